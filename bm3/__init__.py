@@ -1,0 +1,20 @@
+"""BM3, a multimodal recommender (WWW 2023): the reference implementation, usable without the harness.
+
+Stable names are those of `__all__`; everything else may move.
+"""
+
+from bm3.data import Batch, Data, Loss, TrainingData
+from bm3.errors import BM3Error, ConfigError, DataError
+from bm3.model import BM3, BM3Config
+
+__all__ = [
+    "BM3",
+    "BM3Config",
+    "BM3Error",
+    "Batch",
+    "ConfigError",
+    "Data",
+    "DataError",
+    "Loss",
+    "TrainingData",
+]

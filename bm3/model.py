@@ -1,0 +1,231 @@
+"""BM3: bootstrapped multimodal recommendation without negative samples.
+
+Zhou et al., "Bootstrap Latent Representations for Multi-modal Recommendation", WWW 2023, arXiv 2207.05969,
+doi 10.1145/3543507.3583251. Where the text and the code behind the published tables differ, both are options of
+`BM3Config`. Training loop, data and evaluation belong to the user of the model.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bm3.data import Batch, Loss, TrainingData
+from bm3.errors import ConfigError, DataError
+from bm3.graph import SymmetricProduct, bipartite_adjacency, mean_readout, symmetric_normalised
+from bm3.losses import alignment_loss, masked_loss, published_regulariser, reconstruction_loss, squared_norm
+
+Objective = Literal["published", "paper"]
+Features = Literal["trained", "frozen"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BM3Config:
+    """Hyper-parameters and variants of BM3. Raises ConfigError for impossible values."""
+
+    embedding_size: int = 64
+    """d, width of the ID embeddings and of the projected modalities."""
+    n_layers: int = 1
+    """L, propagation rounds. Published grid: 1, 2."""
+    dropout: float = 0.5
+    """p, probability that an entry of a target view is dropped. Published grid: 0.3, 0.5."""
+    reg_weight: float = 0.1
+    """λ, weight of the regulariser. Published grid: 0.1, 0.01."""
+    cl_weight: float = 2.0
+    """Weight of L_align and L_mask in the published objective; the paper's has none."""
+    objective: Objective = "published"
+    """`published`: terms 1 − cos, `cl_weight`, unsquared norms of all users and items over I. `paper`: as printed."""
+    features: Features = "trained"
+    """`trained`: the raw feature tables are parameters, as in the published code. `frozen`: given, as in the text."""
+
+    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {
+        "n_layers": (1, 2),
+        "dropout": (0.3, 0.5),
+        "reg_weight": (0.1, 0.01),
+    }
+
+    def __post_init__(self) -> None:
+        for field, ok, needed in (
+            ("embedding_size", self.embedding_size >= 1, "at least 1"),
+            ("n_layers", self.n_layers >= 0, "at least 0"),
+            ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
+            ("reg_weight", 0 <= self.reg_weight < math.inf, "finite and not negative"),
+            ("cl_weight", 0 <= self.cl_weight < math.inf, "finite and not negative"),
+            ("objective", self.objective in get_args(Objective), "published or paper"),
+            ("features", self.features in get_args(Features), "trained or frozen"),
+        ):
+            if not ok:
+                raise ConfigError(f"BM3: {field} is {getattr(self, field)!r}, it must be {needed}")
+
+
+class BM3(nn.Module):
+    """The BM3 recommender.
+
+    Ten lines train it, without anything but this package:
+
+    >>> import numpy as np, torch
+    >>> from bm3 import BM3, BM3Config, Batch, Data
+    >>> draw, train = np.random.default_rng(0), np.array([(u, i) for u in range(20) for i in range(u % 2, 10, 2)])
+    >>> features = {"visual": draw.normal(size=(10, 8)), "text": draw.normal(size=(10, 4))}
+    >>> model = BM3(Data(20, 10, train, features), BM3Config(dropout=0.3), torch.Generator().manual_seed(0))
+    >>> optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    >>> for _ in range(50):
+    ...     optimiser.zero_grad()
+    ...     model.loss(Batch(*torch.from_numpy(train).T)).total.backward()
+    ...     optimiser.step()
+    >>> users, items = model.embed()  # score of user u for item i: users[u] @ items[i]
+    """
+
+    Config = BM3Config
+    uses_negatives: ClassVar[bool] = False
+
+    def __init__(self, data: TrainingData, config: BM3Config, generator: torch.Generator) -> None:
+        """Parameters are initialised from `generator`, which also draws the dropout views until `start_epoch`.
+
+        Raises DataError: no modality, no interactions, or features that are not one finite row per item.
+        """
+        super().__init__()
+        if not data.features:
+            raise DataError("BM3 needs at least one modality of item features and the data set has none")
+        self.config = config
+        self.n_users, self.n_items = data.n_users, data.n_items
+        self.modalities = tuple(data.features)
+        d = config.embedding_size
+        graph = symmetric_normalised(bipartite_adjacency(data.train, data.n_users, data.n_items))
+        self.propagate = SymmetricProduct(graph)
+        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(data.n_users, d), generator=generator))
+        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(data.n_items, d), generator=generator))
+        self.predictor = _linear(d, d, generator)
+        # Lists, not dictionaries keyed by modality: torch forbids some names as keys, a data set does not.
+        self.features = nn.ModuleList(
+            _FeatureTable(_checked(name, table, data.n_items), trained=config.features == "trained")
+            for name, table in data.features.items()
+        )
+        self.projections = nn.ModuleList(_linear(table.shape[1], d, generator) for table in data.features.values())
+        self._generator = generator
+
+    def start_epoch(self, generator: torch.Generator) -> None:
+        """From now on draw the dropout views from `generator`."""
+        self._generator = generator
+
+    def encode(self) -> tuple[Tensor, Tensor]:
+        """(H_u [U, d], H_i [I, d]): mean readout, and a residual for the items."""
+        h0 = torch.cat([self.user_embedding, self.item_embedding])  # [U+I, d]
+        h_users, h_items = mean_readout(self.propagate, h0, self.config.n_layers).split([self.n_users, self.n_items])
+        return h_users, h_items + self.item_embedding
+
+    def project(self, modality: int, items: Tensor) -> Tensor:
+        """h_m = e_m W_m + b_m of the given items [n] alone: [n, d]."""
+        latent: Tensor = self.projections[modality](self.features[modality](items))
+        return latent
+
+    def loss(self, batch: Batch, keep: Mapping[str, Tensor] | None = None) -> Loss:
+        """The objective on a batch, with parts `reconstruction`, `alignment`, `masked`, `regulariser`.
+
+        `keep` replaces the random dropout by given masks, to replay a recorded step: boolean, True survives; `user`
+        [U, d], `item` [I, d] and one [I, d] per modality name.
+        """
+        config = self.config
+        # An item's latents and views depend on the item alone, so distinct ones suffice; rows are repeated afterwards.
+        users, user_row = batch.users.unique(return_inverse=True)  # [n_u], [B]
+        items, item_row = batch.items.unique(return_inverse=True)  # [n_i], [B]
+        h_users, h_items = self.encode()
+        h_u, h_i = (
+            functional.embedding(users, h_users),
+            functional.embedding(items, h_items),
+        )  # [n_u, d], [n_i, d]
+        h_modal = [self.project(m, items) for m in range(len(self.modalities))]  # M x [n_i, d]
+
+        target_u = self._target("user", h_u, users, keep)
+        target_i = self._target("item", h_i, items, keep)
+        target_modal = [self._target(m, h, items, keep) for m, h in zip(self.modalities, h_modal, strict=True)]
+        online_u, online_i = self.predictor(h_u), self.predictor(h_i)
+        online_modal = [self.predictor(h) for h in h_modal]
+
+        def per_pair(rows: Tensor, of: Tensor) -> Tensor:
+            return functional.embedding(of, rows)  # [B, d]
+
+        reconstruction = reconstruction_loss(
+            per_pair(online_u, user_row),
+            per_pair(online_i, item_row),
+            per_pair(target_u, user_row),
+            per_pair(target_i, item_row),
+        ).mean()
+        alignment = alignment_loss(online_modal, target_i)[item_row].mean()
+        masked = masked_loss(online_modal, target_modal)[item_row].mean()
+        if config.objective == "paper":
+            regulariser = (squared_norm(h_u)[user_row] + squared_norm(h_i)[item_row]).mean()
+        else:
+            n_modalities = len(self.modalities)
+            reconstruction = 2 + reconstruction
+            alignment = config.cl_weight * (n_modalities + alignment)
+            masked = config.cl_weight * (n_modalities + masked)
+            regulariser = published_regulariser(h_users, h_items)
+        regulariser = config.reg_weight * regulariser
+        parts = {
+            "reconstruction": reconstruction,
+            "alignment": alignment,
+            "masked": masked,
+            "regulariser": regulariser,
+        }
+        return Loss(reconstruction + alignment + masked + regulariser, parts)
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        """(h̃_u [U, d], h̃_i [I, d]), predictor applied, nothing dropped; the score is their dot product."""
+        h_users, h_items = self.encode()
+        return self.predictor(h_users), self.predictor(h_items)
+
+    def _target(self, view: str, h: Tensor, rows: Tensor, keep: Mapping[str, Tensor] | None) -> Tensor:
+        """sg ĥ = dropout_p(h), survivors scaled by 1/(1−p), for h [n, d] of the given table rows [n]."""
+        p, h = self.config.dropout, h.detach()
+        if keep is not None:
+            kept = keep[view][rows]
+        elif p == 0:
+            return h
+        else:
+            kept = torch.rand(h.shape, generator=self._generator, device=self._generator.device) >= p
+        return h * kept.to(h) / (1 - p)
+
+
+class _FeatureTable(nn.Module):
+    """e_m [I, d_m]: a parameter when trained, else data kept in its own precision."""
+
+    table: Tensor
+
+    def __init__(self, table: NDArray[Any], *, trained: bool) -> None:
+        super().__init__()
+        values = torch.from_numpy(np.array(table))  # a copy: training must not write into the caller's array
+        if trained:
+            self.table = nn.Parameter(values.float())
+        else:
+            self.register_buffer("table", values, persistent=False)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Rows of the given items [n]: [n, d_m], float32."""
+        return functional.embedding(items, self.table).float()
+
+
+def _linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
+    """Linear map with Xavier-normal weight [d_out, d_in] and torch's default bias, uniform in ±1/√d_in."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)
+    nn.init.xavier_normal_(layer.weight, generator=generator)
+    nn.init.uniform_(layer.bias, -(d_in**-0.5), d_in**-0.5, generator=generator)
+    return layer
+
+
+def _checked(name: str, table: NDArray[Any], n_items: int) -> NDArray[Any]:
+    if table.ndim != 2 or len(table) != n_items or table.shape[1] == 0:
+        raise DataError(
+            f"features of {name!r} have shape {list(table.shape)}, needed is one row for each of {n_items} items"
+        )
+    if not np.issubdtype(table.dtype, np.floating):
+        raise DataError(f"features of {name!r} are {table.dtype}, needed are floating-point numbers")
+    if not np.isfinite(table).all():
+        raise DataError(f"features of {name!r} contain NaN or infinity: replace them before training")
+    return table

@@ -1,0 +1,167 @@
+"""The Dataset value and the checks every data set passes, whatever file it came from.
+
+Reading files is `layouts`, making data is `synthetic`, dividing interactions is `split`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bm3 import DataError
+
+Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
+
+MAX_UNSEEN_SHARE = 0.01
+"""Held-out users without a training interaction are left out of evaluation (as published). Above this share of
+a part's users the split itself is taken to be wrong; the real TikTok split has 0.2 %."""
+
+ROWS_AT_A_TIME = 4096  # features are checked and hashed in blocks: a table may be larger than memory
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Implicit-feedback interactions in three parts, and item features.
+
+    `train`, `valid`, `test` are int32 [n, 2], (user, item), sorted; `features` maps a modality's name to its
+    floating-point [I, d_m] table, row = item id. `surrogates` names the modalities whose vectors stand in for the
+    original ones: figures made with them are not comparable with published ones. Made by `checked_dataset`.
+    """
+
+    name: str
+    n_users: int
+    n_items: int
+    train: NDArray[np.int32]
+    valid: NDArray[np.int32]
+    test: NDArray[np.int32]
+    features: Mapping[str, NDArray[Any]]
+    surrogates: frozenset[str] = field(default_factory=frozenset)
+
+    def part(self, part: Part) -> NDArray[np.int32]:
+        """Interactions of one part, [n, 2]."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}[part]
+
+    @property
+    def n_interactions(self) -> int:
+        return sum(len(self.part(part)) for part in PARTS)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of user-item pairs without an interaction, in percent (as in the paper's Table 2)."""
+        return 100 * (1 - self.n_interactions / (self.n_users * self.n_items))
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over sizes, parts and features: equal exactly when models see equal data. The name is not in it."""
+        digest = hashlib.sha256(f"{self.n_users} {self.n_items}".encode())
+        for part in PARTS:
+            digest.update(part.encode())
+            digest.update(self.part(part).tobytes())
+        for modality, table in sorted(self.features.items()):
+            digest.update(f"{modality} {table.dtype.str} {table.shape}".encode())
+            for start in range(0, len(table), ROWS_AT_A_TIME):
+                digest.update(np.ascontiguousarray(table[start : start + ROWS_AT_A_TIME]).tobytes())
+        return digest.hexdigest()
+
+    def unseen_users(self, part: Part) -> NDArray[np.int32]:
+        """Users with interactions in `part` and none in training."""
+        return np.setdiff1d(self.part(part)[:, 0], self.train[:, 0])
+
+
+def checked_dataset(
+    name: str,
+    parts: Mapping[Part, NDArray[Any]],
+    features: Mapping[str, NDArray[Any]],
+    *,
+    surrogates: frozenset[str] = frozenset(),
+    where: str,
+) -> Dataset:
+    """A Dataset from raw arrays, or a DataError that begins with `where` (a file or folder) and says what to mend.
+
+    Refused: an empty part, ids that are negative, not whole or beyond int32, gaps in ids, an interaction standing in
+    two parts or twice, more than MAX_UNSEEN_SHARE of held-out users without training, features that are not one
+    finite floating-point row per item.
+    """
+    pairs = {part: _checked_pairs(parts[part], part, where) for part in PARTS}
+    together = np.concatenate([pairs[part] for part in PARTS])
+    n_users, n_items = (_checked_ids(together[:, column], kind, where) for column, kind in ((0, "user"), (1, "item")))
+    _check_repeats(together, n_items, where)
+    checked = {modality: _checked_features(table, modality, n_items, where) for modality, table in features.items()}
+    dataset = Dataset(
+        name=name,
+        n_users=n_users,
+        n_items=n_items,
+        train=pairs["train"],
+        valid=pairs["valid"],
+        test=pairs["test"],
+        features=dict(sorted(checked.items())),
+        surrogates=surrogates,
+    )
+    for part in ("valid", "test"):
+        unseen, evaluated = dataset.unseen_users(part), len(np.unique(dataset.part(part)[:, 0]))
+        if len(unseen) > MAX_UNSEEN_SHARE * evaluated:
+            raise DataError(
+                f"{where}: {len(unseen)} of {evaluated} users in {part} have no training interaction (first: user "
+                f"{unseen[0]}): move one interaction of each into training, or remove these users"
+            )
+    return dataset
+
+
+def _checked_pairs(array: NDArray[Any], part: Part, where: str) -> NDArray[np.int32]:
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise DataError(f"{where}: part {part} has shape {list(array.shape)}, needed are pairs (user, item), [n, 2]")
+    if len(array) == 0:
+        raise DataError(f"{where}: part {part} is empty, but training, validation and test each need an interaction")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"{where}: ids in part {part} are {array.dtype}, needed are whole numbers from 0")
+    if array.min() < 0:
+        row = int(np.flatnonzero((array < 0).any(axis=1))[0])
+        raise DataError(f"{where}: part {part}, interaction {row} has a negative id: number users and items from 0")
+    if array.max() > np.iinfo(np.int32).max - 1:
+        raise DataError(f"{where}: part {part} has the id {array.max()}: number users and items from 0 without gaps")
+    order = np.lexsort((array[:, 1], array[:, 0]))
+    return np.ascontiguousarray(array[order], dtype=np.int32)
+
+
+def _checked_ids(ids: NDArray[np.int32], kind: str, where: str) -> int:
+    present = np.unique(ids)
+    expected = np.arange(len(present))
+    if not np.array_equal(present, expected):
+        missing = int(expected[present != expected][0])
+        raise DataError(
+            f"{where}: {kind} ids have gaps ({len(present)} {kind}s, largest id {present[-1]}, {missing} is missing): "
+            f"number {kind}s from 0 to {len(present) - 1} and order feature rows alike"
+        )
+    return len(present)
+
+
+def _check_repeats(together: NDArray[np.int32], n_items: int, where: str) -> None:
+    keys, counts = np.unique(together[:, 0].astype(np.int64) * n_items + together[:, 1], return_counts=True)
+    if (counts > 1).any():
+        user, item = divmod(int(keys[counts > 1][0]), n_items)
+        raise DataError(
+            f"{where}: {int((counts > 1).sum())} interactions stand more than once (first: user {user}, item {item}): "
+            f"keep each pair once, in one part"
+        )
+
+
+def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: str) -> NDArray[Any]:
+    what = f"{where}: features of {modality!r}"
+    if table.ndim != 2 or table.shape[1] == 0:
+        raise DataError(f"{what} have shape {list(table.shape)}, needed is one row of numbers per item, [items, width]")
+    if len(table) != n_items:
+        raise DataError(f"{what} have {len(table)} rows for {n_items} items: row i must belong to item i")
+    if not np.issubdtype(table.dtype, np.floating):
+        raise DataError(f"{what} are {table.dtype}, needed are floating-point numbers: convert with .astype('float32')")
+    for start in range(0, n_items, ROWS_AT_A_TIME):
+        bad = ~np.isfinite(table[start : start + ROWS_AT_A_TIME]).all(axis=1)
+        if bad.any():
+            row = start + int(np.flatnonzero(bad)[0])
+            raise DataError(f"{what} contain NaN or infinity (first in row {row}): replace them, e.g. by the mean row")
+    # Doubles carry no information that a float32 model uses, and twice the memory.
+    return table.astype(np.float32) if table.dtype.itemsize > 4 else table

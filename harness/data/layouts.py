@@ -1,0 +1,157 @@
+"""Reading data sets from disk: the `.inter` layout, the `interactions.npz` layout, and look-up by name.
+
+Nothing is ever unpickled. What a data set must satisfy once read is checked in `dataset`.
+"""
+
+import csv
+import difflib
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bm3 import DataError
+from harness.data.dataset import PARTS, Dataset, Part, checked_dataset
+from harness.data.synthetic import mini
+
+DATA_VARIABLE = "BM3_DATA"
+SYNTHETIC: Mapping[str, Callable[[], Dataset]] = {"mini": mini}
+INTER_COLUMNS = ("userID", "itemID", "x_label")
+FEATURE_SUFFIXES = ("_feat", "_surrogate", "")
+MODALITY_NAMES = {"image": "visual", "textual": "text"}  # two names in use for each; one name inside
+
+
+def load_dataset(name: str, data: Path | None = None) -> Dataset:
+    """The data set called `name`, or the one in the folder `name`.
+
+    A path (with a separator, or to an existing folder) is read as it is. A plain name is made if it is synthetic, else
+    looked up as a folder in `data`, or if that is not given in $BM3_DATA, then in ./data. Raises DataError with the
+    nearest names when there is none.
+    """
+    if name in SYNTHETIC:
+        return SYNTHETIC[name]()
+    if os.sep in name:
+        return read_folder(Path(name))
+    roots = data_roots(data)
+    for root in roots:
+        if (root / name).is_dir():
+            return read_folder(root / name)
+    known = [*SYNTHETIC, *(folder.name for root in roots for folder in _folders(root))]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+    raise DataError(
+        f"no data set {name!r} in {', '.join(map(str, roots))}; nearest: {', '.join(dict.fromkeys(near))}. "
+        f"Name its parent folder with --data DIR or ${DATA_VARIABLE}, or give a path"
+    )
+
+
+def data_roots(data: Path | None = None) -> list[Path]:
+    """Folders in which data sets are looked up by name, first match wins. Raises DataError if `data` is no folder."""
+    if data is not None:
+        if not data.is_dir():
+            raise DataError(f"{data}: no such folder (given with --data)")
+        return [data]
+    variable = os.environ.get(DATA_VARIABLE)
+    return [*([Path(variable)] if variable else []), Path("data")]
+
+
+def read_folder(folder: Path) -> Dataset:
+    """The data set in `folder`, in either layout. Raises DataError naming file and, in text files, line."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    archive, tables = folder / "interactions.npz", sorted(folder.glob("*.inter"))
+    if archive.is_file():
+        parts, where = _read_npz(archive), archive
+    elif len(tables) == 1:
+        parts, where = _read_inter(tables[0]), tables[0]
+    else:
+        found = f"{len(tables)} .inter files" if tables else "neither"
+        raise DataError(f"{folder}: needed is interactions.npz or one NAME.inter, found {found}")
+    features, surrogates = _read_features(folder)
+    return checked_dataset(folder.resolve().name, parts, features, surrogates=surrogates, where=str(where))
+
+
+def _read_npz(path: Path) -> dict[Part, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [part for part in PARTS if part not in archive.files]
+            if missing:
+                raise DataError(f"{path}: no array {missing[0]!r}; needed are train, valid and test, integer [n, 2]")
+            return {part: archive[part] for part in PARTS}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(_unreadable(path, error)) from error
+
+
+def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
+    """Tab-separated with a header; columns in any order, those not named in INTER_COLUMNS are ignored."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file, delimiter="\t")
+            header = next(lines, [])
+            missing = [column for column in INTER_COLUMNS if column not in header]
+            if missing:
+                raise DataError(f"{path}, line 1: no column {missing[0]!r} among {', '.join(header) or 'nothing'}")
+            positions = [header.index(column) for column in INTER_COLUMNS]
+            rows = [_inter_row(fields, positions, f"{path}, line {lines.line_num}") for fields in lines if fields]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(_unreadable(path, error)) from error
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return {part: table[table[:, 2] == label, :2] for label, part in enumerate(PARTS)}
+
+
+def _inter_row(fields: list[str], positions: list[int], where: str) -> tuple[int, int, int]:
+    try:
+        user, item, label = (int(fields[position]) for position in positions)
+    except IndexError:
+        raise DataError(f"{where}: {len(fields)} fields, fewer than the header names") from None
+    except ValueError:
+        named = zip(INTER_COLUMNS, positions, strict=True)
+        column, text = next((c, fields[p]) for c, p in named if not fields[p].lstrip("+-").isdecimal())
+        raise DataError(f"{where}: {column} is {text!r}, needed is a whole number") from None
+    if not 0 <= label < len(PARTS):
+        raise DataError(f"{where}: x_label is {label}, needed is 0 (train), 1 (valid) or 2 (test)")
+    if not (0 <= user < 2**31 and 0 <= item < 2**31):
+        raise DataError(f"{where}: ids are {user} and {item}, needed are whole numbers from 0 that fit 31 bits")
+    return user, item, label
+
+
+def _read_features(folder: Path) -> tuple[dict[str, NDArray[Any]], frozenset[str]]:
+    tables: dict[str, NDArray[Any]] = {}
+    surrogates, origin = set(), dict[str, Path]()
+    for path in sorted(folder.glob("*.npy")):
+        suffix = next(suffix for suffix in FEATURE_SUFFIXES if path.stem.endswith(suffix))
+        stem = path.stem.removesuffix(suffix)
+        modality = MODALITY_NAMES.get(stem, stem)
+        if modality in tables:
+            raise DataError(
+                f"{path}: {modality} features stand in {origin[modality].name} too: keep one of the two files"
+            )
+        origin[modality] = path
+        tables[modality] = _read_table(path)
+        if suffix == "_surrogate":
+            surrogates.add(modality)
+    return tables, frozenset(surrogates)
+
+
+def _read_table(path: Path) -> NDArray[Any]:
+    try:
+        table: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(_unreadable(path, error)) from error
+    return table
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if "allow_pickle" in str(error):
+        return (
+            f"{path}: an object array, which only pickle could read and pickle can run code. If you trust its origin, "
+            f"rewrite it once: a = np.load(F, allow_pickle=True); np.save(F, np.stack(a).astype('float32'))"
+        )
+    return f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+
+def _folders(root: Path) -> Iterable[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ()
