@@ -38,5 +38,6 @@ def mini(seed: int = MINI_SEED) -> Dataset:
 def _cluster_features(
     draw: np.random.Generator, cluster: NDArray[np.integer], n_clusters: int, *, width: int, noise: float
 ) -> NDArray[np.float32]:
-    centres = draw.normal(size=(n_clusters, width)).astype(np.float32)
-    return centres[cluster] + np.float32(noise) * draw.normal(size=(len(cluster), width)).astype(np.float32)
+    centres = draw.normal(size=(n_clusters, width))
+    features: NDArray[np.float64] = centres[cluster] + noise * draw.normal(size=(len(cluster), width))
+    return features.astype(np.float32)

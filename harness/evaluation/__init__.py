@@ -1,0 +1,6 @@
+"""Full-ranking evaluation: top items of every user, and metrics from them. Verdicts are elsewhere."""
+
+from harness.evaluation.metrics import per_user_metrics
+from harness.evaluation.ranking import CUTOFFS, Evaluation, Evaluator, Ranking, model_scorer, top_k
+
+__all__ = ["CUTOFFS", "Evaluation", "Evaluator", "Ranking", "model_scorer", "per_user_metrics", "top_k"]

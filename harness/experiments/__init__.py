@@ -1,0 +1,1 @@
+"""Trials, suites of trials, and the store of runs. Verdicts on runs are made in `compare`."""

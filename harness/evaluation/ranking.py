@@ -1,0 +1,127 @@
+"""Full ranking over all items, in blocks of users. Metrics from the ranking are `metrics`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bm3 import BM3Error
+from harness.data import Dataset, Part
+from harness.evaluation.metrics import averages, per_user_metrics
+
+CUTOFFS = (5, 10, 20, 50)
+BLOCK_USERS = 1024  # users scored at a time: memory is this times the number of items
+
+Scorer = Callable[[Tensor], Tensor]
+"""Users [n], int64 -> scores of all items [n, I], a tensor the caller may write into."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The top items of each evaluated user: `users` [n], `items` [n, K], best first, and whether each is a hit."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    hits: NDArray[np.bool_]
+    n_relevant: NDArray[np.int64]
+
+    def metrics(self, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
+        """Averages over users (see `per_user_metrics`)."""
+        return averages(per_user_metrics(self.hits, self.n_relevant, cutoffs))
+
+
+class Evaluator:
+    """Ranks all items for the users of one part, training items masked.
+
+    Evaluated are users with an interaction in the part and one in training. `mask_validation` masks a user's
+    validation items too (the published figures do not).
+    """
+
+    def __init__(self, dataset: Dataset, part: Part, *, mask_validation: bool = False) -> None:
+        self._n_items = dataset.n_items
+        users = np.intersect1d(dataset.part(part)[:, 0], dataset.train[:, 0]).astype(np.int64)
+        relevant = dataset.part(part)[np.isin(dataset.part(part)[:, 0], users)].astype(np.int64)
+        self.users = users
+        self.n_relevant = np.bincount(relevant[:, 0], minlength=dataset.n_users)[users]
+        self._relevant_keys = np.sort(relevant[:, 0] * dataset.n_items + relevant[:, 1])
+        masked = np.concatenate([dataset.train, dataset.valid]) if mask_validation else dataset.train
+        masked = masked[np.argsort(masked[:, 0], kind="stable")]
+        self._masked_items = torch.from_numpy(masked[:, 1].astype(np.int64))
+        self._masked_first = np.searchsorted(masked[:, 0], np.arange(dataset.n_users + 1))
+
+    def rank(self, score: Scorer, k: int, *, device: torch.device, block: int = BLOCK_USERS) -> Ranking:
+        """The top `k` of each evaluated user; equal scores are ordered by item id, on every device alike.
+
+        Raises BM3Error when scores are not finite.
+        """
+        k = min(k, self._n_items)
+        blocks = [self._rank_block(score, users, k, device) for users in self._blocks(block)]
+        items = torch.cat([items for items, _ in blocks]).numpy()
+        allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
+        keys = self.users[:, None] * self._n_items + items
+        position = np.minimum(np.searchsorted(self._relevant_keys, keys), len(self._relevant_keys) - 1)
+        hits = (self._relevant_keys[position] == keys) & allowed
+        return Ranking(self.users, items, hits, self.n_relevant)
+
+    def _blocks(self, size: int) -> Iterator[NDArray[np.int64]]:
+        return (self.users[start : start + size] for start in range(0, len(self.users), size))
+
+    def _rank_block(self, score: Scorer, users: NDArray[np.int64], k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        scores = score(torch.from_numpy(users).to(device))  # [n, I]
+        first, last = self._masked_first[users], self._masked_first[users + 1]
+        row = np.repeat(np.arange(len(users)), last - first)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
+        item = self._masked_items[torch.from_numpy(np.repeat(first, last - first) + within)]
+        scores[torch.from_numpy(row).to(device), item.to(device)] = -torch.inf
+        values, items = top_k(scores, k)
+        if not torch.isfinite(values[:, 0]).all():  # NaN and infinity sort first
+            raise BM3Error("the model's scores are not finite (NaN or infinity): training diverged")
+        return items.cpu(), (values > -torch.inf).cpu()
+
+
+def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and items [n, k] of the k best of scores [n, I], best first, ties by ascending item id."""
+    values, items = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
+    # One item past the end shows whether a tie crosses the cut; rows with any tie are few and sorted in full.
+    tied = (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero().squeeze(1)
+    if len(tied):
+        ordered = scores[tied].sort(dim=1, descending=True, stable=True)
+        width = values.shape[1]
+        values[tied], items[tied] = ordered.values[:, :width], ordered.indices[:, :width]
+    return values[:, :k], items[:, :k]
+
+
+def model_scorer(model: Any) -> Scorer:
+    """Scores of a model: its `score(users)` if it has one, else dot products of what `embed()` gives now."""
+    if hasattr(model, "score"):
+        return lambda users: model.score(users).clone()
+    user_vectors, item_vectors = model.embed()
+    if not (torch.isfinite(user_vectors).all() and torch.isfinite(item_vectors).all()):
+        raise BM3Error("the model's vectors are not finite (NaN or infinity): training diverged")
+    return lambda users: user_vectors[users] @ item_vectors.T
+
+
+class Evaluation:
+    """Validation and test metrics of a model on one data set, and nothing that changes the model."""
+
+    def __init__(self, dataset: Dataset, *, mask_validation: bool = False, cutoffs: Sequence[int] = CUTOFFS) -> None:
+        self._dataset, self._mask_validation, self._cutoffs = dataset, mask_validation, tuple(cutoffs)
+
+    @cached_property
+    def _valid(self) -> Evaluator:
+        return Evaluator(self._dataset, "valid")
+
+    @cached_property
+    def _test(self) -> Evaluator:
+        return Evaluator(self._dataset, "test", mask_validation=self._mask_validation)
+
+    @torch.no_grad()
+    def __call__(self, model: Any, part: Part, device: torch.device) -> dict[str, float]:
+        """Averages keyed like `recall@20`."""
+        evaluator = self._test if part == "test" else self._valid
+        return evaluator.rank(model_scorer(model), max(self._cutoffs), device=device).metrics(self._cutoffs)

@@ -1,0 +1,85 @@
+"""Settings by name: `key=value` texts and suite tables into checked configuration dataclasses."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bm3 import ConfigError
+from harness.training import TrainingConfig
+
+Values = Mapping[str, Any]
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """`["n_layers=2"]` as a mapping. Raises ConfigError for a text without `=`."""
+    values: dict[str, str] = {}
+    for text in assignments:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"setting {text!r} is not of the form key=value")
+        values[key.strip()] = value.strip()
+    return values
+
+
+def configure(model: type[Any], values: Values) -> tuple[Any, TrainingConfig]:
+    """The model's configuration and the training configuration with `values` over their defaults.
+
+    Keys are the model's fields, and those of TrainingConfig with nested ones dotted (`early_stopping.patience`).
+    Texts are converted to the field's type. Raises ConfigError: unknown key (with the nearest ones), wrong type, or
+    an impossible value.
+    """
+    model_keys = {field.name for field in fields(model.Config)}
+    training_keys = set(flatten(asdict(TrainingConfig())))
+    for key in values:
+        if key not in model_keys | training_keys:
+            known = sorted(model_keys | training_keys)
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known
+            raise ConfigError(f"{model.__name__.lower()} has no setting {key!r}; nearest: {', '.join(near)}")
+    model_values = {key: value for key, value in values.items() if key in model_keys}
+    training_values = {key: value for key, value in values.items() if key not in model_keys}
+    return _validated(model.Config, model_values), _validated(TrainingConfig, training_values)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def changed_from_defaults(config: Any) -> dict[str, Any]:
+    """The flattened fields of a configuration that differ from its class's defaults."""
+    defaults = flatten(asdict(type(config)()))
+    return {key: value for key, value in flatten(asdict(config)).items() if value != defaults[key]}
+
+
+def _validated(config: type[Any], values: Values) -> Any:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        table = nested
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[name] = _number(value) if _wants_choice(config, key.split(".")) else value
+    try:
+        return TypeAdapter(config).validate_python(nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"setting {key}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
+def _wants_choice(config: Any, path: list[str]) -> bool:
+    """Whether the field at `path` lists its values (Literal), which pydantic compares without converting text."""
+    field = next(field for field in fields(config) if field.name == path[0])
+    if is_dataclass(field.type):
+        return _wants_choice(field.type, path[1:])
+    return "Literal" in str(field.type)
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value

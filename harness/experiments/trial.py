@@ -1,0 +1,164 @@
+"""One trial: a model, a data set, settings and a seed, trained once and stored as a run.
+
+Which trials there are is `suite`; what a run directory looks like is `store`.
+"""
+
+import hashlib
+import inspect
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bm3
+import harness.evaluation
+import harness.training
+from bm3 import ConfigError
+from harness.data import PARTS, Dataset
+from harness.experiments.settings import changed_from_defaults, configure
+from harness.experiments.store import RunWriter, StoredRun, find_run
+from harness.measure import MemorySampler
+from harness.measure.environment import environment
+from harness.models.registry import ModelEntry, find_model
+from harness.training import EpochRecord, Streams, TrainingConfig, build, fit
+
+FORMAT = 1  # of run.json and result.json
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything that decides a run's numbers, checked. `dataset_name` is how the user named the data set."""
+
+    entry: ModelEntry
+    dataset: Dataset
+    dataset_name: str
+    config: Any
+    training: TrainingConfig
+    seed: int
+    device: torch.device
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share to be the same trial."""
+        return {
+            "model": self.entry.name,
+            "config": asdict(self.config),
+            "training": asdict(self.training),
+            "dataset_hash": self.dataset.content_hash,
+            "seed": self.seed,
+            "device": self.device.type,
+            "code": code_version(self.entry.model),
+        }
+
+    @property
+    def key(self) -> str:
+        """Directory of the run below the store: data set, model, hash of the identity, seed."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.dataset.name}/{self.entry.name}-{digest}-seed{self.seed}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """Arguments of the `bm3` command that repeats this trial, without where data and results are."""
+        settings = changed_from_defaults(self.config) | changed_from_defaults(self.training)
+        assignments = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+        options = ["--seed", str(self.seed), "--device", self.device.type]
+        return ["train", self.entry.name, self.dataset_name, *assignments, *options]
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["bm3", *self.arguments])
+
+
+def make_trial(
+    model: str, dataset: Dataset, dataset_name: str, settings: Mapping[str, Any], seed: int, device: torch.device
+) -> Trial:
+    """A trial from names and settings. Raises ConfigError for an unknown model or setting."""
+    entry = find_model(model)
+    config, training = configure(entry.model, settings)
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}, it must not be negative")
+    return Trial(entry, dataset, dataset_name, config, training, seed, device)
+
+
+def run_trial(trial: Trial, out: Path, on_epoch: Callable[[EpochRecord], None] = lambda record: None) -> StoredRun:
+    """Train and evaluate the trial and store it under `out`; one that is stored and finished is returned as it is.
+
+    Raises DataError when `out` cannot be written, before anything is trained. An exception (also Ctrl-C) leaves a
+    run without result, which a later call begins anew.
+    """
+    finished = find_run(out, trial.key)
+    if finished is not None:
+        return finished
+    writer = RunWriter(out / trial.key)
+    streams = Streams(trial.seed)
+    with MemorySampler(trial.device) as memory:
+        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device)
+        writer.begin(_description(trial))
+
+        def record(epoch: EpochRecord) -> None:
+            writer.epoch(asdict(epoch))
+            on_epoch(epoch)
+
+        outcome = fit(model, trial.dataset, trial.training, streams, trial.device, record)
+    writer.finish(
+        {
+            "format": FORMAT,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "best_epoch": outcome.best_epoch,
+            "epochs": outcome.epochs,
+            "stopped": outcome.stopped,
+            "valid": outcome.valid,
+            "test": outcome.test,
+            "timing": outcome.timing,
+            "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        }
+    )
+    return StoredRun.read(writer.path)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises ConfigError when CUDA is asked for and not available."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+    return torch.device(name)
+
+
+@cache
+def code_version(model: type[Any]) -> str:
+    """Hash of the source that decides a model's numbers: its own module, `bm3`, training and evaluation."""
+    files = {Path(inspect.getfile(model))}
+    for package in (bm3, harness.training, harness.evaluation):
+        files.update(Path(inspect.getfile(package)).parent.glob("*.py"))
+    digest = hashlib.sha256()
+    for content in sorted(path.read_bytes() for path in files):
+        digest.update(content)
+    return digest.hexdigest()[:12]
+
+
+def _description(trial: Trial) -> dict[str, Any]:
+    dataset = trial.dataset
+    return {
+        "format": FORMAT,
+        **trial.identity,
+        "dataset": {
+            "name": dataset.name,
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+            "interactions": {part: len(dataset.part(part)) for part in PARTS},
+            "modalities": {name: [*table.shape, table.dtype.name] for name, table in dataset.features.items()},
+            "surrogates": sorted(dataset.surrogates),
+        },
+        "reads_features": trial.entry.reads_features,
+        "command": trial.command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(trial.device),
+    }

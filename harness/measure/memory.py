@@ -1,0 +1,189 @@
+"""Peak memory of a block of code: process, torch's CUDA allocator, GPU. How NVML is asked is in nvml.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import psutil
+import torch
+
+from harness.measure.nvml import NvmlGpu
+
+NO_CUDA = "no CUDA device in use"
+NO_PROCESS_FIGURES = "driver gives no per-process figures (as in MIG or some containers)"
+NO_DEVICE_FIGURES = "driver gives no memory figure for this device"
+ALLOCATOR_KEYS = ("allocator_peak", "allocator_reserved_peak")
+GPU_KEYS = ("gpu_process_peak", "gpu_device_peak")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A figure in bytes, or the reason why there is none. Raises ValueError unless exactly one of the two is given."""
+
+    bytes: int | None
+    """What was measured; 0 only where 0 was measured."""
+
+    note: str | None = None
+    """Why nothing was measured."""
+
+    def __post_init__(self) -> None:
+        if (self.bytes is None) == (self.note is None):
+            raise ValueError("a Reading has either bytes or a note that says why not")
+
+
+class Gpu(Protocol):
+    """What the sampler asks of a GPU; NvmlGpu is the real one."""
+
+    def device_bytes(self) -> int | None: ...
+    def process_bytes(self, pid: int) -> int | None: ...
+    def close(self) -> None: ...
+
+
+class MemorySampler:
+    """Context manager that samples memory in a daemon thread every `interval_s` seconds, at enter and at exit.
+
+    The process figures include everything that the process held before the block; `process_rss_start` says how much.
+    A failed measurement ends in a note and never stops the block. Entering resets torch's peak statistics for
+    `device`, so blocks on one device must not overlap. GPU peaks shorter than the interval can be missed.
+    Raises ValueError on an interval that is not positive, RuntimeError when entered twice.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        interval_s: float = 0.05,
+        *,
+        open_gpu: Callable[[torch.device], Gpu] = NvmlGpu.of_torch_device,
+    ) -> None:
+        if not interval_s > 0:
+            raise ValueError(f"interval_s must be positive, not {interval_s}")
+        self._device = device
+        self._interval_s = interval_s
+        self._open_gpu = open_gpu
+        self._gpu: Gpu | None = None
+        self._sampled: dict[str, _Peak] = {}
+        self._read_at_exit: dict[str, _Peak] = {}
+        self._readings: dict[str, Reading] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._sampled:
+            raise RuntimeError("a MemorySampler measures one block; make a new one for the next")
+        self._sampled["process_rss_peak"] = _Peak(_process_rss_reader())
+        if self._device.type == "cuda":
+            self._start_allocator()
+            self._start_gpu()
+        else:
+            self._explain(NO_CUDA, *ALLOCATOR_KEYS, *GPU_KEYS)
+        self._sample()
+        self._readings["process_rss_start"] = self._sampled["process_rss_peak"].reading()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        for key, peak in (self._sampled | self._read_at_exit).items():
+            peak.sample()
+            self._readings[key] = peak.reading()
+        if self._gpu is not None:
+            self._gpu.close()
+
+    def readings(self) -> dict[str, Reading]:
+        """Figures in bytes: process_rss_start, process_rss_peak, allocator_peak, allocator_reserved_peak,
+        gpu_process_peak, gpu_device_peak. Raises RuntimeError before the block has ended.
+        """
+        if "process_rss_peak" not in self._readings:
+            raise RuntimeError("readings are there only after the sampler's block has ended")
+        return dict(self._readings)
+
+    def _start_allocator(self) -> None:
+        device = self._device
+        try:
+            torch.cuda.init()
+            torch.cuda.reset_peak_memory_stats(device)
+        except Exception as error:
+            self._explain(f"torch cannot use CUDA: {error}", *ALLOCATOR_KEYS)
+            return
+        # The allocator keeps its own peaks, so asking once is exact, and asking often would be slow.
+        self._read_at_exit["allocator_peak"] = _Peak(lambda: torch.cuda.max_memory_allocated(device))
+        self._read_at_exit["allocator_reserved_peak"] = _Peak(lambda: torch.cuda.max_memory_reserved(device))
+
+    def _start_gpu(self) -> None:
+        try:
+            gpu = self._gpu = self._open_gpu(self._device)
+        except Exception as error:
+            self._explain(str(error) or type(error).__name__, *GPU_KEYS)
+            return
+        pid = os.getpid()
+        self._sampled["gpu_process_peak"] = _Peak(lambda: gpu.process_bytes(pid), NO_PROCESS_FIGURES)
+        self._sampled["gpu_device_peak"] = _Peak(gpu.device_bytes, NO_DEVICE_FIGURES)
+
+    def _explain(self, note: str, *keys: str) -> None:
+        self._readings.update(dict.fromkeys(keys, Reading(None, note)))
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self._sample()
+
+    def _sample(self) -> None:
+        for peak in self._sampled.values():
+            peak.sample()
+
+
+class _Peak:
+    """Largest of the figures that `read` gives, None meaning that there is none; its failure ends in the note."""
+
+    def __init__(self, read: Callable[[], int | None], absent: str = "the system gives no figure") -> None:
+        self._read = read
+        self._absent = absent
+        self._largest: int | None = None
+        self._failure: str | None = None
+
+    def sample(self) -> None:
+        if self._failure is not None:
+            return
+        try:
+            value = self._read()
+        except Exception as error:
+            self._failure = f"sampling failed: {type(error).__name__}: {error}"
+            return
+        if value is not None:
+            self._largest = value if self._largest is None else max(self._largest, value)
+
+    def reading(self) -> Reading:
+        # A peak over the samples before a failure could be far too low, so it does not count.
+        if self._failure is not None:
+            return Reading(None, self._failure)
+        return Reading(None, self._absent) if self._largest is None else Reading(self._largest)
+
+
+def _process_rss_reader() -> Callable[[], int]:
+    process = psutil.Process()
+    before = _lifetime_rss_peak()
+
+    def read() -> int:
+        # The system's own record is for the whole life of the process. Once it rises it belongs to this block, and
+        # then it also knows what fell between two samples or while one operation held Python's lock.
+        record = _lifetime_rss_peak()
+        return max(int(process.memory_info().rss), record if record > before else 0)
+
+    return read
+
+
+def _lifetime_rss_peak() -> int:
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    record = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return record if sys.platform == "darwin" else record * 1024

@@ -1,0 +1,90 @@
+"""Seconds per epoch and per evaluation, and their summary. What an epoch consists of is decided by its caller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+
+class TimingSummary(TypedDict):
+    """Times in seconds. A figure is None exactly where `note` says why; `epochs` counts the warm-up epoch too."""
+
+    warmup_s: float | None
+    median_s: float | None
+    q1_s: float | None
+    q3_s: float | None
+    epochs: int
+    evaluation_median_s: float | None
+    note: str | None
+
+
+class EpochClock:
+    """Times the training part of each epoch (`start`, `stop`) and, apart from it, each `evaluation`.
+
+    Work queued on a CUDA device is waited for before every reading of `clock`, which gives seconds. The first epoch
+    is the warm-up: it pays for compilation, caches and the first allocations.
+    """
+
+    def __init__(self, device: torch.device, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._device = device
+        self._clock = clock
+        self._started: float | None = None
+        self.epochs_s: list[float] = []
+        self.evaluations_s: list[float] = []
+
+    def start(self) -> None:
+        """Begins an epoch. Raises RuntimeError when one is under way."""
+        if self._started is not None:
+            raise RuntimeError("an epoch is being timed already")
+        self._started = self._now()
+
+    def stop(self) -> float:
+        """Ends the epoch and gives its seconds. Raises RuntimeError when none is under way."""
+        if self._started is None:
+            raise RuntimeError("no epoch is being timed")
+        self.epochs_s.append(self._now() - self._started)
+        self._started = None
+        return self.epochs_s[-1]
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Times one evaluation; one that raises is not counted. Raises RuntimeError inside an epoch's training part."""
+        if self._started is not None:
+            raise RuntimeError("an evaluation inside an epoch's training part would count as training")
+        started = self._now()
+        yield
+        self.evaluations_s.append(self._now() - started)
+
+    def summary(self) -> TimingSummary:
+        """First epoch, median and quartiles (linear interpolation) of the others, median over evaluations; seconds."""
+        notes = []
+        if not self.epochs_s:
+            notes.append("no epoch was timed")
+        elif len(self.epochs_s) == 1:
+            notes.append("only the warm-up epoch was timed")
+        if not self.evaluations_s:
+            notes.append("no evaluation was timed")
+        steady = self.epochs_s[1:]
+        return TimingSummary(
+            warmup_s=self.epochs_s[0] if self.epochs_s else None,
+            median_s=_quantile(steady, 0.5),
+            q1_s=_quantile(steady, 0.25),
+            q3_s=_quantile(steady, 0.75),
+            epochs=len(self.epochs_s),
+            evaluation_median_s=_quantile(self.evaluations_s, 0.5),
+            note="; ".join(notes) or None,
+        )
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return self._clock()
+
+
+def _quantile(seconds: list[float], fraction: float) -> float | None:
+    return float(np.quantile(seconds, fraction)) if seconds else None

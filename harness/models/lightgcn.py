@@ -1,0 +1,78 @@
+"""LightGCN: propagation of ID embeddings over the user-item graph.
+
+He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", SIGIR 2020,
+arXiv 2002.02126. Regulariser and initialisation are those of the code behind the published tables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bm3 import Batch, Loss, TrainingData
+from bm3.graph import SymmetricProduct, bipartite_adjacency, mean_readout, symmetric_normalised
+from harness.models.base import batch_norms, negatives_of, pairwise_loss, rows, scores_of, xavier_uniform
+from harness.models.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightGCNConfig:
+    """Hyper-parameters of LightGCN."""
+
+    embedding_size: int = 64
+    """d, width of the embeddings."""
+    n_layers: int = 2
+    """L, propagation rounds. Published grid: 1, 2, 3, 4."""
+    reg_weight: float = 1e-3
+    """λ, weight of the regulariser on layer-0 rows. Published grid: 1e-2, …, 1e-6."""
+
+    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {
+        "n_layers": (1, 2, 3, 4),
+        "reg_weight": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    }
+
+    def __post_init__(self) -> None:
+        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
+        require(self, "n_layers", self.n_layers >= 0, "at least 0")
+        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
+
+
+class LightGCN(nn.Module):
+    """H = 1/(L+1) Σ_{l=0..L} Â^l H⁰; the loss of BPR on rows of H, its regulariser on rows of H⁰."""
+
+    Config = LightGCNConfig
+    uses_negatives: ClassVar[bool] = True
+    reads_features: ClassVar[bool] = False
+
+    def __init__(self, data: TrainingData, config: LightGCNConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.n_users, self.n_items = data.n_users, data.n_items
+        graph = symmetric_normalised(bipartite_adjacency(data.train, data.n_users, data.n_items))
+        self.propagate = SymmetricProduct(graph)
+        self.user_embedding = xavier_uniform(data.n_users, config.embedding_size, generator)
+        self.item_embedding = xavier_uniform(data.n_items, config.embedding_size, generator)
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        """(H_u [U, d], H_i [I, d]), the mean readout."""
+        h0 = torch.cat([self.user_embedding, self.item_embedding])  # [U+I, d]
+        h_users, h_items = mean_readout(self.propagate, h0, self.config.n_layers).split([self.n_users, self.n_items])
+        return h_users, h_items
+
+    def loss(self, batch: Batch) -> Loss:
+        """Parts: `pairwise`, `regulariser`."""
+        users, items, negatives = batch.users, batch.items, negatives_of(batch)
+        h_users, h_items = self.embed()
+        h_u, h_i, h_j = rows(h_users, users), rows(h_items, items), rows(h_items, negatives)  # [B, d] each
+        pairwise = pairwise_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
+        regulariser = self.config.reg_weight * batch_norms(
+            rows(self.user_embedding, users), rows(self.item_embedding, items), rows(self.item_embedding, negatives)
+        )
+        return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
+
+
+def trace_tensors(model: LightGCN) -> dict[str, Tensor]:
+    """The model's tensors under the names used in recorded traces."""
+    return {"embedding_dict.user_emb": model.user_embedding, "embedding_dict.item_emb": model.item_embedding}

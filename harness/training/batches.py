@@ -1,0 +1,82 @@
+"""An epoch's batches: shuffled interactions and sampled negatives, prepared as whole tensors."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bm3 import Batch, DataError
+from harness.training.streams import Streams
+
+REJECTION_ROUNDS = 32  # after these, the few pairs left are drawn from their users' explicit candidates
+
+
+class NegativeSampler:
+    """Uniform negatives: items that occur in training and that the user has no training interaction with.
+
+    Drawn by rejection, all pairs at once, so a draw is uniform over exactly the allowed items.
+    """
+
+    def __init__(self, train: NDArray[np.int32], n_items: int) -> None:
+        """`train` is [E, 2]. Raises DataError when some user has interacted with every item of the training part."""
+        self._candidates = np.unique(train[:, 1])
+        self._n_items = n_items
+        self._seen = np.unique(train[:, 0].astype(np.int64) * n_items + train[:, 1])
+        seen_per_user = np.bincount(self._seen // n_items)
+        if seen_per_user.max() >= len(self._candidates):
+            raise DataError(
+                f"user {int(seen_per_user.argmax())} has interacted with every training item, so no negative exists: "
+                f"remove that user or train a model without negatives"
+            )
+
+    def draw(self, users: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+        """One negative item for each of `users` [n]: [n]."""
+        negatives = np.empty(len(users), dtype=np.int64)
+        open_rows = np.arange(len(users))
+        for _ in range(REJECTION_ROUNDS):
+            negatives[open_rows] = self._candidates[generator.integers(len(self._candidates), size=len(open_rows))]
+            open_rows = open_rows[self._is_seen(users[open_rows], negatives[open_rows])]
+            if len(open_rows) == 0:
+                return negatives
+        for row in open_rows:
+            own = np.arange(*np.searchsorted(self._seen, [users[row] * self._n_items, (users[row] + 1) * self._n_items]))
+            allowed = np.setdiff1d(self._candidates, self._seen[own] % self._n_items)
+            negatives[row] = generator.choice(allowed)
+        return negatives
+
+    def _is_seen(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        keys = users * self._n_items + items
+        position = np.minimum(np.searchsorted(self._seen, keys), len(self._seen) - 1)
+        return np.asarray(self._seen[position] == keys)
+
+
+class EpochBatches:
+    """The batches of any epoch of a run, made from the run's streams `shuffle` and `negatives`."""
+
+    def __init__(
+        self,
+        train: NDArray[np.int32],
+        n_items: int,
+        *,
+        batch_size: int,
+        uses_negatives: bool,
+        streams: Streams,
+        device: torch.device,
+    ) -> None:
+        self._train = train.astype(np.int64)
+        self._sampler = NegativeSampler(train, n_items) if uses_negatives else None
+        self._batch_size, self._streams, self._device = batch_size, streams, device
+
+    def __len__(self) -> int:
+        return -(-len(self._train) // self._batch_size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Batches of epoch `number` (from 1), the last one shorter where the size does not divide."""
+        order = self._streams.numpy("shuffle", number).permutation(len(self._train))
+        columns = [self._train[order, 0], self._train[order, 1]]
+        if self._sampler is not None:
+            columns.append(self._sampler.draw(columns[0], self._streams.numpy("negatives", number)))
+        tensors = [torch.from_numpy(np.ascontiguousarray(column)).to(self._device) for column in columns]
+        for start in range(0, len(order), self._batch_size):
+            yield Batch(*(tensor[start : start + self._batch_size] for tensor in tensors))

@@ -1,0 +1,49 @@
+"""Settings of training that are the same for every model. Hyper-parameters of models are with the models."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.models.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """When training ends before the last epoch."""
+
+    patience: int = 20
+    """Stop after more than this many validations in a row without a new best."""
+    rounding: Literal[4, "none"] = 4
+    """Decimals validation R@20 is rounded to before it is compared; the published code rounds to 4."""
+
+    def __post_init__(self) -> None:
+        require(self, "patience", self.patience >= 0, "at least 0")
+        require(self, "rounding", self.rounding in (4, "none"), "4 or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is hidden from the ranking."""
+
+    mask_validation: bool = False
+    """Mask validation items when ranking for the test part; the published code masks training items only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The published training procedure, and what may differ from it."""
+
+    epochs: int = 1000
+    """Upper limit of epochs."""
+    batch_size: int = 2048
+    """Interactions per step; the last batch of an epoch is shorter."""
+    learning_rate: float = 1e-3
+    """Of Adam, with β = (0.9, 0.999), ε = 1e-8 and no weight decay."""
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    """Patience and rounding."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """Masking."""
+
+    def __post_init__(self) -> None:
+        require(self, "epochs", self.epochs >= 1, "at least 1")
+        require(self, "batch_size", self.batch_size >= 1, "at least 1")
+        require(self, "learning_rate", self.learning_rate > 0, "above 0")

@@ -1,0 +1,158 @@
+"""The epoch loop: train, validate, stop early, restore the best epoch, test. It writes nothing.
+
+Where results go is `experiments`; what they are compared with is `compare`.
+"""
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bm3 import BM3Error
+from harness.data import Dataset
+from harness.evaluation import Evaluation
+from harness.measure import EpochClock, TimingSummary
+from harness.training.batches import EpochBatches
+from harness.training.config import EarlyStopping, TrainingConfig
+from harness.training.streams import Streams
+
+STOPPING_METRIC = "recall@20"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One finished epoch. `loss` and `parts` are means over its batches, before each step; times in seconds."""
+
+    epoch: int
+    loss: float
+    parts: Mapping[str, float]
+    seconds: float
+    evaluation_seconds: float
+    valid: Mapping[str, float]
+    improved: bool
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished training: `valid` and `test` are the metrics of `best_epoch`, whose parameters the model now has."""
+
+    best_epoch: int
+    epochs: int
+    stopped: Literal["early", "limit"]
+    valid: Mapping[str, float]
+    test: Mapping[str, float]
+    timing: TimingSummary
+
+
+class StoppingRule:
+    """Keeps the best validation value and says when to stop (see `EarlyStopping`)."""
+
+    def __init__(self, settings: EarlyStopping) -> None:
+        self._settings = settings
+        self._best = -1.0
+        self._without_best = 0
+
+    def improves(self, value: float) -> bool:
+        """Take note of the next validation; True when it is a new best."""
+        if self._settings.rounding != "none":
+            value = round(value, self._settings.rounding)
+        if value > self._best:
+            self._best, self._without_best = value, 0
+            return True
+        self._without_best += 1
+        return False
+
+    @property
+    def stop(self) -> bool:
+        return self._without_best > self._settings.patience
+
+
+def build(model: type[Any], dataset: Dataset, config: Any, streams: Streams, device: torch.device) -> Any:
+    """The model on `device`, initialised on the CPU from the stream `initialisation`, so alike for every device."""
+    return model(dataset, config, streams.torch("initialisation")).to(device)
+
+
+def fit(
+    model: Any,
+    dataset: Dataset,
+    training: TrainingConfig,
+    streams: Streams,
+    device: torch.device,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+) -> Fit:
+    """Train `model` in place as the published experiment did (full ranking after every epoch) and evaluate it.
+
+    `on_epoch` is called after every epoch. Bit-identical for equal arguments on one machine. Raises BM3Error when
+    the loss is not finite.
+    """
+    make_deterministic()
+    batches = EpochBatches(
+        dataset.train,
+        dataset.n_items,
+        batch_size=training.batch_size,
+        uses_negatives=model.uses_negatives,
+        streams=streams,
+        device=device,
+    )
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
+    evaluate = Evaluation(dataset, mask_validation=training.evaluation.mask_validation)
+    rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
+    best: tuple[EpochRecord, dict[str, Tensor]] | None = None
+    epoch = 0
+    while epoch < training.epochs and not rule.stop:
+        epoch += 1
+        if hasattr(model, "start_epoch"):
+            model.start_epoch(streams.torch("model", epoch, device=device))
+        clock.start()
+        loss, parts = _train_epoch(model, batches, epoch, optimiser)
+        seconds = clock.stop()
+        with clock.evaluation():
+            valid = evaluate(model, "valid", device)
+        improved = rule.improves(valid[STOPPING_METRIC])
+        record = EpochRecord(epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved)
+        if improved:
+            best = record, copy.deepcopy(model.state_dict())
+        on_epoch(record)
+    if best is None:
+        raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
+    model.load_state_dict(best[1])
+    return Fit(
+        best_epoch=best[0].epoch,
+        epochs=epoch,
+        stopped="early" if rule.stop else "limit",
+        valid=best[0].valid,
+        test=evaluate(model, "test", device),
+        timing=clock.summary(),
+    )
+
+
+def make_deterministic() -> None:
+    """Let torch use deterministic algorithms only; an operation that has none raises an error that names it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _train_epoch(
+    model: Any, batches: EpochBatches, epoch: int, optimiser: torch.optim.Optimizer
+) -> tuple[float, dict[str, float]]:
+    losses: list[Tensor] = []
+    parts: dict[str, list[Tensor]] = {}
+    for batch in batches.epoch(epoch):
+        optimiser.zero_grad()
+        loss = model.loss(batch)
+        loss.total.backward()
+        optimiser.step()
+        # Kept as tensors until the epoch ends: reading one would make the device wait in every step.
+        losses.append(loss.total.detach())
+        for name, part in loss.parts.items():
+            parts.setdefault(name, []).append(part.detach())
+    mean = float(torch.stack(losses).mean())
+    if mean != mean or abs(mean) == float("inf"):
+        raise BM3Error(f"the loss is {mean} in epoch {epoch}: training diverged, try a smaller learning_rate")
+    return mean, {name: float(torch.stack(values).mean()) for name, values in parts.items()}

@@ -1,0 +1,155 @@
+"""The record of where a run happened is complete, private and right about its source. Git runs in temporary folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+import psutil
+import pytest
+import torch
+
+from harness.measure.environment import environment, source
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def git_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings but these, so that the tests do not depend on who runs them or on a hook they run in."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+
+
+@pytest.fixture
+def checkout(git_environment: None, tmp_path: Path) -> Path:
+    """A repository with one commit that holds package/code.py."""
+    root = tmp_path / "checkout"
+    (root / "package").mkdir(parents=True)
+    (root / "package" / "code.py").write_text("x = 1\n")
+    _git(root, "init", "--quiet")
+    _git(root, "add", ".")
+    _git(root, "commit", "--quiet", "--message", "first")
+    return root
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_a_clean_checkout_gives_its_revision(checkout: Path) -> None:
+    assert source(checkout / "package") == {
+        "source_revision": _git(checkout, "rev-parse", "HEAD"),
+        "source_dirty": False,
+        "source_note": None,
+    }
+
+
+@pytest.mark.parametrize("changed", ["package/code.py", "package/untracked.py", "elsewhere.py"])
+def test_a_changed_or_new_file_makes_it_dirty(checkout: Path, changed: str) -> None:
+    (checkout / changed).write_text("x = 2\n")
+    found = source(checkout / "package")
+    assert found["source_revision"] == _git(checkout, "rev-parse", "HEAD")
+    assert found["source_dirty"] is True
+
+
+def test_a_package_installed_inside_a_foreign_checkout_does_not_take_its_revision(checkout: Path) -> None:
+    (checkout / ".gitignore").write_text("environment/\n")
+    installed = checkout / "environment" / "package"
+    installed.mkdir(parents=True)
+    (installed / "code.py").write_text("x = 1\n")
+    found = source(installed)
+    assert found["source_revision"] is found["source_dirty"] is None
+    assert "does not track" in str(found["source_note"])
+
+
+def test_a_hooks_variables_do_not_lead_to_another_repository(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = checkout.parent / "other"
+    other.mkdir()
+    _git(other, "init", "--quiet")
+    revision = _git(checkout, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    assert source(checkout / "package")["source_revision"] == revision
+
+
+def test_outside_any_checkout_a_note_says_so(git_environment: None, tmp_path: Path) -> None:
+    found = source(tmp_path)
+    assert found["source_revision"] is found["source_dirty"] is None
+    assert "not a git checkout" in str(found["source_note"])
+    assert str(tmp_path) not in str(found)
+
+
+def test_without_git_a_note_says_so(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert source(checkout / "package") == {
+        "source_revision": None,
+        "source_dirty": None,
+        "source_note": "git is not installed",
+    }
+
+
+def test_the_record_survives_json_and_agrees_with_the_machine() -> None:
+    record = environment(CPU)
+    assert json.loads(json.dumps(record)) == record
+    assert record["python"] == platform.python_version()
+    assert record["torch"] == torch.__version__
+    assert record["numpy"] == numpy.__version__
+    assert record["logical_cores"] == psutil.cpu_count()
+    assert record["memory_bytes"] == psutil.virtual_memory().total
+    assert record["cpu"]
+    assert record["scipy"]
+    assert (record["device"], record["gpu"], record["gpu_note"]) == ("cpu", None, "no CUDA device in use")
+    assert (record["source_revision"] is None) == (record["source_note"] is not None)
+
+
+def test_settings_are_those_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not torch.backends.cudnn.benchmark)
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.set_num_threads(threads + 1)
+        torch.use_deterministic_algorithms(not deterministic)
+        record = environment(CPU)
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+    assert record["cublas_workspace_config"] == ":4096:8"
+    assert record["cudnn_benchmark"] is torch.backends.cudnn.benchmark
+    assert record["torch_threads"] == threads + 1
+    assert record["deterministic_algorithms"] is not deterministic
+
+
+def test_a_gpu_is_named_even_where_nvml_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(name="Some GPU", total_memory=11 * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    record = environment(torch.device("cuda", 0))
+    assert (record["gpu"], record["gpu_memory_bytes"]) == ("Some GPU", 11 * 2**30)
+    assert (record["gpu_driver"] is None) == (record["gpu_note"] is not None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_cuda_device_that_torch_cannot_use_is_noted() -> None:
+    record = environment(torch.device("cuda", 0))
+    assert record["gpu"] is None
+    assert str(record["gpu_note"]).startswith("torch cannot use CUDA: ")
+
+
+def test_no_host_no_person_and_no_folder_is_named() -> None:
+    text = json.dumps(environment(CPU))
+    secrets = {platform.node(), psutil.Process().username(), str(Path.home()), str(Path.cwd())}
+    assert not [secret for secret in secrets if len(secret) > 3 and secret in text]
+    assert not [value for value in environment(CPU).values() if str(value).startswith(("/", "\\", "C:"))]

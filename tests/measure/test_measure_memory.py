@@ -1,0 +1,235 @@
+"""Peaks are found, and a missing figure says why. Fake readings stand in for a GPU here; the binding itself is real."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+
+import pynvml
+import pytest
+import torch
+
+from harness.measure import MemorySampler, Reading
+from harness.measure.nvml import NvmlGpu
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda", 0)
+MEGABYTE = 10**6
+
+
+class FakeGpu:
+    """Gives the listed figures one after another, then the last one for ever."""
+
+    def __init__(self, process: list[int | None], device: list[int | None]) -> None:
+        self._process, self._device = _endless(process), _endless(device)
+        self.pids: list[int] = []
+        self.closed = False
+
+    def process_bytes(self, pid: int) -> int | None:
+        self.pids.append(pid)
+        return next(self._process)
+
+    def device_bytes(self) -> int | None:
+        return next(self._device)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _endless(figures: list[int | None]) -> Iterator[int | None]:
+    return chain(figures, repeat(figures[-1]))
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited 10 s in vain"
+        time.sleep(0.001)
+
+
+def _sampler_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "memory-sampler"]
+
+
+def _measured_rise(interval_s: float, hold_s: float) -> int:
+    # A process of its own, since earlier tests may have left this one with a higher record or with free pages to reuse.
+    script = f"""
+import time, numpy, torch
+from harness.measure import MemorySampler
+with MemorySampler(torch.device("cpu"), {interval_s}) as sampler:
+    block = numpy.ones({200 * MEGABYTE}, dtype=numpy.uint8)
+    time.sleep({hold_s})
+    del block
+readings = sampler.readings()
+print(readings["process_rss_peak"].bytes - readings["process_rss_start"].bytes)
+"""
+    return int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout)
+
+
+def test_memory_freed_before_exit_shows_in_the_process_peak() -> None:
+    assert 190 * MEGABYTE < _measured_rise(interval_s=0.01, hold_s=0.3) < 260 * MEGABYTE
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows offers no record to this code")
+def test_a_peak_between_two_samples_is_not_missed() -> None:
+    assert 190 * MEGABYTE < _measured_rise(interval_s=600, hold_s=0) < 260 * MEGABYTE
+
+
+def test_an_old_record_of_the_process_is_not_taken_for_a_peak_of_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.measure.memory._lifetime_rss_peak", lambda: 10**15)
+    with MemorySampler(CPU) as sampler:
+        pass
+    peak = sampler.readings()["process_rss_peak"].bytes
+    assert peak is not None
+    assert MEGABYTE < peak < 10**15
+
+
+def test_the_thread_samples_again_and_again_during_the_block() -> None:
+    gpu = FakeGpu([1, 2, 3, 900, 5], [10, 20, 2000, 30])
+    with MemorySampler(CUDA, 0.001, open_gpu=lambda _: gpu) as sampler:
+        _wait_until(lambda: len(gpu.pids) >= 5)
+    readings = sampler.readings()
+    assert readings["gpu_process_peak"] == Reading(900)
+    assert readings["gpu_device_peak"] == Reading(2000)
+    assert set(gpu.pids) == {os.getpid()}
+
+
+def test_the_device_peak_is_the_largest_sample_and_the_last_is_taken_at_exit() -> None:
+    # With an interval that never elapses there are exactly two samples: at enter and at exit.
+    gpu = FakeGpu([None, 70], [500, 400])
+    with MemorySampler(CUDA, 600, open_gpu=lambda _: gpu) as sampler:
+        pass
+    readings = sampler.readings()
+    assert readings["gpu_device_peak"] == Reading(500)
+    assert readings["gpu_process_peak"] == Reading(70)
+    assert gpu.closed
+
+
+def test_a_driver_without_process_figures_gives_a_note_and_not_zero() -> None:
+    with MemorySampler(CUDA, 600, open_gpu=lambda _: FakeGpu([None], [500])) as sampler:
+        pass
+    reading = sampler.readings()["gpu_process_peak"]
+    assert reading.bytes is None
+    assert reading.note is not None
+    assert "no per-process figures" in reading.note
+
+
+def test_a_failing_sample_ends_in_its_note_and_leaves_the_rest_alone() -> None:
+    class LostGpu(FakeGpu):
+        def process_bytes(self, pid: int) -> int | None:
+            value = super().process_bytes(pid)
+            if value == 2:
+                raise pynvml.NVMLError_GpuIsLost
+            return value
+
+    gpu = LostGpu([1, 2, 3], [500])
+    with MemorySampler(CUDA, 0.001, open_gpu=lambda _: gpu) as sampler:
+        _wait_until(lambda: len(gpu.pids) == 2)
+        time.sleep(0.05)
+        assert len(_sampler_threads()) == 1
+    readings = sampler.readings()
+    assert len(gpu.pids) == 2
+    assert readings["gpu_process_peak"].bytes is None
+    assert readings["gpu_process_peak"].note is not None
+    assert "GPU is lost" in readings["gpu_process_peak"].note
+    assert readings["gpu_device_peak"] == Reading(500)
+    assert readings["process_rss_peak"].bytes
+
+
+def test_an_error_in_the_block_passes_through_and_stops_the_thread() -> None:
+    gpu = FakeGpu([1], [1])
+    sampler = MemorySampler(CUDA, 0.001, open_gpu=lambda _: gpu)
+    with pytest.raises(KeyError, match="mine"), sampler:
+        raise KeyError("mine")
+    assert _sampler_threads() == []
+    assert gpu.closed
+    assert sampler.readings()["gpu_device_peak"] == Reading(1)
+
+
+def test_a_run_on_the_cpu_says_so_for_every_gpu_figure() -> None:
+    with MemorySampler(CPU) as sampler:
+        pass
+    readings = sampler.readings()
+    assert set(readings) == {
+        "process_rss_start",
+        "process_rss_peak",
+        "allocator_peak",
+        "allocator_reserved_peak",
+        "gpu_process_peak",
+        "gpu_device_peak",
+    }
+    for key, reading in readings.items():
+        assert reading.note == (None if key.startswith("process_rss") else "no CUDA device in use")
+    start, peak = readings["process_rss_start"].bytes, readings["process_rss_peak"].bytes
+    assert start is not None
+    assert peak is not None
+    assert MEGABYTE < start <= peak
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_the_real_binding_gives_the_reason() -> None:
+    with MemorySampler(CUDA, open_gpu=lambda _: NvmlGpu("0", None)) as sampler:
+        pass
+    readings = sampler.readings()
+    for key in ("gpu_process_peak", "gpu_device_peak"):
+        assert readings[key].bytes is None
+        assert (readings[key].note or "").startswith("NVML")
+    assert (readings["allocator_peak"].note or "").startswith("torch cannot use CUDA: ")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_allocation_on_a_real_gpu_shows_in_allocator_and_device() -> None:
+    with MemorySampler(CUDA, 0.01) as sampler:
+        block = torch.ones(200 * MEGABYTE, dtype=torch.uint8, device=CUDA)
+        time.sleep(0.2)
+        del block
+    readings = sampler.readings()
+    for key in ("allocator_peak", "allocator_reserved_peak", "gpu_device_peak"):
+        figure = readings[key].bytes
+        assert figure is not None
+        assert figure >= 200 * MEGABYTE
+    process = readings["gpu_process_peak"]
+    assert process.note is not None or (process.bytes or 0) >= 200 * MEGABYTE
+
+
+def test_allocator_peaks_come_from_torch_after_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = {"allocated": 999, "reserved": 999}
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda device: peaks.update(allocated=0, reserved=0, on=device.index)
+    )
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks["allocated"])
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: peaks["reserved"])
+    with MemorySampler(torch.device("cuda", 3), open_gpu=lambda _: FakeGpu([1], [1])) as sampler:
+        peaks.update(allocated=40, reserved=64)
+    assert sampler.readings()["allocator_peak"] == Reading(40)
+    assert sampler.readings()["allocator_reserved_peak"] == Reading(64)
+    assert peaks["on"] == 3
+
+
+def test_readings_are_refused_before_the_block_has_ended_and_a_sampler_is_used_once() -> None:
+    sampler = MemorySampler(CPU)
+    with pytest.raises(RuntimeError, match="ended"):
+        sampler.readings()
+    with sampler, pytest.raises(RuntimeError, match="ended"):
+        sampler.readings()
+    with pytest.raises(RuntimeError, match="one block"), sampler:
+        pass
+
+
+@pytest.mark.parametrize("interval_s", [0.0, -1.0, float("nan")])
+def test_an_impossible_interval_is_refused(interval_s: float) -> None:
+    with pytest.raises(ValueError, match="interval_s"):
+        MemorySampler(CPU, interval_s)
+
+
+@pytest.mark.parametrize(("figure", "note"), [(None, None), (0, "why")])
+def test_a_reading_is_either_a_figure_or_a_reason(figure: int | None, note: str | None) -> None:
+    with pytest.raises(ValueError, match="either"):
+        Reading(figure, note)
