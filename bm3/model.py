@@ -200,7 +200,7 @@ class _FeatureTable(nn.Module):
 
     def __init__(self, table: NDArray[Any], *, trained: bool) -> None:
         super().__init__()
-        values = torch.from_numpy(np.array(table))  # a copy: training must not write into the caller's array
+        values = torch.from_numpy(np.array(table, order="C"))  # a copy: training must not write into the caller's array
         if trained:
             self.table = nn.Parameter(values.float())
         else:

@@ -163,5 +163,5 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
         if bad.any():
             row = start + int(np.flatnonzero(bad)[0])
             raise DataError(f"{what} contain NaN or infinity (first in row {row}): replace them, e.g. by the mean row")
-    # Doubles carry no information that a float32 model uses, and twice the memory.
-    return table.astype(np.float32) if table.dtype.itemsize > 4 else table
+    # Doubles carry no information that a float32 model uses, and twice the memory; rows are read one by one.
+    return np.ascontiguousarray(table, dtype=np.float32 if table.dtype.itemsize > 4 else table.dtype)

@@ -158,6 +158,7 @@ def _description(trial: Trial) -> dict[str, Any]:
             "surrogates": sorted(dataset.surrogates),
         },
         "reads_features": trial.entry.reads_features,
+        "searched": sorted(getattr(trial.entry.model.Config, "GRID", {})),
         "command": trial.command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(trial.device),
