@@ -71,7 +71,9 @@ class Evaluator:
     def _blocks(self, size: int) -> Iterator[NDArray[np.int64]]:
         return (self.users[start : start + size] for start in range(0, len(self.users), size))
 
-    def _rank_block(self, score: Scorer, users: NDArray[np.int64], k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _rank_block(
+        self, score: Scorer, users: NDArray[np.int64], k: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         scores = score(torch.from_numpy(users).to(device))  # [n, I]
         first, last = self._masked_first[users], self._masked_first[users + 1]
         row = np.repeat(np.arange(len(users)), last - first)

@@ -43,7 +43,9 @@ class Experiment(BaseModel):
 
     def points(self) -> list[dict[str, Scalar]]:
         """Settings of each grid point."""
-        return [self.set | dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        return [
+            self.set | dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
+        ]
 
 
 class Suite(BaseModel):
@@ -160,4 +162,3 @@ def run_in_process(trial: Trial, out: Path, data: Path | None, threads: int | No
     if run is None:
         raise BM3Error(f"{out / trial.key}: the trial ended well but its result is not there")
     return run
-

@@ -64,7 +64,9 @@ def find_model(name: str) -> ModelEntry:
 
 
 def _is_model(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, nn.Module) and hasattr(value, "Config") and hasattr(value, "loss")
+    return (
+        isinstance(value, type) and issubclass(value, nn.Module) and hasattr(value, "Config") and hasattr(value, "loss")
+    )
 
 
 def _entry(name: str, model: type[Any], module: ModuleType) -> ModelEntry:

@@ -40,7 +40,9 @@ class NegativeSampler:
             if len(open_rows) == 0:
                 return negatives
         for row in open_rows:
-            own = np.arange(*np.searchsorted(self._seen, [users[row] * self._n_items, (users[row] + 1) * self._n_items]))
+            own = np.arange(
+                *np.searchsorted(self._seen, [users[row] * self._n_items, (users[row] + 1) * self._n_items])
+            )
             allowed = np.setdiff1d(self._candidates, self._seen[own] % self._n_items)
             negatives[row] = generator.choice(allowed)
         return negatives

@@ -1,0 +1,239 @@
+"""Full ranking: who is evaluated, what is masked, and how ties are broken."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bm3 import BM3Error
+from harness.data import Dataset
+from harness.evaluation import Evaluation, Evaluator, Ranking, model_scorer, top_k
+
+CPU = torch.device("cpu")
+
+
+class Table:
+    """A model that is a table of scores [U, I]."""
+
+    def __init__(self, scores: NDArray[Any]) -> None:
+        self.table = torch.from_numpy(np.array(scores, np.float32))
+
+    def score(self, users: Tensor) -> Tensor:
+        return self.table[users]
+
+
+class Factors:
+    """A model that is two tables of vectors."""
+
+    def __init__(self, users: Tensor, items: Tensor) -> None:
+        self.users, self.items = users, items
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        return self.users, self.items
+
+
+def ranked(dataset: Dataset, scores: NDArray[Any], k: int, *, block: int = 1024, **options: bool) -> Ranking:
+    return Evaluator(dataset, "test", **options).rank(model_scorer(Table(scores)), k, device=CPU, block=block)
+
+
+def random_scores(dataset: Dataset, seed: int = 0, levels: int | None = None) -> NDArray[np.float32]:
+    draw, shape = np.random.default_rng(seed), (dataset.n_users, dataset.n_items)
+    scores = draw.normal(size=shape) if levels is None else draw.integers(levels, size=shape)
+    return scores.astype(np.float32)
+
+
+def items_of(pairs: NDArray[np.int32], user: int) -> set[int]:
+    return set(pairs[pairs[:, 0] == user, 1].tolist())
+
+
+def dataset_of(train: list[tuple[int, int]], valid: list[tuple[int, int]], test: list[tuple[int, int]]) -> Dataset:
+    """Unchecked, so that parts may be as odd as the test needs."""
+    parts = [np.array(sorted(pairs), np.int32) for pairs in (train, valid, test)]
+    together = np.concatenate(parts)
+    return Dataset("made", int(together[:, 0].max()) + 1, int(together[:, 1].max()) + 1, *parts, {})
+
+
+# --- ties ---
+
+
+@given(
+    scores=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30),
+        elements=st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]),
+    ),
+    k=st.integers(1, 35),
+)
+def test_ties_are_broken_by_ascending_item_id(scores: NDArray[np.float32], k: int) -> None:
+    values, items = top_k(torch.from_numpy(scores), k)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(items.numpy(), expected)
+    np.testing.assert_array_equal(values.numpy(), np.take_along_axis(scores, expected, axis=1))
+
+
+def test_without_ties_the_order_is_that_of_the_scores() -> None:
+    scores = np.random.default_rng(2).normal(size=(200, 300)).astype(np.float32)
+    _, items = top_k(torch.from_numpy(scores), 20)
+    np.testing.assert_array_equal(items.numpy(), np.argsort(-scores, axis=1)[:, :20])
+
+
+def test_a_constant_score_ranks_by_item_id_and_wins_nothing(clustered: Dataset) -> None:
+    ranking = ranked(clustered, np.zeros((clustered.n_users, clustered.n_items)), 10)
+    for user, items in zip(ranking.users.tolist(), ranking.items.tolist(), strict=True):
+        unseen = [item for item in range(clustered.n_items) if item not in items_of(clustered.train, user)]
+        assert items == unseen[:10]
+
+
+# --- masking ---
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+def test_the_ranking_is_the_best_items_outside_training(clustered: Dataset, levels: int | None) -> None:
+    scores = random_scores(clustered, levels=levels)
+    ranking = ranked(clustered, scores, 8)
+    for user, items, hits in zip(ranking.users.tolist(), ranking.items.tolist(), ranking.hits.tolist(), strict=True):
+        seen = items_of(clustered.train, user)
+        by_score = [item for item in np.argsort(-scores[user], kind="stable").tolist() if item not in seen]
+        assert items == by_score[:8]
+        assert hits == [item in items_of(clustered.test, user) for item in items]
+
+
+def test_training_items_are_not_recommended_even_when_the_model_loves_them(clustered: Dataset) -> None:
+    scores = random_scores(clustered)
+    scores[tuple(clustered.train.T)] += 1000
+    np.testing.assert_array_equal(
+        ranked(clustered, scores, 8).items, ranked(clustered, random_scores(clustered), 8).items
+    )
+
+
+def test_validation_items_stay_in_the_test_ranking_unless_masking_them_is_asked_for(clustered: Dataset) -> None:
+    scores = random_scores(clustered)
+    scores[tuple(clustered.valid.T)] += 1000
+    kept, masked = ranked(clustered, scores, 8), ranked(clustered, scores, 8, mask_validation=True)
+    for row, user in enumerate(kept.users.tolist()):
+        validation = items_of(clustered.valid, user)
+        assert set(kept.items[row, : min(8, len(validation))].tolist()) <= validation
+        assert not validation & set(masked.items[row].tolist())
+    model = Table(scores)
+    plain, hidden = (Evaluation(clustered, mask_validation=mask)(model, "test", CPU) for mask in (False, True))
+    assert hidden["recall@5"] > plain["recall@5"]
+
+
+def test_validation_is_evaluated_alike_whether_or_not_it_is_masked_for_the_test(clustered: Dataset) -> None:
+    model = Table(random_scores(clustered))
+    plain, hidden = (Evaluation(clustered, mask_validation=mask)(model, "valid", CPU) for mask in (False, True))
+    assert plain == hidden
+    assert plain["recall@20"] > 0
+
+
+def test_masking_leaves_the_models_own_table_alone(clustered: Dataset) -> None:
+    model = Table(random_scores(clustered))
+    before = model.table.clone()
+    Evaluation(clustered)(model, "test", CPU)
+    assert torch.equal(model.table, before)
+
+
+# --- who is evaluated ---
+
+
+def test_users_without_training_or_without_held_out_items_are_left_out() -> None:
+    dataset = dataset_of(
+        train=[(0, 0), (1, 1), (3, 2), (4, 3)],
+        valid=[(0, 1), (1, 2), (4, 0)],
+        test=[(0, 2), (2, 1), (3, 0), (3, 1)],  # user 2 has no training; users 1 and 4 nothing here
+    )
+    ranking = ranked(dataset, np.zeros((5, 4)), 4)
+    np.testing.assert_array_equal(ranking.users, [0, 3])
+    np.testing.assert_array_equal(ranking.n_relevant, [1, 2])
+    np.testing.assert_array_equal(Evaluator(dataset, "valid").users, [0, 1, 4])
+    # User 0 ranks 1, 2, 3: a hit at rank 2. User 3 ranks 0, 1, 3: hits at ranks 1 and 2. Nobody else counts.
+    assert ranking.metrics((1, 2)) == pytest.approx(
+        {
+            "recall@1": 0.25,
+            "recall@2": 1.0,
+            "precision@1": 0.5,
+            "precision@2": 0.75,
+            "ndcg@1": 0.5,
+            "ndcg@2": (1 / np.log2(3) + 1) / 2,
+            "map@1": 0.5,
+            "map@2": 0.75,
+        }
+    )
+
+
+def test_hits_are_the_users_own_items_only() -> None:
+    dataset = dataset_of(train=[(0, 0), (1, 0)], valid=[(0, 1), (1, 1)], test=[(0, 2), (1, 3)])
+    np.testing.assert_array_equal(
+        ranked(dataset, np.zeros((2, 4)), 3).hits, [[False, True, False], [False, False, True]]
+    )
+
+
+# --- blocks and sizes ---
+
+
+@pytest.mark.parametrize("block", [1, 7, 59, 10_000])
+def test_the_block_size_changes_nothing(clustered: Dataset, block: int) -> None:
+    whole, parts = (ranked(clustered, random_scores(clustered, levels=4), 12, block=size) for size in (1024, block))
+    np.testing.assert_array_equal(parts.items, whole.items)
+    np.testing.assert_array_equal(parts.hits, whole.hits)
+
+
+def test_more_ranks_than_items_find_everything_and_masked_items_are_no_hits(clustered: Dataset) -> None:
+    ranking = ranked(clustered, random_scores(clustered), clustered.n_items + 60)
+    assert ranking.items.shape == (len(ranking.users), clustered.n_items)
+    np.testing.assert_array_equal(ranking.hits.sum(axis=1), ranking.n_relevant)
+    metrics = ranking.metrics((clustered.n_items, clustered.n_items + 60))
+    assert metrics[f"recall@{clustered.n_items + 60}"] == 1
+
+
+def test_a_masked_item_is_no_hit_even_when_ranks_reach_it() -> None:
+    dataset = dataset_of(train=[(0, 0), (0, 1)], valid=[(0, 2)], test=[(0, 1), (0, 3)])  # item 1: seen and held out
+    np.testing.assert_array_equal(ranked(dataset, np.zeros((1, 4)), 4).hits, [[False, True, False, False]])
+
+
+# --- models ---
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_scores_that_are_not_finite_are_an_error(clustered: Dataset, bad: float, everywhere: bool) -> None:
+    scores = random_scores(clustered)
+    user, item = clustered.test[3]
+    scores[user, item] = bad
+    if everywhere:
+        scores[:] = bad
+    with pytest.raises(BM3Error, match="not finite"):
+        Evaluation(clustered)(Table(scores), "test", CPU)
+
+
+def test_vectors_that_are_not_finite_are_an_error(clustered: Dataset) -> None:
+    users, items = torch.ones(clustered.n_users, 2), torch.ones(clustered.n_items, 2)
+    items[5, 1] = torch.nan
+    with pytest.raises(BM3Error, match="not finite"):
+        Evaluation(clustered)(Factors(users, items), "test", CPU)
+
+
+def test_a_model_may_give_scores_or_vectors(clustered: Dataset) -> None:
+    generator = torch.Generator().manual_seed(3)
+    users = torch.randint(-4, 5, (clustered.n_users, 3), generator=generator).float()  # exact in any order of summing
+    items = torch.randint(-4, 5, (clustered.n_items, 3), generator=generator).float()
+    for part in ("valid", "test"):
+        by_vectors = Evaluation(clustered)(Factors(users, items), part, CPU)
+        by_scores = Evaluation(clustered)(Table((users @ items.T).numpy()), part, CPU)
+        assert by_vectors == by_scores
+        assert len(by_vectors) == 16
+
+
+@pytest.mark.gpu
+def test_ties_are_broken_alike_on_a_gpu(clustered: Dataset) -> None:
+    scores = random_scores(clustered, levels=3)
+    on_cpu = ranked(clustered, scores, 20)
+    table = torch.from_numpy(scores).cuda()
+    on_gpu = Evaluator(clustered, "test").rank(lambda users: table[users], 20, device=torch.device("cuda"))
+    np.testing.assert_array_equal(on_gpu.items, on_cpu.items)

@@ -1,0 +1,232 @@
+"""BM3's step: both objectives, projection of the batch alone, dropout, and what a data set's symmetries imply."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import TERMS, Case, Reference, assert_same, assert_same_gradients, cases, gradients, in_float64, seeds
+
+from bm3 import Batch, BM3Config, Data, DataError
+from bm3.model import BM3
+from harness.models.lightgcn import LightGCN, LightGCNConfig
+
+# Batch-only projection ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", ["trained", "frozen"])
+@pytest.mark.parametrize("objective", ["published", "paper"])
+@given(case=cases(min_d=2))  # at d = 1 a cosine is constant and its gradient rounding
+def test_projecting_the_batch_alone_changes_neither_loss_nor_gradients(
+    objective: str, features: str, case: Case
+) -> None:
+    model = case.model(objective=objective, features=features)
+    with in_float64(model):
+        reference = Reference(case, model)
+        loss = model.loss(case.batch, case.keep)
+        parts = reference.parts(reference.targets(case.keep))
+        total = sum(parts.values())
+        assert_same(loss.total, total)
+        for term in TERMS:
+            # 1 − cos may cancel to almost nothing: its rounding is that of the cosine.
+            assert_same(loss.parts[term], parts[term], largest=1)
+        ours, theirs = gradients(loss.total, dict(model.named_parameters())), reference.gradients(total)
+        assert_same_gradients(ours, theirs)
+
+
+@given(cases())
+def test_single_precision_gives_the_same_loss_as_projecting_all_items(case: Case) -> None:
+    model = case.model()
+    reference = Reference(case, model)
+    total = sum(reference.parts(reference.targets(case.keep)).values())
+    assert_same(model.loss(case.batch, case.keep).total, total, 1e-4, largest=1)
+
+
+@given(cases())
+def test_only_items_of_the_batch_get_a_gradient_in_the_feature_tables(case: Case) -> None:
+    model = case.model(features="trained")
+    model.loss(case.batch, case.keep).total.backward()
+    absent = np.setdiff1d(np.arange(case.data.n_items), case.batch.items.numpy())
+    for table in model.features:
+        assert not table.table.grad[absent].any()
+
+
+# The two objectives ------------------------------------------------------------------------------------------------
+
+
+@given(cases())
+def test_the_published_objective_is_the_papers_shifted_and_weighted(case: Case) -> None:
+    published, paper = case.model(objective="published"), case.model(objective="paper")
+    M, cl_weight, reg_weight = len(case.data.features), case.config.cl_weight, case.config.reg_weight
+    with in_float64(published), in_float64(paper):
+        ours, theirs = published.loss(case.batch, case.keep), paper.loss(case.batch, case.keep)
+        h_users, h_items = paper.encode()
+        users, items, _ = case.batch
+        norms = (h_users.norm() + h_items.norm()) / case.data.n_items
+        squares = h_users[users].square().sum(dim=1) + h_items[items].square().sum(dim=1)
+    assert_same(ours.parts["reconstruction"], theirs.parts["reconstruction"] + 2, largest=1)
+    assert_same(ours.parts["alignment"], cl_weight * (theirs.parts["alignment"] + M), largest=1)
+    assert_same(ours.parts["masked"], cl_weight * (theirs.parts["masked"] + M), largest=1)
+    assert_same(ours.parts["regulariser"], reg_weight * norms)
+    assert_same(theirs.parts["regulariser"], reg_weight * squares.mean())
+    recombined = (
+        2 + theirs.parts["reconstruction"] + cl_weight * (theirs.parts["alignment"] + theirs.parts["masked"] + 2 * M)
+    ) + reg_weight * norms
+    assert_same(ours.total, recombined)
+
+
+@given(cases())
+def test_the_parts_add_up_to_the_total(case: Case) -> None:
+    loss = case.model().loss(case.batch, case.keep)
+    assert set(loss.parts) == set(TERMS)
+    assert_same(loss.total, sum(loss.parts.values()))
+
+
+# Dropout -----------------------------------------------------------------------------------------------------------
+
+
+@given(cases())
+def test_without_dropout_both_views_come_from_the_same_vectors(case: Case) -> None:
+    model = case.model(dropout=0.0)
+    drawn, again = model.loss(case.batch), model.loss(case.batch)
+    replayed = model.loss(case.batch, case.ones())
+    for term in TERMS:
+        assert drawn.parts[term] == again.parts[term] == replayed.parts[term]
+    with in_float64(model):
+        reference = Reference(case, model)
+        undropped = {name: h.detach() for name, h in reference.latents().items()}
+        assert_same(model.loss(case.batch).total, sum(reference.parts(undropped).values()))
+
+
+@given(cases(), seeds)
+def test_dropout_follows_the_stream_it_was_given(case: Case, seed: int) -> None:
+    model = case.model(dropout=0.5)
+    totals = []
+    for _ in range(2):
+        model.start_epoch(torch.Generator().manual_seed(seed))
+        totals.append(model.loss(case.batch).total)
+    assert totals[0] == totals[1]
+
+
+@given(cases(), seeds, st.integers(2, 4))
+def test_a_repeated_item_has_one_dropped_view_a_step(case: Case, seed: int, times: int) -> None:
+    model = case.model(dropout=0.5)
+    losses = []
+    for batch in (case.batch, Batch(case.batch.users.repeat(times), case.batch.items.repeat(times))):
+        model.start_epoch(torch.Generator().manual_seed(seed))
+        losses.append(model.loss(batch))
+    for term in TERMS:
+        assert_same(losses[1].parts[term], losses[0].parts[term], 1e-5, largest=1)
+
+
+@given(st.sampled_from([0.1, 0.3, 0.5, 0.9]), seeds)
+def test_views_drop_the_stated_share_and_scale_the_survivors(p: float, seed: int) -> None:
+    data = Data(2, 3, np.array([(0, 0)]), {"m": np.ones((3, 1))})
+    model = BM3(data, BM3Config(dropout=p, embedding_size=1024), torch.Generator().manual_seed(seed))
+    h = torch.rand(3, 1024, requires_grad=True) + 1
+    view = model._target("m", h, torch.arange(3), None)
+    survivors = view != 0
+    assert abs(float((~survivors).float().mean()) - p) < 0.05
+    assert torch.allclose(view[survivors], (h / (1 - p))[survivors])
+    assert not view.requires_grad
+
+
+# Symmetries and degenerate graphs ----------------------------------------------------------------------------------
+
+
+def renumbered(case: Case, users: np.ndarray, items: np.ndarray) -> Case:
+    """The same data set with user u called users[u] and item i called items[i]."""
+    data = case.data
+    features = {}
+    for name, table in data.features.items():
+        features[name] = np.empty_like(table)
+        features[name][items] = table
+    train = np.stack([users[data.train[:, 0]], items[data.train[:, 1]]], axis=1)
+    keep = {}
+    for name, mask in case.keep.items():
+        keep[name] = torch.empty_like(mask)
+        keep[name][torch.from_numpy(users if name == "user" else items)] = mask
+    batch = Batch(torch.from_numpy(users)[case.batch.users], torch.from_numpy(items)[case.batch.items])
+    return replace(case, data=Data(data.n_users, data.n_items, train, features), batch=batch, keep=keep)
+
+
+@given(cases(), seeds)
+def test_renumbering_users_and_items_renumbers_the_scores_and_keeps_the_loss(case: Case, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    users, items = draw.permutation(case.data.n_users), draw.permutation(case.data.n_items)
+    other = renumbered(case, users, items)
+    model, twin = case.model(), other.model()
+    with torch.no_grad():
+        twin.user_embedding[users] = model.user_embedding.clone()
+        twin.item_embedding[items] = model.item_embedding.clone()
+    with in_float64(model), in_float64(twin), torch.no_grad():
+        (u, i), (twin_u, twin_i) = model.embed(), twin.embed()
+        assert_same((twin_u @ twin_i.T)[users][:, items], u @ i.T)
+        assert_same(twin.loss(other.batch, other.keep).total, model.loss(case.batch, case.keep).total)
+
+
+@given(cases(), seeds)
+def test_renumbering_renumbers_the_scores_of_lightgcn(case: Case, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    users, items = draw.permutation(case.data.n_users), draw.permutation(case.data.n_items)
+    config = LightGCNConfig(embedding_size=4, n_layers=case.config.n_layers)
+    model = LightGCN(case.data, config, torch.Generator().manual_seed(0)).double()
+    twin = LightGCN(renumbered(case, users, items).data, config, torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        twin.user_embedding[users] = model.user_embedding.clone()
+        twin.item_embedding[items] = model.item_embedding.clone()
+        (u, i), (twin_u, twin_i) = model.embed(), twin.embed()
+        assert_same((twin_u @ twin_i.T)[users][:, items], u @ i.T)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([(0, 2), (0,)]))
+def test_an_empty_graph_is_an_error(n_users: int, n_items: int, shape: tuple[int, ...]) -> None:
+    data = Data(n_users, n_items, np.empty(shape, dtype=np.int64), {"visual": np.ones((n_items, 2))})
+    with pytest.raises(DataError, match="no edges"):
+        BM3(data, BM3Config(), torch.Generator())
+    with pytest.raises(DataError, match="no edges"):
+        LightGCN(data, LightGCNConfig(), torch.Generator())
+
+
+@given(cases())
+def test_isolated_users_and_items_keep_their_own_vector_and_stay_finite(case: Case) -> None:
+    n_users, n_items = case.data.n_users, case.data.n_items
+    features = {name: np.concatenate([table, table[:1]]) for name, table in case.data.features.items()}
+    lonely = replace(
+        case,
+        data=Data(n_users + 1, n_items + 1, case.data.train, features),
+        batch=Batch(torch.tensor([n_users, 0]), torch.tensor([n_items, n_items])),
+        zero_user=False,
+        zero_item=False,
+    )
+    model = lonely.model()
+    h_users, h_items = model.encode()
+    share = 1 / (case.config.n_layers + 1)
+    assert_same(h_users[-1], model.user_embedding[-1] * share)
+    assert_same(h_items[-1], model.item_embedding[-1] * (share + 1))
+    loss = model.loss(lonely.batch)
+    loss.total.backward()
+    assert loss.total.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert all(vectors.isfinite().all() for vectors in model.embed())
+
+
+@given(cases(), seeds)
+def test_a_repeated_interaction_is_one_edge(case: Case, seed: int) -> None:
+    train = case.data.train
+    more = np.random.default_rng(seed).choice(len(train), size=2 * len(train))
+    repeated = replace(case, data=replace(case.data, train=np.concatenate([train, train[more]])))
+    for once, twice in zip(case.model().encode(), repeated.model().encode(), strict=True):
+        assert torch.equal(once, twice)
+
+
+@given(cases(min_d=2))
+def test_an_interaction_more_changes_the_scores(case: Case) -> None:
+    known = {tuple(pair) for pair in case.data.train.tolist()}
+    free = [(u, i) for u in range(case.data.n_users) for i in range(case.data.n_items) if (u, i) not in known]
+    assume(free and case.config.n_layers > 0)
+    case = replace(case, zero_user=False, zero_item=False, user_scale=1.0, item_scale=1.0)
+    denser = replace(case, data=replace(case.data, train=np.concatenate([case.data.train, free[:1]])))
+    assert not torch.allclose(case.model().encode()[0], denser.model().encode()[0])

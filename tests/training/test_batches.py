@@ -1,0 +1,125 @@
+"""An epoch holds every interaction once, with uniform negatives the user has not seen."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from bm3 import DataError
+from harness.training import Streams
+from harness.training.batches import EpochBatches, NegativeSampler
+
+
+def sampled(seen: dict[int, set[int]], n_items: int, users: list[int], seed: int = 0) -> NDArray[np.int64]:
+    train = np.array([(user, item) for user, items in seen.items() for item in sorted(items)], np.int32)
+    return NegativeSampler(train, n_items).draw(np.array(users, np.int64), np.random.default_rng(seed))
+
+
+def batches(
+    train: NDArray[np.int32], n_items: int, size: int, *, negatives: bool = True, seed: int = 1
+) -> EpochBatches:
+    return EpochBatches(
+        train,
+        n_items,
+        batch_size=size,
+        uses_negatives=negatives,
+        streams=Streams(seed),
+        device=torch.device("cpu"),
+    )
+
+
+@given(
+    seen=st.dictionaries(st.integers(0, 6), st.sets(st.integers(0, 9), min_size=1, max_size=7), min_size=2),
+    seed=st.integers(0, 2**32),
+)
+def test_negatives_are_unseen_items_of_the_training_part(seen: dict[int, set[int]], seed: int) -> None:
+    in_training = set().union(*seen.values())
+    seen = {user: items for user, items in seen.items() if items != in_training}
+    if not seen or max(len(items) for items in seen.values()) >= len(set().union(*seen.values())):
+        return
+    in_training = set().union(*seen.values())
+    users = [user for user in seen for _ in range(20)]
+    for user, negative in zip(users, sampled(seen, 10, users, seed).tolist(), strict=True):
+        assert negative in in_training - seen[user]
+
+
+def test_items_outside_training_are_never_drawn() -> None:
+    negatives = sampled({0: {0, 2}, 1: {2, 4, 6}}, n_items=50, users=[0] * 500 + [1] * 500)
+    assert set(negatives[:500].tolist()) == {4, 6}
+    assert set(negatives[500:].tolist()) == {0}
+
+
+def test_negatives_are_uniform_over_the_allowed_items() -> None:
+    seen = {0: set(range(0, 12)), 1: set(range(6, 20)), 2: {3}}
+    negatives = sampled(seen, 25, [0] * 20_000 + [1] * 20_000, seed=4)
+    for user, drawn in ((0, negatives[:20_000]), (1, negatives[20_000:])):
+        allowed = sorted(set(range(20)) - seen[user])
+        counts = np.bincount(drawn, minlength=25)[allowed]
+        assert counts.sum() == 20_000
+        assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_popular_items_are_no_likelier() -> None:
+    seen = {user: {0, 1} for user in range(1, 200)} | {200: {2}, 0: {3}}
+    counts = np.bincount(sampled(seen, 4, [0] * 9000), minlength=4)[[0, 1, 2]]
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_a_user_with_all_items_but_one_gets_that_one() -> None:
+    everything = set(range(3000))
+    negatives = sampled({0: everything - {1234}, 1: everything - {77}}, 3000, [0, 1, 0, 1, 1])
+    assert negatives.tolist() == [1234, 77, 1234, 77, 77]
+
+
+def test_a_user_with_every_training_item_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match="user 1 has interacted with every training item") as caught:
+        sampled({0: {0, 1}, 1: {0, 1, 2}}, n_items=9, users=[0])
+    assert "\n" not in str(caught.value)
+    assert "remove that user" in str(caught.value)
+
+
+def test_a_user_with_every_item_is_no_trouble_for_a_model_without_negatives() -> None:
+    train = np.array([(0, 0), (0, 1), (1, 0)], np.int32)
+    with pytest.raises(DataError):
+        batches(train, 2, 2)
+    (first, second) = batches(train, 2, 2, negatives=False).epoch(1)
+    assert first.negatives is None
+    assert second.negatives is None
+
+
+@given(n=st.integers(1, 60), size=st.integers(1, 70), epoch=st.integers(1, 5))
+def test_every_interaction_comes_once_per_epoch_and_only_the_last_batch_is_short(n: int, size: int, epoch: int) -> None:
+    train = np.array([(i % 7, i) for i in range(n)] + [(7, n)], np.int32)
+    prepared = batches(train, n + 1, size)
+    parts = list(prepared.epoch(epoch))
+    assert len(parts) == len(prepared) == -(-len(train) // size)
+    assert [len(batch.users) for batch in parts[:-1]] == [size] * (len(parts) - 1)
+    assert len(parts[-1].users) == len(train) - size * (len(parts) - 1)
+    pairs = [pair for batch in parts for pair in zip(batch.users.tolist(), batch.items.tolist(), strict=True)]
+    assert sorted(pairs) == sorted(map(tuple, train.tolist()))
+    assert all(batch.negatives is not None and len(batch.negatives) == len(batch.users) for batch in parts)
+
+
+def epoch_tensor(prepared: EpochBatches, number: int) -> torch.Tensor:
+    return torch.cat([torch.stack([part for part in batch if part is not None]) for batch in prepared.epoch(number)], 1)
+
+
+def test_epochs_differ_in_order_and_negatives_and_each_can_be_made_alone() -> None:
+    train = np.array([(user, (user + step) % 20) for user in range(20) for step in range(4)], np.int32)
+    run = batches(train, 20, 16)
+    first, second, third = (epoch_tensor(run, number) for number in (1, 2, 3))
+    assert not torch.equal(first[:2], second[:2])
+    by_pair = [{tuple(column[:2]): column[2] for column in epoch.T.tolist()} for epoch in (first, second)]
+    assert by_pair[0].keys() == by_pair[1].keys()
+    assert by_pair[0] != by_pair[1]
+    assert torch.equal(epoch_tensor(batches(train, 20, 16), 3), third)
+    assert not torch.equal(epoch_tensor(batches(train, 20, 16, seed=2), 3), third)
+
+
+def test_the_order_does_not_depend_on_whether_negatives_are_drawn() -> None:
+    train = np.array([(user, (user + step) % 20) for user in range(20) for step in range(4)], np.int32)
+    with_negatives, without = (epoch_tensor(batches(train, 20, 16, negatives=both), 2) for both in (True, False))
+    assert torch.equal(with_negatives[:2], without)

@@ -1,0 +1,280 @@
+"""The epoch loop: stopping, determinism, and the best epoch's parameters in the end."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bm3 import Batch, BM3Error, ConfigError, Loss
+from harness.data import Dataset
+from harness.evaluation import Evaluation
+from harness.models.registry import find_model, models
+from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build, fit
+from harness.training.fit import StoppingRule
+
+CPU = torch.device("cpu")
+MODELS = sorted(models())
+State = dict[str, Tensor]
+
+
+def trained(
+    name: str,
+    dataset: Dataset,
+    *,
+    seed: int = 3,
+    on_epoch: Callable[[Any, EpochRecord], None] = lambda model, record: None,
+    **settings: Any,
+) -> tuple[Fit, State, list[EpochRecord]]:
+    """Result, final parameters and epochs of a short training."""
+    entry, streams = find_model(name), Streams(seed)
+    config = TrainingConfig(**{"epochs": 4, "batch_size": 100, "learning_rate": 0.01} | settings)
+    model = build(entry.model, dataset, entry.model.Config(), streams, CPU)
+    records: list[EpochRecord] = []
+
+    def observe(record: EpochRecord) -> None:
+        records.append(record)
+        on_epoch(model, record)
+
+    outcome = fit(model, dataset, config, streams, CPU, observe)
+    return outcome, copy.deepcopy(model.state_dict()), records
+
+
+def same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def figures(records: list[EpochRecord]) -> list[tuple[Any, ...]]:
+    """Everything of the epochs but times."""
+    return [(record.epoch, record.loss, record.parts, record.valid, record.improved) for record in records]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small lose time by sharing work among threads, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- stopping ---
+
+
+def test_an_improvement_below_the_rounding_does_not_count() -> None:
+    rule = StoppingRule(EarlyStopping(rounding=4))
+    assert [rule.improves(value) for value in (0.1, 0.10004, 0.1001, 0.1001)] == [True, False, True, False]
+
+
+def test_without_rounding_every_improvement_counts() -> None:
+    rule = StoppingRule(EarlyStopping(rounding="none"))
+    assert [rule.improves(value) for value in (0.1, 0.10004, 0.10004, 0.1000401)] == [True, True, False, True]
+
+
+def test_a_first_value_of_zero_is_a_best_one() -> None:
+    assert StoppingRule(EarlyStopping()).improves(0.0)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 20])
+def test_training_stops_after_more_than_patience_validations_without_a_new_best(patience: int) -> None:
+    rule = StoppingRule(EarlyStopping(patience=patience))
+    rule.improves(0.5)
+    for _ in range(patience):
+        rule.improves(0.4)
+        assert not rule.stop
+    rule.improves(0.5)  # equal is no improvement
+    assert rule.stop
+
+
+def test_a_new_best_restarts_the_count() -> None:
+    rule = StoppingRule(EarlyStopping(patience=2))
+    for value in (0.5, 0.4, 0.4, 0.6, 0.4, 0.4):
+        rule.improves(value)
+        assert not rule.stop
+    rule.improves(0.4)
+    assert rule.stop
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(0, 2), (3, 5)])
+def test_a_model_that_never_changes_trains_for_patience_plus_two_epochs(
+    clustered: Dataset, patience: int, epochs: int
+) -> None:
+    outcome, _, records = trained(
+        "bpr", clustered, learning_rate=1e-12, epochs=30, early_stopping=EarlyStopping(patience=patience)
+    )
+    assert (outcome.stopped, outcome.epochs, outcome.best_epoch) == ("early", epochs, 1)
+    assert [record.epoch for record in records] == list(range(1, epochs + 1))
+    assert [record.improved for record in records] == [True] + [False] * (epochs - 1)
+
+
+def test_the_limit_of_epochs_ends_training_too(clustered: Dataset) -> None:
+    outcome, _, records = trained("bpr", clustered, epochs=3)
+    assert (outcome.stopped, outcome.epochs, len(records)) == ("limit", 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: EarlyStopping(patience=-1), "patience"),
+        (lambda: EarlyStopping(rounding=3), "rounding"),  # type: ignore[arg-type]
+        (lambda: TrainingConfig(epochs=0), "epochs"),
+        (lambda: TrainingConfig(batch_size=0), "batch_size"),
+        (lambda: TrainingConfig(learning_rate=0.0), "learning_rate"),
+        (lambda: TrainingConfig(learning_rate=float("nan")), "learning_rate"),
+        (lambda: TrainingConfig(learning_rate=float("inf")), "learning_rate"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(make: Callable[[], object], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        make()
+
+
+# --- determinism ---
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_seed_gives_bit_identical_parameters_and_metrics(clustered: Dataset, name: str) -> None:
+    once, parameters, epochs = trained(name, clustered)
+    torch.rand(17)  # global generators play no part
+    np.random.random(5)  # noqa: NPY002
+    again, parameters_again, epochs_again = trained(name, clustered)
+    assert same(parameters, parameters_again)
+    assert figures(epochs) == figures(epochs_again)
+    assert (once.valid, once.test, once.best_epoch) == (again.valid, again.test, again.best_epoch)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_another_seed_gives_another_model(clustered: Dataset, name: str) -> None:
+    _, parameters, epochs = trained(name, clustered, epochs=1)
+    _, other_parameters, other_epochs = trained(name, clustered, epochs=1, seed=4)
+    assert not same(parameters, other_parameters)
+    assert epochs[0].loss != other_epochs[0].loss
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_evaluating_more_often_changes_nothing(clustered: Dataset, name: str) -> None:
+    def evaluate_twice(model: Any, record: EpochRecord) -> None:
+        for part in ("test", "valid"):
+            Evaluation(clustered)(model, part, CPU)
+
+    usual, parameters, epochs = trained(name, clustered)
+    often, parameters_often, epochs_often = trained(name, clustered, on_epoch=evaluate_twice)
+    assert same(parameters, parameters_often)
+    assert figures(epochs) == figures(epochs_often)
+    assert usual.test == often.test
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_longer_repeats_the_shorter_training(clustered: Dataset, name: str) -> None:
+    _, _, two = trained(name, clustered, epochs=2)
+    _, _, four = trained(name, clustered, epochs=4)
+    assert figures(two) == figures(four)[:2]
+
+
+# --- the outcome ---
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_best_epochs_parameters_are_restored(clustered: Dataset, name: str) -> None:
+    states: dict[int, State] = {}
+
+    def keep(model: Any, record: EpochRecord) -> None:
+        states[record.epoch] = copy.deepcopy(model.state_dict())
+
+    patience = EarlyStopping(patience=2)
+    outcome, final, records = trained(
+        name, clustered, on_epoch=keep, epochs=60, learning_rate=0.05, early_stopping=patience
+    )
+    assert outcome.stopped == "early"
+    assert outcome.best_epoch == outcome.epochs - 3 == max(record.epoch for record in records if record.improved)
+    assert same(final, states[outcome.best_epoch])
+    assert not same(final, states[outcome.epochs])
+    assert outcome.valid == records[outcome.best_epoch - 1].valid
+    assert outcome.valid["recall@20"] == pytest.approx(max(r.valid["recall@20"] for r in records), abs=5e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_test_figures_are_those_of_the_restored_model(clustered: Dataset, name: str) -> None:
+    entry, streams = find_model(name), Streams(1)
+    model = build(entry.model, clustered, entry.model.Config(), streams, CPU)
+    outcome = fit(model, clustered, TrainingConfig(epochs=5, learning_rate=0.05), streams, CPU)
+    assert outcome.test == Evaluation(clustered)(model, "test", CPU)
+    assert outcome.valid == Evaluation(clustered)(model, "valid", CPU)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_learns_what_the_data_set_holds(clustered: Dataset, name: str) -> None:
+    outcome, _, records = trained(name, clustered, epochs=30, batch_size=200)
+    seen = clustered.n_interactions / clustered.n_users
+    by_chance = 5 / (clustered.n_items - seen)  # recall@5 of random items
+    assert outcome.test["recall@5"] > 1.5 * by_chance
+    assert records[-1].loss < records[0].loss
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_epochs_loss_is_the_sum_of_its_named_parts(clustered: Dataset, name: str) -> None:
+    _, _, records = trained(name, clustered, epochs=2)
+    for record in records:
+        assert sum(record.parts.values()) == pytest.approx(record.loss, rel=1e-5)
+
+
+@dataclass(frozen=True)
+class StubConfig:
+    """Nothing to set."""
+
+
+class Diverging(nn.Module):
+    """A model whose loss is finite for one epoch and then is not."""
+
+    Config = StubConfig
+    uses_negatives: ClassVar[bool] = False
+
+    def __init__(self, dataset: Dataset, config: StubConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.rand(dataset.n_users + dataset.n_items, 2, generator=generator))
+        self.n_users, self.epochs, self.bad = dataset.n_users, 0, float("nan")
+        self.drawn: list[Tensor] = []
+
+    def start_epoch(self, generator: torch.Generator) -> None:
+        self.epochs += 1
+        self.drawn.append(torch.rand(4, generator=generator))
+
+    def loss(self, batch: Batch) -> Loss:
+        factor = 1.0 if self.epochs == 1 else self.bad
+        return Loss(factor * self.vectors.square().sum(), {})
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        return self.vectors[: self.n_users], self.vectors[self.n_users :]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_diverging_loss_is_an_error_that_names_the_epoch_and_a_remedy(clustered: Dataset, bad: float) -> None:
+    streams, records = Streams(0), list[EpochRecord]()
+    model = build(Diverging, clustered, StubConfig(), streams, CPU)
+    model.bad = bad
+    with pytest.raises(BM3Error, match=r"in epoch 2.*learning_rate"):
+        fit(model, clustered, TrainingConfig(epochs=5), streams, CPU, records.append)
+    assert [record.epoch for record in records] == [1]
+
+
+def test_every_epoch_gives_the_model_its_own_stream_of_the_run(clustered: Dataset) -> None:
+    model = build(Diverging, clustered, StubConfig(), Streams(8), CPU)
+    model.bad = 0.5
+    fit(model, clustered, TrainingConfig(epochs=3), Streams(8), CPU)
+    expected = [torch.rand(4, generator=Streams(8).torch("model", epoch)) for epoch in (1, 2, 3)]
+    assert torch.equal(torch.stack(model.drawn), torch.stack(expected))
+
+
+def test_parameters_that_require_no_gradient_stay(clustered: Dataset) -> None:
+    streams = Streams(0)
+    entry = find_model("bpr")
+    model = build(entry.model, clustered, entry.model.Config(), streams, CPU)
+    model.item_embedding.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fit(model, clustered, TrainingConfig(epochs=1), streams, CPU)
+    assert torch.equal(model.item_embedding, before["item_embedding"])
+    assert not torch.equal(model.user_embedding, before["user_embedding"])
