@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -80,18 +82,24 @@ def checked_dataset(
     *,
     surrogates: frozenset[str] = frozenset(),
     where: str,
+    feature_files: Mapping[str, Path] = MappingProxyType({}),
 ) -> Dataset:
     """A Dataset from raw arrays, or a DataError that begins with `where` (a file or folder) and says what to mend.
 
+    Where `feature_files` has a modality, errors in its features begin with that file instead.
+
     Refused: an empty part, ids that are negative, not whole or beyond int32, gaps in ids, an interaction standing in
     two parts or twice, more than MAX_UNSEEN_SHARE of held-out users without training, features that are not one
-    finite floating-point row per item.
+    floating-point row per item, finite as float32.
     """
     pairs = {part: _checked_pairs(parts[part], part, where) for part in PARTS}
     together = np.concatenate([pairs[part] for part in PARTS])
     n_users, n_items = (_checked_ids(together[:, column], kind, where) for column, kind in ((0, "user"), (1, "item")))
     _check_repeats(together, n_items, where)
-    checked = {modality: _checked_features(table, modality, n_items, where) for modality, table in features.items()}
+    checked = {
+        modality: _checked_features(table, modality, n_items, str(feature_files.get(modality, where)))
+        for modality, table in features.items()
+    }
     dataset = Dataset(
         name=name,
         n_users=n_users,
@@ -158,10 +166,15 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
         raise DataError(f"{what} have {len(table)} rows for {n_items} items: row i must belong to item i")
     if not np.issubdtype(table.dtype, np.floating):
         raise DataError(f"{what} are {table.dtype}, needed are floating-point numbers: convert with .astype('float32')")
+    # Doubles carry no information that a float32 model uses, and twice the memory; rows are read one by one.
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+        stored = np.ascontiguousarray(table, dtype=np.float32 if table.dtype.itemsize > 4 else table.dtype)
     for start in range(0, n_items, ROWS_AT_A_TIME):
-        bad = ~np.isfinite(table[start : start + ROWS_AT_A_TIME]).all(axis=1)
+        bad = ~np.isfinite(stored[start : start + ROWS_AT_A_TIME]).all(axis=1)
         if bad.any():
             row = start + int(np.flatnonzero(bad)[0])
-            raise DataError(f"{what} contain NaN or infinity (first in row {row}): replace them, e.g. by the mean row")
-    # Doubles carry no information that a float32 model uses, and twice the memory; rows are read one by one.
-    return np.ascontiguousarray(table, dtype=np.float32 if table.dtype.itemsize > 4 else table.dtype)
+            raise DataError(
+                f"{what} contain NaN or infinity (first in row {row}) as {stored.dtype}: replace them, e.g. by the "
+                f"mean row"
+            )
+    return stored

@@ -6,7 +6,7 @@ Nothing is ever unpickled. What a data set must satisfy once read is checked in 
 import csv
 import difflib
 import os
-import zipfile
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from harness.data.synthetic import mini
 DATA_VARIABLE = "BM3_DATA"
 SYNTHETIC: Mapping[str, Callable[[], Dataset]] = {"mini": mini}
 INTER_COLUMNS = ("userID", "itemID", "x_label")
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")  # int() would also take 1_0, other scripts' digits and spaces
 FEATURE_SUFFIXES = ("_feat", "_surrogate", "")
 MODALITY_NAMES = {"image": "visual", "textual": "text"}  # two names in use for each; one name inside
 
@@ -28,9 +29,9 @@ MODALITY_NAMES = {"image": "visual", "textual": "text"}  # two names in use for 
 def load_dataset(name: str, data: Path | None = None) -> Dataset:
     """The data set called `name`, or the one in the folder `name`.
 
-    A path (with a separator, or to an existing folder) is read as it is. A plain name is made if it is synthetic, else
-    looked up as a folder in `data`, or if that is not given in $BM3_DATA, then in ./data. Raises DataError with the
-    nearest names when there is none.
+    A path with a separator is read as it is. A plain name is made if it is synthetic, else looked up as a folder in
+    `data`, or if that is not given in $BM3_DATA, then in ./data, then in the working directory. Raises DataError with
+    the nearest names when there is none.
     """
     if name in SYNTHETIC:
         return SYNTHETIC[name]()
@@ -40,6 +41,8 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     for root in roots:
         if (root / name).is_dir():
             return read_folder(root / name)
+    if data is None and Path(name).is_dir():
+        return read_folder(Path(name))
     known = [*SYNTHETIC, *(folder.name for root in roots for folder in _folders(root))]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
     raise DataError(
@@ -63,6 +66,8 @@ def read_folder(folder: Path) -> Dataset:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     archive, tables = folder / "interactions.npz", sorted(folder.glob("*.inter"))
+    if archive.is_file() and tables:
+        raise DataError(f"{folder}: interactions stand in {archive.name} and in {tables[0].name}: keep one of the two")
     if archive.is_file():
         parts, where = _read_npz(archive), archive
     elif len(tables) == 1:
@@ -70,25 +75,28 @@ def read_folder(folder: Path) -> Dataset:
     else:
         found = f"{len(tables)} .inter files" if tables else "neither"
         raise DataError(f"{folder}: needed is interactions.npz or one NAME.inter, found {found}")
-    features, surrogates = _read_features(folder)
-    return checked_dataset(folder.resolve().name, parts, features, surrogates=surrogates, where=str(where))
+    features, surrogates, files = _read_features(folder)
+    return checked_dataset(
+        folder.resolve().name, parts, features, surrogates=surrogates, where=str(where), feature_files=files
+    )
 
 
 def _read_npz(path: Path) -> dict[Part, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [part for part in PARTS if part not in archive.files]
-            if missing:
-                raise DataError(f"{path}: no array {missing[0]!r}; needed are train, valid and test, integer [n, 2]")
-            return {part: archive[part] for part in PARTS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(_unreadable(path, error)) from error
+    parts = _load(path)
+    if isinstance(parts, np.ndarray):
+        raise DataError(
+            f"{path}: a single array; needed is an archive of train, valid and test: write it with np.savez"
+        )
+    for part in PARTS:
+        if not isinstance(parts.get(part), np.ndarray):  # numpy gives a member that is no array as bytes
+            raise DataError(f"{path}: no array {part!r}; needed are train, valid and test, integer [n, 2]")
+    return parts
 
 
 def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
     """Tab-separated with a header; columns in any order, those not named in INTER_COLUMNS are ignored."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, delimiter="\t")
             header = next(lines, [])
             missing = [column for column in INTER_COLUMNS if column not in header]
@@ -103,14 +111,12 @@ def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
 
 
 def _inter_row(fields: list[str], positions: list[int], where: str) -> tuple[int, int, int]:
-    try:
-        user, item, label = (int(fields[position]) for position in positions)
-    except IndexError:
-        raise DataError(f"{where}: {len(fields)} fields, fewer than the header names") from None
-    except ValueError:
-        named = zip(INTER_COLUMNS, positions, strict=True)
-        column, text = next((c, fields[p]) for c, p in named if not fields[p].lstrip("+-").isdecimal())
-        raise DataError(f"{where}: {column} is {text!r}, needed is a whole number") from None
+    if len(fields) <= max(positions):
+        raise DataError(f"{where}: {len(fields)} fields, fewer than the header names")
+    for column, position in zip(INTER_COLUMNS, positions, strict=True):
+        if not WHOLE_NUMBER.fullmatch(fields[position]):
+            raise DataError(f"{where}: {column} is {fields[position][:40]!r}, needed is a whole number")
+    user, item, label = (int(fields[position]) for position in positions)
     if not 0 <= label < len(PARTS):
         raise DataError(f"{where}: x_label is {label}, needed is 0 (train), 1 (valid) or 2 (test)")
     if not (0 <= user < 2**31 and 0 <= item < 2**31):
@@ -118,7 +124,7 @@ def _inter_row(fields: list[str], positions: list[int], where: str) -> tuple[int
     return user, item, label
 
 
-def _read_features(folder: Path) -> tuple[dict[str, NDArray[Any]], frozenset[str]]:
+def _read_features(folder: Path) -> tuple[dict[str, NDArray[Any]], frozenset[str], dict[str, Path]]:
     tables: dict[str, NDArray[Any]] = {}
     surrogates, origin = set(), dict[str, Path]()
     for path in sorted(folder.glob("*.npy")):
@@ -133,24 +139,38 @@ def _read_features(folder: Path) -> tuple[dict[str, NDArray[Any]], frozenset[str
         tables[modality] = _read_table(path)
         if suffix == "_surrogate":
             surrogates.add(modality)
-    return tables, frozenset(surrogates)
+    return tables, frozenset(surrogates), origin
 
 
 def _read_table(path: Path) -> NDArray[Any]:
-    try:
-        table: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(_unreadable(path, error)) from error
+    table = _load(path)
+    if not isinstance(table, np.ndarray):
+        raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
     return table
 
 
+def _load(path: Path) -> NDArray[Any] | dict[Part, Any]:
+    """The array in an .npy file, or of an .npz archive the members named like parts."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {part: loaded[part] for part in PARTS if part in loaded.files}
+    except Exception as error:  # damaged bytes raise nearly anything: zlib.error, TokenError, NotImplementedError, ...
+        raise DataError(_unreadable(path, error)) from error
+
+
 def _unreadable(path: Path, error: Exception) -> str:
-    if "allow_pickle" in str(error):
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__  # strerror: no path
+    if text.startswith("Object arrays cannot be loaded"):
         return (
             f"{path}: an object array, which only pickle could read and pickle can run code. If you trust its origin, "
             f"rewrite it once: a = np.load(F, allow_pickle=True); np.save(F, np.stack(a).astype('float32'))"
         )
-    return f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    if "contains pickled" in text:  # numpy's guess about every file that begins neither like .npy nor like .npz
+        return f"{path}: not a numpy file: download or export it again"
+    return f"{path}: cannot be read ({text.splitlines()[0]}): download or export it again, and check permissions"
 
 
 def _folders(root: Path) -> Iterable[Path]:

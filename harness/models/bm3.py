@@ -9,7 +9,7 @@ __all__ = ["BM3", "trace_tensors"]
 
 def trace_tensors(model: BM3) -> dict[str, Tensor]:
     """The model's tensors under the names used in recorded traces: `image_*` for visual, else `<modality>_*`."""
-    tensors: dict[str, Tensor] = {
+    tensors = {
         "user_embedding.weight": model.user_embedding,
         "item_id_embedding.weight": model.item_embedding,
         "predictor.weight": model.predictor.weight,
@@ -17,8 +17,7 @@ def trace_tensors(model: BM3) -> dict[str, Tensor]:
     }
     for modality, features, projection in zip(model.modalities, model.features, model.projections, strict=True):
         prefix = "image" if modality == "visual" else modality
-        named = {"embedding": features, "trs": projection}
-        for kind, module in named.items():
-            for name, tensor in module.state_dict(keep_vars=True).items():
-                tensors[f"{prefix}_{kind}.{'weight' if name == 'table' else name}"] = tensor
+        tensors[f"{prefix}_embedding.weight"] = features.table
+        tensors[f"{prefix}_trs.weight"] = projection.weight
+        tensors[f"{prefix}_trs.bias"] = projection.bias
     return tensors

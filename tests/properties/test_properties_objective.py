@@ -28,9 +28,8 @@ def test_projecting_the_batch_alone_changes_neither_loss_nor_gradients(
         loss = model.loss(case.batch, case.keep)
         parts = reference.parts(reference.targets(case.keep))
         total = sum(parts.values())
-        assert_same(loss.total, total)
+        assert_same(loss.total, total, largest=1)  # the terms are of order one and may cancel
         for term in TERMS:
-            # 1 − cos may cancel to almost nothing: its rounding is that of the cosine.
             assert_same(loss.parts[term], parts[term], largest=1)
         ours, theirs = gradients(loss.total, dict(model.named_parameters())), reference.gradients(total)
         assert_same_gradients(ours, theirs)
@@ -74,14 +73,14 @@ def test_the_published_objective_is_the_papers_shifted_and_weighted(case: Case) 
     recombined = (
         2 + theirs.parts["reconstruction"] + cl_weight * (theirs.parts["alignment"] + theirs.parts["masked"] + 2 * M)
     ) + reg_weight * norms
-    assert_same(ours.total, recombined)
+    assert_same(ours.total, recombined, largest=1)
 
 
 @given(cases())
 def test_the_parts_add_up_to_the_total(case: Case) -> None:
     loss = case.model().loss(case.batch, case.keep)
     assert set(loss.parts) == set(TERMS)
-    assert_same(loss.total, sum(loss.parts.values()))
+    assert_same(loss.total, sum(loss.parts.values()), largest=1)
 
 
 # Dropout -----------------------------------------------------------------------------------------------------------
@@ -97,7 +96,7 @@ def test_without_dropout_both_views_come_from_the_same_vectors(case: Case) -> No
     with in_float64(model):
         reference = Reference(case, model)
         undropped = {name: h.detach() for name, h in reference.latents().items()}
-        assert_same(model.loss(case.batch).total, sum(reference.parts(undropped).values()))
+        assert_same(model.loss(case.batch).total, sum(reference.parts(undropped).values()), largest=1)
 
 
 @given(cases(), seeds)
@@ -164,7 +163,7 @@ def test_renumbering_users_and_items_renumbers_the_scores_and_keeps_the_loss(cas
     with in_float64(model), in_float64(twin), torch.no_grad():
         (u, i), (twin_u, twin_i) = model.embed(), twin.embed()
         assert_same((twin_u @ twin_i.T)[users][:, items], u @ i.T)
-        assert_same(twin.loss(other.batch, other.keep).total, model.loss(case.batch, case.keep).total)
+        assert_same(twin.loss(other.batch, other.keep).total, model.loss(case.batch, case.keep).total, largest=1)
 
 
 @given(cases(), seeds)
