@@ -1,17 +1,25 @@
 """The `bm3` command: options, messages and exit codes. Everything it does is done elsewhere."""
 
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import torch
+from tabulate import tabulate
 
-from bm3 import BM3Error
-from harness.data import load_dataset
+from bm3 import BM3Error, DataError
+from harness.compare.expected import expected_dir
+from harness.conformance import Check, Status, conformance, trace_statuses
+from harness.data import PARTS, load_dataset
 from harness.experiments.settings import parse_assignments
-from harness.experiments.trial import make_trial, resolve_device, run_trial
+from harness.experiments.store import StoredRun
+from harness.experiments.suite import load_suite, plan, run_in_process, run_row
+from harness.experiments.trial import Trial, make_trial, resolve_device, run_trial
 from harness.progress import TrainingProgress
+from harness.report.markdown import Report, make_report, write_report
+from harness.report.reference import write_references
 
 INTERRUPTED = 130
 
@@ -97,6 +105,159 @@ def train(
     result = run.result or {}
     test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
     click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
+
+
+@bm3.command()
+@click.argument("suite", default="mini")
+@DEVICE
+@THREADS
+@DATA
+@OUT
+def reproduce(suite: str, device: str, threads: int | None, data: Path | None, out: Path) -> None:
+    """Check the models against recorded traces, run SUITE (default: mini), and report what reproduces.
+
+    SUITE is mini, baby, or the path of a .toml file. Finished trials are not run again. The report is report.md in
+    the suite's folder below --out.
+
+    \b
+    bm3 reproduce
+    bm3 reproduce baby --data ~/data
+    """
+    chosen = load_suite(suite)
+    rows = plan(chosen, data, resolve_device(device))
+    folder = out / Path(suite).stem
+    checks = conformance(expected_dir() / "traces")
+    click.echo(_conformance_line(checks))
+    failed: list[str] = []
+
+    def execute(trial: Trial) -> StoredRun | None:
+        click.echo(f"running: {trial.command}")
+        run = run_in_process(trial, folder, data, threads)
+        if run is None:
+            failed.append(trial.command)
+        return run
+
+    try:
+        for row in rows:
+            for _ in run_row(row, execute):
+                pass
+    except KeyboardInterrupt:
+        raise Interrupted(f"finished trials are kept in {folder}; the same command goes on from there") from None
+    if not folder.is_dir():
+        raise BM3Error(f"{folder}: no trial could be stored")
+    report = make_report(folder, chosen.title, checks=checks, unchecked=_unchecked(suite), failed=failed)
+    _finish(report, folder)
+
+
+@bm3.command(name="report")
+@click.argument("folder", type=click.Path(path_type=Path))
+def report_command(folder: Path) -> None:
+    """Write report.md into FOLDER from the runs stored below it, and give its verdict as exit code.
+
+    \b
+    bm3 report runs
+    """
+    _finish(make_report(folder, f"a report on the runs in {folder.name or 'this folder'}"), folder)
+
+
+@bm3.command(name="conformance")
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+def conformance_command(folder: Path | None) -> None:
+    """Replay the recorded traces in FOLDER (default: those that come with the harness).
+
+    One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
+    when one failed, 3 when none could be replayed.
+
+    \b
+    bm3 conformance
+    bm3 conformance my-traces
+    """
+    checks = conformance(folder or expected_dir() / "traces")
+    table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
+    click.echo(
+        tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)
+    )
+    click.echo(_conformance_line(checks))
+    statuses = set(trace_statuses(checks).values())
+    sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else 3)
+
+
+@bm3.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def reference(folder: Path) -> None:
+    """Take the finished runs in FOLDER as this project's reference (expected/reference/<data set>.csv).
+
+    \b
+    bm3 reference runs/mini
+    """
+    for path in write_references(folder, expected_dir()):
+        click.echo(f"written: {path}")
+
+
+@bm3.group()
+def data() -> None:
+    """Look at data sets."""
+
+
+@data.command()
+@click.argument("dataset")
+@DATA
+def stats(dataset: str, data: Path | None) -> None:
+    """Print what is in DATASET: a name, or the path of its folder.
+
+    \b
+    bm3 data stats mini
+    bm3 data stats baby --data ~/data
+    bm3 data stats ./data/mine
+    """
+    found = load_dataset(dataset, data)
+    row = [
+        found.name,
+        f"{found.n_users:,}",
+        f"{found.n_items:,}",
+        f"{found.n_interactions:,}",
+        f"{found.sparsity:.2f} %",
+    ]
+    click.echo(tabulate([row], ["data set", "users", "items", "interactions", "sparsity"], disable_numparse=True))
+    click.echo("\nparts: " + ", ".join(f"{part} {len(found.part(part)):,}" for part in PARTS))
+    for name, table in found.features.items():
+        surrogate = " (surrogate vectors)" if name in found.surrogates else ""
+        click.echo(f"modality {name}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
+    for part in ("valid", "test"):
+        unseen = len(found.unseen_users(part))
+        if unseen:
+            click.echo(f"note: {unseen} users of {part} have no training interaction and are left out of evaluation")
+    click.echo(f"content hash: {found.content_hash}")
+
+
+def _finish(report: Report, folder: Path) -> NoReturn:
+    try:
+        path = write_report(report, folder)
+    except OSError as error:
+        raise DataError(f"{folder}: the report cannot be written ({error.strerror})") from error
+    click.echo(report.text.split("\n## ")[0].rstrip())
+    click.echo(f"\nreport: {path}")
+    sys.exit(report.code)
+
+
+def _conformance_line(checks: list[Check]) -> str:
+    counts = Counter(trace_statuses(checks).values())
+    return ", ".join(f"{counts[status]} {status.value}" for status in Status)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+def _unchecked(suite: str) -> list[str]:
+    missing = []
+    if suite == "mini":
+        missing.append(
+            "the published tables (Amazon data): run `bm3 reproduce baby --data DIR`, DIR/baby as in the README"
+        )
+    if not torch.cuda.is_available():
+        missing.append("anything on a GPU, its memory included: install a CUDA build of torch and use `--device cuda`")
+    return missing
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error

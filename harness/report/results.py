@@ -1,0 +1,140 @@
+"""Rows of a report from stored runs: grouping, choice of grid point, verdicts. How they are printed is `markdown`."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from harness.compare.expected import Kind, PublishedValue, Tolerances, values_of_cell
+from harness.compare.verdict import Outcome, Verdict, judge
+from harness.experiments.settings import flatten
+from harness.experiments.store import StoredRun
+from harness.models.registry import models
+from harness.training import TrainingConfig
+from harness.training.fit import STOPPING_METRIC
+
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One model (with its variant settings) on one data set: the runs of the chosen grid point, and what was searched."""
+
+    dataset: str
+    model: str
+    label: str
+    runs: tuple[StoredRun, ...]
+    points: int
+    """Grid points that were run."""
+    best_on_test: str | None
+    """Settings of the point with the best test R@20, where that is another one."""
+    optimism: float | None
+    """Its test R@20 over that of the chosen point, minus one: what choosing on the test part would have added."""
+
+    @property
+    def settings(self) -> str:
+        """Searched settings of the chosen point."""
+        return _searched(self.runs[0])
+
+    def values(self, metric: str) -> list[float]:
+        """The test metric, one value per seed."""
+        return [float(_result(run)["test"][metric]) for run in self.runs]
+
+    @property
+    def surrogates(self) -> list[str]:
+        """Modalities whose vectors stand in for the original ones, if the model reads features."""
+        run = self.runs[0].run
+        return list(run["dataset"]["surrogates"]) if run["reads_features"] else []
+
+
+def result_rows(runs: Sequence[StoredRun]) -> list[ResultRow]:
+    """Rows of all finished runs, by data set and model.
+
+    Runs that differ only in the model's searched settings and the seed form a row. Its point is the best on validation
+    R@20, compared on the seeds that every point has (on all seeds where there is no such one).
+    """
+    groups: dict[tuple[str, str, str], list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        if run.finished:
+            groups[run.run["dataset"]["name"], run.run["model"], _variant(run)].append(run)
+    return [_row(*key, group) for key, group in sorted(groups.items(), key=lambda item: item[0])]
+
+
+def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tolerances) -> dict[str, Verdict]:
+    """A verdict per metric: against the published value, or the stored reference where nothing is published."""
+    judged = {}
+    for metric in METRICS:
+        published = values_of_cell(expected, row.dataset, row.model, metric)
+        reference = values_of_cell(expected, row.dataset, row.label, metric, kind="reference")
+        kind: Kind = "published" if published else "reference"
+        cells = published or reference
+        obstacle = _obstacle(row, kind, reference)
+        verdict = judge(row.values(metric), cells, tolerances.of(kind, metric), not obstacle)
+        if obstacle and verdict.outcome is Outcome.NO_EVIDENCE and verdict.seeds >= tolerances.min_seeds:
+            verdict = replace(verdict, reason=obstacle)
+        judged[metric] = verdict
+    return judged
+
+
+def reference_note(run: StoredRun) -> str:
+    """What a reference run must share with ours to be compared: data, settings."""
+    settings = json.dumps([run.run["config"], run.run["training"]], sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:10]
+    return f"data {run.run['dataset_hash'][:10]} settings {digest}"
+
+
+def _obstacle(row: ResultRow, kind: Kind, reference: Sequence[PublishedValue]) -> str:
+    if kind == "reference":
+        same = all(value.note == reference_note(row.runs[0]) for value in reference)
+        return "" if same else "data or settings are not those of the reference runs"
+    if row.surrogates:
+        return f"surrogate features ({', '.join(row.surrogates)}): an orientation, not a comparison"
+    if row.runs[0].run["training"] != asdict(TrainingConfig()):
+        return "training settings are not the published ones"
+    return ""
+
+
+def _row(dataset: str, model: str, variant: str, runs: list[StoredRun]) -> ResultRow:
+    points: dict[str, dict[int, StoredRun]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: str(_result(run)["finished"])):
+        points[_searched(run)][int(run.run["seed"])] = run  # the latest run of a seed counts, once
+    shared = set.intersection(*(set(seeds) for seeds in points.values()))
+
+    def mean(point: str, part: str) -> float:
+        chosen = [run for seed, run in points[point].items() if not shared or seed in shared]
+        return sum(float(_result(run)[part][STOPPING_METRIC]) for run in chosen) / len(chosen)
+
+    best = max(points, key=lambda point: mean(point, "valid"))
+    best_on_test = max(points, key=lambda point: mean(point, "test"))
+    differs = best_on_test != best
+    return ResultRow(
+        dataset=dataset,
+        model=model,
+        label=f"{model} {variant}".strip(),
+        runs=tuple(run for _, run in sorted(points[best].items())),
+        points=len(points),
+        best_on_test=best_on_test if differs else None,
+        optimism=mean(best_on_test, "test") / mean(best, "test") - 1 if differs else None,
+    )
+
+
+def _variant(run: StoredRun) -> str:
+    """Settings that are not searched and differ from their defaults, `key=value` each."""
+    # A model that is no longer installed has no known defaults; then every setting is shown.
+    entry = models().get(run.run["model"])
+    defaults = flatten({**(asdict(entry.model.Config()) if entry else {}), **asdict(TrainingConfig())})
+    stored: Mapping[str, Any] = flatten({**run.run["config"], **run.run["training"]})
+    changed = {key: value for key, value in stored.items() if key not in run.run["searched"]}
+    return " ".join(f"{key}={value}" for key, value in sorted(changed.items()) if defaults.get(key) != value)
+
+
+def _searched(run: StoredRun) -> str:
+    return " ".join(f"{key}={run.run['config'][key]:g}" for key in run.run["searched"])
+
+
+def _result(run: StoredRun) -> Mapping[str, Any]:
+    if run.result is None:
+        raise ValueError(f"{run.path} is unfinished")
+    return run.result
