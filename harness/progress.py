@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -18,7 +18,7 @@ class TrainingProgress:
     def __init__(self, title: str, epochs: int) -> None:
         self._title, self._epochs = title, epochs
         self._terminal = sys.stderr.isatty()
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
         self._started = self._last_line = time.monotonic()
         self._best = (0, 0.0)
 

@@ -27,6 +27,7 @@ from harness.measure import MemorySampler
 from harness.measure.environment import environment
 from harness.models.registry import ModelEntry, find_model
 from harness.training import EpochRecord, Streams, TrainingConfig, build, fit
+from harness.training.fit import make_deterministic
 
 FORMAT = 1  # of run.json and result.json
 
@@ -53,7 +54,7 @@ class Trial:
             "dataset_hash": self.dataset.content_hash,
             "seed": self.seed,
             "device": self.device.type,
-            "code": code_version(self.entry.model),
+            "code": code_version(inspect.getfile(self.entry.model)),
         }
 
     @property
@@ -96,6 +97,7 @@ def run_trial(trial: Trial, out: Path, on_epoch: Callable[[EpochRecord], None] =
     if finished is not None:
         return finished
     writer = RunWriter(out / trial.key)
+    make_deterministic()  # before the environment is recorded, which names the setting
     streams = Streams(trial.seed)
     with MemorySampler(trial.device) as memory:
         model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device)
@@ -133,9 +135,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 @cache
-def code_version(model: type[Any]) -> str:
-    """Hash of the source that decides a model's numbers: its own module, `bm3`, training and evaluation."""
-    files = {Path(inspect.getfile(model))}
+def code_version(model_file: str) -> str:
+    """Hash of the source that decides a model's numbers: the model's own file, `bm3`, training and evaluation."""
+    files = {Path(model_file)}
     for package in (bm3, harness.training, harness.evaluation):
         files.update(Path(inspect.getfile(package)).parent.glob("*.py"))
     digest = hashlib.sha256()

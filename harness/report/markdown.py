@@ -1,6 +1,5 @@
 """The Markdown report of a folder of stored runs. It reads runs and expected values, never models or data."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,8 +59,7 @@ def write_report(report: Report, folder: Path) -> Path:
     path = folder / REPORT
     temporary = path.with_suffix(".part")
     temporary.write_text(report.text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return temporary.replace(path)
 
 
 def _summary(

@@ -20,7 +20,7 @@ METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One model (with its variant settings) on one data set: the runs of the chosen grid point, and what was searched."""
+    """A model (with its variant settings) on a data set: the runs of the chosen grid point, and what was searched."""
 
     dataset: str
     model: str
