@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -183,6 +184,11 @@ def _process_rss_reader() -> Callable[[], int]:
 def _lifetime_rss_peak() -> int:
     if sys.platform == "win32":
         return 0
+    # Linux's VmHWM belongs to this program alone; ru_maxrss starts at the peak of the program that started it.
+    status = Path("/proc/self/status")
+    for line in status.read_text(encoding="utf-8").splitlines() if status.is_file() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     import resource
 
     record = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -225,7 +225,8 @@ def test_a_repeated_interaction_is_one_edge(case: Case, seed: int) -> None:
 def test_an_interaction_more_changes_the_scores(case: Case) -> None:
     known = {tuple(pair) for pair in case.data.train.tolist()}
     free = [(u, i) for u in range(case.data.n_users) for i in range(case.data.n_items) if (u, i) not in known]
-    assume(free and case.config.n_layers > 0)
-    case = replace(case, zero_user=False, zero_item=False, user_scale=1.0, item_scale=1.0)
+    assume(free)
+    config = replace(case.config, n_layers=max(1, case.config.n_layers))
+    case = replace(case, config=config, zero_user=False, zero_item=False, user_scale=1.0, item_scale=1.0)
     denser = replace(case, data=replace(case.data, train=np.concatenate([case.data.train, free[:1]])))
     assert not torch.allclose(case.model().encode()[0], denser.model().encode()[0])

@@ -1,0 +1,128 @@
+"""Reports: verdicts from stored runs alone, unfinished runs named, references round trip, suites checked strictly."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bm3 import ConfigError, DataError
+from harness.compare.expected import expected_dir, load_expected
+from harness.data import load_dataset
+from harness.experiments.store import StoredRun, stored_runs
+from harness.experiments.suite import load_suite, suite_names
+from harness.experiments.trial import make_trial, resolve_device, run_trial
+from harness.report.markdown import make_report
+from harness.report.reference import write_references
+from harness.report.results import result_rows
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, mini = tmp_path_factory.mktemp("trained"), load_dataset("mini")
+    for seed in (1, 2):
+        for weight in (0.1, 1e-3):
+            settings = {"epochs": 2, "batch_size": 512, "reg_weight": weight}
+            run_trial(make_trial("bpr", mini, "mini", settings, seed, resolve_device("cpu")), folder)
+    return folder
+
+
+@pytest.fixture
+def store(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "runs"))
+
+
+def test_grid_points_and_seeds_become_one_row_chosen_on_validation(store: Path) -> None:
+    (row,) = result_rows(list(stored_runs(store)))
+    assert (row.points, len(row.runs)) == (2, 2)
+
+    def validation(run: StoredRun) -> float:
+        return float((run.result or {})["valid"]["recall@20"])
+
+    groups = {
+        weight: [run for run in stored_runs(store) if run.run["config"]["reg_weight"] == weight]
+        for weight in (0.1, 1e-3)
+    }
+    best = max(groups, key=lambda weight: sum(map(validation, groups[weight])))
+    assert {run.run["config"]["reg_weight"] for run in row.runs} == {best}
+
+
+def test_runs_that_differ_from_the_reference_are_no_evidence_and_nothing_measured_is_exit_3(store: Path) -> None:
+    report = make_report(store, "test")
+    assert report.code == 3
+    assert "Nothing could be measured" in report.text
+
+
+def test_an_unfinished_run_is_named_and_left_out(store: Path) -> None:
+    first = next(iter(stored_runs(store)))
+    (first.path / "result.json").unlink()
+    report = make_report(store, "test")
+    assert f"Unfinished run, left out: `{first.run['command']}`" in report.text
+
+
+def test_a_failed_trial_or_trace_is_never_a_pass(store: Path) -> None:
+    assert make_report(store, "test", failed=["bm3 train bpr mini"]).code == 1
+
+
+def test_the_report_has_a_command_for_every_run_it_counts(store: Path) -> None:
+    text = make_report(store, "test").text
+    (row,) = result_rows(list(stored_runs(store)))
+    assert all(run.run["command"] in text for run in row.runs)
+
+
+def test_references_are_written_from_runs_and_can_be_read(store: Path, tmp_path: Path) -> None:
+    shutil.copy(expected_dir() / "sources.toml", tmp_path)
+    (path,) = write_references(store, tmp_path)
+    assert path.name == "mini.csv"
+    values = [value for value in load_expected(tmp_path) if value.kind == "reference"]
+    (row,) = result_rows(list(stored_runs(store)))
+    recall = next(value.value for value in values if value.metric == "recall@20")
+    assert recall == pytest.approx(sum(row.values("recall@20")) / 2, abs=1e-6)
+
+
+def test_a_folder_without_finished_runs_is_no_reference(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no finished run"):
+        write_references(tmp_path, tmp_path)
+
+
+def test_a_finished_run_is_returned_and_not_repeated(store: Path) -> None:
+    run = next(iter(stored_runs(store)))
+    before = (run.path / "result.json").stat().st_mtime_ns
+    config, training = run.run["config"], run.run["training"]
+    settings = {"epochs": training["epochs"], "batch_size": training["batch_size"], "reg_weight": config["reg_weight"]}
+    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, run.run["seed"], resolve_device("cpu"))
+    assert run_trial(trial, store).path == run.path
+    assert (run.path / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_name_existing_models_and_settings(name: str) -> None:
+    for experiment in load_suite(name).experiments:
+        for point in experiment.points():
+            make_trial(
+                experiment.model,
+                load_dataset("mini"),
+                "mini",
+                {**load_suite(name).training, **point},
+                1,
+                resolve_device("cpu"),
+            )
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("seeds = [", "Invalid value"), ('title = "x"\nseeds = [1]\n', "datasets"), ("typo = 1\n", "suite.toml")],
+)
+def test_a_broken_suite_file_is_one_line_with_file_and_key(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "suite.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=named) as caught:
+        load_suite(str(path))
+    assert "suite.toml" in str(caught.value)
+
+
+def test_a_damaged_run_file_is_named(store: Path) -> None:
+    run = next(iter(stored_runs(store)))
+    (run.path / "run.json").write_text(json.dumps([1]))
+    with pytest.raises(DataError, match=r"run\.json"):
+        make_report(store, "test")
