@@ -71,10 +71,10 @@ def test_the_report_has_a_command_for_every_run_it_counts(store: Path) -> None:
 
 
 def test_references_are_written_from_runs_and_can_be_read(store: Path, tmp_path: Path) -> None:
-    shutil.copy(expected_dir() / "sources.toml", tmp_path)
-    (path,) = write_references(store, tmp_path)
+    expected = Path(shutil.copytree(expected_dir(), tmp_path / "expected"))
+    (path,) = write_references(store, expected)
     assert path.name == "mini.csv"
-    values = [value for value in load_expected(tmp_path) if value.kind == "reference"]
+    values = [value for value in load_expected(expected) if value.kind == "reference"]
     (row,) = result_rows(list(stored_runs(store)))
     recall = next(value.value for value in values if value.metric == "recall@20")
     assert recall == pytest.approx(sum(row.values("recall@20")) / 2, abs=1e-6)
