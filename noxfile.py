@@ -52,5 +52,5 @@ def reproduce(session: nox.Session) -> None:
 
     Fails unless everything asked for was measured and held: also when nothing could be measured (exit code 3).
     """
-    install(session, ".")
+    install(session, "-e", ".")  # editable, so that runs know the source revision
     session.run("bm3", "reproduce", *session.posargs)
