@@ -270,6 +270,9 @@ def main() -> None:
         code = bm3.main(standalone_mode=False)
     except BM3Error as error:
         stop(2, str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         stop(error.exit_code, error.format_message())
     except Interrupted as interruption:
