@@ -99,7 +99,7 @@ def test_a_finished_run_is_returned_and_not_repeated(store: Path) -> None:
 def test_shipped_suites_name_existing_models_and_settings(name: str) -> None:
     for experiment in load_suite(name).experiments:
         for point in experiment.points():
-            make_trial(
+            trial = make_trial(
                 experiment.model,
                 load_dataset("mini"),
                 "mini",
@@ -107,6 +107,7 @@ def test_shipped_suites_name_existing_models_and_settings(name: str) -> None:
                 1,
                 resolve_device("cpu"),
             )
+            assert trial.entry.name == experiment.model
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,9 @@ def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tol
         cells = published or reference
         obstacle = _obstacle(row, kind, reference)
         verdict = judge(row.values(metric), cells, tolerances.of(kind, metric), not obstacle)
-        if obstacle and verdict.outcome is Outcome.NO_EVIDENCE and verdict.seeds >= tolerances.min_seeds:
-            verdict = replace(verdict, reason=obstacle)
+        if obstacle and verdict.outcome is Outcome.NO_EVIDENCE:
+            few = verdict.seeds < tolerances.min_seeds
+            verdict = replace(verdict, reason=f"{obstacle}; {verdict.reason}" if few else obstacle)
         judged[metric] = verdict
     return judged
 
