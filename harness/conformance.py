@@ -22,6 +22,7 @@ from harness.data import Dataset
 from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metrics
 from harness.evaluation.metrics import averages
 from harness.models.registry import ModelEntry, models
+from harness.training.optimiser import adam
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -157,8 +158,7 @@ class _Replay:
                 tensor.copy_(torch.from_numpy(values[name]))
 
     def _train(self) -> tuple[list[float], dict[str, NDArray[Any]]]:
-        parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.Adam(parameters, lr=float(self._meta["learning_rate"]))
+        optimiser = adam(self._model, float(self._meta["learning_rate"]))
         losses: list[float] = []
         gradients: dict[str, NDArray[Any]] = {}
         for step in range(int(self._meta["steps"])):
@@ -169,6 +169,8 @@ class _Replay:
             if step == 0:
                 gradients = {name: _gradient(tensor) for name, tensor in self._tensors.items() if tensor.requires_grad}
             optimiser.step()
+            if hasattr(self._model, "after_step"):
+                self._model.after_step()
         return losses, gradients
 
     def _step_loss(self, step: int) -> Tensor:

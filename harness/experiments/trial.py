@@ -18,6 +18,7 @@ import torch
 
 import bm3
 import harness.evaluation
+import harness.models
 import harness.training
 from bm3 import ConfigError
 from harness.data import PARTS, Dataset
@@ -30,6 +31,7 @@ from harness.training import EpochRecord, Streams, TrainingConfig, build, fit
 from harness.training.fit import make_deterministic
 
 FORMAT = 1  # of run.json and result.json
+SHARED_BY_MODELS = ("base.py",)  # files beside the models that decide their numbers
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,9 @@ def resolve_device(name: str) -> torch.device:
 
 @cache
 def code_version(model_file: str) -> str:
-    """Hash of the source that decides a model's numbers: the model's own file, `bm3`, training and evaluation."""
-    files = {Path(model_file)}
+    """Hash of the source that decides a model's numbers: its own file, what models share, training and evaluation."""
+    shared = Path(inspect.getfile(harness.models)).parent
+    files = {Path(model_file), *(shared / name for name in SHARED_BY_MODELS)}
     for package in (bm3, harness.training, harness.evaluation):
         files.update(Path(inspect.getfile(package)).parent.glob("*.py"))
     digest = hashlib.sha256()

@@ -18,7 +18,11 @@ class Recommender(Protocol):
 
     Besides the members below, either `embed() -> (users [U, d], items [I, d])`, whose dot products are the scores, or
     `score(users [n]) -> [n, I]`. Optional: `start_epoch(generator)`, called before each epoch with a fresh stream for
-    the model's own random choices; `reads_features = False` where item features take no part.
+    the model's own random choices; `after_step()`, called after each optimiser step; `parameter_groups()`, groups for
+    Adam where they are not simply all trainable parameters; `learning_rate_factor(epoch)`, which multiplies the rate of
+    an epoch (from 1); `reads_features = False` where item features take no part.
+
+    A `Config` with a field `train_batch_size` whose default is None is given the training's batch size.
     """
 
     Config: ClassVar[Any]
@@ -67,3 +71,11 @@ def xavier_normal(n_rows: int, d: int, generator: torch.Generator) -> nn.Paramet
 
 def xavier_uniform(n_rows: int, d: int, generator: torch.Generator) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_rows, d), generator=generator))
+
+
+def linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
+    """x Wᵀ + b with torch's default initialisation, W [d_out, d_in] and b uniform in ±1/√d_in."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)
+    for parameter in (layer.weight, layer.bias):
+        nn.init.uniform_(parameter, -(d_in**-0.5), d_in**-0.5, generator=generator)
+    return layer

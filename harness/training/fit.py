@@ -18,6 +18,7 @@ from harness.evaluation import Evaluation
 from harness.measure import EpochClock, TimingSummary
 from harness.training.batches import EpochBatches
 from harness.training.config import EarlyStopping, TrainingConfig
+from harness.training.optimiser import adam, set_learning_rate
 from harness.training.streams import Streams
 
 STOPPING_METRIC = "recall@20"
@@ -98,8 +99,7 @@ def fit(
         streams=streams,
         device=device,
     )
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
+    optimiser = adam(model, training.learning_rate)
     evaluate = Evaluation(dataset, mask_validation=training.evaluation.mask_validation)
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, dict[str, Tensor]] | None = None
@@ -108,6 +108,7 @@ def fit(
         epoch += 1
         if hasattr(model, "start_epoch"):
             model.start_epoch(streams.torch("model", epoch, device=device))
+        set_learning_rate(optimiser, model, training.learning_rate, epoch)
         clock.start()
         loss, parts = _train_epoch(model, batches, epoch, optimiser)
         seconds = clock.stop()
@@ -148,6 +149,8 @@ def _train_epoch(
         loss = model.loss(batch)
         loss.total.backward()
         optimiser.step()
+        if hasattr(model, "after_step"):
+            model.after_step()
         # Kept as tensors until the epoch ends: reading one would make the device wait in every step.
         losses.append(loss.total.detach())
         for name, part in loss.parts.items():
