@@ -75,14 +75,15 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, x: Tensor, row_starts: Tensor, columns: Tensor, values: Tensor) -> Tensor:
         ctx.matrix = (row_starts, columns, values)  # type: ignore[attr-defined]
-        return _rows_summed(x, row_starts, columns, values)
+        return rows_summed(x, row_starts, columns, values)
 
     @staticmethod
     def backward(ctx: object, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return _rows_summed(gradients[0], *ctx.matrix), None, None, None  # type: ignore[attr-defined]
+        return rows_summed(gradients[0], *ctx.matrix), None, None, None  # type: ignore[attr-defined]
 
 
-def _rows_summed(x: Tensor, row_starts: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+def rows_summed(x: Tensor, row_starts: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    """M x [n, d] for x [m, d] and M in CSR form: row_starts [n+1], columns [E], values [E]. Not differentiable in x."""
     return nn.functional.embedding_bag(
         columns,
         x.contiguous(),

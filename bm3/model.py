@@ -8,16 +8,15 @@ doi 10.1145/3543507.3583251. Where the text and the code behind the published ta
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bm3.data import Batch, Loss, TrainingData
 from bm3.errors import ConfigError, DataError
+from bm3.features import FeatureTable
 from bm3.graph import SymmetricProduct, bipartite_adjacency, mean_readout, symmetric_normalised
 from bm3.losses import alignment_loss, masked_loss, published_regulariser, reconstruction_loss, squared_norm
 
@@ -104,7 +103,7 @@ class BM3(nn.Module):
         self.predictor = _linear(d, d, generator)
         # Lists, not dictionaries keyed by modality: torch forbids some names as keys, a data set does not.
         self.features = nn.ModuleList(
-            _FeatureTable(_checked(name, table, data.n_items), trained=config.features == "trained")
+            FeatureTable(name, table, data.n_items, trained=config.features == "trained")
             for name, table in data.features.items()
         )
         self.projections = nn.ModuleList(_linear(table.shape[1], d, generator) for table in data.features.values())
@@ -193,39 +192,9 @@ class BM3(nn.Module):
         return h * kept.to(h) / (1 - p)
 
 
-class _FeatureTable(nn.Module):
-    """e_m [I, d_m]: a parameter when trained, else data kept in its own precision."""
-
-    table: Tensor
-
-    def __init__(self, table: NDArray[Any], *, trained: bool) -> None:
-        super().__init__()
-        values = torch.from_numpy(np.array(table, order="C"))  # a copy: training must not write into the caller's array
-        if trained:
-            self.table = nn.Parameter(values.float())
-        else:
-            self.register_buffer("table", values, persistent=False)
-
-    def forward(self, items: Tensor) -> Tensor:
-        """Rows of the given items [n]: [n, d_m], float32."""
-        return functional.embedding(items, self.table).float()
-
-
 def _linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
     """Linear map with Xavier-normal weight [d_out, d_in] and torch's default bias, uniform in ±1/√d_in."""
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)
     nn.init.xavier_normal_(layer.weight, generator=generator)
     nn.init.uniform_(layer.bias, -(d_in**-0.5), d_in**-0.5, generator=generator)
     return layer
-
-
-def _checked(name: str, table: NDArray[Any], n_items: int) -> NDArray[Any]:
-    if table.ndim != 2 or len(table) != n_items or table.shape[1] == 0:
-        raise DataError(
-            f"features of {name!r} have shape {list(table.shape)}, needed is one row for each of {n_items} items"
-        )
-    if not np.issubdtype(table.dtype, np.floating):
-        raise DataError(f"features of {name!r} are {table.dtype}, needed are floating-point numbers")
-    if not np.isfinite(table).all():
-        raise DataError(f"features of {name!r} contain NaN or infinity: replace them before training")
-    return table

@@ -28,6 +28,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 LOSS_TOLERANCE = 1e-5
 PARAMETER_TOLERANCE = 1e-4
+CHANGE_TOLERANCE = 1e-2  # of tensors that move without being trained (BUIR's target)
 SCORE_TOLERANCE = 1e-5
 METRIC_TOLERANCE = 1e-12  # exact but for the order in which doubles are added
 FORMAT_ERRORS = (KeyError, ValueError, TypeError, IndexError)
@@ -116,6 +117,9 @@ class _Replay:
         self._config = _config(entry, meta)
         self._model = entry.model(data, self._config, torch.Generator().manual_seed(0))
         self._tensors = dict((entry.trace_tensors or _own_names)(self._model))
+        choices = _group(arrays, "aux/")
+        if choices and entry.trace_choices is not None:
+            entry.trace_choices(self._model, choices)
         self._dataset = Dataset(
             name="trace",
             n_users=data.n_users,
@@ -128,18 +132,28 @@ class _Replay:
 
     def checks(self) -> Iterator[Row]:
         """Every quantity that the trace records."""
-        missing = sorted(_group(self._arrays, "init/").keys() ^ self._tensors.keys())
-        trained = {name for name, tensor in self._tensors.items() if tensor.requires_grad}
+        initial = _group(self._arrays, "init/") | _group(self._arrays, "init_untrained/")
+        missing = self._unmatched(initial)
+        trained = {name for name, tensor in self._tensors.items() if tensor.requires_grad and name in initial}
         wrong = sorted(set(self._meta.get("trainable", trained)) ^ trained)
         yield "trained tensors", float(len(missing) + len(wrong)), 0.0, " ".join([*missing, *wrong])
         if missing:
             return
-        self._load(_group(self._arrays, "init/"))
+        self._load(initial)
         losses, gradients = self._train()
         yield "loss", _relative(np.array(losses), self._arrays["loss"]), LOSS_TOLERANCE, ""
         yield "gradients", *_worst(gradients, _group(self._arrays, "grad0/"), PARAMETER_TOLERANCE)
         final = {name: tensor.detach().numpy() for name, tensor in self._tensors.items()}
-        yield "parameters", *_worst(final, _group(self._arrays, "final/"), PARAMETER_TOLERANCE)
+        recorded_final = _group(self._arrays, "final/")
+        yield "parameters", *_worst(final, recorded_final, PARAMETER_TOLERANCE)
+        moved = {
+            name: array - initial[name]
+            for name, array in recorded_final.items()
+            if name in initial and name not in trained and (array != initial[name]).any()
+        }
+        if moved:  # without an optimiser, and too little for the check above to see
+            changes = {name: final[name] - initial[name] for name in moved}
+            yield "followers' changes", *_worst(changes, moved, CHANGE_TOLERANCE)
         with torch.no_grad():
             score = model_scorer(self._model)
             scores = score(torch.arange(self._dataset.n_users))
@@ -150,12 +164,19 @@ class _Replay:
                     ranking = Evaluator(self._dataset, part).rank(score, recorded.shape[1], device=torch.device("cpu"))
                     yield from self._ranking_checks(part, ranking, recorded)
 
+    def _unmatched(self, initial: Arrays) -> list[str]:
+        """Names of recorded tensors that the model lacks and of its tensors that are not recorded under any name."""
+        loaded = {id(tensor) for name, tensor in self._tensors.items() if name in initial}
+        ours = {name for name, tensor in self._tensors.items() if id(tensor) not in loaded}
+        return sorted((initial.keys() - self._tensors.keys()) | ours)
+
     def _load(self, values: Arrays) -> None:
         with torch.no_grad():
-            for name, tensor in self._tensors.items():
-                if tuple(tensor.shape) != values[name].shape:
-                    raise DataError(f"{name} has shape {list(tensor.shape)}, recorded is {list(values[name].shape)}")
-                tensor.copy_(torch.from_numpy(values[name]))
+            for name, value in values.items():
+                tensor = self._tensors[name]
+                if tuple(tensor.shape) != value.shape:
+                    raise DataError(f"{name} has shape {list(tensor.shape)}, recorded is {list(value.shape)}")
+                tensor.copy_(torch.from_numpy(value))
 
     def _train(self) -> tuple[list[float], dict[str, NDArray[Any]]]:
         optimiser = adam(self._model, float(self._meta["learning_rate"]))
@@ -234,6 +255,8 @@ def _unsupported(entry: ModelEntry | None, arrays: Arrays, meta: Mapping[str, An
 def _config(entry: ModelEntry, meta: Mapping[str, Any]) -> Any:
     """The model's configuration from the trace's settings; what the model has no field for is left to the checks."""
     recorded = {"features": meta.get("features"), **meta.get("config", {}), **meta.get("hyper", {})}
+    if entry.trace_settings is not None:
+        recorded |= entry.trace_settings(recorded)
     known = {field.name for field in fields(entry.model.Config)}
     return entry.model.Config(
         **{name: value for name, value in recorded.items() if name in known and value is not None}

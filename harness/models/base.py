@@ -3,13 +3,16 @@
 The models are one file each beside this one; finding them by name is `registry`.
 """
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, Loss
+from bm3 import Batch, DataError, Loss, TrainingData
+from bm3.features import check_features
 
 
 @runtime_checkable
@@ -73,9 +76,106 @@ def xavier_uniform(n_rows: int, d: int, generator: torch.Generator) -> nn.Parame
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_rows, d), generator=generator))
 
 
-def linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
+def linear(d_in: int, d_out: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
     """x Wᵀ + b with torch's default initialisation, W [d_out, d_in] and b uniform in ±1/√d_in."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)
-    for parameter in (layer.weight, layer.bias):
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out, bias=bias)
+    for parameter in layer.parameters():
         nn.init.uniform_(parameter, -(d_in**-0.5), d_in**-0.5, generator=generator)
     return layer
+
+
+def trainable(tensor: Tensor, trains: bool) -> nn.Parameter:
+    """The tensor as a parameter that trains or does not."""
+    return nn.Parameter(tensor, requires_grad=trains)
+
+
+def log_sigmoid_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """−log σ(s_ui − s_uj), mean over the batch of scores [B], without an offset."""
+    return -functional.logsigmoid(positive - negative).mean()
+
+
+def mean_square(*tables: Tensor) -> Tensor:
+    """Mean of the squared entries of all tables together."""
+    return torch.stack([table.square().sum() for table in tables]).sum() / sum(table.numel() for table in tables)
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Rows of x [n, d] divided by their L2 norm, at least 1e-12."""
+    return functional.normalize(x, dim=1)
+
+
+def modality_order(data: TrainingData) -> tuple[str, ...]:
+    """Names of the modalities as the published code orders them: visual, others by name, text.
+
+    Raises DataError when there is none.
+    """
+    if not data.features:
+        raise DataError("this model needs at least one modality of item features and the data set has none")
+    return tuple(sorted(data.features, key=lambda name: (name == "text", name != "visual", name)))
+
+
+def gcn_prefix(modality: str) -> str:
+    """How recorded traces name a modality's branch: by its initial, `v_gcn`, `t_gcn`."""
+    return f"{modality[0]}_gcn"
+
+
+class FrozenFeatures(nn.Module):
+    """The whole table e_m [I, d_m] as float32, given and not trained; shared with the data set where that allows it."""
+
+    table: Tensor
+
+    def __init__(self, data: TrainingData, modality: str) -> None:
+        """Raises DataError unless the table is one finite floating-point row per item."""
+        super().__init__()
+        table = data.features[modality]
+        check_features(modality, table, data.n_items)
+        self.register_buffer(
+            "table", torch.from_numpy(np.require(table, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])), persistent=False
+        )
+
+
+Scoring = Literal["last_batch", "current"]
+
+
+class LastForward(nn.Module):
+    """User and item vectors of the last training batch's forward pass: from before the last optimiser step.
+
+    MMGCN, GRCN and DualGNN were published with scores from these (`scoring = last_batch`), not from a forward pass of
+    the trained parameters (`current`). They are part of the state, so that a restored model scores alike.
+    """
+
+    users: Tensor
+    items: Tensor
+    filled: Tensor
+
+    def __init__(self, n_users: int, n_items: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("users", torch.zeros(n_users, width))
+        self.register_buffer("items", torch.zeros(n_items, width))
+        self.register_buffer("filled", torch.tensor(False))
+
+    def store(self, users: Tensor, items: Tensor) -> None:
+        self.users, self.items = users.detach(), items.detach()
+        self.filled.fill_(True)
+
+    def vectors(self, scoring: Scoring, forward: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """What to score with: the stored vectors, or those of `forward` where asked for or where nothing is stored."""
+        if scoring == "last_batch" and self.filled:
+            return self.users, self.items
+        return forward()
+
+
+class Constant:
+    """A value computed from a tensor that does not train, kept until that tensor changes or moves."""
+
+    def __init__(self) -> None:
+        self._source: Tensor | None = None  # held, so that no other tensor can take its place in memory
+        self._state: Any = None
+        self._value: Tensor | None = None
+
+    def __call__(self, compute: Callable[[Tensor], Tensor], source: Tensor) -> Tensor:
+        state = source.data_ptr(), source.device, source._version
+        if self._value is None or source is not self._source or state != self._state:
+            with torch.no_grad():
+                self._source, self._state, self._value = source, state, compute(source)
+        return self._value

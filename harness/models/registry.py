@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType, ModuleType
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import harness.models
@@ -28,6 +29,10 @@ class ModelEntry:
     name: str
     model: type[Any]
     trace_tensors: Callable[[Any], Mapping[str, Tensor]] | None
+    trace_choices: Callable[[Any, Mapping[str, NDArray[Any]]], None] | None
+    """Puts the fixed random choices that a trace records into a model."""
+    trace_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None
+    """The model's settings from those that a trace records under other names."""
 
     @property
     def reads_features(self) -> bool:
@@ -70,4 +75,5 @@ def _is_model(value: object) -> bool:
 
 
 def _entry(name: str, model: type[Any], module: ModuleType) -> ModelEntry:
-    return ModelEntry(name, model, getattr(module, "trace_tensors", None))
+    for_traces = (getattr(module, name, None) for name in ("trace_tensors", "trace_choices", "trace_settings"))
+    return ModelEntry(name, model, *for_traces)

@@ -1,0 +1,250 @@
+"""DualGNN: modality graphs over users and items, and a graph over users who share items.
+
+Wang et al., "DualGNN: Dual Graph Neural Network for Multimedia Recommendation", IEEE Transactions on Multimedia 2021.
+Two quirks of the code behind the published tables are options of `DualGNNConfig`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bm3 import Batch, Loss, TrainingData
+from bm3.graph import SymmetricProduct, bipartite_adjacency, symmetric_normalised
+from harness.models.base import (
+    FrozenFeatures,
+    LastForward,
+    Scoring,
+    gcn_prefix,
+    linear,
+    log_sigmoid_loss,
+    mean_square,
+    modality_order,
+    negatives_of,
+    normalise,
+    rows,
+    scores_of,
+    xavier_normal,
+)
+from harness.models.checks import require
+from harness.models.products import FixedProduct
+
+USERS_AT_A_TIME = 2048  # of the user-user product A Aᵀ: bounds its memory
+DROPPED_SHARE = 10  # as authored, one item in ten loses its edges in one of the modalities
+
+Wiring = Literal["as_published", "as_authored"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualGNNConfig:
+    """Hyper-parameters and variants of DualGNN."""
+
+    latent_size: int = 64
+    """Width of all representations; the hidden layer has four times as much."""
+    n_neighbours: int = 40
+    """k, users whose representations smooth a user's."""
+    reg_weight: float = 1e-3
+    """λ, weight of the regulariser. The published grid is not known; searched here are 1e-1, …, 1e-5."""
+    modality_sum: Wiring = "as_published"
+    """`as_published`: summed in place, so user weights combine (r_v + r_t, r_t). `as_authored`: (r_v, r_t)."""
+    edge_drop: Wiring = "as_published"
+    """`as_published`: the edges chosen to be dropped are kept. `as_authored`: a modality's graph lacks them."""
+    scoring: Scoring = "last_batch"
+    """`last_batch`: scores from the last training batch's forward pass, as published. `current`: from a new one."""
+
+    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
+
+    def __post_init__(self) -> None:
+        require(self, "latent_size", self.latent_size >= 1, "at least 1")
+        require(self, "n_neighbours", self.n_neighbours >= 1, "at least 1")
+        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
+        require(self, "modality_sum", self.modality_sum in get_args(Wiring), "as_published or as_authored")
+        require(self, "edge_drop", self.edge_drop in get_args(Wiring), "as_published or as_authored")
+        require(self, "scoring", self.scoring in get_args(Scoring), "last_batch or current")
+
+
+class DualGNN(nn.Module):
+    """Per modality r = x + Âx + Â²x for x = normalise([preference ; z]), z = W₂ LeakyReLU(W₁ e_m + b₁) + b₂.
+
+    Items: Σ_m r_m. Users: h_u + Σ_k w_uk h_k over the users sharing most items, h_u the modalities weighted by
+    `weight_u`, w the softmax of the numbers of shared items. L = −log₂ σ(s_ui − s_uj) and the regulariser.
+    """
+
+    Config = DualGNNConfig
+    uses_negatives: ClassVar[bool] = True
+
+    def __init__(self, data: TrainingData, config: DualGNNConfig, generator: torch.Generator) -> None:
+        """Raises DataError: no modality, no interactions, or features that are not one finite row per item."""
+        super().__init__()
+        self.config = config
+        self.n_users, self.n_items = data.n_users, data.n_items
+        self.modalities = modality_order(data)
+        d, n_modalities = config.latent_size, len(self.modalities)
+        self.weight_u = _softmax_weights(data.n_users, n_modalities, generator)
+        self.weight_i = _softmax_weights(data.n_items, n_modalities, generator)
+        self.branches = nn.ModuleList(_Branch(data, modality, d, generator) for modality in self.modalities)
+        # Parameters of the published code that take no part; what is below `unused` is not expected to have gradients.
+        self.unused = nn.ModuleDict(
+            {
+                "MLP_v": linear(d, d, generator, bias=False),
+                "MLP_t": linear(d, d, generator, bias=False),
+                "MLP_user": linear(3 * d, d, generator),
+            }
+        )
+        self._adjacency = bipartite_adjacency(data.train, data.n_users, data.n_items)
+        permuted = torch.randperm(data.n_items, generator=generator).numpy()
+        self.set_dropped_items(dropped_items(permuted, n_modalities))
+        self._neighbours = co_occurring_users(self._adjacency, data.n_users, config.n_neighbours)
+        self.start_epoch(generator)
+        self.last = LastForward(data.n_users, data.n_items, d)
+
+    def start_epoch(self, generator: torch.Generator) -> None:
+        """Draw anew which of their own neighbours pad the rows of users that have fewer than k."""
+        drawn = torch.rand(self._neighbours.users.shape, generator=generator, device=generator.device).cpu().numpy()
+        self.set_user_graph(*self._neighbours.padded(drawn))
+
+    def set_user_graph(self, users: NDArray[Any], weights: NDArray[Any]) -> None:
+        """Smooth every user by the given `users` [U, k] with `weights` [U, k]."""
+        n_users, k = users.shape
+        starts = np.arange(n_users + 1) * k
+        matrix = sparse.csr_array((weights.ravel(), users.ravel(), starts), shape=(n_users, n_users))
+        self.smooth = FixedProduct(matrix).to(self.weight_u.device)
+
+    def set_dropped_items(self, dropped: list[NDArray[Any]]) -> None:
+        """Items whose edges are dropped, per modality. They are dropped where `edge_drop` is `as_authored`."""
+        graphs = [self._adjacency] * len(dropped)
+        if self.config.edge_drop == "as_authored":
+            graphs = [_without(self._adjacency, self.n_users + items) for items in dropped]
+        shared = {id(graph): SymmetricProduct(symmetric_normalised(graph, offset=0)) for graph in graphs}
+        self.propagations = nn.ModuleList(shared[id(graph)] for graph in graphs)
+        self.propagations.to(self.weight_u.device)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Parts: `pairwise`, `regulariser`."""
+        users, items = self._forward()
+        self.last.store(users, items)
+        h_u, h_i, h_j = (
+            rows(users, batch.users),
+            rows(items, batch.items),
+            rows(items, negatives_of(batch)),
+        )
+        pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j)) / np.log(2)
+        squares = [mean_square(rows(branch.preference, batch.users)) for branch in self.branches]
+        squares += [mean_square(self.weight_u), mean_square(self.weight_i)]
+        regulariser = self.config.reg_weight * torch.stack(squares).sum()
+        return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        """(users [U, d], items [I, d]); which forward pass they are from is `config.scoring`."""
+        return self.last.vectors(self.config.scoring, self._forward)
+
+    def _forward(self) -> tuple[Tensor, Tensor]:
+        modal_users, modal_items = [], []
+        for branch, propagate in zip(self.branches, self.propagations, strict=True):
+            x = normalise(branch())
+            x1 = propagate(x)
+            users, items = (x + x1 + propagate(x1)).split([self.n_users, self.n_items])
+            modal_users.append(users)
+            modal_items.append(items)
+        if self.config.modality_sum == "as_published":
+            modal_users[0] = torch.stack(modal_users).sum(dim=0)
+        h_users = (self.weight_u * torch.stack(modal_users, dim=1)).sum(dim=1)  # [U, M, 1] x [U, M, d] -> [U, d]
+        return h_users + self.smooth(h_users), torch.stack(modal_items).sum(dim=0)
+
+
+class _Branch(nn.Module):
+    """[preference ; z] of one modality, [U+I, d]."""
+
+    def __init__(self, data: TrainingData, modality: str, d: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.features = FrozenFeatures(data, modality)
+        self.preference = xavier_normal(data.n_users, d, generator)
+        self.MLP = linear(self.features.table.shape[1], 4 * d, generator)
+        self.MLP_1 = linear(4 * d, d, generator)
+
+    def forward(self) -> Tensor:
+        z = self.MLP_1(functional.leaky_relu_(self.MLP(self.features.table)))
+        return torch.cat([self.preference, z])
+
+
+class CoOccurrence(NamedTuple):
+    """Per user the k others that share most items, most first, ties by ascending id; rows end in padding."""
+
+    users: NDArray[np.int64]  # [U, k]
+    counts: NDArray[np.float64]  # [U, k], items shared
+    found: NDArray[np.int64]  # [U], how many of the k there are
+
+    def padded(self, drawn: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Users and softmax weights [U, k], missing slots repeating the user's own neighbours.
+
+        `drawn` [U, k], uniform in [0, 1), says which. Weights of a user without neighbours are 0.
+        """
+        slot = np.arange(self.users.shape[1])
+        found = self.found[:, None]
+        pick = np.where(slot < found, slot, (drawn * found).astype(np.int64))
+        counts = np.take_along_axis(self.counts, pick, axis=1)
+        weights = np.exp(counts - counts.max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        return np.take_along_axis(self.users, pick, axis=1), np.where(found > 0, weights, 0.0)
+
+
+def co_occurring_users(adjacency: sparse.csr_array, n_users: int, k: int) -> CoOccurrence:
+    """The user-user graph from the sparse product A Aᵀ of the bipartite `adjacency`, in blocks of users."""
+    interactions = sparse.csr_array(adjacency[:n_users, n_users:])
+    transposed = sparse.csr_array(interactions.T)
+    users, counts = np.zeros((n_users, k), dtype=np.int64), np.zeros((n_users, k))
+    found = np.zeros(n_users, dtype=np.int64)
+    for first in range(0, n_users, USERS_AT_A_TIME):
+        shared = (interactions[first : first + USERS_AT_A_TIME] @ transposed).tocoo()
+        row, other, count = shared.row, shared.col, shared.data
+        row, other, count = (array[row + first != other] for array in (row, other, count))
+        order = np.lexsort((other, -count, row))
+        row, other, count = row[order], other[order], count[order]
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        row, other, count, rank = (array[rank < k] for array in (row, other, count, rank))
+        users[first + row, rank], counts[first + row, rank] = other, count
+        found += np.bincount(first + row, minlength=n_users)
+    return CoOccurrence(users, counts, found)
+
+
+def dropped_items(permuted: NDArray[Any], n_modalities: int) -> list[NDArray[Any]]:
+    """A tenth of the `permuted` items in thirds: the first for the first modality, the last for the last."""
+    thirds = np.array_split(permuted[: len(permuted) // DROPPED_SHARE], max(3, n_modalities))
+    return [thirds[m] for m in range(n_modalities - 1)] + [thirds[-1] if n_modalities > 1 else thirds[0]]
+
+
+def _without(adjacency: sparse.csr_array, nodes: NDArray[Any]) -> sparse.csr_array:
+    kept = np.ones(adjacency.shape[0])
+    kept[nodes] = 0
+    left = sparse.csr_array(sparse.diags_array(kept) @ adjacency @ sparse.diags_array(kept))
+    left.eliminate_zeros()
+    return left
+
+
+def _softmax_weights(n: int, n_modalities: int, generator: torch.Generator) -> nn.Parameter:
+    """[n, M, 1]: Xavier normal, then a softmax over the modalities."""
+    drawn = nn.init.xavier_normal_(torch.empty(n, n_modalities, 1), generator=generator)
+    return nn.Parameter(drawn.softmax(dim=1))
+
+
+def trace_tensors(model: DualGNN) -> dict[str, Tensor]:
+    """The model's tensors under the names used in recorded traces; preferences have two there."""
+    tensors: dict[str, Tensor] = {"weight_u": model.weight_u, "weight_i": model.weight_i}
+    for name, tensor in model.unused.named_parameters():
+        tensors[name] = tensor
+    for modality, branch in zip(model.modalities, model.branches, strict=True):
+        tensors |= {f"{gcn_prefix(modality)}.{name}": tensor for name, tensor in branch.named_parameters()}
+        tensors[f"{modality[0]}_preference"] = branch.preference  # type: ignore[assignment]
+    return tensors
+
+
+def trace_choices(model: DualGNN, choices: Mapping[str, NDArray[Any]]) -> None:
+    """Put a trace's fixed random choices, `user_graph_*` and `dropped_*_items`, into the model."""
+    model.set_user_graph(choices["user_graph_index"], choices["user_graph_weight"])
+    model.set_dropped_items([choices[f"dropped_{modality}_items"] for modality in model.modalities])

@@ -1,0 +1,222 @@
+"""MMGCN: one graph network per modality over the user-item graph, averaged.
+
+Wei et al., "MMGCN: Multi-modal Graph Convolution Network for Personalized Recommendation of Micro-video", ACM MM 2019.
+In the code behind the published tables the ID table and the preferences are never handed to the optimiser.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bm3 import Batch, Loss, TrainingData
+from bm3.graph import bipartite_adjacency
+from harness.models.base import (
+    Constant,
+    FrozenFeatures,
+    LastForward,
+    Scoring,
+    gcn_prefix,
+    linear,
+    log_sigmoid_loss,
+    mean_square,
+    modality_order,
+    negatives_of,
+    normalise,
+    rows,
+    scores_of,
+    trainable,
+    xavier_normal,
+)
+from harness.models.checks import require
+from harness.models.products import FixedProduct
+
+LAYERS = 3
+VISUAL_WIDTH = 256  # visual features pass a linear map to this width first
+
+Training = Literal["as_published", "as_authored"]
+Nodes = tuple[Tensor, Tensor]  # users [U, w], items [I, w]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMGCNConfig:
+    """Hyper-parameters and variants of MMGCN."""
+
+    embedding_size: int = 64
+    """d, width of the ID table and of every layer's output."""
+    reg_weight: float = 1e-2
+    """λ, weight of the regulariser. The published grid is not known; searched here are 1e-1, …, 1e-5 and 0."""
+    training: Training = "as_published"
+    """`as_published`: ID table and preferences stay at their initial values. `as_authored`: they train."""
+    scoring: Scoring = "last_batch"
+    """`last_batch`: scores from the last training batch's forward pass, as published. `current`: from a new one."""
+
+    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 0.0)}
+
+    def __post_init__(self) -> None:
+        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
+        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
+        require(self, "training", self.training in get_args(Training), "as_published or as_authored")
+        require(self, "scoring", self.scoring in get_args(Scoring), "last_batch or current")
+
+
+class MMGCN(nn.Module):
+    """Mean over modalities of x³, where per modality x⁰ = normalise([preference ; feature]) and, for k = 1, 2, 3,
+
+    h = LeakyReLU(mean_{j∈N(i)} x_j W_k),  x̂ = LeakyReLU(x V_k + c_k) + id,  xᵏ = LeakyReLU([h ; x̂] G_k + g_k).
+    """
+
+    Config = MMGCNConfig
+    uses_negatives: ClassVar[bool] = True
+
+    def __init__(self, data: TrainingData, config: MMGCNConfig, generator: torch.Generator) -> None:
+        """Raises DataError: no modality, no interactions, or features that are not one finite row per item."""
+        super().__init__()
+        self.config = config
+        self.n_users, self.n_items = data.n_users, data.n_items
+        self.modalities = modality_order(data)
+        trains = config.training == "as_authored"
+        n_nodes = data.n_users + data.n_items
+        self.id_embedding = trainable(xavier_normal(n_nodes, config.embedding_size, generator), trains)
+        neighbours = _MeanOfNeighbours(bipartite_adjacency(data.train, data.n_users, data.n_items), data.n_users)
+        self.branches = nn.ModuleList(
+            _Branch(data, modality, neighbours, config.embedding_size, generator, trains)
+            for modality in self.modalities
+        )
+        self.last = LastForward(data.n_users, data.n_items, config.embedding_size)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Parts: `pairwise`, `regulariser`."""
+        users, items = self._forward()
+        self.last.store(users, items)
+        negatives = negatives_of(batch)
+        h_u, h_i, h_j = rows(users, batch.users), rows(items, batch.items), rows(items, negatives)  # [B, d] each
+        pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
+        id_users, id_items = self._ids
+        regulariser = self.config.reg_weight * (
+            mean_square(rows(id_users, batch.users))
+            + mean_square(rows(id_items, batch.items), rows(id_items, negatives))
+            + self.branches[0].preference_square()
+        )
+        return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
+
+    def embed(self) -> Nodes:
+        """(users [U, d], items [I, d]); which forward pass they are from is `config.scoring`."""
+        return self.last.vectors(self.config.scoring, self._forward)
+
+    @property
+    def _ids(self) -> Nodes:
+        users, items = self.id_embedding.split([self.n_users, self.n_items])
+        return users, items
+
+    def _forward(self) -> Nodes:
+        outputs = [branch(self._ids) for branch in self.branches]
+        users, items = (torch.stack(side).mean(dim=0) for side in zip(*outputs, strict=True))
+        return users, items
+
+
+class _MeanOfNeighbours(nn.Module):
+    """mean_{j∈N(i)} x_j W. The dense product runs on the items, of which there are usually fewer than users."""
+
+    def __init__(self, adjacency: sparse.csr_array, n_users: int) -> None:
+        super().__init__()
+        degree = adjacency.sum(axis=1)
+        mean = sparse.diags_array(1 / degree.clip(1)) @ adjacency
+        self.of_users = FixedProduct(sparse.csr_array(mean[:n_users, n_users:]))  # [U, I]
+        self.of_items = FixedProduct(sparse.csr_array(mean[n_users:, :n_users]))  # [I, U]
+
+    def forward(self, nodes: Nodes, weight: Tensor, users_averaged: Tensor | None = None) -> Nodes:
+        """For [U, w], [I, w] and weight [w, v]: [U, v], [I, v]. `users_averaged` [I, w] where it is known already."""
+        users, items = nodes
+        averaged = self.of_items(users) if users_averaged is None else users_averaged
+        return self.of_users(items @ weight), averaged @ weight
+
+
+class _Layer(nn.Module):
+    """One layer, of input width w and output width d."""
+
+    def __init__(self, width: int, d: int, generator: torch.Generator, *, first: bool) -> None:
+        super().__init__()
+        self.W = xavier_normal(width, width, generator)
+        self.V = linear(width, d, generator)
+        self.G = linear(width + d, d, generator)
+        for layer in (self.V, *([self.G] if first else [])):
+            nn.init.xavier_normal_(layer.weight, generator=generator)
+
+    def output(self, averaged: Tensor, x: Tensor, ids: Tensor) -> Tensor:
+        """x [n, w] and neighbours' means times W [n, w] -> [n, d]."""
+        h = functional.leaky_relu_(averaged)
+        x_hat = functional.leaky_relu_(self.V(x)) + ids
+        # [h ; x̂] G without writing [h ; x̂] down.
+        G_h, G_x = self.G.weight.split([h.shape[1], x_hat.shape[1]], dim=1)
+        return functional.leaky_relu_(torch.addmm(functional.linear(x_hat, G_x, self.G.bias), h, G_h.T))
+
+
+class _Branch(nn.Module):
+    """The graph network of one modality."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        modality: str,
+        neighbours: _MeanOfNeighbours,
+        d: int,
+        generator: torch.Generator,
+        trains: bool,
+    ) -> None:
+        super().__init__()
+        self.features = FrozenFeatures(data, modality)
+        width = data.features[modality].shape[1]
+        self.MLP = linear(width, VISUAL_WIDTH, generator) if modality == "visual" else None
+        if self.MLP is not None:
+            width = VISUAL_WIDTH
+        self.preference = trainable(xavier_normal(data.n_users, width, generator), trains)
+        self.neighbours = neighbours
+        self.layers = nn.ModuleList(_Layer(width if k == 0 else d, d, generator, first=k == 0) for k in range(LAYERS))
+        self._constants = {name: Constant() for name in ("users", "averaged", "items", "square")}
+
+    def forward(self, ids: Nodes) -> Nodes:
+        """xᴸ [U, d], [I, d] for the ID table's rows."""
+        x, averaged = self._input()
+        for layer in self.layers:
+            means = self.neighbours(x, layer.W, averaged)
+            x = tuple(layer.output(*node) for node in zip(means, x, ids, strict=True))
+            averaged = None
+        return x
+
+    def preference_square(self) -> Tensor:
+        """Mean of the preference's squared entries."""
+        return self._kept("square", mean_square, self.preference)
+
+    def _input(self) -> tuple[Nodes, Tensor]:
+        """x⁰ and the means of its users over each item's neighbours [I, w]."""
+        users = self._kept("users", normalise, self.preference)
+        averaged = self._kept("averaged", self.neighbours.of_items, users)
+        if self.MLP is None:
+            return (users, self._kept("items", normalise, self.features.table)), averaged
+        return (users, normalise(self.MLP(self.features.table))), averaged
+
+    def _kept(self, name: str, compute: Any, source: Tensor) -> Tensor:
+        """compute(source), once for all where the source does not train."""
+        value: Tensor = compute(source) if source.requires_grad else self._constants[name](compute, source)
+        return value
+
+
+def trace_tensors(model: MMGCN) -> dict[str, Tensor]:
+    """The model's tensors under the names used in recorded traces."""
+    tensors: dict[str, Tensor] = {"id_embedding": model.id_embedding}
+    for modality, branch in zip(model.modalities, model.branches, strict=True):
+        prefix = gcn_prefix(modality)
+        tensors[f"{prefix}.preference"] = branch.preference  # type: ignore[assignment]
+        linears = {"MLP": branch.MLP}
+        for k, layer in enumerate(branch.layers, start=1):  # type: ignore[arg-type,var-annotated]
+            tensors[f"{prefix}.conv_embed_{k}.weight"] = layer.W
+            linears |= {f"linear_layer{k}": layer.V, f"g_layer{k}": layer.G}
+        for name, module in linears.items():
+            if module is not None:
+                tensors |= {f"{prefix}.{name}.{key}": value for key, value in module.named_parameters()}
+    return tensors

@@ -1,0 +1,155 @@
+"""Sparse–dense products for message passing: a fixed matrix, or a fixed pattern whose values have gradients.
+
+Every product is a weighted sum of gathered rows, done by kernels that hold no per-edge copy of a row.
+"""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from bm3.graph import rows_summed
+
+
+class _Layout(NamedTuple):
+    """A pattern [n, m] of E entries by rows, and by columns: `order` [E] takes entries by row to entries by column."""
+
+    starts: Tensor  # [n+1]
+    columns: Tensor  # [E]
+    t_starts: Tensor  # [m+1]
+    t_columns: Tensor  # [E]
+    order: Tensor  # [E]
+    template: Tensor  # sparse CSR [n, m], for sampled products
+
+    def times(self, values: Tensor, x: Tensor) -> Tensor:
+        return rows_summed(x, self.starts, self.columns, values)
+
+    def transposed_times(self, values: Tensor, x: Tensor) -> Tensor:
+        return rows_summed(x, self.t_starts, self.t_columns, values[self.order])
+
+    def dots(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.sparse.sampled_addmm(self.template, x.contiguous(), y.contiguous().T, beta=0.0).values()
+
+
+class Pattern(nn.Module):
+    """A fixed sparsity pattern [n, m]; its E values are arguments, in row order, and have gradients.
+
+    A row names a column at most once.
+    """
+
+    starts: Tensor
+    columns: Tensor
+    t_starts: Tensor
+    t_columns: Tensor
+    order: Tensor
+
+    def __init__(self, starts: Any, columns: Any, n_columns: int) -> None:
+        """`starts` [n+1] and `columns` [E] as in a CSR matrix, arrays or tensors."""
+        super().__init__()
+        columns = np.asarray(columns)
+        starts = np.asarray(starts)
+        order = np.argsort(columns, kind="stable")
+        row_of = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        t_starts = np.concatenate([[0], np.cumsum(np.bincount(columns, minlength=n_columns))])
+        for name, array in (
+            ("starts", starts),
+            ("columns", columns),
+            ("t_starts", t_starts),
+            ("t_columns", row_of[order]),
+        ):
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array, dtype=np.int32)), persistent=False)
+        self.register_buffer("order", torch.from_numpy(order), persistent=False)
+        with warnings.catch_warnings():  # torch calls its CSR tensors a beta, once per process
+            warnings.simplefilter("ignore")
+            zeros = torch.zeros(len(columns))
+            template = torch.sparse_csr_tensor(self.starts, self.columns, zeros, (len(starts) - 1, n_columns))
+        self.register_buffer("template", template, persistent=False)
+
+    @property
+    def _layout(self) -> _Layout:
+        return _Layout(self.starts, self.columns, self.t_starts, self.t_columns, self.order, self.template)
+
+    def product(self, values: Tensor, x: Tensor) -> Tensor:
+        """M x [n, d] for values [E] and x [m, d]."""
+        product: Tensor = _Product.apply(values, x, self._layout, False)  # type: ignore[no-untyped-call]
+        return product
+
+    def transposed_product(self, values: Tensor, x: Tensor) -> Tensor:
+        """Mᵀ x [m, d] for values [E], in the pattern's own order, and x [n, d]."""
+        product: Tensor = _Product.apply(values, x, self._layout, True)  # type: ignore[no-untyped-call]
+        return product
+
+    def dots(self, x: Tensor, y: Tensor) -> Tensor:
+        """x_r · y_c for every entry (r, c): [E], for x [n, d] and y [m, d]."""
+        dots: Tensor = _Dots.apply(x, y, self._layout)  # type: ignore[no-untyped-call]
+        return dots
+
+    def row_sums(self, values: Tensor) -> Tensor:
+        """Sum of each row's values [E]: [n]."""
+        return torch.segment_reduce(values, "sum", offsets=self.starts.long(), initial=0.0)
+
+    def column_sums(self, values: Tensor) -> Tensor:
+        """Sum of each column's values [E]: [m]."""
+        return torch.segment_reduce(values[self.order], "sum", offsets=self.t_starts.long(), initial=0.0)
+
+    def at_rows(self, x: Tensor) -> Tensor:
+        """x [n] at each entry's row: [E]."""
+        return x.repeat_interleave(self.starts.diff(), output_size=len(self.columns))
+
+    def at_columns(self, x: Tensor) -> Tensor:
+        """x [m] at each entry's column: [E]."""
+        return x[self.columns]
+
+
+class FixedProduct(nn.Module):
+    """x -> M x for a fixed sparse matrix M [n, m], differentiable in x [m, d]."""
+
+    values: Tensor
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        super().__init__()
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+        self.pattern = Pattern(matrix.indptr, matrix.indices, matrix.shape[1])
+        self.register_buffer("values", torch.from_numpy(matrix.data.astype(np.float32)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """M x [n, d]."""
+        return self.pattern.product(self.values, x)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, x: Tensor, layout: _Layout, transposed: bool) -> Tensor:
+        ctx.layout, ctx.transposed = layout, transposed
+        ctx.save_for_backward(values, x if ctx.needs_input_grad[0] else None)
+        return layout.transposed_times(values, x) if transposed else layout.times(values, x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (gradient,), (values, x), layout = gradients, ctx.saved_tensors, ctx.layout
+        for_values = for_x = None
+        if ctx.needs_input_grad[0]:
+            for_values = layout.dots(x, gradient) if ctx.transposed else layout.dots(gradient, x)
+        if ctx.needs_input_grad[1]:
+            back = layout.times if ctx.transposed else layout.transposed_times
+            for_x = back(values, gradient)
+        return for_values, for_x, None, None
+
+
+class _Dots(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, layout: _Layout) -> Tensor:
+        ctx.layout = layout
+        ctx.save_for_backward(x, y)
+        return layout.dots(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, y = ctx.saved_tensors
+        for_x = ctx.layout.times(gradients[0], y) if ctx.needs_input_grad[0] else None
+        for_y = ctx.layout.transposed_times(gradients[0], x) if ctx.needs_input_grad[1] else None
+        return for_x, for_y, None

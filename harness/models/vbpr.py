@@ -1,0 +1,95 @@
+"""VBPR: matrix factorisation with item content, here the features of all modalities side by side.
+
+He and McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback", AAAI 2016, arXiv 1510.01784.
+Regulariser and initialisation are those of the code behind the published tables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bm3 import Batch, Loss, TrainingData
+from harness.models.base import (
+    FrozenFeatures,
+    batch_norms,
+    modality_order,
+    negatives_of,
+    pairwise_loss,
+    rows,
+    scores_of,
+    xavier_uniform,
+)
+from harness.models.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class VBPRConfig:
+    """Hyper-parameters of VBPR."""
+
+    embedding_size: int = 64
+    """d, width of the items' ID embeddings and of their projected content; users have 2d."""
+    reg_weight: float = 1e-2
+    """λ, weight of the regulariser. The published grid is not known; searched here are BPR's values."""
+
+    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (2.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
+
+    def __post_init__(self) -> None:
+        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
+        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
+
+
+class VBPR(nn.Module):
+    """h_i = [id_i ; W e_i + b], h_u of width 2d; the loss of BPR on them, its regulariser on the full vectors."""
+
+    Config = VBPRConfig
+    uses_negatives: ClassVar[bool] = True
+
+    def __init__(self, data: TrainingData, config: VBPRConfig, generator: torch.Generator) -> None:
+        """Raises DataError: no modality, or features that are not one finite row per item."""
+        super().__init__()
+        self.config = config
+        d = config.embedding_size
+        self.user_embedding = xavier_uniform(data.n_users, 2 * d, generator)
+        self.item_embedding = xavier_uniform(data.n_items, d, generator)
+        modalities = modality_order(data)[::-1]  # text before visual
+        self.features = nn.ModuleList(FrozenFeatures(data, modality) for modality in modalities)
+        self._widths = [data.features[modality].shape[1] for modality in modalities]
+        self.projection: nn.Linear = nn.utils.skip_init(nn.Linear, sum(self._widths), d)
+        nn.init.xavier_normal_(self.projection.weight, generator=generator)
+        nn.init.zeros_(self.projection.bias)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Parts: `pairwise`, `regulariser`."""
+        # Content depends on the item alone, so each distinct item of the batch is projected once.
+        items, row = torch.cat([batch.items, negatives_of(batch)]).unique(return_inverse=True)
+        vectors = torch.cat([rows(self.item_embedding, items), self._content(items)], dim=1)  # [n, 2d]
+        h_i, h_j = (rows(vectors, part) for part in row.chunk(2))  # [B, 2d]
+        h_u = rows(self.user_embedding, batch.users)  # [B, 2d]
+        pairwise = pairwise_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
+        regulariser = self.config.reg_weight * batch_norms(h_u, h_i, h_j)
+        return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        """(users [U, 2d], items [I, 2d])."""
+        return self.user_embedding, torch.cat([self.item_embedding, self._content(None)], dim=1)
+
+    def _content(self, items: Tensor | None) -> Tensor:
+        """W e_i + b, [n, d], of the given items [n], or of all: the sum of one product per modality."""
+        content = self.projection.bias
+        for features, weight in zip(self.features, self.projection.weight.split(self._widths, dim=1), strict=True):
+            table = features.table if items is None else rows(features.table, items)
+            content = torch.addmm(content, table, weight.T)
+        return content
+
+
+def trace_tensors(model: VBPR) -> dict[str, Tensor]:
+    """The model's tensors under the names used in recorded traces."""
+    return {
+        "u_embedding": model.user_embedding,
+        "i_embedding": model.item_embedding,
+        "item_linear.weight": model.projection.weight,
+        "item_linear.bias": model.projection.bias,
+    }
