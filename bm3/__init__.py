@@ -6,6 +6,7 @@ Stable names are those of `__all__`; everything else may move.
 from bm3.data import Batch, Data, Loss, TrainingData
 from bm3.errors import BM3Error, ConfigError, DataError
 from bm3.model import BM3, BM3Config
+from bm3.variant import Variant
 
 __all__ = [
     "BM3",
@@ -17,4 +18,5 @@ __all__ = [
     "DataError",
     "Loss",
     "TrainingData",
+    "Variant",
 ]

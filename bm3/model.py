@@ -19,6 +19,7 @@ from bm3.errors import ConfigError, DataError
 from bm3.features import FeatureTable
 from bm3.graph import SymmetricProduct, bipartite_adjacency, mean_readout, symmetric_normalised
 from bm3.losses import alignment_loss, masked_loss, published_regulariser, reconstruction_loss, squared_norm
+from bm3.variant import Variant
 
 Objective = Literal["published", "paper"]
 Features = Literal["trained", "frozen"]
@@ -47,6 +48,16 @@ class BM3Config:
         "n_layers": (1, 2),
         "dropout": (0.3, 0.5),
         "reg_weight": (0.1, 0.01),
+    }
+    VARIANTS: ClassVar[Mapping[str, Variant]] = {
+        "objective": Variant(
+            text="L_rec + L_align + L_mask + λ(‖h_u‖² + ‖h_i‖²), terms −cos (paper)",
+            code="terms 1 − cos, L_align and L_mask times 2, λ(‖H_u‖F + ‖H_i‖F)/I over all nodes (published)",
+        ),
+        "features": Variant(
+            text="raw features are given (frozen)",
+            code="raw feature tables are trained, at four times their memory (trained)",
+        ),
     }
 
     def __post_init__(self) -> None:

@@ -17,6 +17,8 @@ from harness.experiments.settings import parse_assignments
 from harness.experiments.store import StoredRun
 from harness.experiments.suite import load_suite, plan, run_in_process, run_row
 from harness.experiments.trial import Trial, make_trial, resolve_device, run_trial
+from harness.experiments.variants import ALL_MODELS, variants
+from harness.models.registry import find_model
 from harness.progress import TrainingProgress
 from harness.report.markdown import Report, make_report, write_report
 from harness.report.reference import write_references
@@ -54,6 +56,7 @@ def bm3() -> None:
     bm3 reproduce                   what reproduces on this machine, as a report
     bm3 train bm3 mini              one model on one data set
     bm3 conformance                 are the models the published ones?
+    bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set
 
     Exit codes: 0 everything asked for was measured and held, 1 something deviates, 2 wrong usage, configuration or
@@ -180,6 +183,27 @@ def conformance_command(folder: Path | None) -> None:
     click.echo(_conformance_line(checks))
     statuses = set(trace_statuses(checks).values())
     sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else 3)
+
+
+@bm3.command(name="variants")
+@click.argument("model", required=False)
+def variants_command(model: str | None) -> None:
+    """List the settings in which a paper's text and the published code disagree, of MODEL or of all.
+
+    The first value is what was published, and the default. Change one with --set SETTING=VALUE.
+
+    \b
+    bm3 variants
+    bm3 variants mmgcn
+    bm3 train mmgcn mini --set training=as_authored
+    """
+    wanted = None if model is None else find_model(model).name
+    for row in variants():
+        if wanted in (None, row.model) or row.model == ALL_MODELS:
+            values = " | ".join(str(value) for value in row.values)
+            lines = [("text", row.text), ("code", row.code), ("where", row.where)]
+            click.echo(f"{row.model}: {row.setting} = {values}")
+            click.echo(tabulate([[f"  {name}", value] for name, value in lines], tablefmt="plain") + "\n")
 
 
 @bm3.command()

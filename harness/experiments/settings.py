@@ -12,6 +12,9 @@ from harness.training import TrainingConfig
 
 Values = Mapping[str, Any]
 
+BATCH_SIZE_FIELD = "train_batch_size"
+"""A model's field of this name is the training's batch size unless it is set."""
+
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """`["n_layers=2"]` as a mapping. Raises ConfigError for a text without `=`."""
@@ -40,7 +43,10 @@ def configure(model: type[Any], values: Values) -> tuple[Any, TrainingConfig]:
             raise ConfigError(f"{model.__name__.lower()} has no setting {key!r}; nearest: {', '.join(near)}")
     model_values = {key: value for key, value in values.items() if key in model_keys}
     training_values = {key: value for key, value in values.items() if key not in model_keys}
-    return _validated(model.Config, model_values), _validated(TrainingConfig, training_values)
+    training = _validated(TrainingConfig, training_values)
+    if BATCH_SIZE_FIELD in model_keys:
+        model_values.setdefault(BATCH_SIZE_FIELD, training.batch_size)
+    return _validated(model.Config, model_values), training
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

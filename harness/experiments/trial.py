@@ -31,7 +31,7 @@ from harness.training import EpochRecord, Streams, TrainingConfig, build, fit
 from harness.training.fit import make_deterministic
 
 FORMAT = 1  # of run.json and result.json
-SHARED_BY_MODELS = ("base.py",)  # files beside the models that decide their numbers
+SHARED_BY_MODELS = ("base.py", "item_graph.py", "products.py")  # files beside the models that decide their numbers
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 The models are one file each beside this one; finding them by name is `registry`.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class Recommender(Protocol):
     Adam where they are not simply all trainable parameters; `learning_rate_factor(epoch)`, which multiplies the rate of
     an epoch (from 1); `reads_features = False` where item features take no part.
 
-    A `Config` with a field `train_batch_size` whose default is None is given the training's batch size.
+    A `Config` field `train_batch_size` is given the training's batch size unless it is set.
     """
 
     Config: ClassVar[Any]
@@ -132,6 +132,14 @@ class FrozenFeatures(nn.Module):
         self.register_buffer(
             "table", torch.from_numpy(np.require(table, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])), persistent=False
         )
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def each(modules: nn.ModuleList, kind: type[ModuleT]) -> tuple[ModuleT, ...]:
+    """The modules of a list, whose type torch does not keep."""
+    return cast(tuple[ModuleT, ...], tuple(modules))
 
 
 Scoring = Literal["last_batch", "current"]

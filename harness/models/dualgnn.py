@@ -15,12 +15,13 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, Loss, TrainingData
+from bm3 import Batch, Loss, TrainingData, Variant
 from bm3.graph import SymmetricProduct, bipartite_adjacency, symmetric_normalised
 from harness.models.base import (
     FrozenFeatures,
     LastForward,
     Scoring,
+    each,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
@@ -59,6 +60,20 @@ class DualGNNConfig:
     """`last_batch`: scores from the last training batch's forward pass, as published. `current`: from a new one."""
 
     GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
+    VARIANTS: ClassVar[Mapping[str, Variant]] = {
+        "modality_sum": Variant(
+            text="user weights combine the modalities (r_v, r_t) (as_authored)",
+            code="the sum over modalities is made in place, so they combine (r_v + r_t, r_t) (as_published)",
+        ),
+        "edge_drop": Variant(
+            text="a tenth of the items, in thirds, loses its edges in one modality each (as_authored)",
+            code="the edges are chosen but propagation uses all of them (as_published)",
+        ),
+        "scoring": Variant(
+            text="scores come from the trained parameters (current)",
+            code="scores come from the last training batch's forward pass, before the last step (last_batch)",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require(self, "latent_size", self.latent_size >= 1, "at least 1")
@@ -135,7 +150,7 @@ class DualGNN(nn.Module):
             rows(items, negatives_of(batch)),
         )
         pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j)) / np.log(2)
-        squares = [mean_square(rows(branch.preference, batch.users)) for branch in self.branches]
+        squares = [mean_square(rows(branch.preference, batch.users)) for branch in each(self.branches, _Branch)]
         squares += [mean_square(self.weight_u), mean_square(self.weight_i)]
         regulariser = self.config.reg_weight * torch.stack(squares).sum()
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
@@ -236,11 +251,10 @@ def _softmax_weights(n: int, n_modalities: int, generator: torch.Generator) -> n
 def trace_tensors(model: DualGNN) -> dict[str, Tensor]:
     """The model's tensors under the names used in recorded traces; preferences have two there."""
     tensors: dict[str, Tensor] = {"weight_u": model.weight_u, "weight_i": model.weight_i}
-    for name, tensor in model.unused.named_parameters():
-        tensors[name] = tensor
-    for modality, branch in zip(model.modalities, model.branches, strict=True):
+    tensors |= model.unused.named_parameters()
+    for modality, branch in zip(model.modalities, each(model.branches, _Branch), strict=True):
         tensors |= {f"{gcn_prefix(modality)}.{name}": tensor for name, tensor in branch.named_parameters()}
-        tensors[f"{modality[0]}_preference"] = branch.preference  # type: ignore[assignment]
+        tensors[f"{modality[0]}_preference"] = branch.preference
     return tensors
 
 

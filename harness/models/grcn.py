@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, Loss, TrainingData
+from bm3 import Batch, Loss, TrainingData, Variant
 from bm3.graph import bipartite_adjacency
 from harness.models.base import (
     FrozenFeatures,
     LastForward,
     Scoring,
+    each,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
@@ -56,6 +57,16 @@ class GRCNConfig:
     """`last_batch`: scores from the last training batch's forward pass, as published. `current`: from a new one."""
 
     GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
+    VARIANTS: ClassVar[Mapping[str, Variant]] = {
+        "routing": Variant(
+            text="preferences are refined by messages from the user's items, n_layers times (as_authored)",
+            code="the messages run from users to items, so preferences are only normalised (as_published)",
+        ),
+        "scoring": Variant(
+            text="scores come from the trained parameters (current)",
+            code="scores come from the last training batch's forward pass, before the last step (last_batch)",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
@@ -109,7 +120,7 @@ class GRCN(nn.Module):
         h_u, h_i, h_j = rows(users, batch.users), rows(items, batch.items), rows(items, negatives)
         pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
         id_users, id_items = self.id_embedding.split([self.n_users, self.n_items])
-        preferences = [branch.preference for branch in self.branches]
+        preferences = [branch.preference for branch in each(self.branches, _Branch)]
         squares = [
             mean_square(rows(id_users, batch.users)),
             mean_square(rows(id_items, batch.items), rows(id_items, negatives)),

@@ -13,10 +13,11 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from bm3 import Batch, Loss, TrainingData
+from bm3 import Batch, Loss, TrainingData, Variant
 from bm3.features import FeatureTable
 from bm3.graph import bipartite_adjacency, mean_readout
 from harness.models.base import (
+    each,
     linear,
     log_sigmoid_loss,
     modality_order,
@@ -53,10 +54,16 @@ class LATTICEConfig:
     """λ, weight of the regulariser. The published grid is not known; searched here are 0, 1e-5, …, 1e-2."""
     features: Features = "trained"
     """`trained`: the raw feature tables are parameters, as in the published code. `frozen`: given."""
-    train_batch_size: int | None = None
-    """What the regulariser is divided by, also in a shorter last batch. None: the batch size of the training."""
+    train_batch_size: int = 2048
+    """What the regulariser is divided by, also in a shorter last batch: the training's batch size unless it is set."""
 
     GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (0.0, 1e-5, 1e-4, 1e-3, 1e-2)}
+    VARIANTS: ClassVar[Mapping[str, Variant]] = {
+        "features": Variant(
+            text="raw features are given (frozen)",
+            code="raw feature tables are trained, one step per epoch, at four times their memory (trained)",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
@@ -67,7 +74,7 @@ class LATTICEConfig:
         require(self, "lambda_coeff", 0 <= self.lambda_coeff <= 1, "between 0 and 1")
         require(self, "reg_weight", self.reg_weight >= 0, "not negative")
         require(self, "features", self.features in get_args(Features), "trained or frozen")
-        require(self, "train_batch_size", (self.train_batch_size or 1) >= 1, "at least 1")
+        require(self, "train_batch_size", self.train_batch_size >= 1, "at least 1")
 
 
 class LATTICE(nn.Module):
@@ -98,7 +105,9 @@ class LATTICE(nn.Module):
         # Two weights at least, as published, also where there is one modality; then the second has no effect.
         self.modal_weight = nn.Parameter(torch.full((max(2, len(self.modalities)),), 0.5))
         self.propagate = FixedProduct(_with_self_loops(bipartite_adjacency(data.train, data.n_users, data.n_items)))
-        self._originals = nn.ModuleList(_OriginalGraph(features.table, config.knn_k) for features in self.features)
+        self._originals = nn.ModuleList(
+            _OriginalGraph(features.table, config.knn_k) for features in each(self.features, FeatureTable)
+        )
         self._learned: tuple[Any, list[Tensor]] | None = None
         self._epoch_graph: tuple[Pattern, Tensor] | None = None
 
@@ -121,7 +130,7 @@ class LATTICE(nn.Module):
         h_u, h_i, h_j = rows(users, batch.users), rows(items, batch.items), rows(items, negatives_of(batch))
         pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
         squares = torch.stack([h.square().sum() for h in (h_u, h_i, h_j)]).sum()
-        regulariser = self.config.reg_weight * squares / 2 / (self.config.train_batch_size or len(batch.users))
+        regulariser = self.config.reg_weight * squares / 2 / self.config.train_batch_size
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
 
     def embed(self) -> tuple[Tensor, Tensor]:
@@ -129,7 +138,7 @@ class LATTICE(nn.Module):
         return self._forward(*self._item_graph())
 
     def _forward(self, pattern: Pattern, values: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.item_embedding
+        h: Tensor = self.item_embedding
         for _ in range(self.config.n_layers):
             h = pattern.product(values, h)
         h0 = torch.cat([self.user_embedding, self.item_embedding])
@@ -141,7 +150,7 @@ class LATTICE(nn.Module):
         weights = self.modal_weight[: len(self.modalities)].softmax(dim=0)
         unit = [
             normalise(projection(features.table.float()))
-            for projection, features in zip(self.projections, self.features, strict=True)
+            for projection, features in zip(self.projections, each(self.features, FeatureTable), strict=True)
         ]
         neighbours = self._nearest(unit)  # M x [I, k]
         similarities = [
@@ -153,9 +162,10 @@ class LATTICE(nn.Module):
         scale = symmetric_scale(combined.sum(dim=1))
         learned = scale[:, None] * combined * scale[learned_columns]
         share = self.config.lambda_coeff
-        originals = [share * weight * graph.values for weight, graph in zip(weights, self._originals, strict=True)]
-        columns = torch.cat([*(graph.columns for graph in self._originals), learned_columns], dim=1)  # [I, 2Mk]
-        values = torch.cat([*originals, (1 - share) * learned], dim=1)
+        originals = each(self._originals, _OriginalGraph)
+        weighted = [share * weight * graph.values for weight, graph in zip(weights, originals, strict=True)]
+        columns = torch.cat([*(graph.columns for graph in originals), learned_columns], dim=1)  # [I, 2Mk]
+        values = torch.cat([*weighted, (1 - share) * learned], dim=1)
         return _merged(columns, values)
 
     def _nearest(self, unit: list[Tensor]) -> list[Tensor]:
@@ -163,7 +173,7 @@ class LATTICE(nn.Module):
 
         These train in an epoch's first batch alone: what scoring finds, the next epoch's first batch has already.
         """
-        sources = [*self.projections.parameters(), *(features.table for features in self.features)]
+        sources = [*self.projections.parameters(), *(features.table for features in each(self.features, FeatureTable))]
         state = [(source.data_ptr(), source._version) for source in sources]
         if self._learned is None or self._learned[0] != state:
             self._learned = state, [nearest_items(x, self.config.knn_k) for x in unit]
@@ -215,9 +225,11 @@ def trace_tensors(model: LATTICE) -> dict[str, Tensor]:
         "user_embedding.weight": model.user_embedding,
         "item_id_embedding.weight": model.item_embedding,
     }
-    for modality, features, projection in zip(model.modalities, model.features, model.projections, strict=True):
+    for modality, features, projection in zip(
+        model.modalities, each(model.features, FeatureTable), model.projections, strict=True
+    ):
         prefix = "image" if modality == "visual" else modality
-        tensors[f"{prefix}_embedding.weight"] = features.table  # type: ignore[assignment]
+        tensors[f"{prefix}_embedding.weight"] = features.table
         tensors |= {f"{prefix}_trs.{name}": tensor for name, tensor in projection.named_parameters()}
     return tensors
 

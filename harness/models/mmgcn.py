@@ -13,13 +13,14 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, Loss, TrainingData
+from bm3 import Batch, Loss, TrainingData, Variant
 from bm3.graph import bipartite_adjacency
 from harness.models.base import (
     Constant,
     FrozenFeatures,
     LastForward,
     Scoring,
+    each,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
@@ -56,6 +57,16 @@ class MMGCNConfig:
     """`last_batch`: scores from the last training batch's forward pass, as published. `current`: from a new one."""
 
     GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 0.0)}
+    VARIANTS: ClassVar[Mapping[str, Variant]] = {
+        "training": Variant(
+            text="ID table and preferences are learned (as_authored)",
+            code="they are never handed to the optimiser and stay as initialised (as_published)",
+        ),
+        "scoring": Variant(
+            text="scores come from the trained parameters (current)",
+            code="scores come from the last training batch's forward pass, before the last step (last_batch)",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
@@ -100,7 +111,7 @@ class MMGCN(nn.Module):
         regulariser = self.config.reg_weight * (
             mean_square(rows(id_users, batch.users))
             + mean_square(rows(id_items, batch.items), rows(id_items, negatives))
-            + self.branches[0].preference_square()
+            + each(self.branches, _Branch)[0].preference_square()
         )
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
 
@@ -182,9 +193,9 @@ class _Branch(nn.Module):
     def forward(self, ids: Nodes) -> Nodes:
         """xᴸ [U, d], [I, d] for the ID table's rows."""
         x, averaged = self._input()
-        for layer in self.layers:
-            means = self.neighbours(x, layer.W, averaged)
-            x = tuple(layer.output(*node) for node in zip(means, x, ids, strict=True))
+        for layer in each(self.layers, _Layer):
+            mean_users, mean_items = self.neighbours(x, layer.W, averaged)
+            x = layer.output(mean_users, x[0], ids[0]), layer.output(mean_items, x[1], ids[1])
             averaged = None
         return x
 
@@ -192,7 +203,7 @@ class _Branch(nn.Module):
         """Mean of the preference's squared entries."""
         return self._kept("square", mean_square, self.preference)
 
-    def _input(self) -> tuple[Nodes, Tensor]:
+    def _input(self) -> tuple[Nodes, Tensor | None]:
         """x⁰ and the means of its users over each item's neighbours [I, w]."""
         users = self._kept("users", normalise, self.preference)
         averaged = self._kept("averaged", self.neighbours.of_items, users)
@@ -209,14 +220,13 @@ class _Branch(nn.Module):
 def trace_tensors(model: MMGCN) -> dict[str, Tensor]:
     """The model's tensors under the names used in recorded traces."""
     tensors: dict[str, Tensor] = {"id_embedding": model.id_embedding}
-    for modality, branch in zip(model.modalities, model.branches, strict=True):
+    for modality, branch in zip(model.modalities, each(model.branches, _Branch), strict=True):
         prefix = gcn_prefix(modality)
-        tensors[f"{prefix}.preference"] = branch.preference  # type: ignore[assignment]
-        linears = {"MLP": branch.MLP}
-        for k, layer in enumerate(branch.layers, start=1):  # type: ignore[arg-type,var-annotated]
+        tensors[f"{prefix}.preference"] = branch.preference
+        linears = {} if branch.MLP is None else {"MLP": branch.MLP}
+        for k, layer in enumerate(each(branch.layers, _Layer), start=1):
             tensors[f"{prefix}.conv_embed_{k}.weight"] = layer.W
             linears |= {f"linear_layer{k}": layer.V, f"g_layer{k}": layer.G}
         for name, module in linears.items():
-            if module is not None:
-                tensors |= {f"{prefix}.{name}.{key}": value for key, value in module.named_parameters()}
+            tensors |= {f"{prefix}.{name}.{key}": value for key, value in module.named_parameters()}
     return tensors

@@ -31,7 +31,8 @@ class _Layout(NamedTuple):
         return rows_summed(x, self.t_starts, self.t_columns, values[self.order])
 
     def dots(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.sparse.sampled_addmm(self.template, x.contiguous(), y.contiguous().T, beta=0.0).values()
+        dots: Tensor = torch.sparse.sampled_addmm(self.template, x.contiguous(), y.contiguous().T, beta=0.0).values()
+        return dots
 
 
 class Pattern(nn.Module):
@@ -45,6 +46,7 @@ class Pattern(nn.Module):
     t_starts: Tensor
     t_columns: Tensor
     order: Tensor
+    template: Tensor
 
     def __init__(self, starts: Any, columns: Any, n_columns: int) -> None:
         """`starts` [n+1] and `columns` [E] as in a CSR matrix, arrays or tensors."""

@@ -15,6 +15,7 @@ from bm3 import Batch, Loss, TrainingData
 from harness.models.base import (
     FrozenFeatures,
     batch_norms,
+    each,
     modality_order,
     negatives_of,
     pairwise_loss,
@@ -78,8 +79,10 @@ class VBPR(nn.Module):
 
     def _content(self, items: Tensor | None) -> Tensor:
         """W e_i + b, [n, d], of the given items [n], or of all: the sum of one product per modality."""
-        content = self.projection.bias
-        for features, weight in zip(self.features, self.projection.weight.split(self._widths, dim=1), strict=True):
+        content: Tensor = self.projection.bias
+        for features, weight in zip(
+            each(self.features, FrozenFeatures), self.projection.weight.split(self._widths, dim=1), strict=True
+        ):
             table = features.table if items is None else rows(features.table, items)
             content = torch.addmm(content, table, weight.T)
         return content

@@ -1,8 +1,10 @@
 """Settings of training that are the same for every model. Hyper-parameters of models are with the models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from bm3 import Variant
 from harness.models.checks import require
 
 
@@ -15,6 +17,13 @@ class EarlyStopping:
     rounding: Literal[4, "none"] = 4
     """Decimals validation R@20 is rounded to before it is compared; the published code rounds to 4."""
 
+    VARIANTS: ClassVar[Mapping[str, Variant]] = {
+        "rounding": Variant(
+            text="a better validation R@20 is a new best (none)",
+            code="R@20 is rounded to four decimals first, so an improvement below 5e-5 does not count (4)",
+        ),
+    }
+
     def __post_init__(self) -> None:
         require(self, "patience", self.patience >= 0, "at least 0")
         require(self, "rounding", self.rounding in (4, "none"), "4 or none")
@@ -26,6 +35,13 @@ class EvaluationSettings:
 
     mask_validation: bool = False
     """Mask validation items when ranking for the test part; the published code masks training items only."""
+
+    VARIANTS: ClassVar[Mapping[str, Variant]] = {
+        "mask_validation": Variant(
+            text="items a user is known to have are not ranked (True)",
+            code="only training items are masked, also at test time (False)",
+        ),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
