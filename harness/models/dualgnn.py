@@ -113,11 +113,19 @@ class DualGNN(nn.Module):
             }
         )
         self._adjacency = bipartite_adjacency(data.train, data.n_users, data.n_items)
+        # The random choices that scores depend on are part of the state.
+        for name in ("user_graph_index", "user_graph_weight", "dropped"):
+            self.register_buffer(name, None)
         permuted = torch.randperm(data.n_items, generator=generator).numpy()
         self.set_dropped_items(dropped_items(permuted, n_modalities))
         self._neighbours = co_occurring_users(self._adjacency, data.n_users, config.n_neighbours)
         self.start_epoch(generator)
+        self.register_load_state_dict_post_hook(_use_restored_choices)  # type: ignore[no-untyped-call]
         self.last = LastForward(data.n_users, data.n_items, d)
+
+    user_graph_index: Tensor
+    user_graph_weight: Tensor
+    dropped: Tensor
 
     def start_epoch(self, generator: torch.Generator) -> None:
         """Draw anew which of their own neighbours pad the rows of users that have fewer than k."""
@@ -126,6 +134,8 @@ class DualGNN(nn.Module):
 
     def set_user_graph(self, users: NDArray[Any], weights: NDArray[Any]) -> None:
         """Smooth every user by the given `users` [U, k] with `weights` [U, k]."""
+        self.user_graph_index = torch.as_tensor(users, device=self.weight_u.device)
+        self.user_graph_weight = torch.as_tensor(weights, device=self.weight_u.device)
         n_users, k = users.shape
         starts = np.arange(n_users + 1) * k
         matrix = sparse.csr_array((weights.ravel(), users.ravel(), starts), shape=(n_users, n_users))
@@ -133,6 +143,7 @@ class DualGNN(nn.Module):
 
     def set_dropped_items(self, dropped: list[NDArray[Any]]) -> None:
         """Items whose edges are dropped, per modality. They are dropped where `edge_drop` is `as_authored`."""
+        self.dropped = torch.as_tensor(np.stack(dropped), device=self.weight_u.device)
         graphs = [self._adjacency] * len(dropped)
         if self.config.edge_drop == "as_authored":
             graphs = [_without(self._adjacency, self.n_users + items) for items in dropped]
@@ -230,8 +241,10 @@ def co_occurring_users(adjacency: sparse.csr_array, n_users: int, k: int) -> CoO
 
 def dropped_items(permuted: NDArray[Any], n_modalities: int) -> list[NDArray[Any]]:
     """A tenth of the `permuted` items in thirds: the first for the first modality, the last for the last."""
-    thirds = np.array_split(permuted[: len(permuted) // DROPPED_SHARE], max(3, n_modalities))
-    return [thirds[m] for m in range(n_modalities - 1)] + [thirds[-1] if n_modalities > 1 else thirds[0]]
+    n_parts = max(3, n_modalities)
+    size = len(permuted) // DROPPED_SHARE // n_parts
+    parts = permuted[: size * n_parts].reshape(n_parts, size)
+    return [*parts[: n_modalities - 1], parts[-1] if n_modalities > 1 else parts[0]]
 
 
 def _without(adjacency: sparse.csr_array, nodes: NDArray[Any]) -> sparse.csr_array:
@@ -246,6 +259,11 @@ def _softmax_weights(n: int, n_modalities: int, generator: torch.Generator) -> n
     """[n, M, 1]: Xavier normal, then a softmax over the modalities."""
     drawn = nn.init.xavier_normal_(torch.empty(n, n_modalities, 1), generator=generator)
     return nn.Parameter(drawn.softmax(dim=1))
+
+
+def _use_restored_choices(model: DualGNN, incompatible_keys: object) -> None:
+    model.set_user_graph(model.user_graph_index.cpu().numpy(), model.user_graph_weight.cpu().numpy())
+    model.set_dropped_items(list(model.dropped.cpu().numpy()))
 
 
 def trace_tensors(model: DualGNN) -> dict[str, Tensor]:
