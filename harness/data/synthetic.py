@@ -10,18 +10,18 @@ MINI_SEED = 2023
 
 
 def mini(seed: int = MINI_SEED) -> Dataset:
-    """A data set on which content helps: 800 users, about 500 items, power-law activity and popularity.
+    """A data set on which content helps: 700 users, about 700 items, power-law activity and popularity.
 
     Users and items belong to planted taste clusters, and a user draws most items from the own cluster. Two
-    modalities carry an item's cluster: `visual` (32-d) and `text` (16-d, noisier). Interactions are few, so a model
-    that reads the features can win over one that does not.
+    modalities carry an item's cluster: `visual` (32-d) and `text` (16-d, noisier). Clusters are many and interactions
+    few, so a model that reads the features can win over one that does not.
     """
-    n_users, n_items, n_clusters = 800, 500, 12
+    n_users, n_items, n_clusters = 700, 700, 60
     draw = np.random.default_rng(seed)
     item_cluster, user_cluster = draw.integers(n_clusters, size=n_items), draw.integers(n_clusters, size=n_users)
-    popularity = (1 + draw.permutation(n_items)) ** -0.7
-    activity = np.clip(np.rint(5 * (1 + draw.pareto(2.2, size=n_users))), 5, 60).astype(int)
-    liked = np.where(item_cluster[None, :] == user_cluster[:, None], 12.0, 0.35)  # [users, items]
+    popularity = (1 + draw.permutation(n_items)) ** -0.5
+    activity = np.clip(np.rint(5 * (1 + draw.pareto(2.6, size=n_users))), 5, 60).astype(int)
+    liked = np.where(item_cluster[None, :] == user_cluster[:, None], 100.0, 0.5)  # [users, items]
     weight = liked * popularity
     # The largest of log-weight plus Gumbel noise are a weighted draw without replacement.
     order = np.argsort(-(np.log(weight) + draw.gumbel(size=weight.shape)), axis=1, kind="stable")
@@ -29,8 +29,8 @@ def mini(seed: int = MINI_SEED) -> Dataset:
     kept, item_ids = np.unique(pairs[:, 1], return_inverse=True)  # items nobody drew have no id
     pairs = np.stack([pairs[:, 0], item_ids], axis=1)
     features = {
-        "visual": _cluster_features(draw, item_cluster[kept], n_clusters, width=32, noise=0.9),
-        "text": _cluster_features(draw, item_cluster[kept], n_clusters, width=16, noise=1.3),
+        "visual": _cluster_features(draw, item_cluster[kept], n_clusters, width=32, noise=0.4),
+        "text": _cluster_features(draw, item_cluster[kept], n_clusters, width=16, noise=0.56),
     }
     return checked_dataset("mini", published_split(pairs, draw), features, where="synthetic data set mini")
 

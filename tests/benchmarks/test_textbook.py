@@ -1,44 +1,177 @@
-"""The baseline of the benchmark is not a straw man: it computes what BM3 computes."""
+"""The baselines of the benchmark are no straw men: they compute what the project's own models compute."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from textbook import TextbookBM3
+from textbook import (
+    Textbook,
+    TextbookBM3,
+    TextbookDualGNN,
+    TextbookGRCN,
+    TextbookLATTICE,
+    TextbookMMGCN,
+    TextbookVBPR,
+)
+from torch import Tensor
 
-from bm3 import BM3, Batch, BM3Config
+from bm3 import Batch
+from harness.data import Dataset
 from harness.data.synthetic import mini
+from harness.models.dualgnn import co_occurring_users
+from harness.models.registry import find_model
+
+CONTAINERS = ("branches.", "features.", "projections.")  # of textbook models; recorded traces do not name them
+
+# Weights of the regularisers are such that a mistake in them shows.
+CASES: list[tuple[type[Textbook], dict[str, Any]]] = [
+    (TextbookBM3, {"dropout": 0, "n_layers": 1, "reg_weight": 10.0}),
+    (TextbookBM3, {"dropout": 0, "n_layers": 2, "reg_weight": 10.0}),
+    (TextbookVBPR, {"reg_weight": 10.0}),
+    (TextbookMMGCN, {"reg_weight": 10.0}),
+    (TextbookMMGCN, {"reg_weight": 10.0, "training": "as_authored"}),  # compares gradients that are not used, too
+    (TextbookGRCN, {"reg_weight": 10.0}),
+    (TextbookDualGNN, {"reg_weight": 1.0}),
+    (TextbookLATTICE, {"reg_weight": 10.0}),
+    (TextbookLATTICE, {"reg_weight": 10.0, "n_layers": 2, "n_ui_layers": 1}),
+]
+IDS = [f"{kind.__name__.removeprefix('Textbook')}-{'-'.join(map(str, settings.values()))}" for kind, settings in CASES]
 
 
-@pytest.mark.parametrize("n_layers", [1, 2])
-def test_textbook_has_the_loss_and_gradients_of_bm3(n_layers: int) -> None:
-    data = mini()
-    ours = BM3(data, BM3Config(dropout=0, n_layers=n_layers), torch.Generator().manual_seed(0))
-    textbook = TextbookBM3(data.n_users, data.n_items, data.train, data.features, dropout=0, n_layers=n_layers)
-    pairs = _same_parameters(ours, textbook)
-    assert len(pairs) == len(list(ours.parameters())) == len(list(textbook.parameters()))
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return mini()
+
+
+@pytest.mark.parametrize(("kind", "settings"), CASES, ids=IDS)
+def test_textbook_has_the_loss_and_gradients_of_our_model(
+    kind: type[Textbook], settings: Mapping[str, Any], data: Dataset
+) -> None:
+    ours, textbook = alike(kind, settings, data)
+    compared = check_agreement(ours, textbook, batch_of(data, 0))
+    assert {id(parameter) for parameter in textbook.trained()} <= {id(parameter) for parameter in compared}
+
+
+def test_textbook_lattice_uses_the_detached_graph_until_the_next_epoch(data: Dataset) -> None:
+    ours, textbook = alike(TextbookLATTICE, {"reg_weight": 10.0}, data)
+    with_gradient = len(check_agreement(ours, textbook, batch_of(data, 0)))
+    move_together(ours, textbook)  # the graph of the first batch must stay what it was
+    assert len(check_agreement(ours, textbook, batch_of(data, 1))) == 2  # the ID tables
+    ours.start_epoch(torch.Generator())
+    textbook.start_epoch()
+    assert len(check_agreement(ours, textbook, batch_of(data, 2))) == with_gradient > 2
+
+
+@pytest.mark.parametrize(("kind", "settings"), CASES, ids=IDS)
+def test_comparison_notices_every_parameter_and_the_regulariser(
+    kind: type[Textbook], settings: Mapping[str, Any], data: Dataset
+) -> None:
+    ours, textbook = alike(kind, settings, data)
+    noise = torch.Generator().manual_seed(2)
+    trained = {id(parameter) for parameter in textbook.trained()}
+    for name, parameter in named_parameters(textbook).items():
+        if id(parameter) in trained:
+            before = parameter.detach().clone()
+            with torch.no_grad():
+                parameter += (0.01 + 0.1 * before.abs().mean()) * torch.randn(before.shape, generator=noise)
+            renew(ours, textbook)
+            assert not agree(ours, textbook, batch_of(data, 0)), f"a change of {name} was not noticed"
+            with torch.no_grad():
+                parameter.copy_(before)
+    expected = ours.loss(batch_of(data, 0))
+    assert expected.parts["regulariser"] > 1e-3 * expected.total
+
+
+def alike(kind: type[Textbook], settings: Mapping[str, Any], data: Dataset) -> tuple[Any, Textbook]:
+    """Our model and the textbook with the same parameters."""
+    entry = find_model(kind.__name__.removeprefix("Textbook"))
+    config = entry.model.Config(**settings)
+    ours, textbook = entry.model(data, config, torch.Generator().manual_seed(0)), kind(data, config)
+    if isinstance(textbook, TextbookDualGNN):
+        drawn = np.random.default_rng(3).random((data.n_users, config.n_neighbours))
+        graph = co_occurring_users(ours._adjacency, data.n_users, config.n_neighbours).padded(drawn)
+        ours.set_user_graph(*graph)
+        textbook.set_user_graph(*graph)
     with torch.no_grad():
-        for theirs, parameter in pairs:
+        for theirs, parameter in pairs(ours, textbook).values():
             theirs.copy_(parameter)
-    users, items = torch.from_numpy(data.train[::5].astype("int64")).T
+    return ours, textbook
 
-    loss, expected = textbook.loss(Batch(users, items)), ours.loss(Batch(users, items)).total
+
+def named_parameters(textbook: Textbook) -> dict[str, torch.nn.Parameter]:
+    """Parameters of the textbook under the names used in recorded traces."""
+    return {
+        name.split(".", 1)[1] if name.startswith(CONTAINERS) else name: parameter
+        for name, parameter in textbook.named_parameters()
+    }
+
+
+def pairs(ours: Any, textbook: Textbook) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per name the textbook's parameter and ours; what one of the two lacks takes no part in the other's loss."""
+    trace_tensors = find_model(type(ours).__name__).trace_tensors
+    assert trace_tensors is not None
+    tensors = trace_tensors(ours)
+    return {name: (parameter, tensors[name]) for name, parameter in named_parameters(textbook).items()}
+
+
+def check_agreement(ours: Any, textbook: Textbook, batch: Batch) -> list[Tensor]:
+    """Loss and gradients agree. Gives the textbook's parameters whose gradients were compared."""
+    ours.zero_grad()
+    textbook.zero_grad()
+    loss, expected = textbook.loss(batch), ours.loss(batch).total
     loss.backward()
     expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    compared = []
+    for name, (theirs, parameter) in pairs(ours, textbook).items():
+        if not parameter.requires_grad:
+            continue
+        assert (theirs.grad is None) == (parameter.grad is None), name
+        if parameter.grad is not None:
+            largest = parameter.grad.abs().max().item()
+            assert largest > 0, name
+            torch.testing.assert_close(
+                theirs.grad,
+                parameter.grad,
+                rtol=1e-3,
+                atol=1e-5 * largest,
+                msg=lambda text, name=name: f"{name}: {text}",
+            )
+            compared.append(theirs)
+    paired = {id(parameter) for _, parameter in pairs(ours, textbook).values()}
+    assert all(parameter.grad is None for parameter in ours.parameters() if id(parameter) not in paired)
+    return compared
 
-    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
-    for theirs, parameter in pairs:
-        torch.testing.assert_close(theirs.grad, parameter.grad, rtol=1e-3, atol=1e-6)
+
+def agree(ours: Any, textbook: Textbook, batch: Batch) -> bool:
+    try:
+        check_agreement(ours, textbook, batch)
+    except AssertionError:
+        return False
+    return True
 
 
-def _same_parameters(ours: BM3, textbook: TextbookBM3) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    named = dict(ours.named_parameters())
-    pairs = [
-        (textbook.user_embedding.weight, named["user_embedding"]),
-        (textbook.item_embedding.weight, named["item_embedding"]),
-        (textbook.predictor.weight, named["predictor.weight"]),
-        (textbook.predictor.bias, named["predictor.bias"]),
-    ]
-    for m, (table, projection) in enumerate(zip(textbook.features, textbook.projections, strict=True)):
-        pairs.append((table.weight, named[f"features.{m}.table"]))
-        pairs.append((projection.weight, named[f"projections.{m}.weight"]))
-        pairs.append((projection.bias, named[f"projections.{m}.bias"]))
-    return pairs
+def move_together(ours: Any, textbook: Textbook) -> None:
+    """Change all parameters, alike on both sides."""
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for theirs, parameter in pairs(ours, textbook).values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=noise)
+            theirs.copy_(parameter)
+
+
+def renew(ours: Any, textbook: Textbook) -> None:
+    """Drop LATTICE's item graphs."""
+    if isinstance(textbook, TextbookLATTICE):
+        ours.start_epoch(torch.Generator())
+        textbook.start_epoch()
+
+
+def batch_of(data: Dataset, number: int) -> Batch:
+    """A fifth of the training interactions with uniform negatives."""
+    users, items = torch.from_numpy(data.train[number::5].astype("int64")).T
+    return Batch(
+        users, items, torch.randint(data.n_items, items.shape, generator=torch.Generator().manual_seed(number))
+    )

@@ -24,13 +24,13 @@ def test_it_needs_no_folder(tmp_path: object, monkeypatch: pytest.MonkeyPatch, d
 
 
 def test_every_user_and_item_takes_part_and_two_modalities_describe_the_items(dataset: Dataset) -> None:
-    assert dataset.n_users == 800
-    assert 400 <= dataset.n_items <= 500
+    assert dataset.n_users == 700
+    assert 650 <= dataset.n_items <= 700
     assert {name: table.shape for name, table in dataset.features.items()} == {
         "text": (dataset.n_items, 16),
         "visual": (dataset.n_items, 32),
     }
-    assert set(dataset.train[:, 0].tolist()) == set(range(800))
+    assert set(dataset.train[:, 0].tolist()) == set(range(700))
     assert len(dataset.unseen_users("test")) == 0
 
 

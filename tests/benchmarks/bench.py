@@ -1,0 +1,155 @@
+"""What the benchmarks share: data, training steps, alternating timing, the report. What is measured is in the tests."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from textbook import Textbook
+
+from bm3 import Batch, Data, TrainingData
+from harness.data import load_dataset
+from harness.measure.environment import environment
+from harness.training.fit import make_deterministic
+from harness.training.optimiser import adam
+
+N_USERS, N_ITEMS, N_INTERACTIONS = 19_445, 7_050, 118_551
+FEATURE_WIDTHS = {"visual": 4096, "text": 384}
+BATCH_SIZE, LEARNING_RATE = 2048, 1e-3
+DATA_VARIABLE, REPORT_VARIABLE = "BM3_BENCH_DATA", "BM3_BENCH_REPORT"
+COMMAND = f"{REPORT_VARIABLE}=FILE pytest tests/benchmarks --benchmark-only -s"
+
+Step = Callable[[], None]
+
+
+class Steps(NamedTuple):
+    """Training steps of one model, each on the next batch."""
+
+    plain: Step
+    first: Step
+    """The first of an epoch, with what the model renews then."""
+
+
+def our_steps(model: Any, batches: list[Batch]) -> Steps:
+    """Steps as `harness.training.fit` does them: its optimiser, deterministic algorithms."""
+    optimiser = adam(model, LEARNING_RATE)
+    supply = itertools.cycle(batches)
+    epoch = torch.Generator().manual_seed(1)
+
+    def plain() -> None:
+        make_deterministic()
+        optimiser.zero_grad()
+        model.loss(next(supply)).total.backward()
+        optimiser.step()
+
+    def first() -> None:
+        if hasattr(model, "start_epoch"):
+            model.start_epoch(epoch)
+        plain()
+
+    return Steps(plain, first)
+
+
+def textbook_steps(textbook: Textbook, batches: list[Batch]) -> Steps:
+    """Steps of a textbook model: torch's default Adam, and none of the cost of deterministic algorithms."""
+    optimiser = torch.optim.Adam(textbook.trained(), lr=LEARNING_RATE)
+    supply = itertools.cycle(batches)
+
+    def plain() -> None:
+        torch.use_deterministic_algorithms(False)
+        textbook.zero_grad()  # also of what does not train, or its gradients would be added up at a cost
+        textbook.loss(next(supply)).backward()
+        optimiser.step()
+
+    def first() -> None:
+        textbook.start_epoch()
+        plain()
+
+    return Steps(plain, first)
+
+
+def alternating(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step in each round; every round runs each step once, so load on the machine meets them all."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def benchmark_data() -> TrainingData:
+    """The real data set in the folder $BM3_BENCH_DATA, else a random one of Baby's size."""
+    folder = os.environ.get(DATA_VARIABLE)
+    return load_dataset(folder) if folder else baby_sized(np.random.default_rng(2023))
+
+
+def is_synthetic() -> bool:
+    """Whether figures are of the random data, for which ratios are asserted."""
+    return not os.environ.get(DATA_VARIABLE)
+
+
+def baby_sized(draw: np.random.Generator) -> Data:
+    """Power laws that give about the distinct users and items per batch of the real Baby split (1,903 and 1,459)."""
+    users, items = _power_law(N_USERS, 20, 0.4), _power_law(N_ITEMS, 10, 0.7)
+    keys: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    while len(keys) < N_INTERACTIONS:
+        drawn = [draw.choice(len(p), N_INTERACTIONS, p=p) for p in (users, items)]
+        keys = np.unique(np.concatenate([keys, drawn[0] * N_ITEMS + drawn[1]]))
+    keys = np.sort(draw.choice(keys, N_INTERACTIONS, replace=False))
+    features = {m: draw.standard_normal((N_ITEMS, d), dtype=np.float32) for m, d in FEATURE_WIDTHS.items()}
+    return Data(N_USERS, N_ITEMS, np.stack([keys // N_ITEMS, keys % N_ITEMS], axis=1), features)
+
+
+def random_batches(data: TrainingData, draw: np.random.Generator) -> list[Batch]:
+    """The full batches of one shuffled epoch, with negatives uniform over all items."""
+    pairs = draw.permutation(data.train).astype(np.int64)
+    negatives = draw.integers(data.n_items, size=len(pairs))
+    columns = torch.from_numpy(np.column_stack([pairs, negatives])).T.contiguous()
+    full = len(pairs) // BATCH_SIZE * BATCH_SIZE
+    return [Batch(*columns[:, start : start + BATCH_SIZE]) for start in range(0, full, BATCH_SIZE)]
+
+
+def steps_per_epoch(data: TrainingData) -> int:
+    return -(-len(data.train) // BATCH_SIZE)
+
+
+def described(data: TrainingData) -> str:
+    """Two lines on the data and the batch size, for a report."""
+    made = "random, power-law; the size of Baby" if is_synthetic() else "a real data set"
+    widths = " and ".join(f"{table.shape[1]}-d" for table in data.features.values())
+    return f"""{data.n_users:,} users, {data.n_items:,} items, {len(data.train):,} training interactions ({made}),
+{"random " if is_synthetic() else ""}features of {widths}, batch {BATCH_SIZE}"""
+
+
+class Report:
+    """Sections of Markdown by name; written to $BM3_BENCH_REPORT whenever one changes, the machine at the end."""
+
+    def __init__(self) -> None:
+        self._sections: dict[str, str] = {}
+
+    def put(self, name: str, section: str) -> None:
+        """Add the section or replace it."""
+        self._sections[name] = section
+        if path := os.environ.get(REPORT_VARIABLE):
+            Path(path).write_text("\n".join([*self._sections.values(), _machine()]), encoding="utf-8")
+
+
+def _machine() -> str:
+    where = environment(torch.device("cpu"))
+    return f"""- CPU: {where["cpu"]}, {where["logical_cores"]} logical cores, {where["torch_threads"]} torch threads
+- torch {where["torch"]}, Python {where["python"]}
+- source {where["source_revision"]}{" with uncommitted changes" if where["source_dirty"] else ""}
+- command: `{COMMAND}`
+"""
+
+
+def _power_law(n: int, offset: int, exponent: float) -> NDArray[np.float64]:
+    weight = (offset + np.arange(n)) ** -exponent
+    return weight / weight.sum()

@@ -1,0 +1,84 @@
+"""What the textbook models share: their base class, edges, adjacency and losses. They are the benchmark's baselines.
+
+Message passing is written per edge, with a copy of the source's row for each, as graph libraries do it.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bm3 import Batch, TrainingData
+from harness.models.base import modality_order
+
+
+class Textbook(nn.Module):
+    """Built from data and the configuration of the project's own model, of which it has the variants as published.
+
+    Parameters have the names used in recorded traces, below the name of a container where there is one.
+    """
+
+    def __init__(self, data: TrainingData) -> None:
+        super().__init__()
+        self.n_users, self.n_items = data.n_users, data.n_items
+        self.n_nodes = data.n_users + data.n_items
+        self.modalities = modality_order(data)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The published objective on a batch, scalar."""
+        raise NotImplementedError
+
+    def start_epoch(self) -> None:
+        """What the model renews once per epoch: nothing, unless it says otherwise."""
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the optimiser is given."""
+        return list(self.parameters())
+
+
+def directed_edges(data: TrainingData) -> tuple[Tensor, Tensor]:
+    """Source and target [2E] of every interaction in both directions; items are numbered after the users."""
+    users, items = torch.from_numpy(data.train.astype(np.int64)).T
+    nodes = items + data.n_users
+    return torch.cat([users, nodes]), torch.cat([nodes, users])
+
+
+def degrees(target: Tensor, n_nodes: int) -> Tensor:
+    """Edges that enter each node, as float: [n]."""
+    return torch.bincount(target, minlength=n_nodes).float()
+
+
+def sum_over_edges(messages: Tensor, target: Tensor, n_nodes: int) -> Tensor:
+    """Σ of the messages [E, …] that enter each node: [n, …]."""
+    return messages.new_zeros(n_nodes, *messages.shape[1:]).index_add(0, target, messages)
+
+
+def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, n: int) -> Tensor:
+    """[n, n], COO and coalesced, the kinder of its two states."""
+    indices = torch.stack([rows, columns])
+    return torch.sparse_coo_tensor(indices, values.float(), (n, n), check_invariants=True).coalesce()
+
+
+def table_of(data: TrainingData, modality: str) -> Tensor:
+    """A modality's features [I, d_m] as float32, without a copy where they are that."""
+    table: NDArray[Any] = data.features[modality]
+    return torch.as_tensor(table, dtype=torch.float32)
+
+
+def xavier_normal(*shape: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.xavier_normal_(torch.empty(*shape)))
+
+
+def scores(users: Tensor, items: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Scores of the batch's interactions and of their negatives: [B] each."""
+    h_u = users[batch.users]
+    return (h_u * items[batch.items]).sum(dim=1), (h_u * items[batch.negatives]).sum(dim=1)
+
+
+def pairwise_loss(users: Tensor, items: Tensor, batch: Batch) -> Tensor:
+    """−log σ(s_ui − s_uj), mean over the batch."""
+    positive, negative = scores(users, items, batch)
+    return -functional.logsigmoid(positive - negative).mean()

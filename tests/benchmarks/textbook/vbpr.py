@@ -1,0 +1,31 @@
+"""VBPR as one writes it down first: the baseline of the benchmark, used for nothing else."""
+
+import torch
+from torch import Tensor, nn
+
+from bm3 import Batch, TrainingData
+from harness.models.vbpr import VBPRConfig
+from textbook.shared import Textbook, scores, table_of
+
+
+class TextbookVBPR(Textbook):
+    """All items are projected through one linear map of [text ; visual], then the batch's rows are gathered."""
+
+    def __init__(self, data: TrainingData, config: VBPRConfig | None = None) -> None:
+        super().__init__(data)
+        self.config = config = config or VBPRConfig()
+        d = config.embedding_size
+        self.features = torch.cat([table_of(data, modality) for modality in self.modalities[::-1]], dim=1)
+        self.u_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(data.n_users, 2 * d)))
+        self.i_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(data.n_items, d)))
+        self.item_linear = nn.Linear(self.features.shape[1], d)
+        nn.init.xavier_normal_(self.item_linear.weight)
+        nn.init.zeros_(self.item_linear.bias)
+
+    def loss(self, batch: Batch) -> Tensor:
+        items = torch.cat([self.i_embedding, self.item_linear(self.features)], dim=1)  # [I, 2d]
+        positive, negative = scores(self.u_embedding, items, batch)
+        pairwise = -torch.log(1e-10 + torch.sigmoid(positive - negative)).mean()
+        rows = self.u_embedding[batch.users], items[batch.items], items[batch.negatives]
+        norms = sum(torch.norm(h) for h in rows) / len(batch.users)
+        return pairwise + self.config.reg_weight * norms
