@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from bm3 import BM3Error, DataError
 from harness.compare.expected import expected_dir
-from harness.conformance import Check, Status, conformance, trace_statuses
+from harness.conformance import Check, Status, conformance, known_traces, trace_statuses
 from harness.data import PARTS, load_dataset
 from harness.experiments.settings import parse_assignments
 from harness.experiments.store import StoredRun
@@ -129,7 +129,7 @@ def reproduce(suite: str, device: str, threads: int | None, data: Path | None, o
     chosen = load_suite(suite)
     rows = plan(chosen, data, resolve_device(device))
     folder = out / Path(suite).stem
-    checks = conformance(expected_dir() / "traces")
+    checks = known_traces()
     click.echo(_conformance_line(checks))
     failed: list[str] = []
 
@@ -166,7 +166,7 @@ def report_command(folder: Path) -> None:
 @bm3.command(name="conformance")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 def conformance_command(folder: Path | None) -> None:
-    """Replay the recorded traces in FOLDER (default: those that come with the harness).
+    """Replay the recorded traces in FOLDER (default: those that come with the harness and with installed models).
 
     One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
     when one failed, 3 when none could be replayed.
@@ -175,7 +175,7 @@ def conformance_command(folder: Path | None) -> None:
     bm3 conformance
     bm3 conformance my-traces
     """
-    checks = conformance(folder or expected_dir() / "traces")
+    checks = known_traces() if folder is None else conformance(folder)
     table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
     click.echo(
         tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bm3 import Batch, BM3Error, Data, DataError
+from harness.compare.expected import expected_dir
 from harness.data import Dataset
 from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metrics
 from harness.evaluation.metrics import averages
@@ -65,6 +66,12 @@ def conformance(folder: Path) -> list[Check]:
     if not paths:
         raise DataError(f"{folder}: holds no trace (*.npz)")
     return [check for path in paths for check in replay(path)]
+
+
+def known_traces() -> list[Check]:
+    """Replay the traces that come with the harness, then those that models of other packages bring."""
+    folders = [expected_dir() / "traces", *(entry.traces for entry in models().values() if entry.traces is not None)]
+    return [check for folder in dict.fromkeys(folders) for check in conformance(folder)]
 
 
 def trace_statuses(checks: list[Check]) -> dict[str, Status]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -33,6 +34,8 @@ class ModelEntry:
     """Puts the fixed random choices that a trace records into a model."""
     trace_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None
     """The model's settings from those that a trace records under other names."""
+    traces: Path | None
+    """Folder of recorded traces that another package's model brings."""
 
     @property
     def reads_features(self) -> bool:
@@ -75,5 +78,5 @@ def _is_model(value: object) -> bool:
 
 
 def _entry(name: str, model: type[Any], module: ModuleType) -> ModelEntry:
-    for_traces = (getattr(module, name, None) for name in ("trace_tensors", "trace_choices", "trace_settings"))
-    return ModelEntry(name, model, *for_traces)
+    offered = ("trace_tensors", "trace_choices", "trace_settings", "TRACES")
+    return ModelEntry(name, model, *(getattr(module, attribute, None) for attribute in offered))
