@@ -306,3 +306,16 @@ def test_the_version_is_that_of_the_distribution(command: Command) -> None:
     from importlib.metadata import version
 
     assert version("bm3-harness") in command("--version").out
+
+
+def test_variants_lists_both_sides_and_where_they_are(command: Command) -> None:
+    code, out, _ = command("variants", "mmgcn")
+    assert code == 0
+    assert "mmgcn: training = as_published | as_authored" in out
+    assert "harness/models/mmgcn.py, MMGCNConfig" in out
+    assert "early_stopping.rounding = 4 | none" in out
+    assert "grcn" not in out
+
+
+def test_variants_of_an_unknown_model_is_one_line(command: Command) -> None:
+    assert "nearest: mmgcn" in refused(command("variants", "mmgnc"))

@@ -1,0 +1,220 @@
+"""What no recorded trace shows: the authors' variants, a second epoch, a short batch, scores from the last batch."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from bm3 import Batch, Data
+from harness.data.synthetic import mini
+from harness.experiments.settings import configure
+from harness.experiments.variants import variants
+from harness.models.buir import BUIR, BUIRConfig
+from harness.models.dualgnn import DualGNN, DualGNNConfig
+from harness.models.grcn import GRCN, GRCNConfig
+from harness.models.lattice import LATTICE, LATTICEConfig
+from harness.models.mmgcn import MMGCN, MMGCNConfig
+from harness.models.registry import find_model
+from harness.training.optimiser import adam, set_learning_rate
+
+N_USERS, N_ITEMS = 12, 30
+
+
+@pytest.fixture
+def data() -> Data:
+    draw = np.random.default_rng(4)
+    train = np.array([(u, i) for u in range(N_USERS) for i in range(N_ITEMS) if draw.random() < 0.25])
+    features = {"visual": draw.normal(size=(N_ITEMS, 6)), "text": draw.normal(size=(N_ITEMS, 5))}
+    return Data(N_USERS, N_ITEMS, train, features)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(data: Data, start: int = 0, size: int = 20) -> Batch:
+    users, items = torch.from_numpy(data.train[start : start + size]).T
+    return Batch(users, items, items.flip(0))
+
+
+def step(model: Any, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
+    optimiser.zero_grad()
+    model.loss(batch).total.backward()
+    optimiser.step()
+
+
+@pytest.mark.parametrize("row", variants(), ids=lambda row: f"{row.model}-{row.setting}")
+def test_every_variant_can_be_set_and_the_published_value_is_the_default(row: Any) -> None:
+    name = "bpr" if row.model == "all" else row.model
+    model = find_model(name).model
+    default = configure(model, {})
+    assert len(row.values) >= 2
+    assert configure(model, {row.setting: str(row.values[0])}) == default
+    for value in row.values[1:]:
+        assert configure(model, {row.setting: str(value)}) != default
+
+
+def test_grcn_as_authored_routes_items_to_users(data: Data) -> None:
+    """Against the dense formula p ← normalise(p + softmax(p fᵀ over the user's items) f), three times."""
+    model = GRCN(data, GRCNConfig(routing="as_authored", scoring="current"), generator())
+    branch = model.branches[0]
+    liked = torch.zeros(N_USERS, N_ITEMS, dtype=torch.bool)
+    liked[tuple(torch.from_numpy(data.train).T)] = True
+
+    def attention(p: torch.Tensor, f: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return (p @ f.T).masked_fill(~mask, -torch.inf).softmax(dim=1).nan_to_num()
+
+    with torch.no_grad():
+        f = normalize(torch.nn.functional.leaky_relu(branch.MLP(branch.features.table)))
+        p = normalize(branch.preference)
+        for _ in range(3):
+            p = normalize(p + attention(p, f, liked) @ f)
+        content = branch()
+        torch.testing.assert_close(content.users, p + attention(p, f, liked) @ f)
+        torch.testing.assert_close(content.items, f + attention(f, p, liked.T) @ p)
+        published = GRCN(data, GRCNConfig(scoring="current"), generator())
+        assert not torch.allclose(published.branches[0]().users, content.users, atol=1e-3)
+
+
+def test_mmgcn_trains_ids_and_preferences_only_as_authored(data: Data) -> None:
+    published, authored = (MMGCN(data, MMGCNConfig(training=t), generator()) for t in ("as_published", "as_authored"))
+    before = {name: parameter.clone() for name, parameter in published.named_parameters()}
+    assert published.loss(batch_of(data)).total.item() == authored.loss(batch_of(data)).total.item()
+    for model in (published, authored):
+        step(model, batch_of(data), adam(model, 0.01))
+    for name in ("id_embedding", "branches.0.preference", "branches.1.preference"):
+        assert torch.equal(dict(published.named_parameters())[name], before[name])
+        assert not torch.equal(dict(authored.named_parameters())[name], before[name])
+
+
+def test_mmgcn_notices_when_a_tensor_that_does_not_train_is_replaced(data: Data) -> None:
+    """What is computed from untrained tensors is kept, but not across a restored state."""
+    one, other = (MMGCN(data, MMGCNConfig(scoring="current"), generator(seed)) for seed in (0, 1))
+    with torch.no_grad():
+        one.embed()
+        other.embed()
+        one.load_state_dict(other.state_dict())
+        torch.testing.assert_close(one.embed()[0], other.embed()[0])
+
+
+def test_dualgnn_as_authored_propagates_without_the_dropped_edges(data: Data) -> None:
+    model = DualGNN(data, DualGNNConfig(edge_drop="as_authored", latent_size=4), generator())
+    assert [len(part) for part in model.dropped] == [1, 1]
+    for propagate, dropped in zip(model.propagations, model.dropped.tolist(), strict=True):
+        adjacency = torch.zeros(N_USERS, N_ITEMS)
+        adjacency[tuple(torch.from_numpy(data.train).T)] = 1
+        assert adjacency[:, dropped].sum() > 0
+        adjacency[:, dropped] = 0
+        scale = [degree.clamp(min=1) ** -0.5 for degree in (adjacency.sum(1), adjacency.sum(0))]
+        normalised = scale[0][:, None] * adjacency * scale[1]
+        x = torch.randn(N_USERS + N_ITEMS, 3)
+        expected = torch.cat([normalised @ x[N_USERS:], normalised.T @ x[:N_USERS]])
+        torch.testing.assert_close(propagate(x), expected)
+
+
+def test_dualgnn_as_authored_weights_the_modalities_themselves(data: Data) -> None:
+    """With all weight on the second modality both variants agree; on the first, only the published one has the sum."""
+    models = [
+        DualGNN(data, DualGNNConfig(modality_sum=s, scoring="current"), generator())
+        for s in ("as_published", "as_authored")
+    ]
+    with torch.no_grad():
+        for weights, agree in (((0.0, 1.0), True), ((1.0, 0.0), False)):
+            for model in models:
+                model.weight_u[:] = torch.tensor(weights)[None, :, None]
+            published, authored = (model.embed()[0] for model in models)
+            assert torch.allclose(published, authored) == agree
+
+
+@pytest.mark.parametrize("model_and_config", [(MMGCN, MMGCNConfig), (GRCN, GRCNConfig), (DualGNN, DualGNNConfig)])
+def test_scores_come_from_before_the_last_step_or_from_after_it(data: Data, model_and_config: Any) -> None:
+    kind, config = model_and_config
+    published, current = (kind(data, config(scoring=s), generator()) for s in ("last_batch", "current"))
+    with torch.no_grad():
+        before = [vectors.clone() for vectors in current.embed()]
+    for model in (published, current):
+        step(model, batch_of(data), adam(model, 0.01))
+    with torch.no_grad():
+        torch.testing.assert_close(published.embed()[0], before[0])
+        assert not torch.allclose(current.embed()[0], before[0], atol=1e-4)
+
+
+def test_lattice_has_a_graph_gradient_in_the_first_batch_of_each_epoch_alone(data: Data) -> None:
+    model = LATTICE(data, LATTICEConfig(), generator())
+    optimiser = adam(model, 0.05)
+    for epoch in (1, 2):
+        model.start_epoch(generator(epoch))
+        table = model.features[0].table.clone()
+        step(model, batch_of(data), optimiser)
+        assert model.projections[0].weight.grad is not None
+        trained = model.features[0].table.clone()
+        assert not torch.equal(trained, table)
+        step(model, batch_of(data, 20), optimiser)
+        assert model.projections[0].weight.grad is None
+        assert torch.equal(model.features[0].table, trained)
+
+
+def test_lattice_scores_and_begins_epochs_with_the_present_item_graph(data: Data) -> None:
+    """A copy made of the parameters alone, which has no graph from before, agrees in scores and in the next loss."""
+    model = LATTICE(data, LATTICEConfig(), generator())
+    optimiser = adam(model, 0.5)  # large, so that neighbours change
+    for epoch in (1, 2):
+        model.start_epoch(generator())
+        step(model, batch_of(data), optimiser)
+        step(model, batch_of(data, 20), optimiser)
+        copy = LATTICE(data, LATTICEConfig(), generator(9))
+        copy.load_state_dict(model.state_dict())
+        if epoch == 1:
+            continue  # the second epoch then begins without a scoring before it
+        with torch.no_grad():
+            torch.testing.assert_close(model.embed()[1], copy.embed()[1])
+        model.start_epoch(generator())
+        assert model.loss(batch_of(data)).total.item() == pytest.approx(copy.loss(batch_of(data)).total.item())
+
+
+def test_lattice_divides_by_the_configured_batch_size_also_in_a_short_batch(data: Data) -> None:
+    model = LATTICE(data, LATTICEConfig(reg_weight=0.5, train_batch_size=40), generator())
+    batch = batch_of(data, size=7)
+    with torch.no_grad():
+        users, items = model.embed()
+        rows = users[batch.users], items[batch.items], items[batch.negatives]
+        expected = 0.5 * 0.5 * sum(row.square().sum() for row in rows) / 40
+        torch.testing.assert_close(model.loss(batch).parts["regulariser"], expected)
+
+
+def test_lattice_takes_the_batch_size_of_the_training_unless_it_is_set() -> None:
+    assert configure(LATTICE, {"batch_size": "64"})[0].train_batch_size == 64
+    assert configure(LATTICE, {"batch_size": "64", "train_batch_size": "32"})[0].train_batch_size == 32
+
+
+def test_lattice_learning_rate_falls_by_four_percent_in_fifty_epochs(data: Data) -> None:
+    model = LATTICE(data, LATTICEConfig(), generator())
+    optimiser = adam(model, 1e-3)
+    for epoch, rate in ((1, 1e-3), (51, 0.96e-3), (101, 0.9216e-3)):
+        set_learning_rate(optimiser, model, 1e-3, epoch)
+        assert optimiser.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_buir_target_follows_and_decay_reaches_the_bias(data: Data) -> None:
+    model = BUIR(data, BUIRConfig(momentum=0.9, weight_decay=0.01), generator())
+    (group,) = adam(model, 1e-3).param_groups
+    assert group["weight_decay"] == 0.01
+    assert any(parameter is model.predictor.bias for parameter in group["params"])
+    assert len(group["params"]) == 4
+    target = model.target_user_embedding.clone()
+    with torch.no_grad():
+        model.user_embedding.add_(1.0)
+    model.after_step()
+    torch.testing.assert_close(model.target_user_embedding, 0.9 * target + 0.1 * model.user_embedding)
+
+
+def test_repeated_interactions_are_one_edge() -> None:
+    data = mini()
+    twice = dataclasses.replace(data, train=np.concatenate([data.train, data.train[:100]]))
+    for kind, config in ((GRCN, GRCNConfig()), (LATTICE, LATTICEConfig()), (MMGCN, MMGCNConfig())):
+        once, repeated = (kind(d, config, generator()) for d in (data, twice))
+        with torch.no_grad():
+            torch.testing.assert_close(once.embed()[0], repeated.embed()[0])
