@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.evaluation.ranking import top_k
 
-BLOCK_VALUES = 2**24  # similarities held at a time: 64 MiB
+BLOCK_VALUES = 2**22  # similarities held at a time: 16 MiB
 
 
 @torch.no_grad()

@@ -124,8 +124,9 @@ def described(data: TrainingData) -> str:
     """Two lines on the data and the batch size, for a report."""
     made = "random, power-law; the size of Baby" if is_synthetic() else "a real data set"
     widths = " and ".join(f"{table.shape[1]}-d" for table in data.features.values())
+    surrogates = "surrogate " if getattr(data, "surrogates", ()) else ""
     return f"""{data.n_users:,} users, {data.n_items:,} items, {len(data.train):,} training interactions ({made}),
-{"random " if is_synthetic() else ""}features of {widths}, batch {BATCH_SIZE}"""
+{"random " if is_synthetic() else surrogates}features of {widths}, batch {BATCH_SIZE}"""
 
 
 class Report:
