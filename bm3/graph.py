@@ -3,13 +3,17 @@
 Nodes are users first, then items; what is propagated, and what for, is the models' business.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import sparse
 from torch import Tensor, nn
 
 from bm3.errors import DataError
+
+Csr = tuple[Tensor, Tensor, Tensor]  # row starts [n+1], columns [E], values [E]
 
 DEGREE_OFFSET = 1e-7  # added to degrees before the power -1/2, so that isolated nodes stay finite
 
@@ -48,38 +52,51 @@ def symmetric_normalised(adjacency: sparse.csr_array, offset: float = DEGREE_OFF
     return sparse.csr_array(sparse.diags_array(scale) @ adjacency @ sparse.diags_array(scale))
 
 
-class SymmetricProduct(nn.Module):
-    """X -> M X for a fixed symmetric sparse matrix M, differentiable in X.
+class SparseProduct(nn.Module):
+    """X -> M X for a fixed sparse matrix M [n, m], differentiable in X.
 
-    M is its own transpose, so one copy serves both directions. The product is an embedding bag (each output row is
-    a weighted sum of input rows): several times faster than torch's CSR and COO products on a CPU, same values.
+    The product is an embedding bag (each output row is a weighted sum of input rows): several times faster than torch's
+    CSR and COO products on a CPU, same values.
     """
 
-    row_starts: Tensor
-    columns: Tensor
-    values: Tensor
+    indptr: Tensor
+    indices: Tensor
+    data: Tensor
+    t_indptr: Tensor
+    t_indices: Tensor
+    t_data: Tensor | None
 
-    def __init__(self, matrix: sparse.csr_array) -> None:
+    def __init__(self, matrix: sparse.csr_array, *, symmetric: bool = False) -> None:
+        """A symmetric matrix is its own transpose: one copy serves both directions."""
         super().__init__()
-        self.register_buffer("row_starts", _tensor(matrix.indptr, np.int32), persistent=False)
-        self.register_buffer("columns", _tensor(matrix.indices, np.int32), persistent=False)
-        self.register_buffer("values", _tensor(matrix.data, np.float32), persistent=False)
+        # Copied in CSR form with sorted, distinct entries, whatever form it came in.
+        forward, backward = sparse.csr_array(matrix, copy=True), None
+        forward.sum_duplicates()
+        if not symmetric:
+            backward = sparse.csr_array(forward.T)
+        for prefix, rows in (("", forward), ("t_", backward)):
+            for name, dtype in (("indptr", np.int32), ("indices", np.int32), ("data", np.float32)):
+                tensor = None if rows is None else torch.from_numpy(getattr(rows, name).astype(dtype))
+                self.register_buffer(prefix + name, tensor, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """M x for x [n, d], float32."""
-        product: Tensor = _Product.apply(x, self.row_starts, self.columns, self.values)  # type: ignore[no-untyped-call]
+        """M x [n, d] for x [m, d], float32."""
+        ways = [(self.indptr, self.indices, self.data)]
+        if self.t_data is not None:
+            ways.append((self.t_indptr, self.t_indices, self.t_data))
+        product: Tensor = _Product.apply(x, ways[0], ways[-1])  # type: ignore[no-untyped-call]
         return product
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: object, x: Tensor, row_starts: Tensor, columns: Tensor, values: Tensor) -> Tensor:
-        ctx.matrix = (row_starts, columns, values)  # type: ignore[attr-defined]
-        return rows_summed(x, row_starts, columns, values)
+    def forward(ctx: Any, x: Tensor, matrix: Csr, transposed: Csr) -> Tensor:
+        ctx.transposed = transposed
+        return rows_summed(x, *matrix)
 
     @staticmethod
-    def backward(ctx: object, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return rows_summed(gradients[0], *ctx.matrix), None, None, None  # type: ignore[attr-defined]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return rows_summed(gradients[0], *ctx.transposed), None, None
 
 
 def rows_summed(x: Tensor, row_starts: Tensor, columns: Tensor, values: Tensor) -> Tensor:
@@ -101,7 +118,3 @@ def mean_readout(propagate: nn.Module, h0: Tensor, n_layers: int) -> Tensor:
         layer = propagate(layer)
         total = total + layer
     return total / (n_layers + 1)
-
-
-def _tensor(array: NDArray[np.generic], dtype: type) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))

@@ -17,7 +17,7 @@ from torch.nn import functional
 from bm3.data import Batch, Loss, TrainingData
 from bm3.errors import ConfigError, DataError
 from bm3.features import FeatureTable
-from bm3.graph import SymmetricProduct, bipartite_adjacency, mean_readout, symmetric_normalised
+from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout, symmetric_normalised
 from bm3.losses import alignment_loss, masked_loss, published_regulariser, reconstruction_loss, squared_norm
 from bm3.variant import Variant
 
@@ -108,7 +108,7 @@ class BM3(nn.Module):
         self.modalities = tuple(data.features)
         d = config.embedding_size
         graph = symmetric_normalised(bipartite_adjacency(data.train, data.n_users, data.n_items))
-        self.propagate = SymmetricProduct(graph)
+        self.propagate = SparseProduct(graph, symmetric=True)
         self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(data.n_users, d), generator=generator))
         self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(data.n_items, d), generator=generator))
         self.predictor = _linear(d, d, generator)

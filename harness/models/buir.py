@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bm3 import Batch, Loss, TrainingData
-from bm3.graph import SymmetricProduct, bipartite_adjacency, mean_readout, symmetric_normalised
+from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout, symmetric_normalised
 from harness.models.base import linear, rows, xavier_uniform
 from harness.models.checks import require
 
@@ -62,7 +62,7 @@ class BUIR(nn.Module):
         self.config = config
         self.n_users, self.n_items = data.n_users, data.n_items
         graph = symmetric_normalised(bipartite_adjacency(data.train, data.n_users, data.n_items), offset=0)
-        self.propagate = SymmetricProduct(graph)
+        self.propagate = SparseProduct(graph, symmetric=True)
         self.user_embedding = xavier_uniform(data.n_users, config.embedding_size, generator)
         self.item_embedding = xavier_uniform(data.n_items, config.embedding_size, generator)
         self.predictor = linear(config.embedding_size, config.embedding_size, generator)

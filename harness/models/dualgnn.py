@@ -6,6 +6,7 @@ Two quirks of the code behind the published tables are options of `DualGNNConfig
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bm3 import Batch, Loss, TrainingData, Variant
-from bm3.graph import SymmetricProduct, bipartite_adjacency, symmetric_normalised
+from bm3.graph import SparseProduct, bipartite_adjacency, symmetric_normalised
 from harness.models.base import (
     FrozenFeatures,
     LastForward,
@@ -34,7 +35,6 @@ from harness.models.base import (
     xavier_normal,
 )
 from harness.models.checks import require
-from harness.models.products import FixedProduct
 
 USERS_AT_A_TIME = 2048  # of the user-user product A Aᵀ: bounds its memory
 DROPPED_SHARE = 10  # as authored, one item in ten loses its edges in one of the modalities
@@ -139,7 +139,7 @@ class DualGNN(nn.Module):
         n_users, k = users.shape
         starts = np.arange(n_users + 1) * k
         matrix = sparse.csr_array((weights.ravel(), users.ravel(), starts), shape=(n_users, n_users))
-        self.smooth = FixedProduct(matrix).to(self.weight_u.device)
+        self.smooth = SparseProduct(matrix).to(self.weight_u.device)
 
     def set_dropped_items(self, dropped: list[NDArray[Any]]) -> None:
         """Items whose edges are dropped, per modality. They are dropped where `edge_drop` is `as_authored`."""
@@ -147,7 +147,7 @@ class DualGNN(nn.Module):
         graphs = [self._adjacency] * len(dropped)
         if self.config.edge_drop == "as_authored":
             graphs = [_without(self._adjacency, self.n_users + items) for items in dropped]
-        shared = {id(graph): SymmetricProduct(symmetric_normalised(graph, offset=0)) for graph in graphs}
+        shared = {id(graph): SparseProduct(symmetric_normalised(graph, offset=0), symmetric=True) for graph in graphs}
         self.propagations = nn.ModuleList(shared[id(graph)] for graph in graphs)
         self.propagations.to(self.weight_u.device)
 
@@ -179,9 +179,14 @@ class DualGNN(nn.Module):
             modal_users.append(users)
             modal_items.append(items)
         if self.config.modality_sum == "as_published":
-            modal_users[0] = torch.stack(modal_users).sum(dim=0)
-        h_users = (self.weight_u * torch.stack(modal_users, dim=1)).sum(dim=1)  # [U, M, 1] x [U, M, d] -> [U, d]
-        return h_users + self.smooth(h_users), torch.stack(modal_items).sum(dim=0)
+            modal_users[0] = _sum(modal_users)
+        h_users = _sum([self.weight_u[:, m] * users for m, users in enumerate(modal_users)])  # [U, 1] x [U, d]
+        return h_users + self.smooth(h_users), _sum(modal_items)
+
+
+def _sum(tables: list[Tensor]) -> Tensor:
+    """Sum of tables of one shape, without the copy that stacking them would be."""
+    return reduce(torch.add, tables)
 
 
 class _Branch(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bm3 import Batch, Loss, TrainingData, Variant
 from bm3.features import FeatureTable
-from bm3.graph import bipartite_adjacency, mean_readout
+from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout
 from harness.models.base import (
     each,
     linear,
@@ -29,7 +29,7 @@ from harness.models.base import (
 )
 from harness.models.checks import require
 from harness.models.item_graph import nearest_items, symmetric_scale
-from harness.models.products import FixedProduct, Pattern
+from harness.models.products import Pattern
 
 Features = Literal["trained", "frozen"]
 
@@ -104,7 +104,7 @@ class LATTICE(nn.Module):
         )
         # Two weights at least, as published, also where there is one modality; then the second has no effect.
         self.modal_weight = nn.Parameter(torch.full((max(2, len(self.modalities)),), 0.5))
-        self.propagate = FixedProduct(_with_self_loops(bipartite_adjacency(data.train, data.n_users, data.n_items)))
+        self.propagate = SparseProduct(_with_self_loops(bipartite_adjacency(data.train, data.n_users, data.n_items)))
         self._originals = nn.ModuleList(
             _OriginalGraph(features.table, config.knn_k) for features in each(self.features, FeatureTable)
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bm3 import Batch, Loss, TrainingData
-from bm3.graph import SymmetricProduct, bipartite_adjacency, mean_readout, symmetric_normalised
+from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout, symmetric_normalised
 from harness.models.base import batch_norms, negatives_of, pairwise_loss, rows, scores_of, xavier_uniform
 from harness.models.checks import require
 
@@ -51,7 +51,7 @@ class LightGCN(nn.Module):
         self.config = config
         self.n_users, self.n_items = data.n_users, data.n_items
         graph = symmetric_normalised(bipartite_adjacency(data.train, data.n_users, data.n_items))
-        self.propagate = SymmetricProduct(graph)
+        self.propagate = SparseProduct(graph, symmetric=True)
         self.user_embedding = xavier_uniform(data.n_users, config.embedding_size, generator)
         self.item_embedding = xavier_uniform(data.n_items, config.embedding_size, generator)
 

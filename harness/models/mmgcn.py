@@ -6,6 +6,7 @@ In the code behind the published tables the ID table and the preferences are nev
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bm3 import Batch, Loss, TrainingData, Variant
-from bm3.graph import bipartite_adjacency
+from bm3.graph import SparseProduct, bipartite_adjacency
 from harness.models.base import (
     Constant,
     FrozenFeatures,
@@ -34,7 +35,6 @@ from harness.models.base import (
     xavier_normal,
 )
 from harness.models.checks import require
-from harness.models.products import FixedProduct
 
 LAYERS = 3
 VISUAL_WIDTH = 256  # visual features pass a linear map to this width first
@@ -126,7 +126,7 @@ class MMGCN(nn.Module):
 
     def _forward(self) -> Nodes:
         outputs = [branch(self._ids) for branch in self.branches]
-        users, items = (torch.stack(side).mean(dim=0) for side in zip(*outputs, strict=True))
+        users, items = (reduce(torch.add, side) / len(outputs) for side in zip(*outputs, strict=True))
         return users, items
 
 
@@ -137,8 +137,8 @@ class _MeanOfNeighbours(nn.Module):
         super().__init__()
         degree = adjacency.sum(axis=1)
         mean = sparse.diags_array(1 / degree.clip(1)) @ adjacency
-        self.of_users = FixedProduct(sparse.csr_array(mean[:n_users, n_users:]))  # [U, I]
-        self.of_items = FixedProduct(sparse.csr_array(mean[n_users:, :n_users]))  # [I, U]
+        self.of_users = SparseProduct(sparse.csr_array(mean[:n_users, n_users:]))  # [U, I]
+        self.of_items = SparseProduct(sparse.csr_array(mean[n_users:, :n_users]))  # [I, U]
 
     def forward(self, nodes: Nodes, weight: Tensor, users_averaged: Tensor | None = None) -> Nodes:
         """For [U, w], [I, w] and weight [w, v]: [U, v], [I, v]. `users_averaged` [I, w] where it is known already."""

@@ -1,4 +1,4 @@
-"""Sparse–dense products for message passing: a fixed matrix, or a fixed pattern whose values have gradients.
+"""Sparse–dense products on a fixed pattern whose values have gradients. Those of a fixed matrix are in `bm3.graph`.
 
 Every product is a weighted sum of gathered rows, done by kernels that hold no per-edge copy of a row.
 """
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 
 from bm3.graph import rows_summed
@@ -106,21 +105,32 @@ class Pattern(nn.Module):
         return x[self.columns]
 
 
-class FixedProduct(nn.Module):
-    """x -> M x for a fixed sparse matrix M [n, m], differentiable in x [m, d]."""
+BLOCK_BYTES = 2**22  # gathered rows of a wide table, few enough to stay in cache between gathering and product
 
-    values: Tensor
 
-    def __init__(self, matrix: sparse.csr_array) -> None:
-        super().__init__()
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-        self.pattern = Pattern(matrix.indptr, matrix.indices, matrix.shape[1])
-        self.register_buffer("values", torch.from_numpy(matrix.data.astype(np.float32)), persistent=False)
+def projected_rows(table: Tensor, ids: Tensor, weight: Tensor) -> Tensor:
+    """table[ids] Wᵀ [n, d] for a table [I, w] that does not train, ids [n] and weight [d, w], differentiable in W.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """M x [n, d]."""
-        return self.pattern.product(self.values, x)
+    Gathers a few rows at a time, again for the gradient, instead of holding all of table[ids].
+    """
+    product: Tensor = _ProjectedRows.apply(table, ids, weight)  # type: ignore[no-untyped-call]
+    return product
+
+
+class _ProjectedRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(table, ids)
+        ctx.rows = max(1, BLOCK_BYTES // (table.shape[1] * table.element_size()))
+        return torch.cat([table.index_select(0, some) @ weight.T for some in ids.split(ctx.rows)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
+        table, ids = ctx.saved_tensors
+        for_weight = gradients[0].new_zeros(gradients[0].shape[1], table.shape[1])
+        for some, gradient in zip(ids.split(ctx.rows), gradients[0].split(ctx.rows), strict=True):
+            for_weight.addmm_(gradient.T, table.index_select(0, some))
+        return None, None, for_weight
 
 
 class _Product(torch.autograd.Function):

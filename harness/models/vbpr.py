@@ -24,6 +24,7 @@ from harness.models.base import (
     xavier_uniform,
 )
 from harness.models.checks import require
+from harness.models.products import projected_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +81,10 @@ class VBPR(nn.Module):
     def _content(self, items: Tensor | None) -> Tensor:
         """W e_i + b, [n, d], of the given items [n], or of all: the sum of one product per modality."""
         content: Tensor = self.projection.bias
-        for features, weight in zip(
-            each(self.features, FrozenFeatures), self.projection.weight.split(self._widths, dim=1), strict=True
-        ):
-            table = features.table if items is None else rows(features.table, items)
-            content = torch.addmm(content, table, weight.T)
+        weights = self.projection.weight.split(self._widths, dim=1)
+        for features, weight in zip(each(self.features, FrozenFeatures), weights, strict=True):
+            table = features.table
+            content = content + (table @ weight.T if items is None else projected_rows(table, items, weight))
         return content
 
 

@@ -137,7 +137,7 @@ def make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    # Filling memory that is written next anyway costs up to a tenth of a step; nothing here reads what it did not write.
+    # Filling memory that is written next anyway costs time in every step; nothing here reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
