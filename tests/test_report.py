@@ -53,6 +53,15 @@ def test_runs_that_differ_from_the_reference_are_no_evidence_and_nothing_measure
     assert "Nothing could be measured" in report.text
 
 
+def test_each_data_set_has_one_table_of_models_with_the_best_of_each_metric_in_bold(store: Path) -> None:
+    text = make_report(store, "test").text
+    (row,) = result_rows(list(stored_runs(store)))
+    recall = sum(row.values("recall@20")) / 2
+    (line,) = [line for line in text.splitlines() if line.startswith("| bpr ") and "**" in line]
+    assert f"**{recall:.4f}**" in line
+    assert row.settings in line
+
+
 def test_an_unfinished_run_is_named_and_left_out(store: Path) -> None:
     first = next(iter(stored_runs(store)))
     (first.path / "result.json").unlink()

@@ -9,13 +9,15 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.compare.expected import expected_dir, load_expected, load_tolerances, short_metric
-from harness.compare.verdict import Verdict, exit_code
+from harness.compare.verdict import Outcome, Verdict, exit_code
 from harness.conformance import Check, Status, trace_statuses
 from harness.experiments.store import StoredRun, stored_runs
 from harness.report.results import METRICS, ResultRow, result_rows, verdicts
 
 MB = 2**20
 REPORT = "report.md"
+
+Judged = tuple[ResultRow, Mapping[str, Verdict]]
 
 
 @dataclass(frozen=True)
@@ -82,32 +84,11 @@ def _summary(
     return "\n".join(lines)
 
 
-def _accuracy(judged: Sequence[tuple[ResultRow, Mapping[str, Verdict]]]) -> list[str]:
+def _accuracy(judged: Sequence[Judged]) -> list[str]:
     sections = ["## Accuracy"] if judged else []
     for dataset in dict.fromkeys(row.dataset for row, _ in judged):
-        table = []
-        for row, cells in judged:
-            if row.dataset != dataset:
-                continue
-            for metric in METRICS:
-                verdict = cells[metric]
-                spread = max(row.values(metric)) - min(row.values(metric))
-                table.append(
-                    [
-                        row.label,
-                        short_metric(metric),
-                        f"{verdict.mean:.4f}" if verdict.mean is not None else "not finite",
-                        f"{spread:.4f}",
-                        verdict.seeds,
-                        f"{verdict.published.value:.4f}" if verdict.published else "",
-                        verdict.published.source if verdict.published else "",
-                        f"{100 * verdict.difference:+.1f}" if verdict.difference is not None else "",
-                        verdict.outcome.value,
-                        verdict.reason,
-                    ]
-                )
-        head = ["model", "metric", "ours", "range", "seeds", "expected", "source", "diff. %", "verdict", "why"]
-        sections += [f"### {dataset}", tabulate(table, head, tablefmt="github", disable_numparse=True)]
+        rows = [(row, cells) for row, cells in judged if row.dataset == dataset]
+        sections += [f"### {dataset}", _overview([row for row, _ in rows]), *_verdicts(rows)]
     notes = []
     for row, _ in judged:
         if row.surrogates:
@@ -120,6 +101,54 @@ def _accuracy(judged: Sequence[tuple[ResultRow, Mapping[str, Verdict]]]) -> list
                 text += f"; best on test: {row.best_on_test}, which would add {100 * row.optimism:.1f} % to test R@20"
             notes.append(text + ".")
     return [*sections, *(["\n".join(notes)] if notes else [])]
+
+
+def _overview(rows: Sequence[ResultRow]) -> str:
+    """Models by metrics: means over seeds, the best of each metric in bold."""
+    means = [{metric: sum(row.values(metric)) / len(row.runs) for metric in METRICS} for row in rows]
+    best = {metric: max(mean[metric] for mean in means) for metric in METRICS}
+    table = [
+        [
+            row.label,
+            *(f"**{mean[m]:.4f}**" if mean[m] == best[m] else f"{mean[m]:.4f}" for m in METRICS),
+            len(row.runs),
+            row.settings,
+        ]
+        for row, mean in zip(rows, means, strict=True)
+    ]
+    head = ["model", *(short_metric(metric) for metric in METRICS), "seeds", "settings"]
+    return tabulate(table, head, tablefmt="github", disable_numparse=True)
+
+
+def _verdicts(rows: Sequence[Judged]) -> list[str]:
+    """One row per cell that something is published or stored for; a sentence on the rest."""
+    table, unpublished = [], []
+    for row, cells in rows:
+        for metric in METRICS:
+            verdict = cells[metric]
+            if verdict.outcome is Outcome.UNPUBLISHED:
+                unpublished.append(row.label)
+                continue
+            spread = max(row.values(metric)) - min(row.values(metric))
+            table.append(
+                [
+                    row.label,
+                    short_metric(metric),
+                    f"{verdict.mean:.4f}" if verdict.mean is not None else "not finite",
+                    f"{spread:.4f}",
+                    verdict.seeds,
+                    f"{verdict.published.value:.4f}" if verdict.published else "",
+                    verdict.published.source if verdict.published else "",
+                    f"{100 * verdict.difference:+.1f}" if verdict.difference is not None else "",
+                    verdict.outcome.value,
+                    verdict.reason,
+                ]
+            )
+    head = ["model", "metric", "ours", "range", "seeds", "expected", "source", "diff. %", "verdict", "why"]
+    sections = [tabulate(table, head, tablefmt="github", disable_numparse=True)] if table else []
+    if unpublished:
+        sections.append(f"No source gives values to compare with for: {', '.join(dict.fromkeys(unpublished))}.")
+    return sections
 
 
 def _efficiency(rows: Sequence[ResultRow]) -> list[str]:
@@ -167,7 +196,7 @@ def _environment(runs: Sequence[StoredRun]) -> list[str]:
     )
 
 
-def _commands(judged: Sequence[tuple[ResultRow, Mapping[str, Verdict]]]) -> list[str]:
+def _commands(judged: Sequence[Judged]) -> list[str]:
     lines = [f"{run.run['command']}" for row, _ in judged for run in row.runs]
     return ["## Commands that repeat each row", "```\n" + "\n".join(lines) + "\n```"] if lines else []
 
