@@ -147,7 +147,7 @@ def _machine() -> str:
     return f"""- CPU: {where["cpu"]}, {where["logical_cores"]} logical cores, {where["torch_threads"]} torch threads
 - torch {where["torch"]}, Python {where["python"]}
 - source {where["source_revision"]}{" with uncommitted changes" if where["source_dirty"] else ""}
-- command: `{COMMAND}`
+- command: `{"" if is_synthetic() else f"{DATA_VARIABLE}=DIR "}{COMMAND}`
 """
 
 
