@@ -120,12 +120,14 @@ class GRCN(nn.Module):
         h_u, h_i, h_j = rows(users, batch.users), rows(items, batch.items), rows(items, negatives)
         pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
         id_users, id_items = self.id_embedding.split([self.n_users, self.n_items])
-        preferences = [branch.preference for branch in each(self.branches, _Branch)]
+        preferences = dict(
+            zip(self.modalities, (branch.preference for branch in each(self.branches, _Branch)), strict=True)
+        )
         squares = [
             mean_square(rows(id_users, batch.users)),
             mean_square(rows(id_items, batch.items), rows(id_items, negatives)),
-            mean_square(preferences[0]),
-            *(mean_square(rows(preference, batch.users)) for preference in preferences),
+            *(mean_square(preferences[name]) for name in preferences if name == "visual"),
+            *(mean_square(rows(preference, batch.users)) for preference in preferences.values()),
         ]
         regulariser = self.config.reg_weight * torch.stack(squares).sum()
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})

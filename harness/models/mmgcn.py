@@ -108,11 +108,12 @@ class MMGCN(nn.Module):
         h_u, h_i, h_j = rows(users, batch.users), rows(items, batch.items), rows(items, negatives)  # [B, d] each
         pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
         id_users, id_items = self._ids
-        regulariser = self.config.reg_weight * (
-            mean_square(rows(id_users, batch.users))
-            + mean_square(rows(id_items, batch.items), rows(id_items, negatives))
-            + each(self.branches, _Branch)[0].preference_square()
-        )
+        squares = [
+            mean_square(rows(id_users, batch.users)),
+            mean_square(rows(id_items, batch.items), rows(id_items, negatives)),
+            *(branch.preference_square() for branch in each(self.branches, _Branch) if branch.visual),
+        ]
+        regulariser = self.config.reg_weight * torch.stack(squares).sum()
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
 
     def embed(self) -> Nodes:
@@ -182,7 +183,8 @@ class _Branch(nn.Module):
         super().__init__()
         self.features = FrozenFeatures(data, modality)
         width = data.features[modality].shape[1]
-        self.MLP = linear(width, VISUAL_WIDTH, generator) if modality == "visual" else None
+        self.visual = modality == "visual"
+        self.MLP = linear(width, VISUAL_WIDTH, generator) if self.visual else None
         if self.MLP is not None:
             width = VISUAL_WIDTH
         self.preference = trainable(xavier_normal(data.n_users, width, generator), trains)
