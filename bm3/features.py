@@ -12,27 +12,43 @@ from bm3.errors import DataError
 
 
 class FeatureTable(nn.Module):
-    """e_m [I, d_m]: a parameter when trained, else data kept in its own precision."""
+    """e_m [I, d_m]: a parameter when trained, else given data."""
 
     table: Tensor
 
-    def __init__(self, name: str, table: NDArray[Any], n_items: int, *, trained: bool) -> None:
-        """Raises DataError, with the modality's `name`, unless `table` is one finite floating-point row per item."""
+    def __init__(
+        self,
+        name: str,
+        table: NDArray[Any],
+        n_items: int,
+        *,
+        trained: bool,
+        precision: type | None = None,
+        shared: bool = False,
+    ) -> None:
+        """Parameters are float32. Given data keeps its precision unless another is asked for.
+
+        The table is copied, so that neither side notices what the other writes; given data that is `shared` is not,
+        where it is in memory as needed. Raises DataError, with the modality's `name`, unless `table` is one finite
+        floating-point row per item.
+        """
         super().__init__()
-        check_features(name, table, n_items)
-        values = torch.from_numpy(np.array(table, order="C"))  # a copy: training must not write into the caller's array
-        if trained:
-            self.table = nn.Parameter(values.float())
+        _check(name, table, n_items)
+        if shared and not trained:
+            values = np.require(table, precision, ["C_CONTIGUOUS", "WRITEABLE"])  # torch takes no read-only memory
         else:
-            self.register_buffer("table", values, persistent=False)
+            values = np.array(table, np.float32 if trained else precision, order="C")
+        if trained:
+            self.table = nn.Parameter(torch.from_numpy(values))
+        else:
+            self.register_buffer("table", torch.from_numpy(values), persistent=False)
 
     def forward(self, items: Tensor) -> Tensor:
         """Rows of the given items [n]: [n, d_m], float32."""
         return functional.embedding(items, self.table).float()
 
 
-def check_features(name: str, table: NDArray[Any], n_items: int) -> None:
-    """Raise DataError, with the modality's `name`, unless `table` is one finite floating-point row per item."""
+def _check(name: str, table: NDArray[Any], n_items: int) -> None:
     if table.ndim != 2 or len(table) != n_items or table.shape[1] == 0:
         raise DataError(
             f"features of {name!r} have shape {list(table.shape)}, needed is one row for each of {n_items} items"

@@ -53,10 +53,12 @@ class BM3Config:
         "objective": Variant(
             text="L_rec + L_align + L_mask + λ(‖h_u‖² + ‖h_i‖²), terms −cos (paper)",
             code="terms 1 − cos, L_align and L_mask times 2, λ(‖H_u‖F + ‖H_i‖F)/I over all nodes (published)",
+            where="bm3.model.BM3.loss",
         ),
         "features": Variant(
             text="raw features are given (frozen)",
             code="raw feature tables are trained, at four times their memory (trained)",
+            where="bm3.features.FeatureTable",
         ),
     }
 

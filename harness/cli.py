@@ -119,8 +119,8 @@ def train(
 def reproduce(suite: str, device: str, threads: int | None, data: Path | None, out: Path) -> None:
     """Check the models against recorded traces, run SUITE (default: mini), and report what reproduces.
 
-    SUITE is mini, baby, or the path of a .toml file. Finished trials are not run again. The report is report.md in
-    the suite's folder below --out.
+    SUITE is mini, tiktok, baby, sports, or the path of a .toml file. Finished trials are not run again. The report is
+    report.md in the suite's folder below --out.
 
     \b
     bm3 reproduce

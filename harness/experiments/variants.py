@@ -1,10 +1,7 @@
 """The variants of all models and of training, collected from the configurations that define them."""
 
-import importlib
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from harness.models.registry import ModelEntry, models
@@ -24,7 +21,7 @@ class VariantRow:
     text: str
     code: str
     where: str
-    """File below the package's parent folder, and the class that has the field."""
+    """Dotted name of what implements the difference."""
 
 
 def variants() -> list[VariantRow]:
@@ -47,10 +44,4 @@ def _rows(model: str, config: type[Any], prefix: str) -> Iterator[VariantRow]:
         published = getattr(config(), name)
         values = (False, True) if hints[name] is bool else get_args(hints[name])
         ordered = (published, *(value for value in values if value != published))
-        yield VariantRow(model, prefix + name, ordered, variant.text, variant.code, _where(config))
-
-
-def _where(config: type[Any]) -> str:
-    package = importlib.import_module(config.__module__.split(".")[0])
-    top = Path(inspect.getfile(package)).parent
-    return f"{Path(inspect.getfile(config)).relative_to(top.parent)}, {config.__name__}"
+        yield VariantRow(model, prefix + name, ordered, variant.text, variant.code, variant.where)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, DataError, Loss, TrainingData
-from bm3.features import check_features
+from bm3 import Batch, DataError, Loss, TrainingData, Variant
+from bm3.features import FeatureTable
 
 
 @runtime_checkable
@@ -25,7 +25,12 @@ class Recommender(Protocol):
     Adam where they are not simply all trainable parameters; `learning_rate_factor(epoch)`, which multiplies the rate of
     an epoch (from 1); `reads_features = False` where item features take no part.
 
-    A `Config` field `train_batch_size` is given the training's batch size unless it is set.
+    A `Config` field `train_batch_size` is given the training's batch size unless it is set. `Config.GRID` maps settings
+    to the values that a search tries, `Config.VARIANTS` those in which text and published code disagree to a `Variant`.
+    Parameters below a submodule named `unused` exist in the published model and take no part.
+
+    The model's module may offer, for conformance alone: `trace_tensors(model)`, `trace_choices(model, arrays)`,
+    `trace_settings(recorded)` and `TRACES` (see `registry.ModelEntry`).
     """
 
     Config: ClassVar[Any]
@@ -119,19 +124,13 @@ def gcn_prefix(modality: str) -> str:
     return f"{modality[0]}_gcn"
 
 
-class FrozenFeatures(nn.Module):
-    """The whole table e_m [I, d_m] as float32, given and not trained; shared with the data set where that allows it."""
+def frozen_features(data: TrainingData, modality: str) -> FeatureTable:
+    """A modality's given features, float32, in the data set's own memory where they are that there.
 
-    table: Tensor
-
-    def __init__(self, data: TrainingData, modality: str) -> None:
-        """Raises DataError unless the table is one finite floating-point row per item."""
-        super().__init__()
-        table = data.features[modality]
-        check_features(modality, table, data.n_items)
-        self.register_buffer(
-            "table", torch.from_numpy(np.require(table, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])), persistent=False
-        )
+    Raises DataError unless they are one finite row per item.
+    """
+    table = data.features[modality]
+    return FeatureTable(modality, table, data.n_items, trained=False, precision=np.float32, shared=True)
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -145,6 +144,13 @@ def each(modules: nn.ModuleList, kind: type[ModuleT]) -> tuple[ModuleT, ...]:
 Scoring = Literal["last_batch", "current"]
 
 
+SCORING = Variant(
+    text="scores come from the trained parameters (current)",
+    code="scores come from the last training batch's forward pass, before the last step (last_batch)",
+    where="harness.models.base.LastForward",
+)
+
+
 class LastForward(nn.Module):
     """User and item vectors of the last training batch's forward pass: from before the last optimiser step.
 
@@ -156,25 +162,29 @@ class LastForward(nn.Module):
     items: Tensor
     filled: Tensor
 
-    def __init__(self, n_users: int, n_items: int, width: int) -> None:
+    def __init__(self, scoring: Scoring, n_users: int, n_items: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("users", torch.zeros(n_users, width))
-        self.register_buffer("items", torch.zeros(n_items, width))
-        self.register_buffer("filled", torch.tensor(False))
+        self._kept = scoring == "last_batch"
+        if self._kept:
+            self.register_buffer("users", torch.zeros(n_users, width))
+            self.register_buffer("items", torch.zeros(n_items, width))
+            self.register_buffer("filled", torch.tensor(False))
 
     def store(self, users: Tensor, items: Tensor) -> None:
-        self.users, self.items = users.detach(), items.detach()
-        self.filled.fill_(True)
+        """Take the vectors of a training batch's forward pass, if scores come from them."""
+        if self._kept:
+            self.users, self.items = users.detach(), items.detach()
+            self.filled.fill_(True)
 
-    def vectors(self, scoring: Scoring, forward: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """What to score with: the stored vectors, or those of `forward` where asked for or where nothing is stored."""
-        if scoring == "last_batch" and self.filled:
+    def vectors(self, forward: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """What to score with: the stored vectors, or those of `forward` where none are to be or have been stored."""
+        if self._kept and self.filled:
             return self.users, self.items
         return forward()
 
 
 class Constant:
-    """A value computed from a tensor that does not train, kept until that tensor changes or moves."""
+    """Keeps a value computed from a tensor that does not train until that tensor changes or moves."""
 
     def __init__(self) -> None:
         self._source: Tensor | None = None  # held, so that no other tensor can take its place in memory
@@ -184,6 +194,6 @@ class Constant:
     def __call__(self, compute: Callable[[Tensor], Tensor], source: Tensor) -> Tensor:
         state = source.data_ptr(), source.device, source._version
         if self._value is None or source is not self._source or state != self._state:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # inference tensors could not be used in training
                 self._source, self._state, self._value = source, state, compute(source)
         return self._value

@@ -19,10 +19,11 @@ from torch.nn import functional
 from bm3 import Batch, Loss, TrainingData, Variant
 from bm3.graph import SparseProduct, bipartite_adjacency, symmetric_normalised
 from harness.models.base import (
-    FrozenFeatures,
+    SCORING,
     LastForward,
     Scoring,
     each,
+    frozen_features,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
@@ -39,7 +40,7 @@ from harness.models.checks import require
 USERS_AT_A_TIME = 2048  # of the user-user product A Aᵀ: bounds its memory
 DROPPED_SHARE = 10  # as authored, one item in ten loses its edges in one of the modalities
 
-Wiring = Literal["as_published", "as_authored"]
+Behaviour = Literal["as_published", "as_authored"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,9 @@ class DualGNNConfig:
     """k, users whose representations smooth a user's."""
     reg_weight: float = 1e-3
     """λ, weight of the regulariser. The published grid is not known; searched here are 1e-1, …, 1e-5."""
-    modality_sum: Wiring = "as_published"
+    modality_sum: Behaviour = "as_published"
     """`as_published`: summed in place, so user weights combine (r_v + r_t, r_t). `as_authored`: (r_v, r_t)."""
-    edge_drop: Wiring = "as_published"
+    edge_drop: Behaviour = "as_published"
     """`as_published`: the edges chosen to be dropped are kept. `as_authored`: a modality's graph lacks them."""
     scoring: Scoring = "last_batch"
     """`last_batch`: scores from the last training batch's forward pass, as published. `current`: from a new one."""
@@ -64,23 +65,22 @@ class DualGNNConfig:
         "modality_sum": Variant(
             text="user weights combine the modalities (r_v, r_t) (as_authored)",
             code="the sum over modalities is made in place, so they combine (r_v + r_t, r_t) (as_published)",
+            where="harness.models.dualgnn.DualGNN",
         ),
         "edge_drop": Variant(
             text="a tenth of the items, in thirds, loses its edges in one modality each (as_authored)",
             code="the edges are chosen but propagation uses all of them (as_published)",
+            where="harness.models.dualgnn.DualGNN.set_dropped_items",
         ),
-        "scoring": Variant(
-            text="scores come from the trained parameters (current)",
-            code="scores come from the last training batch's forward pass, before the last step (last_batch)",
-        ),
+        "scoring": SCORING,
     }
 
     def __post_init__(self) -> None:
         require(self, "latent_size", self.latent_size >= 1, "at least 1")
         require(self, "n_neighbours", self.n_neighbours >= 1, "at least 1")
         require(self, "reg_weight", self.reg_weight >= 0, "not negative")
-        require(self, "modality_sum", self.modality_sum in get_args(Wiring), "as_published or as_authored")
-        require(self, "edge_drop", self.edge_drop in get_args(Wiring), "as_published or as_authored")
+        require(self, "modality_sum", self.modality_sum in get_args(Behaviour), "as_published or as_authored")
+        require(self, "edge_drop", self.edge_drop in get_args(Behaviour), "as_published or as_authored")
         require(self, "scoring", self.scoring in get_args(Scoring), "last_batch or current")
 
 
@@ -101,8 +101,9 @@ class DualGNN(nn.Module):
         self.n_users, self.n_items = data.n_users, data.n_items
         self.modalities = modality_order(data)
         d, n_modalities = config.latent_size, len(self.modalities)
-        self.weight_u = _softmax_weights(data.n_users, n_modalities, generator)
-        self.weight_i = _softmax_weights(data.n_items, n_modalities, generator)
+        # Two columns at least, as published; where there is one modality nothing is weighted.
+        self.weight_u = _softmax_weights(data.n_users, max(2, n_modalities), generator)
+        self.weight_i = _softmax_weights(data.n_items, max(2, n_modalities), generator)
         self.branches = nn.ModuleList(_Branch(data, modality, d, generator) for modality in self.modalities)
         # Parameters of the published code that take no part; what is below `unused` is not expected to have gradients.
         self.unused = nn.ModuleDict(
@@ -121,7 +122,7 @@ class DualGNN(nn.Module):
         self._neighbours = co_occurring_users(self._adjacency, data.n_users, config.n_neighbours)
         self.start_epoch(generator)
         self.register_load_state_dict_post_hook(_use_restored_choices)  # type: ignore[no-untyped-call]
-        self.last = LastForward(data.n_users, data.n_items, d)
+        self.last = LastForward(config.scoring, data.n_users, data.n_items, d)
 
     user_graph_index: Tensor
     user_graph_weight: Tensor
@@ -143,7 +144,10 @@ class DualGNN(nn.Module):
 
     def set_dropped_items(self, dropped: list[NDArray[Any]]) -> None:
         """Items whose edges are dropped, per modality. They are dropped where `edge_drop` is `as_authored`."""
-        self.dropped = torch.as_tensor(np.stack(dropped), device=self.weight_u.device)
+        mask = np.zeros((len(dropped), self.n_items), dtype=bool)
+        for m, items in enumerate(dropped):
+            mask[m, items] = True
+        self.dropped = torch.as_tensor(mask, device=self.weight_u.device)
         graphs = [self._adjacency] * len(dropped)
         if self.config.edge_drop == "as_authored":
             graphs = [_without(self._adjacency, self.n_users + items) for items in dropped]
@@ -168,7 +172,7 @@ class DualGNN(nn.Module):
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """(users [U, d], items [I, d]); which forward pass they are from is `config.scoring`."""
-        return self.last.vectors(self.config.scoring, self._forward)
+        return self.last.vectors(self._forward)
 
     def _forward(self) -> tuple[Tensor, Tensor]:
         modal_users, modal_items = [], []
@@ -180,7 +184,9 @@ class DualGNN(nn.Module):
             modal_items.append(items)
         if self.config.modality_sum == "as_published":
             modal_users[0] = _sum(modal_users)
-        h_users = _sum([self.weight_u[:, m] * users for m, users in enumerate(modal_users)])  # [U, 1] x [U, d]
+        h_users = modal_users[0]
+        if len(modal_users) > 1:
+            h_users = _sum([self.weight_u[:, m] * users for m, users in enumerate(modal_users)])  # [U, 1] x [U, d]
         return h_users + self.smooth(h_users), _sum(modal_items)
 
 
@@ -194,7 +200,7 @@ class _Branch(nn.Module):
 
     def __init__(self, data: TrainingData, modality: str, d: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.features = FrozenFeatures(data, modality)
+        self.features = frozen_features(data, modality)
         self.preference = xavier_normal(data.n_users, d, generator)
         self.MLP = linear(self.features.table.shape[1], 4 * d, generator)
         self.MLP_1 = linear(4 * d, d, generator)
@@ -246,9 +252,8 @@ def co_occurring_users(adjacency: sparse.csr_array, n_users: int, k: int) -> CoO
 
 def dropped_items(permuted: NDArray[Any], n_modalities: int) -> list[NDArray[Any]]:
     """A tenth of the `permuted` items in thirds: the first for the first modality, the last for the last."""
-    n_parts = max(3, n_modalities)
-    size = len(permuted) // DROPPED_SHARE // n_parts
-    parts = permuted[: size * n_parts].reshape(n_parts, size)
+    n, n_parts = len(permuted) // DROPPED_SHARE, max(3, n_modalities)
+    parts = [permuted[part * n // n_parts : (part + 1) * n // n_parts] for part in range(n_parts)]
     return [*parts[: n_modalities - 1], parts[-1] if n_modalities > 1 else parts[0]]
 
 
@@ -268,7 +273,7 @@ def _softmax_weights(n: int, n_modalities: int, generator: torch.Generator) -> n
 
 def _use_restored_choices(model: DualGNN, incompatible_keys: object) -> None:
     model.set_user_graph(model.user_graph_index.cpu().numpy(), model.user_graph_weight.cpu().numpy())
-    model.set_dropped_items(list(model.dropped.cpu().numpy()))
+    model.set_dropped_items([np.flatnonzero(mask) for mask in model.dropped.cpu().numpy()])
 
 
 def trace_tensors(model: DualGNN) -> dict[str, Tensor]:
@@ -284,4 +289,5 @@ def trace_tensors(model: DualGNN) -> dict[str, Tensor]:
 def trace_choices(model: DualGNN, choices: Mapping[str, NDArray[Any]]) -> None:
     """Put a trace's fixed random choices, `user_graph_*` and `dropped_*_items`, into the model."""
     model.set_user_graph(choices["user_graph_index"], choices["user_graph_weight"])
-    model.set_dropped_items([choices[f"dropped_{modality}_items"] for modality in model.modalities])
+    none = np.empty(0, dtype=np.int64)
+    model.set_dropped_items([choices.get(f"dropped_{modality}_items", none) for modality in model.modalities])

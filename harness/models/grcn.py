@@ -5,7 +5,7 @@ arXiv 2111.02036. In the code behind the published tables the routing's messages
 preferences are merely normalised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
 
@@ -16,10 +16,11 @@ from torch.nn import functional
 from bm3 import Batch, Loss, TrainingData, Variant
 from bm3.graph import bipartite_adjacency
 from harness.models.base import (
-    FrozenFeatures,
+    SCORING,
     LastForward,
     Scoring,
     each,
+    frozen_features,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
@@ -61,11 +62,9 @@ class GRCNConfig:
         "routing": Variant(
             text="preferences are refined by messages from the user's items, n_layers times (as_authored)",
             code="the messages run from users to items, so preferences are only normalised (as_published)",
+            where="harness.models.grcn._Branch.forward",
         ),
-        "scoring": Variant(
-            text="scores come from the trained parameters (current)",
-            code="scores come from the last training batch's forward pass, before the last step (last_batch)",
-        ),
+        "scoring": SCORING,
     }
 
     def __post_init__(self) -> None:
@@ -89,7 +88,10 @@ class _Content(NamedTuple):
 class GRCN(nn.Module):
     """[id ; content per modality], where id = x + x¹ + x² and x^{k+1}_i = Σ_{j→i} w_ji xᵏ_j.
 
-    w_ji = ReLU(max_m α^m_ji · conf[j, m]), α^m the attention between the nodes' content vectors in modality m.
+    w_ji = ReLU(max_m α^m_ji · conf[j, m]), α^m_ji = softmax_j(x_j · x_i) over the edges that enter i, x = [p ; f] the
+    content vectors of modality m. Its representation is x_i + Σ_j α_ji x_j. Routing, as authored: p ← normalise(p +
+    Σ_{i∈N(u)} α_ui f_i). L = −log σ(s_ui − s_uj) + λ (mean squares of the batch's IDs and preferences and of the whole
+    visual preference).
     """
 
     Config = GRCNConfig
@@ -110,7 +112,7 @@ class GRCN(nn.Module):
             _Branch(data, modality, self.edges, config, generator) for modality in self.modalities
         )
         width = config.embedding_size + len(self.modalities) * config.latent_embedding
-        self.last = LastForward(data.n_users, data.n_items, width)
+        self.last = LastForward(config.scoring, data.n_users, data.n_items, width)
 
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
@@ -134,7 +136,7 @@ class GRCN(nn.Module):
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """(users [U, d], items [I, d]); which forward pass they are from is `config.scoring`."""
-        return self.last.vectors(self.config.scoring, self._forward)
+        return self.last.vectors(self._forward)
 
     def _forward(self) -> tuple[Tensor, Tensor]:
         contents = [branch() for branch in self.branches]
@@ -154,12 +156,11 @@ class GRCN(nn.Module):
             torch.cat([id_items, *(content.items for content in contents)], dim=1),
         )
 
-    def _edge_weights(self, attention: list[Tensor], at_source: object, confidence: Tensor) -> Tensor:
+    def _edge_weights(
+        self, attention: list[Tensor], at_source: Callable[[Tensor], Tensor], confidence: Tensor
+    ) -> Tensor:
         """w = ReLU(max_m α^m · conf[source, m]), [E], for confidence [n, M] of the edges' sources."""
-        weighted = [
-            alpha * at_source(confidence[:, m].contiguous())  # type: ignore[operator]
-            for m, alpha in enumerate(attention)
-        ]
+        weighted = [alpha * at_source(confidence[:, m].contiguous()) for m, alpha in enumerate(attention)]
         return torch.stack(weighted).amax(dim=0).relu()
 
 
@@ -171,7 +172,7 @@ class _Branch(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.edges = config, edges
-        self.features = FrozenFeatures(data, modality)
+        self.features = frozen_features(data, modality)
         self.preference = xavier_normal(data.n_users, config.latent_embedding, generator)
         self.MLP = linear(self.features.table.shape[1], config.latent_embedding, generator)
         nn.init.xavier_normal_(self.MLP.weight, generator=generator)

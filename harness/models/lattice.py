@@ -6,7 +6,7 @@ sparse throughout, the learned one and its gradient included; the published code
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class LATTICEConfig:
         "features": Variant(
             text="raw features are given (frozen)",
             code="raw feature tables are trained, one step per epoch, at four times their memory (trained)",
+            where="bm3.features.FeatureTable",
         ),
     }
 
@@ -82,6 +83,7 @@ class LATTICE(nn.Module):
 
     S = 0.9 Σ_m w_m S_m + 0.1 learned, w = softmax(`modal_weight`): S_m from the raw features, fixed; learned from
     projected features, rebuilt in the first batch of each epoch, where alone it has a gradient, and for scoring.
+    L = −log σ(s_ui − s_uj) + λ/2 (Σ‖h_u‖² + Σ‖h_i‖² + Σ‖h_j‖²) / batch size.
     """
 
     Config = LATTICEConfig
@@ -110,10 +112,24 @@ class LATTICE(nn.Module):
         )
         self._learned: tuple[Any, list[Tensor]] | None = None
         self._epoch_graph: tuple[Pattern, Tensor] | None = None
+        self.register_load_state_dict_post_hook(LATTICE._forget)  # type: ignore[no-untyped-call]
+
+    def _forget(self, incompatible_keys: object = None) -> None:
+        """Graphs are derived from parameters: other ones were loaded, or they are about to move to another device."""
+        self._learned = self._epoch_graph = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._forget()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def start_epoch(self, generator: torch.Generator) -> None:
         """The next batch rebuilds the item graph. Nothing is drawn."""
         self._epoch_graph = None
+
+    def after_step(self) -> None:
+        """The neighbours of the projected features are to be found again: fused Adam moves tensors without a sign."""
+        self._learned = None
 
     def learning_rate_factor(self, epoch: int) -> float:
         """0.96 per 50 epochs, exponential, from epoch 1."""
@@ -176,7 +192,8 @@ class LATTICE(nn.Module):
         sources = [*self.projections.parameters(), *(features.table for features in each(self.features, FeatureTable))]
         state = [(source.data_ptr(), source._version) for source in sources]
         if self._learned is None or self._learned[0] != state:
-            self._learned = state, [nearest_items(x, self.config.knn_k) for x in unit]
+            with torch.inference_mode(False):  # what scoring finds is used in training
+                self._learned = state, [nearest_items(x, self.config.knn_k) for x in unit]
         return self._learned[1]
 
 

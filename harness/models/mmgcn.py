@@ -17,11 +17,12 @@ from torch.nn import functional
 from bm3 import Batch, Loss, TrainingData, Variant
 from bm3.graph import SparseProduct, bipartite_adjacency
 from harness.models.base import (
+    SCORING,
     Constant,
-    FrozenFeatures,
     LastForward,
     Scoring,
     each,
+    frozen_features,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
@@ -61,11 +62,9 @@ class MMGCNConfig:
         "training": Variant(
             text="ID table and preferences are learned (as_authored)",
             code="they are never handed to the optimiser and stay as initialised (as_published)",
+            where="harness.models.mmgcn.MMGCN",
         ),
-        "scoring": Variant(
-            text="scores come from the trained parameters (current)",
-            code="scores come from the last training batch's forward pass, before the last step (last_batch)",
-        ),
+        "scoring": SCORING,
     }
 
     def __post_init__(self) -> None:
@@ -79,6 +78,7 @@ class MMGCN(nn.Module):
     """Mean over modalities of x³, where per modality x⁰ = normalise([preference ; feature]) and, for k = 1, 2, 3,
 
     h = LeakyReLU(mean_{j∈N(i)} x_j W_k),  x̂ = LeakyReLU(x V_k + c_k) + id,  xᵏ = LeakyReLU([h ; x̂] G_k + g_k).
+    L = −log σ(s_ui − s_uj) + λ (mean squares of the batch's IDs and of the whole visual preference).
     """
 
     Config = MMGCNConfig
@@ -98,7 +98,7 @@ class MMGCN(nn.Module):
             _Branch(data, modality, neighbours, config.embedding_size, generator, trains)
             for modality in self.modalities
         )
-        self.last = LastForward(data.n_users, data.n_items, config.embedding_size)
+        self.last = LastForward(config.scoring, data.n_users, data.n_items, config.embedding_size)
 
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
@@ -118,7 +118,7 @@ class MMGCN(nn.Module):
 
     def embed(self) -> Nodes:
         """(users [U, d], items [I, d]); which forward pass they are from is `config.scoring`."""
-        return self.last.vectors(self.config.scoring, self._forward)
+        return self.last.vectors(self._forward)
 
     @property
     def _ids(self) -> Nodes:
@@ -181,7 +181,7 @@ class _Branch(nn.Module):
         trains: bool,
     ) -> None:
         super().__init__()
-        self.features = FrozenFeatures(data, modality)
+        self.features = frozen_features(data, modality)
         width = data.features[modality].shape[1]
         self.visual = modality == "visual"
         self.MLP = linear(width, VISUAL_WIDTH, generator) if self.visual else None
@@ -208,13 +208,13 @@ class _Branch(nn.Module):
     def _input(self) -> tuple[Nodes, Tensor | None]:
         """x⁰ and the means of its users over each item's neighbours [I, w]."""
         users = self._kept("users", normalise, self.preference)
-        averaged = self._kept("averaged", self.neighbours.of_items, users)
+        averaged = self._kept("averaged", lambda table: self.neighbours.of_items(normalise(table)), self.preference)
         if self.MLP is None:
             return (users, self._kept("items", normalise, self.features.table)), averaged
         return (users, normalise(self.MLP(self.features.table))), averaged
 
     def _kept(self, name: str, compute: Any, source: Tensor) -> Tensor:
-        """compute(source), once for all where the source does not train."""
+        """compute(source), once for all where the source, a parameter or buffer, does not train."""
         value: Tensor = compute(source) if source.requires_grad else self._constants[name](compute, source)
         return value
 

@@ -53,11 +53,17 @@ def models() -> Mapping[str, ModelEntry]:
             if _is_model(value):
                 found[value.__name__.lower()] = _entry(value.__name__.lower(), value, module)
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        model = point.load()
-        if not _is_model(model):
+        where = f"entry point {point.name!r} ({point.value})"
+        try:
+            model = point.load()
+        except Exception as error:  # somebody else's module may raise anything
             raise ConfigError(
-                f"entry point {point.name!r} ({point.value}) is no model: needed is an nn.Module with Config and loss"
-            )
+                f"{where} cannot be loaded ({type(error).__name__}: {error}): mend or remove it"
+            ) from error
+        if point.name.lower() in found:
+            raise ConfigError(f"{where} takes the name of a model that is here already: rename it or remove it")
+        if not _is_model(model):
+            raise ConfigError(f"{where} is no model: needed is an nn.Module with Config and loss")
         found[point.name.lower()] = _entry(point.name.lower(), model, importlib.import_module(point.module))
     return MappingProxyType(found)
 

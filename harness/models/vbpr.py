@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from bm3 import Batch, Loss, TrainingData
+from bm3.features import FeatureTable
 from harness.models.base import (
-    FrozenFeatures,
     batch_norms,
     each,
+    frozen_features,
     modality_order,
     negatives_of,
     pairwise_loss,
@@ -57,7 +58,7 @@ class VBPR(nn.Module):
         self.user_embedding = xavier_uniform(data.n_users, 2 * d, generator)
         self.item_embedding = xavier_uniform(data.n_items, d, generator)
         modalities = modality_order(data)[::-1]  # text before visual
-        self.features = nn.ModuleList(FrozenFeatures(data, modality) for modality in modalities)
+        self.features = nn.ModuleList(frozen_features(data, modality) for modality in modalities)
         self._widths = [data.features[modality].shape[1] for modality in modalities]
         self.projection: nn.Linear = nn.utils.skip_init(nn.Linear, sum(self._widths), d)
         nn.init.xavier_normal_(self.projection.weight, generator=generator)
@@ -82,7 +83,7 @@ class VBPR(nn.Module):
         """W e_i + b, [n, d], of the given items [n], or of all: the sum of one product per modality."""
         content: Tensor = self.projection.bias
         weights = self.projection.weight.split(self._widths, dim=1)
-        for features, weight in zip(each(self.features, FrozenFeatures), weights, strict=True):
+        for features, weight in zip(each(self.features, FeatureTable), weights, strict=True):
             table = features.table
             content = content + (table @ weight.T if items is None else projected_rows(table, items, weight))
         return content

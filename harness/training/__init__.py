@@ -1,7 +1,17 @@
 """Deterministic training: named streams, batches, the epoch loop. Models and the run store are elsewhere."""
 
 from harness.training.config import EarlyStopping, EvaluationSettings, TrainingConfig
-from harness.training.fit import EpochRecord, Fit, build, fit
+from harness.training.fit import EpochRecord, Fit, StoppingRule, build, fit
 from harness.training.streams import Streams
 
-__all__ = ["EarlyStopping", "EpochRecord", "EvaluationSettings", "Fit", "Streams", "TrainingConfig", "build", "fit"]
+__all__ = [
+    "EarlyStopping",
+    "EpochRecord",
+    "EvaluationSettings",
+    "Fit",
+    "StoppingRule",
+    "Streams",
+    "TrainingConfig",
+    "build",
+    "fit",
+]

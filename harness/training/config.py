@@ -21,6 +21,7 @@ class EarlyStopping:
         "rounding": Variant(
             text="a better validation R@20 is a new best (none)",
             code="R@20 is rounded to four decimals first, so an improvement below 5e-5 does not count (4)",
+            where="harness.training.StoppingRule",
         ),
     }
 
@@ -40,6 +41,7 @@ class EvaluationSettings:
         "mask_validation": Variant(
             text="items a user is known to have are not ranked (True)",
             code="only training items are masked, also at test time (False)",
+            where="harness.evaluation.ranking.Evaluator",
         ),
     }
 

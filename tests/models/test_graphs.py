@@ -89,6 +89,16 @@ def test_missing_neighbours_repeat_the_users_own_and_the_softmax_covers_all_slot
     assert weights[2].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("n_modalities", "expected"), [(1, [[0]]), (2, [[0], [2]]), (3, [[0], [1], [2]])])
-def test_a_tenth_of_the_items_in_thirds_is_dropped(n_modalities: int, expected: list[list[int]]) -> None:
-    assert [part.tolist() for part in dropped_items(np.arange(36), n_modalities)] == expected
+@pytest.mark.parametrize(
+    ("n_items", "n_modalities", "expected"),
+    [
+        (36, 1, [[0]]),
+        (36, 2, [[0], [2]]),
+        (36, 3, [[0], [1], [2]]),
+        (29, 2, [[], [1]]),
+        (40, 2, [[0], [2, 3]]),
+        (59, 3, [[0], [1, 2], [3, 4]]),
+    ],
+)
+def test_a_tenth_of_the_items_in_thirds_is_dropped(n_items: int, n_modalities: int, expected: list[list[int]]) -> None:
+    assert [part.tolist() for part in dropped_items(np.arange(n_items), n_modalities)] == expected

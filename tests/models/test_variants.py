@@ -1,6 +1,7 @@
 """What no recorded trace shows: the authors' variants, a second epoch, a short batch, scores from the last batch."""
 
 import dataclasses
+import pydoc
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def test_every_variant_can_be_set_and_the_published_value_is_the_default(row: An
     model = find_model(name).model
     default = configure(model, {})
     assert len(row.values) >= 2
+    assert pydoc.locate(row.where) is not None
     assert configure(model, {row.setting: str(row.values[0])}) == default
     for value in row.values[1:]:
         assert configure(model, {row.setting: str(value)}) != default
@@ -102,8 +104,8 @@ def test_mmgcn_notices_when_a_tensor_that_does_not_train_is_replaced(data: Data)
 
 def test_dualgnn_as_authored_propagates_without_the_dropped_edges(data: Data) -> None:
     model = DualGNN(data, DualGNNConfig(edge_drop="as_authored", latent_size=4), generator())
-    assert [len(part) for part in model.dropped] == [1, 1]
-    for propagate, dropped in zip(model.propagations, model.dropped.tolist(), strict=True):
+    assert model.dropped.sum(dim=1).tolist() == [1, 1]
+    for propagate, dropped in zip(model.propagations, model.dropped, strict=True):
         adjacency = torch.zeros(N_USERS, N_ITEMS)
         adjacency[tuple(torch.from_numpy(data.train).T)] = 1
         assert adjacency[:, dropped].sum() > 0
@@ -142,6 +144,18 @@ def test_scores_come_from_before_the_last_step_or_from_after_it(data: Data, mode
         assert not torch.allclose(current.embed()[0], before[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("model_and_config", [(GRCN, GRCNConfig), (DualGNN, DualGNNConfig), (LATTICE, LATTICEConfig)])
+def test_an_isolated_user_has_its_own_vector_alone(data: Data, model_and_config: Any) -> None:
+    """No other user's or item's parameters reach it."""
+    kind, config = model_and_config
+    train = data.train[data.train[:, 0] != 5]
+    model = kind(dataclasses.replace(data, train=train), config(), generator())
+    reached = torch.autograd.grad(model.embed()[0][5].sum(), list(model.parameters()), allow_unused=True)
+    for parameter, gradient in zip(model.parameters(), reached, strict=True):
+        if gradient is not None and parameter.shape[0] in (N_USERS, N_USERS + N_ITEMS):
+            assert gradient.flatten(1).abs().sum(dim=1).nonzero().flatten().tolist() in ([5], [])
+
+
 def test_lattice_has_a_graph_gradient_in_the_first_batch_of_each_epoch_alone(data: Data) -> None:
     model = LATTICE(data, LATTICEConfig(), generator())
     optimiser = adam(model, 0.05)
@@ -173,6 +187,26 @@ def test_lattice_scores_and_begins_epochs_with_the_present_item_graph(data: Data
             torch.testing.assert_close(model.embed()[1], copy.embed()[1])
         model.start_epoch(generator())
         assert model.loss(batch_of(data)).total.item() == pytest.approx(copy.loss(batch_of(data)).total.item())
+
+
+def test_lattice_scored_between_gradient_and_step_forgets_what_it_found(data: Data) -> None:
+    model = LATTICE(data, LATTICEConfig(), generator())
+    optimiser = adam(model, 0.5)
+    model.loss(batch_of(data)).total.backward()
+    with torch.no_grad():
+        model.embed()
+        optimiser.step()
+        model.after_step()
+        copy = LATTICE(data, LATTICEConfig(), generator(9))
+        copy.load_state_dict(model.state_dict())
+        torch.testing.assert_close(model.embed()[1], copy.embed()[1])
+
+
+def test_lattice_restored_within_an_epoch_has_the_graph_of_what_was_restored(data: Data) -> None:
+    one, other = (LATTICE(data, LATTICEConfig(), generator(seed)) for seed in (0, 1))
+    one.loss(batch_of(data))
+    one.load_state_dict(other.state_dict())
+    assert one.loss(batch_of(data)).total.item() == other.loss(batch_of(data)).total.item()
 
 
 def test_lattice_divides_by_the_configured_batch_size_also_in_a_short_batch(data: Data) -> None:

@@ -24,7 +24,7 @@ class TextbookDualGNN(Textbook):
     def __init__(self, data: TrainingData, config: DualGNNConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or DualGNNConfig()
-        n_modalities = len(self.modalities)
+        n_modalities = max(2, len(self.modalities))
         self.weight_u = nn.Parameter(torch.randn(data.n_users, n_modalities, 1).softmax(dim=1))
         self.weight_i = nn.Parameter(torch.randn(data.n_items, n_modalities, 1).softmax(dim=1))
         edges = directed_edges(data)
@@ -49,7 +49,8 @@ class TextbookDualGNN(Textbook):
         modal = [branch() for branch in branches]
         modal[0] = summed = sum(modal)  # in place in the published code: user weights see the sum as the first
         of_users = torch.stack([x[: self.n_users] for x in modal], dim=2)  # [U, d, M]
-        h_users = (self.weight_u.transpose(1, 2) * of_users).sum(dim=2)
+        weights = self.weight_u.transpose(1, 2) if len(modal) > 1 else 1
+        h_users = (weights * of_users).sum(dim=2)
         gathered = h_users[self.user_index]  # [U, k, d]
         users = h_users + torch.matmul(self.user_weight.unsqueeze(1), gathered).squeeze(1)
         positive, negative = scores(users, summed[self.n_users :], batch)

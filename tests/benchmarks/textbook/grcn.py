@@ -38,17 +38,18 @@ class TextbookGRCN(Textbook):
             ids.append(sum_over_edges(messages, self.target, self.n_nodes))
         nodes = torch.cat([sum(ids), *contents], dim=1)
         users, items = nodes.split([self.n_users, self.n_items])
-        regulariser = self._mean_squares(batch, [branch.preference for branch in branches])
+        regulariser = self._mean_squares(batch, {name: branch.preference for name, branch in self.branches.items()})
         return pairwise_loss(users, items, batch) + self.config.reg_weight * regulariser
 
-    def _mean_squares(self, batch: Batch, preferences: list[Tensor]) -> Tensor:
+    def _mean_squares(self, batch: Batch, preferences: dict[str, Tensor]) -> Tensor:
         id_users, id_items = self.id_gcn.id_embedding.split([self.n_users, self.n_items])
         of_batch = [
             id_users[batch.users],
             id_items[torch.cat([batch.items, batch.negatives])],
-            *(preference[batch.users] for preference in preferences),
+            *(preference[batch.users] for preference in preferences.values()),
+            *(preference for name, preference in preferences.items() if name == "v_gcn"),
         ]
-        return (preferences[0] ** 2).mean() + sum((rows**2).mean() for rows in of_batch)
+        return sum((rows**2).mean() for rows in of_batch)
 
 
 class _Branch(nn.Module):

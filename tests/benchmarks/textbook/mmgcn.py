@@ -36,11 +36,11 @@ class TextbookMMGCN(Textbook):
         nodes = sum(branch(self.id_embedding) for branch in branches) / len(branches)
         users, items = nodes.split([self.n_users, self.n_items])
         id_users, id_items = self.id_embedding.split([self.n_users, self.n_items])
-        regulariser = (
-            (id_users[batch.users] ** 2).mean()
-            + (id_items[torch.cat([batch.items, batch.negatives])] ** 2).mean()
-            + (branches[0].preference ** 2).mean()
-        )
+        regulariser = (id_users[batch.users] ** 2).mean() + (
+            id_items[torch.cat([batch.items, batch.negatives])] ** 2
+        ).mean()
+        if "v_gcn" in self.branches:
+            regulariser = regulariser + (self.branches["v_gcn"].preference ** 2).mean()
         return pairwise_loss(users, items, batch) + self.config.reg_weight * regulariser
 
 
