@@ -47,6 +47,13 @@ def properties(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure training steps against textbook steps, about ten minutes; after `--`: pytest's arguments."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "tests/benchmarks", "--benchmark-only", "-s", *session.posargs)
+
+
+@nox.session
 def reproduce(session: nox.Session) -> None:
     """Write the report of what reproduces here; after `--`: arguments of bm3 reproduce, such as baby --data DIR.
 

@@ -312,7 +312,7 @@ def test_variants_lists_both_sides_and_where_they_are(command: Command) -> None:
     code, out, _ = command("variants", "mmgcn")
     assert code == 0
     assert "mmgcn: training = as_published | as_authored" in out
-    assert "harness/models/mmgcn.py, MMGCNConfig" in out
+    assert "harness.models.mmgcn.MMGCN" in out
     assert "early_stopping.rounding = 4 | none" in out
     assert "grcn" not in out
 
