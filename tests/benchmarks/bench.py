@@ -21,7 +21,7 @@ from harness.training.optimiser import adam
 N_USERS, N_ITEMS, N_INTERACTIONS = 19_445, 7_050, 118_551
 FEATURE_WIDTHS = {"visual": 4096, "text": 384}
 BATCH_SIZE, LEARNING_RATE = 2048, 1e-3
-DATA_VARIABLE, REPORT_VARIABLE = "BM3_BENCH_DATA", "BM3_BENCH_REPORT"
+DATA_VARIABLE, REPORT_VARIABLE, ROUNDS_VARIABLE = "BM3_BENCH_DATA", "BM3_BENCH_REPORT", "BM3_BENCH_ROUNDS"
 COMMAND = f"{REPORT_VARIABLE}=FILE pytest tests/benchmarks --benchmark-only -s"
 
 Step = Callable[[], None]
@@ -147,8 +147,14 @@ def _machine() -> str:
     return f"""- CPU: {where["cpu"]}, {where["logical_cores"]} logical cores, {where["torch_threads"]} torch threads
 - torch {where["torch"]}, Python {where["python"]}
 - source {where["source_revision"]}{" with uncommitted changes" if where["source_dirty"] else ""}
-- command: `{"" if is_synthetic() else f"{DATA_VARIABLE}=DIR "}{COMMAND}`
+- command: `{_set_variables()}{COMMAND}`
 """
+
+
+def _set_variables() -> str:
+    """What was set by environment variables, to stand before the command; where the data lies stays out of reports."""
+    rounds = f"{ROUNDS_VARIABLE}={os.environ[ROUNDS_VARIABLE]} " if ROUNDS_VARIABLE in os.environ else ""
+    return rounds + ("" if is_synthetic() else f"{DATA_VARIABLE}=DIR ")
 
 
 def _power_law(n: int, offset: int, exponent: float) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from bm3 import TrainingData
 
-WARM_UP, ROUNDS = 1, int(os.environ.get("BM3_BENCH_ROUNDS", "5"))
+WARM_UP, ROUNDS = 1, int(os.environ.get(bench.ROUNDS_VARIABLE, "5"))
 # Below what was measured on two cores (docs/results), so that noise passes and a lost shortcut does not.
 MIN_RATIO = {"VBPR": 1.5, "MMGCN": 3.0, "GRCN": 4.0, "DualGNN": 2.5, "LATTICE": 10.0}  # of the time of an epoch
 MIN_MEMORY_RATIO = {"LATTICE": 2.5}  # of the peak
