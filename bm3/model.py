@@ -96,6 +96,8 @@ class BM3(nn.Module):
 
     Config = BM3Config
     uses_negatives: ClassVar[bool] = False
+    reads_feature_rows: ClassVar[bool] = True
+    """Features are read by `FeatureTable.project` alone."""
 
     def __init__(self, data: TrainingData, config: BM3Config, generator: torch.Generator) -> None:
         """Parameters are initialised from `generator`, which also draws the dropout views until `start_epoch`.
@@ -134,8 +136,13 @@ class BM3(nn.Module):
 
     def project(self, modality: int, items: Tensor) -> Tensor:
         """h_m = e_m W_m + b_m of the given items [n] alone: [n, d]."""
-        latent: Tensor = self.projections[modality](self.features[modality](items))
-        return latent
+        latent: Tensor = self.features[modality].project(items, self.projections[modality].weight)
+        return latent + self.projections[modality].bias
+
+    def fetch(self, batch: Batch) -> None:
+        """Begin to read the features of the batch that `loss` is given next, if they are far away."""
+        for features in self.features:
+            features.fetch(batch.items.unique())
 
     def loss(self, batch: Batch, keep: Mapping[str, Tensor] | None = None) -> Loss:
         """The objective on a batch, with parts `reconstruction`, `alignment`, `masked`, `regulariser`.

@@ -18,12 +18,17 @@ from harness.experiments.store import StoredRun
 from harness.experiments.suite import load_suite, plan, run_in_process, run_row
 from harness.experiments.trial import Trial, make_trial, resolve_device, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
+from harness.measure.environment import environment
+from harness.measure.profile import profile
 from harness.models.registry import find_model
 from harness.progress import TrainingProgress
 from harness.report.markdown import Report, make_report, write_report
+from harness.report.profile import check_writable, profile_text, profile_values, write_values
 from harness.report.reference import write_references
+from harness.training import Streams
 
 INTERRUPTED = 130
+DEFAULT_SEED = 999
 
 DATA = click.option(
     "--data",
@@ -55,6 +60,7 @@ def bm3() -> None:
     \b
     bm3 reproduce                   what reproduces on this machine, as a report
     bm3 train bm3 mini              one model on one data set
+    bm3 profile bm3 mini            where its time goes, and how far that is from this machine's floor
     bm3 conformance                 are the models the published ones?
     bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set
@@ -150,6 +156,62 @@ def reproduce(suite: str, device: str, threads: int | None, data: Path | None, o
         raise BM3Error(f"{folder}: no trial could be stored")
     report = make_report(folder, chosen.title, checks=checks, unchecked=_unchecked(suite), failed=failed)
     _finish(report, folder)
+
+
+@bm3.command(name="profile")
+@click.argument("model")
+@click.argument("dataset")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Training steps to measure.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all figures there too."
+)
+@DEVICE
+@THREADS
+@DATA
+def profile_command(
+    model: str,
+    dataset: str,
+    assignments: tuple[str, ...],
+    steps: int,
+    json_file: Path | None,
+    device: str,
+    threads: int | None,
+    data: Path | None,
+) -> None:
+    """Show where a training step and an evaluation of MODEL on DATASET spend their time, by torch operation.
+
+    Beside an operation's time stand the bytes that it moved and what it would take at the rates measured on this
+    machine. The floor of the whole is the time for all matrix and sparse products, or for moving what was there before
+    once in and once out, whichever is longer; elementwise work, sorting and latency are free in it. Timing operations
+    slows them, so the whole is measured without it. Nothing is stored unless --json says where.
+
+    \b
+    bm3 profile bm3 mini
+    bm3 profile lattice baby --data ~/data --steps 20 --threads 1 --json lattice.json
+    bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
+    """
+    if json_file is not None:
+        check_writable(json_file)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = parse_assignments(assignments)
+    trial = make_trial(model, load_dataset(dataset, data), dataset, settings, DEFAULT_SEED, resolve_device(device))
+    title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"
+    found = profile(
+        trial.entry.model,
+        trial.dataset,
+        trial.config,
+        trial.training,
+        Streams(trial.seed),
+        trial.device,
+        steps=steps,
+        tell=lambda stage: click.echo(f"{title}: {stage}", err=True),
+    )
+    if json_file is not None:
+        where = {"environment": environment(trial.device), "dataset": trial.dataset.name, "steps": steps}
+        write_values(json_file, {"format": 1, **trial.identity, **where, **profile_values(found)})
+    click.echo(f"{title}\n{profile_text(found)}")
 
 
 @bm3.command(name="report")

@@ -124,13 +124,13 @@ def gcn_prefix(modality: str) -> str:
     return f"{modality[0]}_gcn"
 
 
-def frozen_features(data: TrainingData, modality: str) -> FeatureTable:
-    """A modality's given features, float32, in the data set's own memory where they are that there.
+def frozen_features(data: TrainingData, modality: str, *, precision: type | None = np.float32) -> FeatureTable:
+    """A modality's given features, in the data set's own memory where they have the precision there (None: any).
 
     Raises DataError unless they are one finite row per item.
     """
     table = data.features[modality]
-    return FeatureTable(modality, table, data.n_items, trained=False, precision=np.float32, shared=True)
+    return FeatureTable(modality, table, data.n_items, trained=False, precision=precision, shared=True)
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

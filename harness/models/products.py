@@ -105,34 +105,6 @@ class Pattern(nn.Module):
         return x[self.columns]
 
 
-BLOCK_BYTES = 2**22  # gathered rows of a wide table, few enough to stay in cache between gathering and product
-
-
-def projected_rows(table: Tensor, ids: Tensor, weight: Tensor) -> Tensor:
-    """table[ids] Wᵀ [n, d] for a table [I, w] that does not train, ids [n] and weight [d, w], differentiable in W.
-
-    Gathers a few rows at a time, again for the gradient, instead of holding all of table[ids].
-    """
-    product: Tensor = _ProjectedRows.apply(table, ids, weight)  # type: ignore[no-untyped-call]
-    return product
-
-
-class _ProjectedRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, ids: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(table, ids)
-        ctx.rows = max(1, BLOCK_BYTES // (table.shape[1] * table.element_size()))
-        return torch.cat([table.index_select(0, some) @ weight.T for some in ids.split(ctx.rows)])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
-        table, ids = ctx.saved_tensors
-        for_weight = gradients[0].new_zeros(gradients[0].shape[1], table.shape[1])
-        for some, gradient in zip(ids.split(ctx.rows), gradients[0].split(ctx.rows), strict=True):
-            for_weight.addmm_(gradient.T, table.index_select(0, some))
-        return None, None, for_weight
-
-
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, x: Tensor, layout: _Layout, transposed: bool) -> Tensor:

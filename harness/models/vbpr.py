@@ -25,7 +25,6 @@ from harness.models.base import (
     xavier_uniform,
 )
 from harness.models.checks import require
-from harness.models.products import projected_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +48,7 @@ class VBPR(nn.Module):
 
     Config = VBPRConfig
     uses_negatives: ClassVar[bool] = True
+    reads_feature_rows: ClassVar[bool] = True
 
     def __init__(self, data: TrainingData, config: VBPRConfig, generator: torch.Generator) -> None:
         """Raises DataError: no modality, or features that are not one finite row per item."""
@@ -58,7 +58,7 @@ class VBPR(nn.Module):
         self.user_embedding = xavier_uniform(data.n_users, 2 * d, generator)
         self.item_embedding = xavier_uniform(data.n_items, d, generator)
         modalities = modality_order(data)[::-1]  # text before visual
-        self.features = nn.ModuleList(frozen_features(data, modality) for modality in modalities)
+        self.features = nn.ModuleList(frozen_features(data, name, precision=None) for name in modalities)
         self._widths = [data.features[modality].shape[1] for modality in modalities]
         self.projection: nn.Linear = nn.utils.skip_init(nn.Linear, sum(self._widths), d)
         nn.init.xavier_normal_(self.projection.weight, generator=generator)
@@ -67,13 +67,18 @@ class VBPR(nn.Module):
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
         # Content depends on the item alone, so each distinct item of the batch is projected once.
-        items, row = torch.cat([batch.items, negatives_of(batch)]).unique(return_inverse=True)
+        items, row = _items_of(batch).unique(return_inverse=True)
         vectors = torch.cat([rows(self.item_embedding, items), self._content(items)], dim=1)  # [n, 2d]
         h_i, h_j = (rows(vectors, part) for part in row.chunk(2))  # [B, 2d]
         h_u = rows(self.user_embedding, batch.users)  # [B, 2d]
         pairwise = pairwise_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
         regulariser = self.config.reg_weight * batch_norms(h_u, h_i, h_j)
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
+
+    def fetch(self, batch: Batch) -> None:
+        """Begin to read the features of the batch that `loss` is given next, if they are far away."""
+        for features in each(self.features, FeatureTable):
+            features.fetch(_items_of(batch).unique())
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """(users [U, 2d], items [I, 2d])."""
@@ -84,9 +89,13 @@ class VBPR(nn.Module):
         content: Tensor = self.projection.bias
         weights = self.projection.weight.split(self._widths, dim=1)
         for features, weight in zip(each(self.features, FeatureTable), weights, strict=True):
-            table = features.table
-            content = content + (table @ weight.T if items is None else projected_rows(table, items, weight))
+            content = content + features.project(items, weight)
         return content
+
+
+def _items_of(batch: Batch) -> Tensor:
+    """Items and negatives of the batch, [2B]."""
+    return torch.cat([batch.items, negatives_of(batch)])
 
 
 def trace_tensors(model: VBPR) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Peak memory of building one model and training it for three steps, in the fresh process that this script is.
+"""Peak memory of building and training one model, or of an evaluation, in the fresh process that this script is.
 
     python tests/benchmarks/peak_memory.py LATTICE ours
 
@@ -13,10 +13,14 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from bench import benchmark_data, random_batches
-from sides import Side, steps_of
+from bench import benchmark_dataset, random_batches
+from sides import EVALUATION, SUBJECTS, Side, evaluation_of, steps_of
 
+from harness.data import Dataset
 from harness.measure import MemorySampler
+
+STEPS = 25  # of an epoch's 58: most rows that an epoch touches are touched by then
+STEPS_OF_SLOW_TEXTBOOK = 3
 
 
 class Memory(NamedTuple):
@@ -40,18 +44,26 @@ def in_fresh_process(name: str, side: Side) -> Memory:
 
 
 def measured(name: str, side: Side) -> Memory:
-    """One step to warm up, the first of another epoch, a plain one."""
-    data = benchmark_data()
-    batches = random_batches(data, np.random.default_rng(1))
+    """Of an evaluation, or of training steps."""
+    dataset = benchmark_dataset()
     with MemorySampler(torch.device("cpu")) as sampler:
-        steps = steps_of(name, side, data, batches)
-        for step in (steps.first, steps.first, steps.plain):
-            step()
+        if name == EVALUATION:
+            evaluation_of(side, dataset)()
+        else:
+            train(name, side, dataset)
     readings = sampler.readings()
     start, peak = (readings[f"process_rss_{key}"].bytes for key in ("start", "peak"))
     if start is None or peak is None:
         raise RuntimeError(f"memory was not measured: {readings}")
     return Memory(start, peak)
+
+
+def train(name: str, side: Side, dataset: Dataset) -> None:
+    """One step to warm up, the first of another epoch, plain ones, and what they put off."""
+    steps = steps_of(name, side, dataset, random_batches(dataset, np.random.default_rng(1)))
+    n_steps = STEPS_OF_SLOW_TEXTBOOK if side == "textbook" and SUBJECTS[name].slow else STEPS
+    for step in (steps.first, steps.first, *[steps.plain] * (n_steps - 2), steps.state):
+        step()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from bm3.graph import SparseProduct
-from harness.models import products
-from harness.models.products import Pattern, projected_rows
+from harness.models.products import Pattern
 
 
 def random_matrix(seed: int, n: int, m: int) -> sparse.csr_array:
@@ -57,14 +56,3 @@ def test_a_fixed_matrix_may_repeat_an_entry() -> None:
     matrix = sparse.csr_array((np.array([1.0, 2.0, 4.0]), np.array([1, 1, 0]), np.array([0, 2, 3])), shape=(2, 2))
     expected = torch.tensor([[0.0, 3.0], [4.0, 0.0]])
     torch.testing.assert_close(SparseProduct(matrix)(torch.eye(2)), expected)
-
-
-@pytest.mark.parametrize("block_bytes", [1, 1000, 2**22])
-def test_projected_rows_are_those_of_the_gathered_table(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "BLOCK_BYTES", block_bytes)
-    table, ids = torch.randn(50, 7), torch.randint(50, (600,))
-    weight = torch.randn(3, 7, requires_grad=True)
-    (projected_rows(table, ids, weight) ** 2).sum().backward()
-    ours, weight.grad = weight.grad, None
-    (torch.nn.functional.linear(table[ids], weight) ** 2).sum().backward()
-    torch.testing.assert_close(ours, weight.grad, rtol=1e-4, atol=1e-3)

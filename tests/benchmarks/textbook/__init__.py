@@ -1,12 +1,18 @@
-"""Six recommenders as one writes them down first: dense, per edge, unfused. They are the benchmark's baselines.
+"""Nine recommenders, batches and evaluation as one writes them down first: dense, per edge, unfused, in Python loops.
 
-`test_textbook` holds each to the loss and gradients of the project's own model. They are used for nothing else.
+They are the benchmark's baselines and used for nothing else. `test_textbook` holds each to what the project's own code
+computes.
 """
 
+from textbook.batches import TextbookBatches
 from textbook.bm3 import TextbookBM3
+from textbook.bpr import TextbookBPR
+from textbook.buir import TextbookBUIR
 from textbook.dualgnn import TextbookDualGNN
+from textbook.evaluation import TextbookEvaluation
 from textbook.grcn import TextbookGRCN
 from textbook.lattice import TextbookLATTICE
+from textbook.lightgcn import TextbookLightGCN
 from textbook.mmgcn import TextbookMMGCN
 from textbook.shared import Textbook
 from textbook.vbpr import TextbookVBPR
@@ -14,9 +20,14 @@ from textbook.vbpr import TextbookVBPR
 __all__ = [
     "Textbook",
     "TextbookBM3",
+    "TextbookBPR",
+    "TextbookBUIR",
+    "TextbookBatches",
     "TextbookDualGNN",
+    "TextbookEvaluation",
     "TextbookGRCN",
     "TextbookLATTICE",
+    "TextbookLightGCN",
     "TextbookMMGCN",
     "TextbookVBPR",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bm3 import Batch, BM3Config, TrainingData
-from textbook.shared import Textbook, degrees, directed_edges, sparse_matrix, table_of
+from textbook.shared import Textbook, mean_of_layers, symmetric_adjacency, table_of
 
 
 class TextbookBM3(Textbook):
@@ -32,34 +32,30 @@ class TextbookBM3(Textbook):
             self.features[f"{prefix}_embedding"] = nn.Embedding.from_pretrained(table.clone(), freeze=False)
             self.projections[f"{prefix}_trs"] = projection = nn.Linear(table.shape[1], d)
             nn.init.xavier_normal_(projection.weight)
-        source, target = directed_edges(data)
-        scale = (degrees(target, self.n_nodes).double() + 1e-7) ** -0.5
-        self.adjacency = sparse_matrix(target, source, scale[target] * scale[source], self.n_nodes)
+        self.adjacency = symmetric_adjacency(data, offset=1e-7)
 
     def loss(self, batch: Batch) -> Tensor:
         config = self.config
         h_users, h_items = self._encode()
-        h_modal = [
-            project(table.weight)
-            for project, table in zip(self.projections.values(), self.features.values(), strict=True)
-        ]
-        target_u, target_i = self._target(h_users)[batch.users], self._target(h_items)[batch.items]
+        tables = zip(self.modalities, self.projections.values(), self.features.values(), strict=True)
+        h_modal = {modality: project(table.weight) for modality, project, table in tables}
+        target_u, target_i = self.target("user", h_users)[batch.users], self.target("item", h_items)[batch.items]
         online_u, online_i = self.predictor(h_users)[batch.users], self.predictor(h_items)[batch.items]
         loss = _distance(online_u, target_i) + _distance(online_i, target_u)
-        for h in h_modal:
-            target_m, online_m = self._target(h)[batch.items], self.predictor(h)[batch.items]
+        for modality, h in h_modal.items():
+            target_m, online_m = self.target(modality, h)[batch.items], self.predictor(h)[batch.items]
             loss = loss + config.cl_weight * (_distance(online_m, target_i) + _distance(online_m, target_m))
         return loss + config.reg_weight * (torch.norm(h_users) + torch.norm(h_items)) / self.n_items
 
-    def _encode(self) -> tuple[Tensor, Tensor]:
-        layers = [torch.cat([self.user_embedding.weight, self.item_id_embedding.weight])]
-        for _ in range(self.config.n_layers):
-            layers.append(torch.sparse.mm(self.adjacency, layers[-1]))
-        h_users, h_items = torch.stack(layers, dim=1).mean(dim=1).split([self.n_users, self.n_items])
-        return h_users, h_items + self.item_id_embedding.weight
-
-    def _target(self, h: Tensor) -> Tensor:
+    def target(self, view: str, h: Tensor) -> Tensor:
+        """h [n, d] with entries dropped at random, detached; `view` is `user`, `item` or the modality."""
         return functional.dropout(h.detach(), self.config.dropout)
+
+    def _encode(self) -> tuple[Tensor, Tensor]:
+        h0 = torch.cat([self.user_embedding.weight, self.item_id_embedding.weight])
+        h = mean_of_layers(self.adjacency, h0, self.config.n_layers)
+        h_users, h_items = h.split([self.n_users, self.n_items])
+        return h_users, h_items + self.item_id_embedding.weight
 
 
 def _distance(x: Tensor, y: Tensor) -> Tensor:

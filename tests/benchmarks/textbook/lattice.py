@@ -6,7 +6,15 @@ from torch.nn import functional
 
 from bm3 import Batch, TrainingData
 from harness.models.lattice import LATTICEConfig
-from textbook.shared import Textbook, degrees, directed_edges, pairwise_loss, sparse_matrix, table_of
+from textbook.shared import (
+    Textbook,
+    degrees,
+    directed_edges,
+    mean_of_layers,
+    pairwise_loss,
+    sparse_matrix,
+    table_of,
+)
 
 
 class TextbookLATTICE(Textbook):
@@ -44,10 +52,9 @@ class TextbookLATTICE(Textbook):
         h = self.item_id_embedding.weight
         for _ in range(self.config.n_layers):
             h = torch.mm(self.item_adj, h)
-        layers = [torch.cat([self.user_embedding.weight, self.item_id_embedding.weight])]
-        for _ in range(self.config.n_ui_layers):
-            layers.append(torch.sparse.mm(self.adjacency, layers[-1]))
-        users, items = torch.stack(layers, dim=1).mean(dim=1).split([self.n_users, self.n_items])
+        h0 = torch.cat([self.user_embedding.weight, self.item_id_embedding.weight])
+        nodes = mean_of_layers(self.adjacency, h0, self.config.n_ui_layers)
+        users, items = nodes.split([self.n_users, self.n_items])
         items = items + functional.normalize(h)
         of_batch = users[batch.users], items[batch.items], items[batch.negatives]
         regulariser = sum((rows**2).sum() for rows in of_batch) / 2 / self.config.train_batch_size

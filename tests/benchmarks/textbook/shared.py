@@ -1,8 +1,9 @@
-"""What the textbook models share: their base class, edges, adjacency and losses. They are the benchmark's baselines.
+"""What the textbooks share: the models' base class, edges, adjacency, losses. They are the benchmark's baselines.
 
 Message passing is written per edge, with a copy of the source's row for each, as graph libraries do it.
 """
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,20 @@ class Textbook(nn.Module):
     def start_epoch(self) -> None:
         """What the model renews once per epoch: nothing, unless it says otherwise."""
 
+    def after_step(self) -> None:
+        """What follows a step of the optimiser: nothing, unless the model says otherwise."""
+
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimiser is given."""
-        return list(self.parameters())
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+
+def items_by_user(pairs: NDArray[np.integer]) -> dict[int, set[int]]:
+    """The items of every user in interactions [n, 2]."""
+    items: defaultdict[int, set[int]] = defaultdict(set)
+    for user, item in pairs.tolist():
+        items[user].add(item)
+    return items
 
 
 def directed_edges(data: TrainingData) -> tuple[Tensor, Tensor]:
@@ -62,6 +74,22 @@ def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, n: int) -> Tens
     return torch.sparse_coo_tensor(indices, values.float(), (n, n), check_invariants=True).coalesce()
 
 
+def symmetric_adjacency(data: TrainingData, offset: float) -> Tensor:
+    """D^{-1/2} A D^{-1/2} [n, n], with `offset` added to the degrees."""
+    source, target = directed_edges(data)
+    n_nodes = data.n_users + data.n_items
+    scale = (degrees(target, n_nodes).double() + offset) ** -0.5
+    return sparse_matrix(target, source, scale[target] * scale[source], n_nodes)
+
+
+def mean_of_layers(adjacency: Tensor, x: Tensor, n_layers: int) -> Tensor:
+    """Mean of x and its propagations over 1, 2, …, `n_layers` rounds, [n, d]."""
+    layers = [x]
+    for _ in range(n_layers):
+        layers.append(torch.sparse.mm(adjacency, layers[-1]))
+    return torch.stack(layers, dim=1).mean(dim=1)
+
+
 def table_of(data: TrainingData, modality: str) -> Tensor:
     """A modality's features [I, d_m] as float32, without a copy where they are that."""
     table: NDArray[Any] = data.features[modality]
@@ -76,6 +104,16 @@ def scores(users: Tensor, items: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Scores of the batch's interactions and of their negatives: [B] each."""
     h_u = users[batch.users]
     return (h_u * items[batch.items]).sum(dim=1), (h_u * items[batch.negatives]).sum(dim=1)
+
+
+def offset_pairwise_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """−log(1e-10 + σ(s_ui − s_uj)), mean over the batch of scores [B]."""
+    return -torch.log(1e-10 + torch.sigmoid(positive - negative)).mean()
+
+
+def norms_per_interaction(*rows: Tensor) -> Tensor:
+    """Σ ‖rows‖F / B for tables [B, d]."""
+    return sum(torch.norm(h) for h in rows) / len(rows[0])
 
 
 def pairwise_loss(users: Tensor, items: Tensor, batch: Batch) -> Tensor:

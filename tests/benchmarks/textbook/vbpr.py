@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from bm3 import Batch, TrainingData
 from harness.models.vbpr import VBPRConfig
-from textbook.shared import Textbook, scores, table_of
+from textbook.shared import Textbook, norms_per_interaction, offset_pairwise_loss, scores, table_of
 
 
 class TextbookVBPR(Textbook):
@@ -25,7 +25,5 @@ class TextbookVBPR(Textbook):
     def loss(self, batch: Batch) -> Tensor:
         items = torch.cat([self.i_embedding, self.item_linear(self.features)], dim=1)  # [I, 2d]
         positive, negative = scores(self.u_embedding, items, batch)
-        pairwise = -torch.log(1e-10 + torch.sigmoid(positive - negative)).mean()
         rows = self.u_embedding[batch.users], items[batch.items], items[batch.negatives]
-        norms = sum(torch.norm(h) for h in rows) / len(batch.users)
-        return pairwise + self.config.reg_weight * norms
+        return offset_pairwise_loss(positive, negative) + self.config.reg_weight * norms_per_interaction(*rows)

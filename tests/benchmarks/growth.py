@@ -1,0 +1,449 @@
+"""How time and peak memory of every model grow when E, I, d_m or B doubles and the others stay.
+
+    python tests/benchmarks/growth.py --json growth.json --markdown growth.md
+
+Every point is measured on random data in a fresh process, which is this script with --point. All nine models take some
+25 minutes on two cores. With --json points are kept as they are measured, and a rerun goes on from there.
+"""
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tabulate import tabulate
+from tqdm import tqdm
+
+from bm3 import Batch, BM3Error, ConfigError, Data
+from harness.experiments.store import write_json
+from harness.measure import MemorySampler
+from harness.measure.environment import environment
+from harness.models.registry import find_model, models
+from harness.training import Streams
+from harness.training.batches import EpochBatches
+from harness.training.fit import make_deterministic
+from harness.training.optimiser import adam
+
+CPU = torch.device("cpu")
+LEARNING_RATE = 1e-3
+LIMIT_S = 300  # for one point
+SUPERLINEAR = 1.1  # exponents above it are marked
+
+
+class Sizes(NamedTuple):
+    """What data and training are made of. The defaults are the base: powers of two, so that batches are full."""
+
+    users: int = 4096
+    items: int = 2048
+    interactions: int = 65_536
+    width: int = 256
+    """d_m of the visual features; the text features have a quarter."""
+    batch: int = 512
+
+
+AXES = {"E": "interactions", "I": "items", "d_m": "width", "B": "batch"}
+WARM_UP = Sizes(users=64, items=32, interactions=256, width=64, batch=64)
+
+
+class Figures(NamedTuple):
+    """What is measured at one point."""
+
+    step_s: float
+    """Median seconds of a plain step."""
+    first_s: float
+    """Median seconds of an epoch's first step, with what the model renews then."""
+    batches_s: float
+    """Median seconds to prepare all batches of an epoch."""
+    state_s: float
+    """Seconds to read the model's state after many steps: what they put off until it is asked for is done then."""
+    n_steps: int
+    """Steps of an epoch."""
+    memory_bytes: int
+    """Resident memory at the peak above that before data and model."""
+    model_bytes: int
+    """The same above that when the data are there, before the model."""
+
+    @property
+    def epoch_s(self) -> float:
+        return self.batches_s + self.first_s + (self.n_steps - 1) * self.step_s + self.state_s
+
+
+class Point(NamedTuple):
+    """One model with the size of one axis multiplied. All axes share the point of factor 1, whose axis is empty."""
+
+    model: str
+    axis: str = ""
+    factor: int = 1
+
+    @property
+    def key(self) -> str:
+        return f"{self.model} {self.axis} x{self.factor}" if self.axis else f"{self.model} base"
+
+    def sizes(self, base: Sizes) -> Sizes:
+        if not self.axis:
+            return base
+        return base._replace(**{AXES[self.axis]: getattr(base, AXES[self.axis]) * self.factor})
+
+
+Measure = Callable[[str, Sizes], Figures]
+
+
+class PointError(Exception):
+    """A point could not be measured, and why."""
+
+
+def points_of(names: Iterable[str], doublings: int) -> list[Point]:
+    """Model by model, the smallest points first."""
+    factors = [2**n for n in range(1, doublings + 1)]
+    return [
+        point for name in names for point in (Point(name), *(Point(name, axis, by) for by in factors for axis in AXES))
+    ]
+
+
+def power_law_data(sizes: Sizes, draw: np.random.Generator) -> Data:
+    """Distinct random interactions by power laws as in `bench.baby_sized`, and features of two modalities."""
+    if 2 * sizes.interactions > sizes.users * sizes.items:
+        raise ValueError(f"{sizes.interactions} interactions are too many for {sizes.users} users, {sizes.items} items")
+    users, items = power_law(sizes.users, 20, 0.4), power_law(sizes.items, 10, 0.7)
+    keys: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    while len(keys) < sizes.interactions:
+        drawn = [draw.choice(len(p), sizes.interactions, p=p) for p in (users, items)]
+        keys = np.unique(np.concatenate([keys, drawn[0] * sizes.items + drawn[1]]))
+    keys = np.sort(draw.choice(keys, sizes.interactions, replace=False))
+    train = np.stack([keys // sizes.items, keys % sizes.items], axis=1).astype(np.int32)
+    widths = {"visual": sizes.width, "text": sizes.width // 4}
+    features = {name: draw.standard_normal((sizes.items, d), dtype=np.float32) for name, d in widths.items()}
+    return Data(sizes.users, sizes.items, train, features)
+
+
+def power_law(n: int, offset: int, exponent: float) -> NDArray[np.float64]:
+    """Probabilities [n], highest first."""
+    weight = (offset + np.arange(n)) ** -exponent
+    return weight / weight.sum()
+
+
+class Training:
+    """A new model with its published defaults, its batches and its optimiser, as `harness.training.fit` has them."""
+
+    def __init__(self, name: str, data: Data, batch_size: int) -> None:
+        make_deterministic()
+        self._streams, self._epochs = Streams(0), itertools.count(1)
+        kind = find_model(name).model
+        self.model = kind(data, kind.Config(), self._streams.torch("initialisation"))
+        self._batches = EpochBatches(
+            data.train,
+            data.n_items,
+            batch_size=batch_size,
+            uses_negatives=kind.uses_negatives,
+            streams=self._streams,
+            device=CPU,
+        )
+        self._optimiser = adam(self.model, LEARNING_RATE)
+        self._supply = itertools.cycle(self.prepare())
+        self.n_steps = len(self._batches)
+
+    def prepare(self) -> list[Batch]:
+        """The batches of an epoch."""
+        return list(self._batches.epoch(1))
+
+    def plain(self) -> None:
+        """A step on the next batch."""
+        self._optimiser.zero_grad()
+        self.model.loss(next(self._supply)).total.backward()
+        self._optimiser.step()
+        if hasattr(self.model, "after_step"):
+            self.model.after_step()
+
+    def first(self) -> None:
+        """The first step of an epoch."""
+        if hasattr(self.model, "start_epoch"):
+            self.model.start_epoch(self._streams.torch("model", next(self._epochs)))
+        self.plain()
+
+
+def measured(name: str, load: Callable[[], Data], batch_size: int, seconds: float = 1.0) -> Figures:
+    """Memory over building the model and the starts of two epochs, then times, of plain steps for at least `seconds`.
+
+    A tiny model of the kind goes before all, so that what a process loads once and keeps counts nowhere. `load` gives
+    the data without needing more memory than they have: a peak of its own would hide the model's.
+    """
+    tiny = Training(name, power_law_data(WARM_UP, np.random.default_rng(0)), WARM_UP.batch)
+    for step in (tiny.first, tiny.plain):
+        step()
+    with MemorySampler(CPU) as loading:
+        data = load()
+    with MemorySampler(CPU) as training:
+        model = Training(name, data, batch_size)
+        for step in (model.first, model.plain, model.first, model.plain):
+            step()
+    peak = max(resident(loading, "peak"), resident(training, "peak"))
+    timed(model.plain, seconds / 2, at_least=1)  # an optimiser may have less to do before batches touched most rows
+    plain = timed(model.plain, seconds, at_least=5)
+    (state,) = timed(model.model.state_dict, 0, at_least=1)
+    return Figures(
+        step_s=statistics.median(plain),
+        first_s=statistics.median(timed(model.first, seconds / 2, at_least=3)),
+        batches_s=statistics.median(timed(model.prepare, seconds / 4, at_least=3)),
+        state_s=state,
+        n_steps=model.n_steps,
+        memory_bytes=peak - resident(loading, "start"),
+        model_bytes=resident(training, "peak") - resident(training, "start"),
+    )
+
+
+def resident(sampler: MemorySampler, when: str) -> int:
+    reading = sampler.readings()[f"process_rss_{when}"]
+    if reading.bytes is None:
+        raise PointError(f"memory was not measured: {reading.note}")
+    return reading.bytes
+
+
+def timed(step: Callable[[], object], seconds: float, at_least: int) -> list[float]:
+    """Seconds of each call; calls until `seconds` have passed and there are enough."""
+    times: list[float] = []
+    while len(times) < at_least or sum(times) < seconds:
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def in_fresh_process(name: str, sizes: Sizes) -> Figures:
+    """`measured` by this script started anew, on data from a file. Raises PointError with the reason of a failure."""
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "data.npz")
+        data = power_law_data(sizes, np.random.default_rng(2023))
+        np.savez(file, train=data.train, **data.features)
+        command = [sys.executable, __file__, "--point", json.dumps([name, sizes, str(file)])]
+        try:
+            ended = subprocess.run(command, env=paths, capture_output=True, text=True, timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise PointError(f"took more than {LIMIT_S} s") from None
+    if ended.returncode < 0:
+        raise PointError(f"ended by signal {-ended.returncode}, as when memory runs out")
+    if ended.returncode:
+        raise PointError((ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1])
+    return Figures(**json.loads(ended.stdout.splitlines()[-1]))
+
+
+def point_in_this_process(text: str) -> Figures:
+    """The figures of what `in_fresh_process` asks for."""
+    name, values, file = json.loads(text)
+    sizes = Sizes(*values)
+
+    def load() -> Data:
+        with np.load(file) as arrays:
+            features = {modality: arrays[modality] for modality in ("visual", "text")}
+            return Data(sizes.users, sizes.items, arrays["train"], features)
+
+    return measured(name, load, sizes.batch)
+
+
+def resumed(path: Path | None, base: Sizes) -> dict[str, Any]:
+    """What the file holds, or nothing measured yet. Raises ConfigError when the file is of another base."""
+    content: dict[str, Any] = {"base": base._asdict(), "environments": [], "points": {}}
+    if path is not None and path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("base") != base._asdict():
+            raise ConfigError(f"{path} has points of another base: give another --json or remove it")
+    here = environment(CPU)
+    if here not in content["environments"]:
+        content["environments"].append(here)
+    return content
+
+
+def run(points: list[Point], content: dict[str, Any], path: Path | None, measure: Measure) -> None:
+    """Measure what `content` lacks, failed points again, and keep each in it and in the file."""
+    base = Sizes(**content["base"])
+    missing = [point for point in points if "figures" not in content["points"].get(point.key, {})]
+    with tqdm(missing, file=sys.stderr, unit="point", dynamic_ncols=True) as bar:
+        for point in bar:
+            bar.set_description(point.key)
+            sizes = point.sizes(base)
+            kept = content["points"][point.key] = {**point._asdict(), "sizes": sizes._asdict()}
+            try:
+                kept["figures"] = measure(point.model, sizes)._asdict()
+            except PointError as error:
+                kept["failed"] = str(error)
+            except BaseException:
+                del content["points"][point.key]
+                raise
+            if path is not None:
+                write_json(path, content)
+
+
+def exponent(factors: Iterable[float], values: Iterable[float]) -> float | None:
+    """k of the least-squares line log y = k log x + c; None with fewer than two points or a value that has no log."""
+    x, y = np.array(list(factors), dtype=float), np.array(list(values), dtype=float)
+    if len(x) < 2 or (y <= 0).any():
+        return None
+    x, y = np.log(x) - np.log(x).mean(), np.log(y)
+    return float(x @ y / (x @ x))
+
+
+class Growth(NamedTuple):
+    """Exponents of one quantity along one axis; None where points are missing."""
+
+    fit: float | None
+    last: float | None
+    """Of the last doubling alone."""
+
+
+def growth(series: Mapping[int, float], doublings: int) -> Growth:
+    """Exponents of a quantity by factor."""
+    last = {factor: series[factor] for factor in (2 ** (doublings - 1), 2**doublings) if factor in series}
+    return Growth(exponent(series, series.values()), exponent(last, last.values()))
+
+
+Quantity = Callable[[Figures], float]
+QUANTITIES: dict[str, Quantity] = {
+    "Time per step": lambda figures: figures.step_s,
+    "Time per epoch": lambda figures: figures.epoch_s,
+    "Peak memory, data included": lambda figures: figures.memory_bytes,
+    "Peak memory of model and training": lambda figures: figures.model_bytes,
+}
+
+
+def series_of(content: Mapping[str, Any], name: str, axis: str, doublings: int, quantity: Quantity) -> dict[int, float]:
+    """The quantity by factor, of the points that were measured."""
+    points = [Point(name), *(Point(name, axis, 2**n) for n in range(1, doublings + 1))]
+    kept = {point.factor: content["points"].get(point.key, {}) for point in points}
+    return {factor: quantity(Figures(**entry["figures"])) for factor, entry in kept.items() if "figures" in entry}
+
+
+def marked(value: float | None) -> str:
+    """The exponent in Markdown, bold above SUPERLINEAR."""
+    if value is None:
+        return "–"
+    text = f"{round(value, 2) + 0.0:.2f}"  # no −0.00
+    return f"**{text}**" if value > SUPERLINEAR else text
+
+
+def exponent_table(content: Mapping[str, Any], names: list[str], doublings: int, quantity: Quantity) -> str:
+    rows = []
+    for name in names:
+        found = [growth(series_of(content, name, axis, doublings, quantity), doublings) for axis in AXES]
+        rows.append((name, *(f"{marked(g.fit)} ({marked(g.last)})" for g in found)))
+    return tabulated(("model", *AXES), rows)
+
+
+def base_table(content: Mapping[str, Any], names: list[str]) -> str:
+    rows = []
+    for name in names:
+        kept = content["points"].get(Point(name).key, {})
+        if "figures" in kept:
+            of = Figures(**kept["figures"])
+            times = (f"{1e3 * of.step_s:.1f}", f"{1e3 * of.first_s:.1f}", f"{of.epoch_s:.2f}")
+            rows.append((name, *times, f"{of.memory_bytes / 1e6:.0f}", f"{of.model_bytes / 1e6:.0f}"))
+    headers = (
+        "model",
+        "ms per step",
+        "ms, first step",
+        "s per epoch",
+        "peak MB, data included",
+        "peak MB of the model",
+    )
+    return tabulated(headers, rows)
+
+
+def tabulated(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    right = ["right"] * (len(headers) - 1)
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", *right) if rows else ())
+
+
+MATHEMATICS = """What the mathematics implies, with U users, N = U + I nodes and constant widths and numbers of layers:
+
+- A step of bpr and vbpr touches the batch's rows, and Adam every row: B + N, for vbpr with d_m features per distinct
+  item of the batch. No edge is read, so a step does not depend on E and an epoch of E/B steps is linear in E.
+- The graph models, as published, propagate over the whole graph in every step: E + N. A step is linear in E; an epoch
+  has E/B such steps and grows with E², and with 1/B as long as the batch itself is the smaller part.
+- mmgcn, grcn and dualgnn project all I items in every step: I · d_m. Modalities other than visual enter mmgcn in their
+  own width, with a weight of d_m × d_m: there up to 2 in d_m. bm3 projects the batch's distinct items, but trains its
+  feature tables, which is I · d_m in every step.
+- lattice searches the nearest of I items for each of I items: I² once per epoch, in its first step, and I · d_m there.
+  Its other steps are linear in everything. Per epoch its exponent in I goes from 1 to 2 as the search takes over.
+- Memory is linear: no model holds a row per edge or an array of I × I; the search keeps a block of fixed size. dualgnn
+  counts the items that users share for 2,048 users at a time: up to 2 in E, until that block of 2,048 × U is full.
+- What does not grow (U when I does, N when E does, the calls themselves) holds exponents below these, the fit's more
+  than the last doubling's."""
+
+
+def markdown(content: Mapping[str, Any], names: list[str], doublings: int) -> str:
+    base = Sizes(**content["base"])
+    sections = [
+        "# Growth of time and memory",
+        f"""Base: U = {base.users:,} users, I = {base.items:,} items, E = {base.interactions:,} training interactions,
+random by power laws, random visual features of d_m = {base.width} and text features of a quarter of that, batches of
+B = {base.batch}. One of E, I, d_m and B is multiplied by up to {2**doublings} while the others stay. Each point is a
+process of its own.
+Exponents are slopes of log y over log x by least squares; in brackets that of the last doubling alone. Those above
+{SUPERLINEAR} are bold. An epoch is its batches' preparation, its first step, the plain ones and reading the state once,
+without evaluation. Memory is above what the process held before it loaded the data, or before it built the model.""",
+        MATHEMATICS,
+    ]
+    for title, quantity in QUANTITIES.items():
+        sections += [f"## {title}", exponent_table(content, names, doublings, quantity)]
+    sections += ["## At the base", base_table(content, names)]
+    entries = [content["points"].get(point.key, {}) for point in points_of(names, doublings)]
+    if failed := [
+        f"- {Point(e['model'], e['axis'], e['factor']).key}: {e['failed']}" for e in entries if "failed" in e
+    ]:
+        sections += ["## Failed points, which no exponent includes", "\n".join(failed)]
+    if missing := sum(not entry for entry in entries):
+        sections.append(f"{missing} of {len(entries)} points are not measured yet.")
+    sections.append("\n".join(f"- {described(where)}" for where in content["environments"]))
+    return "\n\n".join(sections) + "\n"
+
+
+def described(where: Mapping[str, Any]) -> str:
+    changes = " with uncommitted changes" if where["source_dirty"] else ""
+    return (
+        f"{where['cpu']}, {where['logical_cores']} logical cores, {where['torch_threads']} torch threads; "
+        f"torch {where['torch']}, Python {where['python']}; source {where['source_revision']}{changes}"
+    )
+
+
+@click.command(help=__doc__.split("\n", 1)[0])
+@click.option("--models", "chosen", default=",".join(sorted(models())), show_default=True, help="Names with commas.")
+@click.option("--doublings", type=click.IntRange(1), default=4, show_default=True, help="Of each of the four sizes.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Keeps the points; a rerun goes on from it.")
+@click.option("--markdown", "markdown_file", type=click.Path(path_type=Path), help="The report; also printed.")
+@click.option("--point", hidden=True, help="Measure one point in this process and print its figures.")
+def main(chosen: str, doublings: int, json_file: Path | None, markdown_file: Path | None, point: str | None) -> None:
+    if point is not None:
+        click.echo(json.dumps(point_in_this_process(point)._asdict()))
+        return
+    try:
+        names = [find_model(name.strip()).name for name in chosen.split(",")]
+        content = resumed(json_file, Sizes())
+    except BM3Error as error:
+        raise click.ClickException(str(error)) from error
+    points = points_of(names, doublings)
+    stopped = False
+    try:
+        run(points, content, json_file, in_fresh_process)
+    except KeyboardInterrupt:
+        stopped = True
+        click.echo(f"stopped; what was measured is {f'in {json_file}' if json_file else 'below'}", err=True)
+    text = markdown(content, names, doublings)
+    click.echo(text)
+    if markdown_file is not None:
+        markdown_file.write_text(text, encoding="utf-8")
+    failed = any("failed" in content["points"].get(point.key, {}) for point in points)
+    sys.exit(130 if stopped else int(failed))
+
+
+if __name__ == "__main__":
+    main()
