@@ -136,13 +136,13 @@ class BM3(nn.Module):
 
     def project(self, modality: int, items: Tensor) -> Tensor:
         """h_m = e_m W_m + b_m of the given items [n] alone: [n, d]."""
-        latent: Tensor = self.features[modality].project(items, self.projections[modality].weight)
-        return latent + self.projections[modality].bias
+        features, linear = self._modality(modality)
+        return features.project(items, linear.weight) + linear.bias
 
     def fetch(self, batch: Batch) -> None:
         """Begin to read the features of the batch that `loss` is given next, if they are far away."""
-        for features in self.features:
-            features.fetch(batch.items.unique())
+        for modality in range(len(self.modalities)):
+            self._modality(modality)[0].fetch(batch.items.unique())
 
     def loss(self, batch: Batch, keep: Mapping[str, Tensor] | None = None) -> Loss:
         """The objective on a batch, with parts `reconstruction`, `alignment`, `masked`, `regulariser`.
@@ -199,6 +199,9 @@ class BM3(nn.Module):
         """(h̃_u [U, d], h̃_i [I, d]), predictor applied, nothing dropped; the score is their dot product."""
         h_users, h_items = self.encode()
         return self.predictor(h_users), self.predictor(h_items)
+
+    def _modality(self, modality: int) -> tuple[FeatureTable, nn.Linear]:
+        return self.features[modality], self.projections[modality]  # type: ignore[return-value]
 
     def _target(self, view: str, h: Tensor, rows: Tensor, keep: Mapping[str, Tensor] | None) -> Tensor:
         """sg ĥ = dropout_p(h), survivors scaled by 1/(1−p), for h [n, d] of the given table rows [n]."""

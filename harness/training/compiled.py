@@ -9,14 +9,14 @@ from typing import Any
 from numba import njit, prange
 
 
-@njit(parallel=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, error_model="numpy", cache=True)
 def make_up(
     table: Any, first: Any, second: Any, rows: Any, decays: Any, developed: Any, starts: Any, steps: Any, constants: Any
 ) -> None:
     """Steps that rows of table, first, second [I, d] have missed; `decays` [2, n] brings moments to a row's last one.
 
-    The first rows, those with an entry in `starts` [k], make the `steps` [2, t] from there on one by one, as `MissedSteps`
-    has them; the others make them at once, by `developed` [4, n]: b̄, M₀, M₂, M₃.
+    The first rows, those with an entry in `starts` [k], make the `steps` [2, t] from there on one by one, as
+    `MissedSteps` has them; the others make them at once, by `developed` [4, n]: b̄, M₀, M₂, M₃.
     """
     beta_1, beta_2, epsilon = constants
     for k in prange(len(rows)):
@@ -37,7 +37,7 @@ def make_up(
                 p[c] -= for_m * m[c] * (m0 + ratio * ratio * (m2 - ratio * m3)) / denominator
 
 
-@njit(parallel=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, error_model="numpy", cache=True)
 def step(
     table: Any, first: Any, second: Any, rows: Any, gradients: Any, decays: Any, weights: Any, now: Any, constants: Any
 ) -> None:

@@ -4,7 +4,6 @@ A step of dense Adam moves every row of a table, those without a gradient too: t
 parameter. Nobody sees a row before it is read, so these steps can wait until then and be made up for at once.
 """
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bm3.features import FeatureTable
+from harness.compiling import can_compile, run_compiled
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 SMALLEST = 2**20  # values of a table that moves by row; dense Adam is as fast on a smaller one
@@ -26,7 +26,7 @@ def pays(features: FeatureTable) -> bool:
     """Whether a table is to move by row: a large trained one on a CPU, where numba is installed."""
     table = features.table
     large = table.requires_grad and table.numel() >= SMALLEST and table.device.type == "cpu"
-    return large and importlib.util.find_spec("numba") is not None
+    return large and can_compile()
 
 
 class Rows:
@@ -77,14 +77,11 @@ class Rows:
 
     def _run(self, loop: str, rows: Array, *arguments: Array) -> None:
         """A loop of `compiled` on the table and its moments, with as many threads as torch has."""
-        import numba
-
         from harness.training import compiled
 
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         precision = self._arrays[0].dtype
         exact = [a if a.dtype.kind == "i" else a.astype(precision, copy=False) for a in arguments]
-        getattr(compiled, loop)(*self._arrays, rows, *exact, np.array([*BETAS, EPSILON], precision))
+        run_compiled(getattr(compiled, loop), *self._arrays, rows, *exact, np.array([*BETAS, EPSILON], precision))
 
 
 class MissedSteps:
