@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ from tabulate import tabulate
 from bm3 import BM3Error, DataError
 from harness.compare.expected import expected_dir
 from harness.conformance import Check, Status, conformance, known_traces, trace_statuses
-from harness.data import PARTS, load_dataset
+from harness.data import PARTS, Dataset, load_dataset
 from harness.experiments.settings import parse_assignments
 from harness.experiments.store import StoredRun
 from harness.experiments.suite import load_suite, plan, run_in_process, run_row
@@ -105,7 +106,7 @@ def train(
         settings["epochs"] = epochs
     if threads is not None:
         torch.set_num_threads(threads)
-    trial = make_trial(model, load_dataset(dataset, data), dataset, settings, seed, resolve_device(device))
+    trial = make_trial(model, _dataset(dataset, data, settings), dataset, settings, seed, resolve_device(device))
     try:
         with TrainingProgress(f"{trial.entry.name} on {trial.dataset.name}, seed {seed}", trial.training.epochs) as bar:
             run = run_trial(trial, out, bar.epoch)
@@ -196,7 +197,9 @@ def profile_command(
     if threads is not None:
         torch.set_num_threads(threads)
     settings = parse_assignments(assignments)
-    trial = make_trial(model, load_dataset(dataset, data), dataset, settings, DEFAULT_SEED, resolve_device(device))
+    trial = make_trial(
+        model, _dataset(dataset, data, settings), dataset, settings, DEFAULT_SEED, resolve_device(device)
+    )
     title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"
     found = profile(
         trial.entry.model,
@@ -314,6 +317,10 @@ def stats(dataset: str, data: Path | None) -> None:
         if unseen:
             click.echo(f"note: {unseen} users of {part} have no training interaction and are left out of evaluation")
     click.echo(f"content hash: {found.content_hash}")
+
+
+def _dataset(name: str, data: Path | None, settings: Mapping[str, Any]) -> Dataset:
+    return load_dataset(name, data, mapped=settings.get("features_location") == "disk")
 
 
 def _finish(report: Report, folder: Path) -> NoReturn:

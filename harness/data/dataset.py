@@ -168,7 +168,9 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
         raise DataError(f"{what} are {table.dtype}, needed are floating-point numbers: convert with .astype('float32')")
     # Doubles carry no information that a float32 model uses, and twice the memory; rows are read one by one.
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
-        stored = np.ascontiguousarray(table, dtype=np.float32 if table.dtype.itemsize > 4 else table.dtype)
+        wanted = np.float32 if table.dtype.itemsize > 4 else table.dtype
+        stored = np.require(table, wanted, ["C_CONTIGUOUS"]) if isinstance(table, np.memmap) else table
+        stored = stored if isinstance(stored, np.memmap) else np.ascontiguousarray(table, dtype=wanted)
     for start in range(0, n_items, ROWS_AT_A_TIME):
         bad = ~np.isfinite(stored[start : start + ROWS_AT_A_TIME]).all(axis=1)
         if bad.any():

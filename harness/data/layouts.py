@@ -26,8 +26,8 @@ FEATURE_SUFFIXES = ("_feat", "_surrogate", "")
 MODALITY_NAMES = {"image": "visual", "textual": "text"}  # two names in use for each; one name inside
 
 
-def load_dataset(name: str, data: Path | None = None) -> Dataset:
-    """The data set called `name`, or the one in the folder `name`.
+def load_dataset(name: str, data: Path | None = None, *, mapped: bool = False) -> Dataset:
+    """The data set called `name`, or the one in the folder `name`; feature tables stay in their files if `mapped`.
 
     A path with a separator is read as it is. A plain name is made if it is synthetic, else looked up as a folder in
     `data`, or if that is not given in $BM3_DATA, then in ./data, then in the working directory. Raises DataError with
@@ -36,13 +36,13 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     if name in SYNTHETIC:
         return SYNTHETIC[name]()
     if os.sep in name:
-        return read_folder(Path(name))
+        return read_folder(Path(name), mapped=mapped)
     roots = data_roots(data)
     for root in roots:
         if (root / name).is_dir():
-            return read_folder(root / name)
+            return read_folder(root / name, mapped=mapped)
     if data is None and Path(name).is_dir():
-        return read_folder(Path(name))
+        return read_folder(Path(name), mapped=mapped)
     known = [*SYNTHETIC, *(folder.name for root in roots for folder in _folders(root))]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
     raise DataError(
@@ -61,8 +61,10 @@ def data_roots(data: Path | None = None) -> list[Path]:
     return [*([Path(variable)] if variable else []), Path("data")]
 
 
-def read_folder(folder: Path) -> Dataset:
-    """The data set in `folder`, in either layout. Raises DataError naming file and, in text files, line."""
+def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
+    """The data set in `folder`, in either layout, with feature tables in memory or memory-mapped.
+
+    Raises DataError naming file and, in text files, line."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     archive, tables = folder / "interactions.npz", sorted(folder.glob("*.inter"))
@@ -75,7 +77,7 @@ def read_folder(folder: Path) -> Dataset:
     else:
         found = f"{len(tables)} .inter files" if tables else "neither"
         raise DataError(f"{folder}: needed is interactions.npz or one NAME.inter, found {found}")
-    features, surrogates, files = _read_features(folder)
+    features, surrogates, files = _read_features(folder, mapped)
     return checked_dataset(
         folder.resolve().name, parts, features, surrogates=surrogates, where=str(where), feature_files=files
     )
@@ -124,7 +126,7 @@ def _inter_row(fields: list[str], positions: list[int], where: str) -> tuple[int
     return user, item, label
 
 
-def _read_features(folder: Path) -> tuple[dict[str, NDArray[Any]], frozenset[str], dict[str, Path]]:
+def _read_features(folder: Path, mapped: bool) -> tuple[dict[str, NDArray[Any]], frozenset[str], dict[str, Path]]:
     tables: dict[str, NDArray[Any]] = {}
     surrogates, origin = set(), dict[str, Path]()
     for path in sorted(folder.glob("*.npy")):
@@ -136,23 +138,28 @@ def _read_features(folder: Path) -> tuple[dict[str, NDArray[Any]], frozenset[str
                 f"{path}: {modality} features stand in {origin[modality].name} too: keep one of the two files"
             )
         origin[modality] = path
-        tables[modality] = _read_table(path)
+        tables[modality] = _read_table(path, mapped)
         if suffix == "_surrogate":
             surrogates.add(modality)
     return tables, frozenset(surrogates), origin
 
 
-def _read_table(path: Path) -> NDArray[Any]:
-    table = _load(path)
+def _read_table(path: Path, mapped: bool) -> NDArray[Any]:
+    table = _load(path, mapped=mapped)
     if not isinstance(table, np.ndarray):
         raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
+    if mapped and (table.dtype.name not in ("float32", "float16") or not table.flags.c_contiguous):
+        raise DataError(
+            f"{path}: {table.dtype} cannot stay on disk (features_location=disk), needed is float32 or float16 row by "
+            f"row: np.save(F, np.ascontiguousarray(np.load(F), 'float32')), or leave features_location out"
+        )
     return table
 
 
-def _load(path: Path) -> NDArray[Any] | dict[Part, Any]:
+def _load(path: Path, *, mapped: bool = False) -> NDArray[Any] | dict[Part, Any]:
     """The array in an .npy file, or of an .npz archive the members named like parts."""
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:

@@ -12,8 +12,8 @@ SORTED_BY_INSERTION = 512  # candidates; more of them, as where most scores are 
 def top_k(scores: Any, k: int, lanes: int, values: Any, items: Any) -> None:
     """Fills values and items [n, k] for scores [n, I]: best first, ties by ascending id; NaN all over if one is.
 
-    k is at most I. The columns are dealt to `lanes` > k lanes. The k-th largest of the lanes' maxima is at most the k-th largest
-    score, so the best are among the few scores that reach it.
+    k is at most I. The columns are dealt to `lanes` > k lanes. The k-th largest of the lanes' maxima is at most the
+    k-th largest score, so the best are among the few scores that reach it.
     """
     n_items = scores.shape[1]
     for r in prange(len(scores)):

@@ -102,7 +102,8 @@ def run_trial(trial: Trial, out: Path, on_epoch: Callable[[EpochRecord], None] =
     make_deterministic()  # before the environment is recorded, which names the setting
     streams = Streams(trial.seed)
     with MemorySampler(trial.device) as memory:
-        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device)
+        location = trial.training.features_location
+        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
         writer.begin(_description(trial))
 
         def record(epoch: EpochRecord) -> None:

@@ -27,6 +27,7 @@ def environment(device: torch.device) -> dict[str, object]:
         "torch": str(torch.__version__),
         "numpy": _version("numpy"),
         "scipy": _version("scipy"),
+        "numba": _version("numba"),
         "bm3_harness": _version("bm3-harness"),
         "cpu": _cpu_model(),
         "logical_cores": psutil.cpu_count(),

@@ -138,7 +138,9 @@ def profile(
         tell("rates of this machine")
         rates = measure_rates(device)
     tell("building the model")
-    work = TrainingSteps(build(model, dataset, config, streams, device), dataset, training, streams, device)
+    work = TrainingSteps(
+        build(model, dataset, config, streams, device, training.features_location), dataset, training, streams, device
+    )
     tell(f"{steps} training steps, then as many with operations timed, and with bytes counted")
     work.start_epoch(1)
     step = profile_block(work.step, device, warm_up=WARM_UP_STEPS, repeats=steps)

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 from bm3 import Variant
 from harness.models.checks import require
 
+MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # what torch calls them
+
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
@@ -60,8 +62,16 @@ class TrainingConfig:
     """Patience and rounding."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """Masking."""
+    features_location: Literal["device", "memory", "disk"] = "device"
+    """Where given features lie: on the device of the model; in main memory, or in their file, of which a batch's rows
+    alone are read, ahead of need (BM3 with frozen features and VBPR; the other models read all rows in every step)."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of the factors of matrix products in training, where the hardware has it; sums and all else are float32."""
 
     def __post_init__(self) -> None:
         require(self, "epochs", self.epochs >= 1, "at least 1")
         require(self, "batch_size", self.batch_size >= 1, "at least 1")
         require(self, "learning_rate", self.learning_rate > 0, "above 0")
+        locations, precisions = ("device", "memory", "disk"), tuple(MATMUL_PRECISION)
+        require(self, "features_location", self.features_location in locations, "device, memory or disk")
+        require(self, "precision", self.precision in precisions, "float32, tf32 or bf16")

@@ -5,19 +5,22 @@ Where results go is `experiments`; what they are compared with is `compare`.
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import tee, zip_longest
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bm3 import BM3Error
+from bm3 import Batch, BM3Error
+from bm3.features import FeatureTable
 from harness.data import Dataset
 from harness.evaluation import Evaluation
 from harness.measure import EpochClock, TimingSummary
 from harness.training.batches import EpochBatches
-from harness.training.config import EarlyStopping, TrainingConfig
+from harness.training.config import MATMUL_PRECISION, EarlyStopping, TrainingConfig
 from harness.training.optimiser import adam, set_learning_rate
 from harness.training.streams import Streams
 
@@ -72,9 +75,24 @@ class StoppingRule:
         return self._without_best > self._settings.patience
 
 
-def build(model: type[Any], dataset: Dataset, config: Any, streams: Streams, device: torch.device) -> Any:
-    """The model on `device`, initialised on the CPU from the stream `initialisation`, so alike for every device."""
-    return model(dataset, config, streams.torch("initialisation")).to(device)
+def build(
+    model: type[Any],
+    dataset: Dataset,
+    config: Any,
+    streams: Streams,
+    device: torch.device,
+    features_location: str = "device",
+) -> Any:
+    """The model on `device`, initialised on the CPU from the stream `initialisation`, so alike for every device.
+
+    Given features stay in main memory or in their file if `features_location` says so and the model reads only rows.
+    """
+    built = model(dataset, config, streams.torch("initialisation"))
+    if device.type != "cpu":
+        stays = features_location != "device" and getattr(built, "reads_feature_rows", False)
+        for table in (module for module in built.modules() if isinstance(module, FeatureTable)):
+            table.away = stays and not table.table.requires_grad
+    return built.to(device)
 
 
 def fit(
@@ -101,6 +119,7 @@ def fit(
     )
     optimiser = adam(model, training.learning_rate)
     evaluate = Evaluation(dataset, mask_validation=training.evaluation.mask_validation)
+    ahead = hasattr(model, "fetch") and training.features_location != "device"
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, dict[str, Tensor]] | None = None
     epoch = 0
@@ -110,7 +129,8 @@ def fit(
             model.start_epoch(streams.torch("model", epoch, device=device))
         set_learning_rate(optimiser, model, training.learning_rate, epoch)
         clock.start()
-        loss, parts = _train_epoch(model, batches, epoch, optimiser)
+        with matmul_precision(training.precision):
+            loss, parts = _train_epoch(model, batches.epoch(epoch), optimiser, epoch, ahead=ahead)
         seconds = clock.stop()
         with clock.evaluation():
             valid = evaluate(model, "valid", device)
@@ -119,6 +139,7 @@ def fit(
         if improved:
             best = record, copy.deepcopy(model.state_dict())
         on_epoch(record)
+    optimiser.catch_up()  # what is up to date stays as it is loaded
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
     model.load_state_dict(best[1])
@@ -141,14 +162,34 @@ def make_deterministic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Matrix products of float32 with factors of the given precision (see `TrainingConfig`), afterwards as before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(MATMUL_PRECISION[precision])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _with_next(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
+    """Each batch and the one after it."""
+    these, following = tee(batches)
+    next(following, None)
+    return zip_longest(these, following)
+
+
 def _train_epoch(
-    model: Any, batches: EpochBatches, epoch: int, optimiser: torch.optim.Optimizer
+    model: Any, batches: Iterable[Batch], optimiser: torch.optim.Optimizer, epoch: int, *, ahead: bool
 ) -> tuple[float, dict[str, float]]:
     losses: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {}
-    for batch in batches.epoch(epoch):
+    for batch, following in _with_next(batches):
         optimiser.zero_grad()
         loss = model.loss(batch)
+        if ahead and following is not None:
+            model.fetch(following)
         loss.total.backward()
         optimiser.step()
         if hasattr(model, "after_step"):
