@@ -16,7 +16,8 @@ from harness.data import Dataset, Part
 from harness.evaluation.metrics import averages, per_user_metrics
 
 CUTOFFS = (5, 10, 20, 50)
-BLOCK_SCORES = 2**21  # scores held at a time, 8 MiB: they stay in cache from the product to the metrics
+BLOCK_SCORES = 2**21  # scores held at a time, 8 MiB: they stay in cache from the product to the top K
+BLOCK_PAIRS = 2**15  # held-out interactions looked up at a time
 
 Scorer = Callable[[Tensor], Tensor]
 """Users [n], int64 -> scores of all items [n, I], a tensor the caller may write into."""
@@ -49,7 +50,7 @@ class Evaluator:
         relevant = dataset.part(part)[np.isin(dataset.part(part)[:, 0], users)].astype(np.int64)
         self.users = users
         self.n_relevant = np.bincount(relevant[:, 0], minlength=dataset.n_users)[users]
-        self._relevant_keys = np.sort(relevant[:, 0] * dataset.n_items + relevant[:, 1])
+        self._relevant = np.searchsorted(users, relevant[:, 0]), relevant[:, 1]  # position in `users`, item
         masked = np.concatenate([dataset.train, dataset.valid]) if mask_validation else dataset.train
         masked = masked[np.argsort(masked[:, 0], kind="stable")]
         self._masked_items = torch.from_numpy(masked[:, 1].astype(np.int64))
@@ -66,10 +67,17 @@ class Evaluator:
         blocks = [self._rank_block(score, users, k, device) for users in self._blocks(block)]
         items = torch.cat([items for items, _ in blocks]).numpy()
         allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
-        keys = self.users[:, None] * self._n_items + items
-        position = np.minimum(np.searchsorted(self._relevant_keys, keys), len(self._relevant_keys) - 1)
-        hits = (self._relevant_keys[position] == keys) & allowed
-        return Ranking(self.users, items, hits, self.n_relevant)
+        return Ranking(self.users, items, self._hits(items) & allowed, self.n_relevant)
+
+    def _hits(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each of the items [n, K] is relevant to its user."""
+        hits = np.zeros(items.shape, dtype=np.bool_)
+        rows, relevant = self._relevant
+        for start in range(0, len(rows), BLOCK_PAIRS):
+            some = slice(start, start + BLOCK_PAIRS)
+            pair, rank = (items[rows[some]] == relevant[some, None]).nonzero()
+            hits[rows[some][pair], rank] = True
+        return hits
 
     def _blocks(self, size: int) -> Iterator[NDArray[np.int64]]:
         return (self.users[start : start + size] for start in range(0, len(self.users), size))
