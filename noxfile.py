@@ -48,7 +48,7 @@ def properties(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure training steps and evaluation against textbook ones, a quarter of an hour; after `--`: pytest's arguments."""
+    """Measure steps and evaluation against textbook ones, a quarter of an hour; after `--`: pytest's arguments."""
     install(session, "-e", ".[test]")
     session.run("pytest", "tests/benchmarks", "--benchmark-only", "-s", *session.posargs)
 

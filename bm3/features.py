@@ -32,9 +32,9 @@ class FeatureTable(nn.Module):
     ) -> None:
         """Parameters are float32. Given data keeps its precision unless another is asked for.
 
-        The table is copied, so that neither side notices what the other writes; given data is not where it is `shared`
-        and in memory as needed, and where it is memory-mapped: then it stays in its file. Raises DataError, with the
-        modality's `name`, unless `table` is one finite floating-point row per item.
+        The table is copied, so that neither side notices what the other writes. Given data is not where it is `shared`
+        or cannot be written, and in memory as needed, and where it is memory-mapped: then it stays in its file. Raises
+        DataError, with the modality's `name`, unless `table` is one finite floating-point row per item.
         """
         super().__init__()
         _check(name, table, n_items)
@@ -48,8 +48,8 @@ class FeatureTable(nn.Module):
         self._fetching: tuple[Tensor, Future[Tensor]] | None = None
         if self.away:
             values = table
-        elif shared and not trained:
-            values = np.require(table, precision, ["C_CONTIGUOUS", "WRITEABLE"])  # torch takes no read-only memory
+        elif (shared or not table.flags.writeable) and not trained:
+            values = np.require(table, precision, ["C_CONTIGUOUS"])
         else:
             values = np.array(table, np.float32 if trained else precision, order="C")
         if trained:

@@ -118,7 +118,7 @@ class BM3(nn.Module):
         self.predictor = _linear(d, d, generator)
         # Lists, not dictionaries keyed by modality: torch forbids some names as keys, a data set does not.
         self.features = nn.ModuleList(
-            FeatureTable(name, table, data.n_items, trained=config.features == "trained", shared=True)
+            FeatureTable(name, table, data.n_items, trained=config.features == "trained")
             for name, table in data.features.items()
         )
         self.projections = nn.ModuleList(_linear(table.shape[1], d, generator) for table in data.features.values())

@@ -179,4 +179,7 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
                 f"{what} contain NaN or infinity (first in row {row}) as {stored.dtype}: replace them, e.g. by the "
                 f"mean row"
             )
+    if not isinstance(stored, np.memmap):
+        stored = stored.view()
+        stored.flags.writeable = False  # so that models need no copy to be safe
     return stored

@@ -24,8 +24,8 @@ class Recommender(Protocol):
     the model's own random choices; `after_step()`, called after each optimiser step; `parameter_groups()`, groups for
     Adam where they are not simply all trainable parameters; `learning_rate_factor(epoch)`, which multiplies the rate of
     an epoch (from 1); `reads_features = False` where item features take no part; `reads_feature_rows = True` where
-    features are read by `FeatureTable.project` alone, so that they may stay off the device and, if trained, move by row;
-    `fetch(batch)`, called ahead of the batch's `loss`, to begin to read such features.
+    features are read by `FeatureTable.project` alone, so that they may stay off the device and, if trained, move by
+    row; `fetch(batch)`, called ahead of the batch's `loss`, to begin to read such features.
 
     A `Config` field `train_batch_size` is given the training's batch size unless it is set. `Config.GRID` maps settings
     to the values that a search tries, `Config.VARIANTS` those in which text and published code disagree to a `Variant`.

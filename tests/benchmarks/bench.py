@@ -127,6 +127,8 @@ def baby_sized(draw: np.random.Generator) -> Data:
         keys = np.unique(np.concatenate([keys, drawn[0] * N_ITEMS + drawn[1]]))
     keys = np.sort(draw.choice(keys, N_INTERACTIONS, replace=False))
     features = {m: draw.standard_normal((N_ITEMS, d), dtype=np.float32) for m, d in FEATURE_WIDTHS.items()}
+    for table in features.values():
+        table.flags.writeable = False  # as data sets have them
     return Data(N_USERS, N_ITEMS, np.stack([keys // N_ITEMS, keys % N_ITEMS], axis=1), features)
 
 

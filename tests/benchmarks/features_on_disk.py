@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def point(path: str, location: str) -> None:
         Batch(*torch.from_numpy(rows.astype(np.int64)).T) for rows in np.array_split(train, len(train) // BATCH_SIZE)
     ]
     seconds = []
-    for batch, following in zip(batches[:STEPS], batches[1 : STEPS + 1], strict=True):
+    for batch, following in pairwise(batches[: STEPS + 1]):
         started = time.perf_counter()
         optimiser.zero_grad()
         loss = model.loss(batch).total

@@ -55,7 +55,8 @@ def main() -> None:
     headers = ("model", "side", "ms", "floor, ms", "times floor", "MB moved", "MB floor", "GFLOP", "slowest, ms")
     print(bench.described(data) + "\n")
     print(
-        f"Copy bandwidth {rates.bytes_per_second / 1e9:.0f} GB/s, matrix rate {rates.flops_per_second / 1e9:.0f} GFLOP/s.\n"
+        f"Copy bandwidth {rates.bytes_per_second / 1e9:.0f} GB/s, "
+        f"matrix rate {rates.flops_per_second / 1e9:.0f} GFLOP/s.\n"
     )
     print(
         tabulate(

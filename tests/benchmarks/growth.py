@@ -26,6 +26,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bm3 import Batch, BM3Error, ConfigError, Data
+from bm3.features import FeatureTable
 from harness.experiments.store import write_json
 from harness.measure import MemorySampler
 from harness.measure.environment import environment
