@@ -440,3 +440,27 @@ def test_the_few_tiktok_users_without_training_are_no_error() -> None:
     dataset = load_dataset("tiktok")
     assert len(dataset.unseen_users("test")) > 0
     assert set(dataset.features) == {"visual", "acoustic"}
+
+
+# --- features that stay in their files ---
+
+
+def test_mapped_features_are_the_same_data_set(write_npz: Write, tmp_path: Path, small_parts: Any) -> None:
+    table = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float16)
+    folder = str(write_npz(tmp_path / "shop", small_parts, {"visual": table}))
+    mapped, loaded = load_dataset(folder, mapped=True), load_dataset(folder)
+    assert isinstance(mapped.features["visual"], np.memmap)
+    assert not isinstance(loaded.features["visual"], np.memmap)
+    assert mapped.content_hash == loaded.content_hash
+    assert not loaded.features["visual"].flags.writeable
+
+
+@pytest.mark.parametrize(
+    "table", [np.ones((8, 4)), np.asfortranarray(np.ones((8, 4), np.float32))], ids=["float64", "F"]
+)
+def test_features_that_cannot_stay_in_their_file_are_refused(
+    write_npz: Write, tmp_path: Path, small_parts: Any, table: Any
+) -> None:
+    folder = str(write_npz(tmp_path / "shop", small_parts, {"visual": table}))
+    with pytest.raises(DataError, match=r"visual\.npy: float.* cannot stay on disk .*leave features_location out"):
+        load_dataset(folder, mapped=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bm3 import BM3Error
 from harness.data import Dataset
-from harness.evaluation import Evaluation, Evaluator, Ranking, model_scorer, top_k
+from harness.evaluation import Evaluation, Evaluator, Ranking, model_scorer, ranking, top_k
 
 CPU = torch.device("cpu")
 
@@ -237,3 +237,33 @@ def test_ties_are_broken_alike_on_a_gpu(clustered: Dataset) -> None:
     table = torch.from_numpy(scores).cuda()
     on_gpu = Evaluator(clustered, "test").rank(lambda users: table[users], 20, device=torch.device("cuda"))
     np.testing.assert_array_equal(on_gpu.items, on_cpu.items)
+
+
+# --- the two ways to find the top K ---
+
+
+@given(
+    scores=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=300),
+        elements=st.floats(-4, 4, width=16) | st.sampled_from([-np.inf, 0.0]),
+    ),
+    k=st.integers(1, 60),
+)
+def test_compiled_and_torch_find_the_same_top_k(scores: NDArray[np.float32], k: int) -> None:
+    pytest.importorskip("numba", reason="the compiled top K needs numba")
+    compiled = top_k(torch.from_numpy(scores), k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "can_compile", lambda: False)
+        by_torch = top_k(torch.from_numpy(scores), k)
+    for one, other in zip(compiled, by_torch, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("can_compile", [True, False])
+def test_nan_comes_first_in_both(can_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "can_compile", lambda: can_compile)
+    scores = torch.randn(3, 200)
+    scores[1, 7] = torch.nan
+    values, _ = top_k(scores, 20)
+    assert values[:, 0].isnan().tolist() == [False, True, False]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -278,3 +278,48 @@ def test_parameters_that_require_no_gradient_stay(clustered: Dataset) -> None:
     fit(model, clustered, TrainingConfig(epochs=1), streams, CPU)
     assert torch.equal(model.item_embedding, before["item_embedding"])
     assert not torch.equal(model.user_embedding, before["user_embedding"])
+
+
+# --- where features lie, and precision ---
+
+
+@pytest.mark.parametrize("name", ["bm3", "vbpr"])
+def test_features_that_are_read_ahead_from_their_file_train_alike(name: str, clustered: Dataset, tmp_path: Any) -> None:
+    entry = find_model(name)
+    config = entry.model.Config(**({"features": "frozen"} if name == "bm3" else {}))
+    mapped = {}
+    for modality, table in clustered.features.items():
+        np.save(tmp_path / f"{modality}.npy", table)
+        mapped[modality] = np.load(tmp_path / f"{modality}.npy", mmap_mode="r")
+    tests = []
+    for dataset, location in ((clustered, "device"), (replace(clustered, features=mapped), "disk")):
+        training, streams = TrainingConfig(epochs=3, batch_size=100, features_location=location), Streams(2)
+        model = build(entry.model, dataset, config, streams, CPU, location)
+        fetched = list[Batch]()
+        monitored = model.fetch
+        model.fetch = lambda batch, monitored=monitored, fetched=fetched: (fetched.append(batch), monitored(batch))
+        tests.append(fit(model, dataset, training, streams, CPU).test)
+        assert bool(fetched) == (location == "disk")
+    assert tests[0] == pytest.approx(tests[1], abs=0.02)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_precision_holds_in_training_alone(precision: str, clustered: Dataset) -> None:
+    seen = []
+
+    class Observing(find_model("bpr").model):  # type: ignore[misc]
+        def loss(self, batch: Batch) -> Loss:
+            seen.append(torch.get_float32_matmul_precision())
+            return super().loss(batch)
+
+    training = TrainingConfig(epochs=1, precision=precision)
+    model = build(Observing, clustered, Observing.Config(), Streams(1), CPU)
+    fit(model, clustered, training, Streams(1), CPU)
+    assert set(seen) == {{"float32": "highest", "tf32": "high", "bf16": "medium"}[precision]}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("changes", [{"precision": "float16"}, {"features_location": "moon"}])
+def test_unknown_places_and_precisions_are_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(changes))} is '{next(iter(changes.values()))}'"):
+        TrainingConfig(**changes)
