@@ -150,8 +150,9 @@ def _read_table(path: Path, mapped: bool) -> NDArray[Any]:
         raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
     if mapped and (table.dtype.name not in ("float32", "float16") or not table.flags.c_contiguous):
         raise DataError(
-            f"{path}: {table.dtype} cannot stay on disk (features_location=disk), needed is float32 or float16 row by "
-            f"row: np.save(F, np.ascontiguousarray(np.load(F), 'float32')), or leave features_location out"
+            f"{path}: {table.dtype}{'' if table.flags.c_contiguous else ' in Fortran order'} cannot stay on disk "
+            f"(features_location=disk), needed is float32 or float16 row by row: "
+            f"np.save(F, np.ascontiguousarray(np.load(F), 'float32')), or leave features_location out"
         )
     return table
 
