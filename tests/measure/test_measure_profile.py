@@ -421,7 +421,7 @@ def test_every_model_has_a_profile_whose_floor_is_below_what_its_operations_move
         assert block.seconds > 0
     assert found.step.floor.written_bytes > 0
     assert (found.step.floor.flops > 0) == (name != "bpr")
-    assert "topk" in {operation.name for operation in found.evaluation.operations}
+    assert "mm" in {operation.name for operation in found.evaluation.operations}
     scores = 2 * len(np.unique(mini.valid[:, 0])) * mini.n_items * width
     assert found.evaluation.floor.flops >= scores
     assert found.steps_per_epoch == 3
