@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bm3.errors import DataError
 
 BLOCK_BYTES = 2**22  # rows gathered at a time: few enough to stay in cache between gathering and product
+READER = ThreadPoolExecutor(1, "feature-reader")  # reads ahead; has no thread until something is to be read
 
 
 class FeatureTable(nn.Module):
@@ -43,8 +44,7 @@ class FeatureTable(nn.Module):
         self.row_gradients = False
         """Whether a trained table's gradient is sparse, rows alone: for an optimiser that takes such."""
         self.before_read: Callable[[Tensor | None], None] | None = None
-        """Called with the items [n] whose rows are about to be read, None for all."""
-        self._reader = ThreadPoolExecutor(1)  # has no thread until it is given something to do
+        """Called with the items [n] whose rows `project` or `state_dict` is about to read, None for all."""
         self._fetching: tuple[Tensor, Future[Tensor]] | None = None
         if self.away:
             values = table
@@ -56,9 +56,14 @@ class FeatureTable(nn.Module):
             self.table = nn.Parameter(torch.from_numpy(values))
         else:
             self.register_buffer("table", _tensor(values), persistent=False)
+        self.register_state_dict_pre_hook(FeatureTable._read_all)  # type: ignore[no-untyped-call]
+
+    def _read_all(self, prefix: str, keep_vars: bool) -> None:
+        if self.before_read is not None:
+            self.before_read(None)
 
     def project(self, items: Tensor | None, weight: Tensor) -> Tensor:
-        """Rows of the items [n], or of all, times Wᵀ: [n, d], float32, for weight [d, d_m], on the weight's device.
+        """Rows of the items [n], or of all, times Wᵀ: [n, d] in the precision and on the device of weight [d, d_m].
 
         Gathers a few rows at a time, again for the gradient, instead of holding all of them.
         """
@@ -66,14 +71,14 @@ class FeatureTable(nn.Module):
             self.before_read(items)
         rows = None if items is None else self._fetched(items)
         if rows is not None:
-            return rows.to(weight.device).float() @ weight.T
+            return rows.to(weight) @ weight.T
         product: Tensor = _Projection.apply(self.table, items, weight, self.row_gradients)  # type: ignore[no-untyped-call]
         return product
 
     def fetch(self, items: Tensor) -> None:
         """Begin to read the rows of these items [n], which the next `project` will ask for, if they are far away."""
         if self.away:
-            self._fetching = items, self._reader.submit(self.table.index_select, 0, items.to(self.table.device))
+            self._fetching = items, READER.submit(self.table.index_select, 0, items.to(self.table.device))
 
     def _fetched(self, items: Tensor) -> Tensor | None:
         fetching, self._fetching = self._fetching, None

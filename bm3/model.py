@@ -8,7 +8,7 @@ doi 10.1145/3543507.3583251. Where the text and the code behind the published ta
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,7 @@ class BM3(nn.Module):
     Config = BM3Config
     uses_negatives: ClassVar[bool] = False
     reads_feature_rows: ClassVar[bool] = True
-    """Features are read by `FeatureTable.project` alone."""
+    """Features are read by `FeatureTable.project` alone, a batch's rows at a time."""
 
     def __init__(self, data: TrainingData, config: BM3Config, generator: torch.Generator) -> None:
         """Parameters are initialised from `generator`, which also draws the dropout views until `start_epoch`.
@@ -141,8 +141,9 @@ class BM3(nn.Module):
 
     def fetch(self, batch: Batch) -> None:
         """Begin to read the features of the batch that `loss` is given next, if they are far away."""
+        items = batch.items.unique()
         for modality in range(len(self.modalities)):
-            self._modality(modality)[0].fetch(batch.items.unique())
+            self._modality(modality)[0].fetch(items)
 
     def loss(self, batch: Batch, keep: Mapping[str, Tensor] | None = None) -> Loss:
         """The objective on a batch, with parts `reconstruction`, `alignment`, `masked`, `regulariser`.
@@ -201,7 +202,7 @@ class BM3(nn.Module):
         return self.predictor(h_users), self.predictor(h_items)
 
     def _modality(self, modality: int) -> tuple[FeatureTable, nn.Linear]:
-        return self.features[modality], self.projections[modality]  # type: ignore[return-value]
+        return cast(FeatureTable, self.features[modality]), cast(nn.Linear, self.projections[modality])
 
     def _target(self, view: str, h: Tensor, rows: Tensor, keep: Mapping[str, Tensor] | None) -> Tensor:
         """sg ĥ = dropout_p(h), survivors scaled by 1/(1−p), for h [n, d] of the given table rows [n]."""

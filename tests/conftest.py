@@ -1,6 +1,7 @@
-"""Hypothesis profiles, what the markers need, and small data sets on disk and in memory."""
+"""Hypothesis profiles, what the markers need, the command line, and small data sets on disk and in memory."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import Command, Outcome
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from harness import cli
 from harness.data import PARTS, Dataset, checked_dataset, published_split
 
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
@@ -36,6 +39,23 @@ def _torch_as_before() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     yield
     torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """`command("train", …)` runs the command in this process, in an empty working folder."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("BM3_DATA", raising=False)
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["bm3", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            cli.main()
+        code = ending.value.code
+        return Outcome(code if isinstance(code, int) else 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

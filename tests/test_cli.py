@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import pytest
+from command_line import Command, refused
 from numpy.typing import NDArray
 
 from harness import cli
@@ -22,48 +23,10 @@ Write = Callable[..., Path]
 GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
 
 
-class Outcome(NamedTuple):
-    """What a command left on its streams, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """`command("train", …)` runs the command in this process, in an empty working folder."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.delenv("BM3_DATA", raising=False)
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["bm3", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            cli.main()
-        code = ending.value.code
-        return Outcome(code if isinstance(code, int) else 0, *capsys.readouterr())
-
-    return run
-
-
 @pytest.fixture
 def shop(tmp_path: Path, write_npz: Write, small_parts: Any, small_features: Features) -> Path:
     """A tiny data set; its parent can be given as --data."""
     return write_npz(tmp_path / "data sets" / "shop", small_parts, small_features)
-
-
-def refused(outcome: Outcome) -> str:
-    """The one line of a command that ended because of its input."""
-    assert outcome.code == 2, outcome
-    assert outcome.out == ""
-    lines = outcome.err.splitlines()
-    assert len(lines) == 1, outcome.err
-    assert lines[0].startswith("bm3: ")
-    return lines[0]
 
 
 def only_run(out: Path) -> Path:

@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from harness.compiling import compile_loop
 
 SORTED_BY_INSERTION = 512  # candidates; more of them, as where most scores are equal, are sorted by merging
 
 
-@njit(parallel=True, cache=True)
+@compile_loop
 def top_k(scores: Any, k: int, lanes: int, values: Any, items: Any) -> None:
     """Fills values and items [n, k] for scores [n, I]: best first, ties by ascending id; NaN all over if one is.
 

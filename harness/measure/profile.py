@@ -6,7 +6,7 @@ What is recorded of an operation is `operations`, the machine's rates are `roofl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from harness.measure.operations import Floor, Operation, OperationCounter
 from harness.measure.roofline import MachineRates, measure_rates, seconds_of
 from harness.training import Streams, TrainingConfig, build
 from harness.training.batches import EpochBatches
-from harness.training.fit import make_deterministic
-from harness.training.optimiser import adam, set_learning_rate
+from harness.training.fit import make_deterministic, matmul_precision, reads_ahead, start_epoch, train_step
+from harness.training.optimiser import adam
 
 WARM_UP_STEPS = 3
 EVALUATIONS = 3
@@ -177,16 +177,15 @@ class TrainingSteps:
             device=device,
         )
         self._optimiser = adam(model, training.learning_rate)
-        self._next: Iterator[Batch] = iter(())
+        self._ahead = reads_ahead(model, training)
+        self._next: Iterator[tuple[Batch, Batch]] = iter(())
 
     def start_epoch(self, epoch: int) -> None:
         """All that comes before an epoch's first step (epochs count from 1)."""
-        if hasattr(self.model, "start_epoch"):
-            self.model.start_epoch(self._streams.torch("model", epoch, device=self._device))
-        set_learning_rate(self._optimiser, self.model, self._training.learning_rate, epoch)
+        start_epoch(self.model, self._optimiser, self._training, self._streams, self._device, epoch)
         batches = list(self.batches.epoch(epoch))
         # The last batch may be shorter, and would be no measure of a step.
-        self._next = cycle([batch for batch in batches if len(batch.users) == len(batches[0].users)])
+        self._next = pairwise(cycle([batch for batch in batches if len(batch.users) == len(batches[0].users)]))
 
     def first_step(self, epoch: int) -> None:
         """The beginning of an epoch and its first step."""
@@ -195,12 +194,9 @@ class TrainingSteps:
 
     def step(self) -> None:
         """The next step of the epoch that was started."""
-        self._optimiser.zero_grad()
-        loss = self.model.loss(next(self._next))
-        loss.total.backward()
-        self._optimiser.step()
-        if hasattr(self.model, "after_step"):
-            self.model.after_step()
+        batch, following = next(self._next)
+        with matmul_precision(self._training.precision):
+            train_step(self.model, self._optimiser, batch, following if self._ahead else None)
 
 
 def _per_call(timed: Sequence[list[Operation]], counted: Sequence[list[Operation]]) -> tuple[Operation, ...]:

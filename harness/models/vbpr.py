@@ -77,8 +77,9 @@ class VBPR(nn.Module):
 
     def fetch(self, batch: Batch) -> None:
         """Begin to read the features of the batch that `loss` is given next, if they are far away."""
+        items = _items_of(batch).unique()
         for features in each(self.features, FeatureTable):
-            features.fetch(_items_of(batch).unique())
+            features.fetch(items)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """(users [U, 2d], items [I, 2d])."""

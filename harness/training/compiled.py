@@ -6,10 +6,12 @@ Arguments are arrays of one precision, of which `constants` [3] are β₁, β₂
 import math
 from typing import Any
 
-from numba import njit, prange
+from numba import prange
+
+from harness.compiling import compile_loop
 
 
-@njit(parallel=True, error_model="numpy", cache=True)
+@compile_loop
 def make_up(
     table: Any, first: Any, second: Any, rows: Any, decays: Any, developed: Any, starts: Any, steps: Any, constants: Any
 ) -> None:
@@ -37,7 +39,7 @@ def make_up(
                 p[c] -= for_m * m[c] * (m0 + ratio * ratio * (m2 - ratio * m3)) / denominator
 
 
-@njit(parallel=True, error_model="numpy", cache=True)
+@compile_loop
 def step(
     table: Any, first: Any, second: Any, rows: Any, gradients: Any, decays: Any, weights: Any, now: Any, constants: Any
 ) -> None:

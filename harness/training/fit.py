@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bm3 import Batch, BM3Error
+from bm3 import Batch, BM3Error, Loss
 from bm3.features import FeatureTable
 from harness.data import Dataset
 from harness.evaluation import Evaluation
@@ -119,15 +119,13 @@ def fit(
     )
     optimiser = adam(model, training.learning_rate)
     evaluate = Evaluation(dataset, mask_validation=training.evaluation.mask_validation)
-    ahead = hasattr(model, "fetch") and training.features_location != "device"
+    ahead = reads_ahead(model, training)
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, dict[str, Tensor]] | None = None
     epoch = 0
     while epoch < training.epochs and not rule.stop:
         epoch += 1
-        if hasattr(model, "start_epoch"):
-            model.start_epoch(streams.torch("model", epoch, device=device))
-        set_learning_rate(optimiser, model, training.learning_rate, epoch)
+        start_epoch(model, optimiser, training, streams, device, epoch)
         clock.start()
         with matmul_precision(training.precision):
             loss, parts = _train_epoch(model, batches.epoch(epoch), optimiser, epoch, ahead=ahead)
@@ -139,7 +137,7 @@ def fit(
         if improved:
             best = record, copy.deepcopy(model.state_dict())
         on_epoch(record)
-    optimiser.catch_up()  # what is up to date stays as it is loaded
+    optimiser.catch_up()  # or what rows have missed would be made up for in those that are loaded now
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
     model.load_state_dict(best[1])
@@ -180,20 +178,45 @@ def _with_next(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch | None]]
     return zip_longest(these, following)
 
 
+def start_epoch(
+    model: Any,
+    optimiser: torch.optim.Optimizer,
+    training: TrainingConfig,
+    streams: Streams,
+    device: torch.device,
+    epoch: int,
+) -> None:
+    """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate."""
+    if hasattr(model, "start_epoch"):
+        model.start_epoch(streams.torch("model", epoch, device=device))
+    set_learning_rate(optimiser, model, training.learning_rate, epoch)
+
+
+def reads_ahead(model: Any, training: TrainingConfig) -> bool:
+    """Whether a step begins to read the features of the next batch."""
+    return hasattr(model, "fetch") and training.features_location != "device"
+
+
+def train_step(model: Any, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None) -> Loss:
+    """One step on the batch, and its loss from before the step. `to_fetch` is the next batch if that is read ahead."""
+    optimiser.zero_grad()
+    loss: Loss = model.loss(batch)
+    if to_fetch is not None:
+        model.fetch(to_fetch)
+    loss.total.backward()
+    optimiser.step()
+    if hasattr(model, "after_step"):
+        model.after_step()
+    return loss
+
+
 def _train_epoch(
     model: Any, batches: Iterable[Batch], optimiser: torch.optim.Optimizer, epoch: int, *, ahead: bool
 ) -> tuple[float, dict[str, float]]:
     losses: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {}
     for batch, following in _with_next(batches):
-        optimiser.zero_grad()
-        loss = model.loss(batch)
-        if ahead and following is not None:
-            model.fetch(following)
-        loss.total.backward()
-        optimiser.step()
-        if hasattr(model, "after_step"):
-            model.after_step()
+        loss = train_step(model, optimiser, batch, following if ahead else None)
         # Kept as tensors until the epoch ends: reading one would make the device wait in every step.
         losses.append(loss.total.detach())
         for name, part in loss.parts.items():

@@ -42,13 +42,11 @@ class Adam(torch.optim.Adam):
         self._rows = [Rows(table) for table in tables]
         for rows, table in zip(self._rows, tables, strict=True):
             table.row_gradients, table.before_read = True, rows.catch_up
-            table.register_state_dict_pre_hook(lambda *_, rows=rows: rows.catch_up(None))  # type: ignore[no-untyped-call]
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # a closure would come after the tables' turn
         """One step from the present gradients; those of the tables are used up."""
         of_tables = [rows.take_gradient() for rows in self._rows]
-        super().step(closure)
+        super().step()
         for rows, gradient in zip(self._rows, of_tables, strict=True):
             if gradient is not None:
                 rows.step(gradient, self.param_groups[0]["lr"])

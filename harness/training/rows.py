@@ -34,8 +34,7 @@ class Rows:
 
     def __init__(self, features: FeatureTable) -> None:
         self._table = features.table
-        moments = torch.zeros_like(self._table), torch.zeros_like(self._table)
-        self._arrays = tuple(tensor.detach().numpy() for tensor in (self._table, *moments))
+        self._moments = torch.zeros_like(self._table), torch.zeros_like(self._table)
         self._known = np.full(len(self._table), -1)  # step that a row's moments are of; -1: they are zero
         self._last = self._known.copy()  # last step that the row itself has made, or made up for
         self._missed = MissedSteps()
@@ -79,9 +78,10 @@ class Rows:
         """A loop of `compiled` on the table and its moments, with as many threads as torch has."""
         from harness.training import compiled
 
-        precision = self._arrays[0].dtype
+        arrays = [tensor.detach().numpy() for tensor in (self._table, *self._moments)]
+        precision = arrays[0].dtype
         exact = [a if a.dtype.kind == "i" else a.astype(precision, copy=False) for a in arguments]
-        run_compiled(getattr(compiled, loop), *self._arrays, rows, *exact, np.array([*BETAS, EPSILON], precision))
+        run_compiled(getattr(compiled, loop), *arrays, rows, *exact, np.array([*BETAS, EPSILON], precision))
 
 
 class MissedSteps:

@@ -16,7 +16,7 @@ from textbook import Textbook
 from bm3 import Batch, Data, TrainingData
 from harness.data import Dataset, load_dataset
 from harness.measure.environment import environment
-from harness.training.fit import make_deterministic
+from harness.training.fit import make_deterministic, train_step
 from harness.training.optimiser import adam
 
 N_USERS, N_ITEMS, N_INTERACTIONS = 19_445, 7_050, 118_551
@@ -47,11 +47,7 @@ def our_steps(model: Any, batches: list[Batch]) -> Steps:
 
     def plain() -> None:
         make_deterministic()
-        optimiser.zero_grad()
-        model.loss(next(supply)).total.backward()
-        optimiser.step()
-        if hasattr(model, "after_step"):
-            model.after_step()
+        train_step(model, optimiser, next(supply))
 
     def first() -> None:
         if hasattr(model, "start_epoch"):

@@ -1,19 +1,18 @@
-"""How growth is measured: the fit, single points, what is kept and what a report says. The measuring is no test."""
+"""How growth is measured: single points, what is kept and what is left after Ctrl-C. The measuring is no test."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import growth
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from growth import Figures, Point, PointError, Sizes
+from growth import PointError
+from growth_points import Figures, Point, Sizes, points_of
 from torch import Tensor
 
 from bm3 import ConfigError
 
-FACTORS = [1, 2, 4, 8, 16]
 TINY = Sizes(users=40, items=30, interactions=128, width=8, batch=32)
 
 
@@ -29,43 +28,8 @@ def figures(seconds: float = 1.0) -> Figures:
     )
 
 
-@pytest.mark.parametrize("k", [-1.0, 0.0, 0.5, 1.0, 2.0])
-def test_the_fit_of_a_power_is_its_exponent(k: float) -> None:
-    assert growth.exponent(FACTORS, [7.0 * x**k for x in FACTORS]) == pytest.approx(k, abs=1e-12)
-    assert growth.growth({x: 7.0 * x**k for x in FACTORS}, 4) == pytest.approx((k, k), abs=1e-12)
-
-
-def test_the_fit_is_least_squares_in_logarithms() -> None:
-    values = np.random.default_rng(0).uniform(1, 9, size=5)
-    assert growth.exponent(FACTORS, values) == pytest.approx(np.polyfit(np.log(FACTORS), np.log(values), 1)[0])
-
-
-def test_a_constant_part_holds_the_fit_below_the_last_doubling() -> None:
-    fit, last = growth.growth({x: 10.0 + x**2 for x in FACTORS}, 4)
-    assert fit is not None
-    assert last is not None
-    assert last == pytest.approx(np.log2((10 + 256) / (10 + 64)))
-    assert 1 < fit < last < 2
-
-
-def test_there_is_no_exponent_without_two_points_or_of_what_has_no_logarithm() -> None:
-    assert growth.exponent([4], [1.0]) is None
-    assert growth.exponent([1, 2], [0.0, 1.0]) is None
-    assert growth.growth({1: 1.0, 2: 2.0, 16: 16.0}, 4) == (pytest.approx(1), None)
-
-
-def test_exponents_above_a_tenth_more_than_linear_are_marked() -> None:
-    assert [growth.marked(value) for value in (1.099, 1.101, 2.0, -0.001, None)] == [
-        "1.10",
-        "**1.10**",
-        "**2.00**",
-        "0.00",
-        "–",
-    ]
-
-
 def test_points_share_the_base_and_multiply_one_size_each() -> None:
-    points = growth.points_of(["bpr", "bm3"], 2)
+    points = points_of(["bpr", "bm3"], 2)
     assert len(points) == len({point.key for point in points}) == 2 * (1 + 4 * 2)
     assert Point("bpr").sizes(TINY) == TINY
     assert Point("bpr", "I", 4).sizes(TINY) == TINY._replace(items=120)
@@ -123,7 +87,7 @@ def test_a_fresh_process_gives_figures_or_the_reason_why_not() -> None:
 
 
 def test_a_rerun_measures_only_what_is_missing_and_what_failed(tmp_path: Path) -> None:
-    path, points, asked = tmp_path / "growth.json", growth.points_of(["bpr"], 1), []
+    path, points, asked = tmp_path / "growth.json", points_of(["bpr"], 1), []
 
     def stopped_at_the_fourth(name: str, sizes: Sizes) -> Figures:
         asked.append(sizes)
@@ -160,38 +124,6 @@ def test_points_of_another_base_are_not_gone_on_from(tmp_path: Path) -> None:
     growth.run([Point("bpr")], growth.resumed(path, TINY), path, lambda name, sizes: figures())
     with pytest.raises(ConfigError, match="another base"):
         growth.resumed(path, Sizes())
-
-
-def made_up() -> dict[str, Any]:
-    """Steps that grow with E^1, epochs with E^1 too, I failed once, the rest constant."""
-    content = growth.resumed(None, TINY)
-
-    def measure(name: str, sizes: Sizes) -> Figures:
-        if sizes.items == 4 * TINY.items:
-            raise PointError("took more than 300 s")
-        factor = sizes.interactions / TINY.interactions
-        return figures(factor)._replace(memory_bytes=int(1000 * factor**2))
-
-    growth.run(growth.points_of(["bpr"], 2), content, None, measure)
-    return content
-
-
-def test_report_has_exponents_marks_and_failures() -> None:
-    text = growth.markdown(made_up(), ["bpr"], 2)
-    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| bpr")]
-    step, epoch, memory, model, base = [[cell.strip() for cell in row] for row in rows]
-    assert step == epoch == ["bpr", "1.00 (1.00)", "0.00 (–)", "0.00 (0.00)", "0.00 (0.00)"]
-    assert memory == ["bpr", "**2.00** (**2.00**)", "0.00 (–)", "0.00 (0.00)", "0.00 (0.00)"]
-    assert model == ["bpr", "0.00 (0.00)", "0.00 (–)", "0.00 (0.00)", "0.00 (0.00)"]
-    assert base[:4] == ["bpr", "1000.0", "2000.0", "8.50"]
-    assert "- bpr I x4: took more than 300 s" in text
-    assert "not measured yet" not in text
-
-
-def test_report_of_an_unfinished_run_says_so() -> None:
-    content = made_up()
-    del content["points"]["bpr E x4"]
-    assert "1 of 9 points are not measured yet." in growth.markdown(content, ["bpr"], 2)
 
 
 def test_ctrl_c_reports_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Feature tables: products with some rows, their gradients, tables that stay in their file, and reading ahead."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +104,9 @@ def test_data_that_cannot_be_written_is_shared_and_other_data_copied() -> None:
     assert shared.table.data_ptr() == fixed.ctypes.data
     assert copied.table.data_ptr() != data.ctypes.data
     assert trained.table.data_ptr() != fixed.ctypes.data
+
+
+def test_tables_can_be_copied_and_pickled() -> None:
+    table = table_of(trained=True)
+    for other in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+        torch.testing.assert_close(other.project(ITEMS, weight()), table.project(ITEMS, weight()))

@@ -1,5 +1,6 @@
 """Tables that move by row are what dense Adam makes of them, whenever somebody looks."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,7 @@ from bm3 import BM3, Batch, BM3Config
 from bm3.features import FeatureTable
 from harness.data import Dataset
 from harness.training import rows as rows_module
+from harness.training.fit import train_step
 from harness.training.optimiser import Adam, adam
 from harness.training.rows import MissedSteps, Rows
 
@@ -135,3 +137,39 @@ def test_bm3_trains_alike_by_row_and_densely(
         )
     assert isinstance(ours, Adam)
     assert bool(ours._rows) == (smallest == 0)
+
+
+def trained_by_row(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[BM3, Adam]:
+    monkeypatch.setattr(rows_module, "SMALLEST", 0)
+    model = BM3(dataset, BM3Config(dropout=0), torch.Generator().manual_seed(0))
+    return model, adam(model, 1e-3)
+
+
+def train(model: BM3, optimiser: Adam, dataset: Dataset, n_steps: int) -> None:
+    for step in range(n_steps):
+        batch = Batch(*torch.from_numpy(dataset.train[step * 7 : step * 7 + 15].astype(np.int64)).T)
+        train_step(model, optimiser, batch)
+
+
+def test_a_copied_model_goes_its_own_way(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimiser = trained_by_row(clustered, monkeypatch)
+    train(model, optimiser, clustered, 20)
+    copied = copy.deepcopy(model)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), copied.state_dict().values(), strict=True)
+    )
+    before = copy.deepcopy(copied.state_dict())
+    train(model, optimiser, clustered, 20)
+    model.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in copied.state_dict().items())
+
+
+def test_a_second_optimiser_takes_over_from_the_first(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, first = trained_by_row(clustered, monkeypatch)
+    train(model, first, clustered, 20)
+    other = BM3(clustered, BM3Config(dropout=0), torch.Generator().manual_seed(1))
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    for trained in (model, other):
+        train(trained, adam(trained, 1e-3), clustered, 20)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, other.state_dict()[name], rtol=0, atol=1e-6)

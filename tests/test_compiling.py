@@ -1,0 +1,43 @@
+"""Compiled loops where numba may write its cache, where it may not, and on as many threads as torch has."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.compiling import compile_loop, run_compiled
+
+numba = pytest.importorskip("numba", reason="loops are compiled where numba is installed")
+
+
+def add_one(values: Any) -> None:
+    for i in numba.prange(len(values)):
+        values[i] += 1
+
+
+@pytest.mark.parametrize("can_cache", [True, False])
+def test_a_loop_compiles_also_where_nothing_can_be_kept(can_cache: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tried = numba.njit, []
+
+    def njit(*loops: Any, cache: bool = False, **options: Any) -> Any:
+        if loops:  # numba's own use of it, as a plain decorator
+            return real(*loops)
+        tried.append(cache)
+        if cache and not can_cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)  # no file is written in the test
+
+    monkeypatch.setattr(numba, "njit", njit)
+    values = np.zeros(5)
+    run_compiled(compile_loop(add_one), values)
+    assert values.tolist() == [1] * 5
+    assert tried == ([True] if can_cache else [True, False])
+
+
+def test_loops_have_as_many_threads_as_torch() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run_compiled(compile_loop(add_one), np.zeros(5))
+    assert numba.get_num_threads() == 1
+    torch.set_num_threads(before)
