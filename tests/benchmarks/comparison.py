@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,46 +96,39 @@ Record = Callable[[Comparison], None]
 """Takes a comparison into the tables."""
 
 
+Column = tuple[str, Callable[[Comparison], str]]
+"""A header, and what stands below it for a subject."""
+
+
 def overview(comparisons: Sequence[Comparison]) -> str:
     """Time and memory in one table."""
-    rows = [
-        (
-            c.subject,
-            *(_milliseconds(c.seconds[side].plain) for side in SIDES),
-            *(_milliseconds(c.seconds[side].batches) for side in SIDES),
-            *(f"{c.seconds[side].epoch:.2f}" for side in SIDES),
-            f"{c.time_ratio:.1f}",
-            _wanted(c.target.time_wanted),
-            *(f"{c.memory[side].peak / 1e9:.2f}" for side in SIDES),
-            f"{c.memory_ratio:.1f}",
-            _wanted(c.target.memory_wanted),
-        )
-        for c in _in_order(comparisons)
+    columns: list[Column] = [
+        ("fast over textbook", lambda c: c.subject),
+        *_both("ms", lambda side, c: _milliseconds(c.seconds[side].plain), between="\n"),
+        *_both("ms for\nbatches", lambda side, c: _milliseconds(c.seconds[side].batches), between="\n"),
+        *_both("s per\nepoch", lambda side, c: f"{c.seconds[side].epoch:.2f}", between="\n"),
+        ("ratio", lambda c: f"{c.time_ratio:.1f}"),
+        ("target", lambda c: _wanted(c.target.time_wanted)),
+        *_both("peak\nGB", lambda side, c: f"{c.memory[side].peak / 1e9:.2f}", between="\n"),
+        ("ratio", lambda c: f"{c.memory_ratio:.1f}"),
+        ("target", lambda c: _wanted(c.target.memory_wanted)),
     ]
-    time, memory = ("ms", "ms for\nbatches", "s per\nepoch"), ("peak\nGB",)
-    both = [[f"{side}\n{what}" for what in figures for side in SIDES] for figures in (time, memory)]
-    headers = ("fast over textbook", *both[0], "ratio", "target", *both[1], "ratio", "target")
-    return _tabulated(rows, headers, "simple")
+    return _table(comparisons, columns, "simple")
 
 
 def time_section(data: str, comparisons: Sequence[Comparison]) -> str:
     """The table of time under a heading, in Markdown."""
-    rows = [
-        (
-            c.subject,
-            *(_milliseconds(c.seconds[side].plain) for side in SIDES),
-            *(_milliseconds(c.seconds[side].first) for side in SIDES),
-            *(_milliseconds(c.seconds[side].batches) for side in SIDES),
-            _milliseconds(c.seconds["ours"].state),
-            *(f"{c.seconds[side].epoch:.2f}" for side in SIDES),
-            f"{c.time_ratio:.1f}",
-            _wanted(c.target.time_wanted),
-        )
-        for c in _in_order(comparisons)
+    columns: list[Column] = [
+        ("subject", lambda c: c.subject),
+        *_both("ms per step", lambda side, c: _milliseconds(c.seconds[side].plain)),
+        *_both("first step", lambda side, c: _milliseconds(c.seconds[side].first)),
+        *_both("ms for batches", lambda side, c: _milliseconds(c.seconds[side].batches)),
+        ("ours, ms for the state", lambda c: _milliseconds(c.seconds["ours"].state)),
+        *_both("s per epoch", lambda side, c: f"{c.seconds[side].epoch:.2f}"),
+        ("textbook / ours", lambda c: f"{c.time_ratio:.1f}"),
+        ("wanted", lambda c: _wanted(c.target.time_wanted)),
     ]
     n_steps = max(c.seconds["ours"].n_steps for c in comparisons)
-    parts = *_both("ms per step"), *_both("first step"), *_both("ms for batches"), "ours, ms for the state"
-    headers = ("subject", *parts, *_both("s per epoch"), "textbook / ours", "wanted")
     return f"""# Fast over textbook: time
 
 {data}, alternating in one process; medians.
@@ -145,44 +139,32 @@ An epoch is its batches, its first step where that renews something (LATTICE's i
 graph), {n_steps - 1} plain ones, and one reading of the model's state, which does what steps put off. A step of the
 evaluation is validation and test of all users over all items, up to rank 50.
 
-{_tabulated(rows, headers, "github")}
+{_table(comparisons, columns, "github")}
 """
 
 
 def memory_section(comparisons: Sequence[Comparison]) -> str:
     """The table of memory under a heading, in Markdown."""
-    rows = [
-        (
-            c.subject,
-            *(f"{c.memory[side].peak / 1e9:.2f}" for side in SIDES),
-            f"{c.memory_ratio:.1f}",
-            _wanted(c.target.memory_wanted),
-            *(f"{c.memory[side].above_start / 1e9:.2f}" for side in SIDES),
-            f"{c.above_start_ratio:.1f}",
-        )
-        for c in _in_order(comparisons)
+    columns: list[Column] = [
+        ("subject", lambda c: c.subject),
+        *_both("peak GB", lambda side, c: f"{c.memory[side].peak / 1e9:.2f}"),
+        ("textbook / ours", lambda c: f"{c.memory_ratio:.1f}"),
+        ("wanted", lambda c: _wanted(c.target.memory_wanted)),
+        *_both("GB above start", lambda side, c: f"{c.memory[side].above_start / 1e9:.2f}"),
+        ("textbook / ours", lambda c: f"{c.above_start_ratio:.1f}"),
     ]
-    table = _tabulated(
-        rows,
-        ("subject", *_both("peak GB"), "textbook / ours", "wanted", *_both("GB above start"), "textbook / ours"),
-        "github",
-    )
     return f"""# Fast over textbook: memory
 
 Peak resident memory of building the model and 25 steps (textbooks of MMGCN, GRCN, DualGNN and LATTICE: three), or of
 evaluating, each in a process of its own; start is before the model was built, with Python, torch and the data loaded.
 
-{table}
+{_table(comparisons, columns, "github")}
 """
 
 
-def _in_order(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    order = list(targets())
-    return sorted(comparisons, key=lambda c: order.index(c.subject))
-
-
-def _both(what: str) -> list[str]:
-    return [f"{side}, {what}" for side in SIDES]
+def _both(what: str, cell: Callable[[Side, Comparison], str], between: str = ", ") -> list[Column]:
+    """A column for each side, whose header is the side's name and `what`."""
+    return [(f"{side}{between}{what}", partial(cell, side)) for side in SIDES]
 
 
 def _milliseconds(seconds: float) -> str:
@@ -193,6 +175,10 @@ def _wanted(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:g}"
 
 
-def _tabulated(rows: list[tuple[str, ...]], headers: tuple[str, ...], tablefmt: str) -> str:
-    right = ["right"] * (len(headers) - 1)
+def _table(comparisons: Sequence[Comparison], columns: Sequence[Column], tablefmt: str) -> str:
+    """Subjects in the order of the targets; all but the first column to the right."""
+    order = list(targets())
+    rows = [[cell(c) for _, cell in columns] for c in sorted(comparisons, key=lambda c: order.index(c.subject))]
+    right = ["right"] * (len(columns) - 1)
+    headers = [header for header, _ in columns]
     return tabulate(rows, headers, tablefmt=tablefmt, disable_numparse=True, colalign=("left", *right))
