@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from bm3.errors import DataError
 
-BLOCK_BYTES = 2**22  # rows gathered at a time: few enough to stay in cache between gathering and product
-READER = ThreadPoolExecutor(1, "feature-reader")  # reads ahead; has no thread until something is to be read
+BLOCK_BYTES = 2**21  # rows gathered at a time: few enough to stay in cache between gathering and product
 
 
 class FeatureTable(nn.Module):
@@ -33,63 +32,83 @@ class FeatureTable(nn.Module):
     ) -> None:
         """Parameters are float32. Given data keeps its precision unless another is asked for.
 
-        The table is copied, so that neither side notices what the other writes. Given data is not where it is `shared`
-        or cannot be written, and in memory as needed, and where it is memory-mapped: then it stays in its file. Raises
-        DataError, with the modality's `name`, unless `table` is one finite floating-point row per item.
+        The table is copied, so that neither side notices what the other writes. Given data in the precision wanted is
+        not where it is `shared` or cannot be written: it is used where it lies, a memory-mapped table in its file, and
+        nobody may write to the model's table then. Raises DataError, with the modality's `name`, unless `table` is one
+        finite floating-point row per item.
         """
         super().__init__()
         _check(name, table, n_items)
-        self.away = isinstance(table, np.memmap) and not trained and precision in (None, table.dtype)
-        """Given data that stays where it is when the model moves to a device; only rows that are asked for follow."""
+        in_place = not trained and precision in (None, table.dtype) and table.flags.c_contiguous
+        self.off_device = in_place and isinstance(table, np.memmap) and not table.flags.writeable
+        """Whether the table stays where it is when the model moves to a device; the rows asked for follow alone."""
         self.row_gradients = False
-        """Whether a trained table's gradient is sparse, rows alone: for an optimiser that takes such."""
-        self.before_read: Callable[[Tensor | None], None] | None = None
-        """Called with the items [n] whose rows `project` or `state_dict` is about to read, None for all."""
+        """Whether a trained table's gradient is sparse, rows alone (see `attach`)."""
+        self._before_read: Callable[[Tensor | None], None] | None = None
         self._fetching: tuple[Tensor, Future[Tensor]] | None = None
-        if self.away:
-            values = table
-        elif (shared or not table.flags.writeable) and not trained:
-            values = np.require(table, precision, ["C_CONTIGUOUS"])
+        if in_place and (shared or not table.flags.writeable):
+            values = np.asarray(table)
         else:
             values = np.array(table, np.float32 if trained else precision, order="C")
         if trained:
             self.table = nn.Parameter(torch.from_numpy(values))
         else:
             self.register_buffer("table", _tensor(values), persistent=False)
-        self.register_state_dict_pre_hook(FeatureTable._read_all)  # type: ignore[no-untyped-call]
+        self.register_state_dict_pre_hook(_read_all)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_read_all)  # type: ignore[no-untyped-call]
 
-    def _read_all(self, prefix: str, keep_vars: bool) -> None:
-        if self.before_read is not None:
-            self.before_read(None)
+    def attach(self, before_read: Callable[[Tensor | None], None]) -> None:
+        """From now on an optimiser moves the rows of this trained table, whose gradient is sparse, when they are read.
+
+        `before_read` is called with the items [n] whose rows `project` is about to read, and with None before all are
+        read or written by `state_dict` or `load_state_dict`. Whoever was attached before is asked for all rows first.
+        """
+        self.detach()
+        self.row_gradients, self._before_read = True, before_read
+
+    def detach(self) -> None:
+        """Ask for all rows a last time; from now on the table is a parameter like others."""
+        _read_all(self)
+        self.row_gradients, self._before_read = False, None
 
     def project(self, items: Tensor | None, weight: Tensor) -> Tensor:
         """Rows of the items [n], or of all, times Wᵀ: [n, d] in the precision and on the device of weight [d, d_m].
 
-        Gathers a few rows at a time, again for the gradient, instead of holding all of them.
+        Gathers a few rows at a time, again for the gradient, instead of holding all of them, unless they have been
+        fetched. Raises IndexError for an item that does not exist.
         """
-        if self.before_read is not None:
-            self.before_read(items)
-        rows = None if items is None else self._fetched(items)
-        if rows is not None:
-            return rows.to(weight) @ weight.T
-        product: Tensor = _Projection.apply(self.table, items, weight, self.row_gradients)  # type: ignore[no-untyped-call]
+        if self._before_read is not None:
+            self._before_read(items)
+        table, rows = self._fetched(items)
+        product: Tensor = _Projection.apply(table, rows, weight, self.row_gradients)  # type: ignore[no-untyped-call]
         return product
 
     def fetch(self, items: Tensor) -> None:
-        """Begin to read the rows of these items [n], which the next `project` will ask for, if they are far away."""
-        if self.away:
-            self._fetching = items, READER.submit(self.table.index_select, 0, items.to(self.table.device))
+        """Begin to read the rows of the items [n] if they are off the device: all of them are held until `project`.
 
-    def _fetched(self, items: Tensor) -> Tensor | None:
+        What has been fetched is used by a `project` of the same items, and dropped by one of others.
+        """
+        if self.off_device:
+            reader = ThreadPoolExecutor(1)  # a thread of its own: one that is kept would not survive a fork
+            self._fetching = items, reader.submit(self.table.index_select, 0, items.to(self.table.device))
+            reader.shutdown(wait=False)
+
+    def _fetched(self, items: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The items' rows and None (all of these) if they have been fetched, else the whole table and the items."""
         fetching, self._fetching = self._fetching, None
-        if fetching is None or not torch.equal(fetching[0], items):
-            return None
-        return fetching[1].result()
+        if fetching is None or items is None or not torch.equal(fetching[0], items):
+            return self.table, items
+        return fetching[1].result(), None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        if not self.away:
+        if not self.off_device:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+
+def _read_all(table: FeatureTable, *_: object) -> None:
+    if table._before_read is not None:
+        table._before_read(None)
 
 
 class _Projection(torch.autograd.Function):
@@ -123,8 +142,9 @@ class _Projection(torch.autograd.Function):
 
 
 def _blocks(table: Tensor, items: Tensor | None, weight: Tensor) -> Iterator[Tensor]:
-    """Rows of the table in the weight's precision and on its device: on a CPU a few at a time."""
-    some = len(table) if weight.is_cuda else max(1, BLOCK_BYTES // (weight.element_size() * table.shape[1]))
+    """Rows of the table in the weight's precision, on its device; a few at a time unless both are on a GPU."""
+    at_once = weight.is_cuda and table.is_cuda
+    some = len(table) if at_once else max(1, BLOCK_BYTES // (weight.element_size() * table.shape[1]))
     if items is None:
         yield from (block.to(weight) for block in table.split(some))
     else:

@@ -2,7 +2,6 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,11 +12,11 @@ from tabulate import tabulate
 from bm3 import BM3Error, DataError
 from harness.compare.expected import expected_dir
 from harness.conformance import Check, Status, conformance, known_traces, trace_statuses
-from harness.data import PARTS, Dataset, load_dataset
+from harness.data import PARTS, load_dataset
 from harness.experiments.settings import parse_assignments
 from harness.experiments.store import StoredRun
 from harness.experiments.suite import load_suite, plan, run_in_process, run_row
-from harness.experiments.trial import Trial, make_trial, resolve_device, run_trial
+from harness.experiments.trial import Trial, dataset_for, make_trial, resolve_device, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
 from harness.measure.environment import environment
 from harness.measure.profile import profile
@@ -106,7 +105,7 @@ def train(
         settings["epochs"] = epochs
     if threads is not None:
         torch.set_num_threads(threads)
-    trial = make_trial(model, _dataset(dataset, data, settings), dataset, settings, seed, resolve_device(device))
+    trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
     try:
         with TrainingProgress(f"{trial.entry.name} on {trial.dataset.name}, seed {seed}", trial.training.epochs) as bar:
             run = run_trial(trial, out, bar.epoch)
@@ -198,7 +197,7 @@ def profile_command(
         torch.set_num_threads(threads)
     settings = parse_assignments(assignments)
     trial = make_trial(
-        model, _dataset(dataset, data, settings), dataset, settings, DEFAULT_SEED, resolve_device(device)
+        model, dataset_for(settings, dataset, data), dataset, settings, DEFAULT_SEED, resolve_device(device)
     )
     title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"
     found = profile(
@@ -317,10 +316,6 @@ def stats(dataset: str, data: Path | None) -> None:
         if unseen:
             click.echo(f"note: {unseen} users of {part} have no training interaction and are left out of evaluation")
     click.echo(f"content hash: {found.content_hash}")
-
-
-def _dataset(name: str, data: Path | None, settings: Mapping[str, Any]) -> Dataset:
-    return load_dataset(name, data, mapped=settings.get("features_location") == "disk")
 
 
 def _finish(report: Report, folder: Path) -> NoReturn:

@@ -1,7 +1,9 @@
 """Loops compiled by numba, which is optional: whether they can be had, how they are compiled and run."""
 
+import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -12,8 +14,15 @@ Loop = Callable[..., None]
 
 @cache
 def can_compile() -> bool:
-    """Whether numba is installed (`pip install bm3-harness[fast]`)."""
-    return find_spec("numba") is not None
+    """Whether numba is there (`pip install bm3-harness[fast]`) and works with what else is installed; warns if not."""
+    if find_spec("numba") is None:
+        return False
+    try:
+        import_module("numba")
+    except ImportError as error:  # for one, numpy may be newer than it knows
+        warnings.warn(f"numba is installed but cannot be used ({error}): slower forms take its place", stacklevel=2)
+        return False
+    return True
 
 
 def compile_loop(loop: Loop) -> Loop:

@@ -86,6 +86,7 @@ def checked_dataset(
 ) -> Dataset:
     """A Dataset from raw arrays, or a DataError that begins with `where` (a file or folder) and says what to mend.
 
+    Features that are as needed are not copied: write to them no more. Those of the data set cannot be written.
     Where `feature_files` has a modality, errors in its features begin with that file instead.
 
     Refused: an empty part, ids that are negative, not whole or beyond int32, gaps in ids, an interaction standing in
@@ -169,8 +170,11 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
     # Doubles carry no information that a float32 model uses, and twice the memory; rows are read one by one.
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
         wanted = np.float32 if table.dtype.itemsize > 4 else table.dtype
-        stored = np.require(table, wanted, ["C_CONTIGUOUS"]) if isinstance(table, np.memmap) else table
-        stored = stored if isinstance(stored, np.memmap) else np.ascontiguousarray(table, dtype=wanted)
+        if isinstance(table, np.memmap) and not table.flags.writeable and table.dtype == wanted:
+            stored: NDArray[Any] = table  # stays in its file
+        else:
+            stored = np.ascontiguousarray(table, dtype=wanted).view()
+            stored.flags.writeable = False  # so that models need no copy
     for start in range(0, n_items, ROWS_AT_A_TIME):
         bad = ~np.isfinite(stored[start : start + ROWS_AT_A_TIME]).all(axis=1)
         if bad.any():
@@ -179,7 +183,4 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
                 f"{what} contain NaN or infinity (first in row {row}) as {stored.dtype}: replace them, e.g. by the "
                 f"mean row"
             )
-    if not isinstance(stored, np.memmap):
-        stored = stored.view()
-        stored.flags.writeable = False  # so that models need no copy to be safe
     return stored

@@ -34,6 +34,10 @@ def load_dataset(name: str, data: Path | None = None, *, mapped: bool = False) -
     the nearest names when there is none.
     """
     if name in SYNTHETIC:
+        if mapped:
+            raise DataError(
+                f"{name} is made in memory, so its features cannot stay on disk: leave features_location out"
+            )
         return SYNTHETIC[name]()
     if os.sep in name:
         return read_folder(Path(name), mapped=mapped)
@@ -64,7 +68,8 @@ def data_roots(data: Path | None = None) -> list[Path]:
 def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
     """The data set in `folder`, in either layout, with feature tables in memory or memory-mapped.
 
-    Raises DataError naming file and, in text files, line."""
+    Raises DataError naming file and, in text files, line.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     archive, tables = folder / "interactions.npz", sorted(folder.glob("*.inter"))
@@ -148,7 +153,7 @@ def _read_table(path: Path, mapped: bool) -> NDArray[Any]:
     table = _load(path, mapped=mapped)
     if not isinstance(table, np.ndarray):
         raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
-    if mapped and (table.dtype.name not in ("float32", "float16") or not table.flags.c_contiguous):
+    if mapped and (table.dtype not in (np.dtype(np.float32), np.dtype(np.float16)) or not table.flags.c_contiguous):
         raise DataError(
             f"{path}: {table.dtype}{'' if table.flags.c_contiguous else ' in Fortran order'} cannot stay on disk "
             f"(features_location=disk), needed is float32 or float16 row by row: "

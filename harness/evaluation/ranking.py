@@ -16,11 +16,11 @@ from harness.data import Dataset, Part
 from harness.evaluation.metrics import averages, per_user_metrics
 
 CUTOFFS = (5, 10, 20, 50)
-BLOCK_SCORES = 2**21  # scores held at a time, 8 MiB: they stay in cache from the product to the top K
+BLOCK_SCORES = {"cpu": 2**21, "cuda": 2**26}  # scores held at a time; 8 MiB stay in a CPU's cache up to the top K
 BLOCK_PAIRS = 2**15  # held-out interactions looked up at a time
 
 Scorer = Callable[[Tensor], Tensor]
-"""Users [n], int64 -> scores of all items [n, I], a tensor the caller may write into."""
+"""Users [n], int64 -> scores of all items [n, I], which the caller may write into and has until the next call."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Evaluator:
     def rank(self, score: Scorer, k: int, *, device: torch.device, block: int | None = None) -> Ranking:
         """The top `k` of each evaluated user; equal scores are ordered by item id, on every device alike.
 
-        `block` users are scored at a time, by default as many as make BLOCK_SCORES scores. Raises BM3Error when
+        `block` users are scored at a time, by default as many as make the device's BLOCK_SCORES. Raises BM3Error when
         scores are not finite.
         """
         k = min(k, self._n_items)
-        block = block or max(1, BLOCK_SCORES // self._n_items)
+        block = block or max(1, BLOCK_SCORES.get(device.type, 2**26) // self._n_items)
         blocks = [self._rank_block(score, users, k, device) for users in self._blocks(block)]
         items = torch.cat([items for items, _ in blocks]).numpy()
         allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
@@ -98,11 +98,11 @@ class Evaluator:
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values and items [n, k] of the k best of scores [n, I], best first, ties by ascending item id.
+    """Values and items [n, min(k, I)] of the k ≥ 1 best of scores [n, I], best first, ties by ascending item id.
 
-    Where a row has NaN, its first value is NaN.
+    Scores are floating-point numbers. Where a row has NaN, its first value is NaN.
     """
-    if scores.device.type == "cpu" and can_compile():
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64) and can_compile():
         return _top_k_compiled(scores.contiguous(), k)
     values, items = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
     # One item past the end shows whether a tie crosses the cut; rows with any tie are few and sorted in full.
@@ -129,7 +129,7 @@ def model_scorer(model: Any) -> Scorer:
     """Scores of a model: its `score(users)` if it has one, else dot products of what `embed()` gives now."""
     if hasattr(model, "score"):
         return lambda users: model.score(users).clone()
-    user_vectors, item_vectors = model.embed()
+    user_vectors, item_vectors = (vectors.detach() for vectors in model.embed())
     if not (torch.isfinite(user_vectors).all() and torch.isfinite(item_vectors).all()):
         raise BM3Error("the model's vectors are not finite (NaN or infinity): training diverged")
     scores = user_vectors.new_empty(0)

@@ -19,9 +19,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bm3 import BM3Error, ConfigError
-from harness.data import Dataset, load_dataset
+from harness.data import Dataset
 from harness.experiments.store import StoredRun, find_run
-from harness.experiments.trial import Trial, make_trial
+from harness.experiments.trial import Trial, dataset_for, make_trial
 from harness.training.fit import STOPPING_METRIC
 
 Scalar = bool | int | float | str
@@ -105,7 +105,7 @@ def plan(suite: Suite, data: Path | None, device: torch.device) -> list[Row]:
     """The rows of a suite, every setting and data set checked. Raises ConfigError or DataError before anything runs."""
     rows = []
     for name in suite.datasets:
-        dataset = load_dataset(name, data)
+        dataset = dataset_for(suite.training, name, data)
         for experiment in suite.experiments:
             points = tuple(
                 make_trial(experiment.model, dataset, name, {**suite.training, **point}, suite.seeds[0], device)

@@ -21,7 +21,8 @@ import harness.evaluation
 import harness.models
 import harness.training
 from bm3 import ConfigError
-from harness.data import PARTS, Dataset
+from harness.compiling import can_compile
+from harness.data import PARTS, Dataset, load_dataset
 from harness.experiments.settings import changed_from_defaults, configure
 from harness.experiments.store import RunWriter, StoredRun, find_run
 from harness.measure import MemorySampler
@@ -48,14 +49,17 @@ class Trial:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two runs must share to be the same trial."""
+        """What two runs must share to be the same trial: all that decides numbers, to the last bit."""
+        training = asdict(self.training)
+        del training["features_location"]
         return {
             "model": self.entry.name,
             "config": asdict(self.config),
-            "training": asdict(self.training),
+            "training": training,
             "dataset_hash": self.dataset.content_hash,
             "seed": self.seed,
             "device": self.device.type,
+            "compiled": can_compile(),
             "code": code_version(inspect.getfile(self.entry.model)),
         }
 
@@ -76,6 +80,11 @@ class Trial:
     @property
     def command(self) -> str:
         return shlex.join(["bm3", *self.arguments])
+
+
+def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Dataset:
+    """The data set as `load_dataset` finds it, its features left on disk where the settings say so."""
+    return load_dataset(name, data, mapped=settings.get("features_location") == "disk")
 
 
 def make_trial(
@@ -163,6 +172,7 @@ def _description(trial: Trial) -> dict[str, Any]:
             "modalities": {name: [*table.shape, table.dtype.name] for name, table in dataset.features.items()},
             "surrogates": sorted(dataset.surrogates),
         },
+        "features_location": trial.training.features_location,
         "reads_features": trial.entry.reads_features,
         "searched": sorted(getattr(trial.entry.model.Config, "GRID", {})),
         "command": trial.command,

@@ -136,7 +136,8 @@ def profile(
     make_deterministic()
     if rates is None:
         tell("rates of this machine")
-        rates = measure_rates(device)
+        with matmul_precision(training.precision):
+            rates = measure_rates(device)
     tell("building the model")
     work = TrainingSteps(
         build(model, dataset, config, streams, device, training.features_location), dataset, training, streams, device
@@ -177,7 +178,7 @@ class TrainingSteps:
             device=device,
         )
         self._optimiser = adam(model, training.learning_rate)
-        self._ahead = reads_ahead(model, training)
+        self._ahead = reads_ahead(model)
         self._next: Iterator[tuple[Batch, Batch]] = iter(())
 
     def start_epoch(self, epoch: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from tabulate import tabulate
@@ -94,9 +95,8 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "it is a folder")
-        probe = path.with_name(path.name + ".part")
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -80,8 +80,8 @@ def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tol
 
 
 def reference_note(run: StoredRun) -> str:
-    """What a reference run must share with ours to be compared: data, settings."""
-    settings = json.dumps([run.run["config"], run.run["training"]], sort_keys=True)
+    """What a reference run must share with ours to be compared: data, and settings that differ from their defaults."""
+    settings = json.dumps(_changed(run), sort_keys=True)
     digest = hashlib.sha256(settings.encode()).hexdigest()[:10]
     return f"data {run.run['dataset_hash'][:10]} settings {digest}"
 
@@ -92,8 +92,8 @@ def _obstacle(row: ResultRow, kind: Kind, reference: Sequence[PublishedValue]) -
         return "" if same else "data or settings are not those of the reference runs"
     if row.surrogates:
         return f"surrogate features ({', '.join(row.surrogates)}): an orientation, not a comparison"
-    published = asdict(TrainingConfig())
-    if published | row.runs[0].run["training"] != published:  # a run older than a setting had its default
+    training = flatten(row.runs[0].run["training"])
+    if training.keys() & _changed(row.runs[0]).keys():
         return "training settings are not the published ones"
     return ""
 
@@ -124,12 +124,17 @@ def _row(dataset: str, model: str, variant: str, runs: list[StoredRun]) -> Resul
 
 def _variant(run: StoredRun) -> str:
     """Settings that are not searched and differ from their defaults, `key=value` each."""
-    # A model that is no longer installed has no known defaults; then every setting is shown.
+    changed = {key: value for key, value in _changed(run).items() if key not in run.run["searched"]}
+    return " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
+
+
+def _changed(run: StoredRun) -> dict[str, Any]:
+    """Settings that differ from their defaults. A run older than a setting had its default."""
+    # A model that is no longer installed has no known defaults; then every setting counts.
     entry = models().get(run.run["model"])
     defaults = flatten({**(asdict(entry.model.Config()) if entry else {}), **asdict(TrainingConfig())})
-    stored: Mapping[str, Any] = flatten({**run.run["config"], **run.run["training"]})
-    changed = {key: value for key, value in stored.items() if key not in run.run["searched"]}
-    return " ".join(f"{key}={value}" for key, value in sorted(changed.items()) if defaults.get(key) != value)
+    stored = flatten({**run.run["config"], **run.run["training"]})
+    return {key: value for key, value in stored.items() if defaults.get(key) != value}
 
 
 def _searched(run: StoredRun) -> str:

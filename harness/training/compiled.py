@@ -13,25 +13,34 @@ from harness.compiling import compile_loop
 
 @compile_loop
 def make_up(
-    table: Any, first: Any, second: Any, rows: Any, decays: Any, developed: Any, starts: Any, steps: Any, constants: Any
+    table: Any,
+    first: Any,
+    second: Any,
+    rows: Any,
+    decays: Any,
+    expansion: Any,
+    starts: Any,
+    steps: Any,
+    n_steps: int,
+    constants: Any,
 ) -> None:
     """Steps that rows of table, first, second [I, d] have missed; `decays` [2, n] brings moments to a row's last one.
 
     The first rows, those with an entry in `starts` [k], make the `steps` [2, t] from there on one by one, as
-    `MissedSteps` has them; the others make them at once, by `developed` [4, n]: b̄, M₀, M₂, M₃.
+    `MissedSteps` has them; the others make them at once, by `expansion` [4, n]: b̄, M₀, M₂, M₃.
     """
     beta_1, beta_2, epsilon = constants
     for k in prange(len(rows)):
         p, m, v = table[rows[k]], first[rows[k]], second[rows[k]]
         for_m, for_v = decays[0, k], decays[1, k]
         if k < len(starts):
-            for i in range(starts[k], steps.shape[1]):
+            for i in range(starts[k], min(starts[k] + n_steps, steps.shape[1])):
                 for_m, for_v = for_m * beta_1, for_v * beta_2
                 rate, scale = steps[0, i], steps[1, i]
                 for c in range(len(p)):
                     p[c] -= rate * for_m * m[c] / (scale * math.sqrt(for_v * v[c]) + epsilon)
         else:
-            mean, m0, m2, m3 = developed[0, k], developed[1, k], developed[2, k], developed[3, k]
+            mean, m0, m2, m3 = expansion[0, k], expansion[1, k], expansion[2, k], expansion[3, k]
             for c in range(len(p)):
                 root = math.sqrt(for_v * v[c])
                 denominator = mean * root + epsilon

@@ -75,6 +75,11 @@ class StoppingRule:
         return self._without_best > self._settings.patience
 
 
+def feature_tables(model: Any) -> list[FeatureTable]:
+    """The tables of features within a model."""
+    return [module for module in model.modules() if isinstance(module, FeatureTable)]
+
+
 def build(
     model: type[Any],
     dataset: Dataset,
@@ -90,8 +95,8 @@ def build(
     built = model(dataset, config, streams.torch("initialisation"))
     if device.type != "cpu":
         stays = features_location != "device" and getattr(built, "reads_feature_rows", False)
-        for table in (module for module in built.modules() if isinstance(module, FeatureTable)):
-            table.away = stays and not table.table.requires_grad
+        for table in feature_tables(built):
+            table.off_device = stays and not table.table.requires_grad
     return built.to(device)
 
 
@@ -119,25 +124,28 @@ def fit(
     )
     optimiser = adam(model, training.learning_rate)
     evaluate = Evaluation(dataset, mask_validation=training.evaluation.mask_validation)
-    ahead = reads_ahead(model, training)
+    ahead = reads_ahead(model)
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, dict[str, Tensor]] | None = None
     epoch = 0
-    while epoch < training.epochs and not rule.stop:
-        epoch += 1
-        start_epoch(model, optimiser, training, streams, device, epoch)
-        clock.start()
-        with matmul_precision(training.precision):
-            loss, parts = _train_epoch(model, batches.epoch(epoch), optimiser, epoch, ahead=ahead)
-        seconds = clock.stop()
-        with clock.evaluation():
-            valid = evaluate(model, "valid", device)
-        improved = rule.improves(valid[STOPPING_METRIC])
-        record = EpochRecord(epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved)
-        if improved:
-            best = record, copy.deepcopy(model.state_dict())
-        on_epoch(record)
-    optimiser.catch_up()  # or what rows have missed would be made up for in those that are loaded now
+    try:
+        while epoch < training.epochs and not rule.stop:
+            epoch += 1
+            start_epoch(model, optimiser, training, streams, device, epoch)
+            clock.start()
+            with matmul_precision(training.precision):
+                loss, parts = _train_epoch(model, batches.epoch(epoch), optimiser, epoch, ahead=ahead)
+            optimiser.catch_up()
+            seconds = clock.stop()
+            with clock.evaluation():
+                valid = evaluate(model, "valid", device)
+            improved = rule.improves(valid[STOPPING_METRIC])
+            record = EpochRecord(epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved)
+            if improved:
+                best = record, copy.deepcopy(model.state_dict())
+            on_epoch(record)
+    finally:
+        optimiser.release()
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
     model.load_state_dict(best[1])
@@ -192,9 +200,9 @@ def start_epoch(
     set_learning_rate(optimiser, model, training.learning_rate, epoch)
 
 
-def reads_ahead(model: Any, training: TrainingConfig) -> bool:
+def reads_ahead(model: Any) -> bool:
     """Whether a step begins to read the features of the next batch."""
-    return hasattr(model, "fetch") and training.features_location != "device"
+    return hasattr(model, "fetch") and any(table.off_device for table in feature_tables(model))
 
 
 def train_step(model: Any, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None) -> Loss:

@@ -4,6 +4,7 @@ A step of dense Adam moves every row of a table, those without a gradient too: t
 parameter. Nobody sees a row before it is read, so these steps can wait until then and be made up for at once.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,45 +23,47 @@ TOLERANCE = 5e-6  # error allowed in what a row is moved by, relative; above it 
 Array = NDArray[Any]
 
 
-def pays(features: FeatureTable) -> bool:
+def moves_by_row(features: FeatureTable) -> bool:
     """Whether a table is to move by row: a large trained one on a CPU, where numba is installed."""
     table = features.table
     large = table.requires_grad and table.numel() >= SMALLEST and table.device.type == "cpu"
     return large and can_compile()
 
 
-class Rows:
-    """The rows of one table and their moments."""
+class LazyRows:
+    """The rows of one table [I, d] and their moments. Raises nothing of its own."""
 
     def __init__(self, features: FeatureTable) -> None:
-        self._table = features.table
-        self._moments = torch.zeros_like(self._table), torch.zeros_like(self._table)
-        self._known = np.full(len(self._table), -1)  # step that a row's moments are of; -1: they are zero
+        self._features = features
+        self._moments = torch.zeros_like(features.table.detach()), torch.zeros_like(features.table.detach())
+        self._known = np.full(len(features.table), -1)  # step that a row's moments are of; -1: they are zero
         self._last = self._known.copy()  # last step that the row itself has made, or made up for
         self._missed = MissedSteps()
 
     def take_gradient(self) -> Tensor | None:
-        """The table's gradient, which it has no more."""
-        gradient, self._table.grad = self._table.grad, None
+        """The table's gradient, [I, d] dense or sparse in its rows, which the table has no more."""
+        table = self._features.table
+        gradient, table.grad = table.grad, None
         return gradient
 
     def catch_up(self, items: Tensor | None) -> None:
-        """Make up for the steps that the rows of these distinct items [n], or all, have missed."""
-        rows = np.arange(len(self._table)) if items is None else items.numpy()
+        """Make up for the steps that the rows of these items [n], or all, have missed."""
+        rows = np.arange(len(self._last)) if items is None else items.numpy()
         last = self._last[rows]
-        behind = np.flatnonzero((last >= 0) & (last < self._missed.step))
-        if len(behind):
-            behind = behind[np.argsort(last[behind], kind="stable")]
-            rows, last = rows[behind], last[behind]
-            developed, error = self._missed.developed(last)
-            n_exact = int((error > TOLERANCE).sum())  # the earlier the last step, the larger the error
-            steps = self._missed.after(last[0])
+        rows = np.unique(rows[(last >= 0) & (last < self._missed.step)])
+        if len(rows):
+            rows = rows[np.argsort(self._last[rows], kind="stable")]
+            last = self._last[rows]
+            expansion, error = self._missed.expansion(last)
+            inexact = np.flatnonzero(~(error <= TOLERANCE))  # early last steps, and rates of 0
+            n_exact = inexact[-1] + 1 if len(inexact) else 0
+            steps = self._missed.after(last[0] if n_exact else self._missed.step)
             decays = _powers(last - self._known[rows])
-            self._run("make_up", rows, decays, developed, (last - last[0])[:n_exact], steps)
+            self._run("make_up", rows, decays, expansion, (last - last[0])[:n_exact], steps, REMEMBERED)
             self._last[rows] = self._missed.step
 
     def step(self, gradient: Tensor, learning_rate: float) -> None:
-        """The next step, from a dense gradient or a sparse one, whose rows have been read and so are up to date."""
+        """The next step, from a gradient [I, d]: a dense one, or a sparse one whose rows have been read."""
         if gradient.is_sparse:
             rows, values = gradient._indices()[0].numpy(), gradient._values()
             if len(np.unique(rows)) < len(rows):  # summing what is distinct already would be a copy
@@ -68,19 +71,38 @@ class Rows:
                 rows, values = gradient.indices()[0].numpy(), gradient.values()
         else:
             self.catch_up(None)
-            rows, values = np.arange(len(self._table)), gradient.contiguous()
+            rows, values = np.arange(len(self._last)), gradient.contiguous()
         now = self._missed.add(learning_rate)
         decays = _powers(np.where(self._known[rows] < 0, 0, self._missed.step - self._known[rows]))
         self._run("step", rows, values.numpy(), decays, 1 - np.array(BETAS), np.array(now))
         self._known[rows] = self._last[rows] = self._missed.step
 
-    def _run(self, loop: str, rows: Array, *arguments: Array) -> None:
+    def dense_state(self) -> dict[str, Tensor]:
+        """All rows and moments brought to the present: what torch's Adam keeps of a parameter."""
+        self.catch_up(None)
+        stale = np.flatnonzero((self._known >= 0) & (self._known < self._missed.step))
+        for moment, decay in zip(self._moments, _powers(self._missed.step - self._known[stale]), strict=True):
+            moment[stale] *= torch.from_numpy(decay).to(moment)[:, None]
+        self._known[stale] = self._missed.step
+        first, second = self._moments
+        return {"step": torch.tensor(float(self._missed.step)), "exp_avg": first, "exp_avg_sq": second}
+
+    def load_dense_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what torch's Adam, or `dense_state`, has kept; the table itself is loaded with the model."""
+        self._moments = state["exp_avg"].clone(), state["exp_avg_sq"].clone()
+        self._missed = MissedSteps(int(state["step"]))
+        self._known[:] = self._last[:] = self._missed.step
+
+    def _run(self, loop: str, rows: Array, *arguments: Array | int) -> None:
         """A loop of `compiled` on the table and its moments, with as many threads as torch has."""
         from harness.training import compiled
 
-        arrays = [tensor.detach().numpy() for tensor in (self._table, *self._moments)]
+        arrays = [tensor.detach().numpy() for tensor in (self._features.table, *self._moments)]
         precision = arrays[0].dtype
-        exact = [a if a.dtype.kind == "i" else a.astype(precision, copy=False) for a in arguments]
+        exact = [
+            a.astype(precision, copy=False) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+            for a in arguments
+        ]
         run_compiled(getattr(compiled, loop), *arrays, rows, *exact, np.array([*BETAS, EPSILON], precision))
 
 
@@ -94,11 +116,11 @@ class MissedSteps:
     bias correction is strong) the steps are made one by one.
     """
 
-    def __init__(self) -> None:
-        self.step = 0
-        """Steps so far."""
-        self._sums = np.zeros((5, 1))  # Σ a_i b_iⁿ for n = 0…4, for each last step that a row may have made
-        self._steps: list[tuple[float, float]] = []  # η/(1−β₁ⁱ) and 1/√(1−β₂ⁱ) of each
+    def __init__(self, step: int = 0) -> None:
+        self.step = step
+        """Steps so far. No row has missed any of the first ones, as many as `step` was in the beginning."""
+        self._sums = np.zeros((5, step + 1))  # Σ a_i b_iⁿ for n = 0…4, for each last step that a row may have made
+        self._steps = [(0.0, 0.0)] * step  # η/(1−β₁ⁱ) and 1/√(1−β₂ⁱ) of each
 
     def add(self, learning_rate: float) -> tuple[float, float]:
         """A step i is made, with this rate η: η/(1−β₁ⁱ) and 1/√(1−β₂ⁱ)."""
@@ -115,11 +137,15 @@ class MissedSteps:
 
     def after(self, step: int) -> Array:
         """η/(1−β₁ⁱ) and 1/√(1−β₂ⁱ) of the steps i after `step`, [2, t]."""
-        return np.array(self._steps[step:]).T
+        return np.array(self._steps[step:]).reshape(-1, 2).T
 
-    def developed(self, last: Array) -> tuple[Array, Array]:
-        """b̄, M₀, M₂, M₃ [4, n] and M₄/(M₀ b̄⁴) [n] for rows with these last steps [n], all before the present one."""
+    def expansion(self, last: Array) -> tuple[Array, Array]:
+        """b̄, M₀, M₂, M₃ [4, n] and M₄/(M₀ b̄⁴) [n] for rows with these last steps [n], all before the present one.
+
+        The second is what the move is wrong by, relative to the move; NaN where all rates since have been 0.
+        """
         s0, s1, s2, s3, s4 = self._sums[:, last]
+        s0 = np.where(s0 == 0, np.nan, s0)
         mean = s1 / s0
         m2 = s2 - mean**2 * s0
         m3 = s3 - 3 * mean * s2 + 2 * mean**3 * s0

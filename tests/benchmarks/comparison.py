@@ -17,7 +17,7 @@ TARGETS = Path(__file__).parent / "targets.csv"
 class Target(NamedTuple):
     """Ratios textbook over ours: those wanted, and those that every run on random data must reach.
 
-    Floors lie below what was measured on two cores (docs/results), so that noise passes and a lost shortcut does not.
+    Floors lie below what was measured on two cores (docs/performance.md): noise passes, a lost shortcut does not.
     """
 
     time_wanted: float | None

@@ -34,7 +34,7 @@ from harness.measure.environment import environment
 from harness.models.registry import find_model, models
 from harness.training import Streams
 from harness.training.batches import EpochBatches
-from harness.training.fit import make_deterministic
+from harness.training.fit import make_deterministic, train_step
 from harness.training.optimiser import adam
 
 CPU = torch.device("cpu")
@@ -98,11 +98,7 @@ class Training:
 
     def plain(self) -> None:
         """A step on the next batch."""
-        self._optimiser.zero_grad()
-        self.model.loss(next(self._supply)).total.backward()
-        self._optimiser.step()
-        if hasattr(self.model, "after_step"):
-            self.model.after_step()
+        train_step(self.model, self._optimiser, next(self._supply))
 
     def first(self) -> None:
         """The first step of an epoch."""

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from harness.data import Dataset
 from harness.data.synthetic import mini
+from harness.training import rows
 from harness.training.batches import EpochBatches
 from harness.training.optimiser import adam
 from harness.training.streams import Streams
@@ -68,7 +69,13 @@ def test_an_epoch_of_ours_is_an_epoch_of_the_textbook(
     check_epoch(ours, textbook, data)
 
 
-def test_an_epoch_of_bm3_with_dropout_is_one_of_the_textbook_with_the_same_masks(data: Dataset) -> None:
+@pytest.mark.parametrize("by_row", [False, True], ids=["dense", "by row"])
+def test_an_epoch_of_bm3_with_dropout_is_one_of_the_textbook_with_the_same_masks(
+    by_row: bool, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_row:
+        pytest.importorskip("numba", reason="tables move by row where numba is installed")
+        monkeypatch.setattr(rows, "SMALLEST", 0)
     ours, textbook = alike(TextbookBM3, {"dropout": 0.3}, data)
     masks = Masks(ours, data)
     textbook.target = masks.applied

@@ -11,10 +11,11 @@ from torch import Tensor
 from bm3 import BM3, Batch, BM3Config
 from bm3.features import FeatureTable
 from harness.data import Dataset
+from harness.training import EpochRecord, Streams, TrainingConfig, build, fit
 from harness.training import rows as rows_module
 from harness.training.fit import train_step
 from harness.training.optimiser import Adam, adam
-from harness.training.rows import MissedSteps, Rows
+from harness.training.rows import LazyRows, MissedSteps
 
 pytest.importorskip("numba", reason="tables move by row where numba is installed")
 
@@ -28,11 +29,11 @@ def gradients(steps: int, scale: float) -> list[tuple[Tensor, Tensor]]:
     return [(torch.from_numpy(ids), torch.from_numpy(scale * draw.normal(size=(len(ids), WIDTH)))) for ids in chosen]
 
 
-def tables(precision: torch.dtype) -> tuple[FeatureTable, Rows, torch.nn.Parameter]:
+def tables(precision: torch.dtype) -> tuple[FeatureTable, LazyRows, torch.nn.Parameter]:
     """A table that moves by row, and one of the same numbers."""
     start = np.random.default_rng(1).normal(size=(N_ITEMS, WIDTH))
     table = FeatureTable("x", start, N_ITEMS, trained=True).to(precision)
-    return table, Rows(table), torch.nn.Parameter(table.table.detach().clone())
+    return table, LazyRows(table), torch.nn.Parameter(table.table.detach().clone())
 
 
 def dense_step(dense: torch.nn.Parameter, optimiser: torch.optim.Optimizer, ids: Tensor, values: Tensor) -> None:
@@ -102,12 +103,12 @@ def test_dense_and_repeated_gradients_are_taken_too() -> None:
     torch.testing.assert_close(table.table, dense, rtol=0, atol=1e-6)
 
 
-def test_missed_steps_are_developed_only_where_the_error_is_small() -> None:
+def test_missed_steps_are_expanded_only_where_the_error_is_small() -> None:
     missed = MissedSteps()
     for _ in range(3000):
         missed.add(1e-3)
     last = np.array([5, 1000, 2990])
-    _, error = missed.developed(last)
+    _, error = missed.expansion(last)
     assert error[0] > rows_module.TOLERANCE > error[2]
     assert np.isfinite(error).all()
 
@@ -145,7 +146,7 @@ def trained_by_row(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[B
     return model, adam(model, 1e-3)
 
 
-def train(model: BM3, optimiser: Adam, dataset: Dataset, n_steps: int) -> None:
+def train(model: BM3, optimiser: torch.optim.Optimizer, dataset: Dataset, n_steps: int) -> None:
     for step in range(n_steps):
         batch = Batch(*torch.from_numpy(dataset.train[step * 7 : step * 7 + 15].astype(np.int64)).T)
         train_step(model, optimiser, batch)
@@ -173,3 +174,77 @@ def test_a_second_optimiser_takes_over_from_the_first(clustered: Dataset, monkey
         train(trained, adam(trained, 1e-3), clustered, 20)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, other.state_dict()[name], rtol=0, atol=1e-6)
+
+
+def test_a_rate_of_zero_moves_nothing() -> None:
+    table, rows, dense = tables(torch.float64)
+    optimiser = torch.optim.Adam([dense], lr=1e-3)
+    for step, (ids, values) in enumerate(gradients(60, 1.0)):
+        optimiser.param_groups[0]["lr"] = rate = 0.0 if 5 <= step < 30 else 1e-3
+        rows.catch_up(ids)
+        dense_step(dense, optimiser, ids, values)
+        rows.step(sparse(ids, values), rate)
+        if step == 29:
+            rows.catch_up(None)
+    rows.catch_up(None)
+    torch.testing.assert_close(table.table, dense, rtol=0, atol=1e-6)
+
+
+def test_items_that_are_read_twice_at_once_are_moved_once() -> None:
+    table, rows, dense = tables(torch.float64)
+    optimiser = torch.optim.Adam([dense], lr=1e-3)
+    for ids, values in gradients(40, 1.0):
+        rows.catch_up(ids.repeat(3))
+        dense_step(dense, optimiser, ids, values)
+        rows.step(sparse(ids, values), 1e-3)
+    rows.catch_up(torch.arange(N_ITEMS).repeat(2))
+    torch.testing.assert_close(table.table, dense, rtol=0, atol=1e-6)
+
+
+def test_a_stored_optimiser_goes_on_as_if_nothing_had_been(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimiser = trained_by_row(clustered, monkeypatch)
+    train(model, optimiser, clustered, 40)
+    stored = copy.deepcopy((optimiser.state_dict(), model.state_dict()))
+    resumed, its_optimiser = trained_by_row(clustered, monkeypatch)
+    its_optimiser.load_state_dict(stored[0])
+    resumed.load_state_dict(stored[1])
+    dense = BM3(clustered, BM3Config(dropout=0), torch.Generator().manual_seed(0))
+    torchs = torch.optim.Adam(dense.parameters(), lr=1e-3, fused=True)
+    torchs.load_state_dict(copy.deepcopy(stored[0]))
+    dense.load_state_dict(stored[1])
+    for trained, its in ((model, optimiser), (resumed, its_optimiser), (dense, torchs)):
+        train(trained, its, clustered, 20)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+        torch.testing.assert_close(tensor, dense.state_dict()[name], rtol=0, atol=1e-6)
+
+
+def test_what_is_loaded_is_not_moved_by_steps_missed_before(
+    clustered: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimiser = trained_by_row(clustered, monkeypatch)
+    start = copy.deepcopy(model.state_dict())
+    train(model, optimiser, clustered, 20)
+    model.load_state_dict(start)
+    assert all(torch.equal(tensor, start[name]) for name, tensor in model.state_dict().items())
+
+
+def test_after_release_any_optimiser_takes_the_table(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimiser = trained_by_row(clustered, monkeypatch)
+    train(model, optimiser, clustered, 5)
+    optimiser.release()
+    train(model, torch.optim.Adam(model.parameters()), clustered, 1)
+
+
+def test_fit_by_row_and_densely_end_alike(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = []
+    for smallest in (0, 10**9):
+        monkeypatch.setattr(rows_module, "SMALLEST", smallest)
+        streams = Streams(1)
+        model = build(BM3, clustered, BM3Config(), streams, torch.device("cpu"))
+        records: list[EpochRecord] = []
+        fit(model, clustered, TrainingConfig(epochs=6, batch_size=60), streams, torch.device("cpu"), records.append)
+        outcomes.append(([record.loss for record in records], model.state_dict()))
+    assert outcomes[0][0] == pytest.approx(outcomes[1][0], rel=1e-5)
+    for name, tensor in outcomes[0][1].items():
+        torch.testing.assert_close(tensor, outcomes[1][1][name], rtol=0, atol=1e-4)
