@@ -151,6 +151,18 @@ def _blocks(table: Tensor, items: Tensor | None, weight: Tensor) -> Iterator[Ten
         yield from (table.index_select(0, chosen).to(weight) for chosen in items.to(table.device).split(some))
 
 
+def merges(ids: Tensor) -> bool:
+    """Whether repeated ids are merged: not on CUDA, where counting the distinct ones would make the device wait."""
+    return not ids.is_cuda
+
+
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct ones [n] of ids [B], and where each of the ids is among them [B]; all of them where none are merged."""
+    if merges(ids):
+        return ids.unique(return_inverse=True)  # type: ignore[no-any-return]
+    return ids, torch.arange(len(ids), device=ids.device)
+
+
 def _tensor(values: NDArray[Any]) -> Tensor:
     with warnings.catch_warnings():  # torch warns of memory that cannot be written, which given data never is
         warnings.simplefilter("ignore")

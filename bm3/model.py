@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bm3.data import Batch, Loss, TrainingData
 from bm3.errors import ConfigError, DataError
-from bm3.features import FeatureTable
+from bm3.features import FeatureTable, distinct, merges
 from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout, symmetric_normalised
 from bm3.losses import alignment_loss, masked_loss, published_regulariser, reconstruction_loss, squared_norm
 from bm3.variant import Variant
@@ -141,7 +141,7 @@ class BM3(nn.Module):
 
     def fetch(self, batch: Batch) -> None:
         """Begin to read the features of the batch that `loss` is given next, if they are far away."""
-        items = batch.items.unique()
+        items, _ = distinct(batch.items)
         for modality in range(len(self.modalities)):
             self._modality(modality)[0].fetch(items)
 
@@ -153,8 +153,8 @@ class BM3(nn.Module):
         """
         config = self.config
         # An item's latents and views depend on the item alone, so distinct ones suffice; rows are repeated afterwards.
-        users, user_row = batch.users.unique(return_inverse=True)  # [n_u], [B]
-        items, item_row = batch.items.unique(return_inverse=True)  # [n_i], [B]
+        users, user_row = distinct(batch.users)  # [n_u], [B]
+        items, item_row = distinct(batch.items)  # [n_i], [B]
         h_users, h_items = self.encode()
         h_u, h_i = (
             functional.embedding(users, h_users),
@@ -212,7 +212,10 @@ class BM3(nn.Module):
         elif p == 0:
             return h
         else:
-            kept = torch.rand(h.shape, generator=self._generator, device=self._generator.device) >= p
+            merged = merges(rows)
+            n = len(rows) if merged else (self.n_users if view == "user" else self.n_items)
+            chances = torch.rand(n, h.shape[1], generator=self._generator, device=self._generator.device)
+            kept = (chances if merged else chances[rows]) >= p  # a row that is repeated is dropped alike
         return h * kept.to(h) / (1 - p)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bm3 import Batch, Loss, TrainingData
-from bm3.features import FeatureTable
+from bm3.features import FeatureTable, distinct
 from harness.models.base import (
     batch_norms,
     each,
@@ -67,7 +67,7 @@ class VBPR(nn.Module):
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
         # Content depends on the item alone, so each distinct item of the batch is projected once.
-        items, row = _items_of(batch).unique(return_inverse=True)
+        items, row = distinct(_items_of(batch))
         vectors = torch.cat([rows(self.item_embedding, items), self._content(items)], dim=1)  # [n, 2d]
         h_i, h_j = (rows(vectors, part) for part in row.chunk(2))  # [B, 2d]
         h_u = rows(self.user_embedding, batch.users)  # [B, 2d]
@@ -77,7 +77,7 @@ class VBPR(nn.Module):
 
     def fetch(self, batch: Batch) -> None:
         """Begin to read the features of the batch that `loss` is given next, if they are far away."""
-        items = _items_of(batch).unique()
+        items, _ = distinct(_items_of(batch))
         for features in each(self.features, FeatureTable):
             features.fetch(items)
 

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from bm3 import BM3, Batch, BM3Config, BM3Error, ConfigError, Data, DataError
+from bm3 import features as feature_module
+from bm3 import model as model_module
 
 TRAIN = np.array([(0, 0), (0, 1), (1, 1), (2, 2), (2, 3)])
 BATCH = Batch(torch.tensor([0, 2]), torch.tensor([1, 2]))
@@ -218,3 +220,39 @@ def test_scores_apply_the_predictor_on_both_sides_and_drop_nothing() -> None:
     torch.testing.assert_close(users, h_users @ W.T + b)
     torch.testing.assert_close(items, h_items @ W.T + b)
     assert torch.equal(users, model.embed()[0])
+
+
+# Where repeated ids are not merged, as on CUDA -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def unmerged(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (feature_module, model_module):
+        monkeypatch.setattr(module, "merges", lambda ids: False)
+
+
+REPEATED = Batch(torch.tensor([0, 2, 0, 2]), torch.tensor([1, 2, 1, 1]))
+
+
+@pytest.mark.parametrize("objective", ["published", "paper"])
+def test_loss_and_gradients_do_not_depend_on_merging(objective: str, request: pytest.FixtureRequest) -> None:
+    results = []
+    for fixture in (None, "unmerged"):
+        if fixture:
+            request.getfixturevalue(fixture)
+        model = built(features("a", "b"), objective=objective, dropout=0.0)
+        loss = model.loss(REPEATED).total
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    for merged, not_merged in zip(*results, strict=True):
+        torch.testing.assert_close(merged, not_merged)
+
+
+@pytest.mark.usefixtures("unmerged")
+@pytest.mark.parametrize("view", ["user", "item", "a"])
+def test_a_repeated_row_loses_the_same_entries_everywhere(view: str) -> None:
+    model, rows = built(features("a"), dropout=0.5), torch.tensor([1, 2, 1, 1])
+    target = model._target(view, torch.ones(4, 4), rows, None)
+    assert torch.equal(target[0], target[2])
+    assert torch.equal(target[0], target[3])
+    assert set(target.unique().tolist()) == {0.0, 2.0}

@@ -15,7 +15,9 @@ from harness.data import Dataset
 from harness.evaluation import Evaluation
 from harness.models.registry import find_model, models
 from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build, fit
-from harness.training.fit import StoppingRule
+from harness.training.batches import EpochBatches
+from harness.training.fit import StoppingRule, start_epoch, train_step
+from harness.training.optimiser import adam
 
 CPU = torch.device("cpu")
 MODELS = sorted(models())
@@ -324,3 +326,28 @@ def test_precision_holds_in_training_alone(precision: str, clustered: Dataset) -
 def test_unknown_places_and_precisions_are_refused(changes: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(changes))} is '{next(iter(changes.values()))}'"):
         TrainingConfig(**changes)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "lattice"])  # which finds neighbours on the CPU
+def test_steps_never_make_a_gpu_wait(name: str, clustered: Dataset) -> None:
+    entry, cuda, streams = find_model(name), torch.device("cuda"), Streams(1)
+    model = build(entry.model, clustered, entry.model.Config(), streams, cuda)
+    batches = EpochBatches(
+        clustered.train,
+        clustered.n_items,
+        batch_size=100,
+        uses_negatives=model.uses_negatives,
+        streams=streams,
+        device=cuda,
+    )
+    optimiser = adam(model, 0.01)
+    start_epoch(model, optimiser, TrainingConfig(), streams, cuda, 1)
+    first, *others = batches.epoch(1)
+    train_step(model, optimiser, first)  # loads what is loaded once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in others:
+            train_step(model, optimiser, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
