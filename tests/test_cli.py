@@ -148,7 +148,7 @@ def test_the_stored_command_repeats_the_run(command: Command, shop: Path) -> Non
 def test_the_same_command_twice_shows_the_run_and_does_not_repeat_it(command: Command, shop: Path) -> None:
     first = command("train", "bpr", shop, "--epochs", 2)
     files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in only_run(Path("runs")).iterdir()}
-    assert {path.name for path in files} == {"run.json", "epochs.jsonl", "result.json"}
+    assert {path.name for path in files} == {"run.json", "epochs.jsonl", "hits.npz", "result.json"}
     second = command("train", "bpr", shop, "--epochs", 2)
     assert (second.code, second.out) == (0, first.out)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in only_run(Path("runs")).iterdir()} == files

@@ -146,8 +146,13 @@ def model_scorer(model: Any) -> Scorer:
 class Evaluation:
     """Validation and test metrics of a model on one data set, and nothing that changes the model."""
 
-    def __init__(self, dataset: Dataset, *, mask_validation: bool = False, cutoffs: Sequence[int] = CUTOFFS) -> None:
-        self._dataset, self._mask_validation, self._cutoffs = dataset, mask_validation, tuple(cutoffs)
+    def __init__(
+        self, dataset: Dataset, *, mask_validation: bool = False, top_k: int = max(CUTOFFS), block_users: int = 0
+    ) -> None:
+        self._dataset, self._mask_validation = dataset, mask_validation
+        self._top_k, self._block_users = top_k, block_users
+        self.cutoffs = tuple(sorted({*(k for k in CUTOFFS if k <= top_k), top_k}))
+        """Where metrics are taken: `top_k`, and the usual cut-offs below it."""
 
     @cached_property
     def _valid(self) -> Evaluator:
@@ -157,8 +162,12 @@ class Evaluation:
     def _test(self) -> Evaluator:
         return Evaluator(self._dataset, "test", mask_validation=self._mask_validation)
 
-    @torch.no_grad()
     def __call__(self, model: Any, part: Part, device: torch.device) -> dict[str, float]:
         """Averages keyed like `recall@20`."""
+        return self.ranking(model, part, device).metrics(self.cutoffs)
+
+    @torch.no_grad()
+    def ranking(self, model: Any, part: Part, device: torch.device) -> Ranking:
+        """The top `top_k` items of each evaluated user."""
         evaluator = self._test if part == "test" else self._valid
-        return evaluator.rank(model_scorer(model), max(self._cutoffs), device=device).metrics(self._cutoffs)
+        return evaluator.rank(model_scorer(model), self._top_k, device=device, block=self._block_users or None)

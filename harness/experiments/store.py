@@ -1,4 +1,5 @@
-"""Run directories: `run.json` (what was asked), `epochs.jsonl` (progress), `result.json` (written last).
+"""Run directories: `run.json` (what was asked), `epochs.jsonl` (progress), `hits.npz` (which ranks of each test user's
+list are hits) and `result.json` (written last).
 
 A directory without `result.json` is an unfinished run. A finished run is never written to again.
 """
@@ -7,12 +8,19 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bm3 import DataError
+from harness.evaluation import Ranking
+from harness.evaluation.metrics import per_user_metrics
 
-RUN, EPOCHS, RESULT = "run.json", "epochs.jsonl", "result.json"
+RUN, EPOCHS, HITS, RESULT = "run.json", "epochs.jsonl", "hits.npz", "result.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,25 @@ class StoredRun:
             except json.JSONDecodeError:
                 break
         return records
+
+    def per_user(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+        """Users [n] and their test metric [n], such as `recall@20`; None where the run did not store its hits.
+
+        Raises DataError when the file cannot be read or its lists end before the cut-off.
+        """
+        file = self.path / HITS
+        if not file.is_file():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                users, n_relevant, length = stored["users"], stored["n_relevant"], int(stored["length"])
+                hits = np.unpackbits(stored["hits"], axis=1, count=length).astype(bool)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise DataError(f"{file}: cannot be read ({error}); remove the folder to run that trial again") from error
+        cutoff = int(metric.partition("@")[2])
+        if cutoff > length:
+            raise DataError(f"{file}: its lists end at rank {length}, before {metric}")
+        return users, per_user_metrics(hits, n_relevant, [cutoff])[metric]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -69,6 +96,18 @@ class RunWriter:
         with (self.path / EPOCHS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
+    def hits(self, ranking: Ranking) -> None:
+        """Store which ranks are hits: a bit per rank, from which every metric of every user follows."""
+        stored = BytesIO()
+        np.savez_compressed(
+            stored,
+            users=ranking.users,
+            n_relevant=ranking.n_relevant,
+            length=ranking.hits.shape[1],
+            hits=np.packbits(ranking.hits, axis=1),
+        )
+        _write(self.path / HITS, stored.getvalue())
+
     def finish(self, result: Mapping[str, Any]) -> None:
         write_json(self.path / RESULT, result)
 
@@ -88,10 +127,13 @@ def stored_runs(out: Path) -> Iterator[StoredRun]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write all of it or nothing: to a file beside it first, flushed to disk, then renamed."""
+    _write(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
+    with temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

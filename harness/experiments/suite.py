@@ -22,7 +22,7 @@ from bm3 import BM3Error, ConfigError
 from harness.data import Dataset
 from harness.experiments.store import StoredRun, find_run
 from harness.experiments.trial import Trial, dataset_for, make_trial
-from harness.training.fit import STOPPING_METRIC
+from harness.training.config import STOPPING_METRIC
 
 Scalar = bool | int | float | str
 SUITES = Path(__file__).parent.parent / "suites"

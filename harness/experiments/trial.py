@@ -120,6 +120,7 @@ def run_trial(trial: Trial, out: Path, on_epoch: Callable[[EpochRecord], None] =
             on_epoch(epoch)
 
         outcome = fit(model, trial.dataset, trial.training, streams, trial.device, record)
+    writer.hits(outcome.test_ranking)
     writer.finish(
         {
             "format": FORMAT,

@@ -5,7 +5,7 @@ What is recorded of an operation is `operations`, the machine's rates are `roofl
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle, pairwise
 from typing import Any
 
@@ -147,7 +147,7 @@ def profile(
     step = profile_block(work.step, device, warm_up=WARM_UP_STEPS, repeats=steps)
     first = seconds_of(lambda: work.first_step(2), device)
     tell("evaluation")
-    evaluation = Evaluation(dataset, mask_validation=training.evaluation.mask_validation)
+    evaluation = Evaluation(dataset, **asdict(training.evaluation))
 
     def evaluate() -> object:
         return evaluation(work.model, "valid", device)

@@ -13,7 +13,7 @@ from harness.experiments.settings import flatten
 from harness.experiments.store import StoredRun
 from harness.models.registry import models
 from harness.training import TrainingConfig
-from harness.training.fit import STOPPING_METRIC
+from harness.training.config import STOPPING_METRIC
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 

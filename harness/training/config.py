@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 from bm3 import Variant
 from harness.models.checks import require
 
+STOPPING_CUTOFF = 20
+STOPPING_METRIC = f"recall@{STOPPING_CUTOFF}"
 MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # what torch calls them
 
 
@@ -34,10 +36,14 @@ class EarlyStopping:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What is hidden from the ranking."""
+    """How users are ranked for, and what is hidden from the ranking."""
 
     mask_validation: bool = False
     """Mask validation items when ranking for the test part; the published code masks training items only."""
+    top_k: int = 50
+    """Length of the lists: metrics are at 5, 10, 20 and 50 as far as that goes, and at this cut-off."""
+    block_users: int = 0
+    """Users scored at a time, which bounds the memory; 0: as many as suit the device."""
 
     VARIANTS: ClassVar[Mapping[str, Variant]] = {
         "mask_validation": Variant(
@@ -46,6 +52,12 @@ class EvaluationSettings:
             where="harness.evaluation.ranking.Evaluator",
         ),
     }
+
+    def __post_init__(self) -> None:
+        require(
+            self, "top_k", self.top_k >= STOPPING_CUTOFF, f"at least {STOPPING_CUTOFF}, the cut-off of early stopping"
+        )
+        require(self, "block_users", self.block_users >= 0, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +73,7 @@ class TrainingConfig:
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     """Patience and rounding."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    """Masking."""
+    """Lists and masking."""
     features_location: Literal["device", "memory", "disk"] = "device"
     """Where given features lie: on the device of the model; in main memory, or in their file, of which a batch's rows
     alone are read, ahead of need (BM3 with frozen features and VBPR; the other models read all rows in every step)."""

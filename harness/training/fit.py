@@ -7,7 +7,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import tee, zip_longest
 from typing import Any, Literal
 
@@ -17,14 +17,12 @@ from torch import Tensor
 from bm3 import Batch, BM3Error, Loss
 from bm3.features import FeatureTable
 from harness.data import Dataset
-from harness.evaluation import Evaluation
+from harness.evaluation import Evaluation, Ranking
 from harness.measure import EpochClock, TimingSummary
 from harness.training.batches import EpochBatches
-from harness.training.config import MATMUL_PRECISION, EarlyStopping, TrainingConfig
+from harness.training.config import MATMUL_PRECISION, STOPPING_METRIC, EarlyStopping, TrainingConfig
 from harness.training.optimiser import adam, set_learning_rate
 from harness.training.streams import Streams
-
-STOPPING_METRIC = "recall@20"
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ class Fit:
     stopped: Literal["early", "limit"]
     valid: Mapping[str, float]
     test: Mapping[str, float]
+    test_ranking: Ranking
+    """What `test` is made of."""
     timing: TimingSummary
 
 
@@ -123,7 +123,7 @@ def fit(
         device=device,
     )
     optimiser = adam(model, training.learning_rate)
-    evaluate = Evaluation(dataset, mask_validation=training.evaluation.mask_validation)
+    evaluate = Evaluation(dataset, **asdict(training.evaluation))
     ahead = reads_ahead(model)
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, dict[str, Tensor]] | None = None
@@ -149,12 +149,14 @@ def fit(
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
     model.load_state_dict(best[1])
+    ranking = evaluate.ranking(model, "test", device)
     return Fit(
         best_epoch=best[0].epoch,
         epochs=epoch,
         stopped="early" if rule.stop else "limit",
         valid=best[0].valid,
-        test=evaluate(model, "test", device),
+        test=ranking.metrics(evaluate.cutoffs),
+        test_ranking=ranking,
         timing=clock.summary(),
     )
 

@@ -132,6 +132,24 @@ def test_validation_is_evaluated_alike_whether_or_not_it_is_masked_for_the_test(
     assert plain["recall@20"] > 0
 
 
+@pytest.mark.parametrize("block_users", [1, 7, 0])
+def test_the_block_of_users_changes_no_metric(clustered: Dataset, block_users: int) -> None:
+    model = Table(random_scores(clustered))
+    assert Evaluation(clustered, block_users=block_users)(model, "test", CPU) == Evaluation(clustered)(
+        model, "test", CPU
+    )
+
+
+@pytest.mark.parametrize(("top_k", "cutoffs"), [(20, [5, 10, 20]), (23, [5, 10, 20, 23]), (60, [5, 10, 20, 50, 60])])
+def test_metrics_are_at_the_usual_cut_offs_and_at_the_lists_length(
+    clustered: Dataset, top_k: int, cutoffs: list[int]
+) -> None:
+    evaluation, model = Evaluation(clustered, top_k=top_k), Table(random_scores(clustered))
+    found, usual = evaluation(model, "test", CPU), Evaluation(clustered)(model, "test", CPU)
+    assert [key for key in found if key.startswith("recall")] == [f"recall@{k}" for k in cutoffs]
+    assert {key: found[key] for key in usual if key in found} == {key: usual[key] for key in usual if key in found}
+
+
 def test_masking_leaves_the_models_own_table_alone(clustered: Dataset) -> None:
     model = Table(random_scores(clustered))
     before = model.table.clone()

@@ -1,0 +1,58 @@
+"""What a stored run keeps of its ranking, and what reading it back refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bm3 import DataError
+from harness.data import Dataset
+from harness.evaluation import Evaluator, Ranking
+from harness.experiments.store import HITS, RunWriter, StoredRun
+
+
+def ranking(dataset: Dataset, k: int) -> Ranking:
+    scores = torch.rand(dataset.n_users, dataset.n_items, generator=torch.Generator().manual_seed(5))
+    return Evaluator(dataset, "test").rank(lambda users: scores[users].clone(), k, device=torch.device("cpu"))
+
+
+def stored(path: Path, ranked: Ranking) -> StoredRun:
+    writer = RunWriter(path)
+    writer.begin({"model": "bpr"})
+    writer.hits(ranked)
+    writer.finish({})
+    return StoredRun.read(path)
+
+
+@pytest.mark.parametrize("k", [8, 20, 23])
+def test_every_metric_of_every_user_comes_back(tmp_path: Path, clustered: Dataset, k: int) -> None:
+    ranked = ranking(clustered, k)
+    run = stored(tmp_path, ranked)
+    for metric in ("recall@5", f"ndcg@{k}", "map@8", "precision@8"):
+        found = run.per_user(metric)
+        assert found is not None
+        users, values = found
+        np.testing.assert_array_equal(users, ranked.users)
+        assert values.mean() == pytest.approx(ranked.metrics([int(metric.partition("@")[2])])[metric], rel=1e-12)
+        assert len(np.unique(values)) > 1
+
+
+def test_a_run_without_hits_has_no_metrics_per_user(tmp_path: Path, clustered: Dataset) -> None:
+    run = stored(tmp_path, ranking(clustered, 20))
+    (tmp_path / HITS).unlink()
+    assert run.per_user("recall@20") is None
+
+
+def test_a_cut_off_past_the_end_of_the_lists_is_refused(tmp_path: Path, clustered: Dataset) -> None:
+    run = stored(tmp_path, ranking(clustered, 20))
+    with pytest.raises(DataError, match=r"hits\.npz: its lists end at rank 20, before recall@50"):
+        run.per_user("recall@50")
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", b"PK\x03\x04cut off"])
+def test_damaged_hits_are_named(tmp_path: Path, clustered: Dataset, damage: bytes) -> None:
+    run = stored(tmp_path, ranking(clustered, 20))
+    (tmp_path / HITS).write_bytes(damage)
+    with pytest.raises(DataError, match=r"hits\.npz: cannot be read"):
+        run.per_user("recall@20")
