@@ -9,7 +9,7 @@ import click
 import torch
 from tabulate import tabulate
 
-from bm3 import BM3Error, DataError
+from bm3 import BM3Error
 from harness.compare.expected import expected_dir
 from harness.conformance import Check, Status, conformance, known_traces, trace_statuses
 from harness.data import PARTS, load_dataset
@@ -22,9 +22,11 @@ from harness.measure.environment import environment
 from harness.measure.profile import profile
 from harness.models.registry import find_model
 from harness.progress import TrainingProgress
-from harness.report.markdown import Report, make_report, write_report
+from harness.report.formats import FORMATS, write_report
+from harness.report.markdown import markdown
 from harness.report.profile import check_writable, profile_text, profile_values, write_values
 from harness.report.reference import write_references
+from harness.report.study import Study, make_study
 from harness.training import Streams
 
 INTERRUPTED = 130
@@ -154,8 +156,7 @@ def reproduce(suite: str, device: str, threads: int | None, data: Path | None, o
         raise Interrupted(f"finished trials are kept in {folder}; the same command goes on from there") from None
     if not folder.is_dir():
         raise BM3Error(f"{folder}: no trial could be stored")
-    report = make_report(folder, chosen.title, checks=checks, unchecked=_unchecked(suite), failed=failed)
-    _finish(report, folder)
+    _finish(make_study(folder, chosen.title, checks=checks, unchecked=_unchecked(suite), failed=failed), ["md"])
 
 
 @bm3.command(name="profile")
@@ -216,15 +217,33 @@ def profile_command(
     click.echo(f"{title}\n{profile_text(found)}")
 
 
+def _formats(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    chosen = [name.strip() for name in value.split(",") if name.strip()]
+    for name in chosen:
+        if name not in FORMATS:
+            raise click.BadParameter(f"{name!r} is no format; choose from {', '.join(FORMATS)}")
+    return chosen or ["md"]
+
+
 @bm3.command(name="report")
 @click.argument("folder", type=click.Path(path_type=Path))
-def report_command(folder: Path) -> None:
-    """Write report.md into FOLDER from the runs stored below it, and give its verdict as exit code.
+@click.option(
+    "--format",
+    "formats",
+    default="md",
+    show_default=True,
+    callback=_formats,
+    metavar="LIST",
+    help=f"Formats, with commas between: {', '.join(FORMATS)}.",
+)
+def report_command(folder: Path, formats: list[str]) -> None:
+    """Write a report into FOLDER from the runs stored below it, and give its verdict as exit code.
 
     \b
     bm3 report runs
+    bm3 report runs --format md,html,tex,csv
     """
-    _finish(make_report(folder, f"a report on the runs in {folder.name or 'this folder'}"), folder)
+    _finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), formats)
 
 
 @bm3.command(name="conformance")
@@ -318,14 +337,12 @@ def stats(dataset: str, data: Path | None) -> None:
     click.echo(f"content hash: {found.content_hash}")
 
 
-def _finish(report: Report, folder: Path) -> NoReturn:
-    try:
-        path = write_report(report, folder)
-    except OSError as error:
-        raise DataError(f"{folder}: the report cannot be written ({error.strerror})") from error
-    click.echo(report.text.split("\n## ")[0].rstrip())
-    click.echo(f"\nreport: {path}")
-    sys.exit(report.code)
+def _finish(study: Study, formats: list[str]) -> NoReturn:
+    paths = write_report(study, formats)
+    click.echo(markdown(study).split("\n## ")[0].rstrip() + "\n")
+    for path in paths:
+        click.echo(f"report: {path}")
+    sys.exit(study.code)
 
 
 def _conformance_line(checks: list[Check]) -> str:

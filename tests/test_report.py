@@ -12,9 +12,10 @@ from harness.data import load_dataset
 from harness.experiments.store import StoredRun, stored_runs
 from harness.experiments.suite import load_suite, suite_names
 from harness.experiments.trial import make_trial, resolve_device, run_trial
-from harness.report.markdown import make_report
+from harness.report.markdown import markdown
 from harness.report.reference import write_references
 from harness.report.results import result_rows
+from harness.report.study import make_study
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,13 @@ def test_grid_points_and_seeds_become_one_row_chosen_on_validation(store: Path) 
 
 
 def test_runs_that_differ_from_the_reference_are_no_evidence_and_nothing_measured_is_exit_3(store: Path) -> None:
-    report = make_report(store, "test")
-    assert report.code == 3
-    assert "Nothing could be measured" in report.text
+    study = make_study(store, "test")
+    assert study.code == 3
+    assert "Nothing could be measured" in markdown(study)
 
 
 def test_each_data_set_has_one_table_of_models_with_the_best_of_each_metric_in_bold(store: Path) -> None:
-    text = make_report(store, "test").text
+    text = markdown(make_study(store, "test"))
     (row,) = result_rows(list(stored_runs(store)))
     recall = sum(row.values("recall@20")) / 2
     (line,) = [line for line in text.splitlines() if line.startswith("| bpr ") and "**" in line]
@@ -65,16 +66,16 @@ def test_each_data_set_has_one_table_of_models_with_the_best_of_each_metric_in_b
 def test_an_unfinished_run_is_named_and_left_out(store: Path) -> None:
     first = next(iter(stored_runs(store)))
     (first.path / "result.json").unlink()
-    report = make_report(store, "test")
-    assert f"Unfinished run, left out: `{first.run['command']}`" in report.text
+    text = markdown(make_study(store, "test"))
+    assert f"Unfinished run, left out: `{first.run['command']}`" in text
 
 
 def test_a_failed_trial_or_trace_is_never_a_pass(store: Path) -> None:
-    assert make_report(store, "test", failed=["bm3 train bpr mini"]).code == 1
+    assert make_study(store, "test", failed=["bm3 train bpr mini"]).code == 1
 
 
 def test_the_report_has_a_command_for_every_run_it_counts(store: Path) -> None:
-    text = make_report(store, "test").text
+    text = markdown(make_study(store, "test"))
     (row,) = result_rows(list(stored_runs(store)))
     assert all(run.run["command"] in text for run in row.runs)
 
@@ -135,4 +136,4 @@ def test_a_damaged_run_file_is_named(store: Path) -> None:
     run = next(iter(stored_runs(store)))
     (run.path / "run.json").write_text(json.dumps([1]))
     with pytest.raises(DataError, match=r"run\.json"):
-        make_report(store, "test")
+        make_study(store, "test")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
@@ -23,7 +23,7 @@ T = TypeVar("T")
 Kind = Literal["published", "reference"]
 
 COLUMNS = ("dataset", "model", "metric", "value", "source", "status", "note")
-REFERENCE = "reference"
+REFERENCE: Final = "reference"
 
 _RANKING_METRICS = {"R": "recall", "N": "ndcg", "P": "precision"}
 # float() alone would also take "nan", "inf" and "1_000".

@@ -106,7 +106,7 @@ class RunWriter:
             length=ranking.hits.shape[1],
             hits=np.packbits(ranking.hits, axis=1),
         )
-        _write(self.path / HITS, stored.getvalue())
+        write_whole(self.path / HITS, stored.getvalue())
 
     def finish(self, result: Mapping[str, Any]) -> None:
         write_json(self.path / RESULT, result)
@@ -126,11 +126,12 @@ def stored_runs(out: Path) -> Iterator[StoredRun]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, all of it or nothing."""
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
     """Write all of it or nothing: to a file beside it first, flushed to disk, then renamed."""
-    _write(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
         file.write(content)

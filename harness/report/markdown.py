@@ -1,96 +1,53 @@
-"""The Markdown report of a folder of stored runs. It reads runs and expected values, never models or data."""
+"""A study as Markdown."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from harness.compare.expected import expected_dir, load_expected, load_tolerances, short_metric
-from harness.compare.verdict import Outcome, Verdict, exit_code
-from harness.conformance import Check, Status, trace_statuses
-from harness.experiments.store import StoredRun, stored_runs
-from harness.report.results import METRICS, ResultRow, result_rows, verdicts
+from harness.compare.expected import short_metric
+from harness.compare.verdict import Outcome
+from harness.experiments.store import StoredRun
+from harness.report.results import METRICS
+from harness.report.study import Study, StudyRow
 
 MB = 2**20
-REPORT = "report.md"
-
-Judged = tuple[ResultRow, Mapping[str, Verdict]]
 
 
-@dataclass(frozen=True)
-class Report:
-    """Markdown text and the exit code that goes with it."""
-
-    text: str
-    code: int
-
-
-def make_report(
-    folder: Path, asked: str, *, checks: Sequence[Check] = (), unchecked: Sequence[str] = (), failed: Sequence[str] = ()
-) -> Report:
-    """Report on every run below `folder`; `checks` are conformance results, `failed` commands of trials that failed.
-
-    Raises DataError when the folder or the expected values cannot be read.
-    """
-    runs = list(stored_runs(folder))
-    expected, tolerances = load_expected(expected_dir()), load_tolerances(expected_dir() / "tolerances.toml")
-    judged = [(row, verdicts(row, expected, tolerances)) for row in result_rows(runs)]
-    cells = [verdict for _, row in judged for verdict in row.values()]
-    code = exit_code(cells)
-    statuses = Counter(trace_statuses(list(checks)).values())
-    if statuses[Status.FAILED] or failed:
-        code = 1
+def markdown(study: Study) -> str:
+    """The whole report; its first part, up to the first `## `, is the summary."""
     sections = [
         "# Does BM3 reproduce here?",
-        f"Asked: {asked}",
-        _summary(cells, statuses, [run for run in runs if not run.finished], failed, code),
-        *(["## Not checked here", "\n".join(f"- {text}" for text in unchecked)] if unchecked else []),
-        *_accuracy(judged),
-        *_efficiency([row for row, _ in judged]),
-        *_environment(runs),
-        *_commands(judged),
+        f"Asked: {study.asked}",
+        _summary(study),
+        *(["## Not checked here", "\n".join(f"- {text}" for text in study.unchecked)] if study.unchecked else []),
+        *_accuracy(study),
+        *_efficiency(study.rows),
+        *_environment(study.runs),
+        *_commands(study.rows),
     ]
-    return Report("\n\n".join(sections) + "\n", code)
+    return "\n\n".join(sections) + "\n"
 
 
-def write_report(report: Report, folder: Path) -> Path:
-    """Write `report.md` into `folder`, whole or not at all."""
-    path = folder / REPORT
-    temporary = path.with_suffix(".part")
-    temporary.write_text(report.text, encoding="utf-8")
-    return temporary.replace(path)
-
-
-def _summary(
-    cells: Sequence[Verdict],
-    statuses: Mapping[Status, int],
-    open_runs: Sequence[StoredRun],
-    failed: Sequence[str],
-    code: int,
-) -> str:
-    answer = {0: "Everything with evidence held.", 1: "Something deviates or failed.", 3: "Nothing could be measured."}[
-        code
-    ]
-    lines = [f"**{answer}**", ""]
-    counts = Counter(verdict.outcome.value for verdict in cells)
-    lines.append("- Accuracy cells: " + (", ".join(f"{n} {name}" for name, n in counts.most_common()) or "none"))
-    if statuses:
-        lines.append("- Conformance with recorded traces: " + ", ".join(f"{n} {name}" for name, n in statuses.items()))
-    lines += [f"- Unfinished run, left out: `{run.run['command']}`" for run in open_runs]
-    lines += [f"- Failed: `{command}`" for command in failed]
+def _summary(study: Study) -> str:
+    lines = [f"**{study.answer}**", ""]
+    outcomes = ", ".join(f"{n} {outcome.value}" for outcome, n in study.outcomes.items())
+    lines.append(f"- Accuracy cells: {outcomes or 'none'}")
+    if study.conformance:
+        counts = ", ".join(f"{n} {name}" for name, n in study.conformance.items())
+        lines.append(f"- Conformance with recorded traces: {counts}")
+    lines += [f"- Unfinished run, left out: `{run.run['command']}`" for run in study.unfinished]
+    lines += [f"- Failed: `{command}`" for command in study.failed]
     return "\n".join(lines)
 
 
-def _accuracy(judged: Sequence[Judged]) -> list[str]:
-    sections = ["## Accuracy"] if judged else []
-    for dataset in dict.fromkeys(row.dataset for row, _ in judged):
-        rows = [(row, cells) for row, cells in judged if row.dataset == dataset]
-        sections += [f"### {dataset}", _overview([row for row, _ in rows]), *_verdicts(rows)]
+def _accuracy(study: Study) -> list[str]:
+    sections = ["## Accuracy"] if study.rows else []
+    for dataset in study.datasets:
+        rows = study.of(dataset)
+        sections += [f"### {dataset}", _overview(rows), *_verdicts(rows)]
     notes = []
-    for row, _ in judged:
+    for row in (row.result for row in study.rows):
         if row.surrogates:
             notes.append(f"- {row.dataset}, {row.label}: trained on surrogate features, not on the original vectors.")
         if row.points > 1:
@@ -103,16 +60,16 @@ def _accuracy(judged: Sequence[Judged]) -> list[str]:
     return [*sections, *(["\n".join(notes)] if notes else [])]
 
 
-def _overview(rows: Sequence[ResultRow]) -> str:
+def _overview(rows: Sequence[StudyRow]) -> str:
     """Models by metrics: means over seeds, the best of each metric in bold."""
-    means = [{metric: sum(row.values(metric)) / len(row.runs) for metric in METRICS} for row in rows]
+    means = [{metric: row.mean(metric) for metric in METRICS} for row in rows]
     best = {metric: max(mean[metric] for mean in means) for metric in METRICS}
     table = [
         [
             row.label,
             *(f"**{mean[m]:.4f}**" if mean[m] == best[m] else f"{mean[m]:.4f}" for m in METRICS),
-            len(row.runs),
-            row.settings,
+            len(row.result.runs),
+            row.result.settings,
         ]
         for row, mean in zip(rows, means, strict=True)
     ]
@@ -120,22 +77,21 @@ def _overview(rows: Sequence[ResultRow]) -> str:
     return tabulate(table, head, tablefmt="github", disable_numparse=True)
 
 
-def _verdicts(rows: Sequence[Judged]) -> list[str]:
+def _verdicts(rows: Sequence[StudyRow]) -> list[str]:
     """One row per cell that something is published or stored for; a sentence on the rest."""
     table, unpublished = [], []
-    for row, cells in rows:
-        for metric in METRICS:
-            verdict = cells[metric]
+    for row in rows:
+        for metric, verdict in row.verdicts.items():
             if verdict.outcome is Outcome.UNPUBLISHED:
                 unpublished.append(row.label)
                 continue
-            spread = max(row.values(metric)) - min(row.values(metric))
+            values = row.result.values(metric)
             table.append(
                 [
                     row.label,
                     short_metric(metric),
                     f"{verdict.mean:.4f}" if verdict.mean is not None else "not finite",
-                    f"{spread:.4f}",
+                    f"{max(values) - min(values):.4f}",
                     verdict.seeds,
                     f"{verdict.published.value:.4f}" if verdict.published else "",
                     verdict.published.source if verdict.published else "",
@@ -151,10 +107,10 @@ def _verdicts(rows: Sequence[Judged]) -> list[str]:
     return sections
 
 
-def _efficiency(rows: Sequence[ResultRow]) -> list[str]:
+def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
     table = []
     for row in rows:
-        run = row.runs[0]
+        run = row.result.runs[0]
         timing, memory = (run.result or {})["timing"], (run.result or {})["memory"]
         table.append(
             [
@@ -196,8 +152,8 @@ def _environment(runs: Sequence[StoredRun]) -> list[str]:
     )
 
 
-def _commands(judged: Sequence[Judged]) -> list[str]:
-    lines = [f"{run.run['command']}" for row, _ in judged for run in row.runs]
+def _commands(rows: Sequence[StudyRow]) -> list[str]:
+    lines = [f"{run.run['command']}" for row in rows for run in row.result.runs]
     return ["## Commands that repeat each row", "```\n" + "\n".join(lines) + "\n```"] if lines else []
 
 

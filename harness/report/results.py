@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness.compare.expected import Kind, PublishedValue, Tolerances, values_of_cell
+from harness.compare.expected import REFERENCE, Kind, PublishedValue, Tolerances, values_of_cell
 from harness.compare.verdict import Outcome, Verdict, judge
 from harness.experiments.settings import flatten
 from harness.experiments.store import StoredRun
@@ -66,17 +66,21 @@ def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tol
     """A verdict per metric: against the published value, or the stored reference where nothing is published."""
     judged = {}
     for metric in METRICS:
-        published = values_of_cell(expected, row.dataset, row.model, metric)
-        reference = values_of_cell(expected, row.dataset, row.label, metric, kind="reference")
-        kind: Kind = "published" if published else "reference"
-        cells = published or reference
-        obstacle = _obstacle(row, kind, reference)
+        cells = cell_sources(row, expected, metric)
+        kind: Kind = cells[0].kind if cells else REFERENCE
+        obstacle = _obstacle(row, kind, cells)
         verdict = judge(row.values(metric), cells, tolerances.of(kind, metric), not obstacle)
         if obstacle and verdict.outcome is Outcome.NO_EVIDENCE:
             few = verdict.seeds < tolerances.min_seeds
             verdict = replace(verdict, reason=f"{obstacle}; {verdict.reason}" if few else obstacle)
         judged[metric] = verdict
     return judged
+
+
+def cell_sources(row: ResultRow, expected: Sequence[PublishedValue], metric: str) -> tuple[PublishedValue, ...]:
+    """What a cell is compared with: the published values, or the stored reference where nothing is published."""
+    published = values_of_cell(expected, row.dataset, row.model, metric)
+    return published or values_of_cell(expected, row.dataset, row.label, metric, kind=REFERENCE)
 
 
 def reference_note(run: StoredRun) -> str:
@@ -86,9 +90,9 @@ def reference_note(run: StoredRun) -> str:
     return f"data {run.run['dataset_hash'][:10]} settings {digest}"
 
 
-def _obstacle(row: ResultRow, kind: Kind, reference: Sequence[PublishedValue]) -> str:
-    if kind == "reference":
-        same = all(value.note == reference_note(row.runs[0]) for value in reference)
+def _obstacle(row: ResultRow, kind: Kind, cells: Sequence[PublishedValue]) -> str:
+    if kind == REFERENCE:
+        same = all(value.note == reference_note(row.runs[0]) for value in cells)
         return "" if same else "data or settings are not those of the reference runs"
     if row.surrogates:
         return f"surrogate features ({', '.join(row.surrogates)}): an orientation, not a comparison"

@@ -1,0 +1,31 @@
+"""Writing a study beside its runs, in the formats asked for. What a format says is in the module named like it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bm3 import DataError
+from harness.experiments.store import write_whole
+from harness.report.markdown import markdown
+from harness.report.study import Study
+
+Make = Callable[[Study], Mapping[str, bytes]]
+"""A study -> contents by file name, which may have a folder before it."""
+
+FORMATS: Mapping[str, Make] = {
+    "md": lambda study: {"report.md": markdown(study).encode()},
+}
+
+
+def write_report(study: Study, formats: Sequence[str] = ("md",)) -> list[Path]:
+    """Write the study into its folder, each file whole or not at all; returns the files.
+
+    Raises DataError when they cannot be written. Everything is made before anything is written.
+    """
+    contents = {name: content for form in formats for name, content in FORMATS[form](study).items()}
+    try:
+        for name, content in contents.items():
+            (study.folder / name).parent.mkdir(exist_ok=True)
+            write_whole(study.folder / name, content)
+    except OSError as error:
+        raise DataError(f"{study.folder}: the report cannot be written ({error.strerror})") from error
+    return [study.folder / name for name in contents]
