@@ -3,6 +3,8 @@
 What follows `--` on nox's command line goes to the tool of the session, as each session's first line says.
 """
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.4.15"
@@ -44,6 +46,23 @@ def properties(session: nox.Session) -> None:
     """Run the property tests on many more examples than `tests` does; after `--`: pytest's arguments."""
     install(session, "-e", ".[test]")
     session.run("pytest", "tests/properties", "--hypothesis-profile=thorough", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Open the HTML report in headless Chromium, which must be installed; after `--`: pytest's arguments."""
+    install(session, "-e", ".[test,browser]")
+    session.run("pytest", "tests/browser", *session.posargs)
+
+
+@nox.session
+def results(session: nox.Session) -> None:
+    """Make every report in docs/results anew from the runs stored there; takes nothing after `--`."""
+    install(session, "-e", ".")
+    for runs in sorted(path for path in Path("docs/results/runs").iterdir() if path.is_dir()):
+        # A report's exit code is its verdict, which may be "deviates" (1) or "nothing measured" (3).
+        formats, target = "md,html,tex,csv,json", Path("docs/results") / runs.name
+        session.run("bm3", "report", f"{runs}", "--format", formats, "--to", f"{target}", success_codes=[0, 1, 3])
 
 
 @nox.session

@@ -156,7 +156,7 @@ def reproduce(suite: str, device: str, threads: int | None, data: Path | None, o
         raise Interrupted(f"finished trials are kept in {folder}; the same command goes on from there") from None
     if not folder.is_dir():
         raise BM3Error(f"{folder}: no trial could be stored")
-    _finish(make_study(folder, chosen.title, checks=checks, unchecked=_unchecked(suite), failed=failed), ["md"])
+    _finish(make_study(folder, chosen.title, checks=checks, unchecked=_unchecked(suite), failed=failed), folder, ["md"])
 
 
 @bm3.command(name="profile")
@@ -236,14 +236,15 @@ def _formats(context: click.Context, parameter: click.Parameter, value: str) -> 
     metavar="LIST",
     help=f"Formats, with commas between: {', '.join(FORMATS)}.",
 )
-def report_command(folder: Path, formats: list[str]) -> None:
-    """Write a report into FOLDER from the runs stored below it, and give its verdict as exit code.
+@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
+def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
+    """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
 
     \b
     bm3 report runs
     bm3 report runs --format md,html,tex,csv
     """
-    _finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), formats)
+    _finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), to or folder, formats)
 
 
 @bm3.command(name="conformance")
@@ -337,8 +338,8 @@ def stats(dataset: str, data: Path | None) -> None:
     click.echo(f"content hash: {found.content_hash}")
 
 
-def _finish(study: Study, formats: list[str]) -> NoReturn:
-    paths = write_report(study, formats)
+def _finish(study: Study, folder: Path, formats: list[str]) -> NoReturn:
+    paths = write_report(study, folder, formats)
     click.echo(markdown(study).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
         click.echo(f"report: {path}")

@@ -16,16 +16,16 @@ FORMATS: Mapping[str, Make] = {
 }
 
 
-def write_report(study: Study, formats: Sequence[str] = ("md",)) -> list[Path]:
-    """Write the study into its folder, each file whole or not at all; returns the files.
+def write_report(study: Study, folder: Path, formats: Sequence[str] = ("md",)) -> list[Path]:
+    """Write the study into `folder`, each file whole or not at all; returns the files.
 
     Raises DataError when they cannot be written. Everything is made before anything is written.
     """
     contents = {name: content for form in formats for name, content in FORMATS[form](study).items()}
     try:
         for name, content in contents.items():
-            (study.folder / name).parent.mkdir(exist_ok=True)
-            write_whole(study.folder / name, content)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / name, content)
     except OSError as error:
-        raise DataError(f"{study.folder}: the report cannot be written ({error.strerror})") from error
-    return [study.folder / name for name in contents]
+        raise DataError(f"{folder}: the report cannot be written ({error.strerror})") from error
+    return [folder / name for name in contents]
