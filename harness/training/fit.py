@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import tee, zip_longest
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
 from harness.measure import EpochClock, TimingSummary
 from harness.training.batches import EpochBatches
+from harness.training.capture import CapturedSteps, captured_steps
 from harness.training.config import MATMUL_PRECISION, STOPPING_METRIC, EarlyStopping, TrainingConfig
 from harness.training.optimiser import adam, set_learning_rate
 from harness.training.streams import Streams
@@ -122,19 +124,21 @@ def fit(
         streams=streams,
         device=device,
     )
-    optimiser = adam(model, training.learning_rate)
+    captures = training.step == "captured"
+    optimiser = adam(model, training.learning_rate, capturable=captures and device.type == "cuda")
+    captured = captured_steps(model, partial(train_step, model, optimiser), device) if captures else None
     evaluate = Evaluation(dataset, **asdict(training.evaluation))
-    ahead = reads_ahead(model)
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, dict[str, Tensor]] | None = None
     epoch = 0
     try:
         while epoch < training.epochs and not rule.stop:
             epoch += 1
-            start_epoch(model, optimiser, training, streams, device, epoch)
+            generator = start_epoch(model, optimiser, training, streams, device, epoch)
             clock.start()
             with matmul_precision(training.precision):
-                loss, parts = _train_epoch(model, batches.epoch(epoch), optimiser, epoch, ahead=ahead)
+                steps = _train_epoch(model, batches.epoch(epoch), optimiser, captured, generator)
+                loss, parts = _means(steps, epoch)
             optimiser.catch_up()
             seconds = clock.stop()
             with clock.evaluation():
@@ -195,11 +199,16 @@ def start_epoch(
     streams: Streams,
     device: torch.device,
     epoch: int,
-) -> None:
-    """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate."""
-    if hasattr(model, "start_epoch"):
-        model.start_epoch(streams.torch("model", epoch, device=device))
+) -> torch.Generator | None:
+    """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate.
+
+    Returns the generator that the model has for the epoch, None where it takes none.
+    """
+    generator = streams.torch("model", epoch, device=device) if hasattr(model, "start_epoch") else None
+    if generator is not None:
+        model.start_epoch(generator)
     set_learning_rate(optimiser, model, training.learning_rate, epoch)
+    return generator
 
 
 def reads_ahead(model: Any) -> bool:
@@ -221,12 +230,26 @@ def train_step(model: Any, optimiser: torch.optim.Optimizer, batch: Batch, to_fe
 
 
 def _train_epoch(
-    model: Any, batches: Iterable[Batch], optimiser: torch.optim.Optimizer, epoch: int, *, ahead: bool
-) -> tuple[float, dict[str, float]]:
+    model: Any,
+    batches: Iterable[Batch],
+    optimiser: torch.optim.Optimizer,
+    captured: CapturedSteps | None,
+    generator: torch.Generator | None,
+) -> Iterable[Loss]:
+    """The losses of an epoch's steps, one per batch; the steps are made as the losses are asked for, or before."""
+    if captured is not None:
+        return captured.losses(batches, generator)
+    ahead = reads_ahead(model)
+    return (
+        train_step(model, optimiser, batch, following if ahead else None) for batch, following in _with_next(batches)
+    )
+
+
+def _means(steps: Iterable[Loss], epoch: int) -> tuple[float, dict[str, float]]:
+    """Means of the losses and of their parts. Raises BM3Error when that of the losses is not finite."""
     losses: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {}
-    for batch, following in _with_next(batches):
-        loss = train_step(model, optimiser, batch, following if ahead else None)
+    for loss in steps:
         # Kept as tensors until the epoch ends: reading one would make the device wait in every step.
         losses.append(loss.total.detach())
         for name, part in loss.parts.items():
