@@ -1,5 +1,6 @@
 """An epoch's batches: shuffled interactions and sampled negatives, prepared as whole tensors."""
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -69,6 +70,8 @@ class EpochBatches:
         self._train = train.astype(np.int64)
         self._sampler = NegativeSampler(train, n_items) if uses_negatives else None
         self._batch_size, self._streams, self._device = batch_size, streams, device
+        self.sampling_seconds = 0.0
+        """What drawing the negatives took in the epoch begun last."""
 
     def __len__(self) -> int:
         return -(-len(self._train) // self._batch_size)
@@ -78,7 +81,9 @@ class EpochBatches:
         order = self._streams.numpy("shuffle", number).permutation(len(self._train))
         columns = [self._train[order, 0], self._train[order, 1]]
         if self._sampler is not None:
+            started = time.perf_counter()
             columns.append(self._sampler.draw(columns[0], self._streams.numpy("negatives", number)))
+            self.sampling_seconds = time.perf_counter() - started
         tensors = [torch.from_numpy(np.ascontiguousarray(column)).to(self._device) for column in columns]
         for start in range(0, len(order), self._batch_size):
             yield Batch(*(tensor[start : start + self._batch_size] for tensor in tensors))

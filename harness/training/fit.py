@@ -38,6 +38,8 @@ class EpochRecord:
     evaluation_seconds: float
     valid: Mapping[str, float]
     improved: bool
+    sampling_seconds: float
+    """Of `seconds`: drawing negatives; 0 where none are drawn."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,9 @@ def fit(
             with clock.evaluation():
                 valid = evaluate(model, "valid", device)
             improved = rule.improves(valid[STOPPING_METRIC])
-            record = EpochRecord(epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved)
+            record = EpochRecord(
+                epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved, batches.sampling_seconds
+            )
             if improved:
                 best = record, copy.deepcopy(model.state_dict())
             on_epoch(record)

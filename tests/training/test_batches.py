@@ -123,3 +123,11 @@ def test_the_order_does_not_depend_on_whether_negatives_are_drawn() -> None:
     train = np.array([(user, (user + step) % 20) for user in range(20) for step in range(4)], np.int32)
     with_negatives, without = (epoch_tensor(batches(train, 20, 16, negatives=both), 2) for both in (True, False))
     assert torch.equal(with_negatives[:2], without)
+
+
+@pytest.mark.parametrize("negatives", [True, False])
+def test_drawing_negatives_is_timed_apart(negatives: bool) -> None:
+    train = np.array([(user, item) for user in range(50) for item in range(user % 7, 40, 3)], np.int32)
+    epoch = batches(train, 40, 16, negatives=negatives)
+    list(epoch.epoch(1))
+    assert (epoch.sampling_seconds > 0) == negatives
