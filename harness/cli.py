@@ -10,6 +10,9 @@ import torch
 from tabulate import tabulate
 
 from bm3 import BM3Error
+from harness.cli_audit import audit
+from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
+from harness.cli_tables import expected, tables
 from harness.compare.expected import expected_dir
 from harness.conformance import Check, Status, conformance, known_traces, trace_statuses
 from harness.data import PARTS, load_dataset
@@ -32,27 +35,6 @@ from harness.training import Streams
 INTERRUPTED = 130
 DEFAULT_SEED = 999
 
-DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder that holds data sets by name. Default: $BM3_DATA, then ./data.",
-)
-OUT = click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    metavar="DIR",
-    help="Folder for runs and reports.",
-)
-DEVICE = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
-THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of torch. Default: torch's own choice."
-)
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bm3-harness")
@@ -66,10 +48,18 @@ def bm3() -> None:
     bm3 conformance                 are the models the published ones?
     bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set
+    bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
+    bm3 tables 3                    the paper's tables, ours beneath
+    bm3 expected list               the figures that runs are compared with
+    bm3 audit                       what each variant changes
 
     Exit codes: 0 everything asked for was measured and held, 1 something deviates, 2 wrong usage, configuration or
     data, 3 nothing could be measured, 130 interrupted.
     """
+
+
+for command in (audit, expected, tables):
+    bm3.add_command(command)
 
 
 @bm3.command()
@@ -364,10 +354,6 @@ def _unchecked(suite: str) -> list[str]:
     if not torch.cuda.is_available():
         missing.append("anything on a GPU, its memory included: install a CUDA build of torch and use `--device cuda`")
     return missing
-
-
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """Ctrl-C, after what was finished has been kept; the message says what is not."""
 
 
 def main() -> None:

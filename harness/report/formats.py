@@ -5,6 +5,8 @@ from pathlib import Path
 
 from bm3 import DataError
 from harness.experiments.store import write_whole
+from harness.report.cells import cells_csv, cells_json
+from harness.report.latex import document, latex
 from harness.report.markdown import markdown
 from harness.report.study import Study
 
@@ -13,6 +15,9 @@ Make = Callable[[Study], Mapping[str, bytes]]
 
 FORMATS: Mapping[str, Make] = {
     "md": lambda study: {"report.md": markdown(study).encode()},
+    "tex": lambda study: {"report.tex": document(latex(study)).encode()},
+    "csv": lambda study: {"cells.csv": cells_csv(study).encode()},
+    "json": lambda study: {"cells.json": cells_json(study).encode()},
 }
 
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.compare.expected import REFERENCE, Kind, PublishedValue, Tolerances, values_of_cell
 from harness.compare.verdict import Outcome, Verdict, judge
 from harness.experiments.settings import flatten
@@ -15,7 +18,19 @@ from harness.models.registry import models
 from harness.training import TrainingConfig
 from harness.training.config import STOPPING_METRIC
 
+PerUser = tuple[NDArray[np.int64], NDArray[np.float64]]
+
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """A grid point with the R@20 by which points are compared: means over the seeds that every point has."""
+
+    settings: Mapping[str, float]
+    """The searched settings."""
+    valid: float
+    test: float
 
 
 @dataclass(frozen=True)
@@ -26,12 +41,17 @@ class ResultRow:
     model: str
     label: str
     runs: tuple[StoredRun, ...]
-    points: int
-    """Grid points that were run."""
+    grid: tuple[GridPoint, ...]
+    """Grid points that were run, by settings."""
     best_on_test: str | None
     """Settings of the point with the best test R@20, where that is another one."""
     optimism: float | None
     """Its test R@20 over that of the chosen point, minus one: what choosing on the test part would have added."""
+
+    @property
+    def points(self) -> int:
+        """How many grid points were run."""
+        return len(self.grid)
 
     @property
     def settings(self) -> str:
@@ -41,6 +61,22 @@ class ResultRow:
     def values(self, metric: str) -> list[float]:
         """The test metric, one value per seed."""
         return [float(_result(run)["test"][metric]) for run in self.runs]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs, in their order."""
+        return tuple(int(run.run["seed"]) for run in self.runs)
+
+    def per_user(self, metric: str) -> PerUser | None:
+        """Users [n] and their test metric [n], mean over the seeds; None where a run stored none.
+
+        Raises DataError when a file of a run is damaged.
+        """
+        stored = [run.per_user(metric) for run in self.runs]
+        found = [pair for pair in stored if pair is not None]
+        if len(found) < len(stored) or not all(np.array_equal(users, found[0][0]) for users, _ in found):
+            return None
+        return found[0][0], np.mean([values for _, values in found], axis=0)
 
     @property
     def surrogates(self) -> list[str]:
@@ -85,7 +121,7 @@ def cell_sources(row: ResultRow, expected: Sequence[PublishedValue], metric: str
 
 def reference_note(run: StoredRun) -> str:
     """What a reference run must share with ours to be compared: data, and settings that differ from their defaults."""
-    settings = json.dumps(_changed(run), sort_keys=True)
+    settings = json.dumps(changed_settings(run), sort_keys=True)
     digest = hashlib.sha256(settings.encode()).hexdigest()[:10]
     return f"data {run.run['dataset_hash'][:10]} settings {digest}"
 
@@ -94,10 +130,15 @@ def _obstacle(row: ResultRow, kind: Kind, cells: Sequence[PublishedValue]) -> st
     if kind == REFERENCE:
         same = all(value.note == reference_note(row.runs[0]) for value in cells)
         return "" if same else "data or settings are not those of the reference runs"
+    return incomparable(row)
+
+
+def incomparable(row: ResultRow) -> str:
+    """Why the row's accuracy cannot be compared with published figures; empty where it can."""
     if row.surrogates:
         return f"surrogate features ({', '.join(row.surrogates)}): an orientation, not a comparison"
     training = flatten(row.runs[0].run["training"])
-    if training.keys() & _changed(row.runs[0]).keys():
+    if training.keys() & changed_settings(row.runs[0]).keys():
         return "training settings are not the published ones"
     return ""
 
@@ -115,12 +156,16 @@ def _row(dataset: str, model: str, variant: str, runs: list[StoredRun]) -> Resul
     best = max(points, key=lambda point: mean(point, "valid"))
     best_on_test = max(points, key=lambda point: mean(point, "test"))
     differs = best_on_test != best
+    grid = [
+        GridPoint(_searched_settings(next(iter(seeds.values()))), mean(point, "valid"), mean(point, "test"))
+        for point, seeds in points.items()
+    ]
     return ResultRow(
         dataset=dataset,
         model=model,
         label=f"{model} {variant}".strip(),
         runs=tuple(run for _, run in sorted(points[best].items())),
-        points=len(points),
+        grid=tuple(sorted(grid, key=lambda point: tuple(point.settings.values()))),
         best_on_test=best_on_test if differs else None,
         optimism=mean(best_on_test, "test") / mean(best, "test") - 1 if differs else None,
     )
@@ -128,11 +173,11 @@ def _row(dataset: str, model: str, variant: str, runs: list[StoredRun]) -> Resul
 
 def _variant(run: StoredRun) -> str:
     """Settings that are not searched and differ from their defaults, `key=value` each."""
-    changed = {key: value for key, value in _changed(run).items() if key not in run.run["searched"]}
+    changed = {key: value for key, value in changed_settings(run).items() if key not in run.run["searched"]}
     return " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
 
 
-def _changed(run: StoredRun) -> dict[str, Any]:
+def changed_settings(run: StoredRun) -> dict[str, Any]:
     """Settings that differ from their defaults. A run older than a setting had its default."""
     # A model that is no longer installed has no known defaults; then every setting counts.
     entry = models().get(run.run["model"])
@@ -142,7 +187,11 @@ def _changed(run: StoredRun) -> dict[str, Any]:
 
 
 def _searched(run: StoredRun) -> str:
-    return " ".join(f"{key}={run.run['config'][key]:g}" for key in run.run["searched"])
+    return " ".join(f"{key}={value:g}" for key, value in _searched_settings(run).items())
+
+
+def _searched_settings(run: StoredRun) -> dict[str, float]:
+    return {key: run.run["config"][key] for key in run.run["searched"]}
 
 
 def _result(run: StoredRun) -> Mapping[str, Any]:

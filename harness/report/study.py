@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from harness.compare.claims import ClaimResult, claims_of_published, claims_of_runs, differences_of, load_claims
 from harness.compare.expected import (
     PublishedValue,
     Source,
@@ -19,14 +17,14 @@ from harness.compare.expected import (
     load_sources,
     load_tolerances,
 )
+from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Verdict, exit_code
 from harness.conformance import Check, Status, trace_statuses
 from harness.experiments.store import StoredRun, stored_runs
-from harness.report.results import METRICS, ResultRow, cell_sources, result_rows, verdicts
+from harness.report.measured import measured_row
+from harness.report.results import METRICS, PerUser, ResultRow, cell_sources, result_rows, verdicts
 
 ANSWERS = {0: "Everything with evidence held.", 1: "Something deviates or failed.", 3: "Nothing could be measured."}
-
-PerUser = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,8 @@ class StudyRow:
         return sum(values) / len(values)
 
     def per_user(self, metric: str) -> PerUser | None:
-        """Users [n] and their test metric [n], mean over the seeds; None where a run stored none.
-
-        Raises DataError when a file of a run is damaged.
-        """
-        stored = [run.per_user(metric) for run in self.result.runs]
-        found = [pair for pair in stored if pair is not None]
-        if len(found) < len(stored) or any(len(users) != len(found[0][0]) for users, _ in found):
-            return None
-        return found[0][0], np.mean([values for _, values in found], axis=0)
+        """See `ResultRow.per_user`."""
+        return self.result.per_user(metric)
 
 
 @dataclass(frozen=True)
@@ -79,6 +70,11 @@ class Study:
     unchecked: tuple[str, ...]
     failed: tuple[str, ...]
     """Commands of trials that failed."""
+    differences: Mapping[str, tuple[Difference, ...]]
+    """By data set: pairs of rows compared over users, as far as runs stored what that needs."""
+    claims: tuple[ClaimResult, ...]
+    """What the paper claims in words, against published tables and against these runs; empty without a published data
+    set."""
     expected: tuple[PublishedValue, ...]
     sources: Mapping[str, Source]
     tolerances: Tolerances
@@ -91,7 +87,7 @@ class Study:
 
     @property
     def datasets(self) -> list[str]:
-        return list(dict.fromkeys(row.dataset for row in self.rows))
+        return _names(self.rows)
 
     @property
     def outcomes(self) -> Mapping[Outcome, int]:
@@ -130,6 +126,11 @@ def make_study(
         )
         for row in result_rows(runs)
     )
+    measured = [measured_row(row.result) for row in rows]
+    by_data = differences_of(measured, tolerances.confidence)
+    hashes = {dataset: {row.data: None for row in measured if row.dataset == dataset} for dataset in _names(rows)}
+    claims = load_claims(directory / "claims.toml")
+    published = any(value.kind == "published" for row in rows for cell in row.sources.values() for value in cell)
     statuses = Counter(trace_statuses(list(checks)).values())
     code = exit_code(verdict for row in rows for verdict in row.verdicts.values())
     return Study(
@@ -140,8 +141,21 @@ def make_study(
         conformance={status.value: count for status, count in statuses.items()},
         unchecked=tuple(unchecked),
         failed=tuple(failed),
+        differences={
+            name: tuple(pair for data in of_name for pair in by_data.get(data, ())) for name, of_name in hashes.items()
+        },
+        claims=(
+            *claims_of_published(claims, expected),
+            *claims_of_runs(claims, measured, tolerances, by_data),
+        )
+        if published
+        else (),
         expected=expected,
         sources=load_sources(directory),
         tolerances=tolerances,
         code=1 if statuses[Status.FAILED] or failed else code,
     )
+
+
+def _names(rows: Sequence[StudyRow]) -> list[str]:
+    return list(dict.fromkeys(row.dataset for row in rows))

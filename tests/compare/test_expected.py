@@ -1,11 +1,14 @@
 """What the files in `expected` hold, and that loading them is strict. Judging is tested in `test_verdict`."""
 
+import ast
 import csv
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import bm3
+import harness
 from bm3.errors import DataError
 from harness.compare.expected import (
     COLUMNS,
@@ -46,6 +49,12 @@ def figure(values: tuple[PublishedValue, ...], dataset: str, model: str, metric:
     return value.value
 
 
+def numbers_in(code: str) -> set[float]:
+    """Literals of Python source that are fractions, without their signs."""
+    literals = (node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant))
+    return {value for value in literals if isinstance(value, float)}
+
+
 def folder(tmp_path: Path, *rows: str, header: str = HEADER, name: str = "published/table.csv") -> Path:
     """A folder like `expected` with two sources, `first` before `second`."""
     fields = "".join(f'{field} = "x"\n' for field in ("title", "table", "date", "hardware", "citation"))
@@ -81,6 +90,20 @@ def test_every_figure_is_plausible_in_its_unit(shipped: tuple[PublishedValue, ..
             assert 99 < v.value < 100, v
         else:
             assert 0 < v.value < 1000, v
+
+
+def test_numbers_are_found_wherever_code_may_hold_them() -> None:
+    code = "x: float = 0.0564\ndef f(a={'k': [-0.0883]}): return a * 7. if a else f'{0.0301:.2f} 0.9'  # 0.8"
+    assert numbers_in(code) == {0.0564, 0.0883, 7, 0.0301}
+
+
+def test_no_published_accuracy_is_typed_into_code(shipped: tuple[PublishedValue, ...]) -> None:
+    published = {v.value for v in shipped if "@" in v.metric and v.value is not None}
+    files = [file for package in (bm3, harness) for file in Path(package.__path__[0]).rglob("*.py")]
+    assert len(published) > 200
+    assert {"expected.py", "verdict.py", "model.py", "bpr.py"} <= {file.name for file in files}
+    typed = {str(file): numbers_in(file.read_text(encoding="utf-8")) & published for file in files}
+    assert not {file: figures for file, figures in typed.items() if figures}
 
 
 def test_recall_and_ndcg_grow_with_the_cut_off_where_they_must(shipped: tuple[PublishedValue, ...]) -> None:

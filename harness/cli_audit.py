@@ -1,0 +1,90 @@
+"""The command `bm3 audit`: options, messages and exit code. The other commands are in `cli`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from bm3 import DataError
+from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
+from harness.compare.expected import expected_dir, load_tolerances
+from harness.experiments.audit import Audit, plan_audit, run_trials, training_settings, trials_of
+from harness.experiments.store import StoredRun
+from harness.experiments.suite import run_in_process
+from harness.experiments.trial import Trial, resolve_device
+from harness.report.audit import audit_markdown, write_audit, write_known_effects
+
+
+@click.command()
+@click.argument("dataset", default="mini")
+@click.option("--model", "wanted", multiple=True, metavar="NAME", help="Audit this model; may be repeated.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N"
+)
+@click.option("--dry-run", is_flag=True, help="List the trials and run none.")
+@click.option("--as-reference", is_flag=True, help="Write the effects to expected/audit/<data set>.csv too.")
+@DEVICE
+@THREADS
+@DATA
+@OUT
+def audit(
+    dataset: str,
+    wanted: tuple[str, ...],
+    seeds: int,
+    dry_run: bool,
+    as_reference: bool,
+    device: str,
+    threads: int | None,
+    data: Path | None,
+    out: Path,
+) -> None:
+    """Measure what every variant changes on DATASET (default: mini): the settings in which text and code disagree.
+
+    Each other value is trained beside the published one with the same seeds. Settings of training are audited with
+    every model, so all models make many trials: --dry-run lists them, --model chooses. Training is as published, on
+    mini as in the suite mini. Finished trials are not run again. The report is in the folder audit-DATASET below --out.
+
+    \b
+    bm3 audit
+    bm3 audit --model bm3 --model grcn
+    bm3 audit baby --data ~/data --model bm3 --seeds 2
+    """
+    chosen_seeds = tuple(range(1, seeds + 1))
+    found, comparisons = plan_audit(dataset, data, wanted, chosen_seeds, resolve_device(device))
+    trials = trials_of(comparisons)
+    if dry_run:
+        for trial in trials:
+            click.echo(trial.command)
+        return
+    folder = out / f"audit-{found.name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); name another folder with --out") from error
+
+    def execute(trial: Trial) -> StoredRun | None:
+        click.echo(f"running {trials.index(trial) + 1} of {len(trials)}: {trial.command}")
+        return run_in_process(trial, folder, data, threads)
+
+    try:
+        runs, failed = run_trials(trials, execute)
+    except KeyboardInterrupt:
+        raise Interrupted(f"finished trials are kept in {folder}; the same command goes on from there") from None
+    outcome = Audit(
+        dataset=found,
+        training=training_settings(dataset),
+        seeds=chosen_seeds,
+        comparisons=comparisons,
+        runs=runs,
+        failed=failed,
+        tolerances=load_tolerances(expected_dir() / "tolerances.toml"),
+    )
+    paths = write_audit(outcome, folder)
+    if as_reference and outcome.code == 0:
+        paths.append(write_known_effects(outcome, expected_dir()))
+    click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
+    for path in paths:
+        click.echo(f"written: {path}")
+    if as_reference and outcome.code != 0:
+        click.echo("not taken as reference, since not everything was measured", err=True)
+    sys.exit(outcome.code)

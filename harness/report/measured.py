@@ -1,0 +1,62 @@
+"""Rows of a report as what claims and significance are judged by (`harness.compare.claims.MeasuredRow`)."""
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from harness.compare.claims import MeasuredRow
+from harness.experiments.store import StoredRun
+from harness.report.results import METRICS, ResultRow, changed_settings, incomparable
+
+MEMORY_KINDS = ("gpu_process_peak", "allocator_peak", "process_rss_peak")
+"""Readings by preference: what the published figures look like first."""
+COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
+"""Settings of training that change what an epoch costs."""
+
+
+def measured_row(row: ResultRow) -> MeasuredRow:
+    """Raises DataError when a file of a run is damaged."""
+    first = row.runs[0]
+    per_user = {metric: found for metric in METRICS if (found := row.per_user(metric)) is not None}
+    kind = next((kind for kind in MEMORY_KINDS if all(_peak(run, kind) for run in row.runs)), None)
+    surrogates = f"surrogate features ({', '.join(row.surrogates)}), of other widths" if row.surrogates else ""
+    changed = sorted(COST_SETTINGS & changed_settings(first).keys())
+    return MeasuredRow(
+        dataset=row.dataset,
+        model=row.model,
+        label=row.label,
+        data=first.run["dataset_hash"],
+        values={metric: dict(zip(row.seeds, row.values(metric), strict=True)) for metric in METRICS},
+        per_user=per_user or None,
+        seconds={seed: times for seed, run in zip(row.seeds, row.runs, strict=True) if (times := _quartiles(run))},
+        memory={} if kind is None else {s: float(_peak(run, kind)) for s, run in zip(row.seeds, row.runs, strict=True)},
+        memory_kind=(kind or "memory").replace("_", " "),
+        sampling_share={
+            seed: share for seed, run in zip(row.seeds, row.runs, strict=True) if (share := sampling_share(run))
+        },
+        host="; ".join(sorted({_host(run.run["environment"]) for run in row.runs})),
+        obstacle=incomparable(row),
+        cost_obstacle=surrogates or (f"{', '.join(changed)} changed" if changed else ""),
+    )
+
+
+def sampling_share(run: StoredRun) -> float | None:
+    """Seconds of drawing negatives per second of an epoch, median without the first epoch; None where none are drawn
+    or the run did not time it."""
+    timed = [epoch for epoch in run.epochs()[1:] if epoch.get("sampling_seconds")]
+    return median(epoch["sampling_seconds"] / epoch["seconds"] for epoch in timed) if timed else None
+
+
+def _peak(run: StoredRun, kind: str) -> int:
+    return int(((run.result or {})["memory"].get(kind) or {}).get("bytes") or 0)
+
+
+def _quartiles(run: StoredRun) -> tuple[float, float, float] | None:
+    timing = (run.result or {})["timing"]
+    found = [timing[key] for key in ("q1_s", "median_s", "q3_s")]
+    return None if None in found else (found[0], found[1], found[2])
+
+
+def _host(environment: Mapping[str, Any]) -> str:
+    device = environment.get("gpu") or f"{environment.get('cpu')}, {environment.get('torch_threads')} threads"
+    return f"{device}, torch {environment.get('torch')}"
