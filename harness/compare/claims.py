@@ -23,12 +23,12 @@ from pydantic.dataclasses import dataclass as validated
 
 from bm3.errors import DataError
 from harness.compare.expected import (
-    _STRICT,
+    STRICT,
     PublishedValue,
     Status,
     Tolerances,
-    _validated_toml,
     canonical_metric,
+    validated_toml,
     values_of_cell,
 )
 from harness.compare.significance import Difference, compare_all, over_seeds
@@ -45,7 +45,7 @@ Figure = Annotated[float, Field(ge=0, strict=True)]
 Decimals = Annotated[int, Field(ge=0, strict=True)]
 
 
-@validated(frozen=True, kw_only=True, config=_STRICT)
+@validated(frozen=True, kw_only=True, config=STRICT)
 class _Claim:
     id: Text
     text: Text
@@ -53,7 +53,7 @@ class _Claim:
     source: Text
 
 
-@validated(frozen=True, kw_only=True, config=_STRICT)
+@validated(frozen=True, kw_only=True, config=STRICT)
 class Ordering(_Claim):
     """`model` is better than each of `others` in each of `metrics`."""
 
@@ -66,7 +66,7 @@ class Ordering(_Claim):
     """Data set → models that the paper has no figure for."""
 
 
-@validated(frozen=True, kw_only=True, config=_STRICT)
+@validated(frozen=True, kw_only=True, config=STRICT)
 class Improvement(_Claim):
     """`model` is so many percent better in `metric` than the best of `others`."""
 
@@ -80,7 +80,7 @@ class Improvement(_Claim):
     left_out: dict[Text, Names] = Field(default_factory=dict)
 
 
-@validated(frozen=True, kw_only=True, config=_STRICT)
+@validated(frozen=True, kw_only=True, config=STRICT)
 class Ratio(_Claim):
     """A cost of each numerator, divided by that of the denominator, is between `low` and `high` as printed."""
 
@@ -95,7 +95,7 @@ class Ratio(_Claim):
     left_out: dict[Text, Names] = Field(default_factory=dict)
 
 
-@validated(frozen=True, kw_only=True, config=_STRICT)
+@validated(frozen=True, kw_only=True, config=STRICT)
 class Share(_Claim):
     """Drawing negatives takes more than `above` of an epoch's seconds."""
 
@@ -105,7 +105,7 @@ class Share(_Claim):
     above: Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
-@validated(frozen=True, kw_only=True, config=_STRICT)
+@validated(frozen=True, kw_only=True, config=STRICT)
 class Growth(_Claim):
     """The seconds of an epoch grow at most with these powers of the sizes."""
 
@@ -117,7 +117,7 @@ class Growth(_Claim):
 Claim = Annotated[Ordering | Improvement | Ratio | Share | Growth, Field(discriminator="kind")]
 
 
-@validated(frozen=True, config=_STRICT)
+@validated(frozen=True, config=STRICT)
 class _ClaimsFile:
     claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
 
@@ -181,7 +181,7 @@ class MeasuredRow:
 
 def load_claims(path: Path) -> tuple[Claim, ...]:
     """A file such as `expected/claims.toml`; raises DataError naming the file and the field."""
-    claims = _validated_toml(path, TypeAdapter(_ClaimsFile)).claims
+    claims = validated_toml(path, TypeAdapter(_ClaimsFile)).claims
     for name, count in Counter(claim.id for claim in claims).items():
         if count > 1:
             raise DataError(f"{path}: {count} claims have the id '{name}'; give each its own")
@@ -253,7 +253,7 @@ class _Cell(NamedTuple):
     figure: str
     outcome: ClaimOutcome
     margin: float
-    """By how much it holds: the order in which comparisons are quoted."""
+    """By how much it holds, or lacks to hold: the order in which comparisons are quoted."""
 
 
 class _Side(NamedTuple):
@@ -264,8 +264,8 @@ class _Side(NamedTuple):
     value: float
     low: float
     high: float
-    obstacle: str
-    """Why it is no evidence, or empty."""
+    obstacles: Sequence[str]
+    """Why it is no evidence; empty strings mean nothing."""
     basis: str = ""
     """What both sides must share, in words."""
     data: str = ""
@@ -324,21 +324,21 @@ class _Place:
         what = f"{first.row} over {second.row}, {dataset} {metric}"
         if first.basis != second.basis:
             return self._missing(what, f"measured on {first.basis} and on {second.basis}")
-        return _orientation(judge(what, first, second), first.obstacle, second.obstacle, *obstacles)
+        return _orientation(judge(what, first, second), *first.obstacles, *second.obstacles, *obstacles)
 
     def _over_the_best(self, dataset: str, claim: Improvement) -> _Cell | None:
         """The best baseline is known only when all of them were run, on inputs that can be compared."""
         others = {
             other: self.side(dataset, other, claim.metric) for other in _present(claim.others, claim.left_out, dataset)
         }
-        obstacles = [side if isinstance(side, str) else side.obstacle for side in others.values()]
         values = {other: side.value for other, side in others.items() if not isinstance(side, str)}
         if not values:
-            return self._missing(
-                f"{claim.model} over the best baseline, {dataset} {claim.metric}", "; ".join(obstacles)
-            )
-        if self.tolerances is None:
-            obstacles = []  # the best of those that are printed
+            what = f"{claim.model} over the best baseline, {dataset} {claim.metric}"
+            return self._missing(what, "no baseline was run")
+        obstacles: list[str] = []
+        if self.tolerances is not None:  # of a table it is the best of those that are printed
+            for side in others.values():
+                obstacles += [side] if isinstance(side, str) else side.obstacles
         best = max(values, key=lambda other: values[other])
         judge = partial(self._gain, claim, claim.percent[dataset])
         return self._compared(dataset, claim.metric, claim.model, best, judge, obstacles)
@@ -393,7 +393,7 @@ class _Place:
             f"{side.value:.1%} [{side.low:.1%}, {side.high:.1%}] over {side.runs} runs, claimed over {claim.above:.0%}"
         )
         more = math.nextafter(claim.above, 1)  # "more than" leaves the bound itself out
-        return _orientation(_ranged(what, figure, (side.low, side.high), more, math.inf), side.obstacle)
+        return _orientation(_ranged(what, figure, (side.low, side.high), more, math.inf), *side.obstacles)
 
     def _growth(self, model: str, size: str, claimed: float) -> _Cell | None:
         what, fitted = f"{model}, power of {size}", self.exponents.get((model.lower(), size))
@@ -411,7 +411,7 @@ def _printed(values: Sequence[PublishedValue], dataset: str, model: str, metric:
     for cell in values_of_cell(values, dataset, model, metric):
         if cell.value is not None:
             obstacle = f"{cell.model} is disputed ({cell.note})" if cell.status is Status.DISPUTED else ""
-            return _Side(cell.model, cell.value, cell.value, cell.value, obstacle)
+            return _Side(cell.model, cell.value, cell.value, cell.value, [obstacle])
     return "not printed"
 
 
@@ -425,7 +425,7 @@ def _measured(rows: Sequence[MeasuredRow], min_seeds: int, dataset: str, model: 
         labels = ", ".join(row.label for row in candidates)
         return f"{labels} are equally near to the published settings" if candidates else f"{model} was not run"
     (row,) = candidates
-    obstacle, basis = row.cost_obstacle, f"{row.host}, data {row.data[:10]}"
+    obstacles, basis = [row.cost_obstacle], f"{row.host}, data {row.data[:10]}"
     seeds: Mapping[int, float] = {}
     if metric == TIME:
         quartiles = list(row.seconds.values())
@@ -437,16 +437,16 @@ def _measured(rows: Sequence[MeasuredRow], min_seeds: int, dataset: str, model: 
     else:
         seeds = row.values.get(canonical_metric(metric), {})
         quartiles = [(value,) * 3 for value in seeds.values()]
-        obstacle, basis = row.obstacle, f"data {row.data[:10]}"
+        obstacles, basis = [row.obstacle], f"data {row.data[:10]}"
         if len(seeds) < min_seeds:
-            obstacle = "; ".join(filter(None, (obstacle, f"{len(seeds)} of at least {min_seeds} seeds were run")))
+            obstacles.append(f"{len(seeds)} of at least {min_seeds} seeds were run")
     if not quartiles:
         return f"{row.label} has no {metric}"
     if not all(math.isfinite(value) for run in quartiles for value in run):
         return f"{row.label} has a {metric} that is not finite"
     lower, middle, upper = zip(*quartiles, strict=True)
     value = fmean(middle) if seeds else median(middle)
-    return _Side(row.label, value, min(lower), max(upper), obstacle, basis, row.data, seeds, len(quartiles))
+    return _Side(row.label, value, min(lower), max(upper), obstacles, basis, row.data, seeds, len(quartiles))
 
 
 def _ratio(claim: Ratio, what: str, first: _Side, second: _Side) -> _Cell:
@@ -457,7 +457,7 @@ def _ratio(claim: Ratio, what: str, first: _Side, second: _Side) -> _Cell:
     spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if first.runs else ""
     runs = f" in {first.runs} and {second.runs} runs" if first.runs else ""
     figure = f"{value:.2f}{spread} ({first.value:.4g} against {second.value:.4g}{runs})"
-    figure += f", claimed {claim.low:g} to {high:g} with {claim.decimals} decimals"
+    figure += f", claimed {claim.low:g} to {high:g} rounded to {claim.decimals} decimals"
     return _ranged(what, figure, interval, claim.low, high, claim.decimals)
 
 
@@ -502,8 +502,8 @@ def _result(claim: Claim, where: str, found: Sequence[_Cell | None]) -> ClaimRes
     summary = ", ".join(f"{each} {counts[each]}" for each in ClaimOutcome if counts[each])
     unprinted = f", not printed {len(found) - len(cells)}" if len(cells) < len(found) else ""
     figures = "; ".join(f"{cell.what}: {cell.figure}" for cell in shown)
-    least = "" if shown == decisive else "by the least margin "
-    evidence = f"{len(found)} comparisons ({summary}{unprinted}): {least}{figures}"
+    chosen = "" if shown == decisive else "the nearest: " if outcome is ClaimOutcome.HOLDS else "such as "
+    evidence = f"{len(found)} comparison{'s' * (len(found) > 1)} ({summary}{unprinted}): {chosen}{figures}"
     return ClaimResult(claim, where, outcome, evidence, tuple(cell[:3] for cell in cells))
 
 

@@ -28,7 +28,7 @@ REFERENCE: Final = "reference"
 _RANKING_METRICS = {"R": "recall", "N": "ndcg", "P": "precision"}
 # float() alone would also take "nan", "inf" and "1_000".
 _NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII)
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Status(StrEnum):
@@ -67,7 +67,7 @@ class PublishedValue:
         return canonical_cell(self.dataset, self.model, self.metric)
 
 
-@validated(frozen=True, config=_STRICT)
+@validated(frozen=True, config=STRICT)
 class Source:
     """Where figures come from; all fields are text for readers."""
 
@@ -82,7 +82,7 @@ Share = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Seeds = Annotated[int, Field(ge=2, strict=True)]
 
 
-@validated(frozen=True, config=_STRICT)
+@validated(frozen=True, config=STRICT)
 class Tolerance:
     """What the verdict of one cell needs to know."""
 
@@ -94,7 +94,7 @@ class Tolerance:
     """Fewer runs than this are no evidence; one run has no interval, hence at least 2."""
 
 
-@validated(frozen=True, config=_STRICT)
+@validated(frozen=True, config=STRICT)
 class Bands:
     """The relative bands of one kind of comparison."""
 
@@ -104,7 +104,7 @@ class Bands:
     """Bands of their own, by canonical metric."""
 
 
-@validated(frozen=True, config=_STRICT)
+@validated(frozen=True, config=STRICT)
 class Tolerances:
     """The file `tolerances.toml`."""
 
@@ -189,15 +189,15 @@ def values_of_cell(
 
 def load_sources(directory: Path) -> dict[str, Source]:
     """`sources.toml`, in its order; raises DataError."""
-    return _validated_toml(directory / "sources.toml", TypeAdapter(dict[str, Source]))
+    return validated_toml(directory / "sources.toml", TypeAdapter(dict[str, Source]))
 
 
 def load_tolerances(path: Path) -> Tolerances:
     """A file such as `expected/tolerances.toml`; raises DataError naming the file and the field."""
-    return _validated_toml(path, TypeAdapter(Tolerances))
+    return validated_toml(path, TypeAdapter(Tolerances))
 
 
-def _validated_toml(path: Path, adapter: TypeAdapter[T]) -> T:
+def validated_toml(path: Path, adapter: TypeAdapter[T]) -> T:
     try:
         return adapter.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:

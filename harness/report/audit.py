@@ -80,13 +80,14 @@ def _summary(audit: Audit) -> str:
         f"- Training: {training}; models with their default settings",
         "- Effects: " + ", ".join(f"{n} {change.value}" for change, n in counts),
     ]
-    unchanged = [
-        _name(comparison)
-        for comparison in audit.comparisons
-        if all(effect.difference.change is Change.NONE for effect in audit.effects_of(comparison))
+    unchanged: dict[str, list[str]] = {}
+    for comparison in audit.comparisons:
+        if all(effect.difference.change is Change.NONE for effect in audit.effects_of(comparison)):
+            unchanged.setdefault(_assignment(comparison), []).append(comparison.model)
+    lines += [
+        f"- Changes nothing here, to the last bit: {assignment} of {', '.join(of)}"
+        for assignment, of in unchanged.items()
     ]
-    if unchanged:
-        lines.append(f"- Change nothing here, to the last bit: {', '.join(unchanged)}")
     surrogates = {run.run["model"] for run in audit.runs.values() if run.run["reads_features"]}
     if audit.dataset.surrogates and surrogates:
         lines.append(f"- Trained on surrogate features, not on the original vectors: {', '.join(sorted(surrogates))}")
@@ -114,7 +115,8 @@ def _legend(audit: Audit) -> str:
         "Published and other value: mean over seeds. The difference is taken seed by seed, in percent of the "
         f"published value's mean; its interval is a t-interval over seeds, {100 * audit.tolerances.confidence:g} %. "
         "*none*: all runs are the same to the last bit; *within noise*: the interval contains 0; *no evidence*: fewer "
-        f"than {audit.tolerances.min_seeds} seeds finished with both values."
+        f"than {audit.tolerances.min_seeds} seeds finished with both values. Each interval stands alone: of many, some "
+        "miss 0 by chance."
     )
 
 
@@ -138,7 +140,7 @@ def _cells(effect: Effect) -> list[str]:
     d = effect.difference
     means = ["" if mean is None else f"{mean:.4f}" for mean in (d.base, d.variant)]
     ends = [] if d.low_percent is None or d.high_percent is None else [d.low_percent, d.high_percent]
-    return [*means, "" if d.percent is None else _signed(d.percent), " to ".join(map(_signed, ends))]
+    return [*means, "" if d.percent is None else _signed(d.percent, 2), " to ".join(_signed(end, 2) for end in ends)]
 
 
 def _of(effect: Effect) -> str:
@@ -165,16 +167,16 @@ def _commands(audit: Audit) -> str:
     blocks: dict[str, Sequence[str]] = {}
     for comparison in audit.comparisons:
         blocks[f"{comparison.model} as published"] = [trial.command for trial in comparison.base]
-        blocks[_name(comparison)] = [trial.command for trial in comparison.trials]
+        blocks[f"{comparison.model} {_assignment(comparison)}"] = [trial.command for trial in comparison.trials]
     return "```\n" + "\n\n".join("\n".join([f"# {name}", *commands]) for name, commands in blocks.items()) + "\n```"
 
 
-def _name(comparison: Comparison) -> str:
-    return f"{comparison.model} {comparison.variant.setting}={comparison.value}"
+def _assignment(comparison: Comparison) -> str:
+    return f"{comparison.variant.setting}={comparison.value}"
 
 
-def _signed(percent: float) -> str:
-    return f"{round(percent, 1) + 0.0:+.1f}"  # + 0.0: no minus before zero
+def _signed(percent: float, digits: int = 1) -> str:
+    return f"{round(percent, digits) + 0.0:+.{digits}f}"  # + 0.0: no minus before zero
 
 
 def _table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:

@@ -13,8 +13,19 @@ from harness.report.study import Study
 Make = Callable[[Study], Mapping[str, bytes]]
 """A study -> contents by file name, which may have a folder before it."""
 
+
+def _page(study: Study) -> Mapping[str, bytes]:
+    from harness.report import pictures  # matplotlib takes a second that no other command should wait for
+    from harness.report.html import html
+
+    drawn = pictures.draw(study)
+    page = html(study, [(picture.title, picture.caption, pictures.svg(picture)) for picture in drawn])
+    return {"report.html": page.encode(), **pictures.files(drawn)}
+
+
 FORMATS: Mapping[str, Make] = {
     "md": lambda study: {"report.md": markdown(study).encode()},
+    "html": _page,
     "tex": lambda study: {"report.tex": document(latex(study)).encode()},
     "csv": lambda study: {"cells.csv": cells_csv(study).encode()},
     "json": lambda study: {"cells.json": cells_json(study).encode()},

@@ -153,7 +153,12 @@ def test_without_runs_no_claim_has_evidence() -> None:
     results = claims_of_runs(SHIPPED, [], TOLERANCES, {})
     assert [result.claim for result in results] == list(SHIPPED)
     assert {result.outcome for result in results} == {NO_EVIDENCE}
-    assert all("was not run" in r.evidence or "no fitted exponents are stored" in r.evidence for r in results)
+    assert all(
+        "was not run" in r.evidence
+        or "no baseline was run" in r.evidence
+        or "no fitted exponents are stored" in r.evidence
+        for r in results
+    )
 
 
 # published tables
@@ -169,6 +174,10 @@ def test_each_place_is_judged_by_its_own_figures(tmp_path: Path) -> None:
         ("r", "A", 0.5),
     )
     assert {where: result.outcome for where, result in found.items()} == {"p": HOLDS, "q": FAILS}
+
+
+def test_this_projects_own_reference_runs_publish_nothing(tmp_path: Path) -> None:
+    assert published(claim(tmp_path, ORDERING), ("reference", "A", 0.3), ("reference", "B", 0.2)) == {}
 
 
 def test_equal_digits_decide_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from command_line import Command, refused
 
 from bm3 import DataError
-from harness import cli, cli_audit, cli_options
+from harness import cli_audit
 from harness.compare.effects import (
     COLUMNS,
     Change,
@@ -197,11 +197,11 @@ def test_the_report_says_what_text_and_code_say_what_changes_and_how_to_repeat_i
     ]
     (line,) = [line for line in text.splitlines() if line.startswith("| bpr ") and "rounding" in line]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[2:7] == ["4 → none", "2", "0.4500", "0.3505", "-22.1"]
+    assert cells[2:7] == ["4 → none", "2", "0.4500", "0.3505", "-22.11"]
     assert cells[-1] == "R@20 lower, N@20 within noise"
     assert "Seeds: 1, 2" in text
     assert audit.dataset.content_hash[:10] in text
-    assert "Change nothing here, to the last bit: bpr evaluation.mask_validation=True" in text
+    assert "- Changes nothing here, to the last bit: evaluation.mask_validation=True of bpr\n" in text
     assert "- Failed: `bm3 train x mini`" in text
     assert "made up" in text.split("## Environment")[1]
     commands = text.split("## Commands")[1].splitlines()
@@ -324,10 +324,8 @@ def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> Non
 
 
 @pytest.fixture
-def audit(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+def audit(command: Command) -> Command:
     """`audit(…)` is `bm3 audit …`."""
-    monkeypatch.setitem(cli.bm3.commands, "audit", cli_audit.audit)
-    monkeypatch.setattr(cli, "Interrupted", cli_options.Interrupted)
     return lambda *arguments: command("audit", *arguments)
 
 

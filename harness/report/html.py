@@ -1,0 +1,436 @@
+"""A study as one HTML file that needs nothing else: every number, verdict, run and source of it, as text to lay out.
+
+Layout, style and script are in `templates`; no figure is computed here or there.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.compare.claims import Claim, ClaimResult
+from harness.compare.expected import PublishedValue, Tolerances, short_metric
+from harness.compare.significance import Difference
+from harness.compare.verdict import Outcome, Range, Verdict
+from harness.experiments.store import StoredRun
+from harness.report.results import METRICS, ResultRow
+from harness.report.study import Study, StudyRow
+
+Picture = tuple[str, str, str]
+"""Title, caption, SVG."""
+
+MIB = 2**20
+RUN_HEAD = ("seed", "value", "best epoch", "run folder", "source", "device", "finished")
+NONE = "–"
+
+MARKS: Mapping[str, tuple[str, str]] = {
+    "reproduced": ("✓", "good"),
+    "close": ("≈", "near"),
+    "better": ("↑", "more"),
+    "deviates": ("↓", "bad"),
+    "disputed": ("≠", "doubt"),
+    "no evidence": ("○", "none"),
+    "unpublished": (NONE, "none"),
+    "holds": ("✓", "good"),
+    "fails": ("✗", "bad"),
+    "undecided": ("?", "doubt"),
+}
+"""Mark and tone of an outcome, so that no outcome is told by colour alone."""
+
+ANSWER_MARKS = {0: ("✓", "good"), 1: ("✗", "bad"), 3: ("○", "none")}
+
+MEANINGS: Mapping[Outcome, str] = {
+    Outcome.REPRODUCED: "the interval over seeds lies inside the band",
+    Outcome.CLOSE: "the mean lies inside the band, the interval does not",
+    Outcome.BETTER: "the mean lies above the band",
+    Outcome.DEVIATES: "the mean lies below the band, or a run gave no finite value",
+    Outcome.DISPUTED: "the sources contradict each other, so there is nothing to compare with",
+    Outcome.NO_EVIDENCE: "too few seeds, or inputs that cannot be compared",
+    Outcome.UNPUBLISHED: "no source gives a figure",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A plain sortable table."""
+
+    title: str
+    head: tuple[str, ...]
+    texts: int
+    """How many columns are text; the others are figures, which stand on the right and sort from the highest."""
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Citation:
+    """One figure that a source gives for a cell."""
+
+    figure: str
+    status: str
+    name: str
+    compared: bool
+    about: tuple[str, ...]
+    """Title; table, date and citation; what is noted on the figure, if anything."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Places on a line from 0 to 100 for the drawing of a cell: band, interval, seeds, mean and sources."""
+
+    band: Range
+    width: float
+    interval: Range | None
+    ends: tuple[str, str]
+    mean: float
+    seeds: tuple[float, ...]
+    published: float
+    label: str
+    others: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model's metric: what the table shows, and what unfolds."""
+
+    id: str
+    metric: str
+    value: str
+    key: str
+    """What the cell is sorted by; empty, and so last, where the value is not finite."""
+    rank: str
+    """`best`, `second` or empty."""
+    outcome: str
+    difference: str
+    reason: str
+    facts: tuple[tuple[str, str], ...]
+    strip: Strip | None
+    runs: tuple[tuple[str, ...], ...]
+    """A line of text per run, under RUN_HEAD."""
+    sources: tuple[Citation, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of an accuracy table."""
+
+    label: str
+    seeds: str
+    settings: str
+    surrogates: str
+    cells: tuple[Cell, ...]
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is said about one data set."""
+
+    name: str
+    models: tuple[Model, ...]
+    notes: tuple[str, ...]
+
+
+def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
+    """The whole report as a page without any request; the same study gives the same text.
+
+    Pictures are trusted SVG and are placed as they are; everything else is escaped.
+    """
+    environment = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    time, time_notes = _efficiency(study)
+    sections = {
+        "accuracy": ("Accuracy", study.rows),
+        "differences": ("Differences between models", any(study.differences.values())),
+        "claims": ("Claims of the paper", study.claims),
+        "time": ("Time and memory", time),
+        "pictures": ("Pictures", pictures),
+        "verdicts": ("How verdicts are made", True),
+        "environment": ("Environment", study.runs),
+        "commands": ("Commands", study.rows),
+    }
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        marks=MARKS,
+        answer=ANSWER_MARKS[study.code],
+        outcomes=[(outcome.value, count, MEANINGS[outcome]) for outcome, count in study.outcomes.items()],
+        conformance=", ".join(f"{count} {name}" for name, count in study.conformance.items()),
+        run_head=RUN_HEAD,
+        runs=_runs(study),
+        lost={"Failed": study.failed, "Unfinished, left out": [run.run["command"] for run in study.unfinished]},
+        sections={id: title for id, (title, there) in sections.items() if there},
+        metrics=[short_metric(metric) for metric in METRICS],
+        parts=[_part(study, dataset) for dataset in study.datasets],
+        differences=[
+            _differences(dataset, found, 1 - study.tolerances.confidence)
+            for dataset, found in study.differences.items()
+            if found
+        ],
+        claims=_claims(study.claims),
+        time=time,
+        time_notes=time_notes,
+        pictures=[(title, caption, Markup(svg)) for title, caption, svg in pictures],
+        environment=_environment(study.runs),
+        rules=_rules(study.tolerances),
+        justifications=_justifications(study.tolerances),
+        commands=[run.run["command"] for row in study.rows for run in row.result.runs],
+    )
+
+
+def _runs(study: Study) -> str:
+    """How many runs there are, when they finished, and the revisions they were made with."""
+    dates = sorted(run.result["finished"][:10] for run in study.runs if run.result)
+    if not dates:
+        return "none finished"
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    revisions = dict.fromkeys(_source(run) for run in study.runs if run.finished)
+    return f"{len(dates)} finished, {when}, of source {', '.join(revisions)}"
+
+
+def _part(study: Study, dataset: str) -> Part:
+    rows = study.of(dataset)
+    return Part(dataset, tuple(_model(study, row) for row in rows), tuple(_notes([row.result for row in rows])))
+
+
+def _model(study: Study, row: StudyRow) -> Model:
+    return Model(
+        label=row.label,
+        seeds=_count(len(row.result.runs), "seed"),
+        settings=row.result.settings,
+        surrogates=", ".join(row.result.surrogates),
+        cells=tuple(_cell(study, row, metric) for metric in METRICS),
+        commands=tuple(run.run["command"] for run in row.result.runs),
+    )
+
+
+def _notes(rows: Sequence[ResultRow]) -> Iterator[str]:
+    """What must be known about the rows of a data set before their numbers are quoted."""
+    if surrogates := [row.label for row in rows if row.surrogates]:
+        yield f"Trained on surrogate features, not on the original vectors: {', '.join(surrogates)}."
+    for row in rows:
+        if row.points > 1:
+            text = f"{row.label}: {row.points} grid points searched; best on validation: {row.settings}"
+            if row.optimism is not None:
+                text += f"; best on test: {row.best_on_test}, which would add {100 * row.optimism:.1f} % to test R@20"
+            yield text + "."
+
+
+def _cell(study: Study, row: StudyRow, metric: str) -> Cell:
+    verdict, values, sources = row.verdicts[metric], row.result.values(metric), row.sources[metric]
+    best = [other.label for other in study.best_two(row.dataset, metric)]
+    return Cell(
+        id=re.sub(r"\s", "+", f"{row.dataset}/{row.label}/{short_metric(metric)}"),
+        metric=short_metric(metric),
+        value=_text(verdict.mean, "{:.4f}", "not finite"),
+        key="" if verdict.mean is None else f"{verdict.mean:.10g}",
+        rank="" if verdict.mean is None else dict(zip(best, ("best", "second"), strict=False)).get(row.label, ""),
+        outcome=verdict.outcome.value,
+        difference=_percent(verdict.difference),
+        reason=verdict.reason.rstrip("."),
+        facts=_facts(study.tolerances, verdict, values, metric),
+        strip=_strip(verdict, values, sources),
+        runs=tuple(_run(study, run, value) for run, value in zip(row.result.runs, values, strict=True)),
+        sources=tuple(_citation(study, value, verdict) for value in sources),
+    )
+
+
+def _facts(
+    tolerances: Tolerances, verdict: Verdict, values: Sequence[float], metric: str
+) -> tuple[tuple[str, str], ...]:
+    """Name and figure of everything that the verdict rests on."""
+    facts = [
+        ("Mean", _text(verdict.mean, "{:.4f}", "not finite")),
+        (f"{100 * tolerances.confidence:g} % interval", _range(verdict.interval) or "none"),
+        ("Lowest to highest", f"{min(values):.4f} to {max(values):.4f}, {_count(len(values), 'seed')}"),
+    ]
+    if verdict.published is not None:
+        width = tolerances.of(verdict.published.kind, metric).relative
+        facts += [
+            ("Compared with", f"{_published(verdict.published)}, {verdict.published.source}"),
+            (f"Band, ± {100 * width:g} %", _range(verdict.band)),
+            ("Difference", _percent(verdict.difference) or NONE),
+        ]
+    return tuple(facts)
+
+
+def _strip(verdict: Verdict, values: Sequence[float], sources: Sequence[PublishedValue]) -> Strip | None:
+    """Where everything stands on a line that holds all of it, with room for the figures at the interval's ends."""
+    if verdict.band is None or verdict.mean is None or verdict.published is None or verdict.published.value is None:
+        return None
+    figures = [value.value for value in sources if value.value is not None]
+    shown = [*verdict.band, *(verdict.interval or ()), *values, *figures]
+    start, span = min(shown), max(shown) - min(shown)
+
+    def place(value: float) -> float:
+        return round(15 + 70 * (value - start) / span, 2) if span else 50.0
+
+    (low, high), interval = map(place, verdict.band), verdict.interval
+    return Strip(
+        band=(low, high),
+        width=round(high - low, 2),
+        interval=(place(interval[0]), place(interval[1])) if interval else None,
+        ends=(f"{interval[0]:.4f}", f"{interval[1]:.4f}") if interval else ("", ""),
+        mean=place(verdict.mean),
+        seeds=tuple(place(value) for value in values),
+        published=place(verdict.published.value),
+        label=_published(verdict.published),
+        others=tuple(place(figure) for figure in figures if figure != verdict.published.value),
+    )
+
+
+def _run(study: Study, run: StoredRun, value: float) -> tuple[str, ...]:
+    result, environment = run.result or {}, run.run["environment"]
+    return (
+        str(run.run["seed"]),
+        f"{value:.4f}",
+        f"{result['best_epoch']} of {result['epochs']}",
+        run.path.relative_to(study.folder).as_posix(),
+        _source(run),
+        f"{run.run['device']}, {environment['gpu'] or environment['cpu']}",
+        result["finished"][:10],
+    )
+
+
+def _source(run: StoredRun) -> str:
+    """The revision that a run was made with; where that is not known, the hash of what decided its numbers."""
+    revision, dirty = (run.run["environment"][key] for key in ("source_revision", "source_dirty"))
+    return (revision[:12] if revision else f"code {run.run['code']}") + (", dirty" if dirty else "")
+
+
+def _citation(study: Study, value: PublishedValue, verdict: Verdict) -> Citation:
+    source = study.sources[value.source]
+    about = (source.title, f"{source.table}; date: {source.date}; {source.citation}", value.note)
+    return Citation(
+        figure=_published(value),
+        status=value.status.value,
+        name=value.source,
+        compared=value == verdict.published,
+        about=tuple(filter(None, about)),
+    )
+
+
+def _claims(results: Iterable[ClaimResult]) -> list[tuple[Claim, list[ClaimResult]]]:
+    """Each claim with what every place says about it."""
+    found: dict[str, list[ClaimResult]] = {}
+    for result in results:
+        found.setdefault(result.claim.id, []).append(result)
+    return [(group[0].claim, group) for group in found.values()]
+
+
+def _differences(dataset: str, found: Sequence[Difference], level: float) -> tuple[str, str, Table]:
+    """Data set, how many pairs differ, and the table of all of them."""
+    head = ("pair", "metric", "better", "difference", "interval", "rank effect", "p", "adjusted p", "users")
+    winners = [difference.winner(level) for difference in found]
+    rows = tuple(
+        (
+            f"{difference.first} − {difference.second}",
+            short_metric(difference.metric),
+            winner or NONE,
+            _text(difference.mean, "{:+.4f}"),
+            _range(difference.interval, "{:+.4f}"),
+            _text(difference.ranks, "{:+.2f}"),
+            _text(difference.p_value, "{:.2g}"),
+            _text(difference.adjusted, "{:.2g}"),
+            str(difference.users),
+        )
+        for difference, winner in zip(found, winners, strict=True)
+    )
+    decided = sum(winner is not None for winner in winners)
+    note = f"One model is better in {decided} of {len(found)} comparisons, at the level of {100 * level:.3g} %."
+    return dataset, note, Table(f"Differences on {dataset}", head, 3, rows)
+
+
+def _efficiency(study: Study) -> tuple[Table | None, list[str]]:
+    """Cost of each row's first run. A kind of memory that no run could measure is a note instead of a column."""
+    results = [(row, row.result.runs[0].result or {}) for row in study.rows]
+    memory = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", "GPU MiB": "gpu_process_peak"}
+    notes = []
+    for title, key in list(memory.items()):
+        readings = [result["memory"][key] for _, result in results]
+        if all(reading["bytes"] is None for reading in readings):
+            del memory[title]
+            notes.append(f"{title}: " + "; ".join(dict.fromkeys(str(reading["note"]) for reading in readings)))
+    rows = []
+    for row, result in results:
+        timing, readings = result["timing"], [result["memory"][key] for key in memory.values()]
+        quartiles = (timing["q1_s"], timing["q3_s"])
+        rows.append(
+            (
+                row.label if len(study.datasets) == 1 else f"{row.label}, {row.dataset}",
+                _text(timing["median_s"], "{:.3f}"),
+                str(timing["note"]) if None in quartiles else _range(quartiles, "{:.3f}"),
+                _text(timing["warmup_s"], "{:.3f}"),
+                _text(timing["evaluation_median_s"], "{:.3f}"),
+                *(
+                    str(reading["note"]) if reading["bytes"] is None else f"{reading['bytes'] / MIB:.0f}"
+                    for reading in readings
+                ),
+            )
+        )
+    head = ("model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory)
+    return (Table("Time and memory", head, 1, tuple(rows)), notes) if rows else (None, [])
+
+
+def _environment(runs: Iterable[StoredRun]) -> dict[str, list[str]]:
+    """Every value that some run recorded, by what it is."""
+    seen: dict[str, list[str]] = {}
+    for run in runs:
+        for key, value in run.run["environment"].items():
+            text = NONE if value is None else str(value)
+            if text not in seen.setdefault(key, []):
+                seen[key].append(text)
+    return seen
+
+
+def _rules(tolerances: Tolerances) -> list[str]:
+    """How a verdict is made."""
+
+    def width(kind: Any) -> str:
+        bands = tolerances.published if kind == "published" else tolerances.reference
+        own = "".join(f", of {short_metric(name)} ± {100 * share:g} %" for name, share in bands.metrics.items())
+        return f"± {100 * bands.relative:g} %{own}"
+
+    return [
+        "A cell is the mean of a test metric over the seeds of the settings that were best on validation R@20.",
+        "It is compared with the first of its sources that prints a figure, or, where nothing is published, "
+        "with the stored reference runs of this project.",
+        f"The band is the published figure {width('published')}; around stored reference runs {width('reference')}.",
+        f"The interval is the two-sided t-interval of the mean at {100 * tolerances.confidence:g} % confidence; "
+        f"fewer than {tolerances.min_seeds} seeds are no evidence.",
+        "Only reproduced, close, better and deviates are judgements; the other outcomes neither pass nor fail.",
+    ]
+
+
+def _justifications(tolerances: Tolerances) -> list[tuple[str, str]]:
+    return [
+        (f"Why ± {100 * bands.relative:g} % around {name}", bands.justification.strip())
+        for name, bands in (("published figures", tolerances.published), ("reference runs", tolerances.reference))
+    ]
+
+
+def _published(value: PublishedValue) -> str:
+    return _text(value.value, "{:.4f}")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else _text(100 * share, "{:+.1f} %")
+
+
+def _range(pair: Range | None, form: str = "{:.4f}") -> str:
+    return " to ".join(_text(end, form) for end in pair) if pair else ""
+
+
+def _text(value: float | None, form: str, otherwise: str = NONE) -> str:
+    return otherwise if value is None else form.format(value).replace("-", "−")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
