@@ -13,7 +13,9 @@ from bm3 import BM3Error
 from harness.cli_audit import audit
 from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
 from harness.cli_tables import expected, tables
+from harness.compare.effects import known_effects
 from harness.compare.expected import expected_dir
+from harness.compiling import use_threads
 from harness.conformance import Check, Status, conformance, known_traces, trace_statuses
 from harness.data import PARTS, load_dataset
 from harness.experiments.settings import parse_assignments
@@ -25,6 +27,7 @@ from harness.measure.environment import environment
 from harness.measure.profile import profile
 from harness.models.registry import find_model
 from harness.progress import TrainingProgress
+from harness.report.audit import effect_lines
 from harness.report.formats import FORMATS, write_report
 from harness.report.markdown import markdown
 from harness.report.profile import check_writable, profile_text, profile_values, write_values
@@ -96,7 +99,7 @@ def train(
     if epochs is not None:
         settings["epochs"] = epochs
     if threads is not None:
-        torch.set_num_threads(threads)
+        use_threads(threads)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
     try:
         with TrainingProgress(f"{trial.entry.name} on {trial.dataset.name}, seed {seed}", trial.training.epochs) as bar:
@@ -185,7 +188,7 @@ def profile_command(
     if json_file is not None:
         check_writable(json_file)
     if threads is not None:
-        torch.set_num_threads(threads)
+        use_threads(threads)
     settings = parse_assignments(assignments)
     trial = make_trial(
         model, dataset_for(settings, dataset, data), dataset, settings, DEFAULT_SEED, resolve_device(device)
@@ -272,10 +275,12 @@ def variants_command(model: str | None) -> None:
     bm3 train mmgcn mini --set training=as_authored
     """
     wanted = None if model is None else find_model(model).name
+    effects = known_effects()
     for row in variants():
         if wanted in (None, row.model) or row.model == ALL_MODELS:
             values = " | ".join(str(value) for value in row.values)
             lines = [("text", row.text), ("code", row.code), ("where", row.where)]
+            lines += [("effect", text) for text in effect_lines(row, effects, wanted)]
             click.echo(f"{row.model}: {row.setting} = {values}")
             click.echo(tabulate([[f"  {name}", value] for name, value in lines], tablefmt="plain") + "\n")
 

@@ -1,5 +1,7 @@
 """Loops compiled by numba, which is optional: whether they can be had, how they are compiled and run."""
 
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -34,6 +36,16 @@ def compile_loop(loop: Loop) -> Loop:
         return cast(Loop, njit(cache=True, **options)(loop))
     except RuntimeError:  # numba finds no folder that it may write to
         return cast(Loop, njit(**options)(loop))
+
+
+def use_threads(threads: int) -> None:
+    """Let torch and compiled loops use this many CPU threads, before either is used.
+
+    A compiled loop that was given fewer threads than numba has started still keeps the others busy waiting.
+    """
+    torch.set_num_threads(threads)
+    if "numba" not in sys.modules:  # which refuses another number once it has begun
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
 
 
 def run_compiled(loop: Loop, *arguments: Any) -> None:

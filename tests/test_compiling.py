@@ -1,5 +1,8 @@
 """Compiled loops where numba may write its cache, where it may not, and on as many threads as torch has."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -41,3 +44,11 @@ def test_loops_have_as_many_threads_as_torch() -> None:
     run_compiled(compile_loop(add_one), np.zeros(5))
     assert numba.get_num_threads() == 1
     torch.set_num_threads(before)
+
+
+def test_a_number_of_threads_holds_for_torch_and_for_numba() -> None:
+    code = "import torch; from harness.compiling import use_threads; use_threads(1); import numba; "
+    code += "print(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)"
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]

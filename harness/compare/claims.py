@@ -16,8 +16,6 @@ from statistics import fmean, median
 from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
@@ -31,7 +29,7 @@ from harness.compare.expected import (
     validated_toml,
     values_of_cell,
 )
-from harness.compare.significance import Difference, compare_all, over_seeds
+from harness.compare.significance import Difference, UserValues, compare_all, over_seeds
 from harness.compare.verdict import Range
 
 TIME, MEMORY, SAMPLING = "Time (s/epoch)", "Memory (GB)", "share of sampling"
@@ -161,8 +159,8 @@ class MeasuredRow:
     """Content hash of the data set: only rows with the same one are compared."""
     values: Mapping[str, Mapping[int, float]]
     """Test metric, such as `recall@20` → seed → value."""
-    per_user: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]] | None
-    """Test metric → users [n], and the mean over the seeds of each [n]; None where a run stored none."""
+    per_user: Mapping[str, Mapping[int, UserValues]] | None
+    """Test metric → seed → users and their values; None where a run stored none."""
     seconds: Mapping[int, tuple[float, float, float]]
     """Seed → quartiles of the seconds of its epochs: lower, median, upper."""
     memory: Mapping[int, float]
@@ -213,7 +211,7 @@ def differences_of(rows: Sequence[MeasuredRow], confidence: float) -> dict[str, 
 
     Raises ValueError as `compare_all` does.
     """
-    families: dict[str, dict[str, dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]]] = {}
+    families: dict[str, dict[str, dict[str, Mapping[int, UserValues]]]] = {}
     for row in rows:
         for metric, values in (row.per_user or {}).items():
             families.setdefault(row.data, {}).setdefault(metric, {})[row.label] = values

@@ -16,7 +16,7 @@ from bm3.errors import DataError
 from harness.compare.expected import Tolerances, expected_dir
 
 # The same rule for means and differences; it rounds once, whatever the order of the seeds.
-from harness.compare.verdict import _mean_and_interval as mean_and_interval
+from harness.compare.verdict import mean_and_interval as mean_and_interval
 
 AUDIT = "audit"
 COLUMNS = (

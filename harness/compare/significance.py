@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,11 @@ from scipy import stats
 
 from harness.compare.verdict import Range
 
-PerUser = Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
-"""Label of a row → (users [n], their values [n], each the mean over the row's seeds)."""
+T = TypeVar("T")
+UserValues = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Users [n], and their values [n]."""
+PerUser = Mapping[str, Mapping[int, UserValues]]
+"""Label of a row → seed → values of that run."""
 
 _BLOCK = 2**21  # counts in memory at a time, 16 MiB as float64
 _DECIMALS = 12  # equal values differ by the rounding of their means, and a signed-rank test sees every sign
@@ -38,6 +42,8 @@ class Difference:
     """Two-sided Wilcoxon signed-rank test over users; users without a difference take part in the ranking (Pratt)."""
     adjusted: float
     """`p_value` after Holm over everything that was compared together."""
+    runs: int
+    """Of each row, whose mean is a user's value."""
     users: int
     """Users that all compared rows of this metric share."""
     ranks: float
@@ -89,28 +95,40 @@ def compare_all(
     for metric, rows in per_user.items():
         if len(rows) < 2:
             continue
-        labels, table = list(rows), _shared_users(metric, rows)
+        table = _shared_users(metric, rows)  # by row and seed
         means = _resampled_means(table, resamples, np.random.default_rng(seed))
-        for a, b in combinations(range(len(labels)), 2):
-            difference = np.round(table[a] - table[b], _DECIMALS)
-            tails = np.quantile(means[a] - means[b], [(1 - confidence) / 2, (1 + confidence) / 2])
+        for first, second in combinations(rows, 2):
+            runs = paired(*({seed: (label, seed) for seed in rows[label]} for label in (first, second)))
+            difference, resampled = (_mean_difference(values, runs) for values in (table, means))
+            tails = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
             low, high = (float(end) for end in np.round(tails, _DECIMALS))
             p_value, ranks = _wilcoxon(difference)
             compared.append(
                 Difference(
                     metric=metric,
-                    first=labels[a],
-                    second=labels[b],
+                    first=first,
+                    second=second,
                     mean=float(difference.mean()),
                     interval=(low, high),
                     p_value=p_value,
                     adjusted=p_value,
+                    runs=len(runs),
                     users=len(difference),
                     ranks=ranks,
                 )
             )
     adjusted = holm([difference.p_value for difference in compared])
     return tuple(replace(difference, adjusted=p) for difference, p in zip(compared, adjusted, strict=True))
+
+
+def paired(first: Mapping[int, T], second: Mapping[int, T]) -> list[tuple[T, T]]:
+    """Runs by seed of two rows, as pairs of the same seed, or where none is shared one after another.
+
+    Always as many of each: a user's mean over more runs is 0 less often, so with unequal numbers the row with more of
+    them would seem to be better for more users.
+    """
+    shared = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+    return shared or [(first[a], second[b]) for a, b in zip(sorted(first), sorted(second), strict=False)]
 
 
 def over_seeds(first: Mapping[int, float], second: Mapping[int, float], confidence: float) -> SeedDifference | None:
@@ -136,30 +154,40 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _shared_users(metric: str, rows: PerUser) -> NDArray[np.float64]:
-    """Values [labels, users] of the users that all rows share."""
-    for label, (users, values) in rows.items():
+def _shared_users(metric: str, rows: PerUser) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """(Label, seed) → values [users] of the users that all runs share."""
+    runs = {(label, seed): values for label, seeds in rows.items() for seed, values in seeds.items()}
+    for (label, _), (users, values) in runs.items():
         if len(users) != len(values) or len(np.unique(users)) != len(users) or not np.isfinite(values).all():
             raise ValueError(f"{label}, {metric}: users must be distinct, with a finite value each")
-    shared = reduce(np.intersect1d, (users for users, _ in rows.values()))
+    shared = reduce(np.intersect1d, (users for users, _ in runs.values()))
     if len(shared) == 0:
         raise ValueError(f"{metric}: no user is in all of {', '.join(rows)}")
-    table = np.empty((len(rows), len(shared)))
-    for row, (users, values) in zip(table, rows.values(), strict=True):
+    table = {}
+    for run, (users, values) in runs.items():
         order = np.argsort(users)
-        row[:] = values[order[np.searchsorted(users, shared, sorter=order)]]
+        table[run] = values[order[np.searchsorted(users, shared, sorter=order)]]
     return table
 
 
-def _resampled_means(table: NDArray[np.float64], resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Means [labels, resamples] of values [labels, users]; each resample draws users with replacement."""
-    n = table.shape[1]
-    means = np.empty((len(table), resamples))
+def _resampled_means(
+    table: Mapping[tuple[str, int], NDArray[np.float64]], resamples: int, generator: np.random.Generator
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """Means [resamples] of each run's values [users]; the same users are drawn, with replacement, for all runs."""
+    values = np.stack(list(table.values()))
+    n = values.shape[1]
+    means = np.empty((len(values), resamples))
     for start in range(0, resamples, step := max(1, _BLOCK // n)):
         draws = (generator.integers(n, size=n) for _ in range(start, min(start + step, resamples)))
         counts = np.stack([np.bincount(draw, minlength=n) for draw in draws])  # [block, users]
-        means[:, start : start + len(counts)] = table @ counts.T.astype(np.float64) / n
-    return means
+        means[:, start : start + len(counts)] = values @ counts.T.astype(np.float64) / n
+    return dict(zip(table, means, strict=True))
+
+
+def _mean_difference(
+    values: Mapping[tuple[str, int], NDArray[np.float64]], runs: Sequence[tuple[tuple[str, int], tuple[str, int]]]
+) -> NDArray[np.float64]:
+    return np.asarray(np.round(np.mean([values[first] - values[second] for first, second in runs], axis=0), _DECIMALS))
 
 
 def _wilcoxon(difference: NDArray[np.float64]) -> tuple[float, float]:

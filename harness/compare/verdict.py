@@ -77,7 +77,7 @@ def judge(
         raise ValueError("the published values belong to different cells")
     if any("@" not in value.metric for value in published):
         raise ValueError(f"{published[0].metric} is not an accuracy metric")
-    mean, interval = _mean_and_interval(values, tolerance.confidence)
+    mean, interval = mean_and_interval(values, tolerance.confidence)
     target = next((value for value in published if value.value is not None), None)
     if target is None or target.value is None:
         reason = f"published as {published[0].status}" if published else "no source gives a value"
@@ -115,7 +115,7 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
     return 0 if outcomes & JUDGED else 3
 
 
-def _mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float | None, Range | None]:
+def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float | None, Range | None]:
     # fsum rounds once, so the order of the seeds cannot change a bit of the result.
     n = len(values)
     if n == 0 or not all(math.isfinite(value) for value in values):

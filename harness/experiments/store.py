@@ -63,7 +63,7 @@ class StoredRun:
         cutoff = int(metric.partition("@")[2])
         if cutoff > length:
             raise DataError(f"{file}: its lists end at rank {length}, before {metric}")
-        return users, per_user_metrics(hits, n_relevant, [cutoff])[metric]
+        return users, per_user_metrics(hits[:, :cutoff], n_relevant, [cutoff])[metric]
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -17,7 +17,7 @@ from harness.experiments.store import write_whole
 from harness.experiments.variants import ALL_MODELS, VariantRow
 
 # The same table of the environment as in the reports on runs.
-from harness.report.markdown import _environment as environment_section
+from harness.report.markdown import environment_table as environment_section
 
 
 def audit_markdown(audit: Audit) -> str:

@@ -23,7 +23,7 @@ def markdown(study: Study) -> str:
         *(["## Not checked here", "\n".join(f"- {text}" for text in study.unchecked)] if study.unchecked else []),
         *_accuracy(study),
         *_efficiency(study.rows),
-        *_environment(study.runs),
+        *environment_table(study.runs),
         *_commands(study.rows),
     ]
     return "\n\n".join(sections) + "\n"
@@ -140,7 +140,7 @@ def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
     )
 
 
-def _environment(runs: Sequence[StoredRun]) -> list[str]:
+def environment_table(runs: Sequence[StoredRun]) -> list[str]:
     seen: dict[str, list[str]] = {}
     for run in runs:
         for key, value in run.run["environment"].items():

@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.compare.expected import REFERENCE, Kind, PublishedValue, Tolerances, values_of_cell
+from harness.compare.significance import UserValues
 from harness.compare.verdict import Outcome, Verdict, judge
 from harness.experiments.settings import flatten
 from harness.experiments.store import StoredRun
 from harness.models.registry import models
 from harness.training import TrainingConfig
 from harness.training.config import STOPPING_METRIC
-
-PerUser = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
@@ -67,16 +63,14 @@ class ResultRow:
         """Of the runs, in their order."""
         return tuple(int(run.run["seed"]) for run in self.runs)
 
-    def per_user(self, metric: str) -> PerUser | None:
-        """Users [n] and their test metric [n], mean over the seeds; None where a run stored none.
+    def per_user(self, metric: str) -> Mapping[int, UserValues] | None:
+        """Seed → users and their test metric; None where a run stored none.
 
         Raises DataError when a file of a run is damaged.
         """
-        stored = [run.per_user(metric) for run in self.runs]
-        found = [pair for pair in stored if pair is not None]
-        if len(found) < len(stored) or not all(np.array_equal(users, found[0][0]) for users, _ in found):
-            return None
-        return found[0][0], np.mean([values for _, values in found], axis=0)
+        stored = {seed: run.per_user(metric) for seed, run in zip(self.seeds, self.runs, strict=True)}
+        found = {seed: values for seed, values in stored.items() if values is not None}
+        return found if len(found) == len(stored) else None
 
     @property
     def surrogates(self) -> list[str]:

@@ -22,7 +22,7 @@ from harness.compare.verdict import Outcome, Verdict, exit_code
 from harness.conformance import Check, Status, trace_statuses
 from harness.experiments.store import StoredRun, stored_runs
 from harness.report.measured import measured_row
-from harness.report.results import METRICS, PerUser, ResultRow, cell_sources, result_rows, verdicts
+from harness.report.results import METRICS, ResultRow, cell_sources, result_rows, verdicts
 
 ANSWERS = {0: "Everything with evidence held.", 1: "Something deviates or failed.", 3: "Nothing could be measured."}
 
@@ -49,10 +49,6 @@ class StudyRow:
         """Test metric, mean over seeds."""
         values = self.result.values(metric)
         return sum(values) / len(values)
-
-    def per_user(self, metric: str) -> PerUser | None:
-        """See `ResultRow.per_user`."""
-        return self.result.per_user(metric)
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,9 @@ class Study:
     @property
     def answer(self) -> str:
         """The report in one sentence."""
-        return ANSWERS[self.code]
+        without, cells = self.outcomes.get(Outcome.NO_EVIDENCE, 0), sum(self.outcomes.values())
+        doubt = f" For {without} of {cells} accuracy cells there is no evidence." if self.code != 3 and without else ""
+        return ANSWERS[self.code] + doubt
 
     @property
     def datasets(self) -> list[str]:

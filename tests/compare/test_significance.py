@@ -17,7 +17,7 @@ unit = st.floats(0, 1)
 
 
 def rows(**values: Values) -> PerUser:
-    return {label: (np.arange(len(of_users)), of_users) for label, of_users in values.items()}
+    return {label: {1: (np.arange(len(of_users)), of_users)} for label, of_users in values.items()}
 
 
 def compare(**values: Values) -> Difference:
@@ -46,6 +46,19 @@ def test_chance_alone_wins_nothing() -> None:
     difference = compare(a=recalls(500, 0.2, 1), b=recalls(500, 0.2, 2))
     assert difference.interval[0] < 0 < difference.interval[1]
     assert difference.winner(0.05) is None
+
+
+def test_runs_are_paired_by_seed_and_as_many_of_each() -> None:
+    """A mean over three runs is seldom 0: against one run, chance alone would make it better for more users."""
+    users, runs = np.arange(2000), {seed: recalls(2000, 0.2, seed) for seed in (1, 2, 3, 4)}
+    many = {seed: (users, runs[seed]) for seed in (1, 2, 3)}
+    (same,) = compare_all({"recall@20": {"many": many, "one": {2: (users, runs[2])}}}, confidence=0.95)
+    assert (same.mean, same.p_value, same.runs) == (0, 1, 1)
+    (other,) = compare_all({"recall@20": {"many": many, "one": {4: (users, runs[4])}}}, confidence=0.95)
+    assert other.mean == pytest.approx((runs[1] - runs[4]).mean())
+    assert other.winner(0.05) is None
+    (three,) = compare_all({"recall@20": {"many": many, "same": dict(many)}}, confidence=0.95)
+    assert (three.mean, three.runs) == (0, 3)
 
 
 def test_nobody_wins_where_the_test_and_the_mean_point_to_different_sides() -> None:
@@ -99,7 +112,7 @@ def test_rounding_of_a_mean_over_seeds_is_no_difference() -> None:
 def test_only_shared_users_count_in_whatever_order_they_come() -> None:
     users, values = np.arange(20), recalls(20, 0.5)
     shuffled = np.random.default_rng(3).permutation(20)
-    per_user = {"recall@20": {"a": (users[5:], values[5:]), "b": (users[shuffled], values[shuffled])}}
+    per_user = {"recall@20": {"a": {1: (users[5:], values[5:])}, "b": {1: (users[shuffled], values[shuffled])}}}
     (difference,) = compare_all(per_user, confidence=0.95)
     assert difference.users == 15
     assert difference.p_value == 1
@@ -150,7 +163,7 @@ def test_seen_from_the_other_side_everything_is_mirrored() -> None:
     ],
 )
 def test_values_that_cannot_be_paired_are_refused(users: list[int], values: list[float], complaint: str) -> None:
-    per_user = {"recall@20": {"a": (np.arange(2), np.zeros(2)), "b": (np.array(users), np.array(values))}}
+    per_user = {"recall@20": {"a": {1: (np.arange(2), np.zeros(2))}, "b": {1: (np.array(users), np.array(values))}}}
     with pytest.raises(ValueError, match=complaint):
         compare_all(per_user, confidence=0.95)
 

@@ -111,6 +111,7 @@ def test_the_json_has_the_records_and_all_that_they_were_judged_by(study: Study)
         interval=(0.01, 0.03),
         p_value=0.001,
         adjusted=0.002,
+        runs=3,
         users=19445,
         ranks=0.1,
     )

@@ -43,6 +43,7 @@ def difference(adjusted: float, mean: float = 0.004, first: str = "bm3", second:
         interval=(mean - 0.001, mean + 0.001),
         p_value=adjusted,
         adjusted=adjusted,
+        runs=2,
         users=19445,
         ranks=0.1 if mean > 0 else -0.1,
     )

@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from harness.compare.expected import short_metric
+from harness.compare.significance import paired
 from harness.experiments.store import StoredRun
 from harness.report.plots.parts import BLUE, INK, ORANGE, WIDTH, Picture, picture, sampled, signed
 from harness.report.results import METRICS
@@ -60,12 +61,9 @@ def _pair(study: Study, dataset: str) -> tuple[StudyRow, StudyRow] | None:
 
 
 def _runs(first: StudyRow, second: StudyRow) -> list[tuple[StoredRun, StoredRun]]:
-    """Runs of both with the same seed, or where there are none one after another: always as many of each.
-
-    A mean over more runs is equal for fewer users, so with unequal numbers more would seem to gain than do.
-    """
-    same = [(a, b) for a in first.result.runs for b in second.result.runs if a.run["seed"] == b.run["seed"]]
-    return same or list(zip(first.result.runs, second.result.runs, strict=False))
+    """As many runs of both, of the same seeds where there are any."""
+    rows = (first.result, second.result)
+    return paired(*(dict(zip(row.seeds, row.runs, strict=True)) for row in rows))
 
 
 def _gain(runs: Sequence[tuple[StoredRun, StoredRun]], metric: str) -> Gain | None:
