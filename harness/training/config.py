@@ -24,7 +24,7 @@ class EarlyStopping:
     VARIANTS: ClassVar[Mapping[str, Variant]] = {
         "rounding": Variant(
             text="a better validation R@20 is a new best (none)",
-            code="R@20 is rounded to four decimals first, so a value that rounds to the best one so far does not count (4)",
+            code="R@20 is rounded to four decimals first; what rounds to the best value so far is no new best (4)",
             where="harness.training.StoppingRule",
         ),
     }
