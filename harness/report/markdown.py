@@ -22,6 +22,8 @@ def markdown(study: Study) -> str:
         _summary(study),
         *(["## Not checked here", "\n".join(f"- {text}" for text in study.unchecked)] if study.unchecked else []),
         *_accuracy(study),
+        *_differences(study),
+        *_claims(study),
         *_efficiency(study.rows),
         *environment_table(study.runs),
         *_commands(study.rows),
@@ -105,6 +107,37 @@ def _verdicts(rows: Sequence[StudyRow]) -> list[str]:
     if unpublished:
         sections.append(f"No source gives values to compare with for: {', '.join(dict.fromkeys(unpublished))}.")
     return sections
+
+
+def _differences(study: Study) -> list[str]:
+    """The best row of each metric against the second, where users were compared; all pairs are in the other formats."""
+    level = 1 - study.tolerances.confidence
+    table = []
+    for dataset, pairs in study.differences.items():
+        for metric in METRICS:
+            best = [row.label for row in study.best_two(dataset, metric)]
+            for pair in pairs:
+                if pair.metric == metric and {pair.first, pair.second} == set(best):
+                    seen = pair.seen_from(best[0])
+                    interval = f"{seen.interval[0]:+.4f} to {seen.interval[1]:+.4f}"
+                    winner = pair.winner(level) or "neither"
+                    figures = [f"{seen.mean:+.4f}", interval, f"{seen.adjusted:.2g}", seen.users, seen.runs, winner]
+                    table.append([dataset, short_metric(metric), *best, *figures])
+    if not table:
+        return []
+    head = ["data set", "metric", "best", "second", "difference", "interval", "p (Holm)", "users", "runs", "better"]
+    note = (
+        "Paired over users, mean over as many runs of each; the interval is from bootstrap samples of users. A row is "
+        "better where the adjusted test and the interval agree."
+    )
+    return ["## Best against second", note, tabulate(table, head, tablefmt="github", disable_numparse=True)]
+
+
+def _claims(study: Study) -> list[str]:
+    table = [[claim.claim.text, claim.where, claim.outcome.value, claim.evidence] for claim in study.claims]
+    head = ["claim", "in", "outcome", "evidence"]
+    note = "`paper` and `toolbox`: whether the claim follows from the printed tables; `ours`: from these runs."
+    return ["## Claims of the paper", note, tabulate(table, head, tablefmt="github")] if table else []
 
 
 def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
