@@ -134,10 +134,13 @@ def _differences(study: Study) -> list[str]:
 
 
 def _claims(study: Study) -> list[str]:
-    table = [[claim.claim.text, claim.where, claim.outcome.value, claim.evidence] for claim in study.claims]
-    head = ["claim", "in", "outcome", "evidence"]
     note = "`paper` and `toolbox`: whether the claim follows from the printed tables; `ours`: from these runs."
-    return ["## Claims of the paper", note, tabulate(table, head, tablefmt="github")] if table else []
+    lines = []
+    for text in dict.fromkeys(result.claim.text for result in study.claims):
+        lines.append(f"- {text}")
+        results = [result for result in study.claims if result.claim.text == text]
+        lines += [f"  - `{result.where}`: **{result.outcome.value}**. {result.evidence}." for result in results]
+    return ["## Claims of the paper", note, "\n".join(lines)] if lines else []
 
 
 def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
