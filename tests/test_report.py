@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import Command, refused
 
 from bm3 import ConfigError, DataError
 from harness.compare.expected import expected_dir, load_expected
@@ -137,3 +138,60 @@ def test_a_damaged_run_file_is_named(store: Path) -> None:
     (run.path / "run.json").write_text(json.dumps([1]))
     with pytest.raises(DataError, match=r"run\.json"):
         make_study(store, "test")
+
+
+def test_the_best_row_is_compared_with_the_second_over_users(store: Path) -> None:
+    mini = load_dataset("mini")
+    settings = {"epochs": 2, "batch_size": 512}
+    for seed in (1, 3):
+        run_trial(make_trial("lightgcn", mini, "mini", settings, seed, resolve_device("cpu")), store)
+    study = make_study(store, "test")
+    best, second = study.best_two("mini", "recall@20")
+    (pair,) = [pair for pair in study.differences["mini"] if pair.metric == "recall@20"]
+    assert (pair.runs, pair.users) == (1, len(best.result.runs[0].per_user("recall@20")[0]))  # type: ignore[index]
+    ours, theirs = (next(run for run in row.result.runs if run.run["seed"] == 1) for row in (best, second))
+    difference = ours.result["test"]["recall@20"] - theirs.result["test"]["recall@20"]  # type: ignore[index]
+    assert pair.seen_from(best.label).mean == pytest.approx(difference)
+    (line,) = [line for line in markdown(study).splitlines() if "| R@20" in line and f"{difference:+.4f}" in line]
+    assert line.index(best.label) < line.index(second.label)
+
+
+def test_every_format_is_written_where_it_is_asked_for(store: Path, tmp_path: Path, command: Command) -> None:
+    before = sorted(store.rglob("*"))
+    outcome = command("report", store, "--format", "md, html,tex,csv,json", "--to", tmp_path / "there")
+    assert outcome.code == 3
+    written = {path.relative_to(tmp_path / "there").as_posix() for path in (tmp_path / "there").rglob("*.*")}
+    assert written >= {
+        "report.md",
+        "report.html",
+        "report.tex",
+        "cells.csv",
+        "cells.json",
+        "pictures/mini-learning.png",
+    }
+    assert all(str(tmp_path / "there" / name) in outcome.out for name in written)
+    assert sorted(store.rglob("*")) == before
+
+
+@pytest.mark.parametrize("formats", ["md,nonsense", ""])
+def test_an_unknown_format_is_refused_and_none_means_markdown(store: Path, command: Command, formats: str) -> None:
+    outcome = command("report", store, "--format", formats)
+    assert (outcome.code, (store / "report.md").exists()) == ((2, False) if formats else (3, True))
+    assert "choose from md, html, tex, csv, json" in outcome.err if formats else not outcome.err
+
+
+def test_a_report_that_cannot_be_written_is_one_line_and_damages_nothing(store: Path, command: Command) -> None:
+    command("report", store)
+    before = (store / "report.md").read_bytes()
+    (store / "taken").write_text("")
+    outcome = command("report", store, "--to", store / "taken")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "cannot be written" in outcome.err
+    assert (store / "report.md").read_bytes() == before
+
+
+def test_a_run_with_damaged_hits_is_named(store: Path, command: Command) -> None:
+    (row,) = result_rows(list(stored_runs(store)))
+    damaged = row.runs[1].path / "hits.npz"
+    damaged.write_bytes(b"damaged")
+    assert str(damaged) in refused(command("report", store))
