@@ -195,3 +195,13 @@ def test_a_run_with_damaged_hits_is_named(store: Path, command: Command) -> None
     damaged = row.runs[1].path / "hits.npz"
     damaged.write_bytes(b"damaged")
     assert str(damaged) in refused(command("report", store))
+
+
+def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(store: Path) -> None:
+    runs = [run for run in stored_runs(store) if run.run["config"]["reg_weight"] == 0.1]
+    for run, change in zip(runs, ({"dataset_hash": "another"}, {}), strict=True):
+        (run.path / "run.json").write_text(json.dumps({**run.run, **change}))
+    rows = result_rows(list(stored_runs(store)))
+    assert len({row.label for row in rows}) == len(rows) == 2
+    assert {row.data for row in rows} == {"another", runs[1].run["dataset_hash"]}
+    assert all(len({run.run["dataset_hash"] for run in row.runs}) == 1 for row in rows)

@@ -164,7 +164,7 @@ class MeasuredRow:
     seconds: Mapping[int, tuple[float, float, float]]
     """Seed → quartiles of the seconds of its epochs: lower, median, upper."""
     memory: Mapping[int, float]
-    """Seed → peak, bytes; empty where it was not measured."""
+    """Seed → peak, GB as in `metrics` of the claims; empty where it was not measured."""
     memory_kind: str
     """What `memory` is, such as `process RSS`: only rows with the same kind are compared."""
     sampling_share: Mapping[int, float]
@@ -342,7 +342,7 @@ class _Place:
         return self._compared(dataset, claim.metric, claim.model, best, judge, obstacles)
 
     def _lead(self, metric: str, what: str, first: _Side, second: _Side) -> _Cell:
-        """Is `first` better? Over runs: significantly over users, with no shared seed that says the opposite."""
+        """Is `first` better? Over runs: significantly over users, and over the seeds that both were run with."""
         figure = f"{first.value:.4f} against {second.value:.4f}"
         margin = _quotient(first.value, second.value) - 1
         if self.tolerances is None:
@@ -363,8 +363,8 @@ class _Place:
             figure += "; no two shared seeds"
         else:
             figure += f"; over {len(paired.differences)} seeds {_text(paired.mean, paired.interval)}"
-            if any(side * difference < 0 for difference in paired.differences):
-                side, figure = 0, f"{figure}, which disagree"
+        if paired is None or min(side * end for end in paired.interval) <= 0:
+            side = 0
         return _Cell(what, figure, _sign_outcome(side), margin)
 
     def _gain(self, claim: Improvement, percent: float, what: str, first: _Side, second: _Side) -> _Cell:
@@ -428,7 +428,7 @@ def _measured(rows: Sequence[MeasuredRow], min_seeds: int, dataset: str, model: 
     if metric == TIME:
         quartiles = list(row.seconds.values())
     elif metric == MEMORY:
-        quartiles = [(peak / 1e9,) * 3 for peak in row.memory.values()]
+        quartiles = [(peak,) * 3 for peak in row.memory.values()]
         basis = f"{row.memory_kind}, {basis}"
     elif metric == SAMPLING:
         quartiles = [(share,) * 3 for share in row.sampling_share.values()]
@@ -455,13 +455,17 @@ def _ratio(claim: Ratio, what: str, first: _Side, second: _Side) -> _Cell:
     spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if first.runs else ""
     runs = f" in {first.runs} and {second.runs} runs" if first.runs else ""
     figure = f"{value:.2f}{spread} ({first.value:.4g} against {second.value:.4g}{runs})"
-    figure += f", claimed {claim.low:g} to {high:g} rounded to {claim.decimals} decimals"
+    figure += f", claimed {claim.low:g} to {high:g} to {claim.decimals} decimals"
     return _ranged(what, figure, interval, claim.low, high, claim.decimals)
 
 
 def _ranged(what: str, figure: str, interval: Range, low: float, high: float, decimals: int | None = None) -> _Cell:
     """Whether an interval is inside a range, outside, or neither; to the claim's decimals, if it has some."""
-    start, end = interval if decimals is None else (round(interval[0], decimals), round(interval[1], decimals))
+    start, end = interval
+    if decimals is not None:
+        # What may be printed as the bounds counts, and its own rounding must not decide for a quotient on the edge.
+        half = 0.5 * 10**-decimals * (1 + 1e-9)
+        low, high = low - half, high + half
     if low <= start and end <= high:
         outcome = ClaimOutcome.HOLDS
     else:

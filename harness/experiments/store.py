@@ -6,7 +6,7 @@ A directory without `result.json` is an unfinished run. A finished run is never 
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +20,8 @@ from bm3 import DataError
 from harness.evaluation import Ranking
 from harness.evaluation.metrics import per_user_metrics
 
+RUN_KEYS = ("model", "config", "training", "dataset", "dataset_hash", "seed", "searched", "command", "environment")
+RESULT_KEYS = ("finished", "best_epoch", "epochs", "valid", "test", "timing", "memory")
 RUN, EPOCHS, HITS, RESULT = "run.json", "epochs.jsonl", "hits.npz", "result.json"
 
 
@@ -37,19 +39,24 @@ class StoredRun:
 
     def epochs(self) -> list[dict[str, Any]]:
         """Records of the epochs, in order; a last line cut off by a crash is left out."""
-        records = []
+        records: list[dict[str, Any]] = []
         file = self.path / EPOCHS
         for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(record, dict):
+                raise DataError(
+                    f"{file}: line {len(records) + 1} is no record of an epoch; remove the folder to run again"
+                )
+            records.append(record)
         return records
 
     def per_user(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         """Users [n] and their test metric [n], such as `recall@20`; None where the run did not store its hits.
 
-        Raises DataError when the file cannot be read or its lists end before the cut-off.
+        Raises DataError when the file cannot be read, its lists end before the cut-off, or it is not of this result.
         """
         file = self.path / HITS
         if not file.is_file():
@@ -63,13 +70,21 @@ class StoredRun:
         cutoff = int(metric.partition("@")[2])
         if cutoff > length:
             raise DataError(f"{file}: its lists end at rank {length}, before {metric}")
-        return users, per_user_metrics(hits[:, :cutoff], n_relevant, [cutoff])[metric]
+        if not len(users) == len(np.unique(users)) == len(n_relevant) == len(hits) or not (n_relevant > 0).all():
+            raise DataError(f"{file}: its users do not fit its lists; remove the folder to run that trial again")
+        values = per_user_metrics(hits[:, :cutoff], n_relevant, [cutoff])[metric]
+        stored_mean = (self.result or {}).get("test", {}).get(metric)
+        if stored_mean is not None and abs(values.mean() - stored_mean) > 1e-6:
+            raise DataError(f"{file}: is not of {self.path / RESULT}, whose {metric} is another; run that trial again")
+        return users, values
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises DataError when the files are missing or not JSON."""
+        """Raises DataError when the files are missing, not JSON, or lack what every run has."""
         result = path / RESULT
-        return cls(path, _read_json(path / RUN), _read_json(result) if result.is_file() else None)
+        return cls(
+            path, _read_json(path / RUN, RUN_KEYS), _read_json(result, RESULT_KEYS) if result.is_file() else None
+        )
 
 
 class RunWriter:
@@ -140,11 +155,14 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); remove the folder to run that trial again") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no JSON object; remove the folder to run that trial again")
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(missing)}; remove the folder to run that trial again")
     return content

@@ -13,9 +13,9 @@ from typing import Any
 
 from harness.compare.expected import PublishedValue, short_metric, values_of_cell
 from harness.compare.verdict import Range
+from harness.report.measured import GB
 from harness.report.study import Study, StudyRow
 
-GB = 2**30
 TIMES = {
     "Time (s/epoch)": "median_s",
     "Time, lower quartile (s/epoch)": "q1_s",

@@ -327,7 +327,7 @@ def _claims(results: Iterable[ClaimResult]) -> list[tuple[Claim, list[ClaimResul
 
 def _differences(dataset: str, found: Sequence[Difference], level: float) -> tuple[str, str, Table]:
     """Data set, how many pairs differ, and the table of all of them."""
-    head = ("pair", "metric", "better", "difference", "interval", "rank effect", "p", "adjusted p", "users")
+    head = ("pair", "metric", "better", "difference", "interval", "rank effect", "p", "adjusted p", "users", "runs")
     winners = [difference.winner(level) for difference in found]
     rows = tuple(
         (
@@ -340,6 +340,7 @@ def _differences(dataset: str, found: Sequence[Difference], level: float) -> tup
             _text(difference.p_value, "{:.2g}"),
             _text(difference.adjusted, "{:.2g}"),
             str(difference.users),
+            str(difference.runs),
         )
         for difference, winner in zip(found, winners, strict=True)
     )

@@ -98,7 +98,7 @@ def tex_table(table: PaperTable) -> str:
 
 def _models(study: Study, dataset: str) -> str:
     rows = study.of(dataset)
-    tested = {metric: _tested(study, dataset, metric) for metric in METRICS}
+    tested = {metric: study.tested(dataset, metric) for metric in METRICS}
     body = [
         _row(
             [
@@ -127,19 +127,13 @@ def _ranked(best_two: Sequence[StudyRow], row: StudyRow, metric: str, tested: Di
     return rf"\textbf{{{text}}}" + (rf"\textsuperscript{{{stars}}}" if stars else "")
 
 
-def _tested(study: Study, dataset: str, metric: str) -> Difference | None:
-    """The difference of the best two rows, whichever stands first in it."""
-    pair = {row.label for row in study.best_two(dataset, metric)}
-    differences = study.differences.get(dataset, ())
-    return next((d for d in differences if d.metric == metric and {d.first, d.second} == pair), None)
-
-
 def _significance(tested: Mapping[str, Difference | None]) -> str:
-    users = [difference.users for difference in tested.values() if difference]
-    if not users:
+    found = [difference for difference in tested.values() if difference]
+    if not found:
         return "Differences between models were not tested."
     text = (
-        f"Stars: best against second, paired over {min(users):,} users "
+        f"Stars: best against second, paired over {min(pair.users for pair in found):,} users, "
+        f"mean over {min(pair.runs for pair in found)} run(s) of each, which are taken as given "
         r"(\textsuperscript{*}\,\(p<.05\), \textsuperscript{**}\,\(p<.01\), \textsuperscript{***}\,\(p<.001\), "
         "Wilcoxon signed-rank test, Holm-adjusted)."
     )

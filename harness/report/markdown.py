@@ -1,6 +1,7 @@
 """A study as Markdown."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from tabulate import tabulate
@@ -47,7 +48,7 @@ def _accuracy(study: Study) -> list[str]:
     sections = ["## Accuracy"] if study.rows else []
     for dataset in study.datasets:
         rows = study.of(dataset)
-        sections += [f"### {dataset}", _overview(rows), *_verdicts(rows)]
+        sections += [f"### {dataset}", _overview(study, dataset), *_verdicts(rows)]
     notes = []
     for row in (row.result for row in study.rows):
         if row.surrogates:
@@ -62,21 +63,25 @@ def _accuracy(study: Study) -> list[str]:
     return [*sections, *(["\n".join(notes)] if notes else [])]
 
 
-def _overview(rows: Sequence[StudyRow]) -> str:
+def _overview(study: Study, dataset: str) -> str:
     """Models by metrics: means over seeds, the best of each metric in bold."""
-    means = [{metric: row.mean(metric) for metric in METRICS} for row in rows]
-    best = {metric: max(mean[metric] for mean in means) for metric in METRICS}
+    best = {metric: study.best_two(dataset, metric)[:1] for metric in METRICS}
     table = [
         [
             row.label,
-            *(f"**{mean[m]:.4f}**" if mean[m] == best[m] else f"{mean[m]:.4f}" for m in METRICS),
+            *(f"**{_mean(row, m)}**" if row in best[m] else _mean(row, m) for m in METRICS),
             len(row.result.runs),
             row.result.settings,
         ]
-        for row, mean in zip(rows, means, strict=True)
+        for row in study.of(dataset)
     ]
     head = ["model", *(short_metric(metric) for metric in METRICS), "seeds", "settings"]
     return tabulate(table, head, tablefmt="github", disable_numparse=True)
+
+
+def _mean(row: StudyRow, metric: str) -> str:
+    mean = row.mean(metric)
+    return f"{mean:.4f}" if isfinite(mean) else "not finite"
 
 
 def _verdicts(rows: Sequence[StudyRow]) -> list[str]:
@@ -113,16 +118,14 @@ def _differences(study: Study) -> list[str]:
     """The best row of each metric against the second, where users were compared; all pairs are in the other formats."""
     level = 1 - study.tolerances.confidence
     table = []
-    for dataset, pairs in study.differences.items():
+    for dataset in study.datasets:
         for metric in METRICS:
-            best = [row.label for row in study.best_two(dataset, metric)]
-            for pair in pairs:
-                if pair.metric == metric and {pair.first, pair.second} == set(best):
-                    seen = pair.seen_from(best[0])
-                    interval = f"{seen.interval[0]:+.4f} to {seen.interval[1]:+.4f}"
-                    winner = pair.winner(level) or "neither"
-                    figures = [f"{seen.mean:+.4f}", interval, f"{seen.adjusted:.2g}", seen.users, seen.runs, winner]
-                    table.append([dataset, short_metric(metric), *best, *figures])
+            pair = study.tested(dataset, metric)
+            if pair is not None:
+                interval = f"{pair.interval[0]:+.4f} to {pair.interval[1]:+.4f}"
+                figures = [f"{pair.mean:+.4f}", interval, f"{pair.adjusted:.2g}", pair.users, pair.runs]
+                names = [pair.first, pair.second, *figures, pair.winner(level) or "neither"]
+                table.append([dataset, short_metric(metric), *names])
     if not table:
         return []
     head = ["data set", "metric", "best", "second", "difference", "interval", "p (Holm)", "users", "runs", "better"]

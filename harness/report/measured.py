@@ -8,8 +8,10 @@ from harness.compare.claims import MeasuredRow
 from harness.experiments.store import StoredRun
 from harness.report.results import METRICS, ResultRow, changed_settings, incomparable
 
-MEMORY_KINDS = ("gpu_process_peak", "allocator_peak", "process_rss_peak")
+MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
 """Readings by preference: what the published figures look like first."""
+GB = 2**30
+"""Bytes."""
 COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
 """Settings of training that change what an epoch costs."""
 
@@ -25,11 +27,11 @@ def measured_row(row: ResultRow) -> MeasuredRow:
         dataset=row.dataset,
         model=row.model,
         label=row.label,
-        data=first.run["dataset_hash"],
+        data=row.data,
         values={metric: dict(zip(row.seeds, row.values(metric), strict=True)) for metric in METRICS},
         per_user=per_user or None,
         seconds={seed: times for seed, run in zip(row.seeds, row.runs, strict=True) if (times := _quartiles(run))},
-        memory={} if kind is None else {s: float(_peak(run, kind)) for s, run in zip(row.seeds, row.runs, strict=True)},
+        memory={} if kind is None else {s: _peak(run, kind) / GB for s, run in zip(row.seeds, row.runs, strict=True)},
         memory_kind=(kind or "memory").replace("_", " "),
         sampling_share={
             seed: share for seed, run in zip(row.seeds, row.runs, strict=True) if (share := sampling_share(run))

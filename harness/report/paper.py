@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from tabulate import tabulate
@@ -24,13 +25,13 @@ from harness.compare.expected import (
 )
 from harness.compare.verdict import Outcome, Verdict, judge
 from harness.experiments.store import StoredRun
+from harness.report.measured import GB
 from harness.report.study import Study, StudyRow
 
 PROPOSED = "BM3"
 IMPROVEMENT = "Improv. (%)"
 RATIOS_TO = ("LightGCN", "BPR")
 DISPUTED, APART = "‡", "†"
-GB = 2**30
 MEMORY = {
     "ours": "gpu_process_peak",
     "ours, torch": "allocator_reserved_peak",
@@ -319,7 +320,8 @@ def _efficiency_lines(
         notes = {column: note for column in figures if (note := _apart(rows[column]))}
         cells = {column: number_text(metric, value) for column, value in figures.items()}
         ours = Line((*head, whose), cells, notes)
-        lines += [ours, *_ratios(ours, figures)]
+        machines = {column: _machine(rows[column].result.runs[0]) for column in figures}
+        lines += [ours, *_ratios(ours, figures, machines)]
     return lines
 
 
@@ -348,12 +350,16 @@ def _improved(line: Line, figures: Figures) -> Line:
     return replace(line, cells={**line.cells, IMPROVEMENT: f"{gain:+.2f}"}, notes=notes)
 
 
-def _ratios(line: Line, figures: Figures) -> Iterator[Line]:
-    """A line per model that cost is compared with: the figures over its own."""
+def _ratios(line: Line, figures: Figures, machines: Mapping[str, str] = MappingProxyType({})) -> Iterator[Line]:
+    """A line per model that cost is compared with: the figures over its own, of the same machine."""
     for model in RATIOS_TO:
         base = figures.get(model)
         if base:
-            cells = {column: f"{value / base:.2f}" for column, value in figures.items() if value is not None}
+            cells = {
+                column: f"{value / base:.2f}"
+                for column, value in figures.items()
+                if value is not None and machines.get(column) == machines.get(model)
+            }
             yield Line((*line.head[:-1], f"{line.head[-1]} / {model}"), cells)
 
 

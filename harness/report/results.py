@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -59,6 +59,11 @@ class ResultRow:
         return [float(_result(run)["test"][metric]) for run in self.runs]
 
     @property
+    def data(self) -> str:
+        """Content hash of the data set."""
+        return str(self.runs[0].run["dataset_hash"])
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Of the runs, in their order."""
         return tuple(int(run.run["seed"]) for run in self.runs)
@@ -82,14 +87,21 @@ class ResultRow:
 def result_rows(runs: Sequence[StoredRun]) -> list[ResultRow]:
     """Rows of all finished runs, by data set and model.
 
-    Runs that differ only in the model's searched settings and the seed form a row. Its point is the best on validation
-    R@20, compared on the seeds that every point has (on all seeds where there is no such one).
+    Runs on the same data that differ only in the model's searched settings and the seed form a row. Its point is the
+    best on validation R@20, compared on the seeds that every point has (on all seeds where there is no such one).
     """
-    groups: dict[tuple[str, str, str], list[StoredRun]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[StoredRun]] = defaultdict(list)
     for run in runs:
         if run.finished:
-            groups[run.run["dataset"]["name"], run.run["model"], _variant(run)].append(run)
-    return [_row(*key, group) for key, group in sorted(groups.items(), key=lambda item: item[0])]
+            surrogates = ",".join(run.run["dataset"]["surrogates"])
+            names = run.run["dataset"]["name"], run.run["model"], _variant(run)
+            groups[*names, run.run["dataset_hash"], surrogates].append(run)
+    rows = [_row(key[0], key[1], key[2], group) for key, group in sorted(groups.items())]
+    taken = Counter((row.dataset, row.label) for row in rows)
+    return [
+        replace(row, label=f"{row.label} data={row.data[:10]}") if taken[row.dataset, row.label] > 1 else row
+        for row in rows
+    ]
 
 
 def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tolerances) -> dict[str, Verdict]:
@@ -131,10 +143,8 @@ def incomparable(row: ResultRow) -> str:
     """Why the row's accuracy cannot be compared with published figures; empty where it can."""
     if row.surrogates:
         return f"surrogate features ({', '.join(row.surrogates)}): an orientation, not a comparison"
-    training = flatten(row.runs[0].run["training"])
-    if training.keys() & changed_settings(row.runs[0]).keys():
-        return "training settings are not the published ones"
-    return ""
+    variant = _variant(row.runs[0])
+    return f"settings are not the published ones ({variant})" if variant else ""
 
 
 def _row(dataset: str, model: str, variant: str, runs: list[StoredRun]) -> ResultRow:

@@ -2,6 +2,7 @@
 lay it out; they compute no figure of their own.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,8 +103,17 @@ class Study:
         return [row for row in self.rows if row.dataset == dataset]
 
     def best_two(self, dataset: str, metric: str) -> list[StudyRow]:
-        """The rows with the highest and second highest mean, as far as there are any; equal ones by label."""
-        return sorted(self.of(dataset), key=lambda row: (-row.mean(metric), row.label))[:2]
+        """The rows with the highest and second highest mean, as far as there are finite ones; equal ones by label."""
+        finite = [row for row in self.of(dataset) if math.isfinite(row.mean(metric))]
+        return sorted(finite, key=lambda row: (-row.mean(metric), row.label))[:2]
+
+    def tested(self, dataset: str, metric: str) -> Difference | None:
+        """The best row against the second, where users were compared."""
+        best = [row.label for row in self.best_two(dataset, metric)]
+        for pair in self.differences.get(dataset, ()):
+            if pair.metric == metric and {pair.first, pair.second} == set(best):
+                return pair.seen_from(best[0])
+        return None
 
 
 def make_study(

@@ -26,7 +26,6 @@ from harness.compare.expected import PublishedValue, Status, expected_dir, load_
 HOLDS, FAILS, UNDECIDED, NO_EVIDENCE = ClaimOutcome
 TOLERANCES = load_tolerances(expected_dir() / "tolerances.toml")
 SHIPPED = load_claims(expected_dir() / "claims.toml")
-GB = 1e9
 
 HEAD = '[[claims]]\nid = "x"\ntext = "x"\nsource = "x"\n'
 ORDERING = HEAD + 'kind = "ordering"\nmodel = "A"\nothers = ["B"]\ndatasets = ["D"]\nmetrics = ["R@10"]\n'
@@ -60,7 +59,7 @@ def row(model: str, values: Sequence[float] = (0.5, 0.5, 0.5), *, n: int = 400, 
         values={"recall@10": dict(enumerate(values))},
         per_user={"recall@10": {0: (np.arange(n), reached.astype(float))}},
         seconds={0: (0.9, 1.0, 1.1)},
-        memory={0: 2 * GB},
+        memory={0: 2.0},
         memory_kind="process RSS",
         sampling_share={},
         host="one core",
@@ -241,9 +240,19 @@ def test_a_difference_that_may_be_chance_is_undecided(tmp_path: Path) -> None:
 def test_a_seed_that_says_the_opposite_leaves_it_undecided(tmp_path: Path) -> None:
     judged = claim(tmp_path, ORDERING)
     for a, b in (((0.50, 0.60), (0.51, 0.40)), ((0.51, 0.40), (0.50, 0.60))):
-        result = ours(judged, row("a", a), row("b", b))
-        assert result.outcome is UNDECIDED
-        assert "disagree" in result.evidence
+        assert ours(judged, row("a", a), row("b", b)).outcome is UNDECIDED
+
+
+def test_an_ordering_needs_an_interval_over_shared_seeds_without_0(tmp_path: Path) -> None:
+    judged = claim(tmp_path, ORDERING)
+    assert ours(judged, row("a", (0.60, 0.61, 0.60)), row("b", (0.40, 0.40, 0.41))).outcome is HOLDS
+    assert ours(judged, row("b", (0.60, 0.61, 0.60)), row("a", (0.40, 0.40, 0.41))).outcome is FAILS
+    wide = ours(judged, row("a", (0.60, 0.80)), row("b", (0.40, 0.41)))  # both seeds agree, and two are few
+    assert wide.outcome is UNDECIDED
+    others = replace(row("b", (0.40, 0.40, 0.41)), values={"recall@10": {7: 0.40, 8: 0.40, 9: 0.41}})
+    unpaired = ours(judged, row("a", (0.60, 0.61, 0.60)), others)
+    assert unpaired.outcome is UNDECIDED
+    assert "no two shared seeds" in unpaired.evidence
 
 
 def test_without_per_user_metrics_an_ordering_is_undecided_and_says_so(tmp_path: Path) -> None:
@@ -392,7 +401,7 @@ def test_more_runs_can_only_widen_the_range_of_a_ratio(tmp_path: Path) -> None:
 
 def test_ratios_of_memory_are_of_the_same_kind_of_reading(tmp_path: Path) -> None:
     judged = claim(tmp_path, RATIO.replace("Time (s/epoch)", "Memory (GB)"))
-    a, b = row("a", memory={0: 1 * GB}), row("b", memory={0: 3 * GB, 1: 5 * GB})
+    a, b = row("a", memory={0: 1.0}), row("b", memory={0: 3.0, 1: 5.0})
     result = ours(judged, a, b)
     assert result.outcome is HOLDS
     assert "4.00 [3.00, 5.00] (4 against 1" in result.evidence

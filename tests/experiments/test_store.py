@@ -1,5 +1,6 @@
 """What a stored run keeps of its ranking, and what reading it back refuses."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from bm3 import DataError
 from harness.data import Dataset
 from harness.evaluation import Evaluator, Ranking
-from harness.experiments.store import HITS, RunWriter, StoredRun
+from harness.experiments.store import HITS, RESULT, RUN_KEYS, RunWriter, StoredRun
 
 
 def ranking(dataset: Dataset, k: int) -> Ranking:
@@ -19,9 +20,10 @@ def ranking(dataset: Dataset, k: int) -> Ranking:
 
 def stored(path: Path, ranked: Ranking) -> StoredRun:
     writer = RunWriter(path)
-    writer.begin({"model": "bpr"})
+    writer.begin(dict.fromkeys(RUN_KEYS, ""))
     writer.hits(ranked)
-    writer.finish({})
+    whole = {"finished": "", "best_epoch": 1, "epochs": 1, "valid": {}, "timing": {}, "memory": {}}
+    writer.finish(whole | {"test": ranked.metrics([5])})
     return StoredRun.read(path)
 
 
@@ -56,3 +58,37 @@ def test_damaged_hits_are_named(tmp_path: Path, clustered: Dataset, damage: byte
     (tmp_path / HITS).write_bytes(damage)
     with pytest.raises(DataError, match=r"hits\.npz: cannot be read"):
         run.per_user("recall@20")
+
+
+def test_hits_of_another_run_are_refused(tmp_path: Path, clustered: Dataset) -> None:
+    run = stored(tmp_path, ranking(clustered, 20))
+    mended = {**(run.result or {}), "test": {"recall@5": 0.0}}
+    (tmp_path / RESULT).write_text(json.dumps(mended))
+    with pytest.raises(DataError, match=r"hits\.npz: is not of .*result\.json, whose recall@5 is another"):
+        StoredRun.read(tmp_path).per_user("recall@5")
+
+
+@pytest.mark.parametrize("name", ["users", "n_relevant"])
+def test_hits_whose_users_do_not_fit_are_refused(tmp_path: Path, clustered: Dataset, name: str) -> None:
+    run = stored(tmp_path, ranking(clustered, 20))
+    with np.load(tmp_path / HITS) as archive:
+        arrays = dict(archive)
+    arrays[name] = np.zeros_like(arrays[name])  # one user over and over, or users without a relevant item
+    np.savez(tmp_path / HITS, **arrays)
+    with pytest.raises(DataError, match="its users do not fit its lists"):
+        run.per_user("recall@20")
+
+
+@pytest.mark.parametrize("name", ["run.json", "result.json"])
+def test_a_file_that_lacks_what_every_run_has_is_named(tmp_path: Path, clustered: Dataset, name: str) -> None:
+    stored(tmp_path, ranking(clustered, 20))
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match=rf"{name}: lacks .*; remove the folder"):
+        StoredRun.read(tmp_path)
+
+
+def test_an_epoch_that_is_no_record_is_named(tmp_path: Path, clustered: Dataset) -> None:
+    run = stored(tmp_path, ranking(clustered, 20))
+    (tmp_path / "epochs.jsonl").write_text('{"epoch": 1}\n[2]\n')
+    with pytest.raises(DataError, match="line 2 is no record of an epoch"):
+        run.epochs()
