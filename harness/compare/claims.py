@@ -455,7 +455,7 @@ def _ratio(claim: Ratio, what: str, first: _Side, second: _Side) -> _Cell:
     spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if first.runs else ""
     runs = f" in {first.runs} and {second.runs} runs" if first.runs else ""
     figure = f"{value:.2f}{spread} ({first.value:.4g} against {second.value:.4g}{runs})"
-    figure += f", claimed {claim.low:g} to {high:g} to {claim.decimals} decimals"
+    figure += f", claimed {claim.low:g} to {high:g} ({claim.decimals} decimals)"
     return _ranged(what, figure, interval, claim.low, high, claim.decimals)
 
 
