@@ -7,16 +7,16 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from bm3.errors import DataError
-from harness.compare.expected import Tolerances, expected_dir
+from harness.compare.expected import Tolerances, expected_dir, read_rows
 
 # The same rule for means and differences; it rounds once, whatever the order of the seeds.
-from harness.compare.verdict import mean_and_interval as mean_and_interval
+from harness.compare.verdict import mean_and_interval
 
 AUDIT = "audit"
 COLUMNS = (
@@ -132,7 +132,8 @@ def known_effects(directory: Path | None = None) -> tuple[Effect, ...]:
     effects: list[Effect] = []
     first_seen: dict[tuple[str, ...], str] = {}
     for path in sorted(((directory or expected_dir()) / AUDIT).glob("*.csv")):
-        for where, effect in _read(path):
+        for where, row in read_rows(path, COLUMNS):
+            effect = _parse(row, where)
             if effect.dataset != path.stem:
                 raise DataError(f"{where}: data set '{effect.dataset}' does not belong in {path.name}")
             seen_at = first_seen.setdefault(effect.key, where)
@@ -155,28 +156,7 @@ def _change(low: float, high: float) -> Change:
     return Change.LOWER if high < 0 else Change.HIGHER
 
 
-def _read(path: Path) -> Iterator[tuple[str, Effect]]:
-    """Each effect with the place it was read from."""
-    header_seen = False
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            for row in rows:
-                where = f"{path}:{rows.line_num}"
-                if header_seen:
-                    yield where, _parse(row, where)
-                elif tuple(row) != COLUMNS:
-                    raise DataError(f"{where}: columns are {','.join(row)}; expected {','.join(COLUMNS)}")
-                header_seen = True
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: {error}") from error
-    if not header_seen:
-        raise DataError(f"{path}:1: empty; expected the columns {','.join(COLUMNS)}")
-
-
 def _parse(row: Sequence[str], where: str) -> Effect:
-    if len(row) != len(COLUMNS):
-        raise DataError(f"{where}: {len(row)} fields; expected {len(COLUMNS)}: {','.join(COLUMNS)}")
     dataset, model, setting, value, metric, *figures, seeds, word, code = row
     if not (dataset and model and setting and value and code):
         raise DataError(f"{where}: dataset, model, setting, value and code must be given")

@@ -164,7 +164,8 @@ def load_expected(directory: Path) -> tuple[PublishedValue, ...]:
     values: list[PublishedValue] = []
     first_seen: dict[tuple[str, ...], str] = {}
     for path in files:
-        for where, value in _read(path):
+        for where, row in read_rows(path, COLUMNS):
+            value = _parse(row, where)
             if value.source not in rank:
                 raise DataError(f"{where}: unknown source '{value.source}'; describe it in sources.toml")
             if value.kind != path.parent.name:
@@ -208,28 +209,28 @@ def validated_toml(path: Path, adapter: TypeAdapter[T]) -> T:
         raise DataError(f"{path}: {error}") from error
 
 
-def _read(path: Path) -> Iterator[tuple[str, PublishedValue]]:
-    """Each value with the place it was read from."""
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each row of a CSV file with these columns, and the place it was read from; raises DataError naming the line."""
     header_seen = False
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file, strict=True)
             for row in rows:
                 where = f"{path}:{rows.line_num}"
+                if not header_seen and row != list(columns):
+                    raise DataError(f"{where}: columns are {','.join(row)}; expected {','.join(columns)}")
+                if len(row) != len(columns):
+                    raise DataError(f"{where}: {len(row)} fields; expected {len(columns)}: {','.join(columns)}")
                 if header_seen:
-                    yield where, _parse(row, where)
-                elif tuple(row) != COLUMNS:
-                    raise DataError(f"{where}: columns are {','.join(row)}; expected {','.join(COLUMNS)}")
+                    yield where, row
                 header_seen = True
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
     if not header_seen:
-        raise DataError(f"{path}:1: empty; expected the columns {','.join(COLUMNS)}")
+        raise DataError(f"{path}:1: empty; expected the columns {','.join(columns)}")
 
 
 def _parse(row: Sequence[str], where: str) -> PublishedValue:
-    if len(row) != len(COLUMNS):
-        raise DataError(f"{where}: {len(row)} fields; expected {len(COLUMNS)}: {','.join(COLUMNS)}")
     dataset, model, metric, text, source, status_text, note = row
     if not (dataset and metric and source and (model or "@" not in metric)):
         raise DataError(f"{where}: dataset, metric and source must be given, and the model of an accuracy metric")

@@ -16,7 +16,7 @@ from harness.compare.expected import PublishedValue, Tolerances, short_metric
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Range, Verdict
 from harness.experiments.store import StoredRun
-from harness.report.results import METRICS, ResultRow
+from harness.report.results import METRICS, ResultRow, environments
 from harness.report.study import Study, StudyRow
 
 Picture = tuple[str, str, str]
@@ -178,7 +178,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         time=time,
         time_notes=time_notes,
         pictures=[(title, caption, Markup(svg)) for title, caption, svg in pictures],
-        environment=_environment(study.runs),
+        environment=environments(study.runs),
         rules=_rules(study.tolerances),
         justifications=_justifications(study.tolerances),
         commands=[run.run["command"] for row in study.rows for run in row.result.runs],
@@ -215,12 +215,7 @@ def _notes(rows: Sequence[ResultRow]) -> Iterator[str]:
     """What must be known about the rows of a data set before their numbers are quoted."""
     if surrogates := [row.label for row in rows if row.surrogates]:
         yield f"Trained on surrogate features, not on the original vectors: {', '.join(surrogates)}."
-    for row in rows:
-        if row.points > 1:
-            text = f"{row.label}: {row.points} grid points searched; best on validation: {row.settings}"
-            if row.optimism is not None:
-                text += f"; best on test: {row.best_on_test}, which would add {100 * row.optimism:.1f} % to test R@20"
-            yield text + "."
+    yield from (row.search for row in rows if row.search)
 
 
 def _cell(study: Study, row: StudyRow, metric: str) -> Cell:
@@ -378,17 +373,6 @@ def _efficiency(study: Study) -> tuple[Table | None, list[str]]:
         )
     head = ("model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory)
     return (Table("Time and memory", head, 1, tuple(rows)), notes) if rows else (None, [])
-
-
-def _environment(runs: Iterable[StoredRun]) -> dict[str, list[str]]:
-    """Every value that some run recorded, by what it is."""
-    seen: dict[str, list[str]] = {}
-    for run in runs:
-        for key, value in run.run["environment"].items():
-            text = NONE if value is None else str(value)
-            if text not in seen.setdefault(key, []):
-                seen[key].append(text)
-    return seen
 
 
 def _rules(tolerances: Tolerances) -> list[str]:

@@ -1,6 +1,6 @@
 """A study as Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -9,7 +9,7 @@ from tabulate import tabulate
 from harness.compare.expected import short_metric
 from harness.compare.verdict import Outcome
 from harness.experiments.store import StoredRun
-from harness.report.results import METRICS
+from harness.report.results import METRICS, environments
 from harness.report.study import Study, StudyRow
 
 MB = 2**20
@@ -53,13 +53,8 @@ def _accuracy(study: Study) -> list[str]:
     for row in (row.result for row in study.rows):
         if row.surrogates:
             notes.append(f"- {row.dataset}, {row.label}: trained on surrogate features, not on the original vectors.")
-        if row.points > 1:
-            text = (
-                f"- {row.dataset}, {row.label}: {row.points} grid points searched; best on validation: {row.settings}"
-            )
-            if row.optimism is not None:
-                text += f"; best on test: {row.best_on_test}, which would add {100 * row.optimism:.1f} % to test R@20"
-            notes.append(text + ".")
+        if row.search:
+            notes.append(f"- {row.dataset}, {row.search}")
     return [*sections, *(["\n".join(notes)] if notes else [])]
 
 
@@ -179,16 +174,11 @@ def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
     )
 
 
-def environment_table(runs: Sequence[StoredRun]) -> list[str]:
-    seen: dict[str, list[str]] = {}
-    for run in runs:
-        for key, value in run.run["environment"].items():
-            if str(value) not in seen.setdefault(key, []):
-                seen[key].append(str(value))
-    rows = [[key, "; ".join(values)] for key, values in seen.items()]
-    return (
-        ["## Environment", tabulate(rows, ["what", "value"], tablefmt="github", disable_numparse=True)] if rows else []
-    )
+def environment_table(runs: Iterable[StoredRun]) -> list[str]:
+    """A heading, and what the runs recorded of where they ran; nothing without runs."""
+    rows = [[key, "; ".join(values)] for key, values in environments(runs).items()]
+    table = tabulate(rows, ["what", "value"], tablefmt="github", disable_numparse=True)
+    return ["## Environment", table] if rows else []
 
 
 def _commands(rows: Sequence[StudyRow]) -> list[str]:

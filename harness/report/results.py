@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.models.registry import models
 from harness.training import TrainingConfig
 from harness.training.config import STOPPING_METRIC
 
+NOT_RECORDED = "–"
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
@@ -48,6 +49,16 @@ class ResultRow:
     def points(self) -> int:
         """How many grid points were run."""
         return len(self.grid)
+
+    @property
+    def search(self) -> str | None:
+        """What was searched and found, in one sentence; None with one point."""
+        if self.points == 1:
+            return None
+        text = f"{self.label}: {self.points} grid points searched; best on validation: {self.settings}"
+        if self.optimism is not None:
+            text += f"; best on test: {self.best_on_test}, which would add {100 * self.optimism:.1f} % to test R@20"
+        return f"{text}."
 
     @property
     def settings(self) -> str:
@@ -123,6 +134,17 @@ def cell_sources(row: ResultRow, expected: Sequence[PublishedValue], metric: str
     """What a cell is compared with: the published values, or the stored reference where nothing is published."""
     published = values_of_cell(expected, row.dataset, row.model, metric)
     return published or values_of_cell(expected, row.dataset, row.label, metric, kind=REFERENCE)
+
+
+def environments(runs: Iterable[StoredRun]) -> dict[str, list[str]]:
+    """Every value that some run recorded of where it ran, by what it is."""
+    seen: dict[str, list[str]] = {}
+    for run in runs:
+        for key, value in run.run["environment"].items():
+            text = NOT_RECORDED if value is None else str(value)
+            if text not in seen.setdefault(key, []):
+                seen[key].append(text)
+    return seen
 
 
 def reference_note(run: StoredRun) -> str:
