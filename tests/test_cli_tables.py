@@ -125,3 +125,14 @@ def test_csv_and_json_hold_every_figure(command: Command, key: str) -> None:
 def test_tolerances_and_claims_can_be_shown(command: Command, form: str) -> None:
     assert "0.03" in command("expected", "show", "tolerances", "--format", form).out
     assert "LightGCN beats MMGCN everywhere" in command("expected", "show", "claims", "--format", form).out
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_folder_without_runs_of_the_table_is_said_and_not_passed_over(
+    tmp_path: Path, command: Command, number: int
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    outcome = command("tables", number, tmp_path / "nothing")
+    assert outcome.code == 0
+    assert f"no finished run below {tmp_path / 'nothing'}" in outcome.out
+    assert "no finished run below" not in command("tables", number, RUNS).out

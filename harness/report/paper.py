@@ -387,6 +387,8 @@ def _remarks(number: int, datasets: Sequence[str], columns: Sequence[str], study
     if number == 3:
         yield f"{IMPROVEMENT}: {PROPOSED} over the best other model of the line, computed from its figures."
         yield "The line of another source has only the figures that differ from the published ones."
+    if study is not None and not any(_ours(study, dataset, columns) for dataset in datasets):
+        yield f"Ours: no finished run below {study.folder} is of a model and data set of this table."
     if number == 4:
         yield "Lines with a slash: the figures over those of that model."
     machines: dict[str, list[str]] = defaultdict(list)
