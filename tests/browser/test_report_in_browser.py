@@ -155,8 +155,11 @@ def test_all_cells_unfold_at_once(page: Any) -> None:
 
 def test_a_link_to_a_cell_opens_it(page: Any) -> None:
     name = page.locator("table.accuracy .cell").last.get_attribute("aria-controls")
+    panel = page.locator(f'[id="{name}"]')
+    assert not panel.is_visible()
     page.evaluate("name => { location.hash = name }", name)
-    page.locator(f'[id="{name}"]').wait_for(state="visible")
+    panel.wait_for(state="visible")
+    assert panel.is_visible()
 
 
 def test_commands_are_copied(page: Any, study: Study) -> None:

@@ -344,6 +344,7 @@ def test_steps_never_make_a_gpu_wait(name: str, clustered: Dataset) -> None:
     optimiser = adam(model, 0.01)
     start_epoch(model, optimiser, TrainingConfig(), streams, cuda, 1)
     first, *others = batches.epoch(1)
+    assert others
     train_step(model, optimiser, first)  # loads what is loaded once
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -13,7 +13,7 @@ from bm3.features import FeatureTable
 from harness.data import Dataset
 from harness.training import EpochRecord, Streams, TrainingConfig, build, fit
 from harness.training import rows as rows_module
-from harness.training.fit import train_step
+from harness.training.fit import feature_tables, train_step
 from harness.training.optimiser import Adam, adam
 from harness.training.rows import LazyRows, MissedSteps
 
@@ -233,7 +233,12 @@ def test_after_release_any_optimiser_takes_the_table(clustered: Dataset, monkeyp
     model, optimiser = trained_by_row(clustered, monkeypatch)
     train(model, optimiser, clustered, 5)
     optimiser.release()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train(model, torch.optim.Adam(model.parameters()), clustered, 1)
+    for table in feature_tables(model):
+        assert table.table.grad is not None
+        assert not table.table.grad.is_sparse
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_fit_by_row_and_densely_end_alike(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
