@@ -1,10 +1,10 @@
-"""Rows of a report as what claims and significance are judged by (`harness.compare.claims.MeasuredRow`)."""
+"""Rows of a report as what claims and significance are judged by (`harness.compare.claim_checks.MeasuredRow`)."""
 
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from harness.compare.claims import MeasuredRow
+from harness.compare.claim_checks import MeasuredRow
 from harness.experiments.store import StoredRun
 from harness.report.results import METRICS, ResultRow, changed_settings, incomparable
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.compare.claims import ClaimResult, claims_of_published, claims_of_runs, differences_of, load_claims
+from harness.compare.claim_checks import claims_of_published, claims_of_runs, differences_of
+from harness.compare.claims import ClaimResult, load_claims
 from harness.compare.expected import (
     PublishedValue,
     Source,

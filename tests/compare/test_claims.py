@@ -10,17 +10,8 @@ import numpy as np
 import pytest
 
 from bm3.errors import DataError
-from harness.compare.claims import (
-    Claim,
-    ClaimOutcome,
-    ClaimResult,
-    Exponent,
-    MeasuredRow,
-    claims_of_published,
-    claims_of_runs,
-    differences_of,
-    load_claims,
-)
+from harness.compare.claim_checks import Exponent, MeasuredRow, claims_of_published, claims_of_runs, differences_of
+from harness.compare.claims import Claim, ClaimOutcome, ClaimResult, load_claims
 from harness.compare.expected import PublishedValue, Status, expected_dir, load_expected, load_tolerances
 
 HOLDS, FAILS, UNDECIDED, NO_EVIDENCE = ClaimOutcome
