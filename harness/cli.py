@@ -18,9 +18,10 @@ from harness.compare.expected import expected_dir
 from harness.compiling import use_threads
 from harness.conformance import Check, Status, conformance, known_traces, trace_statuses
 from harness.data import PARTS, load_dataset
+from harness.experiments.execution import run_in_process, run_row
 from harness.experiments.settings import parse_assignments
 from harness.experiments.store import StoredRun
-from harness.experiments.suite import load_suite, plan, run_in_process, run_row
+from harness.experiments.suite import load_suite, plan
 from harness.experiments.trial import Trial, dataset_for, make_trial, resolve_device, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
 from harness.measure.environment import environment

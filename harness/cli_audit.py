@@ -9,8 +9,8 @@ from bm3 import DataError
 from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
 from harness.compare.expected import expected_dir, load_tolerances
 from harness.experiments.audit import Audit, plan_audit, run_trials, training_settings, trials_of
+from harness.experiments.execution import run_in_process
 from harness.experiments.store import StoredRun
-from harness.experiments.suite import run_in_process
 from harness.experiments.trial import Trial, resolve_device
 from harness.report.audit import audit_markdown, write_audit, write_known_effects
 

@@ -13,8 +13,9 @@ import torch
 from harness.compare.effects import Change, Effect, paired_difference
 from harness.compare.expected import Tolerances
 from harness.data import Dataset, load_dataset
+from harness.experiments.execution import Execute, metric_of
 from harness.experiments.store import StoredRun
-from harness.experiments.suite import Execute, load_suite, metric_of, suite_names
+from harness.experiments.suite import load_suite, suite_names
 from harness.experiments.trial import Trial, make_trial
 from harness.experiments.variants import ALL_MODELS, VariantRow, variants
 from harness.models.registry import find_model, models
