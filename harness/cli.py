@@ -1,6 +1,8 @@
 """The `bm3` command: options, messages and exit codes. Everything it does is done elsewhere."""
 
+import signal
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +24,7 @@ from harness.experiments.execution import run_in_process, run_row
 from harness.experiments.settings import parse_assignments
 from harness.experiments.store import StoredRun
 from harness.experiments.suite import load_suite, plan
-from harness.experiments.trial import Trial, dataset_for, make_trial, resolve_device, run_trial
+from harness.experiments.trial import OutOfMemoryError, Trial, dataset_for, make_trial, resolve_device, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
 from harness.measure.environment import environment
 from harness.measure.profile import profile
@@ -36,7 +38,7 @@ from harness.report.reference import write_references
 from harness.report.study import Study, make_study
 from harness.training import Streams
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 DEFAULT_SEED = 999
 
 
@@ -89,7 +91,8 @@ def train(
 ) -> None:
     """Train MODEL on DATASET, evaluate its best epoch, and store the run.
 
-    A run that is stored and finished is shown, not repeated. An interrupted one begins anew.
+    A run that is stored and finished is shown, not repeated. An interrupted or killed one goes on after its last
+    checkpoint, to the same bits as if it had never stopped.
 
     \b
     bm3 train bm3 mini --epochs 20
@@ -104,9 +107,9 @@ def train(
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
     try:
         with TrainingProgress(f"{trial.entry.name} on {trial.dataset.name}, seed {seed}", trial.training.epochs) as bar:
-            run = run_trial(trial, out, bar.epoch)
-    except KeyboardInterrupt:
-        raise Interrupted(f"{out / trial.key} is left unfinished; {trial.command} begins it anew") from None
+            run = run_trial(trial, out, bar.epoch, tell=lambda message: click.echo(message, err=True))
+    except KeyboardInterrupt as interruption:
+        raise Interrupted(f"{out / trial.key} is left unfinished; the same command goes on with it") from interruption
     result = run.result or {}
     test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
     click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
@@ -363,9 +366,13 @@ def _unchecked(suite: str) -> list[str]:
 
 
 def main() -> None:
-    """Run the command; input errors end in one line and exit code 2, Ctrl-C in one line and 130."""
+    """Run the command; it ends in one line on bad input (2), too little memory (3), Ctrl-C (130) and SIGTERM (143)."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = bm3.main(standalone_mode=False)
+    except OutOfMemoryError as error:
+        stop(3, str(error))
     except BM3Error as error:
         stop(2, str(error))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -374,10 +381,21 @@ def main() -> None:
     except click.ClickException as error:
         stop(error.exit_code, error.format_message())
     except Interrupted as interruption:
-        stop(INTERRUPTED, f"interrupted: {interruption}")
+        terminated = isinstance(interruption.__cause__, Terminated)
+        stop(TERMINATED if terminated else INTERRUPTED, f"interrupted: {interruption}")
+    except Terminated:
+        stop(TERMINATED, "terminated")
     except (KeyboardInterrupt, click.Abort):
         stop(INTERRUPTED, "interrupted")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it: to be taken like Ctrl-C."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
 
 
 def stop(code: int, message: str) -> None:

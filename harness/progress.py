@@ -20,6 +20,7 @@ class TrainingProgress:
         self._terminal = sys.stderr.isatty()
         self._bar: Any = None
         self._started = self._last_line = time.monotonic()
+        self._first = 0  # epoch shown first
         self._best = (0, 0.0)
 
     def __enter__(self) -> Self:
@@ -42,11 +43,12 @@ class TrainingProgress:
         figures += f" best {self._best[1]:.4f} in {self._best[0]}"
         if self._bar is not None:
             self._bar.set_postfix_str(figures, refresh=False)
-            self._bar.update()
+            self._bar.update(record.epoch - self._bar.n)  # a resumed training begins later
             return
         now = time.monotonic()
-        if record.epoch in (1, self._epochs) or now - self._last_line >= SECONDS_BETWEEN_LINES:
+        self._first = self._first or record.epoch
+        if record.epoch in (self._first, self._epochs) or now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = (now - self._started) / record.epoch * (self._epochs - record.epoch)
+            left = (now - self._started) / (record.epoch - self._first + 1) * (self._epochs - record.epoch)
             line = f"{self._title}: epoch {record.epoch}/{self._epochs} {figures}, at most {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)

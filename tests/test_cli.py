@@ -219,7 +219,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_finishes_the_run(sho
     assert last.startswith("bm3: interrupted: ")
     run = only_run(out)
     assert str(run) in last
-    assert {path.name for path in run.iterdir()} == {"run.json", "epochs.jsonl"}
+    assert {path.name for path in run.iterdir()} == {"run.json", "epochs.jsonl", "checkpoint.safetensors", ".lock"}
     kept = (run / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
     assert 1 <= len(kept) < epochs
     assert [json.loads(line)["epoch"] for line in kept] == list(range(1, len(kept) + 1))
@@ -228,6 +228,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_finishes_the_run(sho
     assert again.returncode == 0, again.stderr
     assert only_run(out) == run
     assert json.loads((run / "result.json").read_text(encoding="utf-8"))["epochs"] == epochs
+    assert {path.name for path in run.iterdir()} == {"run.json", "epochs.jsonl", "hits.npz", "result.json"}
     finished = [json.loads(line)["epoch"] for line in (run / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
     assert finished == list(range(1, epochs + 1))
 

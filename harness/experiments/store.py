@@ -1,28 +1,40 @@
 """Run directories: `run.json` (what was asked), `epochs.jsonl` (progress), `hits.npz` (which ranks of each test user's
 list are hits) and `result.json` (written last).
 
-A directory without `result.json` is an unfinished run. A finished run is never written to again.
+A directory without `result.json` is an unfinished run: its `checkpoint.safetensors` says where to go on, and
+`failure.json`, if it is there, why it ended. A finished run is never written to again. Whoever writes to a directory
+holds its lock, which the system releases when the process ends, however it ends.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Literal, Self
 from zipfile import BadZipFile
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from bm3 import DataError
 from harness.evaluation import Ranking
 from harness.evaluation.metrics import per_user_metrics
+from harness.files import write_json, write_whole, writing
 
 RUN_KEYS = ("model", "config", "training", "dataset", "dataset_hash", "seed", "searched", "command", "environment")
 RESULT_KEYS = ("finished", "best_epoch", "epochs", "valid", "test", "timing", "memory")
+FAILURE_KEYS = ("kind", "message", "when")
+OUT_OF_MEMORY: Final = "out of memory"
 RUN, EPOCHS, HITS, RESULT = "run.json", "epochs.jsonl", "hits.npz", "result.json"
+FAILURE, CHECKPOINT, LOCK, LOG = "failure.json", "checkpoint.safetensors", ".lock", "log.txt"
+SUPERSEDED = "superseded"
+"""Folder of a store for runs that were run anew; no run in it counts."""
+
+FailureKind = Literal["out of memory", "error", "killed"]
+State = Literal["finished", "failed", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +44,20 @@ class StoredRun:
     path: Path
     run: Mapping[str, Any]
     result: Mapping[str, Any] | None
+    failure: Mapping[str, Any] | None = None
+    """`kind`, `message` and `when` of what ended it; None when it is finished or was merely interrupted."""
 
     @property
     def finished(self) -> bool:
         return self.result is not None
+
+    @property
+    def state(self) -> State:
+        return "finished" if self.finished else "unfinished" if self.failure is None else "failed"
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.failure is not None and self.failure["kind"] == OUT_OF_MEMORY
 
     def epochs(self) -> list[dict[str, Any]]:
         """Records of the epochs, in order; a last line cut off by a crash is left out."""
@@ -81,34 +103,43 @@ class StoredRun:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises DataError when the files are missing, not JSON, or lack what every run has."""
-        result = path / RESULT
-        return cls(
-            path, _read_json(path / RUN, RUN_KEYS), _read_json(result, RESULT_KEYS) if result.is_file() else None
-        )
+        run = _read_json(path / RUN, RUN_KEYS)
+        if (path / RESULT).is_file():
+            return cls(path, run, _read_json(path / RESULT, RESULT_KEYS))
+        failed = (path / FAILURE).is_file()
+        return cls(path, run, None, _read_json(path / FAILURE, FAILURE_KEYS) if failed else None)
 
 
 class RunWriter:
-    """Writes one run directory. Raises DataError when it cannot be written, and ValueError if it is finished."""
+    """Writes one run directory. Raises WriteError when it cannot be written, and ValueError if it is finished."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if (path / RESULT).exists():
             raise ValueError(f"{path} holds a finished run")
-        try:
+        with writing(path, "name another folder with --out"):
             path.mkdir(parents=True, exist_ok=True)
             probe = path / ".probe"
             probe.touch()
             probe.unlink()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror}); name another folder with --out") from error
 
     def begin(self, description: Mapping[str, Any]) -> None:
-        """Store what is about to be run and forget the epochs of an unfinished earlier attempt."""
-        write_json(self.path / RUN, description)
-        (self.path / EPOCHS).write_text("", encoding="utf-8")
+        """Store what is about to be run and forget an unfinished earlier attempt."""
+        with writing(self.path):
+            (self.path / FAILURE).unlink(missing_ok=True)
+            (self.path / CHECKPOINT).unlink(missing_ok=True)
+            write_json(self.path / RUN, description)
+            write_whole(self.path / EPOCHS, b"")
+
+    def resume(self, description: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
+        """Store what is going on, after these epochs: later ones will be made again."""
+        with writing(self.path):
+            (self.path / FAILURE).unlink(missing_ok=True)
+            write_json(self.path / RUN, description)
+            write_whole(self.path / EPOCHS, "".join(json.dumps(record) + "\n" for record in records).encode())
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        with (self.path / EPOCHS).open("a", encoding="utf-8") as file:
+        with writing(self.path), (self.path / EPOCHS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def hits(self, ranking: Ranking) -> None:
@@ -121,10 +152,51 @@ class RunWriter:
             length=ranking.hits.shape[1],
             hits=np.packbits(ranking.hits, axis=1),
         )
-        write_whole(self.path / HITS, stored.getvalue())
+        with writing(self.path):
+            write_whole(self.path / HITS, stored.getvalue())
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        write_json(self.path / RESULT, result)
+        """Store the result, after which nothing is written any more, so that no checkpoint and no lock are needed."""
+        with writing(self.path):
+            write_json(self.path / RESULT, result)
+            for name in (CHECKPOINT, LOCK):
+                (self.path / name).unlink(missing_ok=True)
+
+
+def write_failure(path: Path, kind: FailureKind, message: str) -> None:
+    """Store why the unfinished run at `path` ended. Raises WriteError."""
+    with writing(path):
+        write_json(path / FAILURE, {"kind": kind, "message": message, "when": now()})
+
+
+def run_lock(path: Path) -> FileLock:
+    """The lock of a run directory, which must exist. It is not taken over: the system frees it with its process."""
+    return FileLock(path / LOCK)
+
+
+def in_use(path: Path) -> bool:
+    """Whether some process is writing to the run directory right now."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with run_lock(path).acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def supersede(out: Path, run: StoredRun) -> Path:
+    """Move a run aside, to the folder `superseded` of its store, so that its trial can be run anew; where it is now."""
+    target = out / SUPERSEDED / f"{run.path.relative_to(out)}-{now().replace(':', '')}"
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        run.path.rename(target)
+    return target
+
+
+def now() -> str:
+    """The time, as it is stored."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def find_run(out: Path, key: str) -> StoredRun | None:
@@ -133,26 +205,12 @@ def find_run(out: Path, key: str) -> StoredRun | None:
 
 
 def stored_runs(out: Path) -> Iterator[StoredRun]:
-    """Every run below `out`, finished or not, in order of path. Raises DataError when `out` is no folder."""
+    """Every run below `out` that counts, finished or not, by path. Raises DataError when `out` is no folder."""
     if not out.is_dir():
         raise DataError(f"{out}: no such folder; runs are written there by bm3 train --out or bm3 reproduce --out")
     for description in sorted(out.rglob(RUN)):
-        yield StoredRun.read(description.parent)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, all of it or nothing."""
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write all of it or nothing: to a file beside it first, flushed to disk, then renamed."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+        if SUPERSEDED not in description.relative_to(out).parts:
+            yield StoredRun.read(description.parent)
 
 
 def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:

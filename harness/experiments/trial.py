@@ -9,7 +9,6 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,27 @@ import bm3
 import harness.evaluation
 import harness.models
 import harness.training
-from bm3 import ConfigError
+from bm3 import BM3Error, ConfigError, DataError
 from harness.compiling import can_compile
 from harness.data import PARTS, Dataset, load_dataset
 from harness.experiments.settings import changed_from_defaults, configure
-from harness.experiments.store import RunWriter, StoredRun, find_run
+from harness.experiments.store import (
+    CHECKPOINT,
+    OUT_OF_MEMORY,
+    RunWriter,
+    StoredRun,
+    find_run,
+    in_use,
+    now,
+    run_lock,
+    write_failure,
+)
+from harness.files import WriteError
 from harness.measure import MemorySampler
 from harness.measure.environment import environment
 from harness.models.registry import ModelEntry, find_model
-from harness.training import EpochRecord, Streams, TrainingConfig, build, fit
+from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, build, fit
+from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.fit import make_deterministic
 
 FORMAT = 1  # of run.json and result.json
@@ -98,33 +109,91 @@ def make_trial(
     return Trial(entry, dataset, dataset_name, config, training, seed, device)
 
 
-def run_trial(trial: Trial, out: Path, on_epoch: Callable[[EpochRecord], None] = lambda record: None) -> StoredRun:
+class OutOfMemoryError(BM3Error):
+    """A trial needs more memory than there is."""
+
+
+def run_trial(
+    trial: Trial,
+    out: Path,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    *,
+    tell: Callable[[str], None] = lambda message: None,
+    share: float = CHECKPOINT_SHARE,
+) -> StoredRun:
     """Train and evaluate the trial and store it under `out`; one that is stored and finished is returned as it is.
 
-    Raises DataError when `out` cannot be written, before anything is trained. An exception (also Ctrl-C) leaves a
-    run without result, which a later call begins anew.
+    An unfinished run goes on after its last checkpoint, which may cost `share` of the time. While another process runs
+    the same trial this one waits for it. `tell` gets a line on either. Raises WriteError when `out` cannot be written,
+    and OutOfMemoryError or another BM3Error when training fails, which is stored as the run's failure. What else ends
+    it, Ctrl-C or a kill, leaves a run that a later call goes on with.
     """
     finished = find_run(out, trial.key)
     if finished is not None:
         return finished
     writer = RunWriter(out / trial.key)
+    lock = run_lock(writer.path)
+    if in_use(writer.path):
+        tell(f"waiting for another process that runs the same trial ({writer.path})")
+    with lock:
+        finished = find_run(out, trial.key)
+        if finished is None:
+            try:
+                _run(trial, writer, on_epoch, tell, share)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = f"{trial.entry.name} on {trial.dataset.name}: out of memory ({str(error).splitlines()[0]})"
+                write_failure(writer.path, OUT_OF_MEMORY, message)
+                raise OutOfMemoryError(message) from error
+            except WriteError:
+                raise
+            except BM3Error as error:
+                write_failure(writer.path, "error", str(error))
+                raise
+    return finished or StoredRun.read(writer.path)
+
+
+def _run(
+    trial: Trial,
+    writer: RunWriter,
+    on_epoch: Callable[[EpochRecord], None],
+    tell: Callable[[str], None],
+    share: float,
+) -> None:
     make_deterministic()  # before the environment is recorded, which names the setting
     streams = Streams(trial.seed)
+    checkpoints = Checkpoints(writer.path / CHECKPOINT, share)
     with MemorySampler(trial.device) as memory:
         location = trial.training.features_location
+        description = _description(trial)
+        resume, description = _left_behind(writer.path, checkpoints, trial.device, description)
+        if resume is None:
+            writer.begin(description)
+        else:
+            tell(f"going on after epoch {resume.state.epoch}")
+            writer.resume(description, [asdict(record) for record in resume.records])
         model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
-        writer.begin(_description(trial))
 
         def record(epoch: EpochRecord) -> None:
             writer.epoch(asdict(epoch))
             on_epoch(epoch)
 
-        outcome = fit(model, trial.dataset, trial.training, streams, trial.device, record)
+        outcome = fit(
+            model,
+            trial.dataset,
+            trial.training,
+            streams,
+            trial.device,
+            record,
+            checkpoints=checkpoints,
+            resume=resume,
+        )
     writer.hits(outcome.test_ranking)
     writer.finish(
         {
             "format": FORMAT,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished": now(),
             "best_epoch": outcome.best_epoch,
             "epochs": outcome.epochs,
             "stopped": outcome.stopped,
@@ -133,9 +202,46 @@ def run_trial(trial: Trial, out: Path, on_epoch: Callable[[EpochRecord], None] =
             "timing": outcome.timing,
             "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
             "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "state_hash": state_hash(model.state_dict()),
         }
     )
-    return StoredRun.read(writer.path)
+
+
+def _left_behind(
+    path: Path, checkpoints: Checkpoints, device: torch.device, description: dict[str, Any]
+) -> tuple[Resume | None, dict[str, Any]]:
+    """What an unfinished run left to go on from, if anything, and the description of the run that goes on."""
+    state = checkpoints.load(device)
+    if state is None:
+        return None, description
+    try:
+        before = StoredRun.read(path)
+        records = [EpochRecord(**record) for record in before.epochs()[: state.epoch]]
+    except (DataError, TypeError):  # damaged, as by a power failure
+        return None, description
+    if len(records) < state.epoch:
+        return None, description
+    then, here = before.run["environment"], description["environment"]
+    changed = {key: [then.get(key), value] for key, value in here.items() if then.get(key) != value}
+    earlier = list(before.run.get("resumed", ()))
+    went_on = {"after_epoch": state.epoch, "when": description["started"], "changed": changed}
+    resume = Resume(state, records, [0, *(one["after_epoch"] for one in earlier)])
+    return resume, {**before.run, "resumed": [*earlier, went_on]}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory, the device's or the machine's, did not suffice."""
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bits of tensors: equal exactly when two models are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -177,6 +283,6 @@ def _description(trial: Trial) -> dict[str, Any]:
         "reads_features": trial.entry.reads_features,
         "searched": sorted(getattr(trial.entry.model.Config, "GRID", {})),
         "command": trial.command,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": now(),
         "environment": environment(trial.device),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypedDict
 
@@ -34,8 +34,17 @@ class EpochClock:
         self._device = device
         self._clock = clock
         self._started: float | None = None
+        self._warm_ups = {0}
         self.epochs_s: list[float] = []
         self.evaluations_s: list[float] = []
+
+    def resume(self, epochs_s: Sequence[float], evaluations_s: Sequence[float], begun_after: Iterable[int]) -> None:
+        """Go on after what other processes timed, which began after so many epochs each: the first one after 0.
+
+        The next epoch is a warm-up as well: a new process pays for it again.
+        """
+        self.epochs_s, self.evaluations_s = list(epochs_s), list(evaluations_s)
+        self._warm_ups = {*begun_after, len(self.epochs_s)}
 
     def start(self) -> None:
         """Begins an epoch. Raises RuntimeError when one is under way."""
@@ -61,15 +70,17 @@ class EpochClock:
         self.evaluations_s.append(self._now() - started)
 
     def summary(self) -> TimingSummary:
-        """First epoch, median and quartiles (linear interpolation) of the others, median over evaluations; seconds."""
+        """First epoch, median and quartiles (linear) of all but warm-ups, median over evaluations; in seconds."""
         notes = []
+        steady = [seconds for place, seconds in enumerate(self.epochs_s) if place not in self._warm_ups]
         if not self.epochs_s:
             notes.append("no epoch was timed")
-        elif len(self.epochs_s) == 1:
-            notes.append("only the warm-up epoch was timed")
+        elif not steady:
+            notes.append(
+                "only warm-up epochs were timed" if len(self.epochs_s) > 1 else "only the warm-up epoch was timed"
+            )
         if not self.evaluations_s:
             notes.append("no evaluation was timed")
-        steady = self.epochs_s[1:]
         return TimingSummary(
             warmup_s=self.epochs_s[0] if self.epochs_s else None,
             median_s=_quantile(steady, 0.5),

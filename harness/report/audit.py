@@ -13,8 +13,8 @@ from bm3 import DataError
 from harness.compare.effects import AUDIT, Change, Effect, effects_csv, known_effects, merged
 from harness.compare.expected import short_metric
 from harness.experiments.audit import AUDIT_METRICS, Audit, Comparison
-from harness.experiments.store import write_whole
 from harness.experiments.variants import ALL_MODELS, VariantRow
+from harness.files import write_whole
 
 # The same table of the environment as in the reports on runs.
 from harness.report.markdown import environment_table as environment_section

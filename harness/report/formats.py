@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bm3 import DataError
-from harness.experiments.store import write_whole
+from harness.files import write_whole
 from harness.report.cells import cells_csv, cells_json
 from harness.report.latex import document, latex
 from harness.report.markdown import markdown

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bm3 import DataError
-from harness.experiments.store import write_json
+from harness.files import write_json
 from harness.measure.operations import Operation
 from harness.measure.profile import BlockProfile, ModelProfile
 from harness.measure.roofline import MachineRates

@@ -1,11 +1,11 @@
-"""The epoch loop: train, validate, stop early, restore the best epoch, test. It writes nothing.
+"""The epoch loop: train, validate, stop early, restore the best epoch, test. Checkpoints are all that it writes.
 
 Where results go is `experiments`; what they are compared with is `compare`.
 """
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from harness.evaluation import Evaluation, Ranking
 from harness.measure import EpochClock, TimingSummary
 from harness.training.batches import EpochBatches
 from harness.training.capture import CapturedSteps, captured_steps
+from harness.training.checkpoint import Checkpoints, TrainingState
 from harness.training.config import MATMUL_PRECISION, STOPPING_METRIC, EarlyStopping, TrainingConfig
 from harness.training.optimiser import adam, set_learning_rate
 from harness.training.streams import Streams
@@ -54,6 +55,17 @@ class Fit:
     test_ranking: Ranking
     """What `test` is made of."""
     timing: TimingSummary
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What an interrupted training left, to go on from."""
+
+    state: TrainingState
+    records: Sequence[EpochRecord]
+    """Of all its epochs, in order."""
+    begun_after: Sequence[int]
+    """Epochs after which a process began, 0 for the first: the epoch that follows was a warm-up."""
 
 
 class StoppingRule:
@@ -111,11 +123,15 @@ def fit(
     streams: Streams,
     device: torch.device,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    *,
+    checkpoints: Checkpoints | None = None,
+    resume: Resume | None = None,
 ) -> Fit:
     """Train `model` in place as the published experiment did (full ranking after every epoch) and evaluate it.
 
-    `on_epoch` is called after every epoch. Bit-identical for equal arguments on one machine. Raises BM3Error when
-    the loss is not finite.
+    `on_epoch` is called after every epoch, and the training's state then given to `checkpoints`. Bit-identical for
+    equal arguments on one machine, also when it goes on from `resume`, which equal arguments left behind. Raises
+    BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written.
     """
     make_deterministic()
     batches = EpochBatches(
@@ -131,8 +147,20 @@ def fit(
     captured = captured_steps(model, partial(train_step, model, optimiser), device) if captures else None
     evaluate = Evaluation(dataset, **asdict(training.evaluation))
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
-    best: tuple[EpochRecord, dict[str, Tensor]] | None = None
+    best: tuple[EpochRecord, Mapping[str, Tensor]] | None = None
     epoch = 0
+    if resume is not None:
+        epoch = resume.state.epoch
+        model.load_state_dict(resume.state.model)
+        optimiser.load_exact_state(resume.state.optimiser)
+        clock.resume(
+            [record.seconds for record in resume.records],
+            [record.evaluation_seconds for record in resume.records],
+            resume.begun_after,
+        )
+        for record in resume.records:
+            if rule.improves(record.valid[STOPPING_METRIC]):
+                best = record, resume.state.best
     try:
         while epoch < training.epochs and not rule.stop:
             epoch += 1
@@ -152,6 +180,9 @@ def fit(
             if improved:
                 best = record, copy.deepcopy(model.state_dict())
             on_epoch(record)
+            if checkpoints is not None and checkpoints.due and best is not None:
+                model_state = best[1] if improved else model.state_dict()
+                checkpoints.save(TrainingState(epoch, model_state, optimiser.exact_state(), best[1]))
     finally:
         optimiser.release()
     if best is None:

@@ -1,9 +1,10 @@
 """The optimiser of a run: Adam as published, with what a model asks for beyond it. Rows of wide tables are `rows`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bm3.features import FeatureTable
 from harness.training.rows import BETAS, EPSILON, LazyRows, moves_by_row
@@ -69,6 +70,37 @@ class Adam(torch.optim.Adam):
         for table, _ in self._rows:
             table.detach()
         self._rows = []
+
+    def exact_state(self) -> dict[str, Tensor]:
+        """What further steps depend on, to the bit, by `<number of the parameter>.<name>`; asking changes nothing.
+
+        `state_dict` brings moments up to date first, which rounds them.
+        """
+        by_row = {id(table.table): rows for table, rows in self._rows}
+        return {
+            f"{number}.{name}": value
+            for number, parameter in enumerate(self._parameters())
+            for name, value in (
+                by_row[id(parameter)].exact_state() if id(parameter) in by_row else self.state.get(parameter, {})
+            ).items()
+        }
+
+    def load_exact_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from an `exact_state` with the model's state of the same moment."""
+        parameters, by_row = self._parameters(), {id(table.table): rows for table, rows in self._rows}
+        found: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            number, _, name = key.partition(".")
+            found.setdefault(int(number), {})[name] = value
+        for place, values in found.items():
+            parameter = parameters[place]
+            if id(parameter) in by_row:
+                by_row[id(parameter)].load_exact_state(values)
+            else:
+                self.state[parameter] = values
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with every row up to date."""

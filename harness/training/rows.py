@@ -93,6 +93,20 @@ class LazyRows:
         self._missed = MissedSteps(int(state["step"]))
         self._known[:] = self._last[:] = self._missed.step
 
+    def exact_state(self) -> dict[str, Tensor]:
+        """Moments as they are, and the step that each row's are of [I]; the table's own rows are up to date."""
+        self.catch_up(None)
+        first, second = self._moments
+        step, known = torch.tensor(self._missed.step), torch.from_numpy(self._known)
+        return {"step": step, "exp_avg": first, "exp_avg_sq": second, "known": known}
+
+    def load_exact_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from an `exact_state`; the table itself is loaded with the model."""
+        self._moments = state["exp_avg"].clone(), state["exp_avg_sq"].clone()
+        self._missed = MissedSteps(int(state["step"]))
+        self._known[:] = state["known"].numpy()
+        self._last[:] = np.where(self._known < 0, -1, self._missed.step)
+
     def _run(self, loop: str, rows: Array, *arguments: Array | int) -> None:
         """A loop of `compiled` on the table and its moments, with as many threads as torch has."""
         from harness.training import compiled

@@ -105,3 +105,15 @@ def test_real_seconds_are_measured_by_default() -> None:
     clock = EpochClock(CPU)
     clock.start()
     assert 0 < clock.stop() < 60
+
+
+def test_a_resumed_training_has_a_warm_up_in_each_process() -> None:
+    hand = HandClock()
+    clock = EpochClock(CPU, clock=hand)
+    clock.resume([100.0, 1.0, 2.0, 90.0, 3.0], [8.0], begun_after=[0, 3])
+    for seconds in (80.0, 4.0):
+        clock.start()
+        hand.now += seconds
+        clock.stop()
+    summary = clock.summary()
+    assert (summary["epochs"], summary["warmup_s"], summary["median_s"]) == (7, 100.0, 2.5)

@@ -1,0 +1,187 @@
+"""A training that goes on from a checkpoint ends with the bits of one that was never stopped."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.data import Dataset
+from harness.files import WriteError
+from harness.models.registry import find_model, models
+from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build, fit
+from harness.training import rows as rows_module
+from harness.training.checkpoint import BEST
+
+CPU = torch.device("cpu")
+
+
+class Stopped(Exception):  # noqa: N818 - what a kill is to a process
+    pass
+
+
+class StopAfter(Checkpoints):
+    """Saves at the epochs given and stops the training right after the last of them."""
+
+    def __init__(self, path: Path, epochs: set[int]) -> None:
+        super().__init__(path, share=math.inf)
+        self._epochs = epochs
+
+    def save(self, state: TrainingState) -> None:
+        if state.epoch in self._epochs:
+            super().save(state)
+        if state.epoch == max(self._epochs):
+            raise Stopped
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(
+    name: str,
+    dataset: Dataset,
+    records: list[EpochRecord],
+    checkpoints: Checkpoints | None = None,
+    resume: Resume | None = None,
+    **config: Any,
+) -> tuple[Fit, dict[str, torch.Tensor]]:
+    """A short training with a learning rate at which models get worse again, so that the best epoch is not the last."""
+    entry, streams = find_model(name), Streams(3)
+    training = TrainingConfig(epochs=7, batch_size=100, learning_rate=0.05)
+    model = build(entry.model, dataset, entry.model.Config(**config), streams, CPU)
+    outcome = fit(model, dataset, training, streams, CPU, records.append, checkpoints=checkpoints, resume=resume)
+    return outcome, model.state_dict()
+
+
+def stopped_and_resumed(
+    name: str, dataset: Dataset, path: Path, epochs: set[int], **config: Any
+) -> tuple[Fit, dict[str, torch.Tensor], list[EpochRecord]]:
+    records: list[EpochRecord] = []
+    with pytest.raises(Stopped):
+        run(name, dataset, records, StopAfter(path, epochs), **config)
+    assert len(records) == max(epochs)
+    records = [EpochRecord(**json.loads(json.dumps(asdict(record)))) for record in records]  # as they are stored
+    state = Checkpoints(path).load(CPU)
+    assert state is not None
+    outcome, parameters = run(name, dataset, records, None, Resume(state, tuple(records), (0,)), **config)
+    return outcome, parameters, records
+
+
+def assert_same(
+    one: tuple[Fit, dict[str, torch.Tensor], list[EpochRecord]],
+    other: tuple[Fit, dict[str, torch.Tensor], list[EpochRecord]],
+) -> None:
+    (fit_1, state_1, records_1), (fit_2, state_2, records_2) = one, other
+    assert [(r.epoch, r.loss, r.parts, r.valid, r.improved) for r in records_1] == [
+        (r.epoch, r.loss, r.parts, r.valid, r.improved) for r in records_2
+    ]
+    assert (fit_1.best_epoch, fit_1.epochs, fit_1.test) == (fit_2.best_epoch, fit_2.epochs, fit_2.test)
+    assert state_1.keys() == state_2.keys()
+    for name, tensor in state_1.items():
+        assert torch.equal(tensor, state_2[name]), name
+
+
+@pytest.mark.parametrize("name", sorted(models()))
+def test_every_model_goes_on_to_the_same_bits(tmp_path: Path, clustered: Dataset, name: str) -> None:
+    records: list[EpochRecord] = []
+    whole = *run(name, clustered, records), records
+    assert_same(stopped_and_resumed(name, clustered, tmp_path / "saved", {4}), whole)
+
+
+@pytest.mark.parametrize("epochs", [{1}, {2, 3}, {1, 2, 3, 4, 5, 6}, {7}])
+def test_it_does_not_matter_how_often_it_was_saved(tmp_path: Path, clustered: Dataset, epochs: set[int]) -> None:
+    records: list[EpochRecord] = []
+    whole = *run("bm3", clustered, records), records
+    assert_same(stopped_and_resumed("bm3", clustered, tmp_path / "saved", epochs), whole)
+
+
+@pytest.mark.parametrize("epochs", [{1}, {2, 3}, {1, 2, 3, 4, 5, 6}])
+def test_rows_that_move_when_they_are_read_go_on_too(
+    tmp_path: Path, clustered: Dataset, monkeypatch: pytest.MonkeyPatch, epochs: set[int]
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(rows_module, "SMALLEST", 1)
+    records: list[EpochRecord] = []
+    whole = *run("bm3", clustered, records, features="trained"), records
+    assert_same(stopped_and_resumed("bm3", clustered, tmp_path / "saved", epochs, features="trained"), whole)
+
+
+def test_a_best_epoch_that_is_the_last_one_is_stored_once(tmp_path: Path, clustered: Dataset) -> None:
+    with pytest.raises(Stopped):
+        run("bpr", clustered, [], StopAfter(tmp_path / "saved", {1}))
+    size = (tmp_path / "saved").stat().st_size
+    tensors = 4 * 64 * (clustered.n_users + clustered.n_items)
+    assert 3 * tensors < size < 3.2 * tensors  # parameters and two moments, no second copy of the parameters
+    assert BEST.encode() not in (tmp_path / "saved").read_bytes()
+
+
+@pytest.mark.parametrize("damage", [b"", b"not one", None])
+def test_a_damaged_checkpoint_is_none(tmp_path: Path, clustered: Dataset, damage: bytes | None) -> None:
+    path = tmp_path / "saved"
+    with pytest.raises(Stopped):
+        run("bpr", clustered, [], StopAfter(path, {1}))
+    path.write_bytes(path.read_bytes()[:-7] if damage is None else damage)
+    assert Checkpoints(path).load(CPU) is None
+    assert Checkpoints(tmp_path / "missing").load(CPU) is None
+
+
+def test_saving_takes_no_more_than_its_share(tmp_path: Path) -> None:
+    """With a writing of 1 s and epochs of 10 s, a share of 2 % is one checkpoint in five epochs."""
+    now = [0.0]
+    state = TrainingState(1, {"a": torch.zeros(1)}, {}, {})
+
+    def clock() -> float:
+        return now[0]
+
+    checkpoints = Checkpoints(tmp_path / "saved", share=0.02, clock=clock)
+    saved = []
+    for epoch in range(1, 21):
+        now[0] += 10
+        if checkpoints.due:
+            saved.append(epoch)
+            before = now[0]
+            checkpoints._clock = iter([before, before + 1]).__next__
+            checkpoints.save(state)
+            checkpoints._clock = clock
+            now[0] += 1
+    assert saved == [1, 6, 11, 16]
+
+
+def test_tensors_under_two_names_come_back(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    model = {"a": shared, "b": shared, "c": shared[2:], "d": torch.tensor(True)}
+    checkpoints = Checkpoints(tmp_path / "saved")
+    checkpoints.save(TrainingState(9, model, {"0.step": torch.tensor(3.0)}, model))
+    loaded = checkpoints.load(CPU)
+    assert loaded is not None
+    assert loaded.epoch == 9
+    assert loaded.best is loaded.model
+    assert all(torch.equal(loaded.model[name], tensor) for name, tensor in model.items())
+    assert torch.equal(loaded.optimiser["0.step"], torch.tensor(3.0))
+
+
+def test_a_failed_saving_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path / "saved")
+    state = {"a": torch.ones(3)}
+    checkpoints.save(TrainingState(1, state, {}, state))
+
+    def full(*arguments: object) -> None:
+        (tmp_path / "saved.part").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.training.checkpoint.save_file", full)
+    with pytest.raises(WriteError, match="No space left"):
+        checkpoints.save(TrainingState(2, state, {}, state))
+    loaded = checkpoints.load(CPU)
+    assert loaded is not None
+    assert loaded.epoch == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
