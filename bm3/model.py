@@ -5,6 +5,7 @@ doi 10.1145/3543507.3583251. Where the text and the code behind the published ta
 `BM3Config`. Training loop, data and evaluation belong to the user of the model.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,14 @@ class BM3Config:
     """`published`: terms 1 − cos, `cl_weight`, unsquared norms of all users and items over I. `paper`: as printed."""
     features: Features = "trained"
     """`trained`: the raw feature tables are parameters, as in the published code. `frozen`: given, as in the text."""
+    reconstruction: bool = True
+    """Whether L_rec is a term of the objective: with one of the three off, one sees what it is good for."""
+    alignment: bool = True
+    """Whether L_align is."""
+    masking: bool = True
+    """Whether L_mask is."""
+    modalities: str = "all"
+    """Those that take part: `all`, `none`, or names with + between, such as `visual+text`."""
 
     GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {
         "n_layers": (1, 2),
@@ -74,6 +83,16 @@ class BM3Config:
         ):
             if not ok:
                 raise ConfigError(f"BM3: {field} is {getattr(self, field)!r}, it must be {needed}")
+        if not (self.reconstruction or self.reads_features):
+            raise ConfigError(
+                "BM3: the regulariser is the only term left; switch on reconstruction, or alignment or masking with at "
+                "least one modality"
+            )
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether a term is left that reads item features."""
+        return (self.alignment or self.masking) and self.modalities != "none"
 
 
 class BM3(nn.Module):
@@ -102,14 +121,13 @@ class BM3(nn.Module):
     def __init__(self, data: TrainingData, config: BM3Config, generator: torch.Generator) -> None:
         """Parameters are initialised from `generator`, which also draws the dropout views until `start_epoch`.
 
-        Raises DataError: no modality, no interactions, or features that are not one finite row per item.
+        Raises DataError: a modality that is not there, no interactions, or features that are not one finite row per
+        item.
         """
         super().__init__()
-        if not data.features:
-            raise DataError("BM3 needs at least one modality of item features and the data set has none")
         self.config = config
         self.n_users, self.n_items = data.n_users, data.n_items
-        self.modalities = tuple(data.features)
+        self.modalities = _chosen(config, tuple(data.features))
         d = config.embedding_size
         graph = symmetric_normalised(bipartite_adjacency(data.train, data.n_users, data.n_items))
         self.propagate = SparseProduct(graph, symmetric=True)
@@ -118,10 +136,12 @@ class BM3(nn.Module):
         self.predictor = _linear(d, d, generator)
         # Lists, not dictionaries keyed by modality: torch forbids some names as keys, a data set does not.
         self.features = nn.ModuleList(
-            FeatureTable(name, table, data.n_items, trained=config.features == "trained")
-            for name, table in data.features.items()
+            FeatureTable(name, data.features[name], data.n_items, trained=config.features == "trained")
+            for name in self.modalities
         )
-        self.projections = nn.ModuleList(_linear(table.shape[1], d, generator) for table in data.features.values())
+        self.projections = nn.ModuleList(
+            _linear(data.features[name].shape[1], d, generator) for name in self.modalities
+        )
         self._generator = generator
 
     def start_epoch(self, generator: torch.Generator) -> None:
@@ -146,55 +166,56 @@ class BM3(nn.Module):
             self._modality(modality)[0].fetch(items)
 
     def loss(self, batch: Batch, keep: Mapping[str, Tensor] | None = None) -> Loss:
-        """The objective on a batch, with parts `reconstruction`, `alignment`, `masked`, `regulariser`.
+        """The objective on a batch, with those parts of `reconstruction`, `alignment`, `masked`, `regulariser` that are
+        switched on. Views that none of them reads are neither made nor drawn.
 
         `keep` replaces the random dropout by given masks, to replay a recorded step: boolean, True survives; `user`
         [U, d], `item` [I, d] and one [I, d] per modality name.
         """
-        config = self.config
+        config, n_modalities = self.config, len(self.modalities)
+        aligned, masked = config.alignment and n_modalities > 0, config.masking and n_modalities > 0
+        published = config.objective == "published"
         # An item's latents and views depend on the item alone, so distinct ones suffice; rows are repeated afterwards.
         users, user_row = distinct(batch.users)  # [n_u], [B]
         items, item_row = distinct(batch.items)  # [n_i], [B]
         h_users, h_items = self.encode()
-        h_u, h_i = (
-            functional.embedding(users, h_users),
-            functional.embedding(items, h_items),
-        )  # [n_u, d], [n_i, d]
-        h_modal = [self.project(m, items) for m in range(len(self.modalities))]  # M x [n_i, d]
+        h_u, h_i = functional.embedding(users, h_users), functional.embedding(items, h_items)  # [n_u, d], [n_i, d]
+        h_modal = [self.project(m, items) for m in range(n_modalities)]  # M x [n_i, d]
 
-        target_u = self._target("user", h_u, users, keep)
-        target_i = self._target("item", h_i, items, keep)
-        target_modal = [self._target(m, h, items, keep) for m, h in zip(self.modalities, h_modal, strict=True)]
-        online_u, online_i = self.predictor(h_u), self.predictor(h_i)
+        if config.reconstruction:
+            target_u = self._target("user", h_u, users, keep)
+        if config.reconstruction or aligned:
+            target_i = self._target("item", h_i, items, keep)
+        if masked:
+            target_modal = [self._target(m, h, items, keep) for m, h in zip(self.modalities, h_modal, strict=True)]
+        if config.reconstruction:
+            online_u, online_i = self.predictor(h_u), self.predictor(h_i)
         online_modal = [self.predictor(h) for h in h_modal]
 
         def per_pair(rows: Tensor, of: Tensor) -> Tensor:
             return functional.embedding(of, rows)  # [B, d]
 
-        reconstruction = reconstruction_loss(
-            per_pair(online_u, user_row),
-            per_pair(online_i, item_row),
-            per_pair(target_u, user_row),
-            per_pair(target_i, item_row),
-        ).mean()
-        alignment = alignment_loss(online_modal, target_i)[item_row].mean()
-        masked = masked_loss(online_modal, target_modal)[item_row].mean()
-        if config.objective == "paper":
-            regulariser = (squared_norm(h_u)[user_row] + squared_norm(h_i)[item_row]).mean()
-        else:
-            n_modalities = len(self.modalities)
-            reconstruction = 2 + reconstruction
-            alignment = config.cl_weight * (n_modalities + alignment)
-            masked = config.cl_weight * (n_modalities + masked)
+        parts: dict[str, Tensor] = {}
+        if config.reconstruction:
+            term = reconstruction_loss(
+                per_pair(online_u, user_row),
+                per_pair(online_i, item_row),
+                per_pair(target_u, user_row),
+                per_pair(target_i, item_row),
+            ).mean()
+            parts["reconstruction"] = 2 + term if published else term
+        if aligned:
+            term = alignment_loss(online_modal, target_i)[item_row].mean()
+            parts["alignment"] = config.cl_weight * (n_modalities + term) if published else term
+        if masked:
+            term = masked_loss(online_modal, target_modal)[item_row].mean()
+            parts["masked"] = config.cl_weight * (n_modalities + term) if published else term
+        if published:
             regulariser = published_regulariser(h_users, h_items)
-        regulariser = config.reg_weight * regulariser
-        parts = {
-            "reconstruction": reconstruction,
-            "alignment": alignment,
-            "masked": masked,
-            "regulariser": regulariser,
-        }
-        return Loss(reconstruction + alignment + masked + regulariser, parts)
+        else:
+            regulariser = (squared_norm(h_u)[user_row] + squared_norm(h_i)[item_row]).mean()
+        parts["regulariser"] = config.reg_weight * regulariser
+        return Loss(functools.reduce(torch.add, parts.values()), parts)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """(h̃_u [U, d], h̃_i [I, d]), predictor applied, nothing dropped; the score is their dot product."""
@@ -217,6 +238,22 @@ class BM3(nn.Module):
             chances = torch.rand(n, h.shape[1], generator=self._generator, device=self._generator.device)
             kept = (chances if merged else chances[rows]) >= p  # a row that is repeated is dropped alike
         return h * kept.to(h) / (1 - p)
+
+
+def _chosen(config: BM3Config, there: tuple[str, ...]) -> tuple[str, ...]:
+    """The modalities that take part, in the order of the data set's, `there`. Raises DataError for one it lacks."""
+    if not config.reads_features:
+        return ()
+    wanted = config.modalities.split("+") if config.modalities != "all" else there
+    if not wanted:
+        raise DataError(
+            "BM3 needs at least one modality of item features and the data set has none; modalities=none does without"
+        )
+    for name in wanted:
+        if name not in there:
+            has = ", ".join(map(repr, there)) or "none at all"
+            raise DataError(f"BM3: modalities is {config.modalities!r}: no {name!r} in the data set, which has {has}")
+    return tuple(name for name in there if name in wanted)
 
 
 def _linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:

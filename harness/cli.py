@@ -3,39 +3,39 @@
 import signal
 import sys
 import threading
-from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-import torch
 from tabulate import tabulate
 
 from bm3 import BM3Error
 from harness.cli_audit import audit
 from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
+from harness.cli_replay import replay
+from harness.cli_reproduce import reproduce
+from harness.cli_runs import runs
+from harness.cli_study import conformance_line, finish
+from harness.cli_suite import suite
 from harness.cli_tables import expected, tables
+from harness.cli_watch import watch
 from harness.compare.effects import known_effects
 from harness.compare.expected import expected_dir
 from harness.compiling import use_threads
-from harness.conformance import Check, Status, conformance, known_traces, trace_statuses
+from harness.conformance import Status, conformance, known_traces, trace_statuses
 from harness.data import PARTS, load_dataset
-from harness.experiments.execution import run_in_process, run_row
 from harness.experiments.settings import parse_assignments
-from harness.experiments.store import StoredRun
-from harness.experiments.suite import load_suite, plan
-from harness.experiments.trial import OutOfMemoryError, Trial, dataset_for, make_trial, resolve_device, run_trial
+from harness.experiments.trial import OutOfMemoryError, dataset_for, make_trial, resolve_device, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
 from harness.measure.environment import environment
 from harness.measure.profile import profile
 from harness.models.registry import find_model
 from harness.progress import TrainingProgress
 from harness.report.audit import effect_lines
-from harness.report.formats import FORMATS, write_report
-from harness.report.markdown import markdown
+from harness.report.formats import FORMATS
 from harness.report.profile import check_writable, profile_text, profile_values, write_values
 from harness.report.reference import write_references
-from harness.report.study import Study, make_study
+from harness.report.study import make_study
 from harness.training import Streams
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -64,7 +64,7 @@ def bm3() -> None:
     """
 
 
-for command in (audit, expected, tables):
+for command in (audit, expected, replay, reproduce, runs, suite, tables, watch):
     bm3.add_command(command)
 
 
@@ -113,47 +113,6 @@ def train(
     result = run.result or {}
     test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
     click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
-
-
-@bm3.command()
-@click.argument("suite", default="mini")
-@DEVICE
-@THREADS
-@DATA
-@OUT
-def reproduce(suite: str, device: str, threads: int | None, data: Path | None, out: Path) -> None:
-    """Check the models against recorded traces, run SUITE (default: mini), and report what reproduces.
-
-    SUITE is mini, tiktok, baby, sports, or the path of a .toml file. Finished trials are not run again. The report is
-    report.md in the suite's folder below --out.
-
-    \b
-    bm3 reproduce
-    bm3 reproduce baby --data ~/data
-    """
-    chosen = load_suite(suite)
-    rows = plan(chosen, data, resolve_device(device))
-    folder = out / Path(suite).stem
-    checks = known_traces()
-    click.echo(_conformance_line(checks))
-    failed: list[str] = []
-
-    def execute(trial: Trial) -> StoredRun | None:
-        click.echo(f"running: {trial.command}")
-        run = run_in_process(trial, folder, data, threads)
-        if run is None:
-            failed.append(trial.command)
-        return run
-
-    try:
-        for row in rows:
-            for _ in run_row(row, execute):
-                pass
-    except KeyboardInterrupt:
-        raise Interrupted(f"finished trials are kept in {folder}; the same command goes on from there") from None
-    if not folder.is_dir():
-        raise BM3Error(f"{folder}: no trial could be stored")
-    _finish(make_study(folder, chosen.title, checks=checks, unchecked=_unchecked(suite), failed=failed), folder, ["md"])
 
 
 @bm3.command(name="profile")
@@ -241,7 +200,7 @@ def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
     bm3 report runs
     bm3 report runs --format md,html,tex,csv
     """
-    _finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), to or folder, formats)
+    finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), to or folder, formats)
 
 
 @bm3.command(name="conformance")
@@ -261,7 +220,7 @@ def conformance_command(folder: Path | None) -> None:
     click.echo(
         tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)
     )
-    click.echo(_conformance_line(checks))
+    click.echo(conformance_line(checks))
     statuses = set(trace_statuses(checks).values())
     sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else 3)
 
@@ -337,32 +296,8 @@ def stats(dataset: str, data: Path | None) -> None:
     click.echo(f"content hash: {found.content_hash}")
 
 
-def _finish(study: Study, folder: Path, formats: list[str]) -> NoReturn:
-    paths = write_report(study, folder, formats)
-    click.echo(markdown(study).split("\n## ")[0].rstrip() + "\n")
-    for path in paths:
-        click.echo(f"report: {path}")
-    sys.exit(study.code)
-
-
-def _conformance_line(checks: list[Check]) -> str:
-    counts = Counter(trace_statuses(checks).values())
-    return ", ".join(f"{counts[status]} {status.value}" for status in Status)
-
-
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"
-
-
-def _unchecked(suite: str) -> list[str]:
-    missing = []
-    if suite == "mini":
-        missing.append(
-            "the published tables (Amazon data): run `bm3 reproduce baby --data DIR`, DIR/baby as in the README"
-        )
-    if not torch.cuda.is_available():
-        missing.append("anything on a GPU, its memory included: install a CUDA build of torch and use `--device cuda`")
-    return missing
 
 
 def main() -> None:

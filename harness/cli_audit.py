@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from bm3 import DataError
-from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
+from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
+from harness.cli_study import backend_for, run_study, workers_for
 from harness.compare.expected import expected_dir, load_tolerances
-from harness.experiments.audit import Audit, plan_audit, run_trials, training_settings, trials_of
-from harness.experiments.execution import run_in_process
-from harness.experiments.store import StoredRun
-from harness.experiments.trial import Trial, resolve_device
+from harness.conduct import Study
+from harness.experiments.audit import Audit, plan_audit, results_of, training_settings, trials_of
+from harness.experiments.execution import Policy
+from harness.experiments.trial import resolve_device
 from harness.report.audit import audit_markdown, write_audit, write_known_effects
 
 
@@ -21,16 +21,24 @@ from harness.report.audit import audit_markdown, write_audit, write_known_effect
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N"
 )
-@click.option("--dry-run", is_flag=True, help="List the trials and run none.")
+@RERUN
+@WORKERS
+@RAY
+@IN_PROCESS
+@DRY_RUN
 @click.option("--as-reference", is_flag=True, help="Write the effects to expected/audit/<data set>.csv too.")
 @DEVICE
-@THREADS
+@THREADS_EACH
 @DATA
 @OUT
 def audit(
     dataset: str,
     wanted: tuple[str, ...],
     seeds: int,
+    rerun: Policy,
+    workers: int | None,
+    ray_address: str | None,
+    in_process: bool,
     dry_run: bool,
     as_reference: bool,
     device: str,
@@ -50,26 +58,20 @@ def audit(
     bm3 audit baby --data ~/data --model bm3 --seeds 2
     """
     chosen_seeds = tuple(range(1, seeds + 1))
-    found, comparisons = plan_audit(dataset, data, wanted, chosen_seeds, resolve_device(device))
+    where = resolve_device(device)
+    found, comparisons = plan_audit(dataset, data, wanted, chosen_seeds, where)
     trials = trials_of(comparisons)
     if dry_run:
         for trial in trials:
             click.echo(trial.command)
         return
-    folder = out / f"audit-{found.name}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror}); name another folder with --out") from error
-
-    def execute(trial: Trial) -> StoredRun | None:
-        click.echo(f"running {trials.index(trial) + 1} of {len(trials)}: {trial.command}")
-        return run_in_process(trial, folder, data, threads)
-
-    try:
-        runs, failed = run_trials(trials, execute)
-    except KeyboardInterrupt:
-        raise Interrupted(f"finished trials are kept in {folder}; the same command goes on from there") from None
+    name, side_by_side = f"audit-{found.name}", workers_for(workers, where)
+    folder = out / name
+    backend = backend_for(
+        out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
+    )
+    outcomes = run_study(Study(name, lambda outcomes: trials, out, folder, rerun, side_by_side), backend)
+    runs, failed = results_of(trials, outcomes)
     outcome = Audit(
         dataset=found,
         training=training_settings(dataset),

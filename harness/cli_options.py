@@ -1,8 +1,11 @@
 """Options that commands share, and how an interrupted command ends. The commands are in `cli` and `cli_*`."""
 
 from pathlib import Path
+from typing import get_args
 
 import click
+
+from harness.experiments.execution import Policy
 
 DATA = click.option(
     "--data",
@@ -24,6 +27,28 @@ DEVICE = click.option(
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of torch. Default: torch's own choice."
 )
+
+THREADS_EACH = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of each trial. Default: cores / workers."
+)
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Trials side by side. Default: 1; on CUDA, one per GPU."
+)
+RAY = click.option(
+    "--ray", "ray_address", metavar="ADDRESS", help="Run trials on the Ray cluster there; local: one on this machine."
+)
+IN_PROCESS = click.option(
+    "--in-process", is_flag=True, help="Run trials in this process, for debugging: memory figures add up."
+)
+RERUN = click.option(
+    "--rerun",
+    type=click.Choice(get_args(Policy)),
+    default="missing",
+    show_default=True,
+    help="Which trials to run: missing, those without a result that did not fail; failed, these too; all, also those "
+    "that are finished, whose runs are moved aside; none, report on what is there.",
+)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="List the trials and run none.")
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error

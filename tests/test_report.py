@@ -1,4 +1,4 @@
-"""Reports: verdicts from stored runs alone, unfinished runs named, references round trip, suites checked strictly."""
+"""Reports: verdicts from stored runs alone, unfinished runs named, references round trip, both choices of a point."""
 
 import json
 import shutil
@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from command_line import Command, refused
 
-from bm3 import ConfigError, DataError
+from bm3 import DataError
 from harness.compare.expected import expected_dir, load_expected
 from harness.data import load_dataset
 from harness.experiments.store import StoredRun, stored_runs
-from harness.experiments.suite import load_suite, suite_names
 from harness.experiments.trial import make_trial, resolve_device, run_trial
 from harness.report.markdown import markdown
 from harness.report.reference import write_references
@@ -47,6 +46,80 @@ def test_grid_points_and_seeds_become_one_row_chosen_on_validation(store: Path) 
     }
     best = max(groups, key=lambda weight: sum(map(validation, groups[weight])))
     assert {run.run["config"]["reg_weight"] for run in row.runs} == {best}
+
+
+def searched(path: Path, weight: float, seed: int, valid: float, test: float) -> StoredRun:
+    """A finished run of BPR with these R@20."""
+    run = {
+        "model": "bpr",
+        "config": {"reg_weight": weight},
+        "training": {},
+        "dataset": {"name": "mini", "surrogates": []},
+        "dataset_hash": "abc",
+        "seed": seed,
+        "searched": ["reg_weight"],
+        "reads_features": False,
+        "command": f"bm3 train bpr mini --seed {seed}",
+        "environment": {},
+    }
+    metrics = dict.fromkeys(("recall@10", "ndcg@10", "ndcg@20"), 0.1)
+    result = {"finished": "2026-01-01", "valid": metrics | {"recall@20": valid}}
+    return StoredRun(path, run, result | {"test": metrics | {"recall@20": test}})
+
+
+def test_points_are_chosen_by_either_part_and_compared_on_all_seeds_that_both_have(tmp_path: Path) -> None:
+    """λ 1 is best on validation with seed 1, λ 0.1 on test; λ 0.01 has no second seed, and λ 1 alone has a third."""
+    runs = [
+        searched(tmp_path, 1.0, 1, 0.50, 0.40),
+        searched(tmp_path, 0.1, 1, 0.30, 0.48),
+        searched(tmp_path, 0.01, 1, 0.20, 0.20),
+        searched(tmp_path, 1.0, 2, 0.50, 0.40),
+        searched(tmp_path, 0.1, 2, 0.90, 0.36),
+        searched(tmp_path, 1.0, 3, 0.50, 0.90),
+    ]
+    (row,) = result_rows(runs)
+    chosen = row.selection
+    assert (chosen.on_validation.settings, chosen.on_test.settings) == ({"reg_weight": 1.0}, {"reg_weight": 0.1})
+    assert chosen.seeds == (1, 2)
+    assert (chosen.test(chosen.on_validation), chosen.test(chosen.on_test)) == pytest.approx((0.40, 0.42))
+    assert chosen.optimism == pytest.approx(0.05)
+    assert row.seeds == (1, 2, 3)
+    assert row.search == (
+        "bpr: 3 grid points searched; best on validation: reg_weight=1; best on test: reg_weight=0.1, "
+        "which would add 5.0 % to test R@20."
+    )
+
+
+def test_of_points_that_are_equally_good_the_one_with_more_seeds_is_the_one_that_was_chosen(tmp_path: Path) -> None:
+    runs = [searched(tmp_path, weight, 1, 0.5, 0.4) for weight in (1.0, 0.1, 0.01)]
+    (row,) = result_rows([*runs, searched(tmp_path, 0.1, 2, 0.5, 0.4)])
+    assert row.settings == row.selection.on_test.name == "reg_weight=0.1"
+
+
+def test_the_report_has_a_table_of_what_was_chosen_by_either_part(store: Path) -> None:
+    text = markdown(make_study(store, "test"))
+    (row,) = result_rows(list(stored_runs(store)))
+    section = text.split("## Selection")[1].split("\n## ")[0]
+    (line,) = [line for line in section.splitlines() if line.startswith("| bpr ")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    chosen = row.selection
+    assert cells[:5] == [row.label, "mini", "2", row.settings, f"{sum(row.values('recall@20')) / 2:.4f}"]
+    if chosen.on_test is chosen.on_validation:
+        assert cells[5:] == ["the same", cells[4], "0.0", "2"]
+    else:
+        assert cells[5:] == [
+            chosen.on_test.name,
+            f"{chosen.on_test.test:.4f}",
+            f"{100 * (chosen.on_test.test / chosen.on_validation.test - 1):+.1f}",
+            "2",
+        ]
+
+
+def test_without_a_search_there_is_no_table_of_what_was_chosen(store: Path) -> None:
+    for run in list(stored_runs(store)):
+        if run.run["config"]["reg_weight"] == 0.1:
+            shutil.rmtree(run.path)
+    assert "## Selection" not in markdown(make_study(store, "test"))
 
 
 def test_runs_that_differ_from_the_reference_are_no_evidence_and_nothing_measured_is_exit_3(store: Path) -> None:
@@ -104,33 +177,6 @@ def test_a_finished_run_is_returned_and_not_repeated(store: Path) -> None:
     trial = make_trial("bpr", load_dataset("mini"), "mini", settings, run.run["seed"], resolve_device("cpu"))
     assert run_trial(trial, store).path == run.path
     assert (run.path / "result.json").stat().st_mtime_ns == before
-
-
-@pytest.mark.parametrize("name", suite_names())
-def test_shipped_suites_name_existing_models_and_settings(name: str) -> None:
-    for experiment in load_suite(name).experiments:
-        for point in experiment.points():
-            trial = make_trial(
-                experiment.model,
-                load_dataset("mini"),
-                "mini",
-                {**load_suite(name).training, **point},
-                1,
-                resolve_device("cpu"),
-            )
-            assert trial.entry.name == experiment.model
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [("seeds = [", "Invalid value"), ('title = "x"\nseeds = [1]\n', "datasets"), ("typo = 1\n", "suite.toml")],
-)
-def test_a_broken_suite_file_is_one_line_with_file_and_key(tmp_path: Path, text: str, named: str) -> None:
-    path = tmp_path / "suite.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=named) as caught:
-        load_suite(str(path))
-    assert "suite.toml" in str(caught.value)
 
 
 def test_a_damaged_run_file_is_named(store: Path) -> None:

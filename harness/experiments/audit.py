@@ -13,7 +13,7 @@ import torch
 from harness.compare.effects import Change, Effect, paired_difference
 from harness.compare.expected import Tolerances
 from harness.data import Dataset, load_dataset
-from harness.experiments.execution import Execute, metric_of
+from harness.experiments.execution import Outcomes, metric_of
 from harness.experiments.store import StoredRun
 from harness.experiments.suite import load_suite, suite_names
 from harness.experiments.trial import Trial, make_trial
@@ -133,11 +133,10 @@ def trials_of(comparisons: Sequence[Comparison]) -> list[Trial]:
     return list({trial.key: trial for trial in ordered}.values())
 
 
-def run_trials(trials: Sequence[Trial], execute: Execute) -> tuple[dict[str, StoredRun], tuple[str, ...]]:
-    """Runs by the trial's key, and the commands of trials that failed."""
-    outcomes = [(trial, execute(trial)) for trial in trials]
-    finished = {trial.key: run for trial, run in outcomes if run is not None}
-    return finished, tuple(trial.command for trial, run in outcomes if run is None)
+def results_of(trials: Sequence[Trial], outcomes: Outcomes) -> tuple[dict[str, StoredRun], tuple[str, ...]]:
+    """Finished runs by the trial's key, and the commands of trials without one."""
+    finished = {key: run for key, run in outcomes.items() if run is not None}
+    return finished, tuple(trial.command for trial in trials if trial.key not in finished)
 
 
 def _same(one: StoredRun, other: StoredRun) -> bool:

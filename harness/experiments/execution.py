@@ -1,36 +1,207 @@
-"""Running the trials of a study.
+"""Running the trials of a study through one function, whatever runs them. The ways of running one are `backends`.
 
-A trial runs in a process of its own, as the `bm3 train` command that repeats it, so that memory is measured apart and
-a crash costs one trial.
+The store is what counts: a trial is done when its result is there, whoever put it there. So a study can be stopped and
+started again, and two studies can share a store at the same time.
 """
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Literal, Protocol
 
-from bm3 import BM3Error
-from harness.experiments.store import StoredRun, find_run
-from harness.experiments.suite import Row
+from bm3 import DataError
+from harness.experiments.status import Running
+from harness.experiments.store import RESULT, RUN, StoredRun, in_use, supersede, write_failure
 from harness.experiments.trial import Trial
 from harness.training.config import STOPPING_METRIC
 
-Execute = Callable[[Trial], StoredRun | None]
-"""Runs a trial; None when it failed."""
+LOGGER = logging.getLogger("harness.study")
+RETRIES = 1
+SECONDS_BETWEEN_LOOKS = 0.5
+
+Outcomes = Mapping[str, StoredRun | None]
+"""By key of a trial that has ended: its finished run, or None where there is none."""
+Wanted = Callable[[Outcomes], Sequence[Trial]]
+"""The trials known to be needed once these have ended, in order, these included."""
+Policy = Literal["missing", "failed", "all", "none"]
+"""Which stored trials are run: those without a result that did not fail; failed ones too; all, anew; none."""
 
 
-def run_row(row: Row, execute: Execute) -> Iterator[StoredRun | None]:
-    """Runs of a row in order: grid points, then the point best on validation with the other seeds."""
-    searched: list[tuple[Trial, StoredRun]] = []
-    for trial in row.points:
-        run = execute(trial)
-        yield run
-        if run is not None:
-            searched.append((trial, run))
-    if searched:
-        best, _ = max(searched, key=lambda pair: metric_of(pair[1], "valid", STOPPING_METRIC))
-        for trial in row.repeats(best):
-            yield execute(trial)
+@dataclass(frozen=True)
+class Ending:
+    """A trial that is no longer running. Whether it has a result stands in the store."""
+
+    trial: Trial
+    message: str
+    """What is known of it, such as `exit code 1`; only of interest without a result."""
+    vanished: bool = False
+    """Its process or machine went without a word, so that another attempt may succeed."""
+    misused: bool = False
+    """Wrong settings, data or a full disk: not the run's own failure, which is not stored as one."""
+
+
+class Backend(Protocol):
+    """A way of running trials."""
+
+    def start(self, trial: Trial) -> str | None:
+        """Begin to run it and say where; None while there is no room."""
+        ...
+
+    def wait(self, seconds: float) -> list[Ending]:
+        """What has ended since, as soon as something has, at the latest after so many seconds."""
+        ...
+
+    def stop(self) -> None:
+        """Stop what is running, which can go on later."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is: the trials known so far by what became of them."""
+
+    trials: tuple[Trial, ...]
+    outcomes: Outcomes
+    reused: frozenset[str]
+    """Keys of trials that had a result already."""
+    running: tuple[Running, ...]
+    attempts: Mapping[str, int]
+
+
+Observe = Callable[[Progress], None]
+
+
+def execute(
+    wanted: Wanted,
+    store: Path,
+    backend: Backend,
+    *,
+    policy: Policy = "missing",
+    observe: Observe = lambda progress: None,
+    retries: int = RETRIES,
+) -> Outcomes:
+    """Run all trials that are wanted, those of a selection as soon as it is made, and give what became of each.
+
+    A trial whose process vanishes is tried `retries` times more, going on from its checkpoint. One that another process
+    is running is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which
+    moves it aside. Raises WriteError when the store cannot be written; on this, and on Ctrl-C, what runs is stopped.
+    """
+    execution = _Execution(wanted, store, backend, policy, retries)
+    try:
+        while execution.advance():
+            observe(execution.progress())
+        observe(execution.progress())
+    finally:
+        backend.stop()
+    return execution.outcomes
+
+
+class _Execution:
+    """The state of `execute`."""
+
+    def __init__(self, wanted: Wanted, store: Path, backend: Backend, policy: Policy, retries: int) -> None:
+        self._wanted, self._store, self._backend = wanted, store, backend
+        self._policy, self._retries = policy, retries
+        self._started = time.time()
+        self._trials: Sequence[Trial] = ()
+        self.outcomes: dict[str, StoredRun | None] = {}
+        self._reused: set[str] = set()
+        self._running: dict[str, Running] = {}
+        self._elsewhere: dict[str, Running] = {}
+        self._attempts: dict[str, int] = {}
+
+    def advance(self) -> bool:
+        """Settle what the store has, start what there is room for, and wait a little; False when all has ended."""
+        self._trials = self._wanted(self.outcomes)
+        while self._settle():
+            self._trials = self._wanted(self.outcomes)  # an outcome may decide what else is needed
+        todo = [trial for trial in self._trials if trial.key not in self.outcomes]
+        if not todo:
+            return False
+        for trial in todo:
+            if trial.key not in self._running and not self._begins(trial):
+                break
+        for ending in self._backend.wait(SECONDS_BETWEEN_LOOKS):
+            self._end(ending)
+        return True
+
+    def progress(self) -> Progress:
+        running = (*self._running.values(), *self._elsewhere.values())
+        return Progress(tuple(self._trials), dict(self.outcomes), frozenset(self._reused), running, self._attempts)
+
+    def _settle(self) -> bool:
+        """Note which trials need not be run; whether there were any."""
+        before = len(self.outcomes)
+        for trial in self._trials:
+            if trial.key in self.outcomes or trial.key in self._running:
+                continue
+            try:
+                run = StoredRun.read(self._store / trial.key) if (self._store / trial.key / RUN).is_file() else None
+            except DataError as error:
+                if in_use(self._store / trial.key):  # it is being written
+                    continue
+                if self._policy == "none" or (self._store / trial.key / RESULT).is_file():
+                    LOGGER.error("%s: %s", trial.key, error)
+                    self.outcomes[trial.key] = None
+                continue
+            self._settle_stored(trial, run)
+        return len(self.outcomes) > before
+
+    def _settle_stored(self, trial: Trial, run: StoredRun | None) -> None:
+        mine = trial.key in self._attempts
+        if run is not None and run.finished:
+            if self._policy == "all" and not mine and _ended_before(run, self._started):
+                LOGGER.info("set aside: %s", supersede(self._store, run))
+                return
+            self.outcomes[trial.key] = run
+            if not mine and trial.key not in self._elsewhere:
+                self._reused.add(trial.key)
+            self._elsewhere.pop(trial.key, None)
+        elif run is not None and run.failure is not None and self._policy in ("missing", "none"):
+            LOGGER.warning("failed earlier: %s: %s", trial.key, run.failure["message"])
+            self.outcomes[trial.key] = None
+        elif self._policy == "none":
+            self.outcomes[trial.key] = None
+
+    def _begins(self, trial: Trial) -> bool:
+        """Start the trial, unless another process runs it; False when there is no room for it or any after it."""
+        if in_use(self._store / trial.key):
+            if trial.key not in self._elsewhere:
+                LOGGER.info("another process runs: %s", trial.key)
+            self._elsewhere.setdefault(trial.key, _running(trial, "another process", 1))
+            return True
+        self._elsewhere.pop(trial.key, None)
+        place = self._backend.start(trial)
+        if place is None:
+            return False
+        attempt = self._attempts[trial.key] = self._attempts.get(trial.key, 0) + 1
+        self._running[trial.key] = _running(trial, place, attempt)
+        LOGGER.info("started: %s (%s%s)", trial.command, place, f", attempt {attempt}" if attempt > 1 else "")
+        return True
+
+    def _end(self, ending: Ending) -> None:
+        key, path = ending.trial.key, self._store / ending.trial.key
+        seconds = time.time() - self._running.pop(key).since
+        run = StoredRun.read(path) if (path / RUN).is_file() else None
+        if run is not None and run.finished:
+            self.outcomes[key] = run
+            value = metric_of(run, "test", STOPPING_METRIC)
+            LOGGER.info("finished: %s: test R@20 %.4f, %.0f s", key, value, seconds)
+            return
+        if run is not None and run.failure is not None:
+            message = str(run.failure["message"])
+        elif ending.vanished and self._attempts[key] <= self._retries:
+            LOGGER.warning("vanished: %s: %s; trying again", key, ending.message)
+            return
+        else:
+            message = ending.message
+            if run is not None and not ending.misused:
+                write_failure(path, "killed" if ending.vanished else "error", message)
+        LOGGER.error("failed: %s: %s", key, message)
+        self.outcomes[key] = None
 
 
 def metric_of(run: StoredRun, part: str, metric: str) -> float:
@@ -40,25 +211,9 @@ def metric_of(run: StoredRun, part: str, metric: str) -> float:
     return float(run.result[part][metric])
 
 
-def run_in_process(trial: Trial, out: Path, data: Path | None, threads: int | None) -> StoredRun | None:
-    """Run a trial as a `bm3` command of its own; None when that fails, whose message is then on standard error.
+def _running(trial: Trial, place: str, attempt: int) -> Running:
+    return Running(trial.key, trial.command, time.time(), attempt, trial.training.epochs, place)
 
-    A trial that is stored and finished is not run again. Raises KeyboardInterrupt when the command was interrupted.
-    """
-    finished = find_run(out, trial.key)
-    if finished is not None:
-        return finished
-    options = ["--out", str(out)]
-    if data is not None:
-        options += ["--data", str(data)]
-    if threads is not None:
-        options += ["--threads", str(threads)]
-    code = subprocess.run([sys.executable, "-m", "harness", *trial.arguments, *options], check=False).returncode
-    if code == 130:
-        raise KeyboardInterrupt
-    if code != 0:
-        return None
-    run = find_run(out, trial.key)
-    if run is None:
-        raise BM3Error(f"{out / trial.key}: the trial ended well but its result is not there")
-    return run
+
+def _ended_before(run: StoredRun, started: float) -> bool:
+    return run.result is not None and datetime.fromisoformat(run.result["finished"]).timestamp() < int(started)

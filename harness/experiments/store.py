@@ -8,6 +8,7 @@ holds its lock, which the system releases when the process ends, however it ends
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -211,6 +212,14 @@ def stored_runs(out: Path) -> Iterator[StoredRun]:
     for description in sorted(out.rglob(RUN)):
         if SUPERSEDED not in description.relative_to(out).parts:
             yield StoredRun.read(description.parent)
+
+
+def readable_runs(out: Path) -> Iterator[StoredRun]:
+    """As `stored_runs`, without those that cannot be read; nothing where there is no folder."""
+    for description in sorted(out.rglob(RUN)):
+        with suppress(DataError):
+            if SUPERSEDED not in description.relative_to(out).parts:
+                yield StoredRun.read(description.parent)
 
 
 def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:

@@ -1,108 +1,120 @@
-"""Suites: TOML files that say which trials answer a question. How trials are run is `execution`.
+"""The trials that answer a suite's question, and which of them are needed next. How trials are run is `execution`.
 
-Grid points are searched with the first seed; the point that is best on validation runs with the other seeds too.
+Grid points run with the first seed. Two of them are chosen, always: the best on validation, as the paper says, and the
+best on test, as the published code did; so that the difference is known with as many seeds.
 """
 
-import difflib
-import itertools
-import tomllib
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bm3 import ConfigError
 from harness.data import Dataset
+from harness.experiments.store import StoredRun
+from harness.experiments.suite_file import Experiment, Order, Outline, Repeat, Suite, load_suite, outline, suite_names
 from harness.experiments.trial import Trial, dataset_for, make_trial
+from harness.training.config import STOPPING_METRIC
 
-Scalar = bool | int | float | str
-SUITES = Path(__file__).parent.parent / "suites"
+__all__ = [
+    "Experiment",
+    "Outcomes",
+    "Outline",
+    "Row",
+    "Suite",
+    "load_suite",
+    "outline",
+    "plan",
+    "suite_names",
+    "wanted",
+]
 
-
-class Experiment(BaseModel):
-    """One model with fixed settings and, optionally, a grid over others."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    label: str | None = None
-    """Name of the row in reports; the model's name if None."""
-    set: dict[str, Scalar] = {}
-    """Settings, as after `--set`."""
-    grid: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
-    """Settings with several values each; every combination is a trial."""
-
-    def points(self) -> list[dict[str, Scalar]]:
-        """Settings of each grid point."""
-        return [
-            self.set | dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
-        ]
-
-
-class Suite(BaseModel):
-    """A suite file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    title: str
-    datasets: Annotated[list[str], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    training: dict[str, Scalar] = {}
-    """Settings of training for every experiment."""
-    experiments: Annotated[list[Experiment], Field(min_length=1)]
-
-
-def suite_names() -> list[str]:
-    """Names of the suites that come with the harness."""
-    return sorted(path.stem for path in SUITES.glob("*.toml"))
-
-
-def load_suite(name: str) -> Suite:
-    """A shipped suite by name, or the suite file at a path. Raises ConfigError naming file and key."""
-    path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
-    if not path.is_file():
-        near = difflib.get_close_matches(name, suite_names(), n=3, cutoff=0.4) or suite_names()
-        raise ConfigError(f"no suite {name!r}; shipped: {', '.join(near)}, or give the path of a .toml file")
-    try:
-        return Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = "no such key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise ConfigError(f"{path}: {key}: {message}") from error
+Outcomes = Mapping[str, StoredRun | None]
+"""By the trial's key: its finished run, or None where it ended without a result."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment on one data set: its grid points with the first seed, and how to repeat a point."""
+    """One row of a suite on one data set."""
 
     label: str
     dataset: Dataset
     points: tuple[Trial, ...]
+    """Its grid points, with the first seed."""
     seeds: tuple[int, ...]
+    repeat: Repeat = "best"
+
+    def wanted(self, outcomes: Outcomes) -> list[Trial]:
+        """The trials known to be needed so far, in order, whether or not they are done."""
+        first, *others = self._repetitions
+        if self.repeat == "all" or len(self.points) == 1:
+            return [trial for trials in self._repetitions for trial in trials]
+        places = [self.points.index(point) for point in self.chosen(outcomes)]
+        return [*first, *(trials[place] for place in places for trials in others)]
+
+    def chosen(self, outcomes: Outcomes) -> list[Trial]:
+        """The points that are best on validation and on test R@20, once if they are the same, the earlier of equals.
+
+        None until every point has ended, and where none ended with a result.
+        """
+        if any(point.key not in outcomes for point in self.points):
+            return []
+        runs = [(point, run) for point in self.points if (run := outcomes[point.key]) is not None]
+        if not runs:
+            return []
+        best = [max(runs, key=lambda pair: _accuracy(pair[1], part))[0] for part in ("valid", "test")]
+        return list({point.key: point for point in best}.values())
+
+    def to_come(self, outcomes: Outcomes) -> tuple[int, int]:
+        """How many trials, at least and at most, follow from a choice that cannot be made yet."""
+        more = len(self.seeds) - 1
+        settled = self.repeat == "all" or len(self.points) == 1 or all(point.key in outcomes for point in self.points)
+        return (0, 0) if settled else (more, 2 * more)
+
+    @cached_property
+    def _repetitions(self) -> tuple[tuple[Trial, ...], ...]:
+        """The points with each seed; kept, since a study asks for what is wanted again and again."""
+        others = (tuple(replace(point, seed=seed) for point in self.points) for seed in self.seeds[1:])
+        return self.points, *others
 
     def repeats(self, best: Trial) -> list[Trial]:
         """The chosen point with the seeds after the first."""
-        settings = {"entry": best.entry, "config": best.config, "training": best.training}
-        return [
-            Trial(dataset=self.dataset, dataset_name=best.dataset_name, seed=seed, device=best.device, **settings)
-            for seed in self.seeds[1:]
-        ]
+        return [replace(best, seed=seed) for seed in self.seeds[1:]]
 
 
-def plan(suite: Suite, data: Path | None, device: torch.device) -> list[Row]:
-    """The rows of a suite, every setting and data set checked. Raises ConfigError or DataError before anything runs."""
+def plan(suite: Suite, data: Path | None, device: torch.device, datasets: Sequence[str] | None = None) -> list[Row]:
+    """The rows of a suite, on other data sets than its own if some are named, every setting and data set checked.
+
+    Raises ConfigError or DataError before anything runs.
+    """
+    loaded: dict[str, Dataset] = {}
     rows = []
-    for name in suite.datasets:
-        dataset = dataset_for(suite.training, name, data)
-        for experiment in suite.experiments:
-            points = tuple(
-                make_trial(experiment.model, dataset, name, {**suite.training, **point}, suite.seeds[0], device)
-                for point in experiment.points()
-            )
-            rows.append(Row(experiment.label or experiment.model, dataset, points, tuple(suite.seeds)))
+    for row in outline(suite, list(datasets) if datasets else None):
+        name = row.dataset
+        if name not in loaded:
+            loaded[name] = dataset_for(suite.training, name, data)
+        points = tuple(
+            make_trial(row.model, loaded[name], name, settings, row.seeds[0], device) for settings in row.points
+        )
+        rows.append(Row(row.label, loaded[name], points, row.seeds, row.repeat))
     return rows
+
+
+def wanted(rows: Sequence[Row], outcomes: Outcomes, order: Order = "rows") -> list[Trial]:
+    """The trials of all rows that are known to be needed so far, each once, whether or not they are done.
+
+    Interleaved, every row's trials with one seed come before those with the next.
+    """
+    trials = [(row.seeds.index(trial.seed), trial) for row in rows for trial in row.wanted(outcomes)]
+    if order == "interleaved":
+        trials.sort(key=lambda pair: pair[0])  # a stable sort: rows keep their order within a repetition
+    return list({trial.key: trial for _, trial in trials}.values())
+
+
+def _accuracy(run: StoredRun, part: str) -> float:
+    if run.result is None:
+        raise ValueError(f"{run.path} is unfinished")
+    value = float(run.result[part][STOPPING_METRIC])
+    return -math.inf if math.isnan(value) else value

@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Trial:
             "code": code_version(inspect.getfile(self.entry.model)),
         }
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Directory of the run below the store: data set, model, hash of the identity, seed."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:10]

@@ -23,6 +23,7 @@ def markdown(study: Study) -> str:
         _summary(study),
         *(["## Not checked here", "\n".join(f"- {text}" for text in study.unchecked)] if study.unchecked else []),
         *_accuracy(study),
+        *_selection(study.rows),
         *_differences(study),
         *_claims(study),
         *_efficiency(study.rows),
@@ -49,12 +50,11 @@ def _accuracy(study: Study) -> list[str]:
     for dataset in study.datasets:
         rows = study.of(dataset)
         sections += [f"### {dataset}", _overview(study, dataset), *_verdicts(rows)]
-    notes = []
-    for row in (row.result for row in study.rows):
-        if row.surrogates:
-            notes.append(f"- {row.dataset}, {row.label}: trained on surrogate features, not on the original vectors.")
-        if row.search:
-            notes.append(f"- {row.dataset}, {row.search}")
+    notes = [
+        f"- {row.dataset}, {row.label}: trained on surrogate features, not on the original vectors."
+        for row in (row.result for row in study.rows)
+        if row.surrogates
+    ]
     return [*sections, *(["\n".join(notes)] if notes else [])]
 
 
@@ -75,8 +75,11 @@ def _overview(study: Study, dataset: str) -> str:
 
 
 def _mean(row: StudyRow, metric: str) -> str:
-    mean = row.mean(metric)
-    return f"{mean:.4f}" if isfinite(mean) else "not finite"
+    return _share(row.mean(metric))
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}" if isfinite(value) else "not finite"
 
 
 def _verdicts(rows: Sequence[StudyRow]) -> list[str]:
@@ -107,6 +110,37 @@ def _verdicts(rows: Sequence[StudyRow]) -> list[str]:
     if unpublished:
         sections.append(f"No source gives values to compare with for: {', '.join(dict.fromkeys(unpublished))}.")
     return sections
+
+
+def _selection(rows: Sequence[StudyRow]) -> list[str]:
+    """Both points of every row that was searched: the one chosen on validation, and the one chosen on test."""
+    table = []
+    for row in (row.result for row in rows if row.result.points > 1):
+        chosen = row.selection
+        same = chosen.on_test is chosen.on_validation
+        optimism = "" if chosen.optimism is None else f"{100 * chosen.optimism:+.1f}"
+        table.append(
+            [
+                row.label,
+                row.dataset,
+                row.points,
+                chosen.on_validation.name,
+                _share(chosen.test(chosen.on_validation)),
+                "the same" if same else chosen.on_test.name,
+                _share(chosen.test(chosen.on_test)),
+                "0.0" if same else optimism,
+                len(chosen.seeds),
+            ]
+        )
+    if not table:
+        return []
+    head = ["model", "data set", "points", "best on validation", "R@20", "best on test", "R@20", "optimism %", "seeds"]
+    note = (
+        "The paper says that points are chosen on validation, the published code chose on test; rows and verdicts here "
+        "are of the first. R@20 is that of the test part, mean over the seeds that both points have; optimism is what "
+        "choosing on test adds."
+    )
+    return ["## Selection", note, tabulate(table, head, tablefmt="github", disable_numparse=True)]
 
 
 def _differences(study: Study) -> list[str]:

@@ -28,6 +28,42 @@ class GridPoint:
     """The searched settings."""
     valid: float
     test: float
+    test_by_seed: Mapping[int, float]
+    """Test R@20 with every seed that it has."""
+
+    @property
+    def name(self) -> str:
+        """The settings as text."""
+        return _named(self.settings)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The grid points that are best by either part, with the seeds that both of them have."""
+
+    on_validation: GridPoint
+    """As the paper says: the row's point."""
+    on_test: GridPoint
+    """As the published code did."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those that both points have, sorted."""
+        return tuple(sorted({*self.on_validation.test_by_seed} & {*self.on_test.test_by_seed}))
+
+    def test(self, point: GridPoint) -> float:
+        """Test R@20 of one of the two: mean over the seeds that both have; over its own where they share none."""
+        values = [point.test_by_seed[seed] for seed in self.seeds] or list(point.test_by_seed.values())
+        return sum(values) / len(values)
+
+    @property
+    def optimism(self) -> float | None:
+        """What choosing on the test part adds to test R@20, as a share; None where that is nothing to divide by.
+
+        With further seeds than those that points were chosen with it may be below 0.
+        """
+        base = self.test(self.on_validation)
+        return self.test(self.on_test) / base - 1 if base else None
 
 
 @dataclass(frozen=True)
@@ -40,10 +76,7 @@ class ResultRow:
     runs: tuple[StoredRun, ...]
     grid: tuple[GridPoint, ...]
     """Grid points that were run, by settings."""
-    best_on_test: str | None
-    """Settings of the point with the best test R@20, where that is another one."""
-    optimism: float | None
-    """Its test R@20 over that of the chosen point, minus one: what choosing on the test part would have added."""
+    selection: Selection
 
     @property
     def points(self) -> int:
@@ -56,8 +89,11 @@ class ResultRow:
         if self.points == 1:
             return None
         text = f"{self.label}: {self.points} grid points searched; best on validation: {self.settings}"
-        if self.optimism is not None:
-            text += f"; best on test: {self.best_on_test}, which would add {100 * self.optimism:.1f} % to test R@20"
+        chosen = self.selection
+        if chosen.on_test is not chosen.on_validation:
+            text += f"; best on test: {chosen.on_test.name}"
+            if chosen.optimism is not None:
+                text += f", which would add {100 * chosen.optimism:.1f} % to test R@20"
         return f"{text}."
 
     @property
@@ -99,7 +135,8 @@ def result_rows(runs: Sequence[StoredRun]) -> list[ResultRow]:
     """Rows of all finished runs, by data set and model.
 
     Runs on the same data that differ only in the model's searched settings and the seed form a row. Its point is the
-    best on validation R@20, compared on the seeds that every point has (on all seeds where there is no such one).
+    best on validation R@20, compared on the seeds that every point has (on all seeds where there is no such one); of
+    equals the one with most seeds, which is the one that a suite chose.
     """
     groups: dict[tuple[str, ...], list[StoredRun]] = defaultdict(list)
     for run in runs:
@@ -179,21 +216,24 @@ def _row(dataset: str, model: str, variant: str, runs: list[StoredRun]) -> Resul
         chosen = [run for seed, run in points[point].items() if not shared or seed in shared]
         return sum(float(_result(run)[part][STOPPING_METRIC]) for run in chosen) / len(chosen)
 
-    best = max(points, key=lambda point: mean(point, "valid"))
-    best_on_test = max(points, key=lambda point: mean(point, "test"))
-    differs = best_on_test != best
-    grid = [
-        GridPoint(_searched_settings(next(iter(seeds.values()))), mean(point, "valid"), mean(point, "test"))
+    grid = {
+        point: GridPoint(
+            settings=_searched_settings(next(iter(seeds.values()))),
+            valid=mean(point, "valid"),
+            test=mean(point, "test"),
+            test_by_seed={seed: float(_result(run)["test"][STOPPING_METRIC]) for seed, run in seeds.items()},
+        )
         for point, seeds in points.items()
-    ]
+    }
+    best = max(points, key=lambda point: (grid[point].valid, len(points[point])))
+    best_on_test = max(points, key=lambda point: (grid[point].test, len(points[point])))
     return ResultRow(
         dataset=dataset,
         model=model,
         label=f"{model} {variant}".strip(),
         runs=tuple(run for _, run in sorted(points[best].items())),
-        grid=tuple(sorted(grid, key=lambda point: tuple(point.settings.values()))),
-        best_on_test=best_on_test if differs else None,
-        optimism=mean(best_on_test, "test") / mean(best, "test") - 1 if differs else None,
+        grid=tuple(sorted(grid.values(), key=lambda point: tuple(point.settings.values()))),
+        selection=Selection(grid[best], grid[best_on_test]),
     )
 
 
@@ -213,7 +253,11 @@ def changed_settings(run: StoredRun) -> dict[str, Any]:
 
 
 def _searched(run: StoredRun) -> str:
-    return " ".join(f"{key}={value:g}" for key, value in _searched_settings(run).items())
+    return _named(_searched_settings(run))
+
+
+def _named(settings: Mapping[str, float]) -> str:
+    return " ".join(f"{key}={value:g}" for key, value in settings.items())
 
 
 def _searched_settings(run: StoredRun) -> dict[str, float]:

@@ -118,13 +118,21 @@ class Study:
 
 
 def make_study(
-    folder: Path, asked: str, *, checks: Sequence[Check] = (), unchecked: Sequence[str] = (), failed: Sequence[str] = ()
+    folder: Path,
+    asked: str,
+    *,
+    of: Sequence[StoredRun] | None = None,
+    checks: Sequence[Check] = (),
+    unchecked: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> Study:
-    """Judge every run below `folder`; `checks` are conformance results, `failed` commands of trials that failed.
+    """Judge these runs of the store `folder`, or all of it.
+
+    `checks` are conformance results, `failed` commands of trials that failed.
 
     Raises DataError when the folder or the expected values cannot be read.
     """
-    runs = tuple(stored_runs(folder))
+    runs = tuple(stored_runs(folder) if of is None else of)
     directory = expected_dir()
     expected, tolerances = load_expected(directory), load_tolerances(directory / "tolerances.toml")
     rows = tuple(

@@ -116,6 +116,126 @@ def test_every_setting_of_the_published_grid_is_possible() -> None:
         BM3Config(**dict(zip(BM3Config.GRID, point, strict=True)))
 
 
+# Switches ------------------------------------------------------------------------------------------------------------
+
+TERMS = ("reconstruction", "alignment", "masking")
+PARTS = {"reconstruction": "reconstruction", "alignment": "alignment", "masking": "masked"}
+SUBSETS = [terms for n in (1, 2, 3) for terms in itertools.combinations(TERMS, n)]
+
+
+def switched(terms: tuple[str, ...], **settings: Any) -> BM3:
+    """BM3 with two modalities and these terms alone."""
+    return built(features("a", "b"), **{term: term in terms for term in TERMS}, **settings)
+
+
+def by_hand(model: BM3, batch: Batch, *, published: bool) -> dict[str, float]:
+    """Every term of the objective without dropout, with n modalities, from the tables alone."""
+    h_users, h_items = model.encode()
+    h_u, h_i = h_users[batch.users], h_items[batch.items]
+    h_modal = [model.project(m, batch.items) for m in range(len(model.modalities))]
+
+    def cos(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x * y).sum(1) / x.norm(dim=1) / y.norm(dim=1)
+
+    def online(h: torch.Tensor) -> torch.Tensor:
+        return h @ model.predictor.weight.T + model.predictor.bias
+
+    offset, weight = (1, model.config.cl_weight) if published else (0, 1)
+    terms = {
+        "reconstruction": 2 * offset - cos(online(h_u), h_i) - cos(online(h_i), h_u),
+        "alignment": sum((weight * (offset - cos(online(h), h_i)) for h in h_modal), torch.zeros(1)),
+        "masked": sum((weight * (offset - cos(online(h), h)) for h in h_modal), torch.zeros(1)),
+    }
+    norms = (h_users.norm() + h_items.norm()) / 5 if published else (h_u**2).sum(1).mean() + (h_i**2).sum(1).mean()
+    means = {name: float(term.detach().mean()) for name, term in terms.items()}
+    return {**means, "regulariser": model.config.reg_weight * float(norms.detach())}
+
+
+@pytest.mark.parametrize("objective", ["published", "paper"])
+@pytest.mark.parametrize("terms", SUBSETS)
+def test_the_loss_is_the_sum_of_the_terms_that_are_on(terms: tuple[str, ...], objective: str) -> None:
+    model = switched(terms, objective=objective, dropout=0.0, cl_weight=1.5)
+    loss = model.loss(REPEATED)
+    expected = by_hand(model, REPEATED, published=objective == "published")
+    assert list(loss.parts) == [*(PARTS[term] for term in terms), "regulariser"]
+    for name, part in loss.parts.items():
+        assert float(part.detach()) == pytest.approx(expected[name], rel=1e-5)
+    assert float(loss.total.detach()) == pytest.approx(sum(expected[name] for name in loss.parts), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["trained", "frozen"])
+@pytest.mark.parametrize("terms", SUBSETS)
+def test_only_the_terms_that_are_on_teach(terms: tuple[str, ...], kind: str) -> None:
+    """Targets are given, so L_rec alone teaches the ID tables, and modalities are taught by the others alone."""
+    model = switched(terms, features=kind, reg_weight=0.0)
+    model.loss(BATCH).total.backward()
+    taught = {name for name, p in model.named_parameters() if p.grad is not None and bool((p.grad != 0).any())}
+    expected = {"predictor.weight", "predictor.bias"}
+    if "reconstruction" in terms:
+        expected |= {"user_embedding", "item_embedding"}
+    if set(terms) - {"reconstruction"}:
+        expected |= {name for name, _ in model.named_parameters() if name.startswith(("features.", "projections."))}
+    assert taught == expected
+
+
+@pytest.mark.parametrize("terms", SUBSETS)
+def test_views_that_no_term_reads_are_not_drawn(terms: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, drawn = switched(terms), []
+    target = model._target
+
+    def noted(view: str, *arguments: Any) -> torch.Tensor:
+        drawn.append(view)
+        return target(view, *arguments)
+
+    monkeypatch.setattr(model, "_target", noted)
+    model.loss(BATCH)
+    expected = ["user"] if "reconstruction" in terms else []
+    expected += ["item"] if {"reconstruction", "alignment"} & {*terms} else []
+    expected += ["a", "b"] if "masking" in terms else []
+    assert drawn == expected
+
+
+@pytest.mark.parametrize(("modalities", "chosen"), [("a", "a"), ("c+a", "ac"), ("b+a+c", "abc"), ("all", "abc")])
+def test_the_modalities_named_take_part_and_the_others_might_as_well_not_be_there(modalities: str, chosen: str) -> None:
+    tables = features("a", "b", "c")
+    model, alone = built(tables, modalities=modalities), built({name: tables[name] for name in chosen})
+    assert model.modalities == alone.modalities == tuple(chosen)
+    assert [p.shape for p in model.parameters()] == [p.shape for p in alone.parameters()]
+    assert torch.equal(model.loss(BATCH).total, alone.loss(BATCH).total)
+
+
+def test_without_modalities_no_features_are_needed_and_reconstruction_is_left() -> None:
+    without, bare = built(features("a"), modalities="none"), built({}, modalities="none")
+    terms_off = built(features("a"), alignment=False, masking=False)
+    names = {"user_embedding", "item_embedding", "predictor.weight", "predictor.bias"}
+    losses = []
+    for model in (without, bare, terms_off):
+        assert {name for name, _ in model.named_parameters()} == names
+        assert not model.config.reads_features
+        loss = model.loss(BATCH)
+        assert list(loss.parts) == ["reconstruction", "regulariser"]
+        losses.append(loss.total)
+    assert losses[0] == losses[1] == losses[2]
+
+
+@pytest.mark.parametrize("modalities", ["visul", "a+visul", "", "a+", "all+a"])
+def test_a_modality_that_is_not_there_is_an_error_that_names_those_that_are(modalities: str) -> None:
+    with pytest.raises(DataError, match=r"no '(visul|all)?' in the data set, which has 'a', 'b'"):
+        built(features("a", "b"), modalities=modalities)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"reconstruction": False, "alignment": False, "masking": False},
+        {"reconstruction": False, "modalities": "none"},
+    ],
+)
+def test_an_objective_of_nothing_but_the_regulariser_is_an_error(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="regulariser is the only term left"):
+        BM3Config(**settings)
+
+
 # Features ----------------------------------------------------------------------------------------------------------
 
 

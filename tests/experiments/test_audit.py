@@ -1,9 +1,10 @@
 """Audits: every variant beside the published value with all else equal, the word for the difference, and the files."""
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,16 @@ from harness.compare.effects import (
 )
 from harness.compare.expected import expected_dir, load_tolerances
 from harness.experiments.audit import AUDIT_METRICS, Audit, plan_audit, trials_of
+from harness.experiments.backends import InProcess
+from harness.experiments.execution import Ending
 from harness.experiments.settings import flatten
-from harness.experiments.store import StoredRun, stored_runs
+from harness.experiments.store import RESULT_KEYS, RUN_KEYS, StoredRun, stored_runs
 from harness.experiments.suite import load_suite
 from harness.experiments.trial import Trial, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
 from harness.models.registry import models
 from harness.report.audit import audit_markdown, effect_lines, write_known_effects
+from harness.report.results import METRICS
 from harness.training import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -329,9 +333,37 @@ def audit(command: Command) -> Command:
     return lambda *arguments: command("audit", *arguments)
 
 
+@dataclass
+class By(InProcess):
+    """Runs trials by a function in this process, and stores what it gives."""
+
+    execute: Callable[[Trial, Path], StoredRun | None]
+    out: Path
+
+    def __post_init__(self) -> None:
+        super().__init__(self.out)
+
+    def wait(self, seconds: float) -> list[Ending]:
+        trial, self._trial = self._trial, None
+        if trial is None:
+            return []
+        run = self.execute(trial, self.out)
+        path = self.out / trial.key
+        if run is not None and not path.is_dir():
+            path.mkdir(parents=True)
+            described = {**trial.identity, **dict.fromkeys(RUN_KEYS, ""), **run.run, "model": "bpr", "searched": []}
+            described |= {"config": asdict(trial.config), "training": asdict(trial.training), "seed": trial.seed}
+            described["dataset"] = {"name": "mini", "surrogates": []}
+            (path / "run.json").write_text(json.dumps(described), encoding="utf-8")
+            result = {**dict.fromkeys(RESULT_KEYS, ""), **(run.result or {}), "finished": "2026-01-01T00:00:00+00:00"}
+            parts = {part: dict.fromkeys(METRICS, 0.5) | result[part] for part in ("valid", "test")}
+            (path / "result.json").write_text(json.dumps(result | parts), encoding="utf-8")
+        return [Ending(trial, "as told (exit code 1)")]
+
+
 def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], StoredRun | None]) -> None:
     """Let the command run trials by this function, in this process."""
-    monkeypatch.setattr(cli_audit, "run_in_process", lambda trial, out, data, threads: execute(trial, out))
+    monkeypatch.setattr(cli_audit, "backend_for", lambda out, data, **options: By(execute, out))
 
 
 @pytest.mark.parametrize(
@@ -374,9 +406,9 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     run_by(monkeypatch, run_trial)
     outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference")
     assert outcome.code == 0
-    assert outcome.out.count("running ") == 6
+    assert "6 of 6 trials have a result" in Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     folder = Path("runs/audit-mini")
-    assert len([run for run in stored_runs(folder) if run.finished]) == 6
+    assert len([run for run in stored_runs(Path("runs")) if run.finished]) == 6
     written = {effect.key: effect for effect in known_effects(expected) if effect.model == "bpr"}
     assert (folder / "audit.csv").read_text(encoding="utf-8") == effects_csv(written.values())
     masked = written["mini", "bpr", "evaluation.mask_validation", "True", "recall@20"].difference
@@ -399,11 +431,12 @@ def test_the_same_audit_again_runs_nothing_and_writes_the_same(
     run_by(monkeypatch, run_trial)
     arguments = [shop, "--model", "bpr", "--seeds", 2, "--device", "cpu"]
     first = audit(*arguments)
-    files = {path: path.stat().st_mtime_ns for path in Path("runs/audit-shop").rglob("result.json")}
+    files = {path: path.stat().st_mtime_ns for path in Path("runs/shop").rglob("result.json")}
     assert len(files) == 6
     text = Path("runs/audit-shop/report.md").read_bytes()
-    assert audit(*arguments) == first
-    assert {path: path.stat().st_mtime_ns for path in Path("runs/audit-shop").rglob("result.json")} == files
+    again = audit(*arguments)
+    assert (again.code, again.out) == (first.code, first.out)
+    assert {path: path.stat().st_mtime_ns for path in Path("runs/shop").rglob("result.json")} == files
     assert Path("runs/audit-shop/report.md").read_bytes() == text
 
 
@@ -418,7 +451,8 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
     assert "mask_validation=True" in line
     assert "--seed 2" in line
-    assert outcome.out.count("running ") == 9
+    log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
+    assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (9, 1, 8)
     assert effects_csv(known_effects()) == before
 
 
@@ -436,5 +470,5 @@ def test_ctrl_c_ends_in_one_line_and_130(audit: Command, monkeypatch: pytest.Mon
     run_by(monkeypatch, execute)
     outcome = audit("--model", "bpr")
     assert outcome.code == 130
-    assert outcome.err.startswith("bm3: interrupted: finished trials are kept in runs/audit-mini")
+    assert outcome.err.splitlines()[-1].startswith("bm3: interrupted: finished trials are kept in runs; ")
     assert not Path("runs/audit-mini/report.md").exists()

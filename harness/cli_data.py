@@ -1,0 +1,216 @@
+"""The commands of `bm3 data` that bring data in and out and check it: options and messages. The group is in `cli`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from tabulate import tabulate
+
+from bm3 import ConfigError
+from harness.cli_options import DATA
+from harness.compare.expected import expected_dir, load_expected
+from harness.data.adding import add_features, item_ids, join_by_id, read_features, read_row_ids
+from harness.data.dataset import PARTS, Dataset
+from harness.data.encoders import IMAGE_MODEL, TEXT_MODEL, ImageEncoder, SentenceEncoder
+from harness.data.encoding import Encoded, encode_features, find_images, read_texts
+from harness.data.exporting import export, recorded_hash
+from harness.data.importing import Division, import_dataset
+from harness.data.layouts import SYNTHETIC, data_roots, find_folder, load_dataset, read_folder
+from harness.data.split import RULES
+from harness.data.tables import Columns
+from harness.data.verification import verify
+from harness.data.verify import Severity
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command(name="import")
+@click.argument("source", type=PATH)
+@click.option("--name", required=True, help="Name of the data set, and of its folder.")
+@click.option("--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data.")
+@click.option("--user", metavar="COLUMN", help="Column of a table with user ids.")
+@click.option("--item", metavar="COLUMN", help="Column of a table with item ids.")
+@click.option("--time", metavar="COLUMN", help="Column of a table with times, as numbers.")
+@click.option("--part", metavar="COLUMN", help="Column of a table with train, valid or test (or 0, 1, 2).")
+@click.option("--split", metavar="RULE", help=f"How to divide without parts: {', '.join(RULES)}. Default: published.")
+@click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the division. Default: 0.")
+def import_command(
+    source: Path,
+    name: str,
+    out: Path | None,
+    user: str | None,
+    item: str | None,
+    time: str | None,
+    part: str | None,
+    split: str | None,
+    split_seed: int | None,
+) -> None:
+    """Bring SOURCE in as the data set NAME, a new folder DIR/NAME with NAME.inter and feature files.
+
+    SOURCE is a folder or file in a layout that can be read (.inter, interactions.npz), a table (.csv, .tsv, .parquet)
+    with named columns, RecBole's atomic files (NAME.inter or NAME.train.inter, ...), or a .zip or .tar of one of these.
+    Ids of tables may be any text; every row counts as one positive interaction, whatever its rating.
+
+    \b
+    bm3 data import ~/downloads/shop.zip --name shop
+    bm3 data import ratings.csv --name shop --user reviewerID --item asin --time unixReviewTime --split leave_one_out
+    bm3 data import ~/recbole/ml-100k --name ml --split-seed 7
+    """
+    root = out if out is not None else data_roots()[0]
+    found = import_dataset(source, name, root, Columns(user, item, time, part), Division(split, split_seed))
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    click.echo(_summary(found.dataset))
+    click.echo(f"written: {root / name}")
+
+
+@click.command(name="export")
+@click.argument("dataset")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="The folder to write; it must be new.")
+@DATA
+def export_command(dataset: str, out: Path, data: Path | None) -> None:
+    """Write DATASET into the new folder DIR: NAME.inter, a feature file for each modality, dataset.json.
+
+    Other tools read this layout too. Surrogate features keep their marker in the file's name. Imported again, the data
+    set has the same content hash.
+
+    \b
+    bm3 data export tiktok --out tiktok-files
+    bm3 data export ./data/mine --out ~/mine
+    """
+    found = load_dataset(dataset, data)
+    export(found, out)
+    click.echo(_summary(found))
+    click.echo(f"written: {out}")
+
+
+@click.command(name="verify")
+@click.argument("dataset")
+@DATA
+def verify_command(dataset: str, data: Path | None) -> None:
+    """Check DATASET: published counts, split rule, leakage, features, and whether rows are in the order of the items.
+
+    Exit code 0 without a problem, 1 with one, 2 if the data set cannot be read. A note is worth reading and no problem.
+
+    \b
+    bm3 data verify baby --data ~/data
+    bm3 data verify ./data/mine
+    """
+    found = load_dataset(dataset, data)
+    recorded = None if dataset in SYNTHETIC else recorded_hash(find_folder(dataset, data))
+    findings = verify(found, load_expected(expected_dir()), recorded)
+    table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
+    click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
+    problems = sum(finding.severity is Severity.PROBLEM for finding in findings)
+    notes = sum(finding.severity is Severity.NOTE for finding in findings)
+    click.echo(f"\n{found.name}: {_number(problems, 'problem')}, {_number(notes, 'note')}")
+    sys.exit(1 if problems else 0)
+
+
+@click.command(name="add-features")
+@click.argument("name")
+@click.argument("file", type=PATH)
+@click.option("--modality", required=True, help="What the features are of, such as audio.")
+@click.option("--ids", type=PATH, metavar="FILE", help="One original item id per line, for each row of the table.")
+@click.option("--surrogate", is_flag=True, help="The vectors stand in for the original ones.")
+@click.option("--replace", is_flag=True, help="Replace features of this modality.")
+@DATA
+def add_features_command(
+    name: str, file: Path, modality: str, ids: Path | None, surrogate: bool, replace: bool, data: Path | None
+) -> None:
+    """Add the table in FILE (.npy, items x width) to the data set NAME as a modality, in float32.
+
+    Row i belongs to item i, unless --ids says whose rows they are: ids as in the data set's items.csv, or item numbers
+    where it has none. Rows of other items are left out.
+
+    \b
+    bm3 data add-features shop vectors.npy --modality audio
+    bm3 data add-features shop vectors.npy --modality audio --ids asins.txt --replace
+    """
+    folder = _folder(name, data)
+    table: Any = read_features(file)
+    if ids is not None:
+        joined = join_by_id(table, read_row_ids(ids), item_ids(folder, read_folder(folder).n_items), str(ids))
+        table = joined.table
+        if joined.left_out:
+            click.echo(f"note: rows of other items, left out: {joined.left_out:,}")
+    added = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
+    click.echo(_summary(added.dataset))
+    click.echo(f"written: {added.file}")
+
+
+@click.command(name="encode")
+@click.argument("name")
+@click.option("--text", type=PATH, metavar="FILE", help="CSV file: a column id, and the texts' columns.")
+@click.option("--images", type=PATH, metavar="DIR", help="Folder of images, named by item id.")
+@click.option("--modality", help="What the features are of. Default: text or visual.")
+@click.option("--model", metavar="MODEL", help=f"Name or folder. Default: {TEXT_MODEL}, {IMAGE_MODEL}.")
+@click.option("--revision", help="State of the model on its hub, such as a commit.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, metavar="N")
+@click.option("--replace", is_flag=True, help="Replace features of this modality.")
+@DATA
+def encode_command(
+    name: str,
+    text: Path | None,
+    images: Path | None,
+    modality: str | None,
+    model: str | None,
+    revision: str | None,
+    batch_size: int,
+    replace: bool,
+    data: Path | None,
+) -> None:
+    """Make features of the items of the data set NAME from their texts or their images, and add them as a modality.
+
+    Ids are those of the data set's items.csv, or item numbers where it has none. Items without a text or an image get
+    the mean of the others. The model and its revision are recorded beside the table. A model in a folder needs no
+    network. Texts need the extra `text` (sentence-transformers), images the extra `images` (timm).
+
+    \b
+    bm3 data encode shop --text descriptions.csv
+    bm3 data encode shop --images covers --model ~/models/resnet50 --modality cover
+    """
+    if (text is None) == (images is None):
+        raise ConfigError("give either --text FILE or --images DIR; for both, run the command twice")
+    folder = _folder(name, data)
+    encoded: Encoded
+    if text is not None:
+        texts, text_encoder = read_texts(text), SentenceEncoder(model or TEXT_MODEL, revision)
+        encoded = encode_features(
+            folder, texts, text_encoder, modality or "text", str(text), batch_size=batch_size, replace=replace
+        )
+    else:
+        assert images is not None
+        files, image_encoder = find_images(images), ImageEncoder(model or IMAGE_MODEL, revision)
+        encoded = encode_features(
+            folder, files, image_encoder, modality or "visual", str(images), batch_size=batch_size, replace=replace
+        )
+    if encoded.left_out:
+        click.echo(f"note: ids of other items, left out: {encoded.left_out:,}")
+    if encoded.filled:
+        click.echo(f"note: items with nothing to encode, given the mean of the others: {encoded.filled:,}")
+    click.echo(_summary(encoded.added.dataset))
+    click.echo(f"written: {encoded.added.file}\nwritten: {encoded.record}")
+
+
+def _folder(name: str, data: Path | None) -> Path:
+    if name in SYNTHETIC:
+        raise ConfigError(f"{name} is made in memory: export it, and add features to what was exported")
+    return find_folder(name, data)
+
+
+def _summary(dataset: Dataset) -> str:
+    parts = ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
+    lines = [f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items; {parts}"]
+    for modality, table in dataset.features.items():
+        surrogate = " (surrogate vectors)" if modality in dataset.surrogates else ""
+        lines.append(f"modality {modality}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
+    return "\n".join([*lines, f"content hash: {dataset.content_hash}"])
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+DATA_COMMANDS = (import_command, export_command, verify_command, add_features_command, encode_command)

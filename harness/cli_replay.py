@@ -1,0 +1,81 @@
+"""The command `bm3 replay`: options, messages and exit code."""
+
+import shlex
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from bm3 import DataError
+from harness.cli_options import DATA, OUT, THREADS, Interrupted
+from harness.compare.expected import REFERENCE, expected_dir, load_tolerances
+from harness.compiling import use_threads
+from harness.experiments.difference import difference
+from harness.experiments.inspection import find
+from harness.experiments.replay import causes, trial_of
+from harness.experiments.store import StoredRun
+from harness.experiments.trial import run_trial
+from harness.progress import TrainingProgress
+from harness.report.runs import difference_text
+from harness.training.config import STOPPING_METRIC
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=None, help="Where to compute. Default: as the run."
+)
+@click.option(
+    "--to", type=click.Path(path_type=Path), metavar="DIR", help="Keep the new run in this store; it can be resumed."
+)
+@THREADS
+@DATA
+@OUT
+def replay(run: str, device: str | None, to: Path | None, threads: int | None, data: Path | None, out: Path) -> None:
+    """Train RUN again and say whether it comes out the same, to the bit.
+
+    RUN is the path of a stored run, or a part of its name below --out that no other has. It is repeated with its own
+    settings, seed and number of threads. What differs is shown with its likely causes. Nothing stored is changed.
+
+    Exit code 0: the same bits; or other bits in another environment, with test R@20 within the tolerance for this
+    project's own references. 1: other bits in the same environment, or further away.
+
+    \b
+    bm3 replay bm3-164e
+    bm3 replay docs/results/runs/mini/bm3-cc65bfb649-seed1 --threads 1
+    """
+    stored = find(run, out)
+    if not stored.finished:
+        raise DataError(f"{stored.path}: is {stored.state}, so there is no result to compare with")
+    recorded = stored.run["environment"].get("torch_threads")
+    use_threads(threads or recorded or 1)
+    trial = trial_of(stored, data, device)
+    click.echo(f"repeating: {trial.command}", err=True)
+    with nullcontext(to) if to else tempfile.TemporaryDirectory() as folder:
+        store = Path(folder)
+        if store.resolve() in stored.path.resolve().parents:
+            raise DataError(f"--to {store}: holds the run itself, to be compared with itself; name another folder")
+        title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
+        try:
+            with TrainingProgress(title, trial.training.epochs) as bar:
+                again = run_trial(trial, store, bar.epoch)
+        except KeyboardInterrupt as interruption:
+            unfinished = f"{store / trial.key} is left unfinished; the same command goes on with it"
+            raise Interrupted(unfinished if to else "nothing is kept without --to") from interruption
+        found = difference(stored, again)
+    click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))
+    likely = causes(found)
+    if found.verdict == "same":
+        sys.exit(0)
+    none = ["none is recorded: the same code in the same environment"]
+    click.echo("\nlikely causes\n" + "\n".join(f"  {cause}" for cause in likely or none))
+    sys.exit(0 if likely and near(stored, again) else 1)
+
+
+def near(stored: StoredRun, again: StoredRun) -> bool:
+    """Whether test R@20 agrees within the tolerance for this project's own references."""
+    tolerance = load_tolerances(expected_dir() / "tolerances.toml").of(REFERENCE, STOPPING_METRIC)
+    before, now = ((one.result or {})["test"][STOPPING_METRIC] for one in (stored, again))
+    return bool(abs(now - before) <= tolerance.relative * abs(before))

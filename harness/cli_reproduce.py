@@ -1,0 +1,112 @@
+"""The command `bm3 reproduce`: run a suite and report on it. How a report is made is elsewhere."""
+
+from pathlib import Path
+
+import click
+import torch
+
+from bm3 import DataError
+from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
+from harness.cli_study import backend_for, conformance_line, finish, run_study, workers_for
+from harness.conduct import Study
+from harness.conformance import known_traces
+from harness.experiments.execution import Outcomes, Policy
+from harness.experiments.store import RUN, StoredRun
+from harness.experiments.suite import load_suite, plan, wanted
+from harness.experiments.trial import Trial, resolve_device
+from harness.report.study import make_study
+
+
+@click.command()
+@click.argument("suite", default="mini")
+@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated.")
+@RERUN
+@WORKERS
+@RAY
+@IN_PROCESS
+@DRY_RUN
+@DEVICE
+@THREADS_EACH
+@DATA
+@OUT
+def reproduce(
+    suite: str,
+    datasets: tuple[str, ...],
+    rerun: Policy,
+    workers: int | None,
+    ray_address: str | None,
+    in_process: bool,
+    dry_run: bool,
+    device: str,
+    threads: int | None,
+    data: Path | None,
+    out: Path,
+) -> None:
+    """Check the models against recorded traces, run SUITE (default: mini), and report what reproduces.
+
+    SUITE is the name of one that comes with the harness (bm3 suite list) or the path of a .toml file. Trials that are
+    stored and finished are not run again, whichever suite they were run for; one that was interrupted or killed goes on
+    after its last checkpoint, so the same command continues a study. Its report.md, log and status are in the suite's
+    folder below --out; bm3 watch shows how far it is from another terminal.
+
+    The same trials give the same numbers side by side or one by one, on this machine or a Ray cluster of its kind, with
+    the same --threads.
+
+    \b
+    bm3 reproduce
+    bm3 reproduce baby --data ~/data --workers 4 --threads 2
+    bm3 reproduce table3 --data /shared/data --out /shared/runs --ray auto
+    bm3 reproduce ablation --dataset mini --dry-run
+    """
+    chosen, where = load_suite(suite), resolve_device(device)
+    rows = plan(chosen, data, where, list(datasets) or None)
+
+    def trials(outcomes: Outcomes) -> list[Trial]:
+        return wanted(rows, outcomes, chosen.order)
+
+    if dry_run:
+        for trial in trials({}):
+            click.echo(trial.command)
+        return
+    side_by_side = workers_for(workers, where, alone=chosen.alone)
+    name, folder = Path(suite).stem, out / Path(suite).stem
+    backend = backend_for(
+        out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
+    )
+    checks = known_traces()
+    click.echo(conformance_line(checks))
+    outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side), backend)
+    runs = [(trial, _stored(out / trial.key)) for trial in trials(outcomes)]
+    without = [trial for trial, run in runs if run is None or not (run.finished or run.out_of_memory)]
+    unchecked = _unchecked(suite)
+    if rerun == "none":
+        unchecked += [f"{len(without)} of {len(runs)} trials, which are not run: leave --rerun out"] if without else []
+        without = []
+    study = make_study(
+        out,
+        chosen.title,
+        of=[run for _, run in runs if run is not None],
+        checks=checks,
+        unchecked=unchecked,
+        failed=[trial.command for trial in without],
+    )
+    finish(study, folder, ["md"])
+
+
+def _stored(path: Path) -> StoredRun | None:
+    """The run there; None where there is none or it cannot be read, of which the log has said why."""
+    try:
+        return StoredRun.read(path) if (path / RUN).is_file() else None
+    except DataError:
+        return None
+
+
+def _unchecked(suite: str) -> list[str]:
+    missing = []
+    if suite == "mini":
+        missing.append(
+            "the published tables (Amazon data): run `bm3 reproduce baby --data DIR`, DIR/baby as in the README"
+        )
+    if not torch.cuda.is_available():
+        missing.append("anything on a GPU, its memory included: install a CUDA build of torch and use `--device cuda`")
+    return missing

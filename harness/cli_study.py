@@ -1,0 +1,94 @@
+"""What the commands that run studies share: which back end runs the trials, and the display of progress."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import NoReturn
+
+import click
+import torch
+
+from bm3 import ConfigError
+from harness.cli_options import Interrupted
+from harness.compare.expected import expected_dir
+from harness.compiling import use_threads
+from harness.conduct import Study, conduct
+from harness.conformance import Check, Status, trace_statuses
+from harness.experiments.backends import InProcess, Need, Processes, threads_beside, visible_gpus
+from harness.experiments.cluster import RayCluster
+from harness.experiments.estimate import Estimates, load_costs
+from harness.experiments.execution import Backend, Outcomes
+from harness.experiments.store import readable_runs
+from harness.experiments.trial import Trial
+from harness.report.formats import write_report
+from harness.report.markdown import markdown
+from harness.report.study import Study as Report
+from harness.study_progress import StudyProgress
+
+
+def workers_for(workers: int | None, device: torch.device, *, alone: bool = False) -> int:
+    """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`."""
+    if alone:
+        if workers not in (None, 1):
+            raise ConfigError("this suite measures time, so its trials run one by one: leave --workers out")
+        return 1
+    return workers or (max(1, len(visible_gpus())) if device.type == "cuda" else 1)
+
+
+def backend_for(
+    store: Path,
+    data: Path | None,
+    *,
+    workers: int,
+    threads: int | None,
+    ray_address: str | None,
+    in_process: bool,
+) -> Backend:
+    """The back end that the options name. Raises ConfigError for options that exclude each other."""
+    if in_process and (ray_address or workers > 1):
+        raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
+    if in_process:
+        if threads is not None:
+            use_threads(threads)
+        return InProcess(store)
+    threads, need = threads or threads_beside(workers), needed_memory(store)
+    if ray_address:
+        return RayCluster(ray_address, store, data, threads, need, workers=workers)
+    return Processes(store, data, workers, threads, need)
+
+
+def needed_memory(store: Path) -> Need:
+    """What past runs say that a trial needs."""
+    estimates = Estimates(readable_runs(store), load_costs(expected_dir()))
+
+    def need(trial: Trial) -> int | None:
+        estimate = estimates.of(trial)
+        return None if estimate is None else estimate.memory_bytes
+
+    return need
+
+
+def run_study(study: Study, backend: Backend) -> Outcomes:
+    """Run a study with its progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
+    try:
+        with StudyProgress() as progress:
+            return conduct(study, backend, progress.update)
+    except KeyboardInterrupt as interruption:
+        raise Interrupted(
+            f"finished trials are kept in {study.store}; the same command goes on from there"
+        ) from interruption
+
+
+def conformance_line(checks: list[Check]) -> str:
+    """How many recorded traces passed, failed and could not be replayed."""
+    counts = Counter(trace_statuses(checks).values())
+    return ", ".join(f"{counts[status]} {status.value}" for status in Status)
+
+
+def finish(study: Report, folder: Path, formats: list[str]) -> NoReturn:
+    """Write a report, print how it begins and where it is, and leave with its verdict as exit code."""
+    paths = write_report(study, folder, formats)
+    click.echo(markdown(study).split("\n## ")[0].rstrip() + "\n")
+    for path in paths:
+        click.echo(f"report: {path}")
+    sys.exit(study.code)

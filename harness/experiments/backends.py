@@ -1,0 +1,189 @@
+"""Ways of running a trial on this machine: in this process, or in processes of its own side by side."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import IO
+
+import psutil
+import torch
+
+from bm3 import BM3Error
+from harness.experiments.execution import Ending
+from harness.experiments.store import LOG
+from harness.experiments.trial import Trial, run_trial
+from harness.files import WriteError, writing
+
+SHARE_OF_MEMORY = 0.9  # of what is available when a study begins, for its trials
+SECONDS_TO_STOP = 30  # for a process that was asked to; an epoch's end is not waited for
+MISUSED = 2  # exit code of wrong usage, configuration or data, and of a disk that is full
+
+Need = Callable[[Trial], int | None]
+"""Bytes that a trial is expected to need at most; None if nothing is known."""
+
+
+class InProcess:
+    """One trial after another in this process. Memory figures then include what earlier trials left behind."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._trial: Trial | None = None
+
+    def start(self, trial: Trial) -> str | None:
+        if self._trial is not None:
+            return None
+        self._trial = trial
+        return "this process"
+
+    def wait(self, seconds: float) -> list[Ending]:
+        trial, self._trial = self._trial, None
+        if trial is None:
+            time.sleep(seconds)
+            return []
+        try:
+            run_trial(trial, self._store)
+        except WriteError:
+            raise
+        except BM3Error as error:  # stored as the run's failure
+            return [Ending(trial, str(error))]
+        return [Ending(trial, "")]
+
+    def stop(self) -> None:
+        self._trial = None
+
+
+@dataclass
+class _Child:
+    trial: Trial
+    process: subprocess.Popen[bytes]
+    gpu: str | None
+    need: int | None
+
+
+class Processes:
+    """Up to `workers` trials side by side, each the `bm3 train` command that repeats it, in a process of its own.
+
+    So memory is measured apart, and a crash costs one trial. A trial waits while its expected memory would not fit
+    beside that of the running ones; one of which nothing is known counts as an equal share. On CUDA each is shown the
+    one GPU that has the fewest of them. What a process prints goes to the log in its run's folder.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        data: Path | None,
+        workers: int,
+        threads: int,
+        need: Need = lambda trial: None,
+        *,
+        memory: int | None = None,
+    ) -> None:
+        """`memory`: bytes for all trials together; by default 90 % of what is available now."""
+        self._store, self._data, self._workers, self._threads, self._need = store, data, workers, threads, need
+        self._memory = memory or int(SHARE_OF_MEMORY * psutil.virtual_memory().available)
+        self._children: list[_Child] = []
+
+    def start(self, trial: Trial) -> str | None:
+        if len(self._children) >= self._workers:
+            return None
+        gpu = self._gpu() if trial.device.type == "cuda" else None
+        need = self._need(trial)
+        if not self._fits(need, gpu):
+            return None
+        path = self._store / trial.key
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            with (path / LOG).open("ab") as log:
+                process = subprocess.Popen(
+                    train_command(trial, self._store, self._data, self._threads),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
+                    start_new_session=True,  # Ctrl-C is for this process, which stops its children
+                )
+        self._children.append(_Child(trial, process, gpu, need))
+        return f"{'' if gpu is None else f'GPU {gpu}, '}process {process.pid}"
+
+    def wait(self, seconds: float) -> list[Ending]:
+        deadline = time.monotonic() + seconds
+        while True:
+            ended = [child for child in self._children if child.process.poll() is not None]
+            if ended or time.monotonic() >= deadline:
+                self._children = [child for child in self._children if child not in ended]
+                return [_ending(child, self._store / child.trial.key / LOG) for child in ended]
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        for child in self._children:
+            child.process.terminate()
+        for child in self._children:
+            try:
+                child.process.wait(SECONDS_TO_STOP)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+        self._children = []
+
+    def _fits(self, need: int | None, gpu: str | None) -> bool:
+        beside = [child for child in self._children if child.gpu == gpu]
+        if not beside:
+            return True  # alone it has all there is
+        memory = self._memory if gpu is None else _gpu_memory(gpu)
+        share = memory // max(1, self._workers)
+        return sum(share if known is None else known for known in [need, *(child.need for child in beside)]) <= memory
+
+    def _gpu(self) -> str:
+        taken = Counter(child.gpu for child in self._children)
+        return min(visible_gpus(), key=lambda gpu: taken[gpu])
+
+
+def train_command(trial: Trial, store: Path, data: Path | None, threads: int) -> list[str]:
+    """The command that runs a trial into the store, as this Python's arguments."""
+    options = ["--out", str(store), "--threads", str(threads)]
+    if data is not None:
+        options += ["--data", str(data)]
+    return [sys.executable, "-m", "harness", *trial.arguments, *options]
+
+
+def threads_beside(workers: int) -> int:
+    """Threads for each of so many trials side by side: the cores this process may use, shared out."""
+    return max(1, len(os.sched_getaffinity(0)) // workers if hasattr(os, "sched_getaffinity") else 1)
+
+
+def visible_gpus() -> list[str]:
+    """Names by which CUDA_VISIBLE_DEVICES knows the GPUs that this process sees."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return [name.strip() for name in named.split(",") if name.strip()] or [
+        str(number) for number in range(torch.cuda.device_count())
+    ]
+
+
+def _gpu_memory(gpu: str) -> int:
+    free_and_total: tuple[int, int] = torch.cuda.mem_get_info(visible_gpus().index(gpu))
+    return free_and_total[1]
+
+
+def _ending(child: _Child, log: Path) -> Ending:
+    code = child.process.returncode
+    if code < 0:
+        name = Signals(-code).name
+        reason = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return Ending(child.trial, f"its process was ended by {name}{reason}", vanished=True)
+    if code in (130, 143):
+        return Ending(child.trial, "its process was interrupted", vanished=True)
+    return Ending(child.trial, f"{last_line(log)} (exit code {code})", misused=code == MISUSED)
+
+
+def last_line(log: Path) -> str:
+    """The last line that says something in a log, without the command's name before it."""
+    lines: IO[str]
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        said = [line.strip() for line in lines if line.strip()]
+    return said[-1].removeprefix("bm3: ") if said else "it said nothing"

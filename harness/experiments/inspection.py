@@ -1,0 +1,183 @@
+"""What a store holds, one entry per run folder: a damaged run is an entry too, and hides no other.
+
+How two of them differ, whether all is in order and what can go are `difference`, `verification` and `leftovers`.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from bm3 import DataError
+from harness.experiments.course import course
+from harness.experiments.settings import flatten
+from harness.experiments.store import RESULT, RUN, SUPERSEDED, State, StoredRun, in_use
+from harness.models.registry import models
+from harness.training import TrainingConfig
+from harness.training.config import STOPPING_METRIC
+
+EntryState = State | Literal["running", "damaged"]
+STATES: Final[tuple[EntryState, ...]] = ("finished", "running", "unfinished", "failed", "damaged")
+MOST_NAMED = 6  # candidates in one line
+NOT_AS_EXPECTED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
+"""What comes of reading values that are not there or not of their kind, as in a file that somebody edited."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run folder as it was found, with what a list shows of it; a dash in place of a figure is None."""
+
+    path: Path
+    key: str
+    """Its path below the folder that was looked in."""
+    state: EntryState
+    model: str
+    dataset: str
+    run: StoredRun | None = None
+    """None when it cannot be read."""
+    reason: str = ""
+    """Why it is damaged or failed."""
+    epoch: int = 0
+    limit: int | None = None
+    best_epoch: int = 0
+    valid: float | None = None
+    """R@20 in the best epoch so far."""
+    test: float | None = None
+    """R@20."""
+    seconds: float | None = None
+    """Of all its epochs and their evaluations."""
+    finished: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Everything but the run itself, fit for JSON."""
+        shown = {name: value for name, value in vars(self).items() if name != "run"}
+        return {**shown, "path": str(self.path)}
+
+
+def run_folders(out: Path, *, superseded: bool = False) -> Iterator[Path]:
+    """Folders with a run, damaged ones included, by path; those that count, or else the superseded ones.
+
+    Links to folders are not followed, except `out` itself. Raises DataError when `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; name a folder of runs")
+    for root, folders, files in os.walk(out):
+        folder = Path(root)
+        aside = SUPERSEDED in folder.relative_to(out).parts
+        folders[:] = sorted(name for name in folders if superseded or name != SUPERSEDED)
+        if RUN in files or RESULT in files:
+            folders.clear()
+            if aside == superseded:
+                yield folder
+
+
+def entries(out: Path) -> Iterator[Entry]:
+    """Every run below `out` that counts, by path."""
+    for path in run_folders(out):
+        yield entry(path, key_below(out, path))
+
+
+def entry(path: Path, key: str) -> Entry:
+    """The run folder at `path`, whatever state it is in."""
+    try:
+        return _readable(path, key)
+    except DataError as error:
+        reason = str(error)
+    state: EntryState = "running" if in_use(path) else "damaged"
+    return Entry(path, key, state, path.name.split("-")[0], path.parent.name, reason=reason)
+
+
+def key_below(out: Path, path: Path) -> str:
+    """A run's path below a folder; its name when it is that folder."""
+    return path.name or str(path) if path == out else path.relative_to(out).as_posix()
+
+
+def find(name: str, out: Path) -> StoredRun:
+    """The run called `name`: the path of its folder, or, among those in `out`, its key or the start or a part of it.
+
+    Raises DataError when there is none, when there are several, and when it is damaged.
+    """
+    path = Path(name)
+    if path.is_file():
+        path = path.parent
+    if (path / RUN).is_file() or (path / RESULT).is_file():
+        return _found(path)
+    keys = {key_below(out, folder): folder for folder in run_folders(out)}
+    for matches in (
+        [key for key in keys if key == name],
+        [key for key in keys if keys[key].name == name],
+        [key for key in keys if key.startswith(name) or keys[key].name.startswith(name)],
+        [key for key in keys if name in key],
+    ):
+        if len(matches) == 1:
+            return _found(keys[matches[0]])
+        if matches:
+            raise DataError(f"{name!r} fits {len(matches)} runs in {out}, name one of them: {_some(matches)}")
+    what = f"none of the {len(keys)} runs in {out} is called so" if keys else f"there are no runs in {out}"
+    raise DataError(f"no run {name!r}: {what}; bm3 runs list shows what there is, --out names another folder")
+
+
+def settings(run: StoredRun) -> Mapping[str, Any]:
+    """All settings that a run recorded, with dotted keys."""
+    return flatten({**run.run["config"], **run.run["training"]})
+
+
+def default_settings(model: str) -> Mapping[str, Any]:
+    """What settings are by default, with dotted keys: also what a run older than a setting had."""
+    entry_of_model = models().get(model)
+    config = {} if entry_of_model is None else asdict(entry_of_model.model.Config())
+    return flatten({**config, **asdict(TrainingConfig())})
+
+
+def seconds_of(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds that epochs took, training and evaluation; None without epochs."""
+    return sum(float(one["seconds"]) + float(one["evaluation_seconds"]) for one in records) if records else None
+
+
+def _found(path: Path) -> StoredRun:
+    run = _readable(path, path.name).run
+    assert run is not None
+    return run
+
+
+def _readable(path: Path, key: str) -> Entry:
+    """The entry of a run that can be read. Raises DataError."""
+    try:
+        return _entry(StoredRun.read(path), key)
+    except DataError:
+        raise
+    except NOT_AS_EXPECTED as error:
+        raise DataError(f"{path}: lacks something that every run has ({error!r}); remove it to run it again") from error
+
+
+def _entry(run: StoredRun, key: str) -> Entry:
+    settings(run), dict(run.run["environment"])
+    state: EntryState = "running" if not run.finished and in_use(run.path) else run.state
+    known: dict[str, Any] = {
+        "path": run.path,
+        "key": key,
+        "state": state,
+        "model": str(run.run["model"]),
+        "dataset": str(run.run["dataset"]["name"]),
+        "run": run,
+        "reason": "" if run.failure is None else str(run.failure["message"]),
+        "limit": int(run.run["training"]["epochs"]),
+        "seconds": seconds_of(run.epochs()),
+    }
+    if run.result is None:
+        so_far = course(run.path)
+        return Entry(**known, epoch=so_far.epoch, best_epoch=so_far.best_epoch, valid=so_far.best)
+    return Entry(
+        **known,
+        epoch=int(run.result["epochs"]),
+        best_epoch=int(run.result["best_epoch"]),
+        valid=float(run.result["valid"][STOPPING_METRIC]),
+        test=float(run.result["test"][STOPPING_METRIC]),
+        finished=str(run.result["finished"]),
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown} and {len(names) - MOST_NAMED} more"
