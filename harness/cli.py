@@ -11,7 +11,9 @@ from tabulate import tabulate
 
 from bm3 import BM3Error
 from harness.cli_audit import audit
+from harness.cli_data import DATA_COMMANDS
 from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
+from harness.cli_prepare import prepare_command
 from harness.cli_replay import replay
 from harness.cli_reproduce import reproduce
 from harness.cli_runs import runs
@@ -49,11 +51,15 @@ def bm3() -> None:
 
     \b
     bm3 reproduce                   what reproduces on this machine, as a report
+    bm3 suite list                  what else can be run; bm3 suite show NAME: what is done of it
+    bm3 watch                       a study that is running in another terminal
+    bm3 runs list                   what is stored, and how far it is
+    bm3 replay RUN                  does a stored run come out the same again?
     bm3 train bm3 mini              one model on one data set
     bm3 profile bm3 mini            where its time goes, and how far that is from this machine's floor
     bm3 conformance                 are the models the published ones?
     bm3 variants                    where text and published code disagree
-    bm3 data stats mini             what is in a data set
+    bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
     bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
     bm3 tables 3                    the paper's tables, ours beneath
     bm3 expected list               the figures that runs are compared with
@@ -262,7 +268,11 @@ def reference(folder: Path) -> None:
 
 @bm3.group()
 def data() -> None:
-    """Look at data sets."""
+    """Look at data sets, check them, and bring them in and out."""
+
+
+for command in (*DATA_COMMANDS, prepare_command):
+    data.add_command(command)
 
 
 @data.command()

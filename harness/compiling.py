@@ -52,5 +52,9 @@ def run_compiled(loop: Loop, *arguments: Any) -> None:
     """Run a compiled loop on as many threads as torch has."""
     from numba import config, set_num_threads
 
-    set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # numba sets it by name
+    threads = torch.get_num_threads()
+    set_num_threads(min(threads, config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # numba sets it by name
     loop(*arguments)
+    # Where both use OpenMP, numba's start-up sets the threads of the calling one for torch too, and with them the bits.
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

@@ -2,8 +2,8 @@
 
 import json
 import os
-import platform
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -57,7 +57,7 @@ def status(store: Path, **changes: Any) -> Status:
         seconds_left=300.0,
         recent=("finished: mini/bpr-aaaaaaaaaa-seed1: test R@20 0.0600, 5 s",),
         process=os.getpid(),
-        host=platform.node(),
+        host=socket.gethostname(),
     )
     return replace(one, **changes)
 

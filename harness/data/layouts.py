@@ -1,6 +1,7 @@
 """Reading data sets from disk: the `.inter` layout, the `interactions.npz` layout, and look-up by name.
 
-Nothing is ever unpickled. What a data set must satisfy once read is checked in `dataset`.
+Nothing is ever unpickled, and links lead nowhere else: see `files`. What a data set must satisfy once read is checked
+in `dataset`.
 """
 
 import csv
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from bm3 import DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset
+from harness.data.files import checked_file, listed, read_archive, read_array, unreadable
 from harness.data.synthetic import mini
 
 DATA_VARIABLE = "BM3_DATA"
@@ -39,14 +41,19 @@ def load_dataset(name: str, data: Path | None = None, *, mapped: bool = False) -
                 f"{name} is made in memory, so its features cannot stay on disk: leave features_location out"
             )
         return SYNTHETIC[name]()
+    return read_folder(find_folder(name, data), mapped=mapped)
+
+
+def find_folder(name: str, data: Path | None = None) -> Path:
+    """The folder of the data set called `name`, looked up as `load_dataset` does; raises DataError, also for mini."""
     if os.sep in name:
-        return read_folder(Path(name), mapped=mapped)
+        return Path(name)
     roots = data_roots(data)
     for root in roots:
         if (root / name).is_dir():
-            return read_folder(root / name, mapped=mapped)
+            return root / name
     if data is None and Path(name).is_dir():
-        return read_folder(Path(name), mapped=mapped)
+        return Path(name)
     known = [*SYNTHETIC, *(folder.name for root in roots for folder in _folders(root))]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
     raise DataError(
@@ -72,32 +79,38 @@ def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
+    interactions = find_interactions(folder)
+    parts = read_interactions(interactions)
+    features, surrogates, files = _read_features(folder, mapped)
+    return checked_dataset(
+        folder.resolve().name, parts, features, surrogates=surrogates, where=str(interactions), feature_files=files
+    )
+
+
+def find_interactions(folder: Path) -> Path:
+    """The one file with interactions in `folder`, in either layout; raises DataError."""
     archive, tables = folder / "interactions.npz", sorted(folder.glob("*.inter"))
     if archive.is_file() and tables:
         raise DataError(f"{folder}: interactions stand in {archive.name} and in {tables[0].name}: keep one of the two")
     if archive.is_file():
-        parts, where = _read_npz(archive), archive
-    elif len(tables) == 1:
-        parts, where = _read_inter(tables[0]), tables[0]
-    else:
-        found = f"{len(tables)} .inter files" if tables else "neither"
-        raise DataError(f"{folder}: needed is interactions.npz or one NAME.inter, found {found}")
-    features, surrogates, files = _read_features(folder, mapped)
-    return checked_dataset(
-        folder.resolve().name, parts, features, surrogates=surrogates, where=str(where), feature_files=files
-    )
+        return checked_file(archive, folder)
+    if len(tables) == 1:
+        return checked_file(tables[0], folder)
+    found = f"{len(tables)} .inter files" if tables else "neither"
+    raise DataError(f"{folder}: needed is interactions.npz or one NAME.inter, found {found}")
+
+
+def read_interactions(path: Path) -> dict[Part, NDArray[Any]]:
+    """The parts in an .npz archive or else a file of the .inter layout, not checked further; raises DataError."""
+    return _read_npz(path) if path.suffix.lower() == ".npz" else _read_inter(path)
 
 
 def _read_npz(path: Path) -> dict[Part, NDArray[Any]]:
-    parts = _load(path)
-    if isinstance(parts, np.ndarray):
-        raise DataError(
-            f"{path}: a single array; needed is an archive of train, valid and test: write it with np.savez"
-        )
+    arrays = read_archive(path, PARTS)
     for part in PARTS:
-        if not isinstance(parts.get(part), np.ndarray):  # numpy gives a member that is no array as bytes
+        if part not in arrays:
             raise DataError(f"{path}: no array {part!r}; needed are train, valid and test, integer [n, 2]")
-    return parts
+    return {part: arrays[part] for part in PARTS}
 
 
 def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
@@ -108,11 +121,11 @@ def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
             header = next(lines, [])
             missing = [column for column in INTER_COLUMNS if column not in header]
             if missing:
-                raise DataError(f"{path}, line 1: no column {missing[0]!r} among {', '.join(header) or 'nothing'}")
+                raise DataError(f"{path}, line 1: no column {missing[0]!r} among {listed(header)}")
             positions = [header.index(column) for column in INTER_COLUMNS]
             rows = [_inter_row(fields, positions, f"{path}, line {lines.line_num}") for fields in lines if fields]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(_unreadable(path, error)) from error
+        raise DataError(unreadable(path, error)) from error
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return {part: table[table[:, 2] == label, :2] for label, part in enumerate(PARTS)}
 
@@ -131,28 +144,35 @@ def _inter_row(fields: list[str], positions: list[int], where: str) -> tuple[int
     return user, item, label
 
 
-def _read_features(folder: Path, mapped: bool) -> tuple[dict[str, NDArray[Any]], frozenset[str], dict[str, Path]]:
-    tables: dict[str, NDArray[Any]] = {}
-    surrogates, origin = set(), dict[str, Path]()
+def feature_files(folder: Path) -> dict[str, tuple[Path, bool]]:
+    """Each modality's file in `folder`, and whether its vectors are surrogates. Raises DataError for a second file."""
+    found: dict[str, tuple[Path, bool]] = {}
     for path in sorted(folder.glob("*.npy")):
-        suffix = next(suffix for suffix in FEATURE_SUFFIXES if path.stem.endswith(suffix))
-        stem = path.stem.removesuffix(suffix)
-        modality = MODALITY_NAMES.get(stem, stem)
-        if modality in tables:
+        modality, surrogate = modality_of(path.stem)
+        if modality in found:
             raise DataError(
-                f"{path}: {modality} features stand in {origin[modality].name} too: keep one of the two files"
+                f"{path}: {modality} features stand in {found[modality][0].name} too: keep one of the two files"
             )
-        origin[modality] = path
-        tables[modality] = _read_table(path, mapped)
-        if suffix == "_surrogate":
-            surrogates.add(modality)
-    return tables, frozenset(surrogates), origin
+        found[modality] = checked_file(path, folder), surrogate
+    return found
+
+
+def modality_of(stem: str) -> tuple[str, bool]:
+    """The modality that a feature file is named for, and whether it is marked as holding surrogate vectors."""
+    suffix = next(suffix for suffix in FEATURE_SUFFIXES if stem.endswith(suffix))
+    stem = stem.removesuffix(suffix)
+    return MODALITY_NAMES.get(stem, stem), suffix == "_surrogate"
+
+
+def _read_features(folder: Path, mapped: bool) -> tuple[dict[str, NDArray[Any]], frozenset[str], dict[str, Path]]:
+    files = feature_files(folder)
+    tables = {modality: _read_table(path, mapped) for modality, (path, _) in files.items()}
+    surrogates = frozenset(modality for modality, (_, surrogate) in files.items() if surrogate)
+    return tables, surrogates, {modality: path for modality, (path, _) in files.items()}
 
 
 def _read_table(path: Path, mapped: bool) -> NDArray[Any]:
-    table = _load(path, mapped=mapped)
-    if not isinstance(table, np.ndarray):
-        raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
+    table = read_array(path, mapped=mapped)
     if mapped and (table.dtype not in (np.dtype(np.float32), np.dtype(np.float16)) or not table.flags.c_contiguous):
         raise DataError(
             f"{path}: {table.dtype}{'' if table.flags.c_contiguous else ' in Fortran order'} cannot stay on disk "
@@ -160,30 +180,6 @@ def _read_table(path: Path, mapped: bool) -> NDArray[Any]:
             f"np.save(F, np.ascontiguousarray(np.load(F), 'float32')), or leave features_location out"
         )
     return table
-
-
-def _load(path: Path, *, mapped: bool = False) -> NDArray[Any] | dict[Part, Any]:
-    """The array in an .npy file, or of an .npz archive the members named like parts."""
-    try:
-        loaded = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {part: loaded[part] for part in PARTS if part in loaded.files}
-    except Exception as error:  # damaged bytes raise nearly anything: zlib.error, TokenError, NotImplementedError, ...
-        raise DataError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__  # strerror: no path
-    if text.startswith("Object arrays cannot be loaded"):
-        return (
-            f"{path}: an object array, which only pickle could read and pickle can run code. If you trust its origin, "
-            f"rewrite it once: a = np.load(F, allow_pickle=True); np.save(F, np.stack(a).astype('float32'))"
-        )
-    if "contains pickled" in text:  # numpy's guess about every file that begins neither like .npy nor like .npz
-        return f"{path}: not a numpy file: download or export it again"
-    return f"{path}: cannot be read ({text.splitlines()[0]}): download or export it again, and check permissions"
 
 
 def _folders(root: Path) -> Iterable[Path]:

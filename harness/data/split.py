@@ -1,26 +1,127 @@
-"""The split rule of the published experiment. Other rules are not here."""
+"""Rules that divide interactions into training, validation and test, and their look-up by name.
+
+`published` is the rule of the published experiment; the others are the usual alternatives. Reading a split from files
+is elsewhere.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bm3 import ConfigError
 from harness.data.dataset import Part
 
 FEW_INTERACTIONS = 10  # below this many, a user's last two interactions go to validation and test, one each
 HELD_OUT_SHARE = 0.2
 
+Pairs = NDArray[np.integer]
+Parts = dict[Part, Pairs]
 
-def published_split(
-    interactions: NDArray[np.integer], generator: np.random.Generator
-) -> dict[Part, NDArray[np.integer]]:
+
+def published_split(interactions: Pairs, generator: np.random.Generator) -> Parts:
     """Divide interactions [n, 2] (user, item) per user, items in random order, as the published experiment did.
 
     Fewer than 10 interactions: the last two go to validation and test. Otherwise h = ⌊0.2 n⌋ are held out, ⌊h/2⌋ to
     validation, the rest to test. Users with fewer than 3 interactions keep at least one in training.
     """
     shuffled = interactions[generator.permutation(len(interactions))]
-    ordered = shuffled[np.argsort(shuffled[:, 0], kind="stable")]
+    return _hold_out_last(shuffled, _published_counts)
+
+
+def leave_one_out_split(interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator) -> Parts:
+    """Divide interactions [n, 2] made at `times` [n]: each user's latest to test, the one before it to validation.
+
+    As in He et al., Neural collaborative filtering, WWW 2017, and a validation part. Of two interactions the earlier
+    one goes to training and the later one to test; a single one goes to training. Interactions of a user at equal
+    times stand in random order: by position or by id, the same items would always be held out.
+    """
+    return _hold_out_last(_by_time(interactions, times, generator), lambda count: np.minimum(2, count - 1))
+
+
+def temporal_user_split(interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator) -> Parts:
+    """Divide interactions [n, 2] made at `times` [n] per user by time: the latest to test, those before to validation.
+
+    Each user's parts are as large as in `published_split`, few interactions included. A user's interactions at equal
+    times stand in random order.
+    """
+    return _hold_out_last(_by_time(interactions, times, generator), _published_counts)
+
+
+def temporal_global_split(interactions: Pairs, times: NDArray[np.integer]) -> Parts:
+    """Divide interactions [n, 2] made at `times` [n] at two points in time: 80 % before the first, 10 % in between.
+
+    Of n times in order, those at positions ⌊0.8 n⌋ and ⌊0.9 n⌋ begin validation and test. Equal times are never
+    divided: all of them go to the later part, so with many ties parts can be smaller, or empty. Users without an
+    interaction in training cannot be evaluated; their interactions are in no part, and their ids become free. However
+    few interactions a user has, their times alone decide. Nothing is random.
+    """
+    if len(times) == 0:
+        return {"train": interactions, "valid": interactions, "test": interactions}
+    ordered = np.sort(times)
+    # In whole numbers: 0.8 * n can be just below the integer that it means.
+    valid_from, test_from = ordered[len(times) * 8 // 10], ordered[len(times) * 9 // 10]
+    in_train = times < valid_from
+    known = np.isin(interactions[:, 0], interactions[in_train, 0])
+    return {
+        "train": interactions[in_train],
+        "valid": interactions[known & (times >= valid_from) & (times < test_from)],
+        "test": interactions[known & (times >= test_from)],
+    }
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """A rule as the command line knows it."""
+
+    name: str
+    divide: Callable[[Pairs, NDArray[np.integer], np.random.Generator], Parts]
+    """From interactions [n, 2], times [n] and a generator to parts."""
+    drawn: bool
+    """Whether the generator matters, if only for the order of equal times."""
+
+
+RULES: Mapping[str, SplitRule] = MappingProxyType(
+    {
+        rule.name: rule
+        for rule in (
+            SplitRule("published", lambda pairs, times, generator: published_split(pairs, generator), drawn=True),
+            SplitRule("leave_one_out", leave_one_out_split, drawn=True),
+            SplitRule("temporal_user", temporal_user_split, drawn=True),
+            SplitRule(
+                "temporal_global", lambda pairs, times, generator: temporal_global_split(pairs, times), drawn=False
+            ),
+        )
+    }
+)
+
+
+def split_rule(name: str) -> SplitRule:
+    """The rule of that name. Raises ConfigError with the nearest names."""
+    if name not in RULES:
+        near = difflib.get_close_matches(name, RULES, n=2, cutoff=0.4) or list(RULES)
+        raise ConfigError(f"no split rule {name!r}; nearest: {', '.join(near)}; or name an existing split's path")
+    return RULES[name]
+
+
+def _by_time(interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator) -> Pairs:
+    """Interactions from the earliest to the latest, equal times in random order."""
+    return interactions[np.lexsort((generator.permutation(len(times)), times))]
+
+
+def _published_counts(count: NDArray[np.integer]) -> NDArray[np.integer]:
+    """How many interactions of users with `count` of them [U] are held out."""
+    return np.where(count < FEW_INTERACTIONS, np.minimum(2, count - 1), (HELD_OUT_SHARE * count).astype(int))
+
+
+def _hold_out_last(ordered: Pairs, held_out_of: Callable[[NDArray[np.integer]], NDArray[np.integer]]) -> Parts:
+    """Hold out each user's last interactions in the order given; half of them, rounded down, go to validation."""
+    ordered = ordered[np.argsort(ordered[:, 0], kind="stable")]
     _, first, count = np.unique(ordered[:, 0], return_index=True, return_counts=True)
-    held_out = np.where(count < FEW_INTERACTIONS, np.minimum(2, count - 1), (HELD_OUT_SHARE * count).astype(int))
+    held_out = held_out_of(count)
     to_valid = held_out // 2
     rank_from_end = np.repeat(first + count, count) - np.arange(len(ordered))  # 1 for a user's last interaction
     n_held_out, n_test = np.repeat(held_out, count), np.repeat(held_out - to_valid, count)

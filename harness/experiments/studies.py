@@ -1,6 +1,6 @@
 """Studies by their status files: which there are in a folder, and whether one that says so is still running."""
 
-import platform
+import socket
 from pathlib import Path
 
 import psutil
@@ -22,7 +22,7 @@ def studies(folder: Path) -> dict[Path, Status]:
 
 def vanished(status: Status) -> bool:
     """Whether the study's process is gone though its status says that it is running; False for other hosts."""
-    if status.state != "running" or status.host != platform.node():
+    if status.state != "running" or status.host != socket.gethostname():
         return False
     try:
         process = psutil.Process(status.process)

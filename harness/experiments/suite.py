@@ -79,10 +79,6 @@ class Row:
         others = (tuple(replace(point, seed=seed) for point in self.points) for seed in self.seeds[1:])
         return self.points, *others
 
-    def repeats(self, best: Trial) -> list[Trial]:
-        """The chosen point with the seeds after the first."""
-        return [replace(best, seed=seed) for seed in self.seeds[1:]]
-
 
 def plan(suite: Suite, data: Path | None, device: torch.device, datasets: Sequence[str] | None = None) -> list[Row]:
     """The rows of a suite, on other data sets than its own if some are named, every setting and data set checked.

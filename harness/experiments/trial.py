@@ -77,8 +77,7 @@ class Trial:
     @cached_property
     def key(self) -> str:
         """Directory of the run below the store: data set, model, hash of the identity, seed."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:10]
-        return f"{self.dataset.name}/{self.entry.name}-{digest}-seed{self.seed}"
+        return f"{self.dataset.name}/{self.entry.name}-{identity_digest(self.identity)}-seed{self.seed}"
 
     @property
     def arguments(self) -> list[str]:
@@ -91,6 +90,11 @@ class Trial:
     @property
     def command(self) -> str:
         return shlex.join(["bm3", *self.arguments])
+
+
+def identity_digest(identity: Mapping[str, Any]) -> str:
+    """The hash of an identity in a run's key."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Dataset:
@@ -280,7 +284,7 @@ def _description(trial: Trial) -> dict[str, Any]:
             "surrogates": sorted(dataset.surrogates),
         },
         "features_location": trial.training.features_location,
-        "reads_features": trial.entry.reads_features,
+        "reads_features": trial.entry.reads_features and getattr(trial.config, "reads_features", True),
         "searched": sorted(getattr(trial.entry.model.Config, "GRID", {})),
         "command": trial.command,
         "started": now(),

@@ -1,18 +1,16 @@
 """Whether a stored run is what it says: name, epochs, result and hits fit together. Nothing is repaired here."""
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from bm3 import DataError
 from harness.experiments.inspection import NOT_AS_EXPECTED, Entry, entry
 from harness.experiments.store import CHECKPOINT, EPOCHS, HITS, RESULT, RUN, StoredRun
+from harness.experiments.trial import identity_digest
 from harness.training.config import EarlyStopping
 
 IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "code")
@@ -28,11 +26,6 @@ class Verified:
     entry: Entry
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def identity_digest(identity: Mapping[str, Any]) -> str:
-    """The hash of an identity in a run's key."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def verify(path: Path, key: str) -> Verified:

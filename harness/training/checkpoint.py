@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.files import WriteError
 
 FORMAT = "1"
-SHARE = 0.02
+SHARE = 1 / 50
 """What a checkpoint may cost of the time since the one before: the harness as a whole is to take less than 3 %."""
 MODEL, OPTIMISER, BEST = "model/", "optimiser/", "best/"
 

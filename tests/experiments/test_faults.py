@@ -77,16 +77,21 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
         while killed and kills < KILLS:
             process = FORKS.Process(target=train, args=(out,))
             process.start()
-            process.join(moments.uniform(0, seconds * 0.6))
-            killed = process.exitcode is None
-            if killed:
+            if kills % 2:  # every other time not before it trains: its start may take most of the time
+                before = checkpoint_time(out)
+                while process.exitcode is None and checkpoint_time(out) == before:
+                    time.sleep(0.002)
+            process.join(moments.uniform(0, seconds * 0.6) / (1 + 5 * (kills % 2)))
+            if process.exitcode is None:
                 assert process.pid is not None
                 os.kill(process.pid, signal.SIGKILL)
                 process.join()
+            assert process.exitcode in (0, -signal.SIGKILL)  # it may have ended just before
+            killed = process.exitcode != 0
+            if killed:
                 kills += 1
                 stages[stage(out)] += 1
-            assert process.exitcode == (-signal.SIGKILL if killed else 0)
-        train(out)
+        train_in_child(out)
         (run,) = stored_runs(out)
         assert outcome(run) == expected
         # A kill right after the result may leave the checkpoint, which `bm3 runs gc` removes.
@@ -96,6 +101,14 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     assert stages["training"] >= KILLS // 4, stages  # the moments reach the part that matters
     record_property("kills", dict(stages))
     print(f"{kills} kills: {dict(stages)}; {finished} trainings, all with the bits of an undisturbed one")
+
+
+def checkpoint_time(out: Path) -> list[int]:
+    """When the checkpoint was written; none where there is none."""
+    try:
+        return [path.stat().st_mtime_ns for path in out.rglob(CHECKPOINT)]
+    except FileNotFoundError:  # it was removed in between: the training is finished
+        return [-1]
 
 
 def stage(out: Path) -> str:

@@ -3,9 +3,9 @@
 import json
 import multiprocessing
 import os
-import platform
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,8 +35,8 @@ from harness.experiments.store import (
     supersede,
     write_failure,
 )
-from harness.experiments.trial import Trial, make_trial, run_trial
-from harness.experiments.verification import IDENTITY, identity_digest, verify
+from harness.experiments.trial import Trial, identity_digest, make_trial, run_trial
+from harness.experiments.verification import IDENTITY, verify
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
 ALL = Wish(superseded=True, unfinished=True, stale=True)
@@ -508,7 +508,7 @@ def test_a_trial_that_a_living_study_is_about_to_run_stays(store: Path) -> None:
         seconds_left=None,
         recent=(),
         process=os.getpid(),
-        host=platform.node(),
+        host=socket.gethostname(),
         **counts,
     )
     write_status(store, status)

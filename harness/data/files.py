@@ -1,0 +1,151 @@
+"""Files that may come from anyone: arrays read without pickle, within limits checked first, and links kept inside.
+
+Which files make a data set is `layouts`; archives of whole folders are unpacked in `unpacking`.
+"""
+
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bm3 import DataError
+
+LINKS_VARIABLE = "BM3_FOLLOW_LINKS"
+MAX_EXPANSION = 100
+"""Times its packed size that compressed content may claim; sorted pairs of ids stay below 20, a zip bomb has 1000."""
+FREE_OF_LIMITS = 2**26  # bytes that anything may claim, whatever its packed size: 64 MiB do no harm
+
+
+def checked_file(path: Path, folder: Path) -> Path:
+    """`path`, a file of the data set in `folder`, once it is known to be a regular file of that data set.
+
+    A data folder may be a link. A file in it may be one to a place in the same folder or below the folder's parent,
+    the data root. A link that leads elsewhere is refused, unless $BM3_FOLLOW_LINKS is 1: a folder from somebody else
+    could name any file of this machine. Raises DataError, also for devices, pipes and folders.
+    """
+    inside = (folder.resolve(), folder.absolute().parent.resolve())
+    if path.is_symlink() and os.environ.get(LINKS_VARIABLE) != "1":
+        target = path.resolve()
+        if not any(target.is_relative_to(root) for root in inside):
+            raise DataError(
+                f"{path}: a link to {target}, outside of the data root {inside[1]}: copy the file here, or set "
+                f"{LINKS_VARIABLE}=1 if you trust whoever made the link"
+            )
+    if path.exists() and not path.is_file():  # a pipe would block for ever
+        raise DataError(f"{path}: cannot be read (not a regular file): put a file in its place")
+    return path
+
+
+def check_claim(claimed: int, packed: int, where: str) -> None:
+    """Refuse content that claims to unpack to far more bytes than `packed` ones can hold. Raises DataError."""
+    if claimed > max(FREE_OF_LIMITS, MAX_EXPANSION * packed):
+        raise DataError(
+            f"{where}: claims {claimed:,} bytes in {packed:,} packed ones, more than {MAX_EXPANSION} times as many: "
+            f"damaged or made to exhaust memory; obtain it again, or store it uncompressed"
+        )
+
+
+def read_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
+    """The array in an .npy file, in memory or memory-mapped. Raises DataError.
+
+    The header's claim is held against the file's size before memory is taken.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
+            file.seek(0)
+            _check_header(file, size, str(path))
+            file.seek(0)
+            if not mapped:
+                return _read(file)
+        return np.lib.format.open_memmap(path, mode="r")
+    except DataError:
+        raise
+    except Exception as error:  # damaged bytes raise nearly anything: TokenError, UnicodeDecodeError, ...
+        raise DataError(unreadable(path, error)) from error
+
+
+def read_archive(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Of an .npz archive, the arrays with these names; a name that is missing or no array is left out.
+
+    Raises DataError, also for a single array in place of an archive and for members that claim too much.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(6)
+        if begin == b"\x93NUMPY":
+            raise DataError(
+                f"{path}: a single array; needed is an archive of train, valid and test: write it with np.savez"
+            )
+        if not begin.startswith(b"PK"):
+            raise ValueError(f"begins with {begin!r}" if begin else "empty")
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename: info for info in archive.infolist()}
+            found = {}
+            for name in names:
+                member = members.get(f"{name}.npy")
+                if member is not None:
+                    found[name] = _read_member(archive, member, f"{path}, {member.filename}")
+            return found
+    except DataError:
+        raise
+    except Exception as error:  # damaged bytes raise nearly anything: zlib.error, NotImplementedError, ...
+        raise DataError(unreadable(path, error)) from error
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> NDArray[Any]:
+    check_claim(member.file_size, member.compress_size, where)
+    with archive.open(member) as file:
+        _check_header(file, member.file_size, where)
+    with archive.open(member) as file:
+        return _read(file)
+
+
+def _read(file: IO[bytes]) -> NDArray[Any]:
+    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _check_header(file: IO[bytes], size: int, where: str) -> None:
+    """Hold what the header of an .npy stream claims against the stream's `size` in bytes."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        path = where.split(", ", 1)[0]
+        raise DataError(
+            f"{path}: an object array, which only pickle could read and pickle can run code. If you trust its origin, "
+            f"rewrite it once: a = np.load(F, allow_pickle=True); np.save(F, np.stack(a).astype('float32'))"
+        )
+    claimed = dtype.itemsize  # Python integers: a product of NumPy's would wrap around
+    for length in shape:
+        claimed *= int(length)
+    present = size - file.tell()
+    if min(shape, default=0) < 0 or claimed > present:
+        raise DataError(
+            f"{where}: the header claims {list(shape)} of {dtype}, {claimed:,} bytes, and {max(0, present):,} are "
+            f"there: download or export it again"
+        )
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """One line for a file that cannot be read, from whatever was raised."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__  # strerror: no path
+    first = printable(text.splitlines()[0][:200])
+    return f"{path}: cannot be read ({first}): download or export it again, and check permissions"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names out of a file, such as columns, for a message: in one line, at most 200 characters."""
+    return printable(", ".join(names)[:200]) or "nothing"
+
+
+def printable(text: str) -> str:
+    """`text` with escapes for what a terminal would obey, not show."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
