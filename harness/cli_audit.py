@@ -8,7 +8,7 @@ import click
 from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
 from harness.cli_study import backend_for, run_study, workers_for
 from harness.compare.expected import expected_dir, load_tolerances
-from harness.conduct import Study
+from harness.conduct import Study, make_folder
 from harness.experiments.audit import Audit, plan_audit, results_of, training_settings, trials_of
 from harness.experiments.execution import Policy
 from harness.experiments.trial import resolve_device
@@ -65,8 +65,10 @@ def audit(
         for trial in trials:
             click.echo(trial.command)
         return
-    name, side_by_side = f"audit-{found.name}", workers_for(workers, where)
+    name = f"audit-{found.name}"
+    side_by_side = workers_for(workers, where, in_process=in_process, ray_address=ray_address)
     folder = out / name
+    make_folder(folder)
     backend = backend_for(
         out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
     )

@@ -52,11 +52,11 @@ def replay(run: str, device: str | None, to: Path | None, threads: int | None, d
     recorded = stored.run["environment"].get("torch_threads")
     use_threads(threads or recorded or 1)
     trial = trial_of(stored, data, device)
-    click.echo(f"repeating: {trial.command}", err=True)
     with nullcontext(to) if to else tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
         if store.resolve() in stored.path.resolve().parents:
             raise DataError(f"--to {store}: holds the run itself, to be compared with itself; name another folder")
+        click.echo(f"repeating: {trial.command}", err=True)
         title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
         try:
             with TrainingProgress(title, trial.training.epochs) as bar:

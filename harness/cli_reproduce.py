@@ -8,7 +8,7 @@ import torch
 from bm3 import DataError
 from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
 from harness.cli_study import backend_for, conformance_line, finish, run_study, workers_for
-from harness.conduct import Study
+from harness.conduct import Study, make_folder
 from harness.conformance import known_traces
 from harness.experiments.execution import Outcomes, Policy
 from harness.experiments.store import RUN, StoredRun
@@ -68,8 +68,9 @@ def reproduce(
         for trial in trials({}):
             click.echo(trial.command)
         return
-    side_by_side = workers_for(workers, where, alone=chosen.alone)
+    side_by_side = workers_for(workers, where, in_process=in_process, ray_address=ray_address, alone=chosen.alone)
     name, folder = Path(suite).stem, out / Path(suite).stem
+    make_folder(folder)
     backend = backend_for(
         out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
     )

@@ -26,11 +26,18 @@ from harness.report.study import Study as Report
 from harness.study_progress import StudyProgress
 
 
-def workers_for(workers: int | None, device: torch.device, *, alone: bool = False) -> int:
-    """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`."""
-    if alone:
-        if workers not in (None, 1):
-            raise ConfigError("this suite measures time, so its trials run one by one: leave --workers out")
+def workers_for(
+    workers: int | None, device: torch.device, *, in_process: bool, ray_address: str | None, alone: bool = False
+) -> int:
+    """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`.
+
+    Raises ConfigError for options that exclude each other.
+    """
+    if in_process and (ray_address or workers not in (None, 1)):
+        raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
+    if alone and workers not in (None, 1):
+        raise ConfigError("this suite measures time, so its trials run one by one: leave --workers out")
+    if alone or in_process:
         return 1
     return workers or (max(1, len(visible_gpus())) if device.type == "cuda" else 1)
 
@@ -41,12 +48,10 @@ def backend_for(
     *,
     workers: int,
     threads: int | None,
-    ray_address: str | None,
     in_process: bool,
+    ray_address: str | None,
 ) -> Backend:
-    """The back end that the options name. Raises ConfigError for options that exclude each other."""
-    if in_process and (ray_address or workers > 1):
-        raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
+    """The back end that the options name. Raises ConfigError where Ray or its cluster is not there."""
     if in_process:
         if threads is not None:
             use_threads(threads)

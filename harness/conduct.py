@@ -50,8 +50,7 @@ def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lam
 
     Raises WriteError when the folder or the store cannot be written.
     """
-    with writing(study.folder, "name another folder with --out"):
-        study.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(study.folder)
     reporter = _Reporter(study, show)
     with _logging(study.folder / LOG_FILE, reporter.recent):
         LOGGER.info("begins: %s (process %d on %s)", study.name, os.getpid(), socket.gethostname())
@@ -69,6 +68,12 @@ def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lam
         LOGGER.info("ends: %d of %d trials have a result", done, len(outcomes))
         reporter.end("finished")
     return outcomes
+
+
+def make_folder(folder: Path) -> None:
+    """The study's own folder. Raises WriteError."""
+    with writing(folder, "name another folder with --out"):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass

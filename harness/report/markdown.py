@@ -9,7 +9,7 @@ from tabulate import tabulate
 from harness.compare.expected import short_metric
 from harness.compare.verdict import Outcome
 from harness.experiments.store import StoredRun
-from harness.report.results import METRICS, environments
+from harness.report.results import METRICS, environments, label_of
 from harness.report.study import Study, StudyRow
 
 MB = 2**20
@@ -41,13 +41,15 @@ def _summary(study: Study) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in study.conformance.items())
         lines.append(f"- Conformance with recorded traces: {counts}")
     lines += [f"- Unfinished run, left out: `{run.run['command']}`" for run in study.unfinished]
+    lines += [f"- Out of memory, a dash below: `{run.run['command']}`" for run in study.out_of_memory]
     lines += [f"- Failed: `{command}`" for command in study.failed]
     return "\n".join(lines)
 
 
 def _accuracy(study: Study) -> list[str]:
-    sections = ["## Accuracy"] if study.rows else []
-    for dataset in study.datasets:
+    datasets = dict.fromkeys([*study.datasets, *(run.run["dataset"]["name"] for run in study.out_of_memory)])
+    sections = ["## Accuracy"] if datasets else []
+    for dataset in datasets:
         rows = study.of(dataset)
         sections += [f"### {dataset}", _overview(study, dataset), *_verdicts(rows)]
     notes = [
@@ -61,6 +63,7 @@ def _accuracy(study: Study) -> list[str]:
 def _overview(study: Study, dataset: str) -> str:
     """Models by metrics: means over seeds, the best of each metric in bold."""
     best = {metric: study.best_two(dataset, metric)[:1] for metric in METRICS}
+    of_rows = {row.label for row in study.of(dataset)}
     table = [
         [
             row.label,
@@ -70,6 +73,9 @@ def _overview(study: Study, dataset: str) -> str:
         ]
         for row in study.of(dataset)
     ]
+    without = [run for run in study.out_of_memory if run.run["dataset"]["name"] == dataset]
+    labels = dict.fromkeys(label_of(run) for run in without)  # as published: a dash where memory did not suffice
+    table += [[label, *["-"] * len(METRICS), 0, "out of memory"] for label in labels if label not in of_rows]
     head = ["model", *(short_metric(metric) for metric in METRICS), "seeds", "settings"]
     return tabulate(table, head, tablefmt="github", disable_numparse=True)
 

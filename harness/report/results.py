@@ -243,6 +243,11 @@ def _variant(run: StoredRun) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
 
 
+def label_of(run: StoredRun) -> str:
+    """What a row of such runs is called: the model, with settings that are not searched and not their defaults."""
+    return f"{run.run['model']} {_variant(run)}".strip()
+
+
 def changed_settings(run: StoredRun) -> dict[str, Any]:
     """Settings that differ from their defaults. A run older than a setting had its default."""
     # A model that is no longer installed has no known defaults; then every setting counts.

@@ -97,7 +97,12 @@ class Study:
 
     @property
     def unfinished(self) -> list[StoredRun]:
-        return [run for run in self.runs if not run.finished]
+        return [run for run in self.runs if not (run.finished or run.out_of_memory)]
+
+    @property
+    def out_of_memory(self) -> list[StoredRun]:
+        """Runs that needed more memory than there was, where the paper prints a dash."""
+        return [run for run in self.runs if run.out_of_memory]
 
     def of(self, dataset: str) -> list[StudyRow]:
         """The rows of a data set."""
