@@ -56,6 +56,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Run trials on a Ray cluster of this machine and compare them to the bit; after `--`: pytest's arguments."""
+    install(session, "-e", ".[test,ray]")
+    session.run("pytest", "tests/experiments/test_execution.py", "-k", "ray or cluster", *session.posargs)
+
+
+@nox.session
 def results(session: nox.Session) -> None:
     """Make every report in docs/results anew from the runs stored there; takes nothing after `--`."""
     install(session, "-e", ".")
