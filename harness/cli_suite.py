@@ -73,6 +73,7 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     table: list[list[object]] = []
     counts: list[Counts] = []
     missing = []
+    unplanned: list[Outline] = []
     for dataset in dict.fromkeys(datasets or chosen.datasets):
         try:
             there = plan(chosen, data, where, [dataset])
@@ -81,12 +82,13 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
             lines = outline(chosen, [dataset])
             table += [_of_outline(line) for line in lines]
             counts += [line.trials for line in lines]
+            unplanned += lines
             continue
         rows += there
         table += [_of_row(row, outcomes, estimates) for row in there]
     trials = wanted(rows, outcomes, chosen.order)
     to_come = _sum(row.to_come(outcomes) for row in rows)
-    click.echo(f"{chosen.title}\n\n{tabulate(table, HEAD, disable_numparse=True)}\n")
+    click.echo(f"{Path(name).stem}: {chosen.title}\n\n{tabulate(table, HEAD, disable_numparse=True)}\n")
     click.echo(_totals(rows, trials, _sum([(len(trials),) * 2, to_come, *counts]), outcomes, estimates))
     for text in missing:
         click.echo(text)
@@ -95,14 +97,22 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
         for trial in trials:
             if outcomes.get(trial.key) is None:
                 click.echo(trial.command)
-        if to_come[1]:
-            click.echo(f"{_range(to_come)} more trials follow from the selection, once the points above are done")
+        commands = [command for line in unplanned for command in line.commands]
+        click.echo("\n".join(commands), nl=bool(commands))
+        follow = _sum([to_come, *_beyond(unplanned)])
+        if follow[1]:
+            click.echo(f"{_range(follow)} more trials follow from the selection, once the points above are done")
 
 
 def _outcomes(runs: Sequence[StoredRun], out: Path) -> Outcomes:
     """What has ended: the run, or None for one that failed."""
     ended = [run for run in runs if run.state != "unfinished"]
     return {run.path.relative_to(out).as_posix(): run if run.finished else None for run in ended}
+
+
+def _beyond(rows: Sequence[Outline]) -> list[Counts]:
+    """Trials of each row that are not run in any case."""
+    return [(row.trials[0] - len(row.commands), row.trials[1] - len(row.commands)) for row in rows]
 
 
 def _of_outline(row: Outline) -> list[object]:

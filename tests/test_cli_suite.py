@@ -106,7 +106,10 @@ def test_without_the_data_the_counts_are_shown_with_one_line_that_says_so(comman
     assert "24 to 30 trials: 0 done, 0 failed" in outcome.out
     (line,) = [line for line in outcome.out.splitlines() if "no data set" in line]
     assert line.startswith("baby: counts from the suite's file alone")
-    assert "bm3 train" not in outcome.out
+    lines = outcome.out.splitlines()
+    assert sum(line.startswith("bm3 train ") for line in lines) == 3 * 4 + 2 * 3
+    assert "bm3 train lightgcn baby --set reg_weight=0.0001 --set n_layers=3 --seed 999" in lines
+    assert lines[-1].startswith("6 to 12 more trials follow")
 
 
 def test_data_sets_can_be_named_and_each_is_looked_for(

@@ -5,6 +5,7 @@ What trials follow from a suite is `suite`.
 
 import difflib
 import itertools
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -165,6 +166,21 @@ class Outline:
         if self.repeat == "all" or points == 1:
             return points * (1 + more), points * (1 + more)
         return points + more, points + 2 * more
+
+    @property
+    def commands(self) -> list[str]:
+        """Those of the trials that are run in any case, with the settings as the suite gives them."""
+        seeds = self.seeds if self.repeat == "all" or len(self.points) == 1 else self.seeds[:1]
+        return [
+            shlex.join(["bm3", "train", self.model, self.dataset, *assignments(point), "--seed", str(seed)])
+            for seed in seeds
+            for point in self.points
+        ]
+
+
+def assignments(settings: Mapping[str, Scalar]) -> list[str]:
+    """Settings as arguments of a command."""
+    return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
 
 
 def outline(suite: Suite, datasets: list[str] | None = None) -> list[Outline]:
