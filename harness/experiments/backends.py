@@ -22,6 +22,7 @@ from harness.files import WriteError, writing
 
 SHARE_OF_MEMORY = 0.9  # of what is available when a study begins, for its trials
 SECONDS_TO_STOP = 30  # for a process that was asked to; an epoch's end is not waited for
+SECONDS_BETWEEN_LOOKS = 1 / 50  # at processes that may have ended
 MISUSED = 2  # exit code of wrong usage, configuration or data, and of a disk that is full
 
 Need = Callable[[Trial], int | None]
@@ -118,7 +119,7 @@ class Processes:
             if ended or time.monotonic() >= deadline:
                 self._children = [child for child in self._children if child not in ended]
                 return [_ending(child, self._store / child.trial.key / LOG) for child in ended]
-            time.sleep(0.02)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def stop(self) -> None:
         for child in self._children:
