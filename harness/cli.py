@@ -12,6 +12,7 @@ from tabulate import tabulate
 from bm3 import BM3Error
 from harness.cli_audit import audit
 from harness.cli_data import DATA_COMMANDS
+from harness.cli_doctor import doctor
 from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
 from harness.cli_prepare import prepare_command
 from harness.cli_replay import replay
@@ -55,6 +56,7 @@ def bm3() -> None:
     bm3 watch                       a study that is running in another terminal
     bm3 runs list                   what is stored, and how far it is
     bm3 replay RUN                  does a stored run come out the same again?
+    bm3 doctor                      what can be run and measured on this machine
     bm3 train bm3 mini              one model on one data set
     bm3 profile bm3 mini            where its time goes, and how far that is from this machine's floor
     bm3 conformance                 are the models the published ones?
@@ -70,7 +72,7 @@ def bm3() -> None:
     """
 
 
-for command in (audit, expected, replay, reproduce, runs, suite, tables, watch):
+for command in (audit, doctor, expected, replay, reproduce, runs, suite, tables, watch):
     bm3.add_command(command)
 
 

@@ -35,7 +35,7 @@ from harness.experiments.store import (
     write_failure,
 )
 from harness.files import WriteError
-from harness.measure import MemorySampler
+from harness.measure import DeviceWatch, MemorySampler
 from harness.measure.environment import environment
 from harness.models.registry import ModelEntry, find_model
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, build, fit
@@ -168,7 +168,7 @@ def _run(
     make_deterministic()  # before the environment is recorded, which names the setting
     streams = Streams(trial.seed)
     checkpoints = Checkpoints(writer.path / CHECKPOINT, share)
-    with MemorySampler(trial.device) as memory:
+    with MemorySampler(trial.device) as memory, DeviceWatch(trial.device) as watch:
         location = trial.training.features_location
         description = _description(trial)
         resume, description = _left_behind(writer.path, checkpoints, trial.device, description)
@@ -180,6 +180,7 @@ def _run(
         model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
 
         def record(epoch: EpochRecord) -> None:
+            watch.epoch()
             writer.epoch(asdict(epoch))
             on_epoch(epoch)
 
@@ -205,6 +206,8 @@ def _run(
             "test": outcome.test,
             "timing": outcome.timing,
             "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
+            "energy": {name: asdict(energy) for name, energy in watch.readings().items()},
+            "device_notes": watch.notes(),
             "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "state_hash": state_hash(model.state_dict()),
         }

@@ -14,8 +14,11 @@ from typing import Protocol, Self
 import psutil
 import torch
 
+from harness.measure.attribution import DeviceMemory, Own, attributed, own_process
 from harness.measure.nvml import NvmlGpu
 
+INTERVAL_S = 0.05
+"""Seconds between samples."""
 NO_CUDA = "no CUDA device in use"
 NO_PROCESS_FIGURES = "driver gives no per-process figures (as in MIG or some containers)"
 NO_DEVICE_FIGURES = "driver gives no memory figure for this device"
@@ -33,9 +36,14 @@ class Reading:
     note: str | None = None
     """Why nothing was measured."""
 
+    how: str | None = None
+    """How the figure was found, where it was not simply read."""
+
     def __post_init__(self) -> None:
         if (self.bytes is None) == (self.note is None):
             raise ValueError("a Reading has either bytes or a note that says why not")
+        if self.how is not None and self.bytes is None:
+            raise ValueError("only a figure has been found somehow")
 
 
 class Gpu(Protocol):
@@ -43,6 +51,7 @@ class Gpu(Protocol):
 
     def device_bytes(self) -> int | None: ...
     def process_bytes(self, pid: int) -> int | None: ...
+    def memory(self) -> DeviceMemory: ...
     def close(self) -> None: ...
 
 
@@ -50,6 +59,7 @@ class MemorySampler:
     """Context manager that samples memory in a daemon thread every `interval_s` seconds, at enter and at exit.
 
     The process figures include everything that the process held before the block; `process_rss_start` says how much.
+    Where the driver lists no figure for this process, its GPU peak is found otherwise, and the reading's `how` says so.
     A failed measurement ends in a note and never stops the block. Entering resets torch's peak statistics for
     `device`, so blocks on one device must not overlap. GPU peaks shorter than the interval can be missed.
     Raises ValueError on an interval that is not positive, RuntimeError when entered twice.
@@ -58,7 +68,7 @@ class MemorySampler:
     def __init__(
         self,
         device: torch.device,
-        interval_s: float = 0.05,
+        interval_s: float = INTERVAL_S,
         *,
         open_gpu: Callable[[torch.device], Gpu] = NvmlGpu.of_torch_device,
     ) -> None:
@@ -68,6 +78,7 @@ class MemorySampler:
         self._interval_s = interval_s
         self._open_gpu = open_gpu
         self._gpu: Gpu | None = None
+        self._unlisted: _Unlisted | None = None
         self._sampled: dict[str, _Peak] = {}
         self._read_at_exit: dict[str, _Peak] = {}
         self._readings: dict[str, Reading] = {}
@@ -83,7 +94,7 @@ class MemorySampler:
             self._start_gpu()
         else:
             self._explain(NO_CUDA, *ALLOCATOR_KEYS, *GPU_KEYS)
-        self._sample()
+        self.sample()
         self._readings["process_rss_start"] = self._sampled["process_rss_peak"].reading()
         self._thread.start()
         return self
@@ -96,6 +107,11 @@ class MemorySampler:
         for key, peak in (self._sampled | self._read_at_exit).items():
             peak.sample()
             self._readings[key] = peak.reading()
+        if self._unlisted is not None:
+            # Only a silent driver is made up for: after a failure a peak could be far too low.
+            silent = self._readings["gpu_process_peak"] == Reading(None, NO_PROCESS_FIGURES)
+            found = self._unlisted.reading() if silent else None
+            self._readings["gpu_process_peak"] = found or self._readings["gpu_process_peak"]
         if self._gpu is not None:
             self._gpu.close()
 
@@ -125,8 +141,8 @@ class MemorySampler:
         except Exception as error:
             self._explain(str(error) or type(error).__name__, *GPU_KEYS)
             return
-        pid = os.getpid()
-        self._sampled["gpu_process_peak"] = _Peak(lambda: gpu.process_bytes(pid), NO_PROCESS_FIGURES)
+        unlisted = self._unlisted = _Unlisted(gpu, own_process())
+        self._sampled["gpu_process_peak"] = _Peak(unlisted.process_bytes, NO_PROCESS_FIGURES)
         self._sampled["gpu_device_peak"] = _Peak(gpu.device_bytes, NO_DEVICE_FIGURES)
 
     def _explain(self, note: str, *keys: str) -> None:
@@ -134,9 +150,10 @@ class MemorySampler:
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
-            self._sample()
+            self.sample()
 
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Take one more sample, now."""
         for peak in self._sampled.values():
             peak.sample()
 
@@ -166,6 +183,32 @@ class _Peak:
         if self._failure is not None:
             return Reading(None, self._failure)
         return Reading(None, self._absent) if self._largest is None else Reading(self._largest)
+
+
+class _Unlisted:
+    """This process's bytes on a GPU as listed; and, until there were any, the largest that `attributed` finds."""
+
+    def __init__(self, gpu: Gpu, own: Own) -> None:
+        self._gpu = gpu
+        self._own = own
+        self._pid = os.getpid()
+        self._before: DeviceMemory | None = None
+        self._largest: tuple[int, str] | None = None
+        self._listed = False
+
+    def process_bytes(self) -> int | None:
+        listed = self._gpu.process_bytes(self._pid)
+        if listed is not None:
+            self._listed = True
+        elif not self._listed:  # a process that was listed has no bytes once it is not
+            now = self._gpu.memory()
+            self._before = self._before or now
+            found = attributed(self._before, now, self._own)
+            self._largest = max(filter(None, (self._largest, found)), default=None)
+        return listed
+
+    def reading(self) -> Reading | None:
+        return None if self._largest is None else Reading(self._largest[0], how=self._largest[1])
 
 
 def _process_rss_reader() -> Callable[[], int]:

@@ -10,9 +10,11 @@ from typing import TypedDict
 import numpy as np
 import torch
 
+from harness.measure.warmup import warm_up
+
 
 class TimingSummary(TypedDict):
-    """Times in seconds. A figure is None exactly where `note` says why; `epochs` counts the warm-up epoch too."""
+    """Times in seconds. A figure is None exactly where `note` says why; `epochs` counts warm-up epochs too."""
 
     warmup_s: float | None
     median_s: float | None
@@ -21,20 +23,25 @@ class TimingSummary(TypedDict):
     epochs: int
     evaluation_median_s: float | None
     note: str | None
+    warm_up_epochs: int
+    """How many are left out of median and quartiles."""
+    warm_up_note: str | None
+    """Where these are the first of each process by rule and not by a change, or where no steady level was found."""
 
 
 class EpochClock:
     """Times the training part of each epoch (`start`, `stop`) and, apart from it, each `evaluation`.
 
     Work queued on a CUDA device is waited for before every reading of `clock`, which gives seconds. The first epoch
-    is the warm-up: it pays for compilation, caches and the first allocations.
+    is always a warm-up: it pays for compilation, caches and the first allocations. Which ones after it are too is found
+    by `warm_up`.
     """
 
     def __init__(self, device: torch.device, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._device = device
         self._clock = clock
         self._started: float | None = None
-        self._warm_ups = {0}
+        self._begun_after = {0}
         self.epochs_s: list[float] = []
         self.evaluations_s: list[float] = []
 
@@ -44,7 +51,7 @@ class EpochClock:
         The next epoch is a warm-up as well: a new process pays for it again.
         """
         self.epochs_s, self.evaluations_s = list(epochs_s), list(evaluations_s)
-        self._warm_ups = {*begun_after, len(self.epochs_s)}
+        self._begun_after = {*begun_after, len(self.epochs_s)}
 
     def start(self) -> None:
         """Begins an epoch. Raises RuntimeError when one is under way."""
@@ -72,7 +79,8 @@ class EpochClock:
     def summary(self) -> TimingSummary:
         """First epoch, median and quartiles (linear) of all but warm-ups, median over evaluations; in seconds."""
         notes = []
-        steady = [seconds for place, seconds in enumerate(self.epochs_s) if place not in self._warm_ups]
+        left_out = warm_up(self.epochs_s, self._begun_after)
+        steady = [seconds for place, seconds in enumerate(self.epochs_s) if place not in left_out.epochs]
         if not self.epochs_s:
             notes.append("no epoch was timed")
         elif not steady:
@@ -89,6 +97,8 @@ class EpochClock:
             epochs=len(self.epochs_s),
             evaluation_median_s=_quantile(self.evaluations_s, 0.5),
             note="; ".join(notes) or None,
+            warm_up_epochs=len(left_out.epochs),
+            warm_up_note=left_out.note,
         )
 
     def _now(self) -> float:

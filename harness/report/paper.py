@@ -1,6 +1,7 @@
 """The paper's Tables 2, 3 and 4 as values: what was published, what other sources print, and ours beneath.
 
-Only the layout is here: no figure of the paper is typed, and ours come from a study. LaTeX is in `latex`.
+Only the layout is here: no figure of the paper is typed, and ours come from a study. What a line is stands in `lines`,
+Table 4 in `efficiency`, LaTeX in `latex`.
 """
 
 import csv
@@ -8,9 +9,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
@@ -23,44 +22,43 @@ from harness.compare.expected import (
     canonical_metric,
     values_of_cell,
 )
-from harness.compare.verdict import Outcome, Verdict, judge
-from harness.experiments.store import StoredRun
-from harness.report.measured import GB
-from harness.report.study import Study, StudyRow
+from harness.compare.verdict import Outcome, judge
+from harness.report.efficiency import efficiency_lines, efficiency_remarks
+from harness.report.lines import (
+    DISPUTED,
+    Figures,
+    Line,
+    Note,
+    apart,
+    floats,
+    number_text,
+    our_rows,
+    rows_by_model,
+)
+from harness.report.study import Study
+
+__all__ = [
+    "IMPROVEMENT",
+    "PROPOSED",
+    "Figures",
+    "Line",
+    "Note",
+    "PaperTable",
+    "Statistics",
+    "as_csv",
+    "as_markdown",
+    "as_text",
+    "grid",
+    "header",
+    "improvement",
+    "number_text",
+    "paper_table",
+    "printed_models",
+    "rows_by_model",
+]
 
 PROPOSED = "BM3"
 IMPROVEMENT = "Improv. (%)"
-RATIOS_TO = ("LightGCN", "BPR")
-DISPUTED, APART = "‡", "†"
-MEMORY = {
-    "ours": "gpu_process_peak",
-    "ours, torch": "allocator_reserved_peak",
-    "ours, RAM": "process_rss_peak",
-}
-
-Figures = Mapping[str, float | None]
-"""Column -> figure; None where a dash was printed."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """Why a figure is not to be taken as it stands."""
-
-    mark: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a table; `head` says which data set, which metric (not in Table 2), and whose figures."""
-
-    head: tuple[str, ...]
-    cells: Mapping[str, str]
-    """By column; a column may be missing."""
-    notes: Mapping[str, Note] = field(default_factory=dict)
-    """By column."""
-    source: str = ""
-    """Key of the source; empty for ours."""
 
 
 @dataclass(frozen=True)
@@ -204,30 +202,9 @@ def improvement(figures: Figures) -> float | None:
     return 100 * (known[PROPOSED] / best - 1) if PROPOSED in known and best > 0 else None
 
 
-def rows_by_model(study: Study, dataset: str) -> dict[str, StudyRow]:
-    """One row per model, by lower-case name: that with default settings, else the first."""
-    found: dict[str, StudyRow] = {}
-    for row in study.rows:
-        model = row.result.model.lower()
-        if row.dataset.lower() == dataset.lower() and (model not in found or row.label == row.result.model):
-            found[model] = row
-    return found
-
-
 def printed_models(expected: Sequence[PublishedValue]) -> list[str]:
     """The nine models as the paper prints and orders them."""
     return list(dict.fromkeys(value.model for value in expected if value.source == "paper-table3"))
-
-
-def number_text(metric: str, value: float | None) -> str:
-    """A figure with the digits that sources print for this metric; a dash where there is none."""
-    if value is None:
-        return "-"
-    if not math.isfinite(value):
-        return "not finite"
-    return (
-        f"{value:.4f}" if "@" in metric else f"{value:.2f}" if "(" in metric or "percent" in metric else f"{value:.0f}"
-    )
 
 
 def _column(value: PublishedValue) -> str:
@@ -288,13 +265,13 @@ def _accuracy_lines(
     published: list[Line], head: tuple[str, ...], study: Study | None, statistics: Statistic
 ) -> list[Line]:
     dataset, metric = head
-    lines = [_improved(published[0], _floats(published[0].cells)), *published[1:]]
-    rows = _ours(study, dataset, list(published[0].cells))
+    lines = [_improved(published[0], floats(published[0].cells)), *published[1:]]
+    rows = our_rows(study, dataset, list(published[0].cells))
     if not rows or study is None:
         return lines
     found = {column: row.verdicts[canonical_metric(metric)] for column, row in rows.items()}
     means = {column: verdict.mean for column, verdict in found.items()}
-    notes = {column: note for column, row in rows.items() if (note := _apart(row, found[column]))}
+    notes = {column: note for column, row in rows.items() if (note := apart(row, found[column]))}
     cells = {column: number_text(metric, math.nan if mean is None else mean) for column, mean in means.items()}
     halves = {column: (v.interval[1] - v.interval[0]) / 2 for column, v in found.items() if v.interval}
     return [
@@ -308,37 +285,7 @@ def _accuracy_lines(
 def _efficiency_lines(
     published: list[Line], head: tuple[str, ...], study: Study | None, statistics: Statistic
 ) -> list[Line]:
-    dataset, metric = head
-    lines = [published[0], *_ratios(published[0], _floats(published[0].cells)), *published[1:]]
-    rows = _ours(study, dataset, list(published[0].cells))
-    read = _seconds if metric.startswith("Time") else _memory
-    found: dict[str, dict[str, float]] = defaultdict(dict)
-    for column, row in rows.items():
-        for whose, value in read(row.result.runs[0].result):
-            found[whose][column] = value
-    for whose, figures in found.items():
-        notes = {column: note for column in figures if (note := _apart(rows[column]))}
-        cells = {column: number_text(metric, value) for column, value in figures.items()}
-        ours = Line((*head, whose), cells, notes)
-        machines = {column: _machine(rows[column].result.runs[0]) for column in figures}
-        lines += [ours, *_ratios(ours, figures, machines)]
-    return lines
-
-
-def _ours(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, StudyRow]:
-    rows = rows_by_model(study, dataset) if study else {}
-    return {column: rows[column.lower()] for column in columns if column.lower() in rows}
-
-
-def _apart(row: StudyRow, verdict: Verdict | None = None) -> Note | None:
-    """In what our runs of a cell differ from what was published."""
-    variant = row.label.removeprefix(row.result.model).strip()
-    reasons = [f"run with {variant}"] if variant else []
-    if verdict is not None and verdict.outcome is Outcome.NO_EVIDENCE:
-        reasons.append(verdict.reason)
-    elif verdict is None and row.result.surrogates:
-        reasons.append(f"surrogate features ({', '.join(row.result.surrogates)})")
-    return Note(APART, "; ".join(reasons)) if reasons else None
+    return efficiency_lines(published, head, study)
 
 
 def _improved(line: Line, figures: Figures) -> Line:
@@ -350,67 +297,16 @@ def _improved(line: Line, figures: Figures) -> Line:
     return replace(line, cells={**line.cells, IMPROVEMENT: f"{gain:+.2f}"}, notes=notes)
 
 
-def _ratios(line: Line, figures: Figures, machines: Mapping[str, str] = MappingProxyType({})) -> Iterator[Line]:
-    """A line per model that cost is compared with: the figures over its own, of the same machine."""
-    for model in RATIOS_TO:
-        base = figures.get(model)
-        if base:
-            cells = {
-                column: f"{value / base:.2f}"
-                for column, value in figures.items()
-                if value is not None and machines.get(column) == machines.get(model)
-            }
-            yield Line((*line.head[:-1], f"{line.head[-1]} / {model}"), cells)
-
-
-def _floats(cells: Mapping[str, str]) -> Figures:
-    """Figures with the digits that are printed, which is what a reader of the paper has."""
-    return {column: None if text == "-" else float(text) for column, text in cells.items()}
-
-
-def _seconds(result: Any) -> Iterator[tuple[str, float]]:
-    if result["timing"]["median_s"] is not None:
-        yield "ours", float(result["timing"]["median_s"])
-
-
-def _memory(result: Any) -> Iterator[tuple[str, float]]:
-    """The first reading there is: the one that is nearest to what was published."""
-    for whose, key in MEMORY.items():
-        if result["memory"][key]["bytes"] is not None:
-            yield whose, result["memory"][key]["bytes"] / GB
-            return
-
-
 def _remarks(number: int, datasets: Sequence[str], columns: Sequence[str], study: Study | None) -> Iterator[str]:
     if number in (3, 4):
         yield "A dash: out of memory."
     if number == 3:
         yield f"{IMPROVEMENT}: {PROPOSED} over the best other model of the line, computed from its figures."
         yield "The line of another source has only the figures that differ from the published ones."
-    if study is not None and not any(_ours(study, dataset, columns) for dataset in datasets):
+    if study is not None and not any(our_rows(study, dataset, columns) for dataset in datasets):
         yield f"Ours: no finished run below {study.folder} is of a model and data set of this table."
     if number == 4:
-        yield "Lines with a slash: the figures over those of that model."
-    machines: dict[str, list[str]] = defaultdict(list)
-    for dataset in datasets if number == 4 else ():
-        for column, row in _ours(study, dataset, columns).items():
-            machines[_machine(row.result.runs[0])].append(f"{dataset} {column}")
-    if machines:
-        yield "Ours: the first seed's run; the time is the median over epochs after the first, evaluation excluded."
-        yield (
-            "Memory of ours: the peak of the process on the GPU; what torch reserved there, where the driver gives no "
-            "figure per process; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes."
-        )
-    for machine, cells in machines.items():
-        yield f"Ours on {machine}: {', '.join(cells)}."
-
-
-def _machine(run: StoredRun) -> str:
-    where = run.run["environment"]
-    if where.get("device") == "cuda":
-        return f"cuda, {where.get('gpu') or 'a GPU without a name'}"
-    cpu, cores = where.get("cpu") or "a processor without a name", where.get("logical_cores")
-    return f"{where.get('device')}, {cpu}, {cores} cores, torch threads: {where.get('torch_threads')}"
+        yield from efficiency_remarks(study, datasets, columns)
 
 
 def _described(source: Source) -> str:

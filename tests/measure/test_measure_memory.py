@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from harness.measure import MemorySampler, Reading
+from harness.measure.attribution import DeviceMemory
 from harness.measure.nvml import NvmlGpu
 
 CPU = torch.device("cpu")
@@ -36,6 +37,10 @@ class FakeGpu:
 
     def device_bytes(self) -> int | None:
         return next(self._device)
+
+    def memory(self) -> DeviceMemory:
+        """Nothing by which bytes could be attributed to a process."""
+        return DeviceMemory(None, None)
 
     def close(self) -> None:
         self.closed = True
@@ -233,3 +238,8 @@ def test_an_impossible_interval_is_refused(interval_s: float) -> None:
 def test_a_reading_is_either_a_figure_or_a_reason(figure: int | None, note: str | None) -> None:
     with pytest.raises(ValueError, match="either"):
         Reading(figure, note)
+
+
+def test_only_a_figure_says_how_it_was_found() -> None:
+    with pytest.raises(ValueError, match="only a figure"):
+        Reading(None, "why", how="somehow")

@@ -50,6 +50,12 @@ class FakeNvml:
             raise self.processes
         return self.processes
 
+    def nvmlDeviceIsMigDeviceHandle(self, handle: object) -> int:  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetMigMode(self, handle: object) -> list[int]:  # noqa: N802
+        raise pynvml.NVMLError_NotSupported
+
     def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
         return "550.1"
 

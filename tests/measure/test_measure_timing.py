@@ -45,7 +45,15 @@ def test_the_summary_leaves_out_the_first_epoch_and_keeps_evaluation_apart() -> 
         "epochs": 5,
         "evaluation_median_s": 8.0,
         "note": None,
+        "warm_up_epochs": 1,
+        "warm_up_note": "fewer than 20 epochs: the first one counts as warm-up, no change was looked for",
     }
+
+
+def test_the_summary_leaves_out_a_longer_start_and_says_how_long_it_is() -> None:
+    summary = _timed([100.0, 50.0, 25.0, *[4.0, 1.0, 2.0, 3.0] * 6], [8.0]).summary()
+    assert (summary["warm_up_epochs"], summary["warm_up_note"]) == (3, None)
+    assert (summary["warmup_s"], summary["median_s"], summary["epochs"]) == (100.0, 2.5, 27)
 
 
 def test_a_lone_warm_up_epoch_gives_a_note_and_no_median() -> None:
@@ -117,3 +125,5 @@ def test_a_resumed_training_has_a_warm_up_in_each_process() -> None:
         clock.stop()
     summary = clock.summary()
     assert (summary["epochs"], summary["warmup_s"], summary["median_s"]) == (7, 100.0, 2.5)
+    assert summary["warm_up_epochs"] == 3
+    assert "3 of 3 processes" in str(summary["warm_up_note"])

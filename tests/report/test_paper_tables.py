@@ -18,6 +18,7 @@ from harness.compare.expected import (
     load_tolerances,
     values_of_cell,
 )
+from harness.report.efficiency import RATIOS_TO
 from harness.report.paper import (
     IMPROVEMENT,
     Line,
@@ -177,6 +178,35 @@ def test_time_and_memory_have_ratios_to_lightgcn_and_bpr(study: Study) -> None:
     assert published["BM3"] == f"{0.85 / 0.99:.2f}"
     assert ours == {"BPR": f"{0.5 / 3.2:.2f}", "LightGCN": "1.00", "BM3": f"{1.7 / 3.2:.2f}"}
     assert "LATTICE" not in line(found, "Electronics", "Time (s/epoch)", "published / BPR").cells
+
+
+def test_our_ratios_stand_next_to_the_published_ones_and_absolutes_before_them(study: Study) -> None:
+    heads = [line.head[-1] for line in table(4, study).lines if line.head[:2] == ("Baby", "Time (s/epoch)")]
+    assert heads == ["published", "ours", *(f"{whose} / {m}" for m in RATIOS_TO for whose in ("published", "ours"))]
+
+
+def test_figures_of_two_machines_are_not_divided(study: Study) -> None:
+    lightgcn = next(row for row in study.rows if row.result.model == "lightgcn")
+    run = lightgcn.result.runs[0]
+    elsewhere = replace(run, run={**run.run, "environment": {"device": "cuda", "gpu": "Some GPU"}})
+    moved = replace(lightgcn, result=replace(lightgcn.result, runs=(elsewhere,)))
+    rows = tuple(moved if row is lightgcn else row for row in study.rows)
+    found = table(4, replace(study, rows=rows))
+    assert line(found, "Baby", "Time (s/epoch)", "ours / LightGCN").cells == {"LightGCN": "1.00"}
+    assert set(line(found, "Baby", "Time (s/epoch)", "ours / BPR").cells) == {"BPR", "BM3"}
+
+
+def test_memory_that_was_not_simply_read_is_marked_with_how_it_was_found(study: Study) -> None:
+    bpr = study.rows[1]
+    run = bpr.result.runs[0]
+    assert run.result is not None
+    memory = {**run.result["memory"], "gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
+    found_so = replace(run, result={**run.result, "memory": memory})
+    row = replace(bpr, result=replace(bpr.result, runs=(found_so,)))
+    found = table(4, replace(study, rows=(row,)))
+    assert line(found, "Baby", "Memory (GB)", "ours").cells == {"BPR": "2.00"}
+    assert line(found, "Baby", "Memory (GB)", "ours").notes["BPR"].reason == "rise of the device's"
+    assert line(found, "Baby", "Time (s/epoch)", "ours").notes == {}
 
 
 def test_our_time_and_memory_name_their_device_and_main_memory_is_not_taken_for_a_gpus(study: Study) -> None:
