@@ -13,6 +13,7 @@ from bm3 import BM3Error
 from harness.cli_audit import audit
 from harness.cli_data import DATA_COMMANDS
 from harness.cli_doctor import doctor
+from harness.cli_fetch import fetch_command
 from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
 from harness.cli_prepare import prepare_command
 from harness.cli_replay import replay
@@ -273,7 +274,7 @@ def data() -> None:
     """Look at data sets, check them, and bring them in and out."""
 
 
-for command in (*DATA_COMMANDS, prepare_command):
+for command in (*DATA_COMMANDS, fetch_command, prepare_command):
     data.add_command(command)
 
 

@@ -47,7 +47,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--stall",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=86400),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -126,7 +126,7 @@ def _intentions(order: Order, found: Sequence[Found]) -> list[str]:
     missing = [each for each in found if each.state != "there"]
     total = sum(max(0, each.size - each.here) for each in missing if each.size is not None)
     unknown = sum(each.size is None for each in missing)
-    lines.append(f"to fetch: {size(total)}" + (f", and {unknown} files of unknown size" if unknown else ""))
+    lines.append(f"to fetch: {size(total)}" + (f", and files of unknown size: {unknown}" if unknown else ""))
     return lines
 
 
@@ -148,12 +148,16 @@ def transfer_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """
     if sys.stderr.isatty():
         with tqdm(desc=name, unit="B", unit_scale=True, dynamic_ncols=True, leave=False) as bar:
+            shown: int | None = None
 
             def show(position: int, total: int | None) -> None:
-                if bar.n == 0 or position < bar.n:
+                nonlocal shown
+                if shown is None or position < shown:
                     bar.reset(total)
                     bar.n = bar.initial = bar.last_print_n = position  # what was there before says nothing of speed
-                bar.update(position - bar.n)
+                else:
+                    bar.update(position - shown)
+                shown = position
 
             yield show
         return

@@ -21,7 +21,7 @@ MANIFEST = Path(__file__).parent / "sources.toml"
 RECORD = "fetched.json"
 PARTIAL, PARTIAL_VERSION = ".part", ".part.json"
 MISMATCH = ".mismatch-"
-STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT = ConfigDict(extra="forbid")
 
 _PART = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # no "..", and no hidden file
 _PATH = re.compile(f"(?:{_PART}/)*{_PART}")
@@ -55,7 +55,7 @@ def _checked_text(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_checked_text)]
-Bytes = Annotated[int, Field(ge=0)]
+Bytes = Annotated[int, Field(ge=0, strict=True)]
 
 
 @validated(frozen=True, config=STRICT)
@@ -99,7 +99,7 @@ class DataSource:
     base: Annotated[str, AfterValidator(checked_base)]
     prepare: Text
     """The command that makes a data set of the files; {folder} stands for theirs."""
-    files: Annotated[tuple[SourceFile, ...], Field(strict=False, min_length=1), AfterValidator(_checked_files)]
+    files: Annotated[tuple[SourceFile, ...], Field(min_length=1), AfterValidator(_checked_files)]
 
     def url(self, file: SourceFile, base: str | None = None) -> str:
         """Where a file is, at another base if one is given."""

@@ -35,6 +35,40 @@ def mini(seed: int = MINI_SEED) -> Dataset:
     return checked_dataset("mini", published_split(pairs, draw), features, where="synthetic data set mini")
 
 
+def baby_sized(seed: int = MINI_SEED) -> Dataset:
+    """As many users, items and interactions as Amazon Baby has, for time and memory: there is nothing to learn in it.
+
+    Activity and popularity are power laws; each user has at least five interactions. Features, `visual` (256-d) and
+    `text` (64-d), are noise.
+    """
+    n_users, n_items, n = 19_445, 7_050, 160_792
+    draw = np.random.default_rng(seed)
+    activity = (20 + draw.permutation(n_users)) ** -0.9
+    users = np.repeat(np.arange(n_users), 5 + draw.multinomial(n - 5 * n_users, activity / activity.sum()))
+    popularity = (10 + draw.permutation(n_items)) ** -0.7
+    popularity /= popularity.sum()
+    items = draw.choice(n_items, n, p=popularity)
+    once = draw.choice(n, n_items, replace=False)
+    items[once] = draw.permutation(n_items)  # so that every item takes part
+    free = np.ones(n, dtype=bool)
+    free[once] = False
+    while (repeated := _repeated(users * n_items + items, free)).any():
+        items[repeated] = draw.choice(n_items, repeated.sum(), p=popularity)
+    pairs = np.stack([users, items], axis=1)
+    features = {m: draw.standard_normal((n_items, d), dtype=np.float32) for m, d in (("visual", 256), ("text", 64))}
+    return checked_dataset(
+        "baby-sized", published_split(pairs, draw), features, where="synthetic data set of Baby's size"
+    )
+
+
+def _repeated(keys: NDArray[np.integer], free: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which keys [n] stand somewhere else too; of each key one is let be, and that is one that is not free."""
+    order = np.lexsort((free, keys))
+    repeated = np.zeros(len(keys), dtype=bool)
+    repeated[order[1:]] = keys[order[1:]] == keys[order[:-1]]
+    return repeated
+
+
 def _cluster_features(
     draw: np.random.Generator, cluster: NDArray[np.integer], n_clusters: int, *, width: int, noise: float
 ) -> NDArray[np.float32]:
