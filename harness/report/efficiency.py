@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.experiments.store import StoredRun
-from harness.report.lines import APART, Figures, Line, Note, apart, floats, number_text, our_rows
+from harness.report.lines import APART, Figures, Line, Note, apart, dashes, floats, number_text, our_rows
 from harness.report.measured import GB
 from harness.report.study import Study, StudyRow
 
@@ -63,7 +63,7 @@ def _our_lines(
 ) -> list[tuple[Line, Figures, Machines]]:
     """A line for each way of reading, with the figures that are printed in it and their machines."""
     dataset, metric = head
-    rows = our_rows(study, dataset, columns)
+    rows, starved = our_rows(study, dataset, columns), dashes(study, dataset, columns)
     timed = metric.startswith("Time")
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for column, row in rows.items():
@@ -74,7 +74,7 @@ def _our_lines(
     for whose, figures in found.items():
         reading = None if timed else MEMORY[whose]
         notes = {column: note for column in figures if (note := _note(rows[column], reading))}
-        cells = {column: number_text(metric, value) for column, value in figures.items()}
+        cells = {column: number_text(metric, value) for column, value in figures.items()} | starved
         machines = {column: _machine(rows[column].result.runs[0]) for column in figures}
         lines.append((Line((*head, whose), cells, notes), figures, machines))
     return lines

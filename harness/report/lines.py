@@ -68,6 +68,17 @@ def our_rows(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[
     return {column: rows[column.lower()] for column in columns if column.lower() in rows}
 
 
+def dashes(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, str]:
+    """By column: a dash where our runs of the model ran out of memory and none has a result, as is printed."""
+    rows = our_rows(study, dataset, columns)
+    starved = {
+        run.run["model"].lower()
+        for run in (study.out_of_memory if study else ())
+        if run.run["dataset"]["name"].lower() == dataset.lower()
+    }
+    return {column: "-" for column in columns if column.lower() in starved and column not in rows}
+
+
 def apart(row: StudyRow, verdict: Verdict | None = None) -> Note | None:
     """In what our runs of a cell differ from what was published."""
     variant = row.label.removeprefix(row.result.model).strip()

@@ -30,6 +30,7 @@ from harness.report.lines import (
     Line,
     Note,
     apart,
+    dashes,
     floats,
     number_text,
     our_rows,
@@ -266,8 +267,9 @@ def _accuracy_lines(
 ) -> list[Line]:
     dataset, metric = head
     lines = [_improved(published[0], floats(published[0].cells)), *published[1:]]
-    rows = our_rows(study, dataset, list(published[0].cells))
-    if not rows or study is None:
+    columns = list(published[0].cells)
+    rows, starved = our_rows(study, dataset, columns), dashes(study, dataset, columns)
+    if study is None or not (rows or starved):
         return lines
     found = {column: row.verdicts[canonical_metric(metric)] for column, row in rows.items()}
     means = {column: verdict.mean for column, verdict in found.items()}
@@ -276,7 +278,7 @@ def _accuracy_lines(
     halves = {column: (v.interval[1] - v.interval[0]) / 2 for column, v in found.items() if v.interval}
     return [
         *lines,
-        _improved(Line((*head, "ours"), cells, notes), means),
+        _improved(Line((*head, "ours"), cells | starved, notes), means),
         Line((*head, f"± {100 * study.tolerances.confidence:g} %"), {c: f"{half:.4f}" for c, half in halves.items()}),
         Line((*head, "seeds"), {column: str(verdict.seeds) for column, verdict in found.items()}),
     ]

@@ -254,3 +254,22 @@ def test_one_data_set_can_be_chosen_in_any_case() -> None:
     assert {found.head[0] for found in table(3, dataset="sports").lines} == {"Sports"}
     with pytest.raises(ConfigError, match=r"no data set 'tiktok'; it has Baby, Sports, Electronics"):
         table(3, dataset="tiktok")
+
+
+@pytest.mark.parametrize(("number", "metric"), [(3, "R@20"), (4, "Memory (GB)"), (4, "Time (s/epoch)")])
+def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str) -> None:
+    """Unless another of its runs on the data set has a result."""
+    whole = make_study(RUNS, "a report on hand-made records")
+    on_baby = [run for run in whole.runs if run.finished and run.run["dataset"]["name"] == "baby"]
+    starved = {run.run["model"]: run for run in on_baby}
+    (lost, kept) = list(starved)[:2]
+    failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
+    others = [run for run in whole.runs if run.run["model"] != lost]
+    runs = [*others, *(replace(starved[model], result=None, failure=failure) for model in (lost, kept))]
+    study = make_study(RUNS, "a report", of=runs)
+    ours = [line for line in table(number, study, dataset="Baby").lines if line.head[-1].startswith("ours")]
+    lines = [line for line in ours if line.head[1] == metric and "/" not in line.head[-1]]
+    assert lines
+    cells = {column.lower(): text for line in lines for column, text in line.cells.items()}
+    assert cells[lost] == "-"
+    assert cells[kept] != "-"
