@@ -19,6 +19,7 @@ from harness.cli_prepare import prepare_command
 from harness.cli_replay import replay
 from harness.cli_reproduce import reproduce
 from harness.cli_runs import runs
+from harness.cli_scaling import scaling
 from harness.cli_study import conformance_line, finish
 from harness.cli_suite import suite
 from harness.cli_tables import expected, tables
@@ -28,7 +29,9 @@ from harness.compare.expected import expected_dir
 from harness.compiling import use_threads
 from harness.conformance import Status, conformance, known_traces, trace_statuses
 from harness.data import PARTS, load_dataset
+from harness.experiments.backends import IN_USE
 from harness.experiments.settings import parse_assignments
+from harness.experiments.store import InUseError
 from harness.experiments.trial import OutOfMemoryError, dataset_for, make_trial, resolve_device, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
 from harness.measure.environment import environment
@@ -60,6 +63,7 @@ def bm3() -> None:
     bm3 doctor                      what can be run and measured on this machine
     bm3 train bm3 mini              one model on one data set
     bm3 profile bm3 mini            where its time goes, and how far that is from this machine's floor
+    bm3 scaling                     do time and memory grow as published?
     bm3 conformance                 are the models the published ones?
     bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
@@ -73,7 +77,7 @@ def bm3() -> None:
     """
 
 
-for command in (audit, doctor, expected, replay, reproduce, runs, suite, tables, watch):
+for command in (audit, doctor, expected, replay, reproduce, runs, scaling, suite, tables, watch):
     bm3.add_command(command)
 
 
@@ -83,6 +87,9 @@ for command in (audit, doctor, expected, replay, reproduce, runs, suite, tables,
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--seed", type=click.IntRange(min=0), default=999, show_default=True, help="Seed of all randomness.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most N epochs; short for --set epochs=N.")
+@click.option(
+    "--no-wait", is_flag=True, help=f"Where another process runs the same trial, leave with exit code {IN_USE} at once."
+)
 @DEVICE
 @THREADS
 @DATA
@@ -93,6 +100,7 @@ def train(
     assignments: tuple[str, ...],
     seed: int,
     epochs: int | None,
+    no_wait: bool,
     device: str,
     threads: int | None,
     data: Path | None,
@@ -116,7 +124,9 @@ def train(
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
     try:
         with TrainingProgress(f"{trial.entry.name} on {trial.dataset.name}, seed {seed}", trial.training.epochs) as bar:
-            run = run_trial(trial, out, bar.epoch, tell=lambda message: click.echo(message, err=True))
+            run = run_trial(trial, out, bar.epoch, tell=lambda message: click.echo(message, err=True), wait=not no_wait)
+    except InUseError as error:
+        stop(IN_USE, str(error))
     except KeyboardInterrupt as interruption:
         raise Interrupted(f"{out / trial.key} is left unfinished; the same command goes on with it") from interruption
     result = run.result or {}

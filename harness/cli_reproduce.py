@@ -8,9 +8,11 @@ import torch
 from bm3 import DataError
 from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
 from harness.cli_study import backend_for, conformance_line, finish, run_study, workers_for
+from harness.cli_suite import following, left_alone, to_follow
 from harness.conduct import Study, make_folder
 from harness.conformance import known_traces
 from harness.experiments.execution import Outcomes, Policy
+from harness.experiments.pending import pending
 from harness.experiments.store import RUN, StoredRun
 from harness.experiments.suite import load_suite, plan, wanted
 from harness.experiments.trial import Trial, resolve_device
@@ -65,8 +67,12 @@ def reproduce(
         return wanted(rows, outcomes, chosen.order)
 
     if dry_run:
-        for trial in trials({}):
-            click.echo(trial.command)
+        found = pending(trials, out, rerun)
+        for line in [*(trial.command for trial in found.to_run), *following(to_follow(rows, found))]:
+            click.echo(line)
+        if rerun == "missing":
+            for line in left_alone(found):
+                click.echo(line)
         return
     side_by_side = workers_for(workers, where, in_process=in_process, ray_address=ray_address, alone=chosen.alone)
     name, folder = Path(suite).stem, out / Path(suite).stem
@@ -76,7 +82,7 @@ def reproduce(
     )
     checks = known_traces()
     click.echo(conformance_line(checks))
-    outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side), backend)
+    outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone), backend)
     runs = [(trial, _stored(out / trial.key)) for trial in trials(outcomes)]
     without = [trial for trial, run in runs if run is None or not (run.finished or run.out_of_memory)]
     unchecked = _unchecked(suite)

@@ -11,7 +11,8 @@ from harness.cli_options import DATA, DEVICE, OUT
 from harness.compare.expected import expected_dir
 from harness.data.layouts import data_roots
 from harness.experiments.estimate import Estimate, Estimates, load_costs
-from harness.experiments.store import StoredRun, stored_runs
+from harness.experiments.pending import Pending, pending
+from harness.experiments.store import readable_runs
 from harness.experiments.suite import Outcomes, Outline, Row, load_suite, outline, plan, suite_names, wanted
 from harness.experiments.trial import Trial, resolve_device
 
@@ -48,7 +49,7 @@ def list_command() -> None:
 @suite.command()
 @click.argument("name")
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="List the commands of the trials that are not done.")
+@click.option("--dry-run", is_flag=True, help="List the commands of the trials to run.")
 @DEVICE
 @DATA
 @OUT
@@ -56,8 +57,9 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     """Show the rows of the suite NAME: how many trials, how many of them are done, what the others will take.
 
     Where points are searched, more trials follow once they are done: the best on validation and the best on test run
-    with the other seeds. The time left counts as many as can follow; it is an estimate from past runs, on whatever
-    machine made them. Of a data set that is not there only the counts are shown. Nothing is run.
+    with the other seeds. The time left counts as many as can follow, and none that failed, which are not run again by
+    themselves; it is an estimate from past runs, on whatever machine made them. Of a data set that is not there only
+    the counts are shown. Nothing is run.
 
     \b
     bm3 suite show table3 --data ~/data
@@ -66,48 +68,49 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     """
     chosen, where = load_suite(name), resolve_device(device)
     data_roots(data)  # a folder that is not there is refused, one that lacks a data set is not
-    runs = list(stored_runs(out)) if out.is_dir() else []
-    outcomes = _outcomes(runs, out)
-    estimates = Estimates(runs, load_costs(expected_dir()))
-    rows: list[Row] = []
-    table: list[list[object]] = []
-    counts: list[Counts] = []
+    planned: list[Row | Outline] = []
     missing = []
-    unplanned: list[Outline] = []
     for dataset in dict.fromkeys(datasets or chosen.datasets):
         try:
-            there = plan(chosen, data, where, [dataset])
+            planned += plan(chosen, data, where, [dataset])
         except DataError as error:
             missing.append(f"{dataset}: counts from the suite's file alone, and no time, since {error}")
-            lines = outline(chosen, [dataset])
-            table += [_of_outline(line) for line in lines]
-            counts += [line.trials for line in lines]
-            unplanned += lines
-            continue
-        rows += there
-        table += [_of_row(row, outcomes, estimates) for row in there]
-    trials = wanted(rows, outcomes, chosen.order)
-    to_come = _sum(row.to_come(outcomes) for row in rows)
+            planned += outline(chosen, [dataset])
+    rows = [row for row in planned if isinstance(row, Row)]
+    unplanned = [row for row in planned if isinstance(row, Outline)]
+    found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
+    estimates = Estimates(readable_runs(out), load_costs(expected_dir()))
+    table = [
+        _of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned
+    ]
+    to_come = to_follow(rows, found)
+    counts = _sum([(len(found.trials),) * 2, to_come, *(row.trials for row in unplanned)])
     click.echo(f"{Path(name).stem}: {chosen.title}\n\n{tabulate(table, HEAD, disable_numparse=True)}\n")
-    click.echo(_totals(rows, trials, _sum([(len(trials),) * 2, to_come, *counts]), outcomes, estimates))
-    for text in missing:
-        click.echo(text)
+    click.echo(_totals(rows, found, counts, estimates))
+    for line in [*left_alone(found), *missing]:
+        click.echo(line)
     if dry_run:
         click.echo()
-        for trial in trials:
-            if outcomes.get(trial.key) is None:
-                click.echo(trial.command)
-        commands = [command for line in unplanned for command in line.commands]
-        click.echo("\n".join(commands), nl=bool(commands))
-        follow = _sum([to_come, *_beyond(unplanned)])
-        if follow[1]:
-            click.echo(f"{_range(follow)} more trials follow from the selection, once the points above are done")
+        commands = [trial.command for trial in found.to_run]
+        commands += [command for row in unplanned for command in row.commands]
+        for line in [*commands, *following(_sum([to_come, *_beyond(unplanned)]))]:
+            click.echo(line)
 
 
-def _outcomes(runs: Sequence[StoredRun], out: Path) -> Outcomes:
-    """What has ended: the run, or None for one that failed."""
-    ended = [run for run in runs if run.state != "unfinished"]
-    return {run.path.relative_to(out).as_posix(): run if run.finished else None for run in ended}
+def to_follow(rows: Iterable[Row], found: Pending) -> Counts:
+    """How many trials follow from choices that cannot be made yet."""
+    return _sum(row.to_come(found.outcomes) for row in rows)
+
+
+def following(counts: Counts) -> list[str]:
+    """The line on trials that follow from a selection, if any do."""
+    return [f"{_range(counts)} more trials follow from the selection, once the points above are done"] * (counts[1] > 0)
+
+
+def left_alone(found: Pending) -> list[str]:
+    """The line on trials that failed and are not run, if there are any."""
+    number = len(found.without_result)
+    return [f"{number} failed earlier, not to be run again: bm3 reproduce --rerun failed tries them"] * (number > 0)
 
 
 def _beyond(rows: Sequence[Outline]) -> list[Counts]:
@@ -139,13 +142,11 @@ def _of_row(row: Row, outcomes: Outcomes, estimates: Estimates) -> list[object]:
     ]
 
 
-def _totals(
-    rows: Sequence[Row], trials: Sequence[Trial], counts: Counts, outcomes: Outcomes, estimates: Estimates
-) -> str:
-    done, failed = _done_and_failed(trials, outcomes)
+def _totals(rows: Sequence[Row], found: Pending, counts: Counts, estimates: Estimates) -> str:
+    done, failed = _done_and_failed(found.trials, found.outcomes)
     text = f"{_range(counts)} trials: {done} done, {failed} failed"
     if rows:
-        seconds = _seconds_left(rows, trials, outcomes, estimates)
+        seconds = _seconds_left(rows, found.trials, found.outcomes, estimates)
         text += f"; time left, one after another: {_time(seconds)}"
     return text
 
@@ -158,8 +159,8 @@ def _done_and_failed(trials: Iterable[Trial], outcomes: Outcomes) -> Counts:
 def _seconds_left(
     rows: Sequence[Row], trials: Sequence[Trial], outcomes: Outcomes, estimates: Estimates
 ) -> float | None:
-    """Of all that is not done, and of the most that may follow; None where it is not known of some trial."""
-    left = [(trial, 1.0) for trial in trials if outcomes.get(trial.key) is None]
+    """Of all that is to be run, and of the most that may follow; None where it is not known of some trial."""
+    left = [(trial, 1.0) for trial in trials if trial.key not in outcomes]
     for row in rows:
         _, more = row.to_come(outcomes)
         left += [(point, more / len(row.points)) for point in row.points if more]

@@ -9,7 +9,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -21,10 +21,12 @@ from harness.experiments.execution import LOGGER, Backend, Outcomes, Policy, Pro
 from harness.experiments.status import Status, write_status
 from harness.experiments.store import StoredRun, readable_runs
 from harness.experiments.trial import Trial
-from harness.files import writing
+from harness.files import WriteError, writing
 from harness.report.results import result_rows, verdicts
 
 LOG_FILE = "study.log"
+RERUN = "rerun-began"
+"""File in a study's folder from the beginning of a rerun of all its trials to its end."""
 RECENT = 8  # lines of the log that the display shows
 SHOWN_METRIC = "recall@20"
 SECONDS_BETWEEN_WRITES = 1.0
@@ -43,6 +45,8 @@ class Study:
     policy: Policy = "missing"
     side_by_side: int = 1
     """Trials that may run at a time, for the time left."""
+    alone: bool = False
+    """No two of its trials may run at a time, in whichever process."""
 
 
 def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lambda status: None) -> Outcomes:
@@ -55,7 +59,15 @@ def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lam
     with _logging(study.folder / LOG_FILE, reporter.recent):
         LOGGER.info("begins: %s (process %d on %s)", study.name, os.getpid(), socket.gethostname())
         try:
-            outcomes = execute(study.wanted, study.store, backend, policy=study.policy, observe=reporter.observe)
+            outcomes = execute(
+                study.wanted,
+                study.store,
+                backend,
+                policy=study.policy,
+                observe=reporter.observe,
+                alone=study.alone,
+                since=rerun_since(study.folder) if study.policy == "all" else None,
+            )
         except KeyboardInterrupt:
             LOGGER.warning("interrupted: what runs goes on with the same command")
             reporter.end("interrupted")
@@ -66,8 +78,21 @@ def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lam
             raise
         done = sum(run is not None for run in outcomes.values())
         LOGGER.info("ends: %d of %d trials have a result", done, len(outcomes))
+        (study.folder / RERUN).unlink(missing_ok=True)
         reporter.end("finished")
     return outcomes
+
+
+def rerun_since(folder: Path) -> float:
+    """When the rerun of all trials began that the study is in, in seconds since the epoch: now, unless one was stopped.
+
+    What is newer belongs to it. Raises WriteError.
+    """
+    begun = folder / RERUN
+    with writing(begun):
+        if not begun.exists():
+            begun.touch()
+        return begun.stat().st_mtime
 
 
 def make_folder(folder: Path) -> None:
@@ -104,15 +129,20 @@ class _Reporter:
         now = time.monotonic()
         if changed or self._last is None or now - self._written >= SECONDS_BETWEEN_WRITES:
             self._written = now
-            write_status(self.study.folder, status)
+            self._write(status)
         self._last = status
         self.show(status)
 
     def end(self, state: str) -> None:
         if self._last is not None:
             over = replace(self._last, state=state, running=(), now=time.time(), recent=tuple(self.recent))  # type: ignore[arg-type]
-            write_status(self.study.folder, over)
+            self._write(over)
             self.show(over)
+
+    def _write(self, status: Status) -> None:
+        """For whoever watches: a status that cannot be written is no reason to stop."""
+        with suppress(WriteError):
+            write_status(self.study.folder, status)
 
     def _judge(self, runs: list[StoredRun], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""

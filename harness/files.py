@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from bm3 import DataError
 
@@ -29,8 +30,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write all of it or nothing: to a file beside it first, flushed to disk, then renamed. Raises OSError."""
-    temporary = path.with_name(path.name + ".part")
+    """Write all of it or nothing: to a file beside it first, flushed to disk, then renamed. Raises OSError.
+
+    That file has a name of its own, so that two processes may write the same path: the last one's content stays.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
     try:
         with temporary.open("wb") as file:
             file.write(content)

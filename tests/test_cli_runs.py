@@ -114,7 +114,7 @@ def test_the_list_can_be_narrowed(command: Command, store: Path) -> None:
 
 
 def test_superseded_runs_are_only_counted(command: Command, store: Path) -> None:
-    supersede(store, StoredRun.read(run_of(store, 1)))
+    supersede(store, run_of(store, 1))
     assert command("runs", "list").out.splitlines()[-1] == "1 run: 1 finished; 1 superseded, which count nowhere"
 
 

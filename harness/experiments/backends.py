@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from signal import Signals
+from signal import SIGKILL, Signals
 from typing import IO
 
 import psutil
@@ -16,13 +16,15 @@ import torch
 
 from bm3 import BM3Error
 from harness.experiments.execution import Ending
-from harness.experiments.store import LOG
+from harness.experiments.store import LOG, InUseError
 from harness.experiments.trial import Trial, run_trial
 from harness.files import WriteError, writing
+from harness.measure.host import container_limits, usable_cores
 
 SHARE_OF_MEMORY = 0.9  # of what is available when a study begins, for its trials
 SECONDS_TO_STOP = 30  # for a process that was asked to; an epoch's end is not waited for
 SECONDS_BETWEEN_LOOKS = 1 / 50  # at processes that may have ended
+IN_USE = 75  # exit code of `bm3 train --no-wait` where another process runs the trial
 MISUSED = 2  # exit code of wrong usage, configuration or data, and of a disk that is full
 
 Need = Callable[[Trial], int | None]
@@ -36,9 +38,10 @@ class InProcess:
         self._store = store
         self._trial: Trial | None = None
 
+    def full(self) -> bool:
+        return self._trial is not None
+
     def start(self, trial: Trial) -> str | None:
-        if self._trial is not None:
-            return None
         self._trial = trial
         return "this process"
 
@@ -48,9 +51,11 @@ class InProcess:
             time.sleep(seconds)
             return []
         try:
-            run_trial(trial, self._store)
+            run_trial(trial, self._store, wait=False)
         except WriteError:
             raise
+        except InUseError:
+            return [Ending(trial, "", elsewhere=True)]
         except BM3Error as error:  # stored as the run's failure
             return [Ending(trial, str(error))]
         return [Ending(trial, "")]
@@ -65,6 +70,8 @@ class _Child:
     process: subprocess.Popen[bytes]
     gpu: str | None
     need: int | None
+    kills: int
+    """For want of memory, by the system, when it began."""
 
 
 class Processes:
@@ -85,19 +92,21 @@ class Processes:
         *,
         memory: int | None = None,
     ) -> None:
-        """`memory`: bytes for all trials together; by default 90 % of what is available now."""
+        """`memory`: bytes for all trials together; by default 90 % of what is available now, or of a container's."""
         self._store, self._data, self._workers, self._threads, self._need = store, data, workers, threads, need
-        self._memory = memory or int(SHARE_OF_MEMORY * psutil.virtual_memory().available)
+        available = psutil.virtual_memory().available
+        self._memory = memory or int(SHARE_OF_MEMORY * min(available, container_limits().memory or available))
         self._children: list[_Child] = []
 
+    def full(self) -> bool:
+        return len(self._children) >= self._workers
+
     def start(self, trial: Trial) -> str | None:
-        if len(self._children) >= self._workers:
-            return None
         gpu = self._gpu() if trial.device.type == "cuda" else None
         need = self._need(trial)
         if not self._fits(need, gpu):
             return None
-        path = self._store / trial.key
+        path, kills = self._store / trial.key, memory_kills()
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
             with (path / LOG).open("ab") as log:
@@ -109,7 +118,7 @@ class Processes:
                     env=os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
                     start_new_session=True,  # Ctrl-C is for this process, which stops its children
                 )
-        self._children.append(_Child(trial, process, gpu, need))
+        self._children.append(_Child(trial, process, gpu, need, kills))
         return f"{'' if gpu is None else f'GPU {gpu}, '}process {process.pid}"
 
     def wait(self, seconds: float) -> list[Ending]:
@@ -147,7 +156,7 @@ class Processes:
 
 def train_command(trial: Trial, store: Path, data: Path | None, threads: int) -> list[str]:
     """The command that runs a trial into the store, as this Python's arguments."""
-    options = ["--out", str(store), "--threads", str(threads)]
+    options = ["--out", str(store), "--threads", str(threads), "--no-wait"]
     if data is not None:
         options += ["--data", str(data)]
     return [sys.executable, "-m", "harness", *trial.arguments, *options]
@@ -155,7 +164,7 @@ def train_command(trial: Trial, store: Path, data: Path | None, threads: int) ->
 
 def threads_beside(workers: int) -> int:
     """Threads for each of so many trials side by side: the cores this process may use, shared out."""
-    return max(1, len(os.sched_getaffinity(0)) // workers if hasattr(os, "sched_getaffinity") else 1)
+    return max(1, usable_cores(container_limits()) // workers)
 
 
 def visible_gpus() -> list[str]:
@@ -171,15 +180,27 @@ def _gpu_memory(gpu: str) -> int:
     return free_and_total[1]
 
 
+def memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
+    """How many processes the system has ended for want of memory since it began; 0 where it does not say."""
+    try:
+        words = [line.split() for line in counters.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return 0
+    return next((int(value) for name, value in words if name == "oom_kill"), 0)
+
+
 def _ending(child: _Child, log: Path) -> Ending:
-    code = child.process.returncode
+    code, trial = child.process.returncode, child.trial
+    if code == -SIGKILL and memory_kills() > child.kills:
+        name = f"{trial.entry.name} on {trial.dataset.name}"
+        return Ending(trial, f"{name}: out of memory (ended by the system)", vanished=True, out_of_memory=True)
     if code < 0:
-        name = Signals(-code).name
-        reason = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-        return Ending(child.trial, f"its process was ended by {name}{reason}", vanished=True)
+        return Ending(trial, f"its process was ended by {Signals(-code).name}", vanished=True)
     if code in (130, 143):
-        return Ending(child.trial, "its process was interrupted", vanished=True)
-    return Ending(child.trial, f"{last_line(log)} (exit code {code})", misused=code == MISUSED)
+        return Ending(trial, "its process was interrupted", vanished=True)
+    if code == IN_USE:
+        return Ending(trial, "", elsewhere=True)
+    return Ending(trial, f"{last_line(log)} (exit code {code})", misused=code == MISUSED)
 
 
 def last_line(log: Path) -> str:

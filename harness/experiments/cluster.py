@@ -21,7 +21,7 @@ from harness.compiling import use_threads
 from harness.experiments.backends import Need
 from harness.experiments.execution import Ending
 from harness.experiments.settings import changed_from_defaults
-from harness.experiments.store import EPOCHS, FAILURE, HITS, LOG, RESULT, RUN
+from harness.experiments.store import EPOCHS, FAILURE, HITS, LOG, RESULT, RUN, InUseError, locked
 from harness.experiments.trial import Trial, dataset_for, make_trial, run_trial
 from harness.files import write_whole, writing
 
@@ -52,6 +52,8 @@ class Returned(NamedTuple):
     message: str
     """Empty when the trial ended by itself."""
     misused: bool
+    elsewhere: bool
+    """Not run, since another process runs the trial."""
     files: dict[str, bytes]
     """The run's files by name; none where the worker wrote to the store itself."""
 
@@ -102,12 +104,15 @@ class RayCluster:
             store.mkdir(parents=True, exist_ok=True)
             self._token.touch()
 
+    def full(self) -> bool:
+        return self._workers is not None and len(self._running) >= self._workers
+
     def start(self, trial: Trial) -> str | None:
         cluster = self._ray.cluster_resources()
         room = int(cluster.get("CPU", 0)) // self._threads
         if trial.device.type == "cuda":
             room = min(room, int(cluster.get("GPU", 0)))
-        if len(self._running) >= min(room, self._workers or room):
+        if len(self._running) >= room:
             if not self._running:
                 raise BM3Error(f"the cluster has no worker with {self._threads} cores and a {trial.device.type} device")
             return None
@@ -151,11 +156,15 @@ class RayCluster:
         except self._ray.exceptions.RayError as error:  # the worker or its machine is gone
             return Ending(trial, f"its worker is gone ({type(error).__name__})", vanished=True)
         path = self._store / trial.key
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            # The result last: with it the run is finished.
+        if returned.elsewhere:
+            return Ending(trial, "", elsewhere=True)
+        if not returned.files:
+            return Ending(trial, returned.message, misused=returned.misused)
+        with locked(path), writing(path):
+            # The result last: with it the run is finished, and nobody writes to it again.
             for name in sorted(returned.files, key=lambda name: name == RESULT):
-                write_whole(path / name, returned.files[name])
+                if not (path / RESULT).exists():
+                    write_whole(path / name, returned.files[name])
         return Ending(trial, returned.message, misused=returned.misused)
 
 
@@ -171,29 +180,35 @@ def run_ordered(order: Order) -> Returned:
     with tempfile.TemporaryDirectory() as own:
         shared = Path(order.token).is_file()
         out = Path(order.store if shared else own)
-        message, misused = _run(order, out)
+        message, misused, elsewhere = _run(order, out)
         path = out / order.key
         ended = not shared and ((path / RESULT).is_file() or (path / FAILURE).is_file())
         names = (RUN, EPOCHS, HITS, LOG, FAILURE, RESULT) if ended else ()
         files = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
-    return Returned(message, misused, files)
+    return Returned(message, misused, elsewhere, files)
 
 
-def _run(order: Order, out: Path) -> tuple[str, bool]:
-    """Run the trial into `out`: what went wrong, if anything, and whether that is the run's own failure."""
+def _run(order: Order, out: Path) -> tuple[str, bool, bool]:
+    """Run the trial into `out`: what went wrong, whether that is no failure of the run, whether it runs elsewhere."""
     try:
         use_threads(order.threads)
         data = None if order.data is None else Path(order.data)
         dataset, device = dataset_for(order.settings, order.dataset, data), torch.device(order.device)
         trial = make_trial(order.model, dataset, order.dataset, order.settings, order.seed, device)
         if trial.key != order.key:
-            return f"the worker's code, data or compiled loops are others ({trial.key} instead of {order.key})", True
-        run_trial(trial, out)
+            return (
+                f"the worker's code, data or compiled loops are others ({trial.key} instead of {order.key})",
+                True,
+                False,
+            )
+        run_trial(trial, out, wait=False)
+    except InUseError:
+        return "", False, True
     except BM3Error as error:
-        return str(error), not (out / order.key / FAILURE).is_file()
+        return str(error), not (out / order.key / FAILURE).is_file(), False
     except Exception as error:  # a bug, of which the worker's process is to leave the traceback
         path = out / order.key
         path.mkdir(parents=True, exist_ok=True)
         (path / LOG).write_text(traceback.format_exc(), encoding="utf-8")
-        return f"{type(error).__name__}: {error}", False
-    return "", False
+        return f"{type(error).__name__}: {error}", False, False
+    return "", False, False

@@ -8,6 +8,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from typing import Any
 
 from bm3 import DataError
 from harness.compare.expected import read_rows
+from harness.experiments.inspection import NOT_AS_EXPECTED
 from harness.experiments.store import StoredRun
 from harness.experiments.trial import Trial
 
@@ -66,9 +68,10 @@ class Estimates:
         self._costs = costs
         self._known: dict[tuple[tuple[str, ...], int], Estimate | None] = {}
         for run in runs:
-            if run.finished:
-                key = run.run["model"], _features(run.run["config"]), run.run["device"], run.run["dataset_hash"]
-                self._runs[key].append(run)
+            with suppress(*NOT_AS_EXPECTED):  # a damaged run only tells nothing
+                if run.finished:
+                    key = run.run["model"], _features(run.run["config"]), run.run["device"], run.run["dataset_hash"]
+                    self._runs[key].append(run)
 
     def of(self, trial: Trial) -> Estimate | None:
         """None where nothing of the model on such a device is known."""
@@ -81,11 +84,14 @@ class Estimates:
         return self._known[key, limit]
 
     def _from_runs(self, key: tuple[str, ...], limit: int) -> Estimate | None:
-        runs = self._runs.get(key, [])
-        seconds = [value for run in runs if (value := _seconds(run, limit)) is not None]
+        seconds, memory = [], []
+        for run in self._runs.get(key, []):
+            with suppress(DataError, *NOT_AS_EXPECTED):
+                took, needed = _seconds(run, limit), _memory(run)
+                seconds += [] if took is None else [took]
+                memory += [] if needed is None else [needed]
         if not seconds:
             return None
-        memory = [value for run in runs if (value := _memory(run)) is not None]
         basis = f"{len(seconds)} past run{'s' if len(seconds) > 1 else ''}"
         return Estimate(median(seconds), max(memory, default=None), basis)
 
@@ -182,8 +188,8 @@ def _seconds(run: StoredRun, limit: int) -> float | None:
 
 def _memory(run: StoredRun) -> int | None:
     reading = "gpu_process_peak" if run.run["device"] == "cuda" else "process_rss_peak"
-    found: int | None = (run.result or {})["memory"][reading]["bytes"]
-    return found
+    found = (run.result or {})["memory"][reading]["bytes"]
+    return None if found is None else int(found)
 
 
 def _features(config: Mapping[str, Any]) -> str:

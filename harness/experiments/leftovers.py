@@ -5,6 +5,7 @@ Nothing is removed that a process is writing to, that cannot be read as a run, o
 
 import inspect
 import os
+import re
 import shutil
 import time
 import uuid
@@ -24,13 +25,14 @@ from harness.experiments.store import (
     FAILURE,
     LOCK,
     LOG,
+    RESULT,
     RUN,
     SUPERSEDED,
     StoredRun,
     in_use,
     run_lock,
 )
-from harness.experiments.studies import trials_under_way
+from harness.experiments.studies import studies, trials_under_way, vanished
 from harness.experiments.trial import code_version
 from harness.experiments.verification import NAME
 from harness.files import writing
@@ -40,7 +42,11 @@ PART, PROBE = ".part", ".probe"
 REMOVED = ".removed"
 """Folder in `superseded` that a run is moved to before its files go, so that half a run is never one that counts."""
 SECONDS_UNTOUCHED = 60  # before a file that is about to be renamed, or a folder about to be used, counts as left
-WITHOUT_A_RUN = {RUN + PART, EPOCHS, FAILURE, CHECKPOINT, CHECKPOINT + PART, LOCK, LOG, PROBE}
+HALF = re.compile(r"(?P<whole>.+?)(\.\d+-[0-9a-f]+)?\.part")
+"""The name of a file that is being written: NAME.part, or NAME.PROCESS-HEX.part."""
+MARK = re.compile(r"\.shared-[0-9a-f]+")
+"""The file in a store by which the machines of a Ray cluster see that they share it."""
+WITHOUT_A_RUN = {EPOCHS, FAILURE, CHECKPOINT, LOCK, LOG, PROBE}
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,12 @@ class Wish:
 
 
 def leftovers(out: Path, wish: Wish, *, now: float | None = None) -> list[Leftover]:
-    """What can go from the store `out`, by path. Raises DataError when `out` is a file."""
+    """What can go from the store `out`, by path. Raises DataError when `out` is a file or a run."""
+    if (out / RUN).is_file() or (out / RESULT).is_file():
+        raise DataError(f"{out}: is a run itself; name its store, {_store_of(out)}")
     moment = time.time() if now is None else now
     under_way = trials_under_way(out)
-    found = [*_files_of_studies(out, moment), *_removed_by_half(out)]
+    found = [*_files_of_studies(out, moment), *_marks_of_studies(out, moment), *_removed_by_half(out)]
 
     def idle(path: Path) -> bool:
         return path.resolve() not in under_way and not in_use(path)
@@ -160,7 +168,7 @@ def _folders_without_run(out: Path, now: float) -> Iterator[Path]:
         folder = Path(root)
         folders[:] = [name for name in folders if name != SUPERSEDED]
         named = NAME.fullmatch(folder.name) is not None and folder != out
-        bare = not folders and WITHOUT_A_RUN.issuperset(files)
+        bare = not folders and all(name in WITHOUT_A_RUN or _is_half_of(name, RUN, CHECKPOINT) for name in files)
         if named and bare and _untouched(folder, now):
             yield folder
 
@@ -168,9 +176,18 @@ def _folders_without_run(out: Path, now: float) -> Iterator[Path]:
 def _files_of_studies(out: Path, now: float) -> Iterator[Leftover]:
     for root, folders, files in os.walk(out):
         folders[:] = [name for name in folders if name != SUPERSEDED]
-        path = Path(root) / (STATUS + PART)
-        if path.name in files and not path.is_symlink() and _untouched(path, now):
-            yield Leftover(path, "half a file", _size(path), None)
+        for path in (Path(root) / name for name in files if _is_half_of(name, STATUS)):
+            if not path.is_symlink() and _untouched(path, now):
+                yield Leftover(path, "half a file", _size(path), None)
+
+
+def _marks_of_studies(out: Path, now: float) -> Iterator[Leftover]:
+    """Those that killed studies left. A study that runs needs its own all along, and none says whose it is."""
+    if any(status.state == "running" and not vanished(status) for status in studies(out).values()):
+        return
+    for path in out.glob(".shared-*"):
+        if MARK.fullmatch(path.name) and path.is_file() and not path.is_symlink() and _untouched(path, now):
+            yield Leftover(path, "mark of a study that was killed", _size(path), None)
 
 
 def _removed_by_half(out: Path) -> Iterator[Leftover]:
@@ -195,6 +212,18 @@ def _prune(out: Path, path: Path) -> None:
             return
         with suppress(OSError):  # not empty
             parent.rmdir()
+
+
+def _store_of(run: Path) -> Path:
+    """The folder above that of its data set; one that lies elsewhere is only known to lie in a folder."""
+    path = run.resolve()
+    in_data_set = entry(path, path.name).dataset == path.parent.name
+    return path.parent.parent if in_data_set else path.parent
+
+
+def _is_half_of(name: str, *files: str) -> bool:
+    half = HALF.fullmatch(name)
+    return half is not None and half["whole"] in files
 
 
 def _untouched(path: Path, now: float) -> bool:

@@ -7,8 +7,8 @@ holds its lock, which the system releases when the process ends, however it ends
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from bm3 import DataError
+from bm3 import BM3Error, DataError
 from harness.evaluation import Ranking
 from harness.evaluation.metrics import per_user_metrics
 from harness.files import write_json, write_whole, writing
@@ -33,6 +33,11 @@ RUN, EPOCHS, HITS, RESULT = "run.json", "epochs.jsonl", "hits.npz", "result.json
 FAILURE, CHECKPOINT, LOCK, LOG = "failure.json", "checkpoint.safetensors", ".lock", "log.txt"
 SUPERSEDED = "superseded"
 """Folder of a store for runs that were run anew; no run in it counts."""
+
+
+class InUseError(BM3Error):
+    """Another process runs the trial."""
+
 
 FailureKind = Literal["out of memory", "error", "killed"]
 State = Literal["finished", "failed", "unfinished"]
@@ -112,17 +117,15 @@ class StoredRun:
 
 
 class RunWriter:
-    """Writes one run directory. Raises WriteError when it cannot be written, and ValueError if it is finished."""
+    """Writes one run directory, which must exist and be locked by its user. Raises WriteError when it cannot.
+
+    Raises ValueError for a finished run.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if (path / RESULT).exists():
             raise ValueError(f"{path} holds a finished run")
-        with writing(path, "name another folder with --out"):
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / ".probe"
-            probe.touch()
-            probe.unlink()
 
     def begin(self, description: Mapping[str, Any]) -> None:
         """Store what is about to be run and forget an unfinished earlier attempt."""
@@ -171,27 +174,65 @@ def write_failure(path: Path, kind: FailureKind, message: str) -> None:
 
 
 def run_lock(path: Path) -> FileLock:
-    """The lock of a run directory, which must exist. It is not taken over: the system frees it with its process."""
+    """The lock of a run directory, which must exist."""
     return FileLock(path / LOCK)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of a run directory, which is made if need be; the system frees it with the process.
+
+    While another process holds it, `tell` is called once and it is waited for, or InUseError raised. Raises WriteError.
+    """
+    lock = run_lock(path)
+    with writing(path, "name another folder with --out"):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise InUseError(f"{path}: another process runs this trial") from None
+            tell()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def in_use(path: Path) -> bool:
     """Whether some process is writing to the run directory right now."""
-    if not (path / LOCK).exists():
+    lock = path / LOCK
+    if not lock.exists():
         return False
     try:
         with run_lock(path).acquire(timeout=0):
             return False
-    except (Timeout, OSError):
+    except Timeout:
         return True
+    except OSError:  # not ours to write; to look at the lock, reading suffices
+        return _locked_by_another(lock)
 
 
-def supersede(out: Path, run: StoredRun) -> Path:
+def _locked_by_another(lock: Path) -> bool:
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        with lock.open("rb") as file:
+            flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
+
+
+def supersede(out: Path, path: Path) -> Path:
     """Move a run aside, to the folder `superseded` of its store, so that its trial can be run anew; where it is now."""
-    target = out / SUPERSEDED / f"{run.path.relative_to(out)}-{now().replace(':', '')}"
+    target = out / SUPERSEDED / f"{path.relative_to(out)}-{now().replace(':', '')}"
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        run.path.rename(target)
+        path.rename(target)
     return target
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from bm3 import BM3Config, ConfigError
 from harness.data import Dataset
 from harness.experiments.store import StoredRun
 from harness.experiments.suite_file import Experiment, Order, Outline, Repeat, Suite, load_suite, outline, suite_names
@@ -94,6 +95,8 @@ def plan(suite: Suite, data: Path | None, device: torch.device, datasets: Sequen
         points = tuple(
             make_trial(row.model, loaded[name], name, settings, row.seeds[0], device) for settings in row.points
         )
+        for point in points:
+            _check_modalities(point, row.label)
         rows.append(Row(row.label, loaded[name], points, row.seeds, row.repeat))
     return rows
 
@@ -107,6 +110,20 @@ def wanted(rows: Sequence[Row], outcomes: Outcomes, order: Order = "rows") -> li
     if order == "interleaved":
         trials.sort(key=lambda pair: pair[0])  # a stable sort: rows keep their order within a repetition
     return list({trial.key: trial for _, trial in trials}.values())
+
+
+def _check_modalities(trial: Trial, label: str) -> None:
+    """Whether the data set has those that BM3 is set to read, which no setting shows by itself. Raises ConfigError."""
+    config, there = trial.config, trial.dataset.features
+    if not isinstance(config, BM3Config) or not config.reads_features or config.modalities == "all":
+        return
+    for name in config.modalities.split("+"):
+        if name not in there:
+            has = ", ".join(map(repr, there)) or "none at all"
+            raise ConfigError(
+                f"{label} on {trial.dataset_name}: modalities is {config.modalities!r}: no {name!r} in the data set, "
+                f"which has {has}"
+            )
 
 
 def _accuracy(run: StoredRun, part: str) -> float:

@@ -7,7 +7,7 @@ import difflib
 import itertools
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -222,8 +222,8 @@ def load_suite(name: str) -> Suite:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
-        first = min(error.errors(), key=lambda problem: line_of(text, problem["loc"]) or 0)
-        raise ConfigError(f"{_place(path, text, first['loc'])}: {_problem(first)}") from error
+        problem = _first(text, error.errors())
+        raise ConfigError(f"{_place(path, text, problem['loc'])}: {_problem(problem)}") from error
     except _Misplaced as error:
         raise ConfigError(f"{_place(path, text, error.location)}: {error}") from error
     return suite
@@ -288,6 +288,11 @@ def _place(path: Path, text: str, location: Location) -> str:
     return f"{path}:{line}" if line else str(path)
 
 
+def _first(text: str, errors: Sequence[Any]) -> Any:
+    """The problem to tell: an unknown key before others, since a key that is misspelt is missing too."""
+    return min(errors, key=lambda error: (error["type"] != "extra_forbidden", line_of(text, error["loc"]) or 0))
+
+
 def _problem(error: Any) -> str:
     """What pydantic found, in our words: the key within its table, and what is wrong."""
     location = [part for part in error["loc"] if part not in (IN_TABLE, IN_WORD)]
@@ -298,6 +303,10 @@ def _problem(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = sorted((Suite if inside is location else Experiment).model_fields)
         return f"no key {key!r}; nearest: {', '.join(difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known)}"
+    if key == "experiments" and error["type"] in ("list_type", "model_type"):
+        return "experiments: needed is a list of tables: [[experiments]], each with a model"
+    if error["type"] == "dict_type":
+        return f"{key}: needed is a table"
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 

@@ -29,9 +29,8 @@ from harness.experiments.store import (
     RunWriter,
     StoredRun,
     find_run,
-    in_use,
+    locked,
     now,
-    run_lock,
     write_failure,
 )
 from harness.files import WriteError
@@ -124,38 +123,36 @@ def run_trial(
     *,
     tell: Callable[[str], None] = lambda message: None,
     share: float = CHECKPOINT_SHARE,
+    wait: bool = True,
 ) -> StoredRun:
     """Train and evaluate the trial and store it under `out`; one that is stored and finished is returned as it is.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time. While another process runs
-    the same trial this one waits for it. `tell` gets a line on either. Raises WriteError when `out` cannot be written,
-    and OutOfMemoryError or another BM3Error when training fails, which is stored as the run's failure. What else ends
-    it, Ctrl-C or a kill, leaves a run that a later call goes on with.
+    the same trial this one waits for it, or raises InUseError. `tell` gets a line on either. Raises WriteError when
+    `out` cannot be written, and OutOfMemoryError or another BM3Error when training fails, which is stored as the run's
+    failure. What else ends it, Ctrl-C or a kill, leaves a run that a later call goes on with.
     """
     finished = find_run(out, trial.key)
     if finished is not None:
         return finished
-    writer = RunWriter(out / trial.key)
-    lock = run_lock(writer.path)
-    if in_use(writer.path):
-        tell(f"waiting for another process that runs the same trial ({writer.path})")
-    with lock:
+    path = out / trial.key
+    with locked(path, wait=wait, tell=lambda: tell(f"waiting for another process that runs the same trial ({path})")):
         finished = find_run(out, trial.key)
         if finished is None:
             try:
-                _run(trial, writer, on_epoch, tell, share)
+                _run(trial, RunWriter(path), on_epoch, tell, share)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 message = f"{trial.entry.name} on {trial.dataset.name}: out of memory ({str(error).splitlines()[0]})"
-                write_failure(writer.path, OUT_OF_MEMORY, message)
+                write_failure(path, OUT_OF_MEMORY, message)
                 raise OutOfMemoryError(message) from error
             except WriteError:
                 raise
             except BM3Error as error:
-                write_failure(writer.path, "error", str(error))
+                write_failure(path, "error", str(error))
                 raise
-    return finished or StoredRun.read(writer.path)
+    return finished or StoredRun.read(path)
 
 
 def _run(

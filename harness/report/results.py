@@ -1,7 +1,8 @@
-"""Rows of a report from stored runs: grouping, choice of grid point, verdicts. How they are printed is `markdown`."""
+"""Rows of a report from stored runs: grouping, names, choice of point, verdicts. How they are printed is `markdown`."""
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,15 +22,37 @@ METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
 @dataclass(frozen=True)
-class GridPoint:
-    """A grid point with the R@20 by which points are compared: means over the seeds that every point has."""
+class AskedPoint:
+    """A grid point of a suite's row."""
 
-    settings: Mapping[str, float]
-    """The searched settings."""
+    settings: Mapping[str, Any]
+    """Those in which the points of the row differ."""
+    runs: Mapping[int, str]
+    """Seed → folder of the run below the store, whether or not it was run; the seed that points are chosen with first."""
+
+
+@dataclass(frozen=True)
+class AskedRow:
+    """A row of a suite: its runs make one row of a report."""
+
+    label: str | None
+    """The name that the suite gives it; None where it is to be named after its settings."""
+    points: tuple[AskedPoint, ...]
+    every_seed: bool = False
+    """Whether every point is run with every seed, since it is the points that are asked for."""
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """A grid point with the R@20 by which points are compared: means over seeds that all of them have."""
+
+    settings: Mapping[str, Any]
+    """In which points differ; in a store that no suite explains, all settings that the model's grid has."""
     valid: float
     test: float
+    valid_by_seed: Mapping[int, float]
+    """Validation R@20 with every seed that it has."""
     test_by_seed: Mapping[int, float]
-    """Test R@20 with every seed that it has."""
 
     @property
     def name(self) -> str:
@@ -73,10 +96,17 @@ class ResultRow:
     dataset: str
     model: str
     label: str
+    """What it is called: as its suite says, else the model with its variant settings."""
+    reference: str
+    """What references call it: the model with its variant settings."""
     runs: tuple[StoredRun, ...]
     grid: tuple[GridPoint, ...]
-    """Grid points that were run, by settings."""
+    """Grid points that have a result, by settings or in the suite's order."""
     selection: Selection
+    named: bool = False
+    """Whether the label is the suite's, which need not say what is set."""
+    every_seed: bool = False
+    """As in `AskedRow`."""
 
     @property
     def points(self) -> int:
@@ -88,8 +118,8 @@ class ResultRow:
         """What was searched and found, in one sentence; None with one point."""
         if self.points == 1:
             return None
-        text = f"{self.label}: {self.points} grid points searched; best on validation: {self.settings}"
         chosen = self.selection
+        text = f"{self.label}: {self.points} grid points searched; best on validation: {chosen.on_validation.name}"
         if chosen.on_test is not chosen.on_validation:
             text += f"; best on test: {chosen.on_test.name}"
             if chosen.optimism is not None:
@@ -98,8 +128,9 @@ class ResultRow:
 
     @property
     def settings(self) -> str:
-        """Searched settings of the chosen point."""
-        return _searched(self.runs[0])
+        """Searched settings of the chosen point, and all that differ from their defaults where the label is a name."""
+        searched = {**_searched_settings(self.runs[0]), **self.selection.on_validation.settings}
+        return _named({**changed_settings(self.runs[0]), **searched} if self.named else searched)
 
     def values(self, metric: str) -> list[float]:
         """The test metric, one value per seed."""
@@ -131,25 +162,44 @@ class ResultRow:
         return list(run["dataset"]["surrogates"]) if run["reads_features"] else []
 
 
-def result_rows(runs: Sequence[StoredRun]) -> list[ResultRow]:
-    """Rows of all finished runs, by data set and model.
+def result_rows(runs: Sequence[StoredRun], asked: Sequence[AskedRow] | None = None) -> list[ResultRow]:
+    """Rows of all finished runs, by data set and model: those that are asked for, else those that runs form.
 
-    Runs on the same data that differ only in the model's searched settings and the seed form a row. Its point is the
-    best on validation R@20, compared on the seeds that every point has (on all seeds where there is no such one); of
-    equals the one with most seeds, which is the one that a suite chose.
+    A row that is asked for is chosen from as its suite chooses: with the first seed, the earlier of equals. Where every
+    point has every seed, all of them count.
+
+    Else runs on the same data that differ only in the model's searched settings and the seed form a row. Its point is
+    the best on validation R@20, compared on the seeds that every point has (on all seeds where there is no such one);
+    of equals the one with most seeds, which is the one that a suite chose.
     """
+    if asked is not None:
+        return [row for group in _groups(runs, asked) if (row := _asked_row(group)) is not None]
     groups: dict[tuple[str, ...], list[StoredRun]] = defaultdict(list)
     for run in runs:
         if run.finished:
             surrogates = ",".join(run.run["dataset"]["surrogates"])
             names = run.run["dataset"]["name"], run.run["model"], _variant(run)
             groups[*names, run.run["dataset_hash"], surrogates].append(run)
-    rows = [_row(key[0], key[1], key[2], group) for key, group in sorted(groups.items())]
+    rows = [_stored_row(group) for _, group in sorted(groups.items(), key=lambda pair: pair[0])]
     taken = Counter((row.dataset, row.label) for row in rows)
-    return [
-        replace(row, label=f"{row.label} data={row.data[:10]}") if taken[row.dataset, row.label] > 1 else row
-        for row in rows
-    ]
+    labels = (f"{row.label} data={row.data[:10]}" if taken[row.dataset, row.label] > 1 else row.label for row in rows)
+    return [replace(row, label=label, reference=label) for row, label in zip(rows, labels, strict=True)]
+
+
+def starved_labels(
+    rows: Sequence[ResultRow], runs: Sequence[StoredRun], asked: Sequence[AskedRow] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """By data set, what rows are called of which runs had too little memory and none has a result."""
+    if asked is None:
+        pairs = [(run.run["dataset"]["name"], label_of(run)) for run in runs if run.out_of_memory]
+    else:
+        pairs = [(g.dataset, g.label) for g in _groups(runs, asked) if any(run.out_of_memory for run in g.runs)]
+    with_result = {(row.dataset, row.label) for row in rows}
+    found: dict[str, dict[str, None]] = {}
+    for dataset, label in pairs:
+        if (dataset, label) not in with_result:
+            found.setdefault(dataset, {})[label] = None
+    return {dataset: tuple(labels) for dataset, labels in found.items()}
 
 
 def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tolerances) -> dict[str, Verdict]:
@@ -170,7 +220,7 @@ def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tol
 def cell_sources(row: ResultRow, expected: Sequence[PublishedValue], metric: str) -> tuple[PublishedValue, ...]:
     """What a cell is compared with: the published values, or the stored reference where nothing is published."""
     published = values_of_cell(expected, row.dataset, row.model, metric)
-    return published or values_of_cell(expected, row.dataset, row.label, metric, kind=REFERENCE)
+    return published or values_of_cell(expected, row.dataset, row.reference, metric, kind=REFERENCE)
 
 
 def environments(runs: Iterable[StoredRun]) -> dict[str, list[str]]:
@@ -202,44 +252,138 @@ def incomparable(row: ResultRow) -> str:
     """Why the row's accuracy cannot be compared with published figures; empty where it can."""
     if row.surrogates:
         return f"surrogate features ({', '.join(row.surrogates)}): an orientation, not a comparison"
-    variant = _variant(row.runs[0])
+    own = row.runs[0].run["searched"]
+    # Chosen among several values a default is not what was published, either.
+    searched = [f"{key} searched" for key in row.selection.on_validation.settings if key not in own]
+    variant = ", ".join(filter(None, [_variant(row.runs[0]), *searched]))
     return f"settings are not the published ones ({variant})" if variant else ""
 
 
-def _row(dataset: str, model: str, variant: str, runs: list[StoredRun]) -> ResultRow:
+@dataclass(frozen=True)
+class _Group:
+    """A row that is asked for with those of its runs that are there, in whatever state; at least one."""
+
+    asked: AskedRow
+    points: tuple[Mapping[int, StoredRun], ...]
+    """Seed → run, for each point that is asked for."""
+    label: str
+
+    @property
+    def runs(self) -> list[StoredRun]:
+        return [run for point in self.points for run in point.values()]
+
+    @property
+    def dataset(self) -> str:
+        return str(self.runs[0].run["dataset"]["name"])
+
+    @property
+    def apart(self) -> dict[str, Any]:
+        """What tells it from a row of the same name: its data, and what its points share of the model's searched
+        settings."""
+        searched = _searched_settings(self.runs[0])
+        shared = {key: value for key, value in searched.items() if key not in self.asked.points[0].settings}
+        return {"data": self.runs[0].run["dataset_hash"][:10], **shared}
+
+
+def _groups(runs: Sequence[StoredRun], asked: Sequence[AskedRow]) -> list[_Group]:
+    """By data set and model, as asked; each label is there once on a data set."""
+    stored = {"/".join(run.path.parts[-2:]): run for run in runs}
+    groups = []
+    for row in asked:
+        points = tuple({seed: stored[key] for seed, key in point.runs.items() if key in stored} for point in row.points)
+        there = [run for point in points for run in point.values()]
+        if there:
+            label = row.label or f"{there[0].run['model']} {_variant(there[0], row.points[0].settings)}".strip()
+            groups.append(_Group(row, points, label))
+    groups.sort(key=lambda group: (group.dataset, group.runs[0].run["model"]))
+    alike: dict[tuple[str, str], list[_Group]] = defaultdict(list)
+    for group in groups:
+        alike[group.dataset, group.label].append(group)
+    seen: Counter[tuple[str, str]] = Counter()
+    told_apart = []
+    for group in groups:
+        others = [other.apart for other in alike[group.dataset, group.label]]
+        own = {k: v for k, v in group.apart.items() if any(other.get(k, v) != v for other in others)}
+        label = " ".join(filter(None, [group.label, _named(own)]))
+        seen[group.dataset, label] += 1
+        times = seen[group.dataset, label]
+        told_apart.append(replace(group, label=f"{label} ({times})" if times > 1 else label))
+    return told_apart
+
+
+def _asked_row(group: _Group) -> ResultRow | None:
+    """None where no point has a result that it can be compared by."""
+    finished = [{seed: run for seed, run in point.items() if run.finished} for point in group.points]
+    points = [(asked.settings, runs) for asked, runs in zip(group.asked.points, finished, strict=True) if runs]
+    if group.asked.every_seed or len(group.points) == 1:
+        seeds = _shared(runs for _, runs in points)
+    else:
+        first = next(iter(group.asked.points[0].runs))
+        seeds, points = {first}, [(settings, runs) for settings, runs in points if first in runs]
+    if not points:
+        return None
+    row = _row(points, seeds)
+    named, every = group.asked.label is not None, group.asked.every_seed
+    return replace(row, label=group.label, reference=label_of(row.runs[0]), named=named, every_seed=every)
+
+
+def _stored_row(group: Sequence[StoredRun]) -> ResultRow:
     points: dict[str, dict[int, StoredRun]] = defaultdict(dict)
-    for run in sorted(runs, key=lambda run: str(_result(run)["finished"])):
-        points[_searched(run)][int(run.run["seed"])] = run  # the latest run of a seed counts, once
-    shared = set.intersection(*(set(seeds) for seeds in points.values()))
+    for run in sorted(group, key=lambda run: str(_result(run)["finished"])):
+        # The latest run of a seed counts, once.
+        points[_named(_searched_settings(run))][int(run.run["seed"])] = run
+    found = sorted(points.values(), key=lambda runs: -len(runs))
+    row = _row([(_searched_settings(next(iter(runs.values()))), runs) for runs in found], _shared(found))
+    return replace(row, grid=tuple(sorted(row.grid, key=lambda point: tuple(point.settings.values()))))
 
-    def mean(point: str, part: str) -> float:
-        chosen = [run for seed, run in points[point].items() if not shared or seed in shared]
-        return sum(float(_result(run)[part][STOPPING_METRIC]) for run in chosen) / len(chosen)
 
-    grid = {
-        point: GridPoint(
-            settings=_searched_settings(next(iter(seeds.values()))),
-            valid=mean(point, "valid"),
-            test=mean(point, "test"),
-            test_by_seed={seed: float(_result(run)["test"][STOPPING_METRIC]) for seed, run in seeds.items()},
-        )
-        for point, seeds in points.items()
-    }
-    best = max(points, key=lambda point: (grid[point].valid, len(points[point])))
-    best_on_test = max(points, key=lambda point: (grid[point].test, len(points[point])))
+def _shared(points: Iterable[Mapping[int, StoredRun]]) -> set[int]:
+    """The seeds that every point has."""
+    found = [set(runs) for runs in points]
+    return set.intersection(*found) if found else set()
+
+
+def _row(points: Sequence[tuple[Mapping[str, Any], Mapping[int, StoredRun]]], seeds: set[int]) -> ResultRow:
+    """A row from settings and finished runs by seed of each point; the best by these seeds, the earlier of equals."""
+    grid = [_grid_point(settings, runs, seeds) for settings, runs in points]
+    best, best_on_test = (
+        max(range(len(grid)), key=lambda place: _comparable(getattr(grid[place], part))) for part in ("valid", "test")
+    )
+    runs = tuple(run for _, run in sorted(points[best][1].items()))
+    label = label_of(runs[0])
     return ResultRow(
-        dataset=dataset,
-        model=model,
-        label=f"{model} {variant}".strip(),
-        runs=tuple(run for _, run in sorted(points[best].items())),
-        grid=tuple(sorted(grid.values(), key=lambda point: tuple(point.settings.values()))),
+        dataset=runs[0].run["dataset"]["name"],
+        model=runs[0].run["model"],
+        label=label,
+        reference=label,
+        runs=runs,
+        grid=tuple(grid),
         selection=Selection(grid[best], grid[best_on_test]),
     )
 
 
-def _variant(run: StoredRun) -> str:
-    """Settings that are not searched and differ from their defaults, `key=value` each."""
-    changed = {key: value for key, value in changed_settings(run).items() if key not in run.run["searched"]}
+def _grid_point(settings: Mapping[str, Any], runs: Mapping[int, StoredRun], seeds: set[int]) -> GridPoint:
+    """With the means over these of its seeds, over all where it has none of them."""
+    valid, test = (
+        {seed: float(_result(run)[part][STOPPING_METRIC]) for seed, run in runs.items()} for part in ("valid", "test")
+    )
+    compared = seeds & set(runs) or set(runs)
+
+    def mean(values: Mapping[int, float]) -> float:
+        return sum(values[seed] for seed in compared) / len(compared)
+
+    return GridPoint(settings, mean(valid), mean(test), valid_by_seed=valid, test_by_seed=test)
+
+
+def _comparable(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def _variant(run: StoredRun, searched: Iterable[str] = ()) -> str:
+    """Settings that differ from their defaults and are searched neither here nor by what was published, `key=value`
+    each."""
+    apart = {*run.run["searched"], *searched}
+    changed = {key: value for key, value in changed_settings(run).items() if key not in apart}
     return " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
 
 
@@ -257,15 +401,15 @@ def changed_settings(run: StoredRun) -> dict[str, Any]:
     return {key: value for key, value in stored.items() if defaults.get(key) != value}
 
 
-def _searched(run: StoredRun) -> str:
-    return _named(_searched_settings(run))
+def _named(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={_text(value)}" for key, value in settings.items())
 
 
-def _named(settings: Mapping[str, float]) -> str:
-    return " ".join(f"{key}={value:g}" for key, value in settings.items())
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _searched_settings(run: StoredRun) -> dict[str, float]:
+def _searched_settings(run: StoredRun) -> dict[str, Any]:
     return {key: run.run["config"][key] for key in run.run["searched"]}
 
 

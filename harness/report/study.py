@@ -19,6 +19,7 @@ from harness.compare.expected import (
     load_sources,
     load_tolerances,
 )
+from harness.compare.scaling import stored_exponents
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Verdict, exit_code
 from harness.conformance import Check, Status, trace_statuses
@@ -168,7 +169,7 @@ def make_study(
         },
         claims=(
             *claims_of_published(claims, expected),
-            *claims_of_runs(claims, measured, tolerances, by_data),
+            *claims_of_runs(claims, measured, tolerances, by_data, stored_exponents(folder)),
         )
         if published
         else (),

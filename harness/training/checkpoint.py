@@ -5,6 +5,7 @@ elsewhere.
 """
 
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,8 @@ class Checkpoints:
             tensors |= _named(BEST, state.best)
         temporary = self.path.with_name(self.path.name + ".part")
         try:
-            save_file(_apart(tensors), temporary, {"format": FORMAT, "epoch": str(state.epoch)})
+            about = {"format": FORMAT, "epoch": str(state.epoch), "crc32": str(_checksum(tensors))}
+            save_file(_apart(tensors), temporary, about)
             temporary.replace(self.path)
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
@@ -84,6 +86,8 @@ class Checkpoints:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
                 epoch = int(about["epoch"])
+                if int(about["crc32"]) != _checksum(tensors):
+                    return None
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
         model = _under(MODEL, tensors)
@@ -96,6 +100,14 @@ class Checkpoints:
 
 def _named(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor.detach().contiguous() for name, tensor in state.items()}
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """Of all bytes, by name: the format itself notices no change within a tensor."""
+    checksum = 0
+    for _, tensor in sorted(tensors.items()):
+        checksum = zlib.crc32(tensor.cpu().flatten().view(torch.uint8).numpy().data, checksum)
+    return checksum
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

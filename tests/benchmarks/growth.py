@@ -23,14 +23,15 @@ import numpy as np
 import torch
 from growth_points import Figures, Point, Sizes, points_of
 from growth_report import markdown
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bm3 import Batch, BM3Error, ConfigError, Data
+from bm3 import Batch, BM3Error, ConfigError, Data, TrainingData
 from bm3.features import FeatureTable
+from harness.data import Dataset
 from harness.experiments.store import write_json
-from harness.measure import MemorySampler
+from harness.measure import MemorySampler, parts
 from harness.measure.environment import environment
+from harness.measure.parts import power_law_dataset
 from harness.models.registry import find_model, models
 from harness.training import Streams
 from harness.training.batches import EpochBatches
@@ -50,32 +51,15 @@ class PointError(Exception):
     """A point could not be measured, and why."""
 
 
-def power_law_data(sizes: Sizes, draw: np.random.Generator) -> Data:
-    """Distinct random interactions by power laws as in `bench.baby_sized`, and features of two modalities."""
-    if 2 * sizes.interactions > sizes.users * sizes.items:
-        raise ValueError(f"{sizes.interactions} interactions are too many for {sizes.users} users, {sizes.items} items")
-    users, items = power_law(sizes.users, 20, 0.4), power_law(sizes.items, 10, 0.7)
-    keys: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-    while len(keys) < sizes.interactions:
-        drawn = [draw.choice(len(p), sizes.interactions, p=p) for p in (users, items)]
-        keys = np.unique(np.concatenate([keys, drawn[0] * sizes.items + drawn[1]]))
-    keys = np.sort(draw.choice(keys, sizes.interactions, replace=False))
-    train = np.stack([keys // sizes.items, keys % sizes.items], axis=1).astype(np.int32)
-    widths = {"visual": sizes.width, "text": sizes.width // 4}
-    features = {name: draw.standard_normal((sizes.items, d), dtype=np.float32) for name, d in widths.items()}
-    return Data(sizes.users, sizes.items, train, features)
-
-
-def power_law(n: int, offset: int, exponent: float) -> NDArray[np.float64]:
-    """Probabilities [n], highest first."""
-    weight = (offset + np.arange(n)) ** -exponent
-    return weight / weight.sum()
+def power_law_data(sizes: Sizes, draw: np.random.Generator) -> Dataset:
+    """Distinct random interactions by power laws, and features of two modalities. Raises ValueError for too many."""
+    return power_law_dataset(parts.Sizes(*sizes[:4]), draw)
 
 
 class Training:
     """A new model with its published defaults, its batches and its optimiser, as `harness.training.fit` has them."""
 
-    def __init__(self, name: str, data: Data, batch_size: int) -> None:
+    def __init__(self, name: str, data: TrainingData, batch_size: int) -> None:
         make_deterministic()
         self._streams, self._epochs = Streams(0), itertools.count(1)
         kind = find_model(name).model
@@ -107,7 +91,7 @@ class Training:
         self.plain()
 
 
-def measured(name: str, load: Callable[[], Data], batch_size: int, seconds: float = 1.0) -> Figures:
+def measured(name: str, load: Callable[[], TrainingData], batch_size: int, seconds: float = 1.0) -> Figures:
     """Memory over building the model and the starts of two epochs, then times, of plain steps for at least `seconds`.
 
     A tiny model of the kind goes before all, so that what a process loads once and keeps counts nowhere. `load` gives

@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,20 @@ from bm3 import ConfigError
 from harness.data import load_dataset
 from harness.experiments import backends as backends_module
 from harness.experiments import trial as trial_module
-from harness.experiments.backends import InProcess, Processes
+from harness.experiments.backends import IN_USE, InProcess, Processes, train_command
 from harness.experiments.execution import Backend, Ending, Outcomes, Progress, execute
-from harness.experiments.store import FAILURE, LOG, RESULT, SUPERSEDED, StoredRun, run_lock, stored_runs, write_failure
+from harness.experiments.store import (
+    FAILURE,
+    LOG,
+    RESULT,
+    SUPERSEDED,
+    InUseError,
+    StoredRun,
+    in_use,
+    run_lock,
+    stored_runs,
+    write_failure,
+)
 from harness.experiments.trial import OutOfMemoryError, Trial, make_trial, run_trial
 from harness.files import WriteError
 
@@ -65,9 +76,10 @@ class Scripted:
     stopped: bool = False
     _running: list[Trial] = field(default_factory=list)
 
+    def full(self) -> bool:
+        return len(self._running) >= self.room
+
     def start(self, trial: Trial) -> str | None:
-        if len(self._running) >= self.room:
-            return None
         self.started.append(trial.key)
         self._running.append(trial)
         return "a script"
@@ -93,6 +105,11 @@ class Scripted:
         elif what == "misused":
             unfinished_run(path)
             return [Ending(trial, "no data set 'mini' (exit code 2)", misused=True)]
+        elif what == "starved":
+            unfinished_run(path)
+            return [Ending(trial, "out of memory (ended by the system)", vanished=True, out_of_memory=True)]
+        elif what == "elsewhere":
+            return [Ending(trial, "", elsewhere=True)]
         elif what == "interrupt":
             raise KeyboardInterrupt
         return [Ending(trial, "")]
@@ -241,6 +258,8 @@ def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(tmp_pat
         (["vanish", "vanish"], 2, False, "its process was ended by SIGKILL"),
         (["crash"], 1, False, "IndexError: 7 (exit code 1)"),
         (["misused"], 1, False, None),
+        (["starved"], 1, False, "out of memory (ended by the system)"),
+        (["elsewhere", "finish"], 2, True, None),
     ],
 )
 def test_what_becomes_of_a_trial(
@@ -325,12 +344,7 @@ def endings(backend: Backend, count: int) -> list[Ending]:
         ("print('a'); print('bm3: b'); exit(1)", "b (exit code 1)", False, False),
         ("print('bm3: no such data'); exit(2)", "no such data (exit code 2)", False, True),
         ("exit(3)", "it said nothing (exit code 3)", False, False),
-        (
-            "import os; os.kill(os.getpid(), 9)",
-            "its process was ended by SIGKILL, as the system does when memory runs out",
-            True,
-            False,
-        ),
+        ("import os; os.kill(os.getpid(), 9)", "its process was ended by SIGKILL", True, False),
         ("exit(143)", "its process was interrupted", True, False),
     ],
 )
@@ -362,6 +376,7 @@ def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.Mo
     assert backend.start(lightgcn)
     assert backend.start(bm3) is None  # 60 + 50 + 40 > 120
     assert backend.start(vbpr) is None  # 60 + 50 + a third of 120
+    assert not backend.full()  # something smaller could begin
     backend.stop()
     assert backend.start(vbpr)
     assert backend.start(bm3)  # 40 + 40
@@ -488,22 +503,177 @@ def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
             execute(all_of(trials(("bpr",), (1,))), tmp_path / "store", backend)
 
 
-def test_two_studies_on_one_store_share_the_work(tmp_path: Path) -> None:
-    """Each trial is trained once, by one of the two, and both have all results."""
+def test_a_big_trial_that_waits_lets_smaller_ones_pass(tmp_path: Path) -> None:
+    big, small, smaller = trials(("bpr", "lightgcn", "bm3"), (1,))
+
+    @dataclass
+    class Roomy(Scripted):
+        """Has no room for the big one beside another."""
+
+        def start(self, trial: Trial) -> str | None:
+            return None if trial.key == big.key and self._running else super().start(trial)
+
+    backend = Roomy(tmp_path, room=2)
+    execute(all_of([small, big, smaller]), tmp_path, backend)
+    assert backend.started == keys([small, smaller, big])
+
+
+def test_trials_that_measure_time_wait_for_those_of_other_processes(tmp_path: Path) -> None:
+    theirs, ours = trials(("bpr",))
+    unfinished_run(tmp_path / theirs.key)
+    lock = run_lock(tmp_path / theirs.key)
+    lock.acquire()
+    backend = Scripted(tmp_path)
+    looks: list[int] = []
+
+    def observe(progress: Progress) -> None:
+        looks.append(len(backend.started))
+        if len(looks) == 3 and lock.is_locked:
+            finished_run(tmp_path / theirs.key)
+            lock.release()
+
+    execute(all_of([ours, theirs]), tmp_path, backend, observe=observe, alone=True)
+    assert looks[:3] == [0, 0, 0]
+    assert backend.started == [ours.key]
+
+
+def test_a_trial_that_failed_elsewhere_is_not_running_any_more(tmp_path: Path) -> None:
+    theirs, ours = trials(("bpr",))
+    unfinished_run(tmp_path / theirs.key)
+    lock = run_lock(tmp_path / theirs.key)
+    lock.acquire()
+    seen: list[Progress] = []
+
+    def observe(progress: Progress) -> None:
+        seen.append(progress)
+        if lock.is_locked:
+            write_failure(tmp_path / theirs.key, "error", "the loss is nan")
+            lock.release()
+
+    outcomes = execute(all_of([theirs, ours]), tmp_path, Scripted(tmp_path), observe=observe)
+    assert outcomes[theirs.key] is None
+    assert seen[-1].running == ()
+
+
+def test_a_rerun_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    """What is newer than the beginning of the rerun belongs to it."""
+    old, new = trials(("bpr",))
+    finished_run(tmp_path / old.key, "2026-01-01T00:00:00+00:00")
+    finished_run(tmp_path / new.key, "2026-01-03T00:00:00+00:00")
+    backend = Scripted(tmp_path)
+    began = datetime.fromisoformat("2026-01-02T00:00:00+00:00").timestamp()
+    execute(all_of([old, new]), tmp_path, backend, policy="all", since=began)
+    assert backend.started == [old.key]
+
+
+@pytest.mark.parametrize("policy", ["failed", "all"])
+def test_a_damaged_result_is_moved_aside_where_reruns_are_asked_for(tmp_path: Path, policy: Any) -> None:
+    (trial,) = trials(("bpr",), (1,))
+    finished_run(tmp_path / trial.key)
+    (tmp_path / trial.key / RESULT).write_text("{")
+    outcomes = execute(all_of([trial]), tmp_path, Scripted(tmp_path), policy=policy)
+    assert outcomes[trial.key] is not None
+    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == 1
+
+
+def test_a_run_that_its_process_damaged_fails_alone(tmp_path: Path) -> None:
+    bad, good = trials(("bpr",))
+
+    @dataclass
+    class Damaging(Scripted):
+        def wait(self, seconds: float) -> list[Ending]:
+            ended = super().wait(seconds)
+            if ended and ended[0].trial.key == bad.key:
+                (tmp_path / bad.key / RESULT).write_text("{")
+            return ended
+
+    outcomes = execute(all_of([bad, good]), tmp_path, Damaging(tmp_path))
+    assert outcomes[bad.key] is None
+    assert outcomes[good.key] is not None
+
+
+def test_what_the_system_ended_for_want_of_memory_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its counter rises between the beginning and the end of the process."""
+    counters = tmp_path / "vmstat"
+    counters.write_text("nr_free_pages 7\noom_kill 3\n")
+    real = backends_module.memory_kills
+    assert (real(counters), real(tmp_path / "missing")) == (3, 0)
+    monkeypatch.setattr(backends_module, "memory_kills", lambda: real(counters))
+    backend = backend_of(tmp_path, monkeypatch, "import os; input; os.kill(os.getpid(), 9)")
+    (trial,) = trials(("bpr",), (1,))
+    backend.start(trial)
+    counters.write_text("oom_kill 4\n")
+    (ending,) = endings(backend, 1)
+    assert ending.out_of_memory
+    assert ending.message == "bpr on mini: out of memory (ended by the system)"
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from pathlib import Path\n"
-        "from test_execution import all_of, trials\n"
-        "from harness.experiments.backends import Processes\n"
-        "from harness.experiments.execution import execute\n"
-        "store = Path(sys.argv[1])\n"
-        "found = execute(all_of(trials(('bpr', 'lightgcn'))), store, Processes(store, None, 1, 1))\n"
-        "print(sum(run is not None for run in found.values()))\n"
+        "import sys; from pathlib import Path; from harness.files import write_json\n"
+        "for n in range(300): write_json(Path(sys.argv[1]), {'n': n})\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
-    studies = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [study.communicate(timeout=300)[0].strip() for study in studies] == ["4", "4"]
-    runs = list(stored_runs(tmp_path))
+    command = [sys.executable, "-c", code, str(tmp_path / "status.json")]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [writer.communicate(timeout=120)[1] for writer in writers] == ["", ""]
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_lock_that_cannot_be_written_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another user's process left or holds it."""
+    lock = run_lock(tmp_path)
+    lock.acquire()
+
+    def refused(*arguments: Any, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("harness.experiments.store.run_lock", refused)
+    assert in_use(tmp_path)
+    lock.release()
+    (tmp_path / ".lock").touch()
+    assert not in_use(tmp_path)
+
+
+def test_train_may_leave_a_trial_to_another_process(tmp_path: Path) -> None:
+    (trial,) = trials(("bpr",), (1,))
+    (tmp_path / trial.key).mkdir(parents=True)
+    with run_lock(tmp_path / trial.key):
+        command = train_command(trial, tmp_path, None, 1)
+        left = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert left.returncode == IN_USE
+        assert "another process runs this trial" in left.stderr
+        with pytest.raises(InUseError):
+            run_trial(trial, tmp_path, wait=False)
+    assert not (tmp_path / trial.key / "run.json").exists()
+
+
+STUDY = """
+title = "two at once"
+datasets = ["mini"]
+seeds = [1, 2, 3, 4]
+training = { epochs = 60, batch_size = 256, "early_stopping.patience" = 100 }
+
+[[experiments]]
+model = "lightgcn"
+"""
+
+
+def test_two_studies_on_one_store_share_the_work(tmp_path: Path) -> None:
+    """Each trial is trained once, by one of the two, and both report all of them."""
+    (tmp_path / "two.toml").write_text(STUDY)
+    command = [sys.executable, "-m", "harness", "reproduce", "two.toml", "--threads", "1"]
+    studies = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ends = [study.communicate(timeout=300) for study in studies]
+    assert [study.returncode for study in studies] == [3, 3], ends  # nothing is published for these settings
+    runs = list(stored_runs(tmp_path / "runs"))
     assert len(runs) == 4
-    assert all(run.finished and "resumed" not in run.run and len(run.epochs()) == 3 for run in runs)
-    shutil.rmtree(tmp_path)
+    assert all(run.finished and "resumed" not in run.run and len(run.epochs()) == 60 for run in runs)
+    log = (tmp_path / "runs" / "two" / "study.log").read_text()
+    begun = [line.split("(process ")[0] for line in log.splitlines() if " started: " in line]
+    assert len(begun) - log.count("left to another process") == 4
+    by_study = [sum(f"finished: {run.path.relative_to(tmp_path / 'runs')}" in end[1] for run in runs) for end in ends]
+    assert sum(by_study) == 4
+    assert min(by_study) >= 1, ends

@@ -177,7 +177,7 @@ def test_values_of_another_kind_are_damage_and_no_crash(store: Path, change: Edi
 
 
 def test_superseded_runs_and_links_do_not_count(store: Path) -> None:
-    moved = supersede(store, StoredRun.read(run_of(store, 1)))
+    moved = supersede(store, run_of(store, 1))
     (store / "link").symlink_to(store / "mini", target_is_directory=True)
     assert len(list(run_folders(store))) == 2
     assert list(run_folders(store, superseded=True)) == [moved]
@@ -445,7 +445,7 @@ def test_only_what_no_one_needs_goes_by_default(store: Path) -> None:
     for name in others:
         (store / name).parent.mkdir(exist_ok=True)
         (store / name).write_text("precious")
-    supersede(store, StoredRun.read(run_of(store, 2)))
+    supersede(store, run_of(store, 2))
     assert gone(store) == wanted
     assert all((store / name).is_file() for name in others)
 
@@ -518,7 +518,7 @@ def test_a_trial_that_a_living_study_is_about_to_run_stays(store: Path) -> None:
 
 
 def test_superseded_runs_go_when_asked_with_their_folders(store: Path) -> None:
-    moved = supersede(store, StoredRun.read(run_of(store, 1)))
+    moved = supersede(store, run_of(store, 1))
     assert gone(store) == set()
     assert moved.relative_to(store).as_posix() in gone(store, Wish(superseded=True))
     assert not (store / SUPERSEDED).exists()

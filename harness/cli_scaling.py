@@ -1,0 +1,158 @@
+"""The command `bm3 scaling`: options, messages and exit code. The other commands are in `cli`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from tabulate import tabulate
+
+from bm3 import ConfigError
+from harness.cli_options import DEVICE, THREADS, Interrupted
+from harness.compare.expected import expected_dir
+from harness.compare.scaling import FEWEST_SIZES, load_complexity
+from harness.compiling import use_threads
+from harness.experiments.trial import resolve_device
+from harness.files import writing
+from harness.measure.environment import environment
+from harness.measure.parts import FIELDS
+from harness.measure.scaling import QUICK, Plan, Point, expected_seconds, measure
+from harness.models.registry import find_model, models
+from harness.report.profile import check_writable
+from harness.report.scaling import make_scaling, summary, write_scaling
+
+
+@click.command()
+@click.argument("wanted", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--vary", metavar="LIST", help=f"Sizes that grow, with commas between: {', '.join(FIELDS)}. Default: all."
+)
+@click.option("--sizes", "multipliers", metavar="LIST", help="What they are multiplied by. Default: 1,2,4,8,16.")
+@click.option("--repetitions", type=click.IntRange(min=1), metavar="N", help="Per point. Default: 9.")
+@click.option("--quick", is_flag=True, help="Small sizes: seconds per model, and too little for most exponents.")
+@DEVICE
+@THREADS
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the report.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all points there too."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be measured, and roughly how long it would take.")
+def scaling(
+    wanted: tuple[str, ...],
+    vary: str | None,
+    multipliers: str | None,
+    repetitions: int | None,
+    quick: bool,
+    device: str,
+    threads: int | None,
+    to: Path,
+    json_file: Path | None,
+    dry_run: bool,
+) -> None:
+    """Check the published complexities: how time and memory of each MODEL (default: all) grow with the problem.
+
+    One of E (interactions), I (items), d_m (feature width), d (embedding size), B (batch) and L (layers) grows, all
+    else stays. Fitted exponents, with intervals, are judged by expected/complexity.toml. The parts of BM3 and LATTICE
+    that have a published cost are measured too. Where the folder holds runs, reports on them take the exponents from
+    its scaling.json. The machine should have nothing else to do.
+
+    Exit codes: 0 nothing above what is published, 1 something above, 3 nothing could be judged.
+
+    \b
+    bm3 scaling bm3 lattice --threads 1
+    bm3 scaling bm3 --vary E,B --repetitions 15
+    bm3 scaling --dry-run
+    """
+    names = list(dict.fromkeys(find_model(name).name for name in wanted)) or sorted(models())
+    plan = _plan(QUICK if quick else Plan(), vary, multipliers, repetitions)
+    where = resolve_device(device)
+    if threads is not None:
+        use_threads(threads)
+    if dry_run:
+        _tell_plan(names, plan, expected_seconds(names, plan, where))
+        return
+    complexity = load_complexity(expected_dir() / "complexity.toml")
+    with writing(to, "name another folder with --to"):
+        to.mkdir(parents=True, exist_ok=True)
+    if json_file is not None:
+        check_writable(json_file)
+    points: list[Point] = []
+    stopped: KeyboardInterrupt | None = None
+    try:
+        for point in measure(names, plan, where, tell=lambda text: click.echo(text, err=True)):
+            points.append(point)  # noqa: PERF402 - what there is must outlive an interruption
+    except KeyboardInterrupt as interruption:
+        stopped = interruption
+    if not points and stopped is not None:
+        raise Interrupted("nothing was measured") from stopped
+    found = make_scaling(
+        plan, environment(where), points, complexity, _command(names, plan, quick, where.type, threads)
+    )
+    paths = write_scaling(found, to, json_file)
+    click.echo(summary(found) + "\n")
+    for path in paths:
+        click.echo(f"written: {path}")
+    if stopped is not None:
+        raise Interrupted("the report has what was measured before") from stopped
+    sys.exit(found.code)
+
+
+def _plan(preset: Plan, vary: str | None, multipliers: str | None, repetitions: int | None) -> Plan:
+    """The preset with what was asked for. Raises ConfigError."""
+    changes: dict[str, Any] = {}
+    if vary is not None:
+        changes["factors"] = tuple(dict.fromkeys(_listed("--vary", vary)))
+        for factor in changes["factors"]:
+            if factor not in FIELDS:
+                raise ConfigError(f"--vary: there is no size {factor!r}; choose from {', '.join(FIELDS)}")
+    if multipliers is not None:
+        texts = _listed("--sizes", multipliers)
+        for text in texts:
+            if not text.isdecimal() or int(text) < 1:
+                raise ConfigError(
+                    f"--sizes: {text!r} is no whole number of at least 1; give multipliers such as 1,2,4,8"
+                )
+        changes["multipliers"] = tuple(sorted(set(map(int, texts))))
+        if len(changes["multipliers"]) < FEWEST_SIZES:
+            raise ConfigError(f"--sizes: {multipliers!r} has fewer than {FEWEST_SIZES} sizes, which an exponent needs")
+    if repetitions is not None:
+        changes["repetitions"] = repetitions
+    return replace(preset, **changes)
+
+
+def _listed(option: str, text: str) -> list[str]:
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise ConfigError(f"{option}: {text!r} names nothing; give a list with commas between")
+    return found
+
+
+def _tell_plan(names: list[str], plan: Plan, expected: dict[str, tuple[int, float]]) -> None:
+    rows = [[name, expected[name][0], f"{expected[name][1] / 60:.1f}"] for name in names]
+    rows.append(
+        ["all", sum(points for points, _ in expected.values()), f"{sum(s for _, s in expected.values()) / 60:.1f}"]
+    )
+    grown = "; ".join(f"{f} {', '.join(f'{sizes.of(f):,}' for sizes in plan.grown(f))}" for f in plan.factors)
+    click.echo(f"sizes: {grown}\nrepetitions: {plan.repetitions}\n")
+    click.echo(tabulate(rows, ["model", "points", "minutes, roughly"], disable_numparse=True))
+
+
+def _command(names: list[str], plan: Plan, quick: bool, device: str, threads: int | None) -> str:
+    words = ["bm3 scaling", *names, *(["--quick"] if quick else []), "--vary", ",".join(plan.factors)]
+    words += [
+        "--sizes",
+        ",".join(map(str, plan.multipliers)),
+        "--repetitions",
+        str(plan.repetitions),
+        "--device",
+        device,
+    ]
+    return " ".join([*words, *(["--threads", str(threads)] if threads else [])])
