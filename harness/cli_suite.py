@@ -80,9 +80,7 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     unplanned = [row for row in planned if isinstance(row, Outline)]
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
     estimates = Estimates(readable_runs(out), load_costs(expected_dir()))
-    table = [
-        _of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned
-    ]
+    table = [_of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned]
     to_come = to_follow(rows, found)
     counts = _sum([(len(found.trials),) * 2, to_come, *(row.trials for row in unplanned)])
     click.echo(f"{Path(name).stem}: {chosen.title}\n\n{tabulate(table, HEAD, disable_numparse=True)}\n")
@@ -110,7 +108,7 @@ def following(counts: Counts) -> list[str]:
 def left_alone(found: Pending) -> list[str]:
     """The line on trials that failed and are not run, if there are any."""
     number = len(found.without_result)
-    return [f"{number} failed earlier, not to be run again: bm3 reproduce --rerun failed tries them"] * (number > 0)
+    return [f"failed earlier, so not run again: {number}; bm3 reproduce with --rerun failed tries again"] * (number > 0)
 
 
 def _beyond(rows: Sequence[Outline]) -> list[Counts]:

@@ -242,6 +242,15 @@ def test_a_dry_run_only_says_what_would_go(command: Command, store: Path) -> Non
     assert sorted(store.rglob("*")) == before
 
 
+def test_a_run_is_no_store_to_be_cleaned(command: Command, store: Path) -> None:
+    unfinish(run_of(store, 1))
+    before = sorted(store.rglob("*"))
+    line = refused(command("runs", "gc", run_of(store, 1), "--unfinished"))
+    assert "is a run itself; name its store, " in line
+    assert line.endswith("/runs")
+    assert sorted(store.rglob("*")) == before
+
+
 def test_what_goes_is_said_with_its_size(command: Command, store: Path) -> None:
     (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 2048)
     unfinish(run_of(store, 2))

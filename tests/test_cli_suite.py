@@ -85,8 +85,37 @@ def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Co
     assert cells(outcome.out, "lightgcn")[:7] == ["lightgcn", "mini", "1", "3", "3", "0", "1"]
     assert f"{5 + more} trials: 2 done, 1 failed" in outcome.out
     commands = [line for line in outcome.out.splitlines() if line.startswith("bm3 train ")]
-    assert commands == [trial.command for trial in [*bpr.wanted(runs)[2:], *lightgcn.wanted({})]]
+    assert commands == [trial.command for trial in [*bpr.wanted(runs)[2:], *lightgcn.wanted({})[1:]]]
     assert "more trials follow" not in outcome.out
+    assert "failed earlier, so not run again: 1; bm3 reproduce with --rerun failed tries again" in outcome.out
+
+
+def test_no_time_is_left_for_what_failed(command: Command, search: Path) -> None:
+    out = Path("store")
+    for trial in (trial for row in rows_of(search) for trial in row.wanted({})):
+        fail(trial, out)
+    outcome = command("suite", "show", search, "--dry-run", "--device", "cpu", "--out", out)
+    assert "5 trials: 0 done, 5 failed; time left, one after another: 0 s" in outcome.out
+    assert "bm3 train" not in outcome.out
+    assert "failed earlier, so not run again: 5" in outcome.out
+
+
+def test_damaged_runs_stop_nothing(command: Command, search: Path) -> None:
+    (bpr, _), out = rows_of(search), Path("store")
+    first, second = (run_trial(point, out) for point in bpr.points)
+    (first.path / "epochs.jsonl").write_text("[1]\n")
+    (second.path / "epochs.jsonl").write_text('{"loss": 1}\n')
+    assert command("suite", "show", search, "--device", "cpu", "--out", out).code == 0
+    (second.path / "result.json").write_text("{")
+    outcome = command("suite", "show", search, "--device", "cpu", "--out", out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert cells(outcome.out, "bpr")[5:7] == ["1", "1"]
+    assert "failed earlier, so not run again: 1" in outcome.out
+
+
+def test_modalities_that_are_not_there_are_refused(command: Command, search: Path) -> None:
+    search.write_text(SEARCH.replace('"lightgcn"', '"bm3"\nset = { modalities = "foo" }'), encoding="utf-8")
+    assert "no 'foo' in the data set" in refused(command("suite", "show", search, "--device", "cpu"))
 
 
 def test_one_store_is_shared_by_all_suites(command: Command, search: Path, tmp_path: Path) -> None:

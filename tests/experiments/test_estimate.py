@@ -70,6 +70,24 @@ def test_unfinished_runs_say_nothing(tmp_path: Path) -> None:
     assert Estimates([run]).of(trial()) is None
 
 
+@pytest.mark.parametrize(
+    "content", [b"[1]\n", b"\xff\n", b'{"loss": 1}\n', b'{"seconds": "x", "evaluation_seconds": 1}\n']
+)
+def test_a_run_with_damaged_epochs_says_nothing_and_hides_no_other(tmp_path: Path, content: bytes) -> None:
+    damaged, whole = past(tmp_path / "a", [(9, 9)], memory=900), past(tmp_path / "b", [(1, 1)])
+    (damaged.path / "epochs.jsonl").write_bytes(content)
+    assert Estimates([damaged]).of(trial()) is None
+    assert Estimates([damaged, whole]).of(trial()) == Estimates([whole]).of(trial())
+
+
+def test_a_run_that_lacks_what_every_run_has_says_nothing(tmp_path: Path) -> None:
+    runs = [past(tmp_path / str(place), [(9, 9)]) for place in range(3)]
+    without_device = replace(runs[0], run={key: value for key, value in runs[0].run.items() if key != "device"})
+    odd_config = replace(runs[1], run={**runs[1].run, "config": 5})
+    without_memory = replace(runs[2], result={**(runs[2].result or {}), "memory": {}})
+    assert Estimates([without_device, odd_config, without_memory]).of(trial()) is None
+
+
 def test_trained_and_frozen_features_cost_differently(tmp_path: Path) -> None:
     trained, frozen = trial("bm3"), trial("bm3", features="frozen")
     estimates = Estimates([past(tmp_path / "a", [(1, 1)], trained), past(tmp_path / "b", [(5, 1)], frozen)])

@@ -40,6 +40,7 @@ from harness.experiments.verification import IDENTITY, verify
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
 ALL = Wish(superseded=True, unfinished=True, stale=True)
+SHARED = f".shared-{'0a' * 16}"
 SPAWN = multiprocessing.get_context("spawn")
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -437,11 +438,13 @@ def test_only_what_no_one_needs_goes_by_default(store: Path) -> None:
     wanted = {f"mini/{finished.name}/{CHECKPOINT}", f"mini/{finished.name}/{LOCK}"}
     wanted |= {f"mini/{finished.name}/{RESULT}.part", f"mini/{unfinished.name}/{CHECKPOINT}.part", "status.json.part"}
     bare = "mini/bm3-0123456789-seed4"
-    wanted |= {bare, f"{bare}/{LOG}", f"{bare}/{RUN}.part"}
+    wanted |= {bare, f"{bare}/{LOG}", f"{bare}/{RUN}.part", f"{bare}/{CHECKPOINT}.17-0a1b2c3d.part"}
+    wanted |= {f"mini/{finished.name}/{RESULT}.17-0a1b2c3d.part", "status.json.17-0a1b2c3d.part", SHARED}
     (store / bare).mkdir()
     for name in wanted - {bare}:
         (store / name).write_text("x")
-    others = ["notes.part", "mini/reports/run.part", "mini/bm3-0123456789-seed5/thesis.txt"]
+    others = ["notes.part", "xstatus.json.part", "status.json.old.part", ".shared-notes", f"mini/{SHARED}"]
+    others += ["mini/reports/run.part", "mini/bm3-0123456789-seed5/thesis.txt"]
     for name in others:
         (store / name).parent.mkdir(exist_ok=True)
         (store / name).write_text("precious")
@@ -467,6 +470,9 @@ def test_removing_a_checkpoint_leaves_no_lock_behind(store: Path) -> None:
 
 def test_what_was_touched_just_now_may_be_in_use(store: Path) -> None:
     (run_of(store, 1) / "run.json.part").touch()
+    (run_of(store, 1) / "run.json.17-0a1b2c3d.part").touch()
+    (store / "status.json.17-0a1b2c3d.part").touch()
+    (store / SHARED).touch()
     (store / "mini/bm3-0123456789-seed4").mkdir()
     assert gone(store, later=0) == set()
 
@@ -494,23 +500,50 @@ def test_a_run_that_is_being_written_stays(store: Path, held: Callable[[Path], N
     assert "running" in states(store)
 
 
-def test_a_trial_that_a_living_study_is_about_to_run_stays(store: Path) -> None:
-    path = run_of(store, 3)
-    running = Running(f"mini/{path.name}", "bm3 train", time.time(), 1, 3, "process 1")
+def living(store: Path, *running: Running) -> Status:
+    """The status of a study that this process runs."""
     counts = {"total": 1, "done": 0, "reused": 0, "failed": 0, "waiting": 0}
-    status = Status(
+    return Status(
         suite="mini",
         state="running",
         store=str(store.resolve()),
         started=time.time(),
         now=time.time(),
-        running=(running,),
+        running=running,
         seconds_left=None,
         recent=(),
         process=os.getpid(),
         host=socket.gethostname(),
         **counts,
     )
+
+
+def test_the_mark_of_a_ray_study_goes_when_no_study_runs(store: Path) -> None:
+    (store / SHARED).touch()
+    (store / "table3").mkdir()
+    write_status(store / "table3", living(store))
+    assert gone(store) == set()
+    write_status(store / "table3", Status(**{**vars(living(store)), "process": 2**22 + 1}))  # no such process
+    assert gone(store) == {SHARED}
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_run_in_place_of_a_store_is_refused_and_the_store_named(store: Path, seed: int) -> None:
+    path = run_of(store, seed)
+    before = sorted(store.rglob("*"))
+    with pytest.raises(DataError, match=f"{path.name}: is a run itself; name its store, {store.resolve()}$"):
+        leftovers(path, ALL)
+    moved = path.rename(store.parent / path.name)
+    with pytest.raises(DataError, match=f"name its store, {store.parent.resolve()}$"):
+        leftovers(moved, ALL)
+    moved.rename(path)
+    assert sorted(store.rglob("*")) == before
+
+
+def test_a_trial_that_a_living_study_is_about_to_run_stays(store: Path) -> None:
+    path = run_of(store, 3)
+    running = Running(f"mini/{path.name}", "bm3 train", time.time(), 1, 3, "process 1")
+    status = living(store, running)
     write_status(store, status)
     assert gone(store, Wish(unfinished=True)) == set()
     write_status(store, Status(**{**vars(status), "state": "interrupted"}))

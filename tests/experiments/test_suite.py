@@ -220,7 +220,15 @@ BPR = '[[experiments]]\nmodel = "bpr"\n'
     ("text", "named"),
     [
         ("seeds = [", "s.toml: Invalid value"),
-        ("typo = 1\n", "s.toml: title is missing"),
+        ('title = "x"\n', "s.toml: datasets is missing"),
+        ("titel = 'x'\n", "s.toml:1: no key 'titel'; nearest: title"),
+        ('title = "x"\ndataset = ["mini"]\nseeds = [1]\n' + BPR, "s.toml:2: no key 'dataset'; nearest: datasets"),
+        (f'{HEAD}[[experiment]]\nmodel = "bpr"\n', "s.toml:4: no key 'experiment'; nearest: experiments"),
+        (f'{HEAD}[[experiments]]\nmodle = "bpr"\n', "s.toml:5: no key 'modle'; nearest: model"),
+        (f'{HEAD}alone = 1\n[[experiments]]\nmodle = "bpr"\n', "s.toml:6: no key 'modle'; nearest: model"),
+        (f"{HEAD}experiments = [5]\n", "s.toml:4: experiments: needed is a list of tables: [[experiments]]"),
+        (f'{HEAD}[experiments]\nmodel = "bpr"\n', "s.toml:4: experiments: needed is a list of tables: [[experiments]]"),
+        (f"{HEAD}{BPR}set = 5\n", "s.toml:6: set: needed is a table"),
         (f"{HEAD}seed = 1\n{BPR}", "s.toml:4: no key 'seed'; nearest: seeds"),
         (f'{HEAD}{BPR}gird = {{ reg_weight = [1] }}\n', "s.toml:6: no key 'gird'; nearest: grid"),
         (f"{HEAD}{BPR}[[experiments]]\nlabel = 'y'\n", "s.toml:6: model is missing"),
@@ -260,6 +268,26 @@ def test_a_bad_suite_file_is_one_line_with_file_line_and_key(tmp_path: Path, tex
         load_suite(str(path))
     assert str(caught.value).startswith(f"{tmp_path}/{named}")
     assert "\n" not in str(caught.value)
+    assert "Experiment" not in str(caught.value)  # our own name for the table
+
+
+@pytest.mark.parametrize("settings", [{"set": {"modalities": "visual+foo"}}, {"vary": {"modalities": ["text", "foo"]}}])
+def test_modalities_that_the_data_set_lacks_are_refused_before_anything_runs(settings: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^bm3.* on mini: modalities is '.*foo': no 'foo' in the data set, which has"
+    ):
+        rows_of({"model": "bm3", **settings})
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"modalities": "visual"}, {"modalities": "text+visual"}, {"modalities": "none"}]
+)
+def test_modalities_that_it_has_are_not(settings: dict[str, Any]) -> None:
+    assert len(rows_of({"model": "bm3", "set": settings})) == 1
+
+
+def test_modalities_that_no_term_reads_are_not_looked_for() -> None:
+    assert rows_of({"model": "bm3", "set": {"modalities": "foo", "alignment": False, "masking": False}})
 
 
 def test_a_model_without_a_published_grid_has_none_to_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
