@@ -11,6 +11,7 @@ from harness.compare.expected import expected_dir, load_tolerances
 from harness.conduct import Study, make_folder
 from harness.experiments.audit import Audit, plan_audit, results_of, training_settings, trials_of
 from harness.experiments.execution import Policy
+from harness.experiments.pending import pending
 from harness.experiments.trial import resolve_device
 from harness.report.audit import audit_markdown, write_audit, write_known_effects
 
@@ -62,7 +63,7 @@ def audit(
     found, comparisons = plan_audit(dataset, data, wanted, chosen_seeds, where)
     trials = trials_of(comparisons)
     if dry_run:
-        for trial in trials:
+        for trial in pending(lambda outcomes: trials, out, rerun).to_run:
             click.echo(trial.command)
         return
     name = f"audit-{found.name}"
