@@ -1,5 +1,8 @@
 """The command `bm3 reproduce`: run a suite and report on it. How a report is made is elsewhere."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import cycle
 from pathlib import Path
 
 import click
@@ -13,9 +16,11 @@ from harness.conduct import Study, make_folder
 from harness.conformance import known_traces
 from harness.experiments.execution import Outcomes, Policy
 from harness.experiments.pending import pending
+from harness.experiments.settings import flatten
 from harness.experiments.store import RUN, StoredRun
-from harness.experiments.suite import load_suite, plan, wanted
+from harness.experiments.suite import Row, Suite, load_suite, plan, wanted
 from harness.experiments.trial import Trial, resolve_device
+from harness.report.results import AskedPoint, AskedRow
 from harness.report.study import make_study
 
 
@@ -80,11 +85,16 @@ def reproduce(
     backend = backend_for(
         out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
     )
+    asked = _asked_for(rows, chosen)
     checks = known_traces()
     click.echo(conformance_line(checks))
-    outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone), backend)
+    outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone, asked), backend)
     runs = [(trial, _stored(out / trial.key)) for trial in trials(outcomes)]
-    without = [trial for trial, run in runs if run is None or not (run.finished or run.out_of_memory)]
+    without = [
+        trial.command if run is None else run.run["command"]
+        for trial, run in runs
+        if run is None or not (run.finished or run.out_of_memory)
+    ]
     unchecked = _unchecked(suite)
     if rerun == "none":
         unchecked += [f"{len(without)} of {len(runs)} trials, which are not run: leave --rerun out"] if without else []
@@ -93,11 +103,34 @@ def reproduce(
         out,
         chosen.title,
         of=[run for _, run in runs if run is not None],
+        asked_for=asked,
         checks=checks,
         unchecked=unchecked,
-        failed=[trial.command for trial in without],
+        failed=without,
     )
     finish(study, folder, ["md"])
+
+
+def _asked_for(rows: Sequence[Row], suite: Suite) -> list[AskedRow]:
+    """The rows of the plan for its report."""
+    named = cycle(
+        experiment.label not in (None, experiment.model)
+        for experiment in suite.experiments
+        for _ in experiment.rows(suite.training)
+    )
+    asked = []
+    for row, by_label in zip(rows, named, strict=False):
+        settings = [flatten({**asdict(point.config), **asdict(point.training)}) for point in row.points]
+        differing = sorted(key for key in settings[0] if any(other[key] != settings[0][key] for other in settings))
+        points = tuple(
+            AskedPoint(
+                {key: of_point[key] for key in differing},
+                {seed: replace(point, seed=seed).key for seed in row.seeds},
+            )
+            for point, of_point in zip(row.points, settings, strict=True)
+        )
+        asked.append(AskedRow(row.label if by_label else None, points, row.repeat == "all"))
+    return asked
 
 
 def _stored(path: Path) -> StoredRun | None:

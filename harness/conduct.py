@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from harness.experiments.status import Status, write_status
 from harness.experiments.store import StoredRun, readable_runs
 from harness.experiments.trial import Trial
 from harness.files import WriteError, writing
-from harness.report.results import result_rows, verdicts
+from harness.report.results import AskedRow, result_rows, verdicts
 
 LOG_FILE = "study.log"
 RERUN = "rerun-began"
@@ -47,6 +47,8 @@ class Study:
     """Trials that may run at a time, for the time left."""
     alone: bool = False
     """No two of its trials may run at a time, in whichever process."""
+    asked_for: Sequence[AskedRow] | None = None
+    """The rows that verdicts are on; None where runs form them."""
 
 
 def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lambda status: None) -> Outcomes:
@@ -146,7 +148,7 @@ class _Reporter:
 
     def _judge(self, runs: list[StoredRun], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
-        for row in result_rows(runs):
+        for row in result_rows(runs, self.study.asked_for):
             verdict = verdicts(row, self._expected, self._tolerances)[SHOWN_METRIC]
             key = row.dataset, row.label, row.data
             if self._known.get(key) != verdict and not first:

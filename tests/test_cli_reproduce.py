@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,75 @@ def test_a_study_is_run_reported_and_not_run_again(command: Command, study: Path
     assert read_status(study).reused == len(runs)
 
 
+ROWS = """
+title = "rows of many kinds"
+datasets = ["mini"]
+seeds = [1, 2]
+training = { epochs = 2, batch_size = 256 }
+
+[[experiments]]
+model = "bm3"
+set = { n_layers = 1, learning_rate = 0.01 }
+vary = { dropout = [0.3, 0.5] }
+
+[[experiments]]
+model = "bm3"
+label = "without text"
+set = { n_layers = 1, learning_rate = 0.01, modalities = "visual" }
+
+[[experiments]]
+model = "lightgcn"
+grid = { learning_rate = [1e-4, 0.01] }
+"""
+
+
+def lines_of(report: str, title: str) -> dict[str, list[str]]:
+    """First cell of each line of a section's first table → the others; none where there is no such section."""
+    _, _, rest = report.partition(f"## {title}\n")
+    table = re.search(r"^\|.*\n\|-.*\n((?:\|.*\n)*)", rest.split("\n## ")[0], re.MULTILINE)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()] if table else []
+    assert len({row[0] for row in rows}) == len(rows) or title == "All points"
+    return {" ".join([row[0], row[2]] if title == "All points" else row[:1]): row[1:] for row in rows}
+
+
+def test_a_report_has_the_rows_of_its_suite_with_their_points_and_names(command: Command) -> None:
+    Path("rows.toml").write_text(ROWS, encoding="utf-8")
+    command("reproduce", "rows.toml", "--in-process", "--threads", 1)
+    report = Path("runs/rows/report.md").read_text(encoding="utf-8")
+    base = "bm3 batch_size=256 epochs=2 learning_rate=0.01"
+    rows = lines_of(report, "Accuracy")
+    assert list(rows) == [
+        f"{base} dropout=0.3",
+        f"{base} dropout=0.5",
+        "without text",
+        "lightgcn batch_size=256 epochs=2",
+    ]
+    assert [cells[4] for cells in rows.values()] == ["2"] * 4  # varied values, too, have every seed
+    assert "modalities=visual" in rows["without text"][5]
+    assert "learning_rate=0.01" in rows["lightgcn batch_size=256 epochs=2"][5]
+    (chosen,) = lines_of(report, "Selection").values()  # what is varied is not chosen from, what is searched is
+    assert chosen[1:3] == ["2", "learning_rate=0.01"]
+    assert chosen[-1] == "2"
+    assert "## All points" not in report
+    log = Path("runs/rows/study.log").read_text(encoding="utf-8")
+    assert "verdict: without text on mini" in log
+    assert "verdict: lightgcn batch_size=256 epochs=2 on mini" in log
+
+
+def test_points_that_all_have_every_seed_are_all_in_the_report(command: Command, study: Path) -> None:
+    Path("small.toml").write_text(SUITE.replace("seeds =", 'repeat = "all"\nseeds ='), encoding="utf-8")
+    command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    points = lines_of((study / "report.md").read_text(encoding="utf-8"), "All points")
+    label = "bpr batch_size=256 epochs=2 learning_rate=0.01"
+    assert list(points) == [f"{label} reg_weight=0.1", f"{label} reg_weight=1"]
+    runs = [run for run in stored_runs(Path("runs")) if run.run["model"] == "bpr"]
+    for weight, cells in zip((0.1, 1.0), points.values(), strict=True):
+        found = [run.result for run in runs if run.run["config"]["reg_weight"] == weight and run.result]
+        valid, test = ([result[part]["recall@20"] for result in found] for part in ("valid", "test"))
+        figures = sum(valid) / 2, sum(test) / 2, max(test) - min(test)
+        assert cells[2:] == ["2", *(f"{figure:.4f}" for figure in figures)]
+
+
 def test_trials_of_another_suite_are_shared(command: Command, study: Path) -> None:
     command(
         "train", "lightgcn", "mini", "--seed", 1, "--threads", 1, *setting(epochs=2, batch_size=256, learning_rate=0.01)
@@ -90,8 +160,8 @@ def test_a_dry_run_lists_what_is_known_to_be_run(command: Command, study: Path) 
     outcome = command("reproduce", "small.toml", "--dry-run")
     assert outcome.code == 0
     lines = outcome.out.splitlines()
-    assert len(lines) == 4  # two points and two seeds of LightGCN
-    assert all(line.startswith("bm3 train ") for line in lines)
+    assert len(lines) == 4 + 1  # two points and two seeds of LightGCN, and what follows
+    assert all(line.startswith("bm3 train ") for line in lines[:-1])
     assert not Path("runs").exists()
 
 
@@ -147,7 +217,9 @@ def test_a_trial_that_fails_makes_the_exit_code(command: Command, study: Path, m
     Path("small.toml").write_text(study_file, encoding="utf-8")
     outcome = command("reproduce", "small.toml", "--in-process", "--threads", 1)
     assert outcome.code == 1
-    assert "- Failed: `bm3 train lightgcn mini" in outcome.out
+    failed = [line for line in outcome.out.splitlines() if "bm3 train lightgcn mini" in line]
+    assert len(failed) == 2  # seeds; named once each
+    assert all(re.match(r"- Failed: `bm3 train lightgcn mini .*`: .*training diverged", line) for line in failed)
     assert "training diverged" in (study / "study.log").read_text(encoding="utf-8")
 
 

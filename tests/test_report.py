@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Command, refused
@@ -10,11 +12,12 @@ from command_line import Command, refused
 from bm3 import DataError
 from harness.compare.expected import expected_dir, load_expected
 from harness.data import load_dataset
-from harness.experiments.store import StoredRun, stored_runs
+from harness.experiments.store import StoredRun, stored_runs, write_failure
 from harness.experiments.trial import make_trial, resolve_device, run_trial
 from harness.report.markdown import markdown
+from harness.report.pictures import draw
 from harness.report.reference import write_references
-from harness.report.results import result_rows
+from harness.report.results import AskedPoint, AskedRow, incomparable, label_of, result_rows, starved_labels
 from harness.report.study import make_study
 
 
@@ -94,6 +97,152 @@ def test_of_points_that_are_equally_good_the_one_with_more_seeds_is_the_one_that
     runs = [searched(tmp_path, weight, 1, 0.5, 0.4) for weight in (1.0, 0.1, 0.01)]
     (row,) = result_rows([*runs, searched(tmp_path, 0.1, 2, 0.5, 0.4)])
     assert row.settings == row.selection.on_test.name == "reg_weight=0.1"
+
+
+def hand_made(folder: Path, settings: dict[str, Any], seed: int, valid: float, test: float) -> StoredRun:
+    """As `searched`, with any settings of model and training; its folder says them."""
+    run = searched(folder / "mini" / f"{settings}-{seed}", 0.1, seed, valid, test)
+    config = {key: value for key, value in settings.items() if key == "reg_weight"}
+    training = {key: value for key, value in settings.items() if key != "reg_weight"}
+    return replace(run, run={**run.run, "config": {**run.run["config"], **config}, "training": training})
+
+
+def asked(*points: dict[str, Any], every_seed: bool = False) -> AskedRow:
+    """A row of these points with the seeds 1 and 2, of runs as `hand_made` leaves them."""
+    keys = [{seed: f"mini/{point}-{seed}" for seed in (1, 2)} for point in points]
+    return AskedRow(None, tuple(map(AskedPoint, points, keys)), every_seed)
+
+
+def test_a_row_that_is_asked_for_is_chosen_with_the_first_seed_whatever_others_there_are(tmp_path: Path) -> None:
+    """Over both seeds λ 0.1 would be best on validation, and λ 1 on test."""
+    points = {"reg_weight": 1.0}, {"reg_weight": 0.1}
+    runs = [
+        hand_made(tmp_path, points[0], 1, 0.5, 0.4),
+        hand_made(tmp_path, points[1], 1, 0.4, 0.5),
+        hand_made(tmp_path, points[0], 2, 0.1, 0.9),
+        hand_made(tmp_path, points[1], 2, 0.9, 0.1),
+    ]
+    (row,) = result_rows(runs, [asked(*points)])
+    assert (row.selection.on_validation.settings, row.selection.on_test.settings) == points
+    assert row.selection.seeds == row.seeds == (1, 2)
+    assert row.selection.optimism == pytest.approx(0.3 / 0.65 - 1)
+    (unexplained,) = result_rows(runs)
+    assert unexplained.selection.on_validation.settings == points[1]
+
+
+def test_where_every_point_is_run_with_every_seed_all_of_them_count(tmp_path: Path) -> None:
+    points = {"reg_weight": 1.0}, {"reg_weight": 0.1}
+    runs = [
+        hand_made(tmp_path, points[0], 1, 0.5, 0.4),
+        hand_made(tmp_path, points[1], 1, 0.4, 0.5),
+        hand_made(tmp_path, points[0], 2, 0.1, 0.9),
+        hand_made(tmp_path, points[1], 2, 0.9, 0.1),
+    ]
+    rows = [asked(*points, every_seed=True)]
+    (row,) = result_rows(runs, rows)
+    assert row.selection.on_validation.settings == points[1]
+    assert (row.every_seed, row.seeds) == (True, (1, 2))
+    assert [(point.valid, point.test) for point in row.grid] == [
+        pytest.approx((0.30, 0.65)),
+        pytest.approx((0.65, 0.30)),
+    ]
+    assert not result_rows(runs, [asked(*points)])[0].every_seed
+
+
+def test_what_is_not_published_is_no_evidence_when_it_was_searched_even_if_the_default_was_chosen(
+    tmp_path: Path,
+) -> None:
+    points, figures = ({"learning_rate": 0.001}, {"learning_rate": 0.01}), ((0.5, 0.4), (0.4, 0.5))
+    runs = [hand_made(tmp_path, point, 1, *pair) for point, pair in zip(points, figures, strict=True)]
+    (row,) = result_rows(runs, [asked(*points)])
+    assert (row.points, row.label, row.selection.on_validation.settings) == (2, "bpr", points[0])
+    assert "settings are not the published ones (learning_rate searched)" in incomparable(row)
+    (alone,) = result_rows(runs[:1], [AskedRow(None, (AskedPoint({}, asked(points[0]).points[0].runs),))])
+    assert not incomparable(alone)
+
+
+def test_a_grid_beyond_the_published_one_is_no_evidence_and_a_part_of_it_is(tmp_path: Path) -> None:
+    runs = [hand_made(tmp_path, {"reg_weight": weight}, 1, 0.5, 0.4) for weight in (1.0, 0.1, 0.77)]
+    points = [{"reg_weight": run.run["config"]["reg_weight"]} for run in runs]
+    (part,), (beyond,) = result_rows(runs, [asked(*points[:2])]), result_rows(runs, [asked(*points)])
+    assert not incomparable(part)
+    assert "(reg_weight searched beyond the published grid)" in incomparable(beyond)
+
+
+def test_rows_are_called_as_the_suite_says_and_looked_up_by_their_settings(tmp_path: Path) -> None:
+    run = hand_made(tmp_path, {"epochs": 7}, 1, 0.5, 0.4)
+    point = AskedPoint({}, {1: f"mini/{run.path.name}"})
+    (named,) = result_rows([run], [AskedRow("the short one", (point,))])
+    (unnamed,) = result_rows([run], [AskedRow(None, (point,))])
+    assert (named.label, unnamed.label) == ("the short one", "bpr epochs=7")
+    assert named.reference == unnamed.reference == label_of(run)
+    assert ("epochs=7" in named.settings, "epochs=7" in unnamed.settings) == (True, False)
+
+
+def test_rows_of_one_name_are_told_apart_by_what_they_set(tmp_path: Path) -> None:
+    runs = [hand_made(tmp_path, {"reg_weight": weight}, 1, 0.5, 0.4) for weight in (1.0, 0.1)]
+    points = [AskedPoint({}, {1: f"mini/{run.path.name}"}) for run in runs]
+    rows = result_rows(runs, [AskedRow(None, (point,)) for point in points])
+    assert [(row.label, row.points) for row in rows] == [("bpr reg_weight=1", 1), ("bpr reg_weight=0.1", 1)]
+    twice = result_rows(runs, [AskedRow("mine", (points[0],)), AskedRow("mine", (points[0],))])
+    assert [row.label for row in twice] == ["mine", "mine (2)"]
+
+
+def test_a_point_without_a_result_is_left_out_and_a_row_without_one_is_none(tmp_path: Path) -> None:
+    points = {"reg_weight": 1.0}, {"reg_weight": 0.1}
+    done = hand_made(tmp_path, points[0], 1, 0.5, 0.4)
+    failed = replace(hand_made(tmp_path, points[1], 1, 0.9, 0.9), result=None)
+    (row,) = result_rows([done, failed], [asked(*points)])
+    assert (row.points, row.selection.on_test.name) == (1, "reg_weight=1")
+    assert result_rows([failed], [asked(*points)]) == []
+
+
+def test_a_row_without_a_result_for_want_of_memory_keeps_its_name(tmp_path: Path) -> None:
+    starved = {"kind": "out of memory", "message": "", "when": ""}
+    runs = [hand_made(tmp_path, {"reg_weight": weight}, 1, 0.5, 0.4) for weight in (1.0, 0.1)]
+    runs[1] = replace(runs[1], result=None, failure=starved)
+    points = [AskedPoint({}, {1: f"mini/{run.path.name}"}) for run in runs]
+    for names, dash in (((None, None), "bpr reg_weight=0.1"), (("one", "two"), "two")):
+        rows = [AskedRow(name, (point,)) for name, point in zip(names, points, strict=True)]
+        assert starved_labels(result_rows(runs, rows), runs, rows) == {"mini": (dash,)}
+    both = [asked({"reg_weight": 1.0}, {"reg_weight": 0.1})]
+    assert starved_labels(result_rows(runs, both), runs, both) == {}  # another point has a result
+
+
+def test_no_name_decides_which_of_two_rows_stands_for_its_model_in_the_claims(store: Path) -> None:
+    """The runs count as runs of LightGCN on Baby, of which alone the paper claims something."""
+    for run in stored_runs(store):
+        dataset = {**run.run["dataset"], "name": "baby"}
+        (run.path / "run.json").write_text(json.dumps({**run.run, "model": "lightgcn", "dataset": dataset}))
+    found: dict[float, dict[int, str]] = {0.1: {}, 1e-3: {}}
+    for run in stored_runs(store):
+        found[run.run["config"]["reg_weight"]][run.run["seed"]] = "/".join(run.path.parts[-2:])
+    names = "short", "a longer name"
+    rows = [AskedRow(name, (AskedPoint({}, runs),)) for name, runs in zip(names, found.values(), strict=True)]
+    study = make_study(store, "test", asked_for=rows)
+    assert [row.label for row in study.rows] == [*names]
+    evidence = [result.evidence for result in study.claims if result.where == "ours"]
+    assert any("short, a-longer-name are equally near to the published settings" in text for text in evidence)
+
+
+def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(store: Path) -> None:
+    """Points at a learning rate are no points of the model's grid, which the picture is of."""
+    runs = [run for run in stored_runs(store) if run.run["seed"] == 1]
+    keys = ["/".join(run.path.parts[-2:]) for run in runs]
+    names = []
+    for key in ("reg_weight", "early_stopping.patience"):
+        points = tuple(AskedPoint({key: 10 * place + 1}, {1: one}) for place, one in enumerate(keys))
+        study = make_study(store, "test", of=runs, asked_for=[AskedRow(None, points)])
+        names.append([picture.name for picture in draw(study)])
+    assert ["mini-grid" in found for found in names] == [True, False]
+
+
+def test_a_failed_run_is_named_once_with_what_it_failed_of(store: Path) -> None:
+    first = next(iter(stored_runs(store)))
+    (first.path / "result.json").unlink()
+    write_failure(first.path, "error", "the loss is nan")
+    lines = [line for line in markdown(make_study(store, "test")).splitlines() if first.run["command"] in line]
+    assert lines == [f"- Failed: `{first.run['command']}`: the loss is nan"]
 
 
 def test_the_report_has_a_table_of_what_was_chosen_by_either_part(store: Path) -> None:

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from harness.compare.expected import short_metric
 from harness.compare.verdict import Outcome
 from harness.experiments.store import StoredRun
-from harness.report.results import METRICS, environments, label_of
+from harness.report.results import METRICS, environments
 from harness.report.study import Study, StudyRow
 
 MB = 2**20
@@ -23,6 +23,7 @@ def markdown(study: Study) -> str:
         _summary(study),
         *(["## Not checked here", "\n".join(f"- {text}" for text in study.unchecked)] if study.unchecked else []),
         *_accuracy(study),
+        *_all_points(study.rows),
         *_selection(study.rows),
         *_differences(study),
         *_claims(study),
@@ -42,12 +43,12 @@ def _summary(study: Study) -> str:
         lines.append(f"- Conformance with recorded traces: {counts}")
     lines += [f"- Unfinished run, left out: `{run.run['command']}`" for run in study.unfinished]
     lines += [f"- Out of memory, a dash below: `{run.run['command']}`" for run in study.out_of_memory]
-    lines += [f"- Failed: `{command}`" for command in study.failed]
+    lines += [f"- Failed: `{command}`{': ' * bool(why)}{why}" for command, why in study.failures.items()]
     return "\n".join(lines)
 
 
 def _accuracy(study: Study) -> list[str]:
-    datasets = dict.fromkeys([*study.datasets, *(run.run["dataset"]["name"] for run in study.out_of_memory)])
+    datasets = dict.fromkeys([*study.datasets, *study.starved])
     sections = ["## Accuracy"] if datasets else []
     for dataset in datasets:
         rows = study.of(dataset)
@@ -63,7 +64,6 @@ def _accuracy(study: Study) -> list[str]:
 def _overview(study: Study, dataset: str) -> str:
     """Models by metrics: means over seeds, the best of each metric in bold."""
     best = {metric: study.best_two(dataset, metric)[:1] for metric in METRICS}
-    of_rows = {row.label for row in study.of(dataset)}
     table = [
         [
             row.label,
@@ -73,9 +73,8 @@ def _overview(study: Study, dataset: str) -> str:
         ]
         for row in study.of(dataset)
     ]
-    without = [run for run in study.out_of_memory if run.run["dataset"]["name"] == dataset]
-    labels = dict.fromkeys(label_of(run) for run in without)  # as published: a dash where memory did not suffice
-    table += [[label, *["-"] * len(METRICS), 0, "out of memory"] for label in labels if label not in of_rows]
+    # As published: a dash where memory did not suffice.
+    table += [[label, *["-"] * len(METRICS), 0, "out of memory"] for label in study.starved.get(dataset, ())]
     head = ["model", *(short_metric(metric) for metric in METRICS), "seeds", "settings"]
     return tabulate(table, head, tablefmt="github", disable_numparse=True)
 
@@ -116,6 +115,21 @@ def _verdicts(rows: Sequence[StudyRow]) -> list[str]:
     if unpublished:
         sections.append(f"No source gives values to compare with for: {', '.join(dict.fromkeys(unpublished))}.")
     return sections
+
+
+def _all_points(rows: Sequence[StudyRow]) -> list[str]:
+    """Every point of the rows whose suite runs each of them with every seed: it is the points that it asks for."""
+    table = []
+    for row in (row.result for row in rows if row.result.every_seed and row.result.points > 1):
+        for point in row.grid:
+            test = list(point.test_by_seed.values())
+            means = [_share(sum(values) / len(values)) for values in (list(point.valid_by_seed.values()), test)]
+            table.append([row.label, row.dataset, point.name, len(test), *means, _share(max(test) - min(test))])
+    if not table:
+        return []
+    head = ["model", "data set", "point", "seeds", "valid R@20", "test R@20", "range of test R@20"]
+    note = "Means over the seeds of each point, and the range of the test part over them; nothing is chosen here."
+    return ["## All points", note, tabulate(table, head, tablefmt="github", disable_numparse=True)]
 
 
 def _selection(rows: Sequence[StudyRow]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from io import BytesIO, StringIO
 from itertools import chain
 from typing import Any
@@ -14,7 +15,7 @@ from harness.report.plots.cost import cost
 from harness.report.plots.parts import INK, Picture
 from harness.report.plots.training import grid, learning
 from harness.report.plots.users import users
-from harness.report.study import Study
+from harness.report.study import Study, StudyRow
 
 __all__ = ["Picture", "draw", "files", "svg"]
 
@@ -50,9 +51,12 @@ def draw(study: Study) -> tuple[Picture, ...]:
 
     Raises DataError when a file of a run is damaged.
     """
+    on_axes = replace(study, rows=tuple(row for row in study.rows if _has_axes(row)))
     with _style():
         by_dataset = (
-            make(study, name) for name in study.datasets for make in (difference, learning, cost, grid, users)
+            make(on_axes if make is grid else study, name)
+            for name in study.datasets
+            for make in (difference, learning, cost, grid, users)
         )
         over_all = (scatter(study, kind) for kind in ("published", "reference"))
         return tuple(picture for picture in chain(by_dataset, over_all) if picture is not None)
@@ -88,6 +92,14 @@ def svg(picture: Picture) -> str:
 def files(pictures: Iterable[Picture]) -> Mapping[str, bytes]:
     """`pictures/NAME.png` (on white) and `pictures/NAME.pdf` of every picture; the same study gives the same bytes."""
     return dict(chain.from_iterable(_files(picture) for picture in pictures))
+
+
+def _has_axes(row: StudyRow) -> bool:
+    """Whether each of the row's points lies at numbers that the model is configured with, as the picture needs it; a
+    suite may search anything."""
+    config = row.result.runs[0].run["config"]
+    settings = [setting for point in row.result.grid for setting in point.settings.items()]
+    return all(key in config and isinstance(value, int | float) for key, value in settings)
 
 
 def _files(picture: Picture) -> Iterator[tuple[str, bytes]]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,7 +28,8 @@ class AskedPoint:
     settings: Mapping[str, Any]
     """Those in which the points of the row differ."""
     runs: Mapping[int, str]
-    """Seed → folder of the run below the store, whether or not it was run; the seed that points are chosen with first."""
+    """Seed → folder of the run below the store, whether or not it is there; first the seed that points are chosen with.
+    """
 
 
 @dataclass(frozen=True)
@@ -252,11 +253,21 @@ def incomparable(row: ResultRow) -> str:
     """Why the row's accuracy cannot be compared with published figures; empty where it can."""
     if row.surrogates:
         return f"surrogate features ({', '.join(row.surrogates)}): an orientation, not a comparison"
-    own = row.runs[0].run["searched"]
-    # Chosen among several values a default is not what was published, either.
-    searched = [f"{key} searched" for key in row.selection.on_validation.settings if key not in own]
-    variant = ", ".join(filter(None, [_variant(row.runs[0]), *searched]))
+    variant = ", ".join(filter(None, [_variant(row.runs[0]), *_searched_beyond(row)]))
     return f"settings are not the published ones ({variant})" if variant else ""
+
+
+def _searched_beyond(row: ResultRow) -> Iterator[str]:
+    """What was searched that was not searched for what is published: even a published value, chosen from more, is
+    another figure."""
+    entry = models().get(row.model)
+    published = getattr(entry.model.Config, "GRID", {}) if entry else {}
+    for key in row.selection.on_validation.settings:
+        values = {point.settings[key] for point in row.grid}
+        if key not in row.runs[0].run["searched"]:
+            yield f"{key} searched"
+        elif len(values) > 1 and key in published and not values <= set(published[key]):
+            yield f"{key} searched beyond the published grid"
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@ lay it out; they compute no figure of their own.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.compare.claim_checks import claims_of_published, claims_of_runs, differences_of
+from harness.compare.claim_checks import MeasuredRow, claims_of_published, claims_of_runs, differences_of
 from harness.compare.claims import ClaimResult, load_claims
 from harness.compare.expected import (
     PublishedValue,
@@ -25,7 +25,7 @@ from harness.compare.verdict import Outcome, Verdict, exit_code
 from harness.conformance import Check, Status, trace_statuses
 from harness.experiments.store import StoredRun, stored_runs
 from harness.report.measured import measured_row
-from harness.report.results import METRICS, ResultRow, cell_sources, result_rows, verdicts
+from harness.report.results import METRICS, AskedRow, ResultRow, cell_sources, result_rows, starved_labels, verdicts
 
 ANSWERS = {0: "Everything with evidence held.", 1: "Something deviates or failed.", 3: "Nothing could be measured."}
 
@@ -61,7 +61,7 @@ class Study:
     folder: Path
     asked: str
     rows: tuple[StudyRow, ...]
-    """By data set and label."""
+    """By data set and model."""
     runs: tuple[StoredRun, ...]
     """All that were found, unfinished ones too."""
     conformance: Mapping[str, int]
@@ -69,6 +69,9 @@ class Study:
     unchecked: tuple[str, ...]
     failed: tuple[str, ...]
     """Commands of trials that failed."""
+    starved: Mapping[str, tuple[str, ...]]
+    """By data set: what rows are called that have no result, since memory did not suffice, where the paper prints a
+    dash."""
     differences: Mapping[str, tuple[Difference, ...]]
     """By data set: pairs of rows compared over users, as far as runs stored what that needs."""
     claims: tuple[ClaimResult, ...]
@@ -98,11 +101,19 @@ class Study:
 
     @property
     def unfinished(self) -> list[StoredRun]:
-        return [run for run in self.runs if not (run.finished or run.out_of_memory)]
+        """Runs without a result that did not fail."""
+        ended = {*self.failed}
+        return [r for r in self.runs if not (r.finished or r.out_of_memory or r.run["command"] in ended)]
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Command of a failed trial → what its run says of why, empty where it left nothing."""
+        told = {run.run["command"]: str(run.failure["message"]) for run in self.runs if run.failure is not None}
+        return {command: told.get(command, "") for command in self.failed}
 
     @property
     def out_of_memory(self) -> list[StoredRun]:
-        """Runs that needed more memory than there was, where the paper prints a dash."""
+        """Runs that needed more memory than there was."""
         return [run for run in self.runs if run.out_of_memory]
 
     def of(self, dataset: str) -> list[StudyRow]:
@@ -128,13 +139,15 @@ def make_study(
     asked: str,
     *,
     of: Sequence[StoredRun] | None = None,
+    asked_for: Sequence[AskedRow] | None = None,
     checks: Sequence[Check] = (),
     unchecked: Sequence[str] = (),
     failed: Sequence[str] = (),
 ) -> Study:
     """Judge these runs of the store `folder`, or all of it.
 
-    `checks` are conformance results, `failed` commands of trials that failed.
+    `asked_for` are the rows that the runs answer; without them, rows are formed from what runs have in common. `checks`
+    are conformance results, `failed` commands of trials that failed and should not have.
 
     Raises DataError when the folder or the expected values cannot be read.
     """
@@ -147,7 +160,7 @@ def make_study(
             verdicts=verdicts(row, expected, tolerances),
             sources={metric: cell_sources(row, expected, metric) for metric in METRICS},
         )
-        for row in result_rows(runs)
+        for row in result_rows(runs, asked_for)
     )
     measured = [measured_row(row.result) for row in rows]
     by_data = differences_of(measured, tolerances.confidence)
@@ -163,13 +176,16 @@ def make_study(
         runs=runs,
         conformance={status.value: count for status, count in statuses.items()},
         unchecked=tuple(unchecked),
-        failed=tuple(failed),
+        failed=tuple(dict.fromkeys([*failed, *(run.run["command"] for run in runs if _failed(run))])),
+        starved=starved_labels([row.result for row in rows], runs, asked_for),
         differences={
             name: tuple(pair for data in of_name for pair in by_data.get(data, ())) for name, of_name in hashes.items()
         },
         claims=(
             *claims_of_published(claims, expected),
-            *claims_of_runs(claims, measured, tolerances, by_data, stored_exponents(folder)),
+            *claims_of_runs(
+                claims, _standing_for_models(rows, measured), tolerances, by_data, stored_exponents(folder)
+            ),
         )
         if published
         else (),
@@ -178,6 +194,24 @@ def make_study(
         tolerances=tolerances,
         code=1 if statuses[Status.FAILED] or failed else code,
     )
+
+
+def _failed(run: StoredRun) -> bool:
+    return run.state == "failed" and not run.out_of_memory
+
+
+def _standing_for_models(rows: Sequence[StudyRow], measured: Sequence[MeasuredRow]) -> list[MeasuredRow]:
+    """Of each model the rows with the fewest settings, whatever a suite calls them."""
+    groups: dict[tuple[str, str], list[tuple[int, MeasuredRow]]] = defaultdict(list)
+    for row, as_measured in zip(rows, measured, strict=True):
+        groups[row.dataset, row.result.model].append((len(row.result.reference.split()), as_measured))
+    found = []
+    for group in groups.values():
+        nearest = [row for settings, row in group if settings == min(group, key=lambda pair: pair[0])[0]]
+        # Claims count the words of a label: where rows are equally near, names must not decide between them.
+        even = len({len(row.label.split()) for row in nearest}) == 1
+        found += nearest if even else [replace(row, label="-".join(row.label.split())) for row in nearest]
+    return found
 
 
 def _names(rows: Sequence[StudyRow]) -> list[str]:
