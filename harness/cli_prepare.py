@@ -20,7 +20,7 @@ PRINTED = {"users": 0, "items": 0, "interactions": 0, "sparsity_percent": 2}  # 
 FILE = click.Path(path_type=Path)
 
 
-@click.command(name="prepare")
+@click.command(name="prepare", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name")
 @click.option("--ratings", type=FILE, required=True, metavar="FILE", help="ratings_*.csv, or reviews_*.json.gz.")
 @click.option("--metadata", type=FILE, metavar="FILE", help="meta_*.json.gz, for the texts of items.")
