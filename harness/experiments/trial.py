@@ -37,7 +37,7 @@ from harness.files import WriteError
 from harness.measure import DeviceWatch, MemorySampler
 from harness.measure.environment import environment
 from harness.models.registry import ModelEntry, find_model
-from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, build, fit
+from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build, fit
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.fit import make_deterministic
 
@@ -164,17 +164,19 @@ def _run(
 ) -> None:
     make_deterministic()  # before the environment is recorded, which names the setting
     streams = Streams(trial.seed)
-    checkpoints = Checkpoints(writer.path / CHECKPOINT, share)
     with MemorySampler(trial.device) as memory, DeviceWatch(trial.device) as watch:
         location = trial.training.features_location
         description = _description(trial)
-        resume, description = _left_behind(writer.path, checkpoints, trial.device, description)
+        state = Checkpoints(writer.path / CHECKPOINT).load(trial.device)
+        resume, description = _left_behind(writer.path, state, description)
         if resume is None:
             writer.begin(description)
         else:
             tell(f"going on after epoch {resume.state.epoch}")
             writer.resume(description, [asdict(record) for record in resume.records])
         model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
+        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        checkpoints = Checkpoints(writer.path / CHECKPOINT, share, size=4 * trained)  # two moments, and the best state
 
         def record(epoch: EpochRecord) -> None:
             watch.epoch()
@@ -212,10 +214,9 @@ def _run(
 
 
 def _left_behind(
-    path: Path, checkpoints: Checkpoints, device: torch.device, description: dict[str, Any]
+    path: Path, state: TrainingState | None, description: dict[str, Any]
 ) -> tuple[Resume | None, dict[str, Any]]:
     """What an unfinished run left to go on from, if anything, and the description of the run that goes on."""
-    state = checkpoints.load(device)
     if state is None:
         return None, description
     try:

@@ -20,6 +20,8 @@ from harness.files import WriteError
 FORMAT = "1"
 SHARE = 1 / 50
 """What a checkpoint may cost of the time since the one before: the harness as a whole is to take less than 3 %."""
+ASSUMED_RATE = 400e6
+"""Bytes per second that are written, until one checkpoint has been timed."""
 MODEL, OPTIMISER, BEST = "model/", "optimiser/", "best/"
 
 
@@ -43,10 +45,13 @@ class Checkpoints:
     and where epochs are short, or the state is large, every few of them.
     """
 
-    def __init__(self, path: Path, share: float = SHARE, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, path: Path, share: float = SHARE, *, size: int = 0, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """`size`: bytes that a checkpoint will have, from which the cost of the first one is estimated."""
         self.path = path
         self._share, self._clock = share, clock
-        self._saved, self._cost = clock(), 0.0
+        self._saved, self._cost = clock(), size / ASSUMED_RATE
 
     @property
     def due(self) -> bool:

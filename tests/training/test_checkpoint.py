@@ -158,6 +158,17 @@ def test_saving_takes_no_more_than_its_share(tmp_path: Path) -> None:
     assert saved == [1, 6, 11, 16]
 
 
+def test_the_first_one_waits_as_its_size_demands(tmp_path: Path) -> None:
+    """400 MB take about a second, so at 2 % they are due after 50 seconds."""
+    now = [0.0]
+    checkpoints = Checkpoints(tmp_path / "saved", share=0.02, size=400_000_000, clock=lambda: now[0])
+    due = []
+    for seconds in (49, 51):
+        now[0] = seconds
+        due.append(checkpoints.due)
+    assert due == [False, True]
+
+
 def test_tensors_under_two_names_come_back(tmp_path: Path) -> None:
     shared = torch.arange(6.0)
     model = {"a": shared, "b": shared, "c": shared[2:], "d": torch.tensor(True)}
