@@ -80,6 +80,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def regression(session: nox.Session) -> None:
+    """Check for regressions against a baseline of this machine; after `--`: arguments of bm3 regress."""
+    install(session, "-e", ".[fast]")
+    session.run("bm3", "regress", *session.posargs)
+
+
+@nox.session
 def reproduce(session: nox.Session) -> None:
     """Write the report of what reproduces here; after `--`: arguments of bm3 reproduce, such as baby --data DIR.
 

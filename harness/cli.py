@@ -16,6 +16,7 @@ from harness.cli_doctor import doctor
 from harness.cli_fetch import fetch_command
 from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
 from harness.cli_prepare import prepare_command
+from harness.cli_regress import regress
 from harness.cli_replay import replay
 from harness.cli_reproduce import reproduce
 from harness.cli_runs import runs
@@ -77,7 +78,7 @@ def bm3() -> None:
     """
 
 
-for command in (audit, doctor, expected, replay, reproduce, runs, scaling, suite, tables, watch):
+for command in (audit, doctor, expected, regress, replay, reproduce, runs, scaling, suite, tables, watch):
     bm3.add_command(command)
 
 

@@ -1,0 +1,180 @@
+"""The command `bm3 regress`: options, messages, files and exit code. The check itself is `guarding`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import harness
+from bm3 import ConfigError
+from harness.cli_options import DEVICE
+from harness.compare.baseline import Baseline, NothingToCompareError, read_baseline, write_baseline
+from harness.compare.expected import expected_dir
+from harness.compare.regression import Outcome, compare
+from harness.compare.regression_rules import Rules, load_rules
+from harness.experiments.store import now as time_now
+from harness.experiments.trial import resolve_device
+from harness.files import write_whole, writing
+from harness.guarding import Check, Material, check, laid_out, workload_identity
+from harness.measure.alternation import MeasuringError, Repetitions, Tree, measure
+from harness.measure.environment import source
+from harness.measure.machine_class import MachineClass, described, digest, machine_class
+from harness.measure.revision import tree_of
+from harness.report.profile import check_writable
+from harness.report.regression import Regression, described_source, history_entry, junit, markdown
+from harness.report.trend import append, page, read
+
+RULES_FILE = "regression.toml"
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+CHECKOUT = Path(harness.__file__).parent.parent
+
+
+@click.command()
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Compare with this measurement. Default: baseline-CLASS.json in --out, for the class of this machine.",
+)
+@click.option("--update-baseline", is_flag=True, help="Measure, and store the measurement as the baseline.")
+@click.option("--against", metavar="REV", help="Compare with this git revision, measured in turn with the files here.")
+@click.option("--quick", is_flag=True, help="Fewer repetitions: about a minute, and only larger changes are found.")
+@DEVICE
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="CPU threads; with one, measurements are steadiest.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/regression"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the report, JUnit XML, the history and its page.",
+)
+def regress(
+    baseline: Path | None,
+    update_baseline: bool,
+    against: str | None,
+    quick: bool,
+    device: str,
+    threads: int,
+    out: Path,
+) -> None:
+    """Did anything become slower, larger or less accurate?
+
+    Recorded traces are replayed, all models trained for a few epochs on mini and some steps on a synthetic data set of
+    Baby's size, and rankings evaluated, again and again in turn, in processes of their own. The figures are compared
+    with a stored baseline of the same machine class, or with another revision. What looks like a slowdown or a growth
+    is measured again before it counts. The rules are expected/regression.toml, docs/ci.md explains them.
+
+    Exit codes: 0 nothing regressed, 1 something did, 2 wrong usage, 3 nothing could be compared.
+
+    \b
+    bm3 regress --update-baseline       once per machine class
+    bm3 regress                         against that baseline
+    bm3 regress --against main          against a revision, no baseline needed
+    """
+    if against is not None and (baseline is not None or update_baseline):
+        raise ConfigError("--against compares with a revision: leave --baseline and --update-baseline out")
+    rules = load_rules(expected_dir() / RULES_FILE)
+    where = resolve_device(device)
+    machine = machine_class(where, threads)
+    path = baseline or out / f"baseline-{digest(machine)}.json"
+    preset = "quick" if quick else "default"
+    try:
+        stored = None if update_baseline or against is not None else read_baseline(path)
+        if stored is not None:
+            stored.check(machine, stored.workload, path)  # before data sets are made
+        with writing(out, "name another folder with --out"):
+            out.mkdir(parents=True, exist_ok=True)
+        if update_baseline:
+            with writing(path, "name another file with --baseline"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(path)
+        material = Material.made()
+        identity = workload_identity(rules.workload, material, where.type)
+        if stored is not None:
+            stored.check(machine, identity, path)
+        with laid_out(rules.workload, material, where.type, threads) as plan:
+            repetitions = Repetitions(**vars(rules.presets[preset]))
+            here = Tree("here", CHECKOUT)
+            if update_baseline:
+                measurement = measure([here], plan, repetitions, tell=_tell)[0]
+                _update(path, Baseline(machine, identity, _source(), measurement), rules, out, preset)
+            if stored is not None:
+                found = check(here, plan, repetitions, rules, stored.measurement, tell=_tell)
+                _finish(found, machine, f"{path.name}, of {described_source(stored.source)}", preset, out)
+            if against is not None:
+                with tree_of(CHECKOUT, against, _tell) as tree:
+                    found = check(here, plan, repetitions, rules, tree, tell=_tell)
+                _finish(found, machine, f"revision {against}, measured in turn", preset, out)
+    except (NothingToCompareError, MeasuringError) as error:
+        click.echo(f"bm3: {' '.join(str(error).split())}", err=True)
+        sys.exit(3)
+
+
+def _update(path: Path, made: Baseline, rules: Rules, out: Path, preset: str) -> NoReturn:
+    """Store a baseline, unless it is none: what fails now must not become what later checks are compared with."""
+    measurement = made.measurement
+    failed = [f"trace {name}: {trace.note}" for name, trace in measurement.traces.items() if trace.status == "failed"]
+    failed += [f"{subject} ({error})" for subject, error in measurement.errors.items()]
+    # Against itself, it says what else is wrong: bits that differ, spreads that are too large.
+    itself = compare(measurement, measurement, rules, str(made.machine["device"]))
+    failed += [f"{one.subject}: {one.reason}" for one in itself if one.outcome is Outcome.REGRESSED]
+    if failed:
+        click.echo(f"not stored, since this fails: {'; '.join(failed)}", err=True)
+        sys.exit(1)
+    write_baseline(path, made)
+    _remember(
+        Regression(described(made.machine), "nothing: the baseline itself", made.source, preset, measurement, ()),
+        out,
+        digest(made.machine),
+    )
+    unstable = [f"{one.subject} ({one.reason})" for one in itself if one.outcome is Outcome.UNSTABLE]
+    if unstable:
+        click.echo(f"unstable here, so regressions of these cannot be seen: {'; '.join(unstable)}", err=True)
+    click.echo(f"baseline: {path}")
+    sys.exit(0)
+
+
+def _finish(found: Check, machine: MachineClass, compared_with: str, preset: str, out: Path) -> NoReturn:
+    """Write everything, print the summary, and leave with the verdict."""
+    regression = Regression(described(machine), compared_with, _source(), preset, found.now, found.comparisons)
+    text = markdown(regression)
+    for name, content in (("report.md", text), ("junit.xml", junit(regression))):
+        with writing(out / name, "name another folder with --out"):
+            write_whole(out / name, content.encode())
+    if summary := os.environ.get(SUMMARY_VARIABLE):
+        with writing(Path(summary), f"unset {SUMMARY_VARIABLE}"), Path(summary).open("a", encoding="utf-8") as file:
+            file.write(text)
+    trend = _remember(regression, out, digest(machine))
+    click.echo(text.split("\n## ")[0].rstrip() + "\n")
+    for path in (out / "report.md", out / "junit.xml", trend):
+        click.echo(f"written: {path}")
+    sys.exit(regression.code)
+
+
+def _remember(regression: Regression, out: Path, kind: str) -> Path:
+    """Add to the history, and draw all of it anew."""
+    append(out / "history" / f"{kind}.jsonl", regression.machine, history_entry(regression))
+    trend = out / "trend.html"
+    histories = [read(path) for path in sorted((out / "history").glob("*.jsonl"))]
+    with writing(trend, "name another folder with --out"):
+        write_whole(trend, page(histories).encode())
+    return trend
+
+
+def _source() -> dict[str, Any]:
+    here = source(Path(harness.__file__).parent)
+    return {"revision": here["source_revision"], "dirty": here["source_dirty"], "when": time_now()}
+
+
+def _tell(stage: str) -> None:
+    click.echo(f"regress: {stage}", err=True)
