@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import METADATA, RATINGS, X1, csv_of
 
@@ -395,6 +395,11 @@ def check_message(message: str, path: Path) -> None:
     assert len(message) < 500 + len(str(path))
 
 
+# The thorough profile is for few and costly examples; of files many are tried.
+fuzzed = settings(max_examples=10_000 if (settings.default or settings()).max_examples >= 500 else 50)
+
+
+@fuzzed
 @given(content=CSV_LINES | record_lines() | st.binary(max_size=300), pack=PACKED, cut=st.integers(0, 30))
 def test_any_ratings_file_is_read_or_refused(
     write: Write, content: bytes, pack: Callable[[bytes], bytes], cut: int
@@ -407,6 +412,7 @@ def test_any_ratings_file_is_read_or_refused(
         assert all(name.decode("ascii").isprintable() for name in [*found.user_ids, *found.item_ids])
 
 
+@fuzzed
 @given(content=record_lines() | st.binary(max_size=300), pack=PACKED, cut=st.integers(0, 30))
 def test_any_metadata_file_is_read_or_refused(
     write: Write, content: bytes, pack: Callable[[bytes], bytes], cut: int
@@ -426,6 +432,7 @@ def image_content(draw: st.DrawFn) -> bytes:
     return b"".join(records) + draw(st.sampled_from([b"", b"", b"a", bytes(22)]))
 
 
+@fuzzed
 @given(content=image_content() | st.binary(max_size=100), pack=PACKED, cut=st.integers(0, 30))
 def test_any_image_file_is_read_or_refused(
     write: Write, content: bytes, pack: Callable[[bytes], bytes], cut: int
