@@ -41,10 +41,10 @@ CASES = {
 }
 HERE = Tree("here", Path(harness.__file__).parent.parent)
 BUSY = """
-import random, time
+import os, random, time
 import numpy as np
-numbers = np.random.default_rng(0).random((1200, 1200))
-while True:  # computes, moves memory, runs Python, and rests, for random times
+numbers, parent = np.random.default_rng(0).random((1200, 1200)), os.getppid()
+while os.getppid() == parent:  # computes, moves memory, runs Python, and rests, for random times
     until = time.monotonic() + random.uniform(0.05, 1.5)
     work = random.choice([lambda: numbers @ numbers, lambda: numbers.copy(), lambda: sum(range(10**5))])
     while time.monotonic() < until:
