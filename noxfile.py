@@ -11,6 +11,11 @@ nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.reuse_venv = "yes"
 
+CI_FILES = {
+    "vendor.github-workflows": sorted(str(path) for path in Path(".github/workflows").glob("*.yml")),
+    "vendor.gitlab-ci": ["ci-examples/gitlab-ci.yml"],
+}
+"""By schema, of those that come with check-jsonschema."""
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
 
 
@@ -28,10 +33,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check format and style with ruff; takes nothing after `--`."""
-    install(session, *EXTRAS["lint"])  # without the project: ruff needs none of its dependencies
+    """Check format and style with ruff, CI files against their schemas; takes nothing after `--`."""
+    install(session, *EXTRAS["lint"])  # without the project: these tools need none of its dependencies
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
+    for schema, files in CI_FILES.items():
+        session.run("check-jsonschema", "--builtin-schema", schema, *files)
 
 
 @nox.session
