@@ -143,6 +143,23 @@ def test_a_run_is_shown_with_all_that_is_known(command: Command, store: Path) ->
         assert part in outcome.out
 
 
+def test_energy_warm_up_and_what_happened_on_the_device_are_shown(command: Command, store: Path) -> None:
+    file = run_of(store, 1) / RESULT
+    timing = json.loads(file.read_text())["timing"] | {"warm_up_epochs": 3, "warm_up_note": "no steady level was found"}
+    gpu = {"joules": None, "per_epoch": None, "epochs": 0, "note": "no CUDA device in use"}
+    cpu = {"joules": 2500.0, "per_epoch": 40.5, "epochs": 60, "note": None}
+    notes = ["other processes took 0.3 of 2 cores on average"]
+    edit(file, timing=timing, energy={"gpu": gpu, "cpu": cpu}, device_notes=notes)
+    out = command("runs", "show", "seed1").out
+    for part in (
+        "3 epochs left out of median and quartiles (no steady level was found)",
+        "– (no CUDA device in use)",
+        "40.5 J per epoch (median of 60), 2,500.0 J in total",
+        f"while it ran\n  {notes[0]}\n",
+    ):
+        assert part in out
+
+
 def test_a_failed_run_is_shown_with_its_reason_and_its_last_words(command: Command, store: Path) -> None:
     unfinish(run_of(store, 1))
     write_failure(run_of(store, 1), "out of memory", "bpr on mini: out of memory")

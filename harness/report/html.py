@@ -16,6 +16,7 @@ from harness.compare.expected import PublishedValue, Tolerances, short_metric
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Range, Verdict
 from harness.experiments.store import StoredRun
+from harness.report.measured import device_notes, joules_per_epoch
 from harness.report.results import METRICS, ResultRow, environments
 from harness.report.study import Study, StudyRow
 
@@ -354,8 +355,10 @@ def _efficiency(study: Study) -> tuple[Table | None, list[str]]:
         if all(reading["bytes"] is None for reading in readings):
             del memory[title]
             notes.append(f"{title}: " + "; ".join(dict.fromkeys(str(reading["note"]) for reading in readings)))
+    joules = [joules_per_epoch(row.result.runs[0]) for row in study.rows]
+    with_energy = any(figure is not None for figure in joules)
     rows = []
-    for row, result in results:
+    for (row, result), energy in zip(results, joules, strict=True):
         timing, readings = result["timing"], [result["memory"][key] for key in memory.values()]
         quartiles = (timing["q1_s"], timing["q3_s"])
         rows.append(
@@ -369,9 +372,20 @@ def _efficiency(study: Study) -> tuple[Table | None, list[str]]:
                     str(reading["note"]) if reading["bytes"] is None else f"{reading['bytes'] / MIB:.0f}"
                     for reading in readings
                 ),
+                *([_text(energy, "{:.1f}")] if with_energy else []),
             )
         )
-    head = ("model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory)
+        if found := device_notes(row.result.runs[0]):
+            notes.append(f"{rows[-1][0]}: {'; '.join(found)}")
+    head = (
+        "model",
+        "s/epoch",
+        "quartiles",
+        "first epoch",
+        "evaluation s",
+        *memory,
+        *(["J/epoch"] if with_energy else []),
+    )
     return (Table("Time and memory", head, 1, tuple(rows)), notes) if rows else (None, [])
 
 

@@ -9,6 +9,7 @@ from tabulate import tabulate
 from harness.compare.expected import short_metric
 from harness.compare.verdict import Outcome
 from harness.experiments.store import StoredRun
+from harness.report.measured import device_notes, joules_per_epoch
 from harness.report.results import METRICS, environments
 from harness.report.study import Study, StudyRow
 
@@ -222,10 +223,21 @@ def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
         "allocator MiB",
         "GPU MiB",
     ]
-    note = "Of the first seed's run; time per epoch is the median without the first epoch, evaluation excluded."
-    return (
-        ["## Time and memory", note, tabulate(table, head, tablefmt="github", disable_numparse=True)] if table else []
-    )
+    note = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
+    joules = [joules_per_epoch(row.result.runs[0]) for row in rows]
+    if any(figure is not None for figure in joules):
+        note += " J/epoch is what GPU and processor took for an epoch and its evaluation, whoever used them."
+        head.append("J/epoch")
+        table = [[*line, _figure(figure, "{:.1f}")] for line, figure in zip(table, joules, strict=True)]
+    noted = [
+        f"- {row.dataset}, {row.label}: {'; '.join(notes)}."
+        for row in rows
+        if (notes := device_notes(row.result.runs[0]))
+    ]
+    if not table:
+        return []
+    lines = ["## Time and memory", note, tabulate(table, head, tablefmt="github", disable_numparse=True)]
+    return [*lines, "While these ran:", "\n".join(noted)] if noted else lines
 
 
 def environment_table(runs: Iterable[StoredRun]) -> list[str]:

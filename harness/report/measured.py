@@ -49,6 +49,18 @@ def sampling_share(run: StoredRun) -> float | None:
     return median(epoch["sampling_seconds"] / epoch["seconds"] for epoch in timed) if timed else None
 
 
+def joules_per_epoch(run: StoredRun) -> float | None:
+    """What GPU and processor took together, or the one of them that has a counter; None without any."""
+    found = [energy["per_epoch"] for energy in (run.result or {}).get("energy", {}).values()]
+    known = [joules for joules in found if joules is not None]
+    return sum(known) if known else None
+
+
+def device_notes(run: StoredRun) -> list[str]:
+    """Clocks, slowdowns and other processes while it ran, a sentence each; runs of earlier versions have none."""
+    return list((run.result or {}).get("device_notes", []))
+
+
 def _peak(run: StoredRun, kind: str) -> int:
     return int(((run.result or {})["memory"].get(kind) or {}).get("bytes") or 0)
 

@@ -11,6 +11,7 @@ from harness.experiments.difference import NOT_RECORDED, Change, Difference
 from harness.experiments.inspection import STATES, Entry, entry, seconds_of
 from harness.experiments.store import StoredRun
 from harness.quantities import NOT_KNOWN, clock_time, duration, size
+from harness.report.measured import device_notes
 from harness.report.results import changed_settings
 
 LIST_HEAD = ("run", "state", "epoch", "of", "best", "valid R@20", "test R@20", "time", "finished (UTC)")
@@ -69,6 +70,10 @@ def run_text(run: StoredRun, key: str) -> str:
         blocks.append("results\n" + _metrics(result))
         blocks.append("time\n" + _indented(_timing(result["timing"], run)))
         blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result["memory"].items()]))
+        if energy := result.get("energy"):
+            blocks.append("energy\n" + _indented([(name, _energy(one)) for name, one in energy.items()]))
+        if notes := device_notes(run):
+            blocks.append("while it ran\n" + "\n".join(f"  {note}" for note in notes))
     environment = [(name, NOT_KNOWN if value is None else str(value)) for name, value in about["environment"].items()]
     blocks.append("environment\n" + _indented(environment))
     return "\n\n".join(blocks)
@@ -155,10 +160,25 @@ def _timing(timing: Mapping[str, Any], run: StoredRun) -> list[tuple[str, str]]:
     lines = [
         ("per epoch", f"{seconds('median_s')} (quartiles {seconds('q1_s')} and {seconds('q3_s')})"),
         ("first epoch", seconds("warmup_s")),
+        ("warm-up", _warm_up(timing)),
         ("per evaluation", seconds("evaluation_median_s")),
         ("in total", duration(seconds_of(run.epochs()))),
     ]
     return lines + ([("note", str(timing["note"]))] if timing.get("note") else [])
+
+
+def _warm_up(timing: Mapping[str, Any]) -> str:
+    if "warm_up_epochs" not in timing:
+        return NOT_RECORDED
+    text = f"{_count(timing['warm_up_epochs'], 'epoch')} left out of median and quartiles"
+    return f"{text} ({timing['warm_up_note']})" if timing["warm_up_note"] else text
+
+
+def _energy(energy: Mapping[str, Any]) -> str:
+    if energy["joules"] is None:
+        return f"{NOT_KNOWN} ({energy['note']})"
+    each = NOT_KNOWN if energy["per_epoch"] is None else f"{energy['per_epoch']:,.1f} J"
+    return f"{each} per epoch (median of {energy['epochs']}), {energy['joules']:,.1f} J in total"
 
 
 def _reading(reading: Mapping[str, Any]) -> str:
