@@ -64,6 +64,7 @@ def bm3() -> None:
     bm3 doctor                      what can be run and measured on this machine
     bm3 train bm3 mini              one model on one data set
     bm3 profile bm3 mini            where its time goes, and how far that is from this machine's floor
+    bm3 regress                     did anything become slower, larger or less accurate?
     bm3 scaling                     do time and memory grow as published?
     bm3 conformance                 are the models the published ones?
     bm3 variants                    where text and published code disagree

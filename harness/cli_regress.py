@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,14 +17,14 @@ from harness.compare.regression import Outcome, compare
 from harness.compare.regression_rules import Rules, load_rules
 from harness.experiments.store import now as time_now
 from harness.experiments.trial import resolve_device
-from harness.files import write_whole, writing
+from harness.files import check_writable, write_whole, writing
 from harness.guarding import Check, Material, check, laid_out, workload_identity
 from harness.measure.alternation import MeasuringError, Repetitions, Tree, measure
 from harness.measure.environment import source
 from harness.measure.machine_class import MachineClass, described, digest, machine_class
+from harness.measure.power import DeviceWatch
 from harness.measure.revision import tree_of
-from harness.report.profile import check_writable
-from harness.report.regression import Regression, described_source, history_entry, junit, markdown
+from harness.report.regression import BASELINE_ITSELF, Regression, described_source, history_entry, junit, markdown
 from harness.report.trend import append, page, read
 
 RULES_FILE = "regression.toml"
@@ -83,11 +84,13 @@ def regress(
     """
     if against is not None and (baseline is not None or update_baseline):
         raise ConfigError("--against compares with a revision: leave --baseline and --update-baseline out")
+    if quick and update_baseline:
+        raise ConfigError("--quick is for checks: a baseline needs its repetitions, leave one of the two options out")
     rules = load_rules(expected_dir() / RULES_FILE)
     where = resolve_device(device)
     machine = machine_class(where, threads)
     path = baseline or out / f"baseline-{digest(machine)}.json"
-    preset = "quick" if quick else "default"
+    preset = "baseline" if update_baseline else "quick" if quick else "default"
     try:
         stored = None if update_baseline or against is not None else read_baseline(path)
         if stored is not None:
@@ -97,30 +100,33 @@ def regress(
         if update_baseline:
             with writing(path, "name another file with --baseline"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            check_writable(path)
+                check_writable(path)
         material = Material.made()
         identity = workload_identity(rules.workload, material, where.type)
         if stored is not None:
             stored.check(machine, identity, path)
         with laid_out(rules.workload, material, where.type, threads) as plan:
-            repetitions = Repetitions(**vars(rules.presets[preset]))
+            repetitions = Repetitions(**vars(getattr(rules.presets, preset)))
             here = Tree("here", CHECKOUT)
             if update_baseline:
-                measurement = measure([here], plan, repetitions, tell=_tell)[0]
-                _update(path, Baseline(machine, identity, _source(), measurement), rules, out, preset)
+                with DeviceWatch(where) as watch:
+                    measurement = measure([here], plan, repetitions, tell=_tell)[0]
+                _update(path, Baseline(machine, identity, _source(), measurement), rules, out, watch.notes())
             if stored is not None:
-                found = check(here, plan, repetitions, rules, stored.measurement, tell=_tell)
-                _finish(found, machine, f"{path.name}, of {described_source(stored.source)}", preset, out)
+                with DeviceWatch(where) as watch:
+                    found = check(here, plan, repetitions, rules, stored.measurement, tell=_tell)
+                beside = f"{path.name}, of {described_source(stored.source)}"
+                _finish(found, machine, beside, preset, out, watch.notes())
             if against is not None:
-                with tree_of(CHECKOUT, against, _tell) as tree:
+                with tree_of(CHECKOUT, against, _tell) as tree, DeviceWatch(where) as watch:
                     found = check(here, plan, repetitions, rules, tree, tell=_tell)
-                _finish(found, machine, f"revision {against}, measured in turn", preset, out)
+                _finish(found, machine, f"revision {against}, measured in turn", preset, out, watch.notes())
     except (NothingToCompareError, MeasuringError) as error:
         click.echo(f"bm3: {' '.join(str(error).split())}", err=True)
         sys.exit(3)
 
 
-def _update(path: Path, made: Baseline, rules: Rules, out: Path, preset: str) -> NoReturn:
+def _update(path: Path, made: Baseline, rules: Rules, out: Path, notes: Sequence[str]) -> NoReturn:
     """Store a baseline, unless it is none: what fails now must not become what later checks are compared with."""
     measurement = made.measurement
     failed = [f"trace {name}: {trace.note}" for name, trace in measurement.traces.items() if trace.status == "failed"]
@@ -132,29 +138,34 @@ def _update(path: Path, made: Baseline, rules: Rules, out: Path, preset: str) ->
         click.echo(f"not stored, since this fails: {'; '.join(failed)}", err=True)
         sys.exit(1)
     write_baseline(path, made)
-    _remember(
-        Regression(described(made.machine), "nothing: the baseline itself", made.source, preset, measurement, ()),
-        out,
-        digest(made.machine),
-    )
+    about = (described(made.machine), BASELINE_ITSELF, made.source, "baseline", measurement, (), notes)
+    _remember(Regression(*about), out, digest(made.machine))
     unstable = [f"{one.subject} ({one.reason})" for one in itself if one.outcome is Outcome.UNSTABLE]
     if unstable:
         click.echo(f"unstable here, so regressions of these cannot be seen: {'; '.join(unstable)}", err=True)
+    for note in notes:
+        click.echo(f"as it was measured: {note}", err=True)
     click.echo(f"baseline: {path}")
     sys.exit(0)
 
 
-def _finish(found: Check, machine: MachineClass, compared_with: str, preset: str, out: Path) -> NoReturn:
+def _finish(
+    found: Check, machine: MachineClass, compared_with: str, preset: str, out: Path, notes: Sequence[str]
+) -> NoReturn:
     """Write everything, print the summary, and leave with the verdict."""
-    regression = Regression(described(machine), compared_with, _source(), preset, found.now, found.comparisons)
+    about = (described(machine), compared_with, _source(), preset, found.now, found.comparisons, notes)
+    regression = Regression(*about)
     text = markdown(regression)
+    trend = _remember(regression, out, digest(machine))
     for name, content in (("report.md", text), ("junit.xml", junit(regression))):
         with writing(out / name, "name another folder with --out"):
             write_whole(out / name, content.encode())
     if summary := os.environ.get(SUMMARY_VARIABLE):
-        with writing(Path(summary), f"unset {SUMMARY_VARIABLE}"), Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text)
-    trend = _remember(regression, out, digest(machine))
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:  # no reason to lose the verdict
+            click.echo(f"{SUMMARY_VARIABLE}: {summary} cannot be written ({error.strerror})", err=True)
     click.echo(text.split("\n## ")[0].rstrip() + "\n")
     for path in (out / "report.md", out / "junit.xml", trend):
         click.echo(f"written: {path}")
@@ -165,8 +176,8 @@ def _remember(regression: Regression, out: Path, kind: str) -> Path:
     """Add to the history, and draw all of it anew."""
     append(out / "history" / f"{kind}.jsonl", regression.machine, history_entry(regression))
     trend = out / "trend.html"
-    histories = [read(path) for path in sorted((out / "history").glob("*.jsonl"))]
     with writing(trend, "name another folder with --out"):
+        histories = [read(path) for path in sorted((out / "history").glob("*.jsonl"))]
         write_whole(trend, page(histories).encode())
     return trend
 

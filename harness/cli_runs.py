@@ -108,7 +108,8 @@ def diff(first: str, second: str, out: Path) -> None:
 def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, out: Path) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
 
-    That is half-written files, checkpoints and locks of finished runs, and folders of runs that never began; options
+    That is half-written files, checkpoints and locks of finished runs, what cancels trials on a cluster, and folders of
+    runs that never began; options
     add whole runs. What is running or damaged stays. Links are not followed.
 
     \b

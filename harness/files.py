@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +23,14 @@ def writing(path: Path, mend: str = "make room and give the same command again, 
         yield
     except OSError as error:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error}); {mend}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError unless a file can be written at `path`; what is there stays as it is."""
+    if path.is_dir():
+        raise IsADirectoryError(None, "it is a folder")
+    with TemporaryFile(dir=path.parent):
+        pass
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

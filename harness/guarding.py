@@ -16,7 +16,7 @@ from harness.compare.regression import Comparison, compare, confirmed, to_repeat
 from harness.compare.regression_rules import Rules, WorkloadSize
 from harness.data import PARTS, Dataset
 from harness.data.synthetic import baby_sized, mini
-from harness.measure.alternation import Plan, Repetitions, Tree, measure
+from harness.measure.alternation import MeasuringError, Plan, Repetitions, Tree, measure
 from harness.measure.measurement import Measurement
 
 Tell = Callable[[str], None]
@@ -117,5 +117,8 @@ def check(
         tell("measured again: " + ", ".join(f"{name} ({kind})" for kind, names in again.items() for name in names))
         # Processes differ from one another more than rounds of one do, so a repetition is of two at least.
         once_more = replace(repetitions, passes=max(2, repetitions.passes), memory=max(2, repetitions.memory))
-        comparisons = confirmed(comparisons, compare(*measured(once_more, again), rules, plan.device))
+        try:
+            comparisons = confirmed(comparisons, compare(*measured(once_more, again), rules, plan.device))
+        except MeasuringError as error:  # what was found stands
+            tell(f"could not be measured again: {error}")
     return Check(now, then, comparisons)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import harness
 from harness.compare.expected import expected_dir
-from harness.compare.regression_rules import Preset, Rules, load_rules
+from harness.compare.regression_rules import Preset, Presets, Rules, load_rules
 from harness.data import Dataset
 from harness.guarding import Material
 from harness.measure.alternation import Tree
@@ -25,7 +25,7 @@ def tiny_rules() -> Rules:
         steps={device: {"bpr": 2, "lightgcn": 2} for device in ("cpu", "cuda")},
     )
     preset = Preset(passes=1, rounds=6, memory=1)
-    return replace(rules, workload=size, presets={"quick": preset, "default": preset})
+    return replace(rules, workload=size, presets=Presets(preset, preset, preset))
 
 
 def tiny_material(dataset: Dataset, folder: Path) -> Material:

@@ -21,8 +21,7 @@ ROOT = Path(cli.__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli.bm3.commands, "regress", regress)
+def _no_summary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
 
@@ -48,7 +47,7 @@ def stored_baseline(tmp_path_factory: pytest.TempPathFactory, clustered: Dataset
     folder = tmp_path_factory.mktemp("baseline")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, clustered, tmp_path_factory.mktemp("material"))
-        ended = CliRunner().invoke(regress, ["--update-baseline", "--quick", "--out", str(folder), "--device", "cpu"])
+        ended = CliRunner().invoke(regress, ["--update-baseline", "--out", str(folder), "--device", "cpu"])
     return folder, Outcome(ended.exit_code, ended.output, "")
 
 
@@ -152,6 +151,22 @@ def test_a_file_that_is_no_baseline_is_refused_in_one_line(command: Command, tex
 def test_a_revision_and_a_baseline_exclude_each_other(command: Command) -> None:
     assert "--against" in refused(command("regress", "--against", "main", "--update-baseline"))
     assert "--against" in refused(command("regress", "--against", "main", "--baseline", "one.json"))
+
+
+def test_a_baseline_is_never_made_quickly(command: Command) -> None:
+    assert "--quick" in refused(command("regress", "--quick", "--update-baseline"))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_summary_that_cannot_be_written_loses_no_verdict(
+    command: Command, baseline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(baseline))
+    outcome = command("regress", "--quick", "--out", baseline, "--device", "cpu")
+    assert outcome.code == 0
+    assert "GITHUB_STEP_SUMMARY" in outcome.err
+    (history,) = (baseline / "history").glob("*.jsonl")
+    assert len(history.read_text().splitlines()) == 3
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_measuring(command: Command) -> None:

@@ -29,7 +29,7 @@ class Baseline:
 
     machine: MachineClass
     workload: Mapping[str, Any]
-    """What was measured; see `harness.conduct_regression.workload_identity`."""
+    """What was measured; see `harness.guarding.workload_identity`."""
     source: Mapping[str, Any]
     """Revision, whether it was dirty, and when."""
     measurement: Measurement

@@ -108,6 +108,8 @@ def confirmed(first: Iterable[Comparison], again: Iterable[Comparison]) -> tuple
         if second.outcome is Outcome.REGRESSED:
             return replace(one, reason=f"{one.reason}; measured again: {percent(second.change)}")
         reason = f"{percent(one.change)} at first, {percent(second.change)} when measured again"
+        if second.outcome is Outcome.UNSTABLE:
+            return replace(one, outcome=Outcome.UNSTABLE, reason=f"{reason}, where {second.reason}")
         return replace(one, outcome=Outcome.UNCONFIRMED, reason=reason)
 
     return tuple(judged(one) for one in first)
@@ -132,7 +134,7 @@ def _times(
     both = {}
     for subject in dict.fromkeys([*before.timings, *now.timings]):
         then, today = ([value(timing) for timing in side.timings.get(subject, ())] for side in (before, now))
-        if min(len(then), len(today)) >= rule.min_repetitions:
+        if min(len(then), len(today)) >= rule.min_repetitions and not _newly_fails(before, now, subject, "time"):
             both[subject] = then, today
         else:
             yield _not_measured(before, now, subject, quantity, _median(then), _median(today))
@@ -200,7 +202,7 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def _memories(before: Measurement, now: Measurement, rule: MemoryRule) -> Iterator[Comparison]:
     for subject in dict.fromkeys([*before.memory, *now.memory]):
         then, today = (side.memory.get(subject, ()) for side in (before, now))
-        if then and today:
+        if then and today and not _newly_fails(before, now, subject, MEMORY):
             yield _memory(subject, then, today, rule)
         else:
             yield _not_measured(before, now, subject, MEMORY, _median(then), _median(today))
@@ -225,7 +227,7 @@ def _memory(subject: str, before: Sequence[int], now: Sequence[int], rule: Memor
 def _accuracies(before: Measurement, now: Measurement, rule: AccuracyRule) -> Iterator[Comparison]:
     for subject in dict.fromkeys([*before.accuracy, *now.accuracy]):
         then, today = ([results[0] for results in side.accuracy.get(subject, ())] for side in (before, now))
-        if not then or not today:
+        if not then or not today or _newly_fails(before, now, subject, "accuracy"):
             yield _not_measured(before, now, subject, "accuracy", None, None)
             continue
         for metric in dict.fromkeys(name for result in (*then, *today) for name in result.metrics):
@@ -300,13 +302,20 @@ def _not_measured(
     before: Measurement, now: Measurement, subject: str, quantity: str, then: float | None, today: float | None
 ) -> Comparison:
     """A subject of which a side has no figures, or too few: a regression where it fails now and did not before."""
-    key = f"{subject}: {'time' if quantity in (TIME, WALL) else quantity}"
+    kind = "time" if quantity in (TIME, WALL) else quantity
+    key = f"{subject}: {kind}"
     had = then is not None or (quantity == "accuracy" and subject in before.accuracy)
-    if had and key in now.errors:
+    if had and _newly_fails(before, now, subject, kind):
         return Comparison(subject, quantity, Outcome.REGRESSED, then, None, None, None, f"fails: {now.errors[key]}")
     notes = [side.errors.get(key) or side.notes.get(quantity) for side in (before, now)]
     reason = next((note for note in notes if note), "one of the two sides has no figures, or too few")
     return Comparison(subject, quantity, Outcome.NOT_COMPARED, then, today, None, None, reason)
+
+
+def _newly_fails(before: Measurement, now: Measurement, subject: str, kind: str) -> bool:
+    """Also where only some repetitions or seeds fail, and the others have figures."""
+    key = f"{subject}: {kind}"
+    return key in now.errors and key not in before.errors
 
 
 def _median(values: Sequence[float]) -> float | None:

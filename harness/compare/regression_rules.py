@@ -1,6 +1,5 @@
 """Reads `expected/regression.toml`: what counts as a regression, what is measured for it, and how often."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +79,15 @@ class Preset:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Presets:
+    """Of a check, of a shorter one, and of the baseline that both are compared with."""
+
+    quick: Preset
+    default: Preset
+    baseline: Preset
+
+
+@dataclass(frozen=True, config=STRICT)
 class Rules:
     """The file `regression.toml`."""
 
@@ -88,7 +96,7 @@ class Rules:
     memory: MemoryRule
     accuracy: AccuracyRule
     workload: WorkloadSize
-    presets: Mapping[str, Preset]
+    presets: Presets
 
 
 def load_rules(path: Path) -> Rules:

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,6 +21,9 @@ from harness.measure.measurement import Measurement, Result, Timing, Trace
 from harness.measure.workload import EVALUATION
 
 Tell = Callable[[str], None]
+DEADLINE_S = 900.0
+"""Seconds in which a question must be answered, so that what waits for ever ends."""
+PACKAGES = "packages"
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**26)}
 """For glibc: freed memory stays with the process. Whether a block got its tensors anew from the system made LightGCN's
 step take 14 or 30 ms, at random."""
@@ -143,27 +147,37 @@ def measure(
     for number in range(repetitions.passes if timed or only is None else 0):
         tell(f"pass {number + 1} of {repetitions.passes}: trainings and steps")
         with _workers(trees, plan, seams, steady=True) as workers:
+            _note_packages(workers, found)
             if only is None:
-                _fixed_results(workers, found, plan, with_traces=number == 0)
+                _fixed_results(workers, found, plan, first=number == 0)
             _rounds(workers, found, timed, repetitions.rounds)
     for number in range(repetitions.memory if weighed else 0):
         tell(f"memory, {number + 1} of {repetitions.memory}")
-        with _workers(
-            trees, plan, seams, steady=False
-        ) as workers:  # which have computed nothing: see `workload._in_child`
+        # These processes compute nothing themselves: see `workload._in_child`.
+        with _workers(trees, plan, seams, steady=False) as workers:
             _memory(workers, found, weighed)
     return [each.measurement() for each in found]
 
 
-def _fixed_results(workers: Sequence["_Worker"], found: Sequence[_Found], plan: Plan, *, with_traces: bool) -> None:
-    """Conformance and accuracy: what must be the same however often it is repeated."""
+def _note_packages(workers: Sequence["_Worker"], found: Sequence[_Found]) -> None:
+    """What the trees compute with, where that is not the same: a difference may be these packages'."""
+    names = dict.fromkeys(name for worker in workers for name in worker.versions)
+    sides = {name: [worker.versions.get(name) or "none" for worker in workers] for name in names}
+    differ = [f"{name} {' against '.join(versions)}" for name, versions in sides.items() if len(set(versions)) > 1]
+    if differ:
+        for kept in found:
+            kept.notes[PACKAGES] = ", ".join(differ)
+
+
+def _fixed_results(workers: Sequence["_Worker"], found: Sequence[_Found], plan: Plan, *, first: bool) -> None:
+    """Conformance and accuracy: what is the same however often it is repeated, so later only to see whether it is."""
     for worker, kept in zip(workers, found, strict=True):
-        if with_traces:
+        if first:
             answer = worker.ask("conformance")
             if kept.takes(answer, "traces", "conformance"):
                 kept.traces.update({name: Trace(**trace) for name, trace in answer["traces"].items()})
         for subject in (*plan.trained, plan.evaluation):
-            for seed in plan.seeds:
+            for seed in plan.seeds if first else plan.seeds[:1]:
                 answer = worker.ask("accuracy", subject, seed)
                 if kept.takes(answer, subject, "accuracy"):
                     kept.accuracy.setdefault(subject, {}).setdefault(seed, []).append(Result(**answer))
@@ -193,55 +207,103 @@ def _workers(
     trees: Sequence[Tree], plan: Plan, seams: Sequence[Path | None], *, steady: bool
 ) -> Iterator[list["_Worker"]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(_worker(tree, plan, seam, steady)) for tree, seam in zip(trees, seams, strict=True)]
-
-
-@contextmanager
-def _worker(tree: Tree, plan: Plan, seam: Path | None, steady: bool) -> Iterator["_Worker"]:
-    with TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
-        process = subprocess.Popen(
-            # -P: the script's folder holds modules that are called like some of Python's own
-            [tree.python, "-P", workload.__file__, _plan_text(plan), *([] if seam is None else [str(seam)])],
-            env=_environment(tree, plan.threads, steady),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            encoding="utf-8",
-        )
-        try:
-            worker = _Worker(tree, process, complaints)
-            there = Path(worker.ask("tree")["harness"]).parent
-            if there != tree.folder.resolve():
-                raise MeasuringError(f"{tree.name}: the packages in {there} would be measured instead")
-            yield worker
-        finally:
-            process.kill()
-            process.communicate()
+        yield [
+            stack.enter_context(closing(_Worker(tree, plan, seam, steady)))
+            for tree, seam in zip(trees, seams, strict=True)
+        ]
 
 
 class _Worker:
-    """A process that measures one tree."""
+    """A process that measures one tree. Where it dies over a question, a new one takes the next.
 
-    def __init__(self, tree: Tree, process: "subprocess.Popen[str]", complaints: Any) -> None:
-        self._tree, self._process, self._complaints = tree, process, complaints
+    Raises MeasuringError when the workload does not even start.
+    """
+
+    def __init__(self, tree: Tree, plan: Plan, seam: Path | None, steady: bool) -> None:
+        self._tree = tree
+        # -P: the script's folder holds modules that are called like some of Python's own
+        script = [str(tree.python), "-P", workload.__file__, _plan_text(plan)]
+        self._command = script if seam is None else [*script, str(seam)]
+        self._environment = _environment(tree, plan.threads, steady)
+        self._complaints = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 -- see close
+        self._process: subprocess.Popen[str] | None = None
+        self.versions: Mapping[str, str | None] = {}
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, *question: object) -> Mapping[str, Any]:
-        """The answer of a method of `Workload`."""
-        if self._process.stdin is None or self._process.stdout is None:
+        """The answer of a method of `Workload`; an error is one too, and so is the end of the process."""
+        if self._process is None:
+            self._start()
+        return self._asked(question)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._end()
+        self._complaints.close()
+
+    def _start(self) -> None:
+        self._complaints.seek(0)
+        self._complaints.truncate()
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            encoding="utf-8",
+        )
+        answer = self._asked(("tree",))
+        if "error" in answer:
+            raise MeasuringError(f"{self._tree.name}: the workload does not run there ({answer['error']})")
+        there = Path(answer["harness"]).parent
+        if there != self._tree.folder.resolve():
+            raise MeasuringError(f"{self._tree.name}: the packages in {there} would be measured instead")
+        self.versions = answer["versions"]
+
+    def _asked(self, question: Sequence[object]) -> Mapping[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
             raise AssertionError("started with pipes")
+        late = threading.Timer(DEADLINE_S, process.kill)
+        late.start()
         try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        if not line:
-            self._process.wait()
-            self._complaints.seek(0)
-            last = (self._complaints.read().strip().splitlines() or [f"exit code {self._process.returncode}"])[-1]
-            raise MeasuringError(f"{self._tree.name}: the workload does not run there ({last[:300]})")
-        answer: Mapping[str, Any] = json.loads(line)
-        return answer
+        finally:
+            in_time = late.is_alive()
+            late.cancel()
+        if line.endswith("\n"):
+            answer: Mapping[str, Any] = json.loads(line)
+            return answer
+        code = self._end()
+        self._complaints.seek(0)
+        last = (self._complaints.read().strip().splitlines() or ["no message"])[-1]
+        how = f"ended by itself, exit code {code}" if in_time else f"gave no answer in {DEADLINE_S:g} s"
+        return {"error": f"the process {how}: {last[:300]}"}
+
+    def _end(self) -> int | None:
+        """The exit code of the process, which is not ended by this if it has ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):
+                process.stdin.close()  # at the end of its questions it leaves by itself
+        try:
+            process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        return process.returncode
 
 
 def _plan_text(plan: Plan) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -169,6 +170,8 @@ class _GpuWatch:
         if slowdowns is not None:
             self._reasons_known += 1
             self._slow.update(slowdowns)
+        # Children are of the run. One that is listed and has ended since was seen a moment earlier.
+        self._own = replace(self._own, pids=self._own.pids.union(*map(_pids, _children())))
         for process in strangers(seen, self._own):
             self._others[process.pid] = max(self._others.get(process.pid, 0), process.bytes or 0)
         if not self._own.comparable and seen.listed(self._own.pids) is None:
@@ -239,6 +242,17 @@ class _CpuWatch:
 
     def close(self) -> None:
         pass
+
+
+def _children() -> list[int]:
+    try:
+        return [child.pid for child in psutil.Process().children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _pids(pid: int) -> frozenset[int]:
+    return own_process(Path(f"/proc/{pid}/status")).pids | {pid}
 
 
 def _cpu_seconds() -> tuple[float, float, float] | None:

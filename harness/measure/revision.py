@@ -4,7 +4,8 @@ import io
 import os
 import subprocess
 import sys
-import tarfile
+import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,18 +14,15 @@ from tempfile import TemporaryDirectory
 from bm3 import ConfigError
 from harness.measure.alternation import MeasuringError, Tree
 
-DEPENDENCIES = ("pyproject.toml", "constraints.txt")
-"""Where these are the same, a revision runs with the packages that are installed here."""
-
 
 def revision_of(checkout: Path, name: str) -> str:
     """The commit that `name` stands for. Raises ConfigError when there is none, or no git checkout."""
     try:
-        return (
-            _git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-            .decode()
-            .strip()
-        )
+        top = Path(_git(checkout, "rev-parse", "--show-toplevel").decode().strip())
+        if top.resolve() != checkout.resolve():  # installed somewhere below the checkout of something else
+            raise ConfigError(f"--against: {checkout} is no git checkout; install the project from one with pip -e")
+        verified = _git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        return verified.decode().strip()
     except FileNotFoundError as error:
         raise ConfigError("--against: needs git, which is not installed") from error
     except subprocess.CalledProcessError as error:
@@ -37,15 +35,15 @@ def revision_of(checkout: Path, name: str) -> str:
 def tree_of(checkout: Path, name: str, tell: Callable[[str], None] = lambda stage: None) -> Iterator[Tree]:
     """The files of a revision in a temporary folder, as `git archive` gives them.
 
-    A worktree would be listed in the repository and left there when this process is killed. Where the dependencies of
-    the revision differ from those here, it gets an environment of its own, which takes minutes and the network. Raises
+    A worktree would be listed in the repository and left there when this process is killed. Where a revision has other
+    dependencies than are named here, it gets an environment of its own, which takes minutes and the network. Raises
     ConfigError for an unknown revision, MeasuringError when the environment cannot be made.
     """
     commit = revision_of(checkout, name)
     with TemporaryDirectory(prefix="bm3-against-") as temporary:
         folder = Path(temporary) / "tree"
-        with tarfile.open(fileobj=io.BytesIO(_git(checkout, "archive", commit))) as archive:
-            archive.extractall(folder, filter="data")
+        with zipfile.ZipFile(io.BytesIO(_git(checkout, "archive", "--format=zip", commit))) as archive:
+            archive.extractall(folder)
         if not (folder / "harness").is_dir():
             raise ConfigError(f"--against {name}: {commit[:12]} has no package harness")
         if same_dependencies(checkout, folder):
@@ -56,8 +54,8 @@ def tree_of(checkout: Path, name: str, tell: Callable[[str], None] = lambda stag
 
 
 def same_dependencies(checkout: Path, folder: Path) -> bool:
-    """Whether both name the same packages in the same versions."""
-    return all(_content(checkout / file) == _content(folder / file) for file in DEPENDENCIES)
+    """Whether both ask for the same packages in the same versions; then the packages that are installed here serve."""
+    return _dependencies(checkout) == _dependencies(folder)
 
 
 def environment_of(folder: Path, target: Path) -> Path:
@@ -77,8 +75,16 @@ def environment_of(folder: Path, target: Path) -> Path:
     return python
 
 
-def _content(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
+def _dependencies(folder: Path) -> tuple[list[str], list[str]]:
+    """Those of the project with the extra that `environment_of` installs, and the constraints."""
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        asked = [*project.get("dependencies", ()), *project.get("optional-dependencies", {}).get("fast", ())]
+        file = folder / "constraints.txt"
+        constraints = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{folder}: its dependencies cannot be read ({error})") from error
+    return sorted(asked), sorted(line for line in constraints if line and not line.startswith("#"))
 
 
 def _git(checkout: Path, *arguments: str) -> bytes:

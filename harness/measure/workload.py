@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -61,6 +62,7 @@ class Calibration:
         self._chosen = torch.from_numpy(draw.integers(64, size=64)).to(device)
         self._gathered = torch.from_numpy(draw.integers(n, size=20_000)).to(device)
         self._keys = draw.integers(10**6, size=30_000)
+        self._on_cpu = device.type == "cpu"
 
     def __call__(self, small: bool) -> None:
         """The work that goes with blocks on a small data set, or on a large one."""
@@ -70,9 +72,10 @@ class Calibration:
             self._matrix @ self._matrix
         for _ in range(5 if small else 2):
             self._small_steps()
-            np.isin(np.unique(self._keys), self._keys[:3000])
             self._rows[self._gathered].sum(0)
-            sorted(str(number) for number in json.loads(json.dumps(list(range(1500)))))
+            if self._on_cpu:  # elsewhere the processor's own work says nothing of the device's
+                np.isin(np.unique(self._keys), self._keys[:3000])
+                sorted(str(number) for number in json.loads(json.dumps(list(range(1500)))))
 
     def _small_steps(self) -> None:
         for _ in range(6):
@@ -98,8 +101,11 @@ class Workload:
         self._warm: set[str] = set()
 
     def tree(self) -> Answer:
-        """Where the measured packages are, for the asker to see that they are the ones that it meant."""
-        return {"harness": str(Path(harness.__file__).resolve().parent), "torch": torch.__version__}
+        """Where the measured packages are, and of which versions those that they compute with."""
+        return {
+            "harness": str(Path(harness.__file__).resolve().parent),
+            "versions": {name: _version(name) for name in ("torch", "numpy", "scipy", "numba")},
+        }
 
     def conformance(self) -> Answer:
         """The result of each recorded trace, and its largest difference as a share of the tolerance."""
@@ -164,7 +170,7 @@ class Workload:
             start = torch.cuda.memory_allocated(self._device)
             self._fresh(subject)
             return {"bytes": torch.cuda.max_memory_allocated(self._device) - start}
-        if not (hasattr(os, "fork") and Path("/proc/self/status").is_file()):
+        if not (hasattr(os, "fork") and os.access("/proc/self/clear_refs", os.W_OK)):
             return {"note": "this system tells no peak of resident memory"}
         return _in_child(lambda: self._resident_growth(subject))
 
@@ -270,6 +276,13 @@ class _Vectors:
     def embed(self) -> tuple[torch.Tensor, torch.Tensor]:
         users, items = self._tables
         return users, items
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _state_bits(model: Any) -> str:

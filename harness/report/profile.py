@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from tabulate import tabulate
 
 from bm3 import DataError
+from harness import files
 from harness.files import write_json
 from harness.measure.operations import Operation
 from harness.measure.profile import BlockProfile, ModelProfile
@@ -93,10 +93,7 @@ def block_values(block: BlockProfile, rates: MachineRates) -> dict[str, Any]:
 def check_writable(path: Path) -> None:
     """Raises DataError unless a file can be written at `path`; what is there stays as it is."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        with TemporaryFile(dir=path.parent):
-            pass
+        files.check_writable(path)
     except OSError as error:
         raise _unwritable(path, error) from error
 

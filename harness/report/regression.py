@@ -1,5 +1,6 @@
 """A check for regressions as Markdown, as JUnit XML, and as a line of the history, of which `trend` makes a page."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 from tabulate import tabulate
 
 from harness.compare.regression import JUDGED, MEMORY, TIME, WALL, Comparison, Outcome, exit_code, percent
+from harness.measure.alternation import PACKAGES
 from harness.measure.measurement import Measurement
 
 MIB = 2**20
@@ -24,6 +26,9 @@ MARKS: Mapping[Outcome, str] = {
     Outcome.NOT_COMPARED: "○",
 }
 HISTORY_FORMAT = 1
+BASELINE_ITSELF = "nothing: the baseline itself"
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 has no way to write, such as those of colours in a terminal."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Regression:
     preset: str
     now: Measurement
     comparisons: Sequence[Comparison]
+    notes: Sequence[str] = ()
+    """Of the device while this was measured: see `harness.measure.power`."""
 
     @property
     def code(self) -> int:
@@ -68,6 +75,11 @@ def markdown(regression: Regression) -> str:
             ]
         ),
     ]
+    remarks = [*regression.notes]
+    if PACKAGES in regression.now.notes:
+        remarks.insert(0, f"other packages, here against there: {regression.now.notes[PACKAGES]}")
+    if remarks:
+        head[-1] += "\n- While this was measured: " + "; ".join(remarks)
     told = [one for one in regression.comparisons if one.outcome is not Outcome.HELD]
     if told:
         head.append(_table(sorted(told, key=lambda one: one.outcome is not Outcome.REGRESSED)))
@@ -118,7 +130,7 @@ def junit(regression: Regression) -> str:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=f"regress.{quantity}", name=one.subject, time="0"
             )
-            text = f"{one.outcome.value}: {one.reason}"
+            text = NOT_IN_XML.sub("", f"{one.outcome.value}: {one.reason}")
             if one in failed:
                 failure = ElementTree.SubElement(case, "failure", message=text, type="regression")
                 failure.text = f"before {_value(one, one.before)}, now {_value(one, one.now)}"

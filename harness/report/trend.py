@@ -6,14 +6,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
 from harness.compare.regression import MEMORY, TIME, WALL
 from harness.files import writing
-from harness.report.regression import HISTORY_FORMAT, MIB, described_source
+from harness.report.regression import BASELINE_ITSELF, HISTORY_FORMAT, MIB, described_source
 
 Entry = Mapping[str, Any]
+
+
+@pydantic_dataclass
+class _Entry:
+    """What the page reads of a line."""
+
+    figures: dict[str, dict[str, float]]
+    outcomes: list[list[str]]
+    when: str
+    code: int
+    compared_with: str
+
+
+ENTRY = TypeAdapter(_Entry)
 WIDTH, HEIGHT, MARGIN = 240.0, 40.0, 5.0
 TITLES = {TIME: "Time, in units of the calibration", MEMORY: "Memory above the start, MiB"}
 HIGHER_IS_BETTER = "@"
+MADE = ("●", "none", "baseline made")
 ANSWERS = {0: ("✓", "good", "held"), 1: ("✗", "bad", "regressed"), 3: ("○", "none", "not compared")}
 
 
@@ -78,9 +96,9 @@ def read(path: Path) -> History:
             if "machine" in line:
                 machine = str(line["machine"])
             else:
-                line["figures"], line["when"], line["outcomes"], line["code"]
+                ENTRY.validate_python(line)
                 entries.append(line)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):  # also what pydantic raises
             damaged += 1
     return History(machine, tuple(entries), damaged)
 
@@ -154,7 +172,11 @@ def _drawn(entries: Sequence[Entry], subject: str, quantity: str) -> Line:
 def _checks(entries: Iterable[Entry]) -> list[tuple[str, str, str, str, str]]:
     """Date, source, mark, tone and word of each check, the latest first."""
     return [
-        (str(entry["when"])[:16].replace("T", " "), described_source(entry), *ANSWERS.get(entry["code"], ANSWERS[3]))
+        (
+            str(entry["when"])[:16].replace("T", " "),
+            described_source(entry),
+            *(MADE if entry["compared_with"] == BASELINE_ITSELF else ANSWERS.get(entry["code"], ANSWERS[3])),
+        )
         for entry in reversed(list(entries))
     ]
 

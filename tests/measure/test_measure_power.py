@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +13,13 @@ import pytest
 import torch
 from recorded_nvml import RecordedNvml
 
+from harness.experiments.store import StoredRun
 from harness.measure.attribution import Own
 from harness.measure.energy import (
     FELL,
     NO_COUNTER,
     NO_RAPL,
+    UNMOVED,
     UNREADABLE,
     Energy,
     EnergyCounter,
@@ -27,6 +30,7 @@ from harness.measure.energy import (
 from harness.measure.nvml import NvmlGpu
 from harness.measure.overhead import Overhead, sampling_overhead
 from harness.measure.power import DeviceWatch
+from harness.report.measured import joules_per_epoch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 NEVER = 600
@@ -76,6 +80,34 @@ def test_energy_is_what_the_counter_rose_by_and_per_epoch_leaves_out_the_first()
     assert one.energy() == Energy(joules=100.0, per_epoch=12.0, epochs=3)
 
 
+def test_epochs_shorter_than_the_steps_of_a_counter_are_known_by_their_mean() -> None:
+    epoch_s, step_s, watts = 0.03, 0.1, 300.0
+    ends = [epoch_s * n for n in range(1, 102)]
+    one = counter([0.0, *(watts * step_s * int(end / step_s) for end in ends)])
+    one.sample()
+    for _ in ends:
+        one.mark()
+    found = one.energy()
+    assert found.joules == pytest.approx(900.0)
+    assert (found.epochs, found.note) == (100, None)
+    assert found.per_epoch == pytest.approx(9.0, rel=0.02)
+
+
+def test_a_counter_that_does_not_move_is_not_zero_joules() -> None:
+    still = counter([7.0] * 4)
+    over_epochs = counter([7.0, 8.0, 8.0, 8.0, 9.0])
+    for one in (still, over_epochs):
+        one.sample()
+        for _ in range(3):
+            one.mark()
+    over_epochs.sample()
+    assert still.energy() == Energy(None, None, 0, UNMOVED)
+    assert over_epochs.energy() == Energy(2.0, None, 0, UNMOVED)
+    moved = Energy(10.0, 3.0, 2)
+    assert together([moved, over_epochs.energy()]) == Energy(12.0, None, 0, UNMOVED)
+    assert together([moved, still.energy()]) == Energy(None, None, 0, UNMOVED)
+
+
 def test_a_counter_that_starts_again_goes_on_where_its_range_is_known() -> None:
     one = counter([90.0, 95.0, 5.0], wraps_at=100.0)
     for _ in range(3):
@@ -95,6 +127,18 @@ def test_a_counter_without_figures_or_that_fails_has_a_note_and_no_energy() -> N
     failing.sample()
     assert "StopIteration" in str(failing.energy().note)
     assert together([Energy(1.0, None, 0), failing.energy()]) == failing.energy()
+
+
+def test_joules_per_epoch_of_a_run_are_of_all_its_counters_or_unknown() -> None:
+    cpu, absent = Energy(9.0, 4.0, 2), Energy(None, None, 0, NO_COUNTER)
+
+    def of(gpu: Energy) -> float | None:
+        energy = {"gpu": asdict(gpu), "cpu": asdict(cpu)}
+        return joules_per_epoch(StoredRun(NOWHERE, {}, {"energy": energy}))
+
+    assert of(Energy(7.0, 3.0, 2)) == 7.0
+    assert of(absent) == 4.0
+    assert of(Energy(7.0, None, 0, UNMOVED)) is None
 
 
 def test_without_a_finished_second_epoch_there_is_no_energy_per_epoch() -> None:
@@ -174,6 +218,12 @@ def test_other_processes_are_counted_with_what_they_held(monkeypatch: pytest.Mon
     notes = watched("several-processes", None, monkeypatch).notes()
     assert "2 other processes on the GPU during the run, with 4.00 GB at most" in notes
     assert not [note for note in watched("alone", None, monkeypatch).notes() if "other process" in note]
+
+
+def test_the_runs_own_children_are_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.measure.power._children", lambda: [40])
+    notes = watched("several-processes", None, monkeypatch).notes()
+    assert [note for note in notes if note.startswith("1 other process on the GPU")]
 
 
 def test_processes_under_ids_of_another_namespace_are_not_called_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,17 +42,36 @@ def test_the_tree_has_the_files_of_the_revision_and_is_gone_afterwards(repositor
     assert not tree.folder.exists()
 
 
-@pytest.mark.parametrize("file", ["pyproject.toml", "constraints.txt"])
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("pyproject.toml", "[project]\ndependencies = ['numpy==1.26']\n"),
+        ("pyproject.toml", "[project.optional-dependencies]\nfast = ['numba']\n"),
+        ("constraints.txt", "numpy==1.26\n"),
+    ],
+)
 def test_other_dependencies_get_an_environment_of_their_own(
-    repository: Path, file: str, monkeypatch: pytest.MonkeyPatch
+    repository: Path, file: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revision, "environment_of", lambda folder, target: target / "python")
-    (repository / file).write_text("numpy==1.26\n")
+    (repository / file).write_text(text)
     said: list[str] = []
     with tree_of(repository, "old", said.append) as tree:
         assert tree.python.name == "python"
         assert tree.python != Path(sys.executable)
     assert said
+
+
+def test_what_is_no_dependency_changes_no_environment(repository: Path) -> None:
+    (repository / "pyproject.toml").write_text("[project]\nversion = '2'\n[tool.ruff]\nline-length = 100\n")
+    (repository / "constraints.txt").write_text("# a remark\nnumpy==2.0\n")
+    with tree_of(repository, "old") as tree:
+        assert tree.python == Path(sys.executable)
+
+
+def test_a_folder_below_the_checkout_of_something_else_is_refused(repository: Path) -> None:
+    with pytest.raises(ConfigError, match="no git checkout"):
+        revision_of(repository / "harness", "old")
 
 
 def test_dependencies_that_cannot_be_installed_are_said_in_one_line(

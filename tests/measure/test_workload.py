@@ -14,7 +14,7 @@ from regression_workload import HERE, tiny_material, tiny_rules
 from harness.data import Dataset, load_dataset
 from harness.data.synthetic import baby_sized
 from harness.guarding import Material, laid_out, workload_identity
-from harness.measure import workload
+from harness.measure import alternation, workload
 from harness.measure.alternation import MeasuringError, Plan, Repetitions, Tree, measure
 from harness.measure.measurement import Measurement, Timing
 
@@ -98,6 +98,28 @@ def test_a_subject_that_fails_is_an_error_of_its_own(plan: Plan) -> None:
     assert "large/lightgcn: time" in broken.errors
 
 
+def test_a_process_that_dies_is_an_error_of_its_subject_and_the_others_are_measured(plan: Plan, tmp_path: Path) -> None:
+    die = seam(
+        tmp_path,
+        "block = Workload._block",
+        "def dying(self, subject):",
+        "    if subject == 'small/bpr': import os; os._exit(7)",
+        "    return block(self, subject)",
+        "Workload._block = dying",
+    )
+    found = measure([HERE], plan, ONCE, only={"time": ["small/bpr", "large/bpr"]}, seam=die)[0]
+    assert "exit code 7" in found.errors["small/bpr: time"]
+    assert list(found.timings) == ["large/bpr"]
+    assert len(found.timings["large/bpr"]) == 2
+
+
+def test_what_waits_for_ever_ends_at_the_deadline(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = seam(tmp_path, "Workload._block = lambda self, subject: lambda: time.sleep(1000)")
+    monkeypatch.setattr(alternation, "DEADLINE_S", 8.0)  # in which a process must start, too
+    found = measure([HERE], plan, replace(ONCE, rounds=1), only={"time": ["small/bpr"]}, seam=waiting)[0]
+    assert "no answer in 8 s" in found.errors["small/bpr: time"]
+
+
 def test_a_tree_without_the_packages_is_refused(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(MeasuringError, match="nowhere"):
         measure([Tree("nowhere", tmp_path)], plan, ONCE)
@@ -135,6 +157,15 @@ def test_workloads_of_other_steps_or_data_are_others(material: Material) -> None
 def test_seconds_are_shares_of_the_calibration() -> None:
     timing = Timing(cpu=2.0, wall=6.0, calibration_cpu=0.5, calibration_wall=2.0)
     assert (timing.cpu_share, timing.wall_share) == (4.0, 3.0)
+
+
+def test_trees_that_compute_with_other_packages_say_so(plan: Plan, tmp_path: Path) -> None:
+    other = seam(
+        tmp_path, "Workload.tree = lambda self, tree=Workload.tree: {**tree(self), 'versions': {'torch': '1'}}"
+    )
+    here, same = measure([HERE, HERE], plan, ONCE, only={"time": ["small/bpr"]}, seam=other)
+    assert here.notes == same.notes
+    assert here.notes[alternation.PACKAGES].startswith("torch 1 against 2.")
 
 
 def test_the_seam_is_no_option_of_the_command() -> None:

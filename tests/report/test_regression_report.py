@@ -10,7 +10,7 @@ import pytest
 
 from harness.compare.regression import Comparison, Outcome
 from harness.measure.measurement import Measurement, Result, Timing
-from harness.report.regression import Regression, history_entry, junit, markdown
+from harness.report.regression import BASELINE_ITSELF, Regression, history_entry, junit, markdown
 from harness.report.trend import append, page, read
 
 NOW = Measurement(
@@ -55,6 +55,42 @@ def test_every_comparison_stands_in_the_report_with_both_figures(regression: Reg
     for one in regression.comparisons:
         assert any(one.subject in line and one.outcome.value in line for line in text.splitlines())
     assert re.search(r"large/bm3 +\| memory +\| +4.0 MiB +\| +3.0 MiB +\| +−25.0 %", text)
+
+
+def test_junit_stays_xml_whatever_a_message_holds(regression: Regression) -> None:
+    coloured = replace(SLOWER, reason="fails: \x1b[31mError\x1b[0m \x00 at <here> & there")
+    (message,) = (
+        case.get("message")
+        for case in ElementTree.fromstring(junit(replace(regression, comparisons=(coloured,)))).iter("failure")
+    )
+    assert message == "regressed: fails: [31mError[0m  at <here> & there"
+
+
+def test_what_happened_on_the_machine_and_other_packages_are_said(regression: Regression) -> None:
+    now = replace(NOW, notes={"packages": "torch 1 against 2"})
+    text = markdown(replace(regression, now=now, notes=("other processes took 0.9 of 2 cores on average",)))
+    (line,) = (line for line in text.splitlines() if "While this was measured" in line)
+    assert "torch 1 against 2" in line
+    assert "0.9 of 2 cores" in line
+    assert "While this was measured" not in markdown(regression)
+
+
+def test_lines_that_are_no_check_are_counted_as_damaged(regression: Regression, tmp_path: Path) -> None:
+    path = tmp_path / "class.jsonl"
+    append(path, regression.machine, history_entry(regression))
+    with path.open("a") as file:
+        for damage in ({"figures": None}, {"outcomes": 3}, {"code": "x"}, {"figures": {"mini/bm3": {"time": None}}}):
+            file.write(json.dumps({**history_entry(regression), **damage}) + "\n")
+    history = read(path)
+    assert (len(history.entries), history.damaged) == (1, 4)
+    assert "mini/bm3" in page([history])
+
+
+def test_a_baseline_that_was_made_is_no_failed_check(regression: Regression, tmp_path: Path) -> None:
+    path = tmp_path / "class.jsonl"
+    append(path, regression.machine, history_entry(replace(regression, compared_with=BASELINE_ITSELF, comparisons=())))
+    assert "baseline made" in page([read(path)])
+    assert "not compared" not in page([read(path)])
 
 
 def test_a_check_in_which_all_held_says_so(regression: Regression) -> None:
