@@ -11,7 +11,7 @@ from tabulate import tabulate
 from bm3 import ConfigError
 from harness.cli_options import DEVICE, THREADS, Interrupted
 from harness.compare.expected import expected_dir
-from harness.compare.scaling import FEWEST_SIZES, load_complexity
+from harness.compare.scaling import FEWEST_REPETITIONS, FEWEST_SIZES, JSON_FILE, load_complexity
 from harness.compiling import use_threads
 from harness.experiments.trial import resolve_device
 from harness.files import writing
@@ -20,7 +20,7 @@ from harness.measure.parts import FIELDS
 from harness.measure.scaling import QUICK, Plan, Point, expected_seconds, measure
 from harness.models.registry import find_model, models
 from harness.report.profile import check_writable
-from harness.report.scaling import make_scaling, summary, write_scaling
+from harness.report.scaling import Origin, make_scaling, summary, write_scaling
 
 
 @click.command()
@@ -29,7 +29,7 @@ from harness.report.scaling import make_scaling, summary, write_scaling
     "--vary", metavar="LIST", help=f"Sizes that grow, with commas between: {', '.join(FIELDS)}. Default: all."
 )
 @click.option("--sizes", "multipliers", metavar="LIST", help="What they are multiplied by. Default: 1,2,4,8,16.")
-@click.option("--repetitions", type=click.IntRange(min=1), metavar="N", help="Per point. Default: 9.")
+@click.option("--repetitions", type=int, metavar="N", help="Per point. Default: 9.")
 @click.option("--quick", is_flag=True, help="Small sizes: seconds per model, and too little for most exponents.")
 @DEVICE
 @THREADS
@@ -62,7 +62,9 @@ def scaling(
     One of E (interactions), I (items), d_m (feature width), d (embedding size), B (batch) and L (layers) grows, all
     else stays. Fitted exponents, with intervals, are judged by expected/complexity.toml. The parts of BM3 and LATTICE
     that have a published cost are measured too. Where the folder holds runs, reports on them take the exponents from
-    its scaling.json. The machine should have nothing else to do.
+    its scaling.json, which has the latest complete measurement of each model. What is not complete, for --vary or an
+    interruption, goes to scaling-partial.json, and what is quick to scaling-quick.json: neither is evidence. The
+    machine should have nothing else to do.
 
     Exit codes: 0 nothing above what is published, 1 something above, 3 nothing could be judged.
 
@@ -83,6 +85,8 @@ def scaling(
     with writing(to, "name another folder with --to"):
         to.mkdir(parents=True, exist_ok=True)
     if json_file is not None:
+        if json_file.name == JSON_FILE:
+            raise ConfigError(f"--json: {json_file}: reports on runs take exponents from that name; choose another")
         check_writable(json_file)
     points: list[Point] = []
     stopped: KeyboardInterrupt | None = None
@@ -93,13 +97,12 @@ def scaling(
         stopped = interruption
     if not points and stopped is not None:
         raise Interrupted("nothing was measured") from stopped
-    found = make_scaling(
-        plan, environment(where), points, complexity, _command(names, plan, quick, where.type, threads)
-    )
-    paths = write_scaling(found, to, json_file)
+    origin = Origin(_command(names, plan, quick, where.type, threads), environment(where))
+    found = make_scaling(plan, dict.fromkeys(names, origin), points, complexity)
+    lines = write_scaling(found, to, json_file)
     click.echo(summary(found) + "\n")
-    for path in paths:
-        click.echo(f"written: {path}")
+    for line in lines:
+        click.echo(line)
     if stopped is not None:
         raise Interrupted("the report has what was measured before") from stopped
     sys.exit(found.code)
@@ -124,6 +127,10 @@ def _plan(preset: Plan, vary: str | None, multipliers: str | None, repetitions: 
         if len(changes["multipliers"]) < FEWEST_SIZES:
             raise ConfigError(f"--sizes: {multipliers!r} has fewer than {FEWEST_SIZES} sizes, which an exponent needs")
     if repetitions is not None:
+        if repetitions < FEWEST_REPETITIONS:
+            raise ConfigError(
+                f"--repetitions: {repetitions} is fewer than {FEWEST_REPETITIONS}, which an interval needs"
+            )
         changes["repetitions"] = repetitions
     return replace(preset, **changes)
 

@@ -13,6 +13,7 @@ from command_line import Command, refused
 from harness.data import load_dataset
 from harness.experiments.store import CHECKPOINT, LOG, RESULT, RUN, StoredRun, supersede, write_failure
 from harness.experiments.trial import make_trial, run_trial
+from harness.measure.energy import UNMOVED
 from harness.report.runs import run_text
 
 SETTINGS = {"epochs": 2, "batch_size": 512, "learning_rate": 0.05}
@@ -154,10 +155,20 @@ def test_energy_warm_up_and_what_happened_on_the_device_are_shown(command: Comma
     for part in (
         "3 epochs left out of median and quartiles (no steady level was found)",
         "– (no CUDA device in use)",
-        "40.5 J per epoch (median of 60), 2,500.0 J in total",
+        "40.5 J per epoch (mean of 60), 2,500.0 J in total",
         f"while it ran\n  {notes[0]}\n",
     ):
         assert part in out
+
+
+def test_energy_of_a_run_that_went_on_is_that_of_its_last_process(command: Command, store: Path) -> None:
+    cpu = {"joules": 2500.0, "per_epoch": 40.5, "epochs": 54, "note": None}
+    edit(run_of(store, 1) / RESULT, energy={"cpu": cpu, "dram": {**cpu, "per_epoch": None, "note": UNMOVED}})
+    once = {"when": "2026-01-02T03:04:05+00:00", "changed": {}}
+    edit(run_of(store, 1) / RUN, resumed=[{**once, "after_epoch": epoch} for epoch in (2, 6)])
+    out = command("runs", "show", "seed1").out
+    assert "40.5 J per epoch (mean of 54), 2,500.0 J since it went on after epoch 6\n" in out
+    assert "– per epoch (not known: the counter did not move), 2,500.0 J since" in out
 
 
 def test_a_failed_run_is_shown_with_its_reason_and_its_last_words(command: Command, store: Path) -> None:

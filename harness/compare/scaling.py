@@ -28,7 +28,7 @@ Figure = Annotated[float, Field(strict=True)]
 Floats = NDArray[np.float64]
 
 JSON_FILE = "scaling.json"
-FORMAT = 1
+FORMAT = 2
 
 POWERS: Floats = np.arange(-100, 201) / 50  # k that are tried: −2 to 4 in steps of 0.02
 SAMPLES = 1000
@@ -290,7 +290,7 @@ def exponents_of(cells: Iterable[Cell]) -> dict[tuple[str, str], Exponent]:
 def stored_exponents(folder: Path) -> dict[tuple[str, str], Exponent]:
     """(model, size) → fitted exponent of an epoch's seconds with its interval, from the `scaling.json` in a folder.
 
-    Empty where there is none. Raises DataError when the file is damaged.
+    Only of models that it says are complete; empty where there is no file. Raises DataError when the file is damaged.
     """
     path = folder / JSON_FILE
     if not path.exists():
@@ -298,12 +298,15 @@ def stored_exponents(folder: Path) -> dict[tuple[str, str], Exponent]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise DataError(f"{path}: format {content['format']!r} is not known; measure again with bm3 scaling")
+            raise DataError(
+                f"{path}: format {content['format']!r} is not known; measure again with bm3 scaling, or remove it"
+            )
+        complete = TypeAdapter(set[str]).validate_python(content["complete"])
         cells = TypeAdapter(tuple[Cell, ...]).validate_python(content["cells"])
     except (OSError, ValueError, ValidationError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}); measure again with bm3 scaling, or remove it") from error
-    return exponents_of(cells)
+    return exponents_of(cell for cell in cells if cell.model in complete)
 
 
 def exit_code(cells: Sequence[Cell]) -> int:

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 POWERCAP = Path("/sys/class/powercap")
 NO_RAPL = "no energy counters of the processor (RAPL) here; virtual machines and many containers have none"
 UNREADABLE = "only an administrator may read the processor's energy counters (RAPL) here"
 NO_COUNTER = "the GPU has no energy counter, or its driver does not give it"
 FELL = "the energy counter fell, as when a driver is loaded anew"
+UNMOVED = "not known: the counter did not move"
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What a counter says about a block: all that the device took, for whomever. None where `note` says why."""
+    """What a counter says about a block: all that the device took, for whomever, in one process."""
 
     joules: float | None
     per_epoch: float | None
-    """Joules, median over the epochs after the first: training and evaluation."""
+    """Joules, mean over the epochs after the first: training and evaluation. None without a second epoch, too."""
     epochs: int
-    """How many `per_epoch` is the median of."""
+    """How many `per_epoch` is the mean of."""
     note: str | None = None
+    """Why `joules`, or `per_epoch` alone, is None."""
 
 
 class EnergyUnavailableError(RuntimeError):
@@ -71,9 +72,15 @@ class EnergyCounter:
         """Of everything up to the latest reading."""
         if self.note is not None:
             return Energy(None, None, 0, self.note)
-        # The first epoch is a warm-up, and what came before it is no epoch.
-        steps = [after - before for before, after in zip(self._marks, self._marks[1:], strict=False)]
-        return Energy(self.joules, median(steps) if steps else None, len(steps))
+        if self.joules == 0:
+            return Energy(None, None, 0, UNMOVED)
+        # The first epoch is a warm-up, and what came before it is no epoch. Counters move every 100 ms or so, and most
+        # short epochs see no step: only all of them together say what one takes.
+        epochs = len(self._marks) - 1
+        if epochs < 1:
+            return Energy(self.joules, None, 0)
+        rise = self._marks[-1] - self._marks[0]
+        return Energy(self.joules, rise / epochs, epochs) if rise else Energy(self.joules, None, 0, UNMOVED)
 
 
 def rapl_counters(folder: Path = POWERCAP) -> list[EnergyCounter]:
@@ -117,13 +124,14 @@ def _zone_counter(zone: Path) -> EnergyCounter:
 
 
 def together(parts: list[Energy]) -> Energy:
-    """Several counters of the same epochs as one; the first note where one of them has failed."""
-    failed = [part for part in parts if part.note is not None]
+    """Several counters of the same epochs as one; what one of them does not know is not known, with its note."""
+    failed = [part for part in parts if part.joules is None]
     if failed:
         return failed[0]
     steps = [part.per_epoch for part in parts if part.per_epoch is not None]
     return Energy(
         joules=sum(part.joules or 0.0 for part in parts),
-        per_epoch=sum(steps) if steps else None,
+        per_epoch=sum(steps) if len(steps) == len(parts) else None,
         epochs=min(part.epochs for part in parts),
+        note=next((part.note for part in parts if part.note is not None), None),
     )

@@ -20,12 +20,12 @@ from bm3 import BM3, BM3Config
 from bm3.features import distinct
 from bm3.losses import alignment_loss, masked_loss, reconstruction_loss
 from harness.data import Dataset
-from harness.evaluation.ranking import top_k
 from harness.experiments.settings import configure
 from harness.measure.profile import TrainingSteps
 from harness.measure.roofline import seconds_of
 from harness.models.base import normalise
-from harness.models.item_graph import BLOCK_VALUES, symmetric_scale
+from harness.models.item_graph import most_similar, normalised_entries, row_blocks, similarities
+from harness.models.lattice import LATTICEConfig
 from harness.models.registry import ModelEntry, find_model
 from harness.training import Streams, build
 from harness.training.fit import make_deterministic
@@ -34,7 +34,7 @@ FIELDS = {"E": "interactions", "I": "items", "d_m": "width", "d": "embedding", "
 """The papers' symbol of each size that grows → its field in `Sizes`."""
 SETTINGS = {"d": ("embedding_size", "latent_size"), "L": ("n_layers",)}
 """Sizes that are settings of a model → the names of the setting, of which a model has at most one."""
-NEIGHBOURS = 10  # k of LATTICE
+NEIGHBOURS = LATTICEConfig().knn_k
 STEPS = 3  # plain steps per repetition
 SHORTEST_S = 0.005  # a part that takes less is called several times per reading of the clock
 
@@ -273,21 +273,21 @@ def _similarity(dataset: Dataset, sizes: Sizes, device: torch.device) -> Work:
     unit = _unit_features(dataset, device)
 
     def call() -> None:
-        for rows in unit.split(max(1, BLOCK_VALUES // len(unit))):
-            rows @ unit.T
+        for rows in row_blocks(unit):
+            similarities(rows, unit)
 
     return _Part(call, device)
 
 
 def _nearest(dataset: Dataset, sizes: Sizes, device: torch.device) -> Work:
     """The k largest of each item's similarities, one block of which stands for all."""
-    n_items = sizes.items
-    rows = max(1, min(n_items, BLOCK_VALUES // n_items))
-    block = torch.rand(rows, n_items, generator=torch.Generator().manual_seed(0)).to(device)
+    unit = _unit_features(dataset, device)
+    blocks = row_blocks(unit)
+    similarity = similarities(blocks[0], unit)
 
     def call() -> None:
-        for start in range(0, n_items, rows):
-            top_k(block[: n_items - start], NEIGHBOURS)
+        for rows in blocks:
+            most_similar(similarity[: len(rows)], NEIGHBOURS)
 
     return _Part(call, device)
 
@@ -299,8 +299,7 @@ def _normalisation(dataset: Dataset, sizes: Sizes, device: torch.device) -> Work
     similarity = torch.rand(shape, generator=generator).to(device)  # [I, k]
 
     def call() -> None:
-        scale = symmetric_scale(similarity.sum(dim=1))
-        scale[:, None] * similarity * scale[columns]
+        normalised_entries(similarity, columns)
 
     return _Part(call, device)
 

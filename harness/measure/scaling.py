@@ -68,6 +68,11 @@ class Plan:
         """The sizes of all points of one factor, in ascending order."""
         return [self.base.grown(factor, by) for by in self.multipliers]
 
+    @property
+    def quick(self) -> bool:
+        """Whether it measures at the sizes of `QUICK`."""
+        return self.base == QUICK.base
+
 
 QUICK = Plan(
     base=Sizes(users=512, items=128, interactions=2048, width=16, embedding=8, batch=64),
@@ -108,6 +113,23 @@ class Point:
     def values(self, quantity: str) -> tuple[float, ...]:
         """Repetitions of a quantity: seconds, or bytes for `memory`; empty where it was not measured."""
         return self.bytes if quantity == "memory" else self.seconds.get(quantity, ())
+
+
+def complete_models(plan: Plan, points: Sequence[Point]) -> set[str]:
+    """The models that `points`, measured by `plan`, say all about: every size that the model or a part of it has has
+    grown, and nothing is missing at any point. None are where the plan is a quick one.
+    """
+    known = {(point.model, point.part, point.factor, point.sizes) for point in points if not point.note}
+
+    def complete(model: str) -> bool:
+        return all(
+            (model, subject.part, factor, sizes) in known
+            for subject in subjects_of(model)
+            for factor in subject.factors
+            for sizes in plan.grown(factor)
+        )
+
+    return set() if plan.quick else {model for model in {point.model for point in points} if complete(model)}
 
 
 Tell = Callable[[str], None]

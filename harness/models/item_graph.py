@@ -1,6 +1,7 @@
-"""Item-item graphs from item vectors: each item's k most similar ones, found block by block.
+"""Item-item graphs from item vectors: each item's k most similar ones, found block by block, and their weights.
 
-No array of items by items exists at any point; memory is that of one block of rows.
+No array of items by items exists at any point; memory is that of one block of rows. The steps are functions of their
+own, so that what times one of them times what the model does.
 """
 
 import torch
@@ -17,13 +18,32 @@ def nearest_items(unit: Tensor, k: int) -> Tensor:
 
     `unit` [I, d] has unit rows. Most similar first, ties by ascending id; k is at most I.
     """
-    n_items = len(unit)
-    block = max(1, BLOCK_VALUES // n_items)
-    found = [top_k(rows @ unit.T, min(k, n_items))[1] for rows in unit.split(block)]
-    return torch.cat(found)
+    return torch.cat([most_similar(similarities(rows, unit), k) for rows in row_blocks(unit)])
 
 
-def symmetric_scale(row_sums: Tensor) -> Tensor:
+def row_blocks(unit: Tensor) -> tuple[Tensor, ...]:
+    """The rows of `unit` [I, d] in blocks [n, d], whose similarities to all items fit into a block of memory."""
+    blocks: tuple[Tensor, ...] = unit.split(max(1, BLOCK_VALUES // len(unit)))
+    return blocks
+
+
+def similarities(rows: Tensor, unit: Tensor) -> Tensor:
+    """Cosines [n, I] of unit rows [n, d] with all items' [I, d]."""
+    return rows @ unit.T
+
+
+def most_similar(similarity: Tensor, k: int) -> Tensor:
+    """Columns [n, k] of the largest entries of each row of `similarity` [n, I]; all I where k is more."""
+    return top_k(similarity, min(k, similarity.shape[1]))[1]
+
+
+def normalised_entries(similarity: Tensor, columns: Tensor) -> Tensor:
+    """D^{-1/2} S D^{-1/2} of a sparse S [I, I], D its row sums: its entries [I, k], given S's and their columns."""
+    scale = _symmetric_scale(similarity.sum(dim=1))
+    return scale[:, None] * similarity * scale[columns]
+
+
+def _symmetric_scale(row_sums: Tensor) -> Tensor:
     """D^{-1/2} [I] of row sums; 0 where a sum is not positive."""
     positive = row_sums > 0
     return torch.where(positive, torch.where(positive, row_sums, 1).rsqrt(), 0)

@@ -28,7 +28,7 @@ from harness.models.base import (
     xavier_uniform,
 )
 from harness.models.checks import require
-from harness.models.item_graph import nearest_items, symmetric_scale
+from harness.models.item_graph import nearest_items, normalised_entries
 from harness.models.products import Pattern
 
 Features = Literal["trained", "frozen"]
@@ -175,8 +175,7 @@ class LATTICE(nn.Module):
         ]
         combined = torch.cat(similarities, dim=1)  # [I, Mk]
         learned_columns = torch.cat(neighbours, dim=1)
-        scale = symmetric_scale(combined.sum(dim=1))
-        learned = scale[:, None] * combined * scale[learned_columns]
+        learned = normalised_entries(combined, learned_columns)
         share = self.config.lambda_coeff
         originals = each(self._originals, _OriginalGraph)
         weighted = [share * weight * graph.values for weight, graph in zip(weights, originals, strict=True)]
@@ -208,9 +207,8 @@ class _OriginalGraph(nn.Module):
         unit = normalise(table.detach().float())
         columns = nearest_items(unit, k)
         similarity = _pattern(columns, len(unit)).dots(unit, unit).view_as(columns)
-        scale = symmetric_scale(similarity.sum(dim=1))
         self.register_buffer("columns", columns, persistent=False)
-        self.register_buffer("values", scale[:, None] * similarity * scale[columns], persistent=False)
+        self.register_buffer("values", normalised_entries(similarity, columns), persistent=False)
 
 
 def _pattern(columns: Tensor, n_columns: int) -> Pattern:

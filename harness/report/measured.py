@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.compare.claim_checks import MeasuredRow
 from harness.experiments.store import StoredRun
+from harness.measure.energy import UNMOVED
 from harness.report.results import METRICS, ResultRow, changed_settings, incomparable
 
 MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
@@ -50,10 +51,11 @@ def sampling_share(run: StoredRun) -> float | None:
 
 
 def joules_per_epoch(run: StoredRun) -> float | None:
-    """What GPU and processor took together, or the one of them that has a counter; None without any."""
-    found = [energy["per_epoch"] for energy in (run.result or {}).get("energy", {}).values()]
-    known = [joules for joules in found if joules is not None]
-    return sum(known) if known else None
+    """What GPU and processor took together, or the one of them that has a counter; None without any, or if one did not
+    move, whose share is not known."""
+    found = (run.result or {}).get("energy", {}).values()
+    known = [energy["per_epoch"] for energy in found if energy["per_epoch"] is not None]
+    return sum(known) if known and all(energy["note"] != UNMOVED for energy in found) else None
 
 
 def device_notes(run: StoredRun) -> list[str]:

@@ -71,7 +71,7 @@ def run_text(run: StoredRun, key: str) -> str:
         blocks.append("time\n" + _indented(_timing(result["timing"], run)))
         blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result["memory"].items()]))
         if energy := result.get("energy"):
-            blocks.append("energy\n" + _indented([(name, _energy(one)) for name, one in energy.items()]))
+            blocks.append("energy\n" + _indented([(name, _energy(one, run)) for name, one in energy.items()]))
         if notes := device_notes(run):
             blocks.append("while it ran\n" + "\n".join(f"  {note}" for note in notes))
     environment = [(name, NOT_KNOWN if value is None else str(value)) for name, value in about["environment"].items()]
@@ -174,11 +174,14 @@ def _warm_up(timing: Mapping[str, Any]) -> str:
     return f"{text} ({timing['warm_up_note']})" if timing["warm_up_note"] else text
 
 
-def _energy(energy: Mapping[str, Any]) -> str:
+def _energy(energy: Mapping[str, Any], run: StoredRun) -> str:
     if energy["joules"] is None:
         return f"{NOT_KNOWN} ({energy['note']})"
     each = NOT_KNOWN if energy["per_epoch"] is None else f"{energy['per_epoch']:,.1f} J"
-    return f"{each} per epoch (median of {energy['epochs']}), {energy['joules']:,.1f} J in total"
+    about = energy["note"] or f"mean of {energy['epochs']}"
+    resumed = run.run.get("resumed")  # counters begin anew in each process
+    covered = f"since it went on after epoch {resumed[-1]['after_epoch']}" if resumed else "in total"
+    return f"{each} per epoch ({about}), {energy['joules']:,.1f} J {covered}"
 
 
 def _reading(reading: Mapping[str, Any]) -> str:

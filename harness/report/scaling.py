@@ -1,23 +1,29 @@
-"""Measured growth as files: `scaling.md`, `scaling.json` and pictures.
+"""Measured growth as files: `scaling.md`, `scaling.json` and pictures; `scaling-partial.*` where it is incomplete, and
+`scaling-quick.*`.
 
 What is measured is `harness.measure.scaling`, what it means `harness.compare.scaling`, the pictures `plots.scaling`.
 """
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from tabulate import tabulate
 
+from bm3 import ConfigError
 from harness.compare.scaling import FORMAT, JSON_FILE, Cell, Complexity, Verdict, exit_code, judge
 from harness.files import write_json, write_whole, writing
-from harness.measure.scaling import Plan, Point
+from harness.measure.scaling import Plan, Point, complete_models
 from harness.report.pictures import files
 from harness.report.plots.scaling import scaling_picture
 
-MARKDOWN_FILE = "scaling.md"
+COMPLETE, PARTIAL, QUICK = Path(JSON_FILE).stem, "scaling-partial", "scaling-quick"
+"""Files without their endings. Reports on runs take exponents from the first alone, which has complete models alone."""
 ANSWERS = {
     0: "Nothing that could be judged grows faster than published.",
     1: "Something grows faster than published.",
@@ -26,16 +32,29 @@ ANSWERS = {
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where the points of a model come from."""
+
+    command: str
+    """What repeats it."""
+    environment: Mapping[str, object]
+
+    @property
+    def machine(self) -> dict[str, object]:
+        """The environment without the revision of the source."""
+        return {key: value for key, value in self.environment.items() if not key.startswith("source_")}
+
+
+@dataclass(frozen=True)
 class Scaling:
     """Everything that the report says."""
 
     plan: Plan
-    environment: Mapping[str, object]
+    origins: Mapping[str, Origin]
+    """Of each model with points."""
     points: tuple[Point, ...]
     complexity: Complexity
     cells: tuple[Cell, ...]
-    command: str
-    """What repeats it."""
 
     @property
     def code(self) -> int:
@@ -46,11 +65,20 @@ class Scaling:
     def models(self) -> list[str]:
         return list(dict.fromkeys(cell.model for cell in self.cells))
 
+    @property
+    def complete(self) -> set[str]:
+        """The models that were measured with all their sizes and parts, which a quick run has not."""
+        return complete_models(self.plan, self.points)
 
-def make_scaling(
-    plan: Plan, environment: Mapping[str, object], points: Sequence[Point], complexity: Complexity, command: str
-) -> Scaling:
-    """Judge the points, of one model after the other, sizes ascending."""
+    @property
+    def incomplete(self) -> list[str]:
+        """The other ones, in order."""
+        complete = self.complete
+        return [model for model in self.models if model not in complete]
+
+
+def make_scaling(plan: Plan, origins: Mapping[str, Origin], points: Sequence[Point], complexity: Complexity) -> Scaling:
+    """Judge the points, of one model after the other, sizes ascending. `origins` may name models without points."""
     series: dict[tuple[str, str, str], list[Point]] = {}
     for point in points:
         series.setdefault((point.model, point.part, point.factor), []).append(point)
@@ -59,57 +87,127 @@ def make_scaling(
         for key, of in series.items()
         for quantity in of[0].quantities
     ]
-    return Scaling(plan, environment, tuple(points), complexity, tuple(cells), command)
+    measured = {point.model: origins[point.model] for point in points}
+    return Scaling(plan, measured, tuple(points), complexity, tuple(cells))
 
 
-def write_scaling(scaling: Scaling, folder: Path, json_file: Path | None = None) -> list[Path]:
-    """The report, the points and the pictures below `folder`, the points also in `json_file`; gives the paths.
+def write_scaling(scaling: Scaling, folder: Path, json_file: Path | None = None) -> list[str]:
+    """The reports, the points and the pictures below `folder`, all points also in `json_file`; gives a line per file.
 
-    Raises WriteError where that is not possible.
+    Complete models go to `scaling.*`, beside the others that are there already if the same machine has measured these
+    by the same plan; else what was there is kept under another name. Incomplete models go to `scaling-partial.*`, where
+    the same happens to what was there, and those of a quick run to `scaling-quick.*`. Raises WriteError where something
+    cannot be written.
     """
-    pictures = [scaling_picture(model, scaling.cells) for model in scaling.models]
-    contents = {MARKDOWN_FILE: markdown(scaling).encode(), **files(pictures)}
-    paths = [folder / name for name in contents]
-    for path, content in zip(paths, contents.values(), strict=True):
+    lines = []
+    if scaling.complete:
+        complete, path = _of(scaling, scaling.complete), folder / JSON_FILE
+        before = _stored(path, scaling.complexity)
+        if before is not None and _comparable(before, complete):
+            complete = _joined(before, complete)
+        else:
+            lines += _kept(path)
+        lines += _written(complete, folder, COMPLETE)
+    if scaling.plan.quick:
+        lines += _written(scaling, folder, QUICK)
+    elif scaling.incomplete:
+        lines += _kept(folder / f"{PARTIAL}.json")
+        lines += _written(_of(scaling, set(scaling.incomplete)), folder, PARTIAL)
+    if json_file is not None:
+        with writing(json_file, "name another one with --json"):
+            write_json(json_file, values(scaling))
+        lines.append(f"written: {json_file}")
+    return lines
+
+
+def _of(scaling: Scaling, models: set[str]) -> Scaling:
+    points = [point for point in scaling.points if point.model in models]
+    return make_scaling(scaling.plan, scaling.origins, points, scaling.complexity)
+
+
+def _stored(path: Path, complexity: Complexity) -> Scaling | None:
+    """What `values` gave, judged anew; None where there is no such file, it cannot be read or is incomplete."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            return None
+        plan = TypeAdapter(Plan).validate_python(content["plan"])
+        origins = TypeAdapter(dict[str, Origin]).validate_python(content["models"])
+        points = TypeAdapter(list[Point]).validate_python(content["points"])
+        found = make_scaling(plan, origins, points, complexity)
+        return None if found.incomplete else found
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None
+
+
+def _comparable(before: Scaling, scaling: Scaling) -> bool:
+    """Whether both can be one file: measured by one plan on one machine."""
+    origins = [*before.origins.values(), *scaling.origins.values()]
+    return before.plan == scaling.plan and all(origin.machine == origins[0].machine for origin in origins)
+
+
+def _joined(before: Scaling, scaling: Scaling) -> Scaling:
+    """Every model, those of both as in the second, by name."""
+    kept = [point for point in before.points if point.model not in scaling.origins]
+    points = sorted([*kept, *scaling.points], key=lambda point: point.model)
+    return make_scaling(scaling.plan, {**before.origins, **scaling.origins}, points, scaling.complexity)
+
+
+def _kept(path: Path) -> list[str]:
+    """Copy the file, if it is there, to a name by its content, which replaces nothing else; gives a line on that."""
+    if not path.exists():
+        return []
+    with writing(path, "name another folder with --to"):
+        content = path.read_bytes()
+        copy = path.with_name(f"{path.stem}-{hashlib.sha256(content).hexdigest()[:12]}{path.suffix}")
+        write_whole(copy, content)
+    return [f"kept: {copy}, which {path.name} was before"]
+
+
+def _written(scaling: Scaling, folder: Path, name: str) -> list[str]:
+    pictures = [scaling_picture(model, scaling.cells, name) for model in scaling.models]
+    contents = {f"{name}.md": markdown(scaling, name).encode(), **files(pictures)}
+    paths = [folder / file for file in (*contents, f"{name}.json")]
+    for path, content in zip(paths, contents.values(), strict=False):
         with writing(path, "name another folder with --to"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
-    for path in filter(None, (folder / JSON_FILE, json_file)):
-        with writing(path, "name another one with --to or --json"):
-            write_json(path, values(scaling))
-        paths.append(path)
-    return paths
+    with writing(paths[-1], "name another folder with --to"):
+        write_json(paths[-1], values(scaling))
+    return [f"written: {path}" for path in paths]
 
 
 def values(scaling: Scaling) -> dict[str, Any]:
     """All points with every repetition, and what follows from them, fit for JSON; seconds and bytes."""
     return {
         "format": FORMAT,
-        "command": scaling.command,
-        "environment": dict(scaling.environment),
+        "quick": scaling.plan.quick,
+        "complete": sorted(scaling.complete),
         "plan": asdict(scaling.plan),
+        "models": {model: asdict(origin) for model, origin in scaling.origins.items()},
         "points": [{**asdict(point), "size": point.size} for point in scaling.points],
         "cells": [asdict(cell) for cell in scaling.cells],
     }
 
 
-def markdown(scaling: Scaling) -> str:
-    """The whole report; its first part, up to the first `## `, is the summary."""
+def markdown(scaling: Scaling, name: str = COMPLETE) -> str:
+    """The whole report, whose pictures are named `name`-MODEL; up to the first `## ` it is the summary."""
+    commands = "\n".join(dict.fromkeys(origin.command for origin in scaling.origins.values()))
     sections = [
         "# How time and memory grow",
         summary(scaling),
-        *(_of_model(scaling, model) for model in scaling.models),
+        *(_of_model(scaling, model, name) for model in scaling.models),
         *_unmeasured(scaling.points),
         _published(scaling.complexity, scaling.models),
         _method(scaling),
-        _environment(scaling.environment),
-        f"## Command that repeats it\n\n```\n{scaling.command}\n```",
+        _environment(scaling.origins.values()),
+        f"## Command that repeats it\n\n```\n{commands}\n```",
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def summary(scaling: Scaling) -> str:
-    """The answer, how many cells have which verdict, and which cost more than published."""
+    """The answer, how many cells have which verdict, which cost more than published, and what is incomplete."""
     counts = Counter(cell.verdict for cell in scaling.cells)
     lines = [f"**{ANSWERS[scaling.code]}**", ""]
     lines.append("- Exponents: " + (", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]) or "none"))
@@ -117,10 +215,13 @@ def summary(scaling: Scaling) -> str:
         if cell.verdict is Verdict.ABOVE:
             what = f"{_label(cell)} in {cell.factor}: {_exponent(cell)}, published {_published_exponent(cell)}"
             lines.append(f"- Above: {what}")
+    if scaling.incomplete:
+        why = "a quick run" if scaling.plan.quick else "not all sizes and parts of it were measured"
+        lines.append(f"- Incomplete, and no evidence in reports on runs: {', '.join(scaling.incomplete)} ({why})")
     return "\n".join(lines)
 
 
-def _of_model(scaling: Scaling, model: str) -> str:
+def _of_model(scaling: Scaling, model: str, name: str) -> str:
     cells = [cell for cell in scaling.cells if cell.model == model]
     rows = [
         [
@@ -140,7 +241,7 @@ def _of_model(scaling: Scaling, model: str) -> str:
         for cell in cells
     ]
     head = ["what", "size", "from, to", "medians", "exponent", "slope", "constant", "published", "verdict", "why"]
-    picture = f"![Growth of {model}](pictures/scaling-{model}.png)"
+    picture = f"![Growth of {model}](pictures/{name}-{model}.png)"
     return f"## {model}\n\n{_table(rows, head)}\n\n{picture}"
 
 
@@ -201,8 +302,12 @@ a logarithm included. `no evidence`: not measured, an interval wider than {compl
 exponent, or a median further than {complexity.misfit:.0%} from the fit. `open`: no source says."""
 
 
-def _environment(environment: Mapping[str, object]) -> str:
-    rows = [[key, value] for key, value in environment.items() if value is not None]
+def _environment(origins: Iterable[Origin]) -> str:
+    found: dict[str, dict[str, None]] = {}  # key → the values that models were measured with, each once
+    for key, value in (item for origin in origins for item in origin.environment.items()):
+        if value is not None:
+            found.setdefault(key, {})[str(value)] = None
+    rows = [[key, ", ".join(different)] for key, different in found.items()]
     return f"## Environment\n\n{_table(rows, ['what', 'value'])}"
 
 

@@ -219,7 +219,8 @@ def test_a_damaged_file_is_refused_by_name_and_field(tmp_path: Path, text: str, 
 
 
 def write(folder: Path, of: Sequence[Cell], **changes: object) -> None:
-    content = {"format": FORMAT, "cells": [asdict(cell) for cell in of], **changes}
+    complete = sorted({cell.model for cell in of})
+    content = {"format": FORMAT, "complete": complete, "cells": [asdict(cell) for cell in of], **changes}
     (folder / JSON_FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -253,6 +254,12 @@ def test_a_folder_without_measured_growth_has_no_exponents(tmp_path: Path) -> No
     assert stored_exponents(tmp_path) == {}
 
 
+def test_models_that_are_not_complete_have_no_exponents(tmp_path: Path) -> None:
+    cells = [judged(SHIPPED, repetitions(1.0), model=model) for model in ("bm3", "lattice")]
+    write(tmp_path, cells, complete=["lattice"])
+    assert stored_exponents(tmp_path).keys() == {("lattice", "E")}
+
+
 def test_a_damaged_file_of_growth_is_refused(tmp_path: Path) -> None:
     cell = judged(SHIPPED, repetitions(1.0), model="bm3")
     for part, damage in (
@@ -260,6 +267,7 @@ def test_a_damaged_file_of_growth_is_refused(tmp_path: Path) -> None:
         ("cannot be read", lambda: (tmp_path / JSON_FILE).write_text("[]", encoding="utf-8")),
         ("format 99", lambda: write(tmp_path, [cell], format=99)),
         ("cannot be read", lambda: write(tmp_path, [cell], cells=[{"model": 1}])),
+        ("cannot be read", lambda: write(tmp_path, [cell], complete=True)),
     ):
         damage()
         with pytest.raises(DataError, match=part) as refusal:

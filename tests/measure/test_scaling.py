@@ -1,7 +1,10 @@
 """Points of growth: what differs between them, in which order they are measured, and what a lack of memory leaves."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from bm3 import ConfigError
 from harness.data import Dataset
 from harness.measure import scaling
 from harness.measure.parts import FIELDS, PARTS, Sizes, Subject, power_law_dataset, subjects_of
-from harness.measure.scaling import QUICK, Plan, expected_seconds, measure
+from harness.measure.scaling import QUICK, Plan, complete_models, expected_seconds, measure
 from harness.models.registry import models
 
 CPU = torch.device("cpu")
@@ -85,6 +88,70 @@ def test_every_part_is_timed_once_per_repetition(subject: Subject) -> None:
     (seconds,) = work.seconds().values()
     assert len(seconds) == 3
     assert min(seconds) > 0
+
+
+def called(function: Callable[[], object]) -> set[str]:
+    """Names of the functions of `bm3` and `harness.models` that run."""
+    names: set[str] = set()
+
+    def seen(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and str(frame.f_globals.get("__name__")).startswith(("bm3.", "harness.models.")):
+            names.add(frame.f_code.co_name)
+
+    sys.setprofile(seen)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("name", "functions"),
+    [
+        ("bm3 propagation", {"encode", "mean_readout"}),
+        ("bm3 projection", {"project"}),
+        ("bm3 losses", {"reconstruction_loss", "alignment_loss", "masked_loss", "cosine_loss"}),
+        ("lattice similarity", {"row_blocks", "similarities"}),
+        ("lattice normalisation", {"normalised_entries", "_symmetric_scale"}),
+        ("lattice top-k", {"most_similar"}),
+    ],
+)
+def test_a_part_is_timed_by_the_functions_that_its_model_calls(name: str, functions: set[str]) -> None:
+    model = name.partition(" ")[0]
+    (part,) = (part for part in PARTS[model] if part.name == name)
+    timed = part.prepare(tiny(), TINY, CPU)
+    timed.settle(0.0)
+    assert called(timed.repeat) >= functions
+    whole = subjects_of(model)[0].prepare(tiny(), TINY, CPU)
+    assert called(whole.repeat) >= functions
+
+
+def test_a_model_is_complete_when_all_its_sizes_and_parts_were_measured() -> None:
+    plan = Plan(base=TINY, multipliers=(1, 2), factors=tuple(FIELDS))
+    points = [
+        scaling.Point(name, subject.part, factor, sizes, {})
+        for name in ("bm3", "bpr")
+        for subject in subjects_of(name)
+        for factor in subject.factors
+        for sizes in plan.grown(factor)
+    ]
+    assert complete_models(plan, points) == {"bm3", "bpr"}
+    assert complete_models(plan, points[:-1]) == {"bm3"}
+    assert complete_models(plan, [replace(points[0], note="too little memory"), *points[1:]]) == {"bpr"}
+    without_a_part = [point for point in points if point.part != "losses"]
+    assert complete_models(plan, without_a_part) == {"bpr"}
+    assert complete_models(replace(plan, multipliers=(1, 2, 4)), points) == set()
+    assert complete_models(plan, []) == set()
+
+
+def test_nothing_is_complete_in_a_quick_plan() -> None:
+    points = [
+        scaling.Point("bpr", "", factor, sizes, {})
+        for factor in subjects_of("bpr")[0].factors
+        for sizes in QUICK.grown(factor)
+    ]
+    assert complete_models(QUICK, points) == set()
 
 
 class Fake:

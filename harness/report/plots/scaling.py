@@ -14,8 +14,11 @@ from harness.report.plots.parts import COLOURS, INK, MARKERS, WIDTH, Picture, na
 ROW = 2.3  # inches
 
 
-def scaling_picture(model: str, cells: Sequence[Cell]) -> Picture:
-    """A column per size that grew; the upper row has seconds, the lower one memory, where it was measured."""
+def scaling_picture(model: str, cells: Sequence[Cell], name: str) -> Picture:
+    """A column per size that grew; the upper row has seconds, the lower one memory, where it was measured.
+
+    It is called NAME-MODEL.
+    """
     drawn = [cell for cell in cells if cell.model == model and cell.sizes]
     factors = list(dict.fromkeys(cell.factor for cell in drawn)) or [""]
     lines = {key: place for place, key in enumerate(dict.fromkeys((cell.part, cell.quantity) for cell in drawn))}
@@ -37,7 +40,7 @@ def scaling_picture(model: str, cells: Sequence[Cell]) -> Picture:
             figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
         missing = (f"{cell.part or model} {cell.quantity} over {cell.factor}" for cell in drawn if cell.fit is None)
         return picture(
-            f"scaling-{model}",
+            f"{name}-{model}",
             f"Growth of {model}",
             figure,
             "Both axes are logarithmic: a power of the size is a straight line. Dashed: linear growth.",
