@@ -107,6 +107,7 @@ def reproduce(
         checks=checks,
         unchecked=unchecked,
         failed=without,
+        of_costs=chosen.alone,
     )
     finish(study, folder, ["md"])
 

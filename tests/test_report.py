@@ -237,6 +237,19 @@ def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(store: Path) -> Non
     assert ["mini-grid" in found for found in names] == [True, False]
 
 
+def test_a_report_on_costs_needs_no_evidence_on_accuracy(store: Path) -> None:
+    """One seed is no evidence for a cell of accuracy, and enough for time and memory."""
+    runs = [run for run in stored_runs(store) if run.run["seed"] == 1]
+    assert make_study(store, "test", of=runs).code == 3
+    study = make_study(store, "test", of=runs, of_costs=True)
+    assert (study.code, study.answer) == (0, "Time and memory of 1 of 1 rows were measured.")
+    assert make_study(store, "test", of=runs, of_costs=True, failed=["bm3 train"]).code == 1
+    assert make_study(store, "test", of=[], of_costs=True).code == 3
+    timing = {"median_s": None, "q1_s": None, "q3_s": None, "warmup_s": 1.0, "note": "", "evaluation_median_s": None}
+    untimed = [replace(run, result={**(run.result or {}), "timing": timing}) for run in runs]
+    assert make_study(store, "test", of=untimed, of_costs=True).code == 3
+
+
 def test_a_failed_run_is_named_once_with_what_it_failed_of(store: Path) -> None:
     first = next(iter(stored_runs(store)))
     (first.path / "result.json").unlink()

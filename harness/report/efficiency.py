@@ -38,9 +38,12 @@ def efficiency_remarks(study: Study | None, datasets: Sequence[str], columns: Se
         "so."
     )
     machines: dict[str, list[str]] = defaultdict(list)
+    warm_ups: dict[str, list[str]] = defaultdict(list)
     for dataset in datasets:
         for column, row in our_rows(study, dataset, columns).items():
             machines[_machine(row.result.runs[0])].append(f"{dataset} {column}")
+            if (note := (row.result.runs[0].result or {})["timing"].get("warm_up_note")) is not None:
+                warm_ups[str(note)].append(f"{dataset} {column}")
     if machines:
         yield (
             "Ours: the first seed's run; the time is the median over epochs after the warm-up (the first epoch at "
@@ -50,6 +53,8 @@ def efficiency_remarks(study: Study | None, datasets: Sequence[str], columns: Se
             "Memory of ours: the peak of the process on the GPU; what torch reserved there, where the driver gives no "
             "figure per process; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes."
         )
+    for note, cells in warm_ups.items():
+        yield f"Warm-up of ours: {note}: {', '.join(cells)}."
     for machine, cells in machines.items():
         yield f"Ours on {machine}: {', '.join(cells)}."
 

@@ -226,7 +226,8 @@ def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
     note = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
     joules = [joules_per_epoch(row.result.runs[0]) for row in rows]
     if any(figure is not None for figure in joules):
-        note += " J/epoch is what GPU and processor took for an epoch and its evaluation, whoever used them: mean after the first epoch."
+        note += " J/epoch is what GPU and processor took for an epoch and its evaluation, whoever used them: "
+        note += "mean after the first epoch."
         head.append("J/epoch")
         table = [[*line, _figure(figure, "{:.1f}")] for line, figure in zip(table, joules, strict=True)]
     noted = [

@@ -81,10 +81,14 @@ class Study:
     sources: Mapping[str, Source]
     tolerances: Tolerances
     code: int
+    costs: str
+    """`9 of 9 rows`: those whose time and memory were measured, where they are what was asked for; else empty."""
 
     @property
     def answer(self) -> str:
         """The report in one sentence."""
+        if self.costs and self.code == 0:
+            return f"Time and memory of {self.costs} were measured."
         without, cells = self.outcomes.get(Outcome.NO_EVIDENCE, 0), sum(self.outcomes.values())
         doubt = f" For {without} of {cells} accuracy cells there is no evidence." if self.code != 3 and without else ""
         return ANSWERS[self.code] + doubt
@@ -143,11 +147,13 @@ def make_study(
     checks: Sequence[Check] = (),
     unchecked: Sequence[str] = (),
     failed: Sequence[str] = (),
+    of_costs: bool = False,
 ) -> Study:
     """Judge these runs of the store `folder`, or all of it.
 
     `asked_for` are the rows that the runs answer; without them, rows are formed from what runs have in common. `checks`
-    are conformance results, `failed` commands of trials that failed and should not have.
+    are conformance results, `failed` commands of trials that failed and should not have. Where they are `of_costs`,
+    time and memory are what is to be measured, and accuracy need not have evidence.
 
     Raises DataError when the folder or the expected values cannot be read.
     """
@@ -169,6 +175,9 @@ def make_study(
     published = any(value.kind == "published" for row in rows for cell in row.sources.values() for value in cell)
     statuses = Counter(trace_statuses(list(checks)).values())
     code = exit_code(verdict for row in rows for verdict in row.verdicts.values())
+    with_costs = sum(bool(row.seconds and row.memory) for row in measured)
+    if of_costs and code == 3 and with_costs:
+        code = 0
     return Study(
         folder=folder,
         asked=asked,
@@ -193,6 +202,7 @@ def make_study(
         sources=load_sources(directory),
         tolerances=tolerances,
         code=1 if statuses[Status.FAILED] or failed else code,
+        costs=f"{with_costs} of {len(rows)} rows" if of_costs else "",
     )
 
 
