@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.files import WriteError
 
 FORMAT = "1"
-SHARE = 1 / 50
+SHARE = 1 / 100
 """What a checkpoint may cost of the time since the one before: the harness as a whole is to take less than 3 %."""
 ASSUMED_RATE = 400e6
 """Bytes per second that are written, until one checkpoint has been timed."""

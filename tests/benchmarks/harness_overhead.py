@@ -30,7 +30,7 @@ from harness.training.fit import make_deterministic, start_epoch, train_step
 from harness.training.optimiser import adam
 
 CPU = torch.device("cpu")
-EPOCHS = {"baby": {"bpr": 30, "lightgcn": 15, "bm3": 12}, "mini": {"bpr": 100, "lightgcn": 100, "bm3": 100}}
+EPOCHS = {"baby": {"bpr": 60, "lightgcn": 20, "bm3": 15}, "mini": {"bpr": 100, "lightgcn": 100, "bm3": 100}}
 
 
 def bare(trial: Trial) -> dict[str, float]:
