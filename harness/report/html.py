@@ -166,7 +166,11 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         conformance=", ".join(f"{count} {name}" for name, count in study.conformance.items()),
         run_head=RUN_HEAD,
         runs=_runs(study),
-        lost={"Failed": study.failed, "Unfinished, left out": [run.run["command"] for run in study.unfinished]},
+        lost={
+            # The reason is a comment, so that the line can still be pasted.
+            "Failed": [f"{command}{'  # ' * bool(why)}{why}" for command, why in study.failures.items()],
+            "Unfinished, left out": [run.run["command"] for run in study.unfinished],
+        },
         sections={id: title for id, (title, there) in sections.items() if there},
         metrics=[short_metric(metric) for metric in METRICS],
         parts=[_part(study, dataset) for dataset in study.datasets],

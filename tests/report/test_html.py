@@ -17,6 +17,7 @@ from harness.compare.expected import Source, expected_dir
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome
 from harness.data import load_dataset
+from harness.experiments.store import write_failure
 from harness.experiments.trial import make_trial, resolve_device, run_trial
 from harness.report.html import MARKS, html
 from harness.report.study import Study, make_study
@@ -195,6 +196,15 @@ def test_an_unfinished_run_is_named(folder: Path, tmp_path: Path) -> None:
     head = html(make_study(copy, "test")).partition("<main>")[0]
     assert "Unfinished" in head
     assert study.runs[0].run["command"] in head
+
+
+def test_why_a_run_failed_stands_beside_its_command(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "runs"))
+    failed = make_study(copy, "test").runs[0]
+    (failed.path / "result.json").unlink()
+    write_failure(failed.path, "error", "the loss is <nan>")
+    head = html(make_study(copy, "test")).partition("<main>")[0]
+    assert f"{failed.run['command']}  # the loss is &lt;nan&gt;" in head
 
 
 def test_a_folder_without_runs_is_a_page_too(tmp_path: Path) -> None:
