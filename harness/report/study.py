@@ -4,7 +4,7 @@ lay it out; they compute no figure of their own.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,14 +81,15 @@ class Study:
     sources: Mapping[str, Source]
     tolerances: Tolerances
     code: int
-    costs: str
-    """`9 of 9 rows`: those whose time and memory were measured, where they are what was asked for; else empty."""
+    with_costs: int
+    """How many rows have time and memory."""
 
     @property
     def answer(self) -> str:
         """The report in one sentence."""
-        if self.costs and self.code == 0:
-            return f"Time and memory of {self.costs} were measured."
+        costs = f"Time and memory of {self.with_costs} of {len(self.rows)} rows were measured"
+        if self.code != 1 and self.with_costs and exit_code_of(self.rows) == 3:
+            return f"{costs}." if self.code == 0 else f"{costs}, and no accuracy could be judged."
         without, cells = self.outcomes.get(Outcome.NO_EVIDENCE, 0), sum(self.outcomes.values())
         doubt = f" For {without} of {cells} accuracy cells there is no evidence." if self.code != 3 and without else ""
         return ANSWERS[self.code] + doubt
@@ -138,6 +139,11 @@ class Study:
         return None
 
 
+def exit_code_of(rows: Iterable[StudyRow]) -> int:
+    """By the accuracy of these rows alone."""
+    return exit_code(verdict for row in rows for verdict in row.verdicts.values())
+
+
 def make_study(
     folder: Path,
     asked: str,
@@ -174,7 +180,7 @@ def make_study(
     claims = load_claims(directory / "claims.toml")
     published = any(value.kind == "published" for row in rows for cell in row.sources.values() for value in cell)
     statuses = Counter(trace_statuses(list(checks)).values())
-    code = exit_code(verdict for row in rows for verdict in row.verdicts.values())
+    code = exit_code_of(rows)
     with_costs = sum(bool(row.seconds and row.memory) for row in measured)
     if of_costs and code == 3 and with_costs:
         code = 0
@@ -202,7 +208,7 @@ def make_study(
         sources=load_sources(directory),
         tolerances=tolerances,
         code=1 if statuses[Status.FAILED] or failed else code,
-        costs=f"{with_costs} of {len(rows)} rows" if of_costs else "",
+        with_costs=with_costs,
     )
 
 
