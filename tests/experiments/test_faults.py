@@ -212,10 +212,17 @@ def train_in_child(out: Path) -> None:
     assert process.exitcode == 0
 
 
+EAGER = """
+import math
+from harness.cli import main
+from harness.experiments.trial import run_trial
+run_trial.__kwdefaults__["share"] = math.inf
+main()
+"""  # the command, with a checkpoint after every epoch, however short
 FULL_DISK = """
 mount -t tmpfs -o size=SIZE tmpfs DISK && cd DISK || exit 99
 train() {
-  PYTHON -m harness train lightgcn mini --set batch_size=256 --set learning_rate=0.01 --epochs 12 --seed 5 \\
+  PYTHON EAGER train lightgcn mini --set batch_size=256 --set learning_rate=0.01 --epochs 12 --seed 5 \\
     --threads 1 --out .
 }
 train
@@ -235,6 +242,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, undisturbed: tuple[Any, float
     if unshare is None or subprocess.run([unshare, "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs unshare and user namespaces, to mount a small disk without being root")
     words = {"SIZE": size, "DISK": tmp_path / "disk", "PYTHON": sys.executable, "KEEP": tmp_path / "kept"}
+    (tmp_path / "eager.py").write_text(EAGER)
+    words["EAGER"] = tmp_path / "eager.py"
     script = FULL_DISK
     for word, value in words.items():
         script = script.replace(word, str(value))

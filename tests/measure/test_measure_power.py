@@ -45,7 +45,7 @@ def counter(figures: list[float | None], wraps_at: float | None = None) -> Energ
 def watched(name: str, own: Own | None, monkeypatch: pytest.MonkeyPatch) -> DeviceWatch:
     """A block with one epoch at each of the three moments of a recording."""
     if own is not None:
-        monkeypatch.setattr("harness.measure.power.own_process", lambda: own)
+        monkeypatch.setattr("harness.measure.power.own_process", lambda *_: own)
     nvml = RecordedNvml(name)
     with DeviceWatch(CUDA, NEVER, open_gpu=lambda _: NvmlGpu("1", None, nvml), powercap=NOWHERE) as watch:
         for moment in (0, 1, 2):
