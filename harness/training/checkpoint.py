@@ -4,6 +4,7 @@ The file is safetensors, so reading one runs no code. When a training is saved a
 elsewhere.
 """
 
+import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from harness.files import WriteError
 FORMAT = "1"
 SHARE = 1 / 100
 """What a checkpoint may cost of the time since the one before: the harness as a whole is to take less than 3 %."""
+UNNAMED = re.compile(r"\.tmp\w{6}")
+"""What safetensors calls a file until it is whole."""
 ASSUMED_RATE = 400e6
 """Bytes per second that are written, until one checkpoint has been timed."""
 MODEL, OPTIMISER, BEST = "model/", "optimiser/", "best/"
@@ -83,7 +86,13 @@ class Checkpoints:
         self._cost = self._saved - started
 
     def load(self, device: torch.device) -> TrainingState | None:
-        """The state that was saved last, on `device`; None where there is none or it cannot be read."""
+        """The state that was saved last, on `device`; None where there is none or it cannot be read.
+
+        What a killed process left of a checkpoint that it was writing is removed.
+        """
+        for file in self.path.parent.glob(".tmp*"):
+            if UNNAMED.fullmatch(file.name):
+                file.unlink(missing_ok=True)
         try:
             with safe_open(self.path, framework="pt", device=str(device)) as file:
                 about = file.metadata() or {}

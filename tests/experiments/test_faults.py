@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, undisturbed: tuple[Any, float
 def test_a_scheduler_and_the_user_may_stop_it(tmp_path: Path, sent: int, code: int) -> None:
     command = [sys.executable, "-m", "harness", "train", "bpr", "mini", "--seed", "5", "--threads", "1"]
     command += ["--set", "early_stopping.patience=5000", "--epochs", "2000", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell that starts the tests in the background lets them, and what they start, ignore Ctrl-C.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 120
     while not any(tmp_path.rglob(CHECKPOINT)) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -198,3 +198,10 @@ def test_a_failed_saving_keeps_the_one_before(tmp_path: Path, monkeypatch: pytes
     assert loaded is not None
     assert loaded.epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
+    for name in (".tmpNun64S", ".tmp", ".tmpdir-of-mine"):
+        (tmp_path / name).write_bytes(b"half")
+    assert Checkpoints(tmp_path / "checkpoint").load(torch.device("cpu")) is None
+    assert {path.name for path in tmp_path.iterdir()} == {".tmp", ".tmpdir-of-mine"}
