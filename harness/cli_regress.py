@@ -41,7 +41,7 @@ CHECKOUT = Path(harness.__file__).parent.parent
 )
 @click.option("--update-baseline", is_flag=True, help="Measure, and store the measurement as the baseline.")
 @click.option("--against", metavar="REV", help="Compare with this git revision, measured in turn with the files here.")
-@click.option("--quick", is_flag=True, help="Fewer repetitions: about a minute, and only larger changes are found.")
+@click.option("--quick", is_flag=True, help="Fewer repetitions: a minute and a half on two slow cores.")
 @DEVICE
 @click.option(
     "--threads",
