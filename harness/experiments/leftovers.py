@@ -37,7 +37,7 @@ from harness.experiments.trial import code_version
 from harness.experiments.verification import NAME
 from harness.files import writing
 from harness.models.registry import models
-from harness.training.checkpoint import UNNAMED
+from harness.training.checkpoint import HALF_WRITTEN
 
 PART, PROBE = ".part", ".probe"
 REMOVED = ".removed"
@@ -144,7 +144,7 @@ def _of_run(path: Path, key: str, wish: Wish, now: float) -> Iterator[Leftover]:
     for file in sorted(path.iterdir()):
         if file.is_symlink() or not file.is_file():
             continue
-        if file.suffix == PART or file.name == PROBE or UNNAMED.fullmatch(file.name):
+        if file.suffix == PART or file.name == PROBE or HALF_WRITTEN.fullmatch(file.name):
             if _untouched(file, now):
                 yield Leftover(file, "half a file", _size(file), path)
         elif found.run.finished and file.name in (CHECKPOINT, LOCK):

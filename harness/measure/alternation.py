@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -59,10 +59,12 @@ class Plan:
 
     @property
     def trained(self) -> tuple[str, ...]:
+        """Subjects that are trained whole, on the small data set."""
         return tuple(f"{self.small.name}/{model}" for model in self.models)
 
     @property
     def evaluation(self) -> str:
+        """The subject that ranks fixed vectors, on the large data set."""
         return f"{self.large.name}/{EVALUATION}"
 
     @property
@@ -72,6 +74,7 @@ class Plan:
 
     @property
     def timed(self) -> tuple[str, ...]:
+        """All subjects, in the order of measuring."""
         return (*self.trained, *self.heavy)
 
 
@@ -222,7 +225,7 @@ class _Worker:
     def __init__(self, tree: Tree, plan: Plan, seam: Path | None, steady: bool) -> None:
         self._tree = tree
         # -P: the script's folder holds modules that are called like some of Python's own
-        script = [str(tree.python), "-P", workload.__file__, _plan_text(plan)]
+        script = [str(tree.python), "-P", workload.__file__, json.dumps(asdict(plan), default=str)]
         self._command = script if seam is None else [*script, str(seam)]
         self._environment = _environment(tree, plan.threads, steady)
         self._complaints = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 -- see close
@@ -268,8 +271,14 @@ class _Worker:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             raise AssertionError("started with pipes")
-        late = threading.Timer(DEADLINE_S, process.kill)
-        late.start()
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(DEADLINE_S, give_up)
+        timer.start()
         try:
             process.stdin.write(json.dumps(question) + "\n")
             process.stdin.flush()
@@ -277,15 +286,14 @@ class _Worker:
         except BrokenPipeError:
             line = ""
         finally:
-            in_time = late.is_alive()
-            late.cancel()
+            timer.cancel()
         if line.endswith("\n"):
             answer: Mapping[str, Any] = json.loads(line)
             return answer
         code = self._end()
         self._complaints.seek(0)
         last = (self._complaints.read().strip().splitlines() or ["no message"])[-1]
-        how = f"ended by itself, exit code {code}" if in_time else f"gave no answer in {DEADLINE_S:g} s"
+        how = f"gave no answer in {DEADLINE_S:g} s" if late.is_set() else f"ended by itself, exit code {code}"
         return {"error": f"the process {how}: {last[:300]}"}
 
     def _end(self) -> int | None:
@@ -304,21 +312,6 @@ class _Worker:
         if process.stdout is not None:
             process.stdout.close()
         return process.returncode
-
-
-def _plan_text(plan: Plan) -> str:
-    return json.dumps(
-        {
-            "small": str(plan.small),
-            "large": str(plan.large),
-            "traces": str(plan.traces),
-            "training": plan.training,
-            "training_of": plan.training_of,
-            "steps": plan.steps,
-            "device": plan.device,
-            "threads": plan.threads,
-        }
-    )
 
 
 def _environment(tree: Tree, threads: int, steady: bool) -> dict[str, str]:

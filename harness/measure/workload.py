@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -331,7 +332,7 @@ def serve(workload: Workload, questions: TextIO, answers: TextIO) -> None:
     """Answer each line `["NAME", ARGUMENT, …]` by one line, until there are no more."""
     for line in questions:
         name, *arguments = json.loads(line)
-        answers.write(json.dumps(_answer(lambda: getattr(workload, name)(*arguments))) + "\n")  # noqa: B023
+        answers.write(json.dumps(_answer(partial(getattr(workload, name), *arguments))) + "\n")
         answers.flush()
 
 

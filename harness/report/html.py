@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.compare.claims import Claim, ClaimResult
@@ -134,11 +134,8 @@ class Part:
     notes: tuple[str, ...]
 
 
-def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
-    """The whole report as a page without any request; the same study gives the same text.
-
-    Pictures are trusted SVG and are placed as they are; everything else is escaped.
-    """
+def page_template(name: str) -> Template:
+    """A template of this package whose values are escaped, and which none may miss."""
     environment = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
@@ -147,6 +144,14 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    return environment.get_template(name)
+
+
+def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
+    """The whole report as a page without any request; the same study gives the same text.
+
+    Pictures are trusted SVG and are placed as they are; everything else is escaped.
+    """
     time, time_notes = _efficiency(study)
     sections = {
         "accuracy": ("Accuracy", study.rows),
@@ -158,7 +163,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         "environment": ("Environment", study.runs),
         "commands": ("Commands", study.rows),
     }
-    return environment.get_template("report.html.j2").render(
+    return page_template("report.html.j2").render(
         study=study,
         marks=MARKS,
         answer=ANSWER_MARKS[study.code],

@@ -105,17 +105,9 @@ def read(path: Path) -> History:
 
 def page(histories: Sequence[History]) -> str:
     """One HTML file without any request; the same histories give the same text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # no other command should wait for it
+    from harness.report.html import page_template  # jinja2 comes with it, which no other command should wait for
 
-    environment = Environment(
-        loader=PackageLoader("harness.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("trend.html.j2").render(
+    return page_template("trend.html.j2").render(
         machines=[(history, _groups(history.entries), _checks(history.entries)) for history in histories],
         latest=max((check for history in histories for check in _checks(history.entries)), default=None),
         width=WIDTH,

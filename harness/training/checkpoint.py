@@ -21,7 +21,7 @@ from harness.files import WriteError
 FORMAT = "1"
 SHARE = 1 / 100
 """What a checkpoint may cost of the time since the one before: the harness as a whole is to take less than 3 %."""
-UNNAMED = re.compile(r"\.tmp\w{6}")
+HALF_WRITTEN = re.compile(r"\.tmp\w{6}")
 """What safetensors calls a file until it is whole."""
 ASSUMED_RATE = 400e6
 """Bytes per second that are written, until one checkpoint has been timed."""
@@ -91,7 +91,7 @@ class Checkpoints:
         What a killed process left of a checkpoint that it was writing is removed.
         """
         for file in self.path.parent.glob(".tmp*"):
-            if UNNAMED.fullmatch(file.name):
+            if HALF_WRITTEN.fullmatch(file.name):
                 file.unlink(missing_ok=True)
         try:
             with safe_open(self.path, framework="pt", device=str(device)) as file:
