@@ -32,7 +32,7 @@ from harness.conformance import Status, conformance, known_traces, trace_statuse
 from harness.data import PARTS, load_dataset
 from harness.experiments.backends import IN_USE
 from harness.experiments.settings import parse_assignments
-from harness.experiments.store import InUseError
+from harness.experiments.store import InUseError, find_run
 from harness.experiments.trial import OutOfMemoryError, dataset_for, make_trial, resolve_device, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
 from harness.measure.environment import environment
@@ -92,6 +92,7 @@ for command in (audit, doctor, expected, regress, replay, reproduce, runs, scali
 @click.option(
     "--no-wait", is_flag=True, help=f"Where another process runs the same trial, leave with exit code {IN_USE} at once."
 )
+@click.option("--dry-run", is_flag=True, help="Check everything, say where the run would be, and train nothing.")
 @DEVICE
 @THREADS
 @DATA
@@ -103,6 +104,7 @@ def train(
     seed: int,
     epochs: int | None,
     no_wait: bool,
+    dry_run: bool,
     device: str,
     threads: int | None,
     data: Path | None,
@@ -124,6 +126,10 @@ def train(
     if threads is not None:
         use_threads(threads)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
+    if dry_run:
+        there = "is finished" if find_run(out, trial.key) else "would be trained"
+        click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
+        return
     try:
         with TrainingProgress(f"{trial.entry.name} on {trial.dataset.name}, seed {seed}", trial.training.epochs) as bar:
             run = run_trial(trial, out, bar.epoch, tell=lambda message: click.echo(message, err=True), wait=not no_wait)

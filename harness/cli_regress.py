@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,8 +23,9 @@ from harness.guarding import Check, Material, check, laid_out, workload_identity
 from harness.measure.alternation import MeasuringError, Repetitions, Tree, measure
 from harness.measure.environment import source
 from harness.measure.machine_class import MachineClass, described, digest, machine_class
+from harness.measure.measurement import Measurement
 from harness.measure.power import DeviceWatch
-from harness.measure.revision import tree_of
+from harness.measure.revision import revision_of, tree_of
 from harness.report.regression import BASELINE_ITSELF, Regression, described_source, history_entry, junit, markdown
 from harness.report.trend import append, page, read
 
@@ -42,6 +44,7 @@ CHECKOUT = Path(harness.__file__).parent.parent
 @click.option("--update-baseline", is_flag=True, help="Measure, and store the measurement as the baseline.")
 @click.option("--against", metavar="REV", help="Compare with this git revision, measured in turn with the files here.")
 @click.option("--quick", is_flag=True, help="Fewer repetitions: a minute and a half on two slow cores.")
+@click.option("--dry-run", is_flag=True, help="Say what would be measured and compared, and do neither.")
 @DEVICE
 @click.option(
     "--threads",
@@ -64,6 +67,7 @@ def regress(
     update_baseline: bool,
     against: str | None,
     quick: bool,
+    dry_run: bool,
     device: str,
     threads: int,
     out: Path,
@@ -95,6 +99,16 @@ def regress(
         stored = None if update_baseline or against is not None else read_baseline(path)
         if stored is not None:
             stored.check(machine, stored.workload, path)  # before data sets are made
+        commit = None if against is None else revision_of(CHECKOUT, against)
+        if dry_run:
+            often = getattr(rules.presets, preset)
+            aim = f"stored as {path}" if update_baseline else f"compared with {path if commit is None else commit}"
+            click.echo(
+                f"{len(rules.workload.models)} models on two data sets, evaluation and traces would be measured by the "
+                f"preset {preset} ({often.passes} processes with {often.rounds} rounds each, memory {often.memory} "
+                f"times), and {aim}"
+            )
+            return
         with writing(out, "name another folder with --out"):
             out.mkdir(parents=True, exist_ok=True)
         if update_baseline:
@@ -112,18 +126,25 @@ def regress(
                 with DeviceWatch(where) as watch:
                     measurement = measure([here], plan, repetitions, tell=_tell)[0]
                 _update(path, Baseline(machine, identity, _source(), measurement), rules, out, watch.notes())
-            if stored is not None:
-                with DeviceWatch(where) as watch:
-                    found = check(here, plan, repetitions, rules, stored.measurement, tell=_tell)
-                beside = f"{path.name}, of {described_source(stored.source)}"
-                _finish(found, machine, beside, preset, out, watch.notes())
-            if against is not None:
-                with tree_of(CHECKOUT, against, _tell) as tree, DeviceWatch(where) as watch:
-                    found = check(here, plan, repetitions, rules, tree, tell=_tell)
-                _finish(found, machine, f"revision {against}, measured in turn", preset, out, watch.notes())
+            with _before(stored, against) as before, DeviceWatch(where) as watch:
+                found = check(here, plan, repetitions, rules, before, tell=_tell)
+        compared_with = (
+            f"{path.name}, of {described_source(stored.source)}" if stored else f"revision {against}, measured in turn"
+        )
+        _finish(found, machine, compared_with, preset, out, watch.notes())
     except (NothingToCompareError, MeasuringError) as error:
         click.echo(f"bm3: {' '.join(str(error).split())}", err=True)
         sys.exit(3)
+
+
+@contextmanager
+def _before(stored: Baseline | None, against: str | None) -> Iterator[Measurement | Tree]:
+    """What is compared with: the one of the two that there is."""
+    if stored is not None:
+        yield stored.measurement
+    if against is not None:
+        with tree_of(CHECKOUT, against, _tell) as tree:
+            yield tree
 
 
 def _update(path: Path, made: Baseline, rules: Rules, out: Path, notes: Sequence[str]) -> NoReturn:

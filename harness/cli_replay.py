@@ -30,10 +30,13 @@ from harness.training.config import STOPPING_METRIC
 @click.option(
     "--to", type=click.Path(path_type=Path), metavar="DIR", help="Keep the new run in this store; it can be resumed."
 )
+@click.option("--dry-run", is_flag=True, help="Say what would be repeated, and train nothing.")
 @THREADS
 @DATA
 @OUT
-def replay(run: str, device: str | None, to: Path | None, threads: int | None, data: Path | None, out: Path) -> None:
+def replay(
+    run: str, device: str | None, to: Path | None, dry_run: bool, threads: int | None, data: Path | None, out: Path
+) -> None:
     """Train RUN again and say whether it comes out the same, to the bit.
 
     RUN is the path of a stored run, or a part of its name below --out that no other has. It is repeated with its own
@@ -52,6 +55,9 @@ def replay(run: str, device: str | None, to: Path | None, threads: int | None, d
     recorded = stored.run["environment"].get("torch_threads")
     use_threads(threads or recorded or 1)
     trial = trial_of(stored, data, device)
+    if dry_run:
+        click.echo(f"would repeat: {trial.command}")
+        return
     with nullcontext(to) if to else tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
         if store.resolve() in stored.path.resolve().parents:

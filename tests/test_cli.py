@@ -154,6 +154,17 @@ def test_the_same_command_twice_shows_the_run_and_does_not_repeat_it(command: Co
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in only_run(Path("runs")).iterdir()} == files
 
 
+def test_a_dry_run_names_the_run_and_trains_nothing(command: Command, shop: Path) -> None:
+    arguments = ("train", "bpr", shop, "--epochs", 2)
+    before = command(*arguments, "--dry-run")
+    assert before.code == 0
+    assert not Path("runs").exists()
+    run = str(only_run(Path("runs"))) if command(*arguments).code == 0 else ""
+    assert f"{run} would be trained, at most 2 epochs" in before.out
+    assert f"{run} is finished" in command(*arguments, "--dry-run").out
+    assert command("train", "bpr", shop, "--set", "typo=1", "--dry-run").code == 2
+
+
 @pytest.mark.parametrize("model", ["bpr", "lightgcn", "bm3"])
 def test_runs_in_two_folders_have_byte_equal_metrics(command: Command, shop: Path, model: str) -> None:
     texts = []

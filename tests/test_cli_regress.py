@@ -153,6 +153,24 @@ def test_a_revision_and_a_baseline_exclude_each_other(command: Command) -> None:
     assert "--against" in refused(command("regress", "--against", "main", "--baseline", "one.json"))
 
 
+def test_a_dry_run_measures_and_writes_nothing_and_refuses_what_a_check_would(
+    command: Command, baseline: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli_regress, "CHECKOUT", repository)
+    before = {path: path.stat().st_mtime_ns for path in baseline.rglob("*")}
+    against = command("regress", "--dry-run", "--against", "first", "--out", tmp_path / "out")
+    stored = command("regress", "--dry-run", "--quick", "--out", baseline, "--device", "cpu")
+    made = command("regress", "--dry-run", "--update-baseline", "--out", tmp_path / "out")
+    assert [one.code for one in (against, stored, made)] == [0, 0, 0]
+    assert "preset quick (3 processes with 2 rounds each" in stored.out
+    assert str(baseline_file(baseline)) in stored.out
+    assert "stored as" in made.out
+    assert {path: path.stat().st_mtime_ns for path in baseline.rglob("*")} == before
+    assert not (tmp_path / "out").exists()
+    assert "--against nothing" in refused(command("regress", "--dry-run", "--against", "nothing"))
+    assert command("regress", "--dry-run", "--out", tmp_path / "none").code == 3
+
+
 def test_a_baseline_is_never_made_quickly(command: Command) -> None:
     assert "--quick" in refused(command("regress", "--quick", "--update-baseline"))
 

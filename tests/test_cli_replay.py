@@ -61,6 +61,13 @@ def test_a_run_comes_out_the_same(command: Command, stored: Path) -> None:
     assert [path.name for path in Path("runs").iterdir()] == ["mini"]
 
 
+def test_a_dry_run_says_what_would_be_repeated(command: Command, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cli_replay.run_trial", None)
+    outcome = command("replay", stored.name, "--dry-run")
+    assert outcome.code == 0
+    assert StoredRun.read(stored).run["command"] in outcome.out
+
+
 def test_its_own_settings_and_threads_are_used(command: Command, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Trial, int]] = []
     real = replay_module.make_trial

@@ -10,6 +10,7 @@ record, a JSON line each: the same command goes on from there. The table that is
 """
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -73,7 +74,7 @@ class Bench:
             "preset": chosen.preset,
             "busy": chosen.busy,
             "machine": described(self.machine),
-            "rules": (expected_dir() / "regression.toml").read_text(encoding="utf-8"),
+            "rules": hashlib.sha256((expected_dir() / "regression.toml").read_bytes()).hexdigest()[:16],
             "revision": source(ROOT)["source_revision"],
         }
 
