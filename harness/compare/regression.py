@@ -125,7 +125,7 @@ def exit_code(comparisons: Iterable[Comparison]) -> int:
 
 def percent(change: float | None) -> str:
     """`+3.1 %`, with a true minus."""
-    return "no figure" if change is None else f"{100 * change:+.1f} %".replace("-", "−")
+    return "no figure" if change is None else f"{100 * change:+z.1f} %".replace("-", "−")
 
 
 def _times(

@@ -429,7 +429,7 @@ def _published(value: PublishedValue) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else _text(100 * share, "{:+.1f} %")
+    return "" if share is None else _text(100 * share, "{:+z.1f} %")
 
 
 def _range(pair: Range | None, form: str = "{:.4f}") -> str:

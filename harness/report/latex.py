@@ -159,7 +159,7 @@ def _verdicts(study: Study, dataset: str) -> Iterator[str]:
                     continue
                 used[verdict.published.source] = None
                 ours = "not finite" if verdict.mean is None else number_text(metric, verdict.mean)
-                difference = "" if verdict.difference is None else rf"\({100 * verdict.difference:+.1f}\)"
+                difference = "" if verdict.difference is None else rf"\({100 * verdict.difference:+z.1f}\)"
                 expected = number_text(metric, verdict.published.value)
                 cells = [ours, str(verdict.seeds), expected, difference, verdict.outcome.value]
                 body.append(_row([label, short_metric(metric), *cells]))

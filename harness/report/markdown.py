@@ -106,7 +106,7 @@ def _verdicts(rows: Sequence[StudyRow]) -> list[str]:
                     verdict.seeds,
                     f"{verdict.published.value:.4f}" if verdict.published else "",
                     verdict.published.source if verdict.published else "",
-                    f"{100 * verdict.difference:+.1f}" if verdict.difference is not None else "",
+                    f"{100 * verdict.difference:+z.1f}" if verdict.difference is not None else "",
                     verdict.outcome.value,
                     verdict.reason,
                 ]
@@ -139,7 +139,7 @@ def _selection(rows: Sequence[StudyRow]) -> list[str]:
     for row in (row.result for row in rows if row.result.points > 1):
         chosen = row.selection
         same = chosen.on_test is chosen.on_validation
-        optimism = "" if chosen.optimism is None else f"{100 * chosen.optimism:+.1f}"
+        optimism = "" if chosen.optimism is None else f"{100 * chosen.optimism:+z.1f}"
         table.append(
             [
                 row.label,

@@ -155,7 +155,7 @@ def _drawn(entries: Sequence[Entry], subject: str, quantity: str) -> Line:
         subject,
         _figure(figures[0], quantity),
         _figure(figures[-1], quantity),
-        f"{100 * change:+.1f} %".replace("-", "−"),
+        f"{100 * change:+z.1f} %".replace("-", "−"),
         "bad" if points[-1].tone else "more" if worse < -0.05 else "",
         points,
     )
