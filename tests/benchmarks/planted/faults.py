@@ -19,9 +19,10 @@ from torch import Tensor
 import bm3.graph
 import bm3.model
 import harness.models.base
+from harness import training
 from harness.evaluation import ranking
 from harness.models.buir import BUIR
-from harness.training import batches, fit, optimiser
+from harness.training import batches, optimiser
 from harness.training.rows import BETAS
 
 
@@ -134,7 +135,9 @@ def regulariser_per_item() -> None:
     norms = harness.models.base.batch_norms
 
     def per_item(*rows: Tensor) -> Tensor:
-        return norms(*rows) * len(rows[0]) / sys._getframe(1).f_locals["self"].n_items
+        model = sys._getframe(1).f_locals["self"]
+        n_items = model.n_items if hasattr(model, "n_items") else len(model.item_embedding)
+        return norms(*rows) * len(rows[0]) / n_items
 
     put(norms, per_item)
 
@@ -163,14 +166,14 @@ def item_ids_shifted() -> None:
     def shifted(self: Any, number: int) -> Any:
         n_items = int(self._train[:, 1].max()) + 1
         for batch in epoch(self, number):
-            yield replace(batch, items=(batch.items + 1) % n_items)
+            yield batch._replace(items=(batch.items + 1) % n_items)
 
     batches.EpochBatches.epoch = shifted  # type: ignore[method-assign]
 
 
 def features_of_other_items() -> None:
     """Each item has the features of the item before it."""
-    build = fit.build
+    build = training.build
 
     def rolled(model: Any, dataset: Any, *arguments: Any) -> Any:
         features = {name: np.roll(table, 1, axis=0) for name, table in dataset.features.items()}
