@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from bm3 import ConfigError
+from harness.common import nearest
 from harness.experiments.settings import configure, flatten
 from harness.experiments.toml_lines import Location, line_of
 from harness.experiments.variants import ALL_MODELS, variants
@@ -141,7 +142,19 @@ class Suite(BaseModel):
     drifts while a suite is measured falls on all rows alike."""
     alone: bool = False
     """Whether its trials must never run side by side, since their times are what is asked for."""
+    self_check: bool = False
+    """Whether its models are held against the stored reference of the self-check, and nothing else is asked."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
+
+    def narrowed(self, models: Sequence[str], seeds: Sequence[int]) -> "Suite":
+        """Only these of its models, and these seeds in place of its own; all of what is empty.
+
+        Raises ConfigError for a model that it does not have.
+        """
+        there = list(dict.fromkeys(one.model for one in self.experiments))
+        wanted = {nearest(name, there, f"the suite {self.title!r} has no model") for name in models or there}
+        experiments = [one for one in self.experiments if one.model in wanted]
+        return self.model_copy(update={"experiments": experiments, "seeds": list(seeds) or self.seeds})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,175 @@
+"""The self-check: do the models still learn here what they learned when the reference was made?
+
+It shows that this program does on this machine what it did elsewhere. It belongs to the harness and to no paper: it is
+no evidence on any published figure, and has words of its own.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as validated
+from scipy.special import stdtrit
+
+from bm3.errors import DataError
+from harness.compare.expected import STRICT
+from harness.experiments.store import StoredRun
+from harness.files import write_json
+from harness.report.results import changed_settings
+
+FILE = "selfcheck.json"
+METRIC = "recall@20"
+FEWEST_SEEDS = 20
+"""Of each model in a reference."""
+ERROR = 0.01
+"""Probability that some model is called inconsistent although all are as they were, over all models together."""
+
+
+class Outcome(StrEnum):
+    """What became of one model."""
+
+    CONSISTENT = "consistent"
+    """The mean over the seeds run here lies in the prediction interval of the reference."""
+    INCONSISTENT = "inconsistent"
+    """It lies outside, or a run gave a value that is not finite."""
+
+
+@validated(frozen=True, config=STRICT)
+class ModelReference:
+    """What a model learned."""
+
+    settings: dict[str, Any]
+    """Those that differ from their defaults."""
+    values: Annotated[dict[int, float], Field(min_length=FEWEST_SEEDS)]
+    """Seed → test metric."""
+
+    def interval(self, n: int, error: float) -> tuple[float, float]:
+        """Prediction interval of the mean over `n` further seeds: m ± t_{N−1} s √(1/n + 1/N), at 1 − error."""
+        known = list(self.values.values())
+        quantile = float(stdtrit(len(known) - 1, 1 - error / 2))
+        half = quantile * stdev(known) * math.sqrt(1 / n + 1 / len(known))
+        return fmean(known) - half, fmean(known) + half
+
+
+@validated(frozen=True, config=STRICT)
+class Reference:
+    """The file `expected/selfcheck.json`."""
+
+    dataset: str
+    dataset_hash: str
+    metric: str
+    command: str
+    """What made the runs."""
+    environment: dict[str, list[str]]
+    """Where they were made: every value that a run recorded, by what it is."""
+    models: Annotated[dict[str, ModelReference], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model against the reference."""
+
+    model: str
+    outcome: Outcome | None
+    """None where there is nothing to compare."""
+    values: Mapping[int, float]
+    """Seed → test metric of the runs that count."""
+    interval: tuple[float, float] | None
+    """In which their mean is expected."""
+    reference: float | None
+    """Mean of the reference."""
+    reason: str
+    """Why nothing was compared; empty where something was."""
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(self.values.values()) if self.values else None
+
+
+def load_reference(directory: Path) -> Reference:
+    """Raises DataError naming the file and the field."""
+    path = directory / FILE
+    try:
+        return TypeAdapter(Reference).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); bm3 reference makes it anew") from error
+
+
+def check(runs: Iterable[StoredRun], reference: Reference) -> tuple[Checked, ...]:
+    """Each model of the reference that was run, in the order of the reference.
+
+    A run counts if it is on the same data with the same settings and a seed that the reference does not have: the same
+    seed would only show that a machine repeats itself.
+    """
+    by_model: dict[str, list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        if run.finished:
+            by_model[str(run.run["model"])].append(run)
+    return tuple(
+        _checked(model, by_model[model], known, reference)
+        for model, known in reference.models.items()
+        if model in by_model
+    )
+
+
+def _checked(model: str, runs: Sequence[StoredRun], known: ModelReference, reference: Reference) -> Checked:
+    alike = [run for run in runs if _comparable(run, known, reference)]
+    values = {
+        int(run.run["seed"]): _metric(run, reference.metric) for run in alike if run.run["seed"] not in known.values
+    }
+    mean_known = fmean(known.values.values())
+    if not values:
+        reason = "its seeds are those of the reference" if alike else "data or settings are not those of the reference"
+        return Checked(model, None, values, None, mean_known, reason)
+    low, high = known.interval(len(values), ERROR / len(reference.models))
+    inside = low <= fmean(values.values()) <= high  # False for NaN
+    return Checked(model, Outcome.CONSISTENT if inside else Outcome.INCONSISTENT, values, (low, high), mean_known, "")
+
+
+def write_reference(runs: Iterable[StoredRun], path: Path, command: str) -> None:
+    """Take finished runs as the reference: one data set, one setting and at least 20 seeds of each model.
+
+    Raises DataError where they are not that.
+    """
+    by_model: dict[str, list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        if run.finished:
+            by_model[str(run.run["model"])].append(run)
+    names = {(run.run["dataset"]["name"], run.run["dataset_hash"]) for found in by_model.values() for run in found}
+    if len(names) != 1:
+        raise DataError(f"a reference is of one data set, the runs are of {len(names)}")
+    ((dataset, dataset_hash),) = names
+    models = {}
+    environment: dict[str, dict[str, None]] = defaultdict(dict)
+    for model, found in by_model.items():
+        settings = changed_settings(found[0])
+        values = {int(run.run["seed"]): _metric(run, METRIC) for run in found}
+        if any(changed_settings(run) != settings for run in found):
+            raise DataError(f"{model}: its runs have different settings; a reference is of one")
+        if len(values) < FEWEST_SEEDS or not all(math.isfinite(value) for value in values.values()):
+            raise DataError(f"{model}: {len(values)} seeds; a reference needs at least {FEWEST_SEEDS}, all finite")
+        models[model] = ModelReference(settings, dict(sorted(values.items())))
+        for run in found:
+            for key, value in run.run["environment"].items():
+                environment[key][str(value)] = None
+    seen = {key: list(values) for key, values in environment.items()}
+    write_json(path, asdict(Reference(dataset, dataset_hash, METRIC, command, seen, models)))
+
+
+def _comparable(run: StoredRun, known: ModelReference, reference: Reference) -> bool:
+    settings = json.loads(json.dumps(changed_settings(run)))
+    return run.run["dataset_hash"] == reference.dataset_hash and bool(settings == known.settings)
+
+
+def _metric(run: StoredRun, metric: str) -> float:
+    return float((run.result or {})["test"][metric])
