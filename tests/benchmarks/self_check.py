@@ -5,7 +5,7 @@
     python tests/benchmarks/self_check.py table RECORD.jsonl
 
 `alarms`: ten sets of three seeds, each with every instruction set that torch can be told to use, on one or two threads.
-`faults`: each of `planted/faults.py`, with the seeds of the suite. There is one process per instruction set and threads,
+`faults`: each of `planted/faults.py`, with the seeds of the suite. There is a process per instruction set and threads,
 or per fault. What is in the record is not run again; the tables are of all of it.
 """
 
