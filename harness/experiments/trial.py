@@ -37,9 +37,9 @@ from harness.files import WriteError
 from harness.measure import DeviceWatch, MemorySampler
 from harness.measure.environment import environment
 from harness.models.registry import ModelEntry, find_model
-from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build, fit
+from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
-from harness.training.fit import make_deterministic
+from harness.training.fit import fit, make_deterministic
 
 FORMAT = 1  # of run.json and result.json
 SHARED_BY_MODELS = ("base.py", "item_graph.py", "products.py")  # files beside the models that decide their numbers
