@@ -22,6 +22,7 @@ import harness.training
 from bm3 import BM3Error, ConfigError, DataError
 from harness.compiling import can_compile
 from harness.data import PARTS, Dataset, load_dataset
+from harness.ending import NOTHING_MEASURED
 from harness.experiments.settings import changed_from_defaults, configure
 from harness.experiments.store import (
     CHECKPOINT,
@@ -114,6 +115,8 @@ def make_trial(
 
 class OutOfMemoryError(BM3Error):
     """A trial needs more memory than there is."""
+
+    exit_code = NOTHING_MEASURED
 
 
 def run_trial(
