@@ -2,7 +2,9 @@
 
 
 class BM3Error(Exception):
-    """Base of every error caused by input; the command line prints it as one line and exits with code 2."""
+    """Base of every error caused by input; the command line prints it as one line and exits with its code."""
+
+    exit_code = 2
 
 
 class DataError(BM3Error):

@@ -1,6 +1,15 @@
-"""`python -m harness` is the `bm3` command."""
+"""`python -m harness` is the `bm3` command. Its signal handlers come first: loading the rest can be interrupted too."""
 
-from harness.cli import main
+from harness.ending import heed_signals
+
+
+def main() -> None:
+    """Run the command and leave with its exit code."""
+    heed_signals()
+    from harness import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

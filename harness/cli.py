@@ -1,53 +1,48 @@
 """The `bm3` command: options, messages and exit codes. Everything it does is done elsewhere."""
 
-import signal
+import errno
+import os
 import sys
-import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-from tabulate import tabulate
+from click.shell_completion import shell_complete
 
 from bm3 import BM3Error
 from harness.cli_audit import audit
 from harness.cli_data import DATA_COMMANDS
 from harness.cli_doctor import doctor
 from harness.cli_fetch import fetch_command
-from harness.cli_options import DATA, DEVICE, OUT, THREADS, Interrupted
+from harness.cli_models import models_command, settings_command
+from harness.cli_options import DATA, DEVICE, OUT, THREADS
 from harness.cli_prepare import prepare_command
 from harness.cli_regress import regress
 from harness.cli_replay import replay
 from harness.cli_reproduce import reproduce
 from harness.cli_runs import runs
 from harness.cli_scaling import scaling
-from harness.cli_study import conformance_line, finish
 from harness.cli_suite import suite
 from harness.cli_tables import expected, tables
 from harness.cli_watch import watch
-from harness.compare.effects import known_effects
-from harness.compare.expected import expected_dir
-from harness.compiling import use_threads
-from harness.conformance import Status, conformance, known_traces, trace_statuses
-from harness.data import PARTS, load_dataset
-from harness.experiments.backends import IN_USE
-from harness.experiments.settings import parse_assignments
-from harness.experiments.store import InUseError, find_run
-from harness.experiments.trial import OutOfMemoryError, dataset_for, make_trial, resolve_device, run_trial
-from harness.experiments.variants import ALL_MODELS, variants
-from harness.measure.environment import environment
-from harness.measure.profile import profile
-from harness.models.registry import find_model
-from harness.progress import TrainingProgress
-from harness.report.audit import effect_lines
+from harness.ending import (
+    CLOSED_PIPE,
+    IN_USE,
+    INTERRUPTED,
+    MISUSED,
+    NOTHING_MEASURED,
+    TERMINATED,
+    Interrupted,
+    Terminated,
+    keeping,
+)
 from harness.report.formats import FORMATS
-from harness.report.profile import check_writable, profile_text, profile_values, write_values
-from harness.report.reference import write_references
-from harness.report.study import make_study
-from harness.training import Streams
 
-INTERRUPTED, TERMINATED = 130, 143
 DEFAULT_SEED = 999
+COMPLETION = "_BM3_COMPLETE"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,6 +62,7 @@ def bm3() -> None:
     bm3 regress                     did anything become slower, larger or less accurate?
     bm3 scaling                     do time and memory grow as published?
     bm3 conformance                 are the models the published ones?
+    bm3 models                      what can be trained; bm3 settings MODEL: what can be set, and what it means
     bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
     bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
@@ -75,11 +71,14 @@ def bm3() -> None:
     bm3 audit                       what each variant changes
 
     Exit codes: 0 everything asked for was measured and held, 1 something deviates, 2 wrong usage, configuration or
-    data, 3 nothing could be measured, 130 interrupted.
+    data, 3 nothing could be measured, 130 interrupted, 141 nobody reads the output.
     """
 
 
-for command in (audit, doctor, expected, regress, replay, reproduce, runs, scaling, suite, tables, watch):
+for command in (
+    *(audit, doctor, expected, models_command, regress, replay, reproduce, runs, scaling, settings_command, suite),
+    *(tables, watch),
+):
     bm3.add_command(command)
 
 
@@ -120,6 +119,12 @@ def train(
     bm3 train lightgcn baby --data ~/data --set n_layers=3 --set reg_weight=1e-4 --seed 1
     bm3 train bm3 ./data/mine --set features=frozen --set early_stopping.rounding=none
     """
+    from harness.compiling import use_threads
+    from harness.experiments.settings import parse_assignments
+    from harness.experiments.store import find_run
+    from harness.experiments.trial import dataset_for, make_trial, resolve_device, run_trial
+    from harness.progress import TrainingProgress
+
     settings: dict[str, Any] = dict(parse_assignments(assignments))
     if epochs is not None:
         settings["epochs"] = epochs
@@ -130,13 +135,12 @@ def train(
         there = "is finished" if find_run(out, trial.key) else "would be trained"
         click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
         return
-    try:
-        with TrainingProgress(f"{trial.entry.name} on {trial.dataset.name}, seed {seed}", trial.training.epochs) as bar:
-            run = run_trial(trial, out, bar.epoch, tell=lambda message: click.echo(message, err=True), wait=not no_wait)
-    except InUseError as error:
-        stop(IN_USE, str(error))
-    except KeyboardInterrupt as interruption:
-        raise Interrupted(f"{out / trial.key} is left unfinished; the same command goes on with it") from interruption
+    title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
+    with (
+        keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
+        TrainingProgress(title, trial.training.epochs) as bar,
+    ):
+        run = run_trial(trial, out, bar.epoch, tell=lambda message: click.echo(message, err=True), wait=not no_wait)
     result = run.result or {}
     test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
     click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
@@ -175,6 +179,14 @@ def profile_command(
     bm3 profile lattice baby --data ~/data --steps 20 --threads 1 --json lattice.json
     bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
     """
+    from harness.compiling import use_threads
+    from harness.experiments.settings import parse_assignments
+    from harness.experiments.trial import dataset_for, make_trial, resolve_device
+    from harness.measure.environment import environment
+    from harness.measure.profile import profile
+    from harness.report.profile import check_writable, profile_text, profile_values, write_values
+    from harness.training import Streams
+
     if json_file is not None:
         check_writable(json_file)
     if threads is not None:
@@ -227,6 +239,9 @@ def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
     bm3 report runs
     bm3 report runs --format md,html,tex,csv
     """
+    from harness.cli_study import finish
+    from harness.report.study import make_study
+
     finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), to or folder, formats)
 
 
@@ -242,6 +257,11 @@ def conformance_command(folder: Path | None) -> None:
     bm3 conformance
     bm3 conformance my-traces
     """
+    from tabulate import tabulate
+
+    from harness.cli_study import conformance_line
+    from harness.conformance import Status, conformance, known_traces, trace_statuses
+
     checks = known_traces() if folder is None else conformance(folder)
     table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
     click.echo(
@@ -249,7 +269,7 @@ def conformance_command(folder: Path | None) -> None:
     )
     click.echo(conformance_line(checks))
     statuses = set(trace_statuses(checks).values())
-    sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else 3)
+    sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else NOTHING_MEASURED)
 
 
 @bm3.command(name="variants")
@@ -264,6 +284,13 @@ def variants_command(model: str | None) -> None:
     bm3 variants mmgcn
     bm3 train mmgcn mini --set training=as_authored
     """
+    from tabulate import tabulate
+
+    from harness.compare.effects import known_effects
+    from harness.experiments.variants import ALL_MODELS, variants
+    from harness.models.registry import find_model
+    from harness.report.audit import effect_lines
+
     wanted = None if model is None else find_model(model).name
     effects = known_effects()
     for row in variants():
@@ -283,6 +310,9 @@ def reference(folder: Path) -> None:
     \b
     bm3 reference runs/mini
     """
+    from harness.compare.expected import expected_dir
+    from harness.report.reference import write_references
+
     for path in write_references(folder, expected_dir()):
         click.echo(f"written: {path}")
 
@@ -307,6 +337,10 @@ def stats(dataset: str, data: Path | None) -> None:
     bm3 data stats baby --data ~/data
     bm3 data stats ./data/mine
     """
+    from tabulate import tabulate
+
+    from harness.data import PARTS, load_dataset
+
     found = load_dataset(dataset, data)
     row = [
         found.name,
@@ -332,39 +366,60 @@ def _number(value: float | None) -> str:
 
 
 def main() -> None:
-    """Run the command; it ends in one line on bad input (2), too little memory (3), Ctrl-C (130) and SIGTERM (143)."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    """Run the command and leave with its exit code, in silence where nobody reads what it prints."""
     try:
-        code = bm3.main(standalone_mode=False)
-    except OutOfMemoryError as error:
-        stop(3, str(error))
+        code = _outcome(sys.argv[1:])
+        sys.stdout.flush()
+    except OSError as error:
+        broken = isinstance(error, BrokenPipeError)
+        if not broken and (error.errno not in FULL or error.filename is not None):
+            raise
+        _let_go_of_output()
+        room = f"{error.strerror}, on standard output or elsewhere; make room and give the same command again"
+        code = CLOSED_PIPE if broken else _told(MISUSED, room)
+    sys.exit(code)
+
+
+def _outcome(arguments: Sequence[str]) -> int:
+    """Run the command; its exit code. What ends it early is told in one line."""
+    try:
+        if instruction := os.environ.get(COMPLETION):
+            return shell_complete(bm3, {}, "bm3", COMPLETION, instruction)
+        with bm3.make_context("bm3", list(arguments)) as context:  # click's own `main` ends a closed pipe with 1
+            bm3.invoke(context)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # as rich ends
+            return CLOSED_PIPE
+        return leaving.code if isinstance(leaving.code, int) else 0
     except BM3Error as error:
-        stop(2, str(error))
+        return _told(error.exit_code, str(error))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        sys.exit(2)
+        return MISUSED
     except click.ClickException as error:
-        stop(error.exit_code, error.format_message())
+        return _told(error.exit_code, error.format_message())
     except Interrupted as interruption:
         terminated = isinstance(interruption.__cause__, Terminated)
-        stop(TERMINATED if terminated else INTERRUPTED, f"interrupted: {interruption}")
+        return _told(TERMINATED if terminated else INTERRUPTED, f"interrupted: {interruption}")
     except Terminated:
-        stop(TERMINATED, "terminated")
+        return _told(TERMINATED, "terminated")
     except (KeyboardInterrupt, click.Abort):
-        stop(INTERRUPTED, "interrupted")
-    sys.exit(code if isinstance(code, int) else 0)
+        return _told(INTERRUPTED, "interrupted")
+    return 0
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as a scheduler sends it: to be taken like Ctrl-C."""
+def _told(code: int, message: str) -> int:
+    with suppress(OSError):  # standard error may be where nobody reads either
+        print("bm3:", " ".join(message.split()), file=sys.stderr, flush=True)
+    return code
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
-
-
-def stop(code: int, message: str) -> None:
-    """Print one line and leave."""
-    print("bm3:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(code)
+def _let_go_of_output() -> None:
+    """Send what standard streams still hold nowhere, or the interpreter would complain of it in the end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -6,14 +6,7 @@ from pathlib import Path
 import click
 
 from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
-from harness.cli_study import backend_for, run_study, workers_for
-from harness.compare.expected import expected_dir, load_tolerances
-from harness.conduct import Study, make_folder
-from harness.experiments.audit import Audit, plan_audit, results_of, training_settings, trials_of
-from harness.experiments.execution import Policy
-from harness.experiments.pending import pending
-from harness.experiments.trial import resolve_device
-from harness.report.audit import audit_markdown, write_audit, write_known_effects
+from harness.experiments.words import Policy
 
 
 @click.command()
@@ -58,6 +51,14 @@ def audit(
     bm3 audit --model bm3 --model grcn
     bm3 audit baby --data ~/data --model bm3 --seeds 2
     """
+    from harness.cli_study import backend_for, run_study, workers_for
+    from harness.compare.expected import expected_dir, load_tolerances
+    from harness.conduct import Study, make_folder
+    from harness.experiments.audit import Audit, plan_audit, results_of, training_settings, trials_of
+    from harness.experiments.pending import pending
+    from harness.experiments.trial import resolve_device
+    from harness.report.audit import audit_markdown, write_audit, write_known_effects
+
     chosen_seeds = tuple(range(1, seeds + 1))
     where = resolve_device(device)
     found, comparisons = plan_audit(dataset, data, wanted, chosen_seeds, where)

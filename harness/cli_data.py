@@ -1,26 +1,20 @@
 """The commands of `bm3 data` that bring data in and out and check it: options and messages. The group is in `cli`."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from tabulate import tabulate
 
 from bm3 import ConfigError
 from harness.cli_options import DATA
-from harness.compare.expected import expected_dir, load_expected
-from harness.data.adding import add_features, item_ids, join_by_id, read_features, read_row_ids
-from harness.data.dataset import PARTS, Dataset
-from harness.data.encoders import IMAGE_MODEL, TEXT_MODEL, ImageEncoder, SentenceEncoder
-from harness.data.encoding import Encoded, encode_features, find_images, read_texts
-from harness.data.exporting import export, recorded_hash
-from harness.data.importing import Division, import_dataset
-from harness.data.layouts import SYNTHETIC, data_roots, find_folder, load_dataset, read_folder
-from harness.data.split import RULES
-from harness.data.tables import Columns
-from harness.data.verification import verify
-from harness.data.verify import Severity
+from harness.data.words import IMAGE_MODEL, SPLIT_RULES, TEXT_MODEL
+
+if TYPE_CHECKING:
+    from harness.data import Dataset
+    from harness.data.encoding import Encoded
 
 PATH = click.Path(path_type=Path)
 
@@ -33,7 +27,9 @@ PATH = click.Path(path_type=Path)
 @click.option("--item", metavar="COLUMN", help="Column of a table with item ids.")
 @click.option("--time", metavar="COLUMN", help="Column of a table with times, as numbers.")
 @click.option("--part", metavar="COLUMN", help="Column of a table with train, valid or test (or 0, 1, 2).")
-@click.option("--split", metavar="RULE", help=f"How to divide without parts: {', '.join(RULES)}. Default: published.")
+@click.option(
+    "--split", metavar="RULE", help=f"How to divide without parts: {', '.join(SPLIT_RULES)}. Default: published."
+)
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the division. Default: 0.")
 def import_command(
     source: Path,
@@ -57,6 +53,10 @@ def import_command(
     bm3 data import ratings.csv --name shop --user reviewerID --item asin --time unixReviewTime --split leave_one_out
     bm3 data import ~/recbole/ml-100k --name ml --split-seed 7
     """
+    from harness.data.importing import Division, import_dataset
+    from harness.data.layouts import data_roots
+    from harness.data.tables import Columns
+
     root = out if out is not None else data_roots()[0]
     found = import_dataset(source, name, root, Columns(user, item, time, part), Division(split, split_seed))
     for note in found.notes:
@@ -79,6 +79,9 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
     bm3 data export tiktok --out tiktok-files
     bm3 data export ./data/mine --out ~/mine
     """
+    from harness.data import load_dataset
+    from harness.data.exporting import export
+
     found = load_dataset(dataset, data)
     export(found, out)
     click.echo(_summary(found))
@@ -97,6 +100,14 @@ def verify_command(dataset: str, data: Path | None) -> None:
     bm3 data verify baby --data ~/data
     bm3 data verify ./data/mine
     """
+    from tabulate import tabulate
+
+    from harness.compare.expected import expected_dir, load_expected
+    from harness.data.exporting import recorded_hash
+    from harness.data.layouts import SYNTHETIC, find_folder, load_dataset
+    from harness.data.verification import verify
+    from harness.data.verify import Severity
+
     found = load_dataset(dataset, data)
     recorded = None if dataset in SYNTHETIC else recorded_hash(find_folder(dataset, data))
     findings = verify(found, load_expected(expected_dir()), recorded)
@@ -128,6 +139,9 @@ def add_features_command(
     bm3 data add-features shop vectors.npy --modality audio
     bm3 data add-features shop vectors.npy --modality audio --ids asins.txt --replace
     """
+    from harness.data.adding import add_features, item_ids, join_by_id, read_features, read_row_ids
+    from harness.data.layouts import read_folder
+
     folder = _folder(name, data)
     table: Any = read_features(file)
     if ids is not None:
@@ -173,6 +187,9 @@ def encode_command(
     """
     if (text is None) == (images is None):
         raise ConfigError("give either --text FILE or --images DIR; for both, run the command twice")
+    from harness.data.encoders import ImageEncoder, SentenceEncoder
+    from harness.data.encoding import encode_features, find_images, read_texts
+
     folder = _folder(name, data)
     encoded: Encoded
     if text is not None:
@@ -195,12 +212,16 @@ def encode_command(
 
 
 def _folder(name: str, data: Path | None) -> Path:
+    from harness.data.layouts import SYNTHETIC, find_folder
+
     if name in SYNTHETIC:
         raise ConfigError(f"{name} is made in memory: export it, and add features to what was exported")
     return find_folder(name, data)
 
 
 def _summary(dataset: Dataset) -> str:
+    from harness.data import PARTS
+
     parts = ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
     lines = [f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items; {parts}"]
     for modality, table in dataset.features.items():

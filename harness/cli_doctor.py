@@ -1,5 +1,7 @@
 """The command `bm3 doctor`: options and layout. What is checked is in `harness.measure.doctor`."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import sys
@@ -7,11 +9,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli_options import DATA, OUT
-from harness.measure.doctor import Finding, diagnose, main_job_can_run
+
+if TYPE_CHECKING:
+    from harness.measure.doctor import Finding
 
 SEVERITY_WIDTH, TOPIC_WIDTH = 9, 13
 NARROWEST, WIDEST = 60, 120
@@ -31,6 +36,8 @@ def doctor(as_json: bool, data: Path | None, out: Path) -> None:
     bm3 doctor --data ~/data --out /shared/runs
     bm3 doctor --json
     """
+    from harness.measure.doctor import diagnose, main_job_can_run
+
     findings = diagnose(data, out)
     able = main_job_can_run(findings)
     if as_json:

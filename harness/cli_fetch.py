@@ -1,22 +1,24 @@
 """The command `bm3 data fetch`: options and messages. What it does is in `harness.data.fetch`."""
 
+from __future__ import annotations
+
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from tqdm import tqdm
 
 from bm3 import ConfigError
-from harness.cli_options import Interrupted
-from harness.data.fetch import Display, Found, Order, fetch, make_order, new_session, survey
-from harness.data.layouts import data_roots
-from harness.data.manifest import MANIFEST, checked_base, find_source, load_manifest
-from harness.data.transfer import Patience, partial
+from harness.ending import keeping
 from harness.quantities import duration, size
+
+if TYPE_CHECKING:
+    from harness.data.fetch import Found, Order
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 CHECKSUM = re.compile(r"([^=]+)=([0-9a-fA-F]{64})")
@@ -78,6 +80,11 @@ def fetch_command(
     bm3 data fetch baby --base-url https://mirror.example.org/productGraph
     bm3 data fetch shop --manifest shop.toml --dry-run
     """
+    from harness.data.fetch import Display, fetch, make_order, new_session, survey
+    from harness.data.layouts import data_roots
+    from harness.data.manifest import MANIFEST, find_source, load_manifest
+    from harness.data.transfer import Patience
+
     order = make_order(
         find_source(name, load_manifest(manifest or MANIFEST)),
         data_roots()[0] / "raw" / name if to is None else to,
@@ -85,22 +92,21 @@ def fetch_command(
         only=only,
         checksums=dict(map(_checksum, checksums)),
     )
-    with new_session() as session:
-        try:
-            found = survey(order, session, stall)
-            for line in _intentions(order, found):
-                click.echo(line)
-            if dry_run:
-                return
-            fetch(order, found, session, Patience(retries, stall), Display(_tell, transfer_progress))
-        except KeyboardInterrupt as interruption:
-            raise Interrupted(_kept(order)) from interruption
+    with new_session() as session, keeping(lambda: _kept(order)):
+        found = survey(order, session, stall)
+        for line in _intentions(order, found):
+            click.echo(line)
+        if dry_run:
+            return
+        fetch(order, found, session, Patience(retries, stall), Display(_tell, transfer_progress))
     click.echo(f"fetched: {order.folder}")
     if set(order.files) == set(order.source.files):
         click.echo(f"next: {order.source.prepare_command(order.folder)}")
 
 
 def _base(url: str) -> str:
+    from harness.data.manifest import checked_base
+
     try:
         return checked_base(url)
     except ValueError as error:
@@ -131,6 +137,8 @@ def _intentions(order: Order, found: Sequence[Found]) -> list[str]:
 
 
 def _kept(order: Order) -> str:
+    from harness.data.transfer import partial
+
     begun = [path for file in order.files if (path := partial(order.target(file))).exists()]
     kept = ", ".join(f"{path.stat().st_size:,} bytes are kept in {path}" for path in begun)
     return f"{kept or 'no file is left unfinished'}; the same command goes on"

@@ -1,11 +1,15 @@
-"""Options that commands share, and how an interrupted command ends. The commands are in `cli` and `cli_*`."""
+"""Options that commands share. The commands are in `cli` and `cli_*`.
+
+These modules load nothing but click and what is as light: what a command needs is loaded when it runs, so that help and
+wrong usage are answered at once.
+"""
 
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from harness.experiments.execution import Policy
+from harness.experiments.words import Policy, suite_path
 
 DATA = click.option(
     "--data",
@@ -51,5 +55,7 @@ RERUN = click.option(
 DRY_RUN = click.option("--dry-run", is_flag=True, help="List the trials and run none.")
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """Ctrl-C, after what was finished has been kept; the message says what is not."""
+def known_suite(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """A suite's name or path, refused before anything that computes is loaded where there is none."""
+    suite_path(name)
+    return name

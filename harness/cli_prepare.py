@@ -1,19 +1,20 @@
 """The command `bm3 data prepare`: options and messages. What it does is in `harness.data.amazon`."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from tabulate import tabulate
 
-from harness.cli_options import Interrupted
-from harness.compare.expected import PublishedValue, Status, expected_dir, load_expected
-from harness.data.amazon import Prepared, prepare
-from harness.data.layouts import data_roots
-from harness.data.prepare_plan import DEFAULT_SPLIT_SEED, Plan, checked
-from harness.data.split import RULES
-from harness.reading_progress import reading_progress
+from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
+from harness.ending import keeping
+
+if TYPE_CHECKING:
+    from harness.compare.expected import PublishedValue
+    from harness.data.amazon import Prepared
+    from harness.data.prepare_plan import Plan
 
 HEADERS = ("data set", "users", "items", "interactions", "sparsity")
 PRINTED = {"users": 0, "items": 0, "interactions": 0, "sparsity_percent": 2}  # decimals in the paper's Table 2
@@ -38,7 +39,8 @@ FILE = click.Path(path_type=Path)
     default="published",
     show_default=True,
     metavar="RULE|PATH",
-    help=f"{', '.join(RULES)}; or the folder or file (.npz, .inter) of an existing split of the same interactions.",
+    help=", ".join(SPLIT_RULES)
+    + "; or the folder or file (.npz, .inter) of an existing split of the same interactions.",
 )
 @click.option(
     "--split-seed",
@@ -82,6 +84,12 @@ def prepare_command(
     bm3 data prepare baby --ratings ratings_Baby.csv --split-seed 1 --split-seed 2 --split-seed 3
     bm3 data prepare baby-in-time --ratings ratings_Baby.csv --split temporal_global --out ~/data
     """
+    from harness.compare.expected import expected_dir, load_expected
+    from harness.data.amazon import prepare
+    from harness.data.layouts import data_roots
+    from harness.data.prepare_plan import Plan, checked
+    from harness.reading_progress import reading_progress
+
     plan = Plan(
         name=name,
         ratings=ratings,
@@ -96,10 +104,8 @@ def prepare_command(
         for line in _intentions(checked(plan)):
             click.echo(line)
         return
-    try:
+    with keeping(lambda: f"no data set was left unfinished in {plan.out}; the same command begins anew"):
         prepared = prepare(plan, reading_progress)
-    except KeyboardInterrupt:
-        raise Interrupted(f"no data set was left unfinished in {plan.out}; the same command begins anew") from None
     published = [value for value in load_expected(expected_dir()) if value.cell[:2] == (name.lower(), "")]
     for line in [*_summary(prepared, published), *_notes(plan, prepared[0].record)]:
         click.echo(line)
@@ -120,6 +126,10 @@ def _intentions(plan: Plan) -> list[str]:
 
 def _summary(prepared: Sequence[Prepared], published: Sequence[PublishedValue]) -> list[str]:
     """A row of Table 2 for what was made and for every source that prints one, and which of them agree."""
+    from tabulate import tabulate
+
+    from harness.compare.expected import Status
+
     ours = _figures(prepared[0].record["counts"])
     rows = [[prepared[0].record["name"] if len(prepared) == 1 else "each data set", *_printed(ours)]]
     verdicts = []

@@ -1,33 +1,29 @@
 """The command `bm3 regress`: options, messages, files and exit code. The check itself is `guarding`."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import harness
 from bm3 import ConfigError
 from harness.cli_options import DEVICE
-from harness.compare.baseline import Baseline, NothingToCompareError, read_baseline, write_baseline
-from harness.compare.expected import expected_dir
-from harness.compare.regression import Outcome, compare
-from harness.compare.regression_rules import Rules, load_rules
-from harness.experiments.store import now as time_now
-from harness.experiments.trial import resolve_device
 from harness.files import check_writable, write_whole, writing
-from harness.guarding import Check, Material, check, laid_out, workload_identity
-from harness.measure.alternation import MeasuringError, Repetitions, Tree, measure
-from harness.measure.environment import source
-from harness.measure.machine_class import MachineClass, described, digest, machine_class
-from harness.measure.measurement import Measurement
-from harness.measure.power import DeviceWatch
-from harness.measure.revision import revision_of, tree_of
-from harness.report.regression import BASELINE_ITSELF, Regression, described_source, history_entry, junit, markdown
-from harness.report.trend import append, page, read
+
+if TYPE_CHECKING:
+    from harness.compare.baseline import Baseline
+    from harness.compare.regression_rules import Rules
+    from harness.guarding import Check
+    from harness.measure.alternation import Tree
+    from harness.measure.machine_class import MachineClass
+    from harness.measure.measurement import Measurement
+    from harness.report.regression import Regression
 
 RULES_FILE = "regression.toml"
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -86,6 +82,17 @@ def regress(
     bm3 regress                         against that baseline
     bm3 regress --against main          against a revision, no baseline needed
     """
+    from harness.compare.baseline import Baseline, NothingToCompareError, read_baseline
+    from harness.compare.expected import expected_dir
+    from harness.compare.regression_rules import load_rules
+    from harness.experiments.trial import resolve_device
+    from harness.guarding import Material, check, laid_out, workload_identity
+    from harness.measure.alternation import MeasuringError, Repetitions, Tree, measure
+    from harness.measure.machine_class import digest, machine_class
+    from harness.measure.power import DeviceWatch
+    from harness.measure.revision import revision_of
+    from harness.report.regression import described_source
+
     if against is not None and (baseline is not None or update_baseline):
         raise ConfigError("--against compares with a revision: leave --baseline and --update-baseline out")
     if quick and update_baseline:
@@ -143,12 +150,19 @@ def _before(stored: Baseline | None, against: str | None) -> Iterator[Measuremen
     if stored is not None:
         yield stored.measurement
     if against is not None:
+        from harness.measure.revision import tree_of
+
         with tree_of(CHECKOUT, against, _tell) as tree:
             yield tree
 
 
 def _update(path: Path, made: Baseline, rules: Rules, out: Path, notes: Sequence[str]) -> NoReturn:
     """Store a baseline, unless it is none: what fails now must not become what later checks are compared with."""
+    from harness.compare.baseline import write_baseline
+    from harness.compare.regression import Outcome, compare
+    from harness.measure.machine_class import described, digest
+    from harness.report.regression import BASELINE_ITSELF, Regression
+
     measurement = made.measurement
     failed = [f"trace {name}: {trace.note}" for name, trace in measurement.traces.items() if trace.status == "failed"]
     failed += [f"{subject} ({error})" for subject, error in measurement.errors.items()]
@@ -174,6 +188,9 @@ def _finish(
     found: Check, machine: MachineClass, compared_with: str, preset: str, out: Path, notes: Sequence[str]
 ) -> NoReturn:
     """Write everything, print the summary, and leave with the verdict."""
+    from harness.measure.machine_class import described, digest
+    from harness.report.regression import Regression, junit, markdown
+
     about = (described(machine), compared_with, _source(), preset, found.now, found.comparisons, notes)
     regression = Regression(*about)
     text = markdown(regression)
@@ -195,6 +212,9 @@ def _finish(
 
 def _remember(regression: Regression, out: Path, kind: str) -> Path:
     """Add to the history, and draw all of it anew."""
+    from harness.report.regression import history_entry
+    from harness.report.trend import append, page, read
+
     append(out / "history" / f"{kind}.jsonl", regression.machine, history_entry(regression))
     trend = out / "trend.html"
     with writing(trend, "name another folder with --out"):
@@ -204,6 +224,9 @@ def _remember(regression: Regression, out: Path, kind: str) -> Path:
 
 
 def _source() -> dict[str, Any]:
+    from harness.experiments.store import now as time_now
+    from harness.measure.environment import source
+
     here = source(Path(harness.__file__).parent)
     return {"revision": here["source_revision"], "dirty": here["source_dirty"], "when": time_now()}
 

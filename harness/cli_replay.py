@@ -1,25 +1,22 @@
 """The command `bm3 replay`: options, messages and exit code."""
 
+from __future__ import annotations
+
 import shlex
 import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bm3 import DataError
-from harness.cli_options import DATA, OUT, THREADS, Interrupted
-from harness.compare.expected import REFERENCE, expected_dir, load_tolerances
-from harness.compiling import use_threads
-from harness.experiments.difference import difference
-from harness.experiments.inspection import find
-from harness.experiments.replay import causes, trial_of
-from harness.experiments.store import StoredRun
-from harness.experiments.trial import run_trial
-from harness.progress import TrainingProgress
-from harness.report.runs import difference_text
-from harness.training.config import STOPPING_METRIC
+from harness.cli_options import DATA, OUT, THREADS
+from harness.ending import keeping
+
+if TYPE_CHECKING:
+    from harness.experiments.store import StoredRun
 
 
 @click.command()
@@ -49,6 +46,14 @@ def replay(
     bm3 replay bm3-164e
     bm3 replay docs/results/runs/mini/bm3-cc65bfb649-seed1 --threads 1
     """
+    from harness.compiling import use_threads
+    from harness.experiments.difference import difference
+    from harness.experiments.inspection import find
+    from harness.experiments.replay import causes, trial_of
+    from harness.experiments.trial import run_trial
+    from harness.progress import TrainingProgress
+    from harness.report.runs import difference_text
+
     stored = find(run, out)
     if not stored.finished:
         raise DataError(f"{stored.path}: is {stored.state}, so there is no result to compare with")
@@ -64,12 +69,10 @@ def replay(
             raise DataError(f"--to {store}: holds the run itself, to be compared with itself; name another folder")
         click.echo(f"repeating: {trial.command}", err=True)
         title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
-        try:
-            with TrainingProgress(title, trial.training.epochs) as bar:
-                again = run_trial(trial, store, bar.epoch)
-        except KeyboardInterrupt as interruption:
-            unfinished = f"{store / trial.key} is left unfinished; the same command goes on with it"
-            raise Interrupted(unfinished if to else "nothing is kept without --to") from interruption
+        unfinished = f"{store / trial.key} is left unfinished; the same command goes on with it"
+        kept = unfinished if to else "nothing is kept without --to"
+        with keeping(lambda: kept), TrainingProgress(title, trial.training.epochs) as bar:
+            again = run_trial(trial, store, bar.epoch)
         found = difference(stored, again)
     click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))
     likely = causes(found)
@@ -82,6 +85,9 @@ def replay(
 
 def near(stored: StoredRun, again: StoredRun) -> bool:
     """Whether test R@20 agrees within the tolerance for this project's own references."""
+    from harness.compare.expected import REFERENCE, expected_dir, load_tolerances
+    from harness.training.config import STOPPING_METRIC
+
     tolerance = load_tolerances(expected_dir() / "tolerances.toml").of(REFERENCE, STOPPING_METRIC)
     before, now = ((one.result or {})["test"][STOPPING_METRIC] for one in (stored, again))
     return bool(abs(now - before) <= tolerance.relative * abs(before))

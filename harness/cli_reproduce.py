@@ -1,31 +1,30 @@
 """The command `bm3 reproduce`: run a suite and report on it. How a report is made is elsewhere."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import torch
 
 from bm3 import DataError
-from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
-from harness.cli_study import backend_for, conformance_line, finish, run_study, workers_for
+from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS, known_suite
 from harness.cli_suite import following, left_alone, to_follow
-from harness.conduct import Study, make_folder
-from harness.conformance import known_traces
-from harness.experiments.execution import Outcomes, Policy
-from harness.experiments.pending import pending
-from harness.experiments.settings import flatten
-from harness.experiments.store import RUN, StoredRun
-from harness.experiments.suite import Row, Suite, load_suite, plan, wanted
-from harness.experiments.trial import Trial, resolve_device
-from harness.report.results import AskedPoint, AskedRow
-from harness.report.study import make_study
+from harness.experiments.words import Policy
+
+if TYPE_CHECKING:
+    from harness.experiments.execution import Outcomes
+    from harness.experiments.store import StoredRun
+    from harness.experiments.suite import Row, Suite
+    from harness.experiments.trial import Trial
+    from harness.report.results import AskedRow
 
 
 @click.command()
-@click.argument("suite", default="mini")
+@click.argument("suite", default="mini", callback=known_suite)
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated.")
 @RERUN
 @WORKERS
@@ -65,6 +64,14 @@ def reproduce(
     bm3 reproduce table3 --data /shared/data --out /shared/runs --ray auto
     bm3 reproduce ablation --dataset mini --dry-run
     """
+    from harness.cli_study import backend_for, conformance_line, finish, run_study, workers_for
+    from harness.conduct import Study, make_folder
+    from harness.conformance import known_traces
+    from harness.experiments.pending import pending
+    from harness.experiments.suite import load_suite, plan, wanted
+    from harness.experiments.trial import resolve_device
+    from harness.report.study import make_study
+
     chosen, where = load_suite(suite), resolve_device(device)
     rows = plan(chosen, data, where, list(datasets) or None)
 
@@ -114,6 +121,9 @@ def reproduce(
 
 def _asked_for(rows: Sequence[Row], suite: Suite) -> list[AskedRow]:
     """The rows of the plan for its report."""
+    from harness.experiments.settings import flatten
+    from harness.report.results import AskedPoint, AskedRow
+
     named = cycle(
         experiment.label not in (None, experiment.model)
         for experiment in suite.experiments
@@ -136,6 +146,8 @@ def _asked_for(rows: Sequence[Row], suite: Suite) -> list[AskedRow]:
 
 def _stored(path: Path) -> StoredRun | None:
     """The run there; None where there is none or it cannot be read, of which the log has said why."""
+    from harness.experiments.store import RUN, StoredRun
+
     try:
         return StoredRun.read(path) if (path / RUN).is_file() else None
     except DataError:
@@ -143,6 +155,8 @@ def _stored(path: Path) -> StoredRun | None:
 
 
 def _unchecked(suite: str) -> list[str]:
+    import torch
+
     missing = []
     if suite == "mini":
         missing.append(

@@ -8,12 +8,8 @@ from pathlib import Path
 import click
 
 from harness.cli_options import OUT
-from harness.experiments.difference import difference
-from harness.experiments.inspection import STATES, entries, find, key_below, run_folders
-from harness.experiments.leftovers import Wish, leftovers, remove
-from harness.experiments.verification import verify
+from harness.experiments.words import STATES
 from harness.quantities import size
-from harness.report.runs import difference_text, list_text, run_text
 
 CODES = {"same": 0, "other": 1, "unknown": 3}
 NAMED = 3  # runs that share a note
@@ -48,6 +44,9 @@ def list_command(
     bm3 runs list runs/mini --model bm3 --state finished
     bm3 runs list --json
     """
+    from harness.experiments.inspection import entries, run_folders
+    from harness.report.runs import list_text
+
     where = folder or out
     everything = list(entries(where))
     found = [
@@ -75,6 +74,9 @@ def show(run: str, out: Path) -> None:
     bm3 runs show runs/mini/bm3-164ea68512-seed5
     bm3 runs show bm3-164e
     """
+    from harness.experiments.inspection import find
+    from harness.report.runs import run_text
+
     found = find(run, out)
     click.echo(run_text(found, _name(found.path, out)))
 
@@ -92,6 +94,10 @@ def diff(first: str, second: str, out: Path) -> None:
     bm3 runs diff bm3-164e bm3-9a01
     bm3 runs diff runs/mini/bm3-164ea68512-seed5 elsewhere/mini/bm3-164ea68512-seed5
     """
+    from harness.experiments.difference import difference
+    from harness.experiments.inspection import find
+    from harness.report.runs import difference_text
+
     one, other = find(first, out), find(second, out)
     found = difference(one, other)
     click.echo(difference_text(found, str(one.path), str(other.path)))
@@ -116,6 +122,8 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
     bm3 runs gc --dry-run
     bm3 runs gc --superseded --unfinished
     """
+    from harness.experiments.leftovers import Wish, leftovers, remove
+
     where = folder or out
     found = leftovers(where, Wish(superseded=superseded, unfinished=unfinished, stale=stale))
     gone = 0
@@ -146,6 +154,9 @@ def verify_command(folder: Path | None, out: Path) -> None:
     bm3 runs verify
     bm3 runs verify runs/mini
     """
+    from harness.experiments.inspection import key_below, run_folders
+    from harness.experiments.verification import verify
+
     where = folder or out
     notes: dict[str, list[str]] = defaultdict(list)
     number = damaged = 0
@@ -172,4 +183,6 @@ def _none(where: Path) -> str:
 
 
 def _name(path: Path, out: Path) -> str:
+    from harness.experiments.inspection import key_below
+
     return key_below(out, path) if path.is_relative_to(out) else path.name

@@ -1,26 +1,21 @@
 """The command `bm3 scaling`: options, messages and exit code. The other commands are in `cli`."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from tabulate import tabulate
 
 from bm3 import ConfigError
-from harness.cli_options import DEVICE, THREADS, Interrupted
-from harness.compare.expected import expected_dir
-from harness.compare.scaling import FEWEST_REPETITIONS, FEWEST_SIZES, JSON_FILE, load_complexity
-from harness.compiling import use_threads
-from harness.experiments.trial import resolve_device
-from harness.files import writing
-from harness.measure.environment import environment
-from harness.measure.parts import FIELDS
-from harness.measure.scaling import QUICK, Plan, Point, expected_seconds, measure
-from harness.models.registry import find_model, models
-from harness.report.profile import check_writable
-from harness.report.scaling import Origin, make_scaling, summary, write_scaling
+from harness.cli_options import DEVICE, THREADS
+from harness.ending import Interrupted
+from harness.measure.sizes import FIELDS
+
+if TYPE_CHECKING:
+    from harness.measure.scaling import Plan, Point
 
 
 @click.command()
@@ -73,6 +68,17 @@ def scaling(
     bm3 scaling bm3 --vary E,B --repetitions 15
     bm3 scaling --dry-run
     """
+    from harness.compare.expected import expected_dir
+    from harness.compare.scaling import JSON_FILE, load_complexity
+    from harness.compiling import use_threads
+    from harness.experiments.trial import resolve_device
+    from harness.files import writing
+    from harness.measure.environment import environment
+    from harness.measure.scaling import QUICK, Plan, expected_seconds, measure
+    from harness.models.registry import find_model, models
+    from harness.report.profile import check_writable
+    from harness.report.scaling import Origin, make_scaling, summary, write_scaling
+
     names = list(dict.fromkeys(find_model(name).name for name in wanted)) or sorted(models())
     plan = _plan(QUICK if quick else Plan(), vary, multipliers, repetitions)
     where = resolve_device(device)
@@ -110,6 +116,8 @@ def scaling(
 
 def _plan(preset: Plan, vary: str | None, multipliers: str | None, repetitions: int | None) -> Plan:
     """The preset with what was asked for. Raises ConfigError."""
+    from harness.compare.scaling import FEWEST_REPETITIONS, FEWEST_SIZES
+
     changes: dict[str, Any] = {}
     if vary is not None:
         changes["factors"] = tuple(dict.fromkeys(_listed("--vary", vary)))
@@ -143,6 +151,8 @@ def _listed(option: str, text: str) -> list[str]:
 
 
 def _tell_plan(names: list[str], plan: Plan, expected: dict[str, tuple[int, float]]) -> None:
+    from tabulate import tabulate
+
     rows = [[name, expected[name][0], f"{expected[name][1] / 60:.1f}"] for name in names]
     rows.append(
         ["all", sum(points for points, _ in expected.values()), f"{sum(s for _, s in expected.values()) / 60:.1f}"]

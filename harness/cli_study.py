@@ -9,11 +9,11 @@ import click
 import torch
 
 from bm3 import ConfigError
-from harness.cli_options import Interrupted
 from harness.compare.expected import expected_dir
 from harness.compiling import use_threads
 from harness.conduct import Study, conduct
 from harness.conformance import Check, Status, trace_statuses
+from harness.ending import keeping
 from harness.experiments.backends import InProcess, Need, Processes, threads_beside, visible_gpus
 from harness.experiments.cluster import RayCluster
 from harness.experiments.estimate import Estimates, load_costs
@@ -75,13 +75,9 @@ def needed_memory(store: Path) -> Need:
 
 def run_study(study: Study, backend: Backend) -> Outcomes:
     """Run a study with its progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
-    try:
-        with StudyProgress() as progress:
-            return conduct(study, backend, progress.update)
-    except KeyboardInterrupt as interruption:
-        raise Interrupted(
-            f"finished trials are kept in {study.store}; the same command goes on from there"
-        ) from interruption
+    kept = f"finished trials are kept in {study.store}; the same command goes on from there"
+    with keeping(lambda: kept), StudyProgress() as progress:
+        return conduct(study, backend, progress.update)
 
 
 def conformance_line(checks: list[Check]) -> str:

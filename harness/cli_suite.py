@@ -1,20 +1,21 @@
 """The commands `bm3 suite list` and `bm3 suite show`: what a suite is, what is done of it, and what is left."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from tabulate import tabulate
 
 from bm3 import DataError
-from harness.cli_options import DATA, DEVICE, OUT
-from harness.compare.expected import expected_dir
-from harness.data.layouts import data_roots
-from harness.experiments.estimate import Estimate, Estimates, load_costs
-from harness.experiments.pending import Pending, pending
-from harness.experiments.store import readable_runs
-from harness.experiments.suite import Outcomes, Outline, Row, load_suite, outline, plan, suite_names, wanted
-from harness.experiments.trial import Trial, resolve_device
+from harness.cli_options import DATA, DEVICE, OUT, known_suite
+
+if TYPE_CHECKING:
+    from harness.experiments.estimate import Estimate, Estimates
+    from harness.experiments.pending import Pending
+    from harness.experiments.suite import Outcomes, Outline, Row
+    from harness.experiments.trial import Trial
 
 HEAD = ("row", "data set", "points", "seeds", "trials", "done", "failed", "time left", "memory", "estimated from")
 NOT_KNOWN = "–"
@@ -41,13 +42,18 @@ def list_command() -> None:
     \b
     bm3 suite list
     """
+    from tabulate import tabulate
+
+    from harness.experiments.suite_file import load_suite, outline
+    from harness.experiments.words import suite_names
+
     loaded = {name: load_suite(name) for name in suite_names()}
     table = [[name, found.title, _range(_sum(row.trials for row in outline(found)))] for name, found in loaded.items()]
     click.echo(tabulate(table, ["suite", "what", "trials"], disable_numparse=True))
 
 
 @suite.command()
-@click.argument("name")
+@click.argument("name", callback=known_suite)
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="List the commands of the trials to run.")
 @DEVICE
@@ -66,6 +72,16 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     bm3 suite show table3 --data ~/data --dataset baby --dry-run
     bm3 suite show my-suite.toml
     """
+    from tabulate import tabulate
+
+    from harness.compare.expected import expected_dir
+    from harness.data.layouts import data_roots
+    from harness.experiments.estimate import Estimates, load_costs
+    from harness.experiments.pending import pending
+    from harness.experiments.store import readable_runs
+    from harness.experiments.suite import Outline, Row, load_suite, outline, plan, wanted
+    from harness.experiments.trial import resolve_device
+
     chosen, where = load_suite(name), resolve_device(device)
     data_roots(data)  # a folder that is not there is refused, one that lacks a data set is not
     planned: list[Row | Outline] = []

@@ -1,54 +1,35 @@
 """The commands `bm3 tables` and `bm3 expected`: options and messages. The other commands are in `cli`."""
 
+from __future__ import annotations
+
 import csv
 import difflib
 import io
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from tabulate import tabulate
 
 from bm3 import ConfigError
 from harness.cli_options import DATA
-from harness.compare.claims import load_claims
-from harness.compare.expected import (
-    COLUMNS,
-    REFERENCE,
-    PublishedValue,
-    Source,
-    Tolerances,
-    canonical_metric,
-    expected_dir,
-    load_expected,
-    load_sources,
-    load_tolerances,
-)
-from harness.data import load_dataset
-from harness.data.layouts import data_roots
-from harness.experiments.settings import flatten
-from harness.report.latex import tex_table
-from harness.report.paper import PaperTable, Statistics, as_csv, as_markdown, as_text, number_text, paper_table
-from harness.report.study import make_study
+
+if TYPE_CHECKING:
+    from harness.compare.expected import PublishedValue, Source, Tolerances
+    from harness.report.paper import Statistics
 
 PAPER = "paper-"
 RULES = ("tolerances", "claims")
-LAYOUTS: Mapping[str, Callable[[PaperTable], str]] = {
-    "text": as_text,
-    "md": as_markdown,
-    "tex": tex_table,
-    "csv": as_csv,
-}
+LAYOUTS = ("text", "md", "tex", "csv")
 
 
 @click.command()
 @click.argument("number", type=click.Choice(["2", "3", "4"]))
 @click.argument("runs", type=click.Path(path_type=Path), required=False)
-@click.option("--format", "form", type=click.Choice(list(LAYOUTS)), default="text", show_default=True, help="Layout.")
+@click.option("--format", "form", type=click.Choice(LAYOUTS), default="text", show_default=True, help="Layout.")
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @DATA
 def tables(number: str, runs: Path | None, form: str, dataset: str | None, data: Path | None) -> None:
@@ -63,6 +44,10 @@ def tables(number: str, runs: Path | None, form: str, dataset: str | None, data:
     bm3 tables 4 runs --format tex > table4.tex
     bm3 tables 2 --data ~/data
     """
+    from harness.report.latex import tex_table
+    from harness.report.paper import as_csv, as_markdown, as_text, paper_table
+    from harness.report.study import make_study
+
     if data is not None and number != "2":
         raise click.UsageError("--data is for table 2: tables 3 and 4 have ours from RUNS")
     values, sources, tolerances = _expected()
@@ -78,7 +63,8 @@ def tables(number: str, runs: Path | None, form: str, dataset: str | None, data:
         statistics=_statistics(wanted, data),
         dataset=dataset,
     )
-    click.echo(LAYOUTS[form](table), nl=False)
+    layouts = dict(zip(LAYOUTS, (as_text, as_markdown, tex_table, as_csv), strict=True))
+    click.echo(layouts[form](table), nl=False)
 
 
 @click.group()
@@ -130,6 +116,8 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     bm3 expected show table4 --metric "Time (s/epoch)" --format csv
     bm3 expected show claims
     """
+    from harness.compare.expected import canonical_metric
+
     values, sources, _ = _expected()
     known = [*sources, *(key.removeprefix(PAPER) for key in sources if key.startswith(PAPER)), *RULES]
     chosen = _nearest(name, known, "no expected figures")
@@ -152,12 +140,17 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
 
 
 def _expected() -> tuple[tuple[PublishedValue, ...], Mapping[str, Source], Tolerances]:
+    from harness.compare.expected import expected_dir, load_expected, load_sources, load_tolerances
+
     directory = expected_dir()
     return load_expected(directory), load_sources(directory), load_tolerances(directory / "tolerances.toml")
 
 
 def _statistics(names: Sequence[str], data: Path | None) -> dict[str, Statistics | None]:
     """Of the data sets that are there, by printed name; of all where --data says where to look."""
+    from harness.data.layouts import data_roots, load_dataset
+    from harness.report.paper import Statistics
+
     found: dict[str, Statistics | None] = {}
     for name in names:
         if any((root / name.lower()).is_dir() for root in data_roots(data)):
@@ -178,6 +171,10 @@ def _nearest(name: str, known: Sequence[str], problem: str) -> str:
 
 
 def _figures(key: str, source: Source, values: Sequence[PublishedValue], form: str) -> str:
+    from tabulate import tabulate
+
+    from harness.compare.expected import COLUMNS
+
     if form == "json":
         return json.dumps([_record(value) for value in values], indent=1) + "\n"
     if form == "csv":
@@ -198,6 +195,8 @@ def _figures(key: str, source: Source, values: Sequence[PublishedValue], form: s
 
 
 def _record(value: PublishedValue) -> dict[str, Any]:
+    from harness.compare.expected import COLUMNS
+
     status = value.status.value
     figures = (value.dataset, value.model, value.metric, value.value, value.source, status, value.note)
     return dict(zip(COLUMNS, figures, strict=True))
@@ -205,11 +204,18 @@ def _record(value: PublishedValue) -> dict[str, Any]:
 
 def _text(value: PublishedValue) -> str:
     """With the digits of print; a stored reference has more of them."""
+    from harness.compare.expected import REFERENCE
+    from harness.report.paper import number_text
+
     stored = value.source == REFERENCE and value.value is not None
     return f"{value.value:g}" if stored else number_text(value.metric, value.value)
 
 
 def _rules(name: str, form: str) -> str:
+    from harness.compare.claims import load_claims
+    from harness.compare.expected import expected_dir, load_tolerances
+    from harness.experiments.settings import flatten
+
     path = expected_dir() / f"{name}.toml"
     load_tolerances(path) if name == "tolerances" else load_claims(path)  # a broken file is named by its field
     text = path.read_text(encoding="utf-8")

@@ -1,16 +1,18 @@
 """The command `bm3 watch`: a study that runs in another process, as it goes on. Showing it is `study_progress`."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from bm3 import DataError
-from harness.experiments.status import STATUS, Status, read_status
-from harness.experiments.studies import studies, vanished
-from harness.study_progress import StudyProgress, render
+
+if TYPE_CHECKING:
+    from harness.experiments.status import Status
 
 SECONDS_BETWEEN_LOOKS = 1.0
 LOOKS = 3  # at a file that cannot be read, as while it is replaced on a file system without atomic renames
@@ -30,6 +32,11 @@ def watch(folder: Path, once: bool) -> None:
     bm3 watch
     bm3 watch runs/mini --once
     """
+    from rich.console import Console
+
+    from harness.experiments.studies import vanished
+    from harness.study_progress import StudyProgress, render
+
     study = chosen_study(folder)
     console = Console(highlight=False)
     if once:
@@ -54,6 +61,9 @@ def watch(folder: Path, once: bool) -> None:
 
 def chosen_study(folder: Path) -> Path:
     """The folder of the study meant by `folder`. Raises DataError when there is none, or not the one to choose."""
+    from harness.experiments.status import STATUS, read_status
+    from harness.experiments.studies import studies, vanished
+
     if (folder / STATUS).is_file() or not folder.is_dir():
         read_status(folder)  # raises where there is none
         return folder
@@ -70,6 +80,8 @@ def chosen_study(folder: Path) -> Path:
 
 def read_patiently(folder: Path) -> Status:
     """The status of the study in `folder`, after some tries if it is being replaced. Raises DataError."""
+    from harness.experiments.status import read_status
+
     for _ in range(LOOKS - 1):
         try:
             return read_status(folder)
@@ -79,10 +91,14 @@ def read_patiently(folder: Path) -> Status:
 
 
 def _named(found: Mapping[Path, Status], paths: list[Path]) -> str:
+    from harness.experiments.studies import vanished
+
     return ", ".join(f"{path} ({'killed' if vanished(found[path]) else found[path].state})" for path in paths)
 
 
 def _say_if_vanished(study: Path, status: Status) -> None:
+    from harness.experiments.studies import vanished
+
     # It may have ended properly since the status was read.
     if vanished(status) and vanished(read_patiently(study)):
         click.echo(f"the study in {study} {VANISHED}")

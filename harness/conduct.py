@@ -17,10 +17,11 @@ from statistics import median
 from harness.compare.expected import expected_dir, load_expected, load_tolerances
 from harness.compare.verdict import Verdict
 from harness.experiments.estimate import Estimates, load_costs
-from harness.experiments.execution import LOGGER, Backend, Outcomes, Policy, Progress, Wanted, execute
+from harness.experiments.execution import LOGGER, Backend, Outcomes, Progress, Wanted, execute
 from harness.experiments.status import Status, write_status
 from harness.experiments.store import StoredRun, readable_runs
 from harness.experiments.trial import Trial
+from harness.experiments.words import Policy
 from harness.files import WriteError, writing
 from harness.report.results import AskedRow, result_rows, verdicts
 

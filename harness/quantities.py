@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-from rich.filesize import decimal
-
 NOT_KNOWN = "–"
 
 
@@ -22,6 +20,8 @@ def duration(seconds: float | None) -> str:
 
 def size(n_bytes: int) -> str:
     """`512 bytes`, `1.2 kB`, `3.4 GB`, of powers of 1000."""
+    from rich.filesize import decimal
+
     return decimal(n_bytes)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import Command, refused
 
-from harness import cli_doctor
+from harness.measure import doctor
 from harness.measure.doctor import Finding
 
 
@@ -46,7 +46,7 @@ def test_advice_stands_beneath_its_finding_and_problems_are_counted(
         Finding("data", "no " * 60, "note"),
         Finding("data", "other"),
     ]
-    monkeypatch.setattr(cli_doctor, "diagnose", lambda data, out: findings)
+    monkeypatch.setattr(doctor, "diagnose", lambda data, out: findings)
     code, out, _ = command("doctor")
     lines = out.splitlines()
     assert code == 1

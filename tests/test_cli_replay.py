@@ -62,7 +62,7 @@ def test_a_run_comes_out_the_same(command: Command, stored: Path) -> None:
 
 
 def test_a_dry_run_says_what_would_be_repeated(command: Command, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.cli_replay.run_trial", None)
+    monkeypatch.setattr("harness.experiments.trial.run_trial", None)
     outcome = command("replay", stored.name, "--dry-run")
     assert outcome.code == 0
     assert StoredRun.read(stored).run["command"] in outcome.out

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from harness.experiments.execution import Ending, Policy, execute
+from harness.experiments.execution import Ending, execute
 from harness.experiments.store import StoredRun, write_failure
 from harness.experiments.suite import Row, load_suite, plan, wanted
 from harness.experiments.trial import Trial, resolve_device, run_trial
+from harness.experiments.words import Policy
 
 SUITE = """title = "a small study"
 datasets = ["mini"]

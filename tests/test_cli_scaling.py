@@ -9,14 +9,15 @@ import pytest
 import torch
 from command_line import Command, refused
 
-from harness import cli_scaling
 from harness.compare.scaling import stored_exponents
+from harness.measure import scaling
 from harness.measure.parts import subjects_of
 from harness.measure.scaling import Plan, Point, Tell
 
 FULL = ("scaling", "--device", "cpu", "--to", "out")
 QUICK = ("scaling", "--quick", "--device", "cpu")
 STORED = Path("out/scaling.json")
+ENVIRONMENT = "harness.measure.environment.environment"
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, power: float, *, stop_after: int = 10**9) -> list[Plan]:
@@ -35,7 +36,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, power: float, *, stop_after: int 
             )
             yield Point(subject.model, subject.part, factor, sizes, seconds, () if subject.part else (1000,) * 5)
 
-    monkeypatch.setattr(cli_scaling, "measure", measure)
+    monkeypatch.setattr(scaling, "measure", measure)
     return plans
 
 
@@ -123,13 +124,13 @@ def test_what_is_quick_or_incomplete_is_no_evidence_and_leaves_what_is_there(
 
 def test_a_point_without_figures_makes_its_model_incomplete(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     measuring(monkeypatch, 1.0)
-    measured: Callable[..., Iterator[Point]] = vars(cli_scaling)["measure"]
+    measured: Callable[..., Iterator[Point]] = vars(scaling)["measure"]
 
     def short_of_memory(names: Sequence[str], plan: Plan, device: torch.device, tell: Tell) -> Iterator[Point]:
         *points, last = measured(names, plan, device, tell)
         yield from [*points, replace(last, seconds={}, note="too little memory")]
 
-    monkeypatch.setattr(cli_scaling, "measure", short_of_memory)
+    monkeypatch.setattr(scaling, "measure", short_of_memory)
     command(*FULL, "bpr", "vbpr")
     assert exponents() == {"bpr": 1.0}
     assert json.loads(Path("out/scaling-partial.json").read_text(encoding="utf-8"))["models"].keys() == {"vbpr"}
@@ -142,7 +143,7 @@ def test_what_cannot_be_in_one_file_is_kept_under_another_name(
     measuring(monkeypatch, 1.0)
     command(*FULL, "bm3", "bpr")
     if change == "machine":
-        monkeypatch.setattr(cli_scaling, "environment", lambda device: {"cpu": "another"})
+        monkeypatch.setattr(ENVIRONMENT, lambda device: {"cpu": "another"})
     elif change == "damage":
         STORED.write_text("{", encoding="utf-8")
     elif change == "only quick, by hand":
@@ -160,9 +161,7 @@ def test_what_cannot_be_in_one_file_is_kept_under_another_name(
 def test_another_revision_of_the_source_joins_and_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     measuring(monkeypatch, 1.0)
     for revision, model in (("1234567", "bm3"), ("89abcde", "bpr")):
-        monkeypatch.setattr(
-            cli_scaling, "environment", lambda device, revision=revision: {"cpu": "c", "source_revision": revision}
-        )
+        monkeypatch.setattr(ENVIRONMENT, lambda device, revision=revision: {"cpu": "c", "source_revision": revision})
         command(*FULL, model)
     assert exponents() == {"bm3": 1.0, "bpr": 1.0}
     assert "1234567, 89abcde" in Path("out/scaling.md").read_text(encoding="utf-8")

@@ -9,8 +9,9 @@ from command_line import Command, refused
 
 from harness.data import load_dataset
 from harness.experiments.store import StoredRun
-from harness.experiments.suite import Row, load_suite, plan, suite_names
+from harness.experiments.suite import Row, load_suite, plan
 from harness.experiments.trial import Trial, make_trial, resolve_device, run_trial
+from harness.experiments.words import suite_names
 
 SEARCH = """title = "a search"
 datasets = ["mini"]

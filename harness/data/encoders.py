@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 
 from bm3 import ConfigError, DataError
 from harness.data.files import unreadable
+from harness.data.words import IMAGE_MODEL, TEXT_MODEL
 
-TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-"""384-d; the model behind the published textual features."""
-IMAGE_MODEL = "resnet50.a1_in1k"
-"""2048-d. The published visual features are 4096-d vectors that came with the data set; no model here makes them."""
 MAX_PIXELS = 100_000_000
 
 Content = TypeVar("Content", contravariant=True)

@@ -11,8 +11,8 @@ from harness.data.raw_file import RawFile
 from harness.data.raw_images import ASIN_BYTES, IMAGE_WIDTH
 from harness.data.split import RULES, split_rule
 from harness.data.split_file import split_file
+from harness.data.words import DEFAULT_SPLIT_SEED
 
-DEFAULT_SPLIT_SEED = 0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

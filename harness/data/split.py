@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from bm3 import ConfigError
 from harness.data.dataset import Part
+from harness.data.words import SPLIT_RULES
 
 FEW_INTERACTIONS = 10  # below this many, a user's last two interactions go to validation and test, one each
 HELD_OUT_SHARE = 0.2
 
 Pairs = NDArray[np.integer]
 Parts = dict[Part, Pairs]
+Divide = Callable[[Pairs, NDArray[np.integer], np.random.Generator], Parts]
 
 
 def published_split(interactions: Pairs, generator: np.random.Generator) -> Parts:
@@ -78,24 +80,21 @@ class SplitRule:
     """A rule as the command line knows it."""
 
     name: str
-    divide: Callable[[Pairs, NDArray[np.integer], np.random.Generator], Parts]
+    divide: Divide
     """From interactions [n, 2], times [n] and a generator to parts."""
     drawn: bool
     """Whether the generator matters, if only for the order of equal times."""
 
 
+_DIVIDE: tuple[Divide, ...] = (
+    lambda pairs, times, generator: published_split(pairs, generator),
+    leave_one_out_split,
+    temporal_user_split,
+    lambda pairs, times, generator: temporal_global_split(pairs, times),
+)
+_DRAWN = (True, True, True, False)
 RULES: Mapping[str, SplitRule] = MappingProxyType(
-    {
-        rule.name: rule
-        for rule in (
-            SplitRule("published", lambda pairs, times, generator: published_split(pairs, generator), drawn=True),
-            SplitRule("leave_one_out", leave_one_out_split, drawn=True),
-            SplitRule("temporal_user", temporal_user_split, drawn=True),
-            SplitRule(
-                "temporal_global", lambda pairs, times, generator: temporal_global_split(pairs, times), drawn=False
-            ),
-        )
-    }
+    {rule[0]: SplitRule(*rule) for rule in zip(SPLIT_RULES, _DIVIDE, _DRAWN, strict=True)}
 )
 
 

@@ -1,6 +1,13 @@
 """Full-ranking evaluation: top items of every user, and metrics from them. Verdicts are elsewhere."""
 
-from harness.evaluation.metrics import per_user_metrics
-from harness.evaluation.ranking import CUTOFFS, Evaluation, Evaluator, Ranking, model_scorer, top_k
+from typing import TYPE_CHECKING
+
+from bm3.lazy import lazily
+
+if TYPE_CHECKING:
+    from harness.evaluation.metrics import per_user_metrics
+    from harness.evaluation.ranking import CUTOFFS, Evaluation, Evaluator, Ranking, model_scorer, top_k
+else:
+    __getattr__ = lazily(__name__, "metrics", "ranking")
 
 __all__ = ["CUTOFFS", "Evaluation", "Evaluator", "Ranking", "model_scorer", "per_user_metrics", "top_k"]

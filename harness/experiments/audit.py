@@ -15,9 +15,10 @@ from harness.compare.expected import Tolerances
 from harness.data import Dataset, load_dataset
 from harness.experiments.execution import Outcomes, metric_of
 from harness.experiments.store import StoredRun
-from harness.experiments.suite import load_suite, suite_names
+from harness.experiments.suite import load_suite
 from harness.experiments.trial import Trial, make_trial
 from harness.experiments.variants import ALL_MODELS, VariantRow, variants
+from harness.experiments.words import suite_names
 from harness.models.registry import find_model, models
 
 AUDIT_METRICS = ("recall@20", "ndcg@20")

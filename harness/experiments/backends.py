@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from bm3 import BM3Error
+from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
 from harness.experiments.execution import Ending
 from harness.experiments.store import LOG, InUseError
 from harness.experiments.trial import Trial, run_trial
@@ -24,8 +25,6 @@ from harness.measure.host import container_limits, usable_cores
 SHARE_OF_MEMORY = 0.9  # of what is available when a study begins, for its trials
 SECONDS_TO_STOP = 30  # for a process that was asked to; an epoch's end is not waited for
 SECONDS_BETWEEN_LOOKS = 1 / 50  # at processes that may have ended
-IN_USE = 75  # exit code of `bm3 train --no-wait` where another process runs the trial
-MISUSED = 2  # exit code of wrong usage, configuration or data, and of a disk that is full
 
 Need = Callable[[Trial], int | None]
 """Bytes that a trial is expected to need at most; None if nothing is known."""
@@ -196,7 +195,7 @@ def _ending(child: _Child, log: Path) -> Ending:
         return Ending(trial, f"{name}: out of memory (ended by the system)", vanished=True, out_of_memory=True)
     if code < 0:
         return Ending(trial, f"its process was ended by {Signals(-code).name}", vanished=True)
-    if code in (130, 143):
+    if code in (INTERRUPTED, TERMINATED):
         return Ending(trial, "its process was interrupted", vanished=True)
     if code == IN_USE:
         return Ending(trial, "", elsewhere=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from bm3 import DataError
 from harness.experiments.status import Running
@@ -25,6 +25,7 @@ from harness.experiments.store import (
     write_failure,
 )
 from harness.experiments.trial import Trial
+from harness.experiments.words import Policy
 from harness.training.config import STOPPING_METRIC
 
 LOGGER = logging.getLogger("harness.study")
@@ -35,8 +36,6 @@ Outcomes = Mapping[str, StoredRun | None]
 """By key of a trial that has ended: its finished run, or None where there is none."""
 Wanted = Callable[[Outcomes], Sequence[Trial]]
 """The trials known to be needed once these have ended, in order, these included."""
-Policy = Literal["missing", "failed", "all", "none"]
-"""Which stored trials are run: those without a result that did not fail; failed ones too; all, anew; none."""
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from bm3 import DataError
 from harness.experiments.course import course
 from harness.experiments.settings import flatten
-from harness.experiments.store import RESULT, RUN, SUPERSEDED, State, StoredRun, in_use
+from harness.experiments.store import RESULT, RUN, SUPERSEDED, StoredRun, in_use
+from harness.experiments.words import EntryState
 from harness.models.registry import models
 from harness.training import TrainingConfig
 from harness.training.config import STOPPING_METRIC
 
-EntryState = State | Literal["running", "damaged"]
-STATES: Final[tuple[EntryState, ...]] = ("finished", "running", "unfinished", "failed", "damaged")
 MOST_NAMED = 6  # candidates in one line
 NOT_AS_EXPECTED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
 """What comes of reading values that are not there or not of their kind, as in a file that somebody edited."""

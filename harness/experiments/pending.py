@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bm3 import DataError
-from harness.experiments.execution import Outcomes, Policy, Wanted
+from harness.experiments.execution import Outcomes, Wanted
 from harness.experiments.store import RESULT, RUN, StoredRun, in_use
 from harness.experiments.trial import Trial
+from harness.experiments.words import Policy
 
 
 @dataclass(frozen=True)

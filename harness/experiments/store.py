@@ -21,8 +21,10 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from bm3 import BM3Error, DataError
+from harness.ending import IN_USE
 from harness.evaluation import Ranking
 from harness.evaluation.metrics import per_user_metrics
+from harness.experiments.words import State
 from harness.files import write_json, write_whole, writing
 
 RUN_KEYS = ("model", "config", "training", "dataset", "dataset_hash", "seed", "searched", "command", "environment")
@@ -38,9 +40,10 @@ SUPERSEDED = "superseded"
 class InUseError(BM3Error):
     """Another process runs the trial."""
 
+    exit_code = IN_USE
+
 
 FailureKind = Literal["out of memory", "error", "killed"]
-State = Literal["finished", "failed", "unfinished"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from bm3 import BM3Config, ConfigError
 from harness.data import Dataset
 from harness.experiments.store import StoredRun
-from harness.experiments.suite_file import Experiment, Order, Outline, Repeat, Suite, load_suite, outline, suite_names
+from harness.experiments.suite_file import Experiment, Order, Outline, Repeat, Suite, load_suite, outline
 from harness.experiments.trial import Trial, dataset_for, make_trial
 from harness.training.config import STOPPING_METRIC
 
@@ -28,7 +28,6 @@ __all__ = [
     "load_suite",
     "outline",
     "plan",
-    "suite_names",
     "wanted",
 ]
 

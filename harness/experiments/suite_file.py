@@ -30,9 +30,9 @@ from harness.common import nearest
 from harness.experiments.settings import configure, flatten
 from harness.experiments.toml_lines import Location, line_of
 from harness.experiments.variants import ALL_MODELS, variants
+from harness.experiments.words import suite_path
 from harness.models.registry import find_model
 
-SUITES = Path(__file__).parent.parent / "suites"
 PUBLISHED = "published"
 
 Scalar = bool | int | float | str
@@ -214,20 +214,12 @@ def outline(suite: Suite, datasets: list[str] | None = None) -> list[Outline]:
     ]
 
 
-def suite_names() -> list[str]:
-    """Names of the suites that come with the harness."""
-    return sorted(path.stem for path in SUITES.glob("*.toml"))
-
-
 def load_suite(name: str) -> Suite:
     """A shipped suite by name, or the suite file at a path, with models and settings checked.
 
     Raises ConfigError naming file, line and key.
     """
-    path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
-    if not path.is_file():
-        near = difflib.get_close_matches(name, suite_names(), n=3, cutoff=0.4) or suite_names()
-        raise ConfigError(f"no suite {name!r}; shipped: {', '.join(near)}, or give the path of a .toml file")
+    path = suite_path(name)
     try:
         text = path.read_text(encoding="utf-8")
         suite = Suite.model_validate(tomllib.loads(text))

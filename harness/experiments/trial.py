@@ -22,6 +22,7 @@ import harness.training
 from bm3 import BM3Error, ConfigError, DataError
 from harness.compiling import can_compile
 from harness.data import PARTS, Dataset, load_dataset
+from harness.ending import NOTHING_MEASURED
 from harness.experiments.settings import changed_from_defaults, configure
 from harness.experiments.store import (
     CHECKPOINT,
@@ -37,9 +38,9 @@ from harness.files import WriteError
 from harness.measure import DeviceWatch, MemorySampler
 from harness.measure.environment import environment
 from harness.models.registry import ModelEntry, find_model
-from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build, fit
+from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
-from harness.training.fit import make_deterministic
+from harness.training.fit import fit, make_deterministic
 
 FORMAT = 1  # of run.json and result.json
 SHARED_BY_MODELS = ("base.py", "item_graph.py", "products.py")  # files beside the models that decide their numbers
@@ -114,6 +115,8 @@ def make_trial(
 
 class OutOfMemoryError(BM3Error):
     """A trial needs more memory than there is."""
+
+    exit_code = NOTHING_MEASURED
 
 
 def run_trial(

@@ -1,9 +1,16 @@
 """What a run costs and where it ran: seconds, bytes, joules, environment. Judging a cost is not done here."""
 
-from harness.measure.energy import Energy
-from harness.measure.memory import MemorySampler, Reading
-from harness.measure.power import DeviceWatch
-from harness.measure.timing import EpochClock, TimingSummary
+from typing import TYPE_CHECKING
+
+from bm3.lazy import lazily
+
+if TYPE_CHECKING:
+    from harness.measure.energy import Energy
+    from harness.measure.memory import MemorySampler, Reading
+    from harness.measure.power import DeviceWatch
+    from harness.measure.timing import EpochClock, TimingSummary
+else:
+    __getattr__ = lazily(__name__, "timing", "energy", "memory", "power")
 
 # The function `environment` is not lifted up here, since it would hide the module of the same name.
 __all__ = ["DeviceWatch", "Energy", "EpochClock", "MemorySampler", "Reading", "TimingSummary"]

@@ -6,7 +6,7 @@ How often and at which sizes they are measured is `scaling`.
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from statistics import median
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from harness.data import Dataset
 from harness.experiments.settings import configure
 from harness.measure.profile import TrainingSteps
 from harness.measure.roofline import seconds_of
+from harness.measure.sizes import FIELDS, Sizes
 from harness.models.base import normalise
 from harness.models.item_graph import most_similar, normalised_entries, row_blocks, similarities
 from harness.models.lattice import LATTICEConfig
@@ -30,35 +31,11 @@ from harness.models.registry import ModelEntry, find_model
 from harness.training import Streams, build
 from harness.training.fit import make_deterministic
 
-FIELDS = {"E": "interactions", "I": "items", "d_m": "width", "d": "embedding", "B": "batch", "L": "layers"}
-"""The papers' symbol of each size that grows → its field in `Sizes`."""
 SETTINGS = {"d": ("embedding_size", "latent_size"), "L": ("n_layers",)}
 """Sizes that are settings of a model → the names of the setting, of which a model has at most one."""
 NEIGHBOURS = LATTICEConfig().knn_k
 STEPS = 3  # plain steps per repetition
 SHORTEST_S = 0.005  # a part that takes less is called several times per reading of the clock
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What data and training are made of: powers of two by default, so that batches are full and stay so."""
-
-    users: int = 2048
-    items: int = 1024
-    interactions: int = 32_768
-    width: int = 128
-    """d_m of the visual features; the text features have a quarter."""
-    embedding: int = 32
-    batch: int = 256
-    layers: int = 1
-
-    def of(self, factor: str) -> int:
-        """The size with this symbol."""
-        return int(getattr(self, FIELDS[factor]))
-
-    def grown(self, factor: str, by: int) -> "Sizes":
-        """One size times `by`, all others as they are."""
-        return replace(self, **{FIELDS[factor]: by * self.of(factor)})
 
 
 class Work(Protocol):

@@ -21,7 +21,8 @@ from bm3 import BM3Error, ConfigError
 from harness.compiling import use_threads
 from harness.data import Dataset
 from harness.measure.memory import MemorySampler
-from harness.measure.parts import FIELDS, Sizes, Subject, Work, power_law_dataset, subjects_of, training_only
+from harness.measure.parts import Subject, Work, power_law_dataset, subjects_of, training_only
+from harness.measure.sizes import FIELDS, Sizes
 
 WARM_UP = Sizes(users=64, items=32, interactions=256, width=64, embedding=8, batch=64)
 SEED = 2023
@@ -280,9 +281,9 @@ class _Processes:
         kind = "spawn" if sys.platform == "win32" else "forkserver"
         self._context = multiprocessing.get_context(kind)
         if kind == "forkserver":
-            # Each process would load anew, for seconds: what this one was started with, what torch loads when
-            # deterministic algorithms are switched on, and what compiled loops need. One that is not there is left out.
-            self._context.set_forkserver_preload(["harness.cli", __name__, "torch._inductor", "numba"])
+            # Each process would load anew, for seconds: this module, what torch loads when deterministic algorithms
+            # are switched on, and what compiled loops need. One that is not there is left out.
+            self._context.set_forkserver_preload([__name__, "torch._inductor", "numba"])
 
     def __enter__(self) -> "_Processes":
         return self

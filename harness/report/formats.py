@@ -1,21 +1,29 @@
 """Writing a study beside its runs, in the formats asked for. What a format says is in the module named like it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bm3 import DataError
 from harness.files import write_whole
-from harness.report.cells import cells_csv, cells_json
-from harness.report.latex import document, latex
-from harness.report.markdown import markdown
-from harness.report.study import Study
 
-Make = Callable[[Study], Mapping[str, bytes]]
+if TYPE_CHECKING:
+    from harness.report.study import Study
+
+Make = Callable[["Study"], Mapping[str, bytes]]
 """A study -> contents by file name, which may have a folder before it."""
 
 
+def _markdown(study: Study) -> Mapping[str, bytes]:
+    from harness.report.markdown import markdown
+
+    return {"report.md": markdown(study).encode()}
+
+
 def _page(study: Study) -> Mapping[str, bytes]:
-    from harness.report import pictures  # matplotlib takes a second that no other command should wait for
+    from harness.report import pictures
     from harness.report.html import html
 
     drawn = pictures.draw(study)
@@ -23,13 +31,26 @@ def _page(study: Study) -> Mapping[str, bytes]:
     return {"report.html": page.encode(), **pictures.files(drawn)}
 
 
-FORMATS: Mapping[str, Make] = {
-    "md": lambda study: {"report.md": markdown(study).encode()},
-    "html": _page,
-    "tex": lambda study: {"report.tex": document(latex(study)).encode()},
-    "csv": lambda study: {"cells.csv": cells_csv(study).encode()},
-    "json": lambda study: {"cells.json": cells_json(study).encode()},
-}
+def _latex(study: Study) -> Mapping[str, bytes]:
+    from harness.report.latex import document, latex
+
+    return {"report.tex": document(latex(study)).encode()}
+
+
+def _csv(study: Study) -> Mapping[str, bytes]:
+    from harness.report.cells import cells_csv
+
+    return {"cells.csv": cells_csv(study).encode()}
+
+
+def _json(study: Study) -> Mapping[str, bytes]:
+    from harness.report.cells import cells_json
+
+    return {"cells.json": cells_json(study).encode()}
+
+
+# What a format needs is loaded by its function: the names are there without it.
+FORMATS: Mapping[str, Make] = {"md": _markdown, "html": _page, "tex": _latex, "csv": _csv, "json": _json}
 
 
 def write_report(study: Study, folder: Path, formats: Sequence[str] = ("md",)) -> list[Path]:

@@ -8,8 +8,9 @@ from tabulate import tabulate
 
 from harness.experiments.course import last_log_line
 from harness.experiments.difference import NOT_RECORDED, Change, Difference
-from harness.experiments.inspection import STATES, Entry, entry, seconds_of
+from harness.experiments.inspection import Entry, entry, seconds_of
 from harness.experiments.store import StoredRun
+from harness.experiments.words import STATES
 from harness.quantities import NOT_KNOWN, clock_time, duration, size
 from harness.report.measured import device_notes
 from harness.report.results import changed_settings

@@ -1,10 +1,18 @@
 """Deterministic training: named streams, batches, the epoch loop. Models and the run store are elsewhere."""
 
-from harness.training.checkpoint import Checkpoints, TrainingState
-from harness.training.config import EarlyStopping, EvaluationSettings, TrainingConfig
-from harness.training.fit import EpochRecord, Fit, Resume, StoppingRule, build, fit
-from harness.training.streams import Streams
+from typing import TYPE_CHECKING
 
+from bm3.lazy import lazily
+
+if TYPE_CHECKING:
+    from harness.training.checkpoint import Checkpoints, TrainingState
+    from harness.training.config import EarlyStopping, EvaluationSettings, TrainingConfig
+    from harness.training.fit import EpochRecord, Fit, Resume, StoppingRule, build
+    from harness.training.streams import Streams
+else:
+    __getattr__ = lazily(__name__, "config", "streams", "checkpoint", "fit")
+
+# The function `fit` is not lifted up here, since the module of the same name would hide it.
 __all__ = [
     "Checkpoints",
     "EarlyStopping",
@@ -17,5 +25,4 @@ __all__ = [
     "TrainingConfig",
     "TrainingState",
     "build",
-    "fit",
 ]

@@ -187,7 +187,7 @@ def test_a_missing_library_says_how_to_install_it(
 def test_the_libraries_are_imported_only_when_an_encoder_is_made() -> None:
     import subprocess
 
-    code = "import sys, harness.cli_data; print({'timm', 'sentence_transformers', 'PIL'} & set(sys.modules))"
+    code = "import sys, harness.data.encoding; print({'timm', 'sentence_transformers', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -677,10 +677,9 @@ def test_a_command_that_is_stopped_is_gone_on_with(
     host.faults.append(stalls(FIRST))
     program = """
 import signal
-from harness import cli, cli_fetch
+from harness.__main__ import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background would ignore it
-cli.data.add_command(cli_fetch.fetch_command)
-cli.main()
+main()
 """
     folder = tmp_path / "raw"
     arguments = ["data", "fetch", "shop", "--manifest", str(manifest), "--to", str(folder), "--only", "ratings.csv"]

@@ -468,7 +468,7 @@ def test_equal_sizes_are_said_to_agree(prepare_data: Command, monkeypatch: pytes
     (tmp_path / "expected" / "sources.toml").write_text(
         '[a-table]\ntitle="t"\ntable="t"\ndate="d"\nhardware="h"\ncitation="c"\n'
     )
-    monkeypatch.setattr("harness.cli_prepare.expected_dir", lambda: tmp_path / "expected")
+    monkeypatch.setattr("harness.compare.expected.expected_dir", lambda: tmp_path / "expected")
     assert "agrees with a-table" in prepare_data().out
 
 
@@ -502,7 +502,7 @@ def test_ctrl_c_leaves_nothing_behind(raw: dict[str, Path], tmp_path: Path) -> N
     # Sent from inside, when images have been read: the folder has been begun and lacks its last files.
     program = f"""
 import os, pathlib, signal
-from harness import cli, cli_prepare
+from harness.__main__ import main
 from harness.data import amazon
 from harness.data.raw_images import read_images
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background would ignore it
@@ -512,8 +512,7 @@ def interrupted(file, items, table):
     print(sorted(path.name for path in begun.iterdir()), flush=True)
     os.kill(os.getpid(), signal.SIGINT)
 amazon.read_images = interrupted
-cli.data.add_command(cli_prepare.prepare_command)
-cli.main()
+main()
 """
     arguments = ["data", "prepare", "shop", "--core", "2", "--out", str(tmp_path / "out")]
     arguments += [word for kind, path in raw.items() for word in (f"--{kind}", str(path))]

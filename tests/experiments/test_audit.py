@@ -13,7 +13,6 @@ import torch
 from command_line import Command, refused
 
 from bm3 import DataError
-from harness import cli_audit
 from harness.compare.effects import (
     COLUMNS,
     Change,
@@ -363,7 +362,7 @@ class By(InProcess):
 
 def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], StoredRun | None]) -> None:
     """Let the command run trials by this function, in this process."""
-    monkeypatch.setattr(cli_audit, "backend_for", lambda out, data, **options: By(execute, out))
+    monkeypatch.setattr("harness.cli_study.backend_for", lambda out, data, **options: By(execute, out))
 
 
 @pytest.mark.parametrize(
@@ -402,7 +401,7 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
     monkeypatch.setattr("harness.experiments.audit.load_suite", lambda name: short)
     expected = Path(shutil.copytree(expected_dir(), tmp_path / "expected"))
-    monkeypatch.setattr(cli_audit, "expected_dir", lambda: expected)
+    monkeypatch.setattr("harness.compare.expected.expected_dir", lambda: expected)
     run_by(monkeypatch, run_trial)
     outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference")
     assert outcome.code == 0

@@ -17,9 +17,10 @@ import torch
 
 from bm3 import ConfigError
 from harness.data import load_dataset
+from harness.ending import IN_USE
 from harness.experiments import backends as backends_module
 from harness.experiments import trial as trial_module
-from harness.experiments.backends import IN_USE, InProcess, Processes, train_command
+from harness.experiments.backends import InProcess, Processes, train_command
 from harness.experiments.execution import Backend, Ending, Outcomes, Progress, execute
 from harness.experiments.store import (
     FAILURE,

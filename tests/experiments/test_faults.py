@@ -215,7 +215,7 @@ def train_in_child(out: Path) -> None:
 
 EAGER = """
 import math
-from harness.cli import main
+from harness.__main__ import main
 from harness.experiments.trial import run_trial
 run_trial.__kwdefaults__["share"] = math.inf
 main()

@@ -13,10 +13,11 @@ import torch
 from bm3 import BM3Config, ConfigError, DataError
 from harness.experiments.audit import plan_audit, trials_of
 from harness.experiments.store import StoredRun
-from harness.experiments.suite import Row, Suite, load_suite, outline, plan, suite_names, wanted
+from harness.experiments.suite import Row, Suite, load_suite, outline, plan, wanted
 from harness.experiments.suite_file import Experiment
 from harness.experiments.trial import Trial
 from harness.experiments.variants import ALL_MODELS, variants
+from harness.experiments.words import suite_names
 from harness.models.registry import find_model
 
 CPU = torch.device("cpu")

@@ -14,8 +14,9 @@ import torch
 from bm3 import ConfigError
 from harness.data import Dataset
 from harness.measure import scaling
-from harness.measure.parts import FIELDS, PARTS, Sizes, Subject, power_law_dataset, subjects_of
+from harness.measure.parts import PARTS, Subject, power_law_dataset, subjects_of
 from harness.measure.scaling import QUICK, Plan, complete_models, expected_seconds, measure
+from harness.measure.sizes import FIELDS, Sizes
 from harness.models.registry import models
 
 CPU = torch.device("cpu")

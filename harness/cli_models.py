@@ -1,0 +1,58 @@
+"""The commands `bm3 models` and `bm3 settings`: what can be trained, and what can be set."""
+
+import click
+
+WIDTHS = (None, None, 24, 14, 56)
+
+
+@click.command(name="models")
+def models_command() -> None:
+    """List the models, of the harness and of installed packages: what they need, what they are, where they are from.
+
+    Features: whether it reads features of items. Negatives: whether it is trained on pairs with items drawn at random.
+
+    \b
+    bm3 models
+    """
+    from tabulate import tabulate
+
+    from harness.experiments.listing import about, settings
+    from harness.models.registry import models
+
+    table = []
+    for name, entry in sorted(models().items()):
+        reads, draws = ("yes" if yes else "no" for yes in (entry.reads_features, entry.model.uses_negatives))
+        number = sum(1 for _ in settings(entry.model.Config))
+        table.append([name, reads, draws, number, "\n".join(filter(None, about(entry.model)))])
+    head = ["model", "features", "negatives", "settings", "what it is"]
+    click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=[None] * 4 + [80]))
+    click.echo("\nbm3 settings MODEL: what can be set; bm3 variants MODEL: where text and published code disagree")
+
+
+@click.command(name="settings")
+@click.argument("model", required=False)
+def settings_command(model: str | None) -> None:
+    """List what --set changes for MODEL, those of training last; without MODEL, these alone.
+
+    Grid: the values that a suite tries where it searches the model's own grid.
+
+    \b
+    bm3 settings bm3
+    bm3 settings
+    bm3 train bm3 mini --set n_layers=2 --set early_stopping.patience=10
+    """
+    from tabulate import tabulate
+
+    from harness.experiments.listing import settings
+    from harness.models.registry import find_model
+    from harness.training import TrainingConfig
+
+    listed = {"training, of every model": TrainingConfig}
+    if model is not None:
+        entry = find_model(model)
+        listed = {entry.name: entry.model.Config, **listed}
+    for of, config in listed.items():
+        table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in settings(config)]
+        head = ["setting", "default", "values", "grid", "meaning"]
+        click.echo(f"Settings of {of}\n")
+        click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=WIDTHS) + "\n")

@@ -1,0 +1,8 @@
+"""What options of `bm3 data` say, known before anything that reads data is loaded."""
+
+SPLIT_RULES = ("published", "leave_one_out", "temporal_user", "temporal_global")
+DEFAULT_SPLIT_SEED = 0
+TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+"""384-d; the model behind the published textual features."""
+IMAGE_MODEL = "resnet50.a1_in1k"
+"""2048-d. The published visual features are 4096-d vectors that came with the data set; no model here makes them."""

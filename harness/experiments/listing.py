@@ -1,0 +1,69 @@
+"""Models and settings as they are listed: from the classes that define them, and from what is written there."""
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+KINDS = {int: "whole number", float: "number", str: "text"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something that `--set` changes."""
+
+    name: str
+    default: Any
+    values: str
+    """Those it can have, or their kind."""
+    grid: tuple[Any, ...]
+    """Those that are searched; none: it is not."""
+    meaning: str
+    """As its class says it; empty where it does not."""
+
+
+def settings(config: type[Any], prefix: str = "") -> Iterator[Setting]:
+    """Every setting of a configuration, those of nested ones dotted."""
+    hints, said, defaults = get_type_hints(config), meanings(config), config()
+    for field in fields(config):
+        if is_dataclass(hints[field.name]):
+            yield from settings(hints[field.name], f"{prefix}{field.name}.")
+            continue
+        grid = tuple(getattr(config, "GRID", {}).get(field.name, ()))
+        default, meaning = getattr(defaults, field.name), said.get(field.name, "")
+        yield Setting(prefix + field.name, default, _values(hints[field.name]), grid, meaning)
+
+
+def meanings(config: type[Any]) -> dict[str, str]:
+    """The text beneath each field of a class, as far as its source is there."""
+    found = {}
+    for base in reversed(config.__mro__):
+        try:
+            (class_,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError):
+            continue
+        for above, below in pairwise(class_.body if isinstance(class_, ast.ClassDef) else ()):
+            match above, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
+    return found
+
+
+def about(model: type[Any]) -> tuple[str, str]:
+    """What the first line of a model's module says of it, and the source that is named beneath, if one is."""
+    title, _, rest = inspect.cleandoc(sys.modules[model.__module__].__doc__ or "").partition("\n\n")
+    source = re.match(r".*?(19|20)\d\d.*?\.(?=\s|$)", rest, re.DOTALL)
+    return " ".join(title.split()), " ".join(source[0].split()) if source else ""
+
+
+def _values(kind: Any) -> str:
+    if kind is bool:
+        return "False | True"
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    return KINDS.get(kind, str(getattr(kind, "__name__", kind)))
