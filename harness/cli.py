@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -132,7 +133,8 @@ def train(
         return
     try:
         with TrainingProgress(f"{trial.entry.name} on {trial.dataset.name}, seed {seed}", trial.training.epochs) as bar:
-            run = run_trial(trial, out, bar.epoch, tell=lambda message: click.echo(message, err=True), wait=not no_wait)
+            told = partial(click.echo, err=True)
+            run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
     except InUseError as error:
         stop(IN_USE, str(error))
     except KeyboardInterrupt as interruption:

@@ -66,7 +66,7 @@ def replay(
         title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
         try:
             with TrainingProgress(title, trial.training.epochs) as bar:
-                again = run_trial(trial, store, bar.epoch)
+                again = run_trial(trial, store, bar.epoch, earlier=bar.earlier)
         except KeyboardInterrupt as interruption:
             unfinished = f"{store / trial.key} is left unfinished; the same command goes on with it"
             raise Interrupted(unfinished if to else "nothing is kept without --to") from interruption

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -121,16 +121,18 @@ def run_trial(
     out: Path,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     *,
+    earlier: Callable[[Sequence[EpochRecord]], None] = lambda records: None,
     tell: Callable[[str], None] = lambda message: None,
     share: float = CHECKPOINT_SHARE,
     wait: bool = True,
 ) -> StoredRun:
     """Train and evaluate the trial and store it under `out`; one that is stored and finished is returned as it is.
 
-    An unfinished run goes on after its last checkpoint, which may cost `share` of the time. While another process runs
-    the same trial this one waits for it, or raises InUseError. `tell` gets a line on either. Raises WriteError when
-    `out` cannot be written, and OutOfMemoryError or another BM3Error when training fails, which is stored as the run's
-    failure. What else ends it, Ctrl-C or a kill, leaves a run that a later call goes on with.
+    An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
+    before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
+    on either. Raises WriteError when `out` cannot be written, and OutOfMemoryError or another BM3Error when training
+    fails, which is stored as the run's failure. What else ends it, Ctrl-C or a kill, leaves a run that a later call
+    goes on with.
     """
     finished = find_run(out, trial.key)
     if finished is not None:
@@ -140,7 +142,7 @@ def run_trial(
         finished = find_run(out, trial.key)
         if finished is None:
             try:
-                _run(trial, RunWriter(path), on_epoch, tell, share)
+                _run(trial, RunWriter(path), on_epoch, earlier, tell, share)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -159,6 +161,7 @@ def _run(
     trial: Trial,
     writer: RunWriter,
     on_epoch: Callable[[EpochRecord], None],
+    earlier: Callable[[Sequence[EpochRecord]], None],
     tell: Callable[[str], None],
     share: float,
 ) -> None:
@@ -173,6 +176,7 @@ def _run(
             writer.begin(description)
         else:
             tell(f"going on after epoch {resume.state.epoch}")
+            earlier(resume.records)
             writer.resume(description, [asdict(record) for record in resume.records])
         model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
         trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
