@@ -233,9 +233,9 @@ def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
 
 
 @bm3.command(name="conformance")
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
-def conformance_command(folder: Path | None) -> None:
-    """Replay the recorded traces in FOLDER (default: those that come with the harness and with installed models).
+@click.argument("path", metavar="[TRACE|FOLDER]", type=click.Path(path_type=Path), required=False)
+def conformance_command(path: Path | None) -> None:
+    """Replay one TRACE or those in FOLDER (default: what comes with the harness and with installed models).
 
     One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
     when one failed, 3 when none could be replayed.
@@ -243,8 +243,9 @@ def conformance_command(folder: Path | None) -> None:
     \b
     bm3 conformance
     bm3 conformance my-traces
+    bm3 conformance my-traces/bpr.npz
     """
-    checks = known_traces() if folder is None else conformance(folder)
+    checks = known_traces() if path is None else conformance(path)
     table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
     click.echo(
         tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)
