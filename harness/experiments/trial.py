@@ -36,6 +36,7 @@ from harness.experiments.store import (
 from harness.files import WriteError
 from harness.measure import DeviceWatch, MemorySampler
 from harness.measure.environment import environment
+from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build, fit
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
@@ -79,6 +80,11 @@ class Trial:
         return f"{self.dataset.name}/{self.entry.name}-{identity_digest(self.identity)}-seed{self.seed}"
 
     @property
+    def reads_features(self) -> bool:
+        """Whether item features take part."""
+        return self.entry.reads_features and bool(getattr(self.config, "reads_features", True))
+
+    @property
     def arguments(self) -> list[str]:
         """Arguments of the `bm3` command that repeats this trial, without where data and results are."""
         settings = changed_from_defaults(self.config) | changed_from_defaults(self.training)
@@ -106,6 +112,7 @@ def make_trial(
 ) -> Trial:
     """A trial from names and settings. Raises ConfigError for an unknown model or setting."""
     entry = find_model(model)
+    check_class(entry)
     config, training = configure(entry.model, settings)
     if seed < 0:
         raise ConfigError(f"seed is {seed}, it must not be negative")
@@ -142,6 +149,7 @@ def run_trial(
         finished = find_run(out, trial.key)
         if finished is None:
             try:
+                check_model(trial.entry, trial.dataset, trial.config)
                 _run(trial, RunWriter(path), on_epoch, earlier, tell, share)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -152,8 +160,10 @@ def run_trial(
             except WriteError:
                 raise
             except BM3Error as error:
+                if isinstance(error, DataError) and trial.reads_features and not trial.dataset.features:
+                    error = without_features(error)
                 write_failure(path, "error", str(error))
-                raise
+                raise error
     return finished or StoredRun.read(path)
 
 
@@ -289,7 +299,7 @@ def _description(trial: Trial) -> dict[str, Any]:
             "surrogates": sorted(dataset.surrogates),
         },
         "features_location": trial.training.features_location,
-        "reads_features": trial.entry.reads_features and getattr(trial.config, "reads_features", True),
+        "reads_features": trial.reads_features,
         "searched": sorted(getattr(trial.entry.model.Config, "GRID", {})),
         "command": trial.command,
         "started": now(),
