@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ def train(
         keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
         TrainingProgress(title, trial.training.epochs) as bar,
     ):
-        run = run_trial(trial, out, bar.epoch, tell=lambda message: click.echo(message, err=True), wait=not no_wait)
+        told = partial(click.echo, err=True)
+        run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
     result = run.result or {}
     test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
     click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
@@ -246,9 +248,9 @@ def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
 
 
 @bm3.command(name="conformance")
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
-def conformance_command(folder: Path | None) -> None:
-    """Replay the recorded traces in FOLDER (default: those that come with the harness and with installed models).
+@click.argument("path", metavar="[TRACE|FOLDER]", type=click.Path(path_type=Path), required=False)
+def conformance_command(path: Path | None) -> None:
+    """Replay one TRACE or those in FOLDER (default: what comes with the harness and with installed models).
 
     One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
     when one failed, 3 when none could be replayed.
@@ -256,13 +258,14 @@ def conformance_command(folder: Path | None) -> None:
     \b
     bm3 conformance
     bm3 conformance my-traces
+    bm3 conformance my-traces/bpr.npz
     """
     from tabulate import tabulate
 
     from harness.cli_study import conformance_line
     from harness.conformance import Status, conformance, known_traces, trace_statuses
 
-    checks = known_traces() if folder is None else conformance(folder)
+    checks = known_traces() if path is None else conformance(path)
     table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
     click.echo(
         tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)

@@ -72,7 +72,7 @@ def replay(
         unfinished = f"{store / trial.key} is left unfinished; the same command goes on with it"
         kept = unfinished if to else "nothing is kept without --to"
         with keeping(lambda: kept), TrainingProgress(title, trial.training.epochs) as bar:
-            again = run_trial(trial, store, bar.epoch)
+            again = run_trial(trial, store, bar.epoch, earlier=bar.earlier)
         found = difference(stored, again)
     click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))
     likely = causes(found)

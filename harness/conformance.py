@@ -2,6 +2,10 @@
 
 A trace (`*.npz`, plain arrays) holds initial parameters, batches, losses, first gradients, parameters after the last
 step, scores, and rankings. Sizes, modalities and hyper-parameters are read from the trace, none is assumed.
+
+Adam divides a gradient by its own magnitude, so where one is nothing but rounding, a parameter moves by up to the
+learning rate in either direction. What a parameter may differ by therefore follows from what its gradient may:
+`rounded_updates` has the formula.
 """
 
 import json
@@ -24,11 +28,12 @@ from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metric
 from harness.evaluation.metrics import averages
 from harness.models.registry import ModelEntry, models
 from harness.training.optimiser import adam
+from harness.training.rows import BETAS, EPSILON
 
 Arrays = Mapping[str, NDArray[Any]]
 
 LOSS_TOLERANCE = 1e-5
-PARAMETER_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = PARAMETER_TOLERANCE = 1e-4
 CHANGE_TOLERANCE = 1e-2  # of tensors that move without being trained (BUIR's target)
 SCORE_TOLERANCE = 1e-5
 METRIC_TOLERANCE = 1e-12  # exact but for the order in which doubles are added
@@ -47,7 +52,8 @@ class Status(StrEnum):
 class Check:
     """One row: the largest difference in a quantity of a trace, against its tolerance.
 
-    Differences of losses and scores, gradients and parameters are relative to the recorded array's largest magnitude.
+    Differences of losses and scores, gradients and parameters are relative to the recorded array's largest magnitude;
+    those of parameters are what rounding of gradients does not explain.
     """
 
     trace: str
@@ -58,13 +64,11 @@ class Check:
     note: str = ""
 
 
-def conformance(folder: Path) -> list[Check]:
-    """Replay every trace in `folder`, in order of name. Raises DataError when there is none or one cannot be read."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of traces")
-    paths = sorted(folder.glob("*.npz"))
-    if not paths:
-        raise DataError(f"{folder}: holds no trace (*.npz)")
+def conformance(path: Path) -> list[Check]:
+    """Replay a trace, or all in a folder in order of name. Raises DataError when there is none or one is unreadable."""
+    paths = [path] if path.is_file() else sorted(path.glob("*.npz"))
+    if not paths or any(one.suffix != ".npz" for one in paths):
+        raise DataError(f"{path}: holds no trace; needed is a trace (*.npz) or a folder that holds some")
     return [check for path in paths for check in replay(path)]
 
 
@@ -154,12 +158,12 @@ class _Replay:
         if missing:
             return
         self._load(initial)
-        losses, gradients = self._train()
+        losses, gradients, rounded = self._train()
         yield "loss", _relative(np.array(losses), self._arrays["loss"]), LOSS_TOLERANCE, ""
-        yield "gradients", *_worst(gradients, _group(self._arrays, "grad0/"), PARAMETER_TOLERANCE)
+        yield "gradients", *_worst(gradients, _group(self._arrays, "grad0/"), GRADIENT_TOLERANCE)
         final = {name: tensor.detach().numpy() for name, tensor in self._tensors.items()}
         recorded_final = _group(self._arrays, "final/")
-        yield "parameters", *_worst(final, recorded_final, PARAMETER_TOLERANCE)
+        yield "parameters", *_worst(final, recorded_final, PARAMETER_TOLERANCE, rounded)
         moved = {
             name: array - initial[name]
             for name, array in recorded_final.items()
@@ -192,21 +196,28 @@ class _Replay:
                     raise DataError(f"{name} has shape {list(tensor.shape)}, recorded is {list(value.shape)}")
                 tensor.copy_(torch.from_numpy(value))
 
-    def _train(self) -> tuple[list[float], dict[str, NDArray[Any]]]:
-        optimiser = adam(self._model, float(self._meta["learning_rate"]))
+    def _train(self) -> tuple[list[float], dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """Losses, first gradients, and by how much each parameter may differ because its gradients are rounded."""
+        rate = float(self._meta["learning_rate"])
+        optimiser = adam(self._model, rate)
+        decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+        trained = {name: tensor for name, tensor in self._tensors.items() if tensor.requires_grad}
         losses: list[float] = []
-        gradients: dict[str, NDArray[Any]] = {}
+        gradients: dict[str, list[NDArray[Any]]] = {name: [] for name in trained}
+        decays: dict[str, list[NDArray[Any]]] = {name: [] for name in trained}
         for step in range(int(self._meta["steps"])):
             optimiser.zero_grad()
             loss = self._step_loss(step)
             loss.backward()
             losses.append(float(loss.detach()))
-            if step == 0:
-                gradients = {name: _gradient(tensor) for name, tensor in self._tensors.items() if tensor.requires_grad}
+            for name, tensor in trained.items():
+                gradients[name].append(_gradient(tensor))
+                decays[name].append(decay.get(id(tensor), 0.0) * tensor.detach().numpy())
             optimiser.step()
             if hasattr(self._model, "after_step"):
                 self._model.after_step()
-        return losses, gradients
+        rounded = {name: rate * rounded_updates(np.stack(gradients[name]), np.stack(decays[name])) for name in trained}
+        return losses, {name: of_steps[0] for name, of_steps in gradients.items()}, rounded
 
     def _step_loss(self, step: int) -> Tensor:
         recorded = _group(self._arrays, f"batch{step}/")
@@ -304,21 +315,63 @@ def _gradient(tensor: Tensor) -> NDArray[Any]:
     return np.array(gradient.detach().numpy())
 
 
-def _relative(ours: NDArray[Any], recorded: NDArray[Any]) -> float:
-    """Largest difference over the recorded array's largest magnitude; infinite when shapes differ or values are NaN."""
+def rounded_updates(gradients: NDArray[Any], decay: NDArray[Any]) -> NDArray[np.float64]:
+    """What rounding of gradients may change in Adam's updates, in learning rates: one figure per entry.
+
+    An entry's gradient g_t [steps, ...] is known to ±δ_t, δ_t = 1e-4 max |g_t| over its tensor, the tolerance on
+    gradients; one that is exactly 0 is not rounded, δ_t = 0. `decay` is what weight decay adds to it. With Adam's
+    update u_s = m̂_s / (√v̂_s + ε) as a function of all gradients so far:
+
+        Σ_s min(2, Σ_t max |u_s(…, g_t ± δ_t, …) − u_s|)
+
+    Where |g| is well above δ this is next to nothing, since an update hardly depends on the gradient's magnitude; where
+    |g| < δ the sign is unknown, and it is up to 2 for each step that has no other gradient to go by.
+    """
+    seen = gradients.astype(np.float64) + decay
+    largest = np.abs(gradients).max(axis=tuple(range(1, gradients.ndim)), keepdims=True, initial=0.0)
+    rounding = np.where(gradients == 0, 0.0, GRADIENT_TOLERANCE * largest)
+    updates, changes = _updates(seen), np.zeros_like(seen)
+    for step, reach in enumerate(rounding):
+        either = []
+        for moved in (reach, -reach):
+            other = seen.copy()
+            other[step] += moved
+            either.append(np.abs(_updates(other) - updates))
+        changes += np.maximum(*either)
+    total: NDArray[np.float64] = np.minimum(changes, 2.0).sum(axis=0)
+    return total
+
+
+def _updates(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Adam's updates m̂ / (√v̂ + ε) [steps, ...] from gradients [steps, ...]."""
+    (beta1, beta2), m, v = BETAS, np.zeros_like(gradients[0]), np.zeros_like(gradients[0])
+    updates = []
+    for step, gradient in enumerate(gradients, start=1):
+        m = beta1 * m + (1 - beta1) * gradient
+        v = beta2 * v + (1 - beta2) * gradient**2
+        updates.append(m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + EPSILON))
+    return np.stack(updates)
+
+
+def _relative(ours: NDArray[Any], recorded: NDArray[Any], allowed: NDArray[Any] | float = 0.0) -> float:
+    """Largest difference beyond `allowed` over the recorded array's largest magnitude; infinite when shapes differ or
+    values are NaN.
+    """
     if ours.shape != recorded.shape:
         return float("inf")
-    difference = np.abs(ours.astype(np.float64) - recorded).max(initial=0.0)
+    difference = np.maximum(np.abs(ours.astype(np.float64) - recorded) - allowed, 0.0).max(initial=0.0)
     largest = np.abs(recorded).max(initial=0.0)
     if difference == 0:
         return 0.0
     return float(difference / largest) if largest > 0 and np.isfinite(difference) else float("inf")
 
 
-def _worst(ours: Arrays, recorded: Arrays, tolerance: float) -> tuple[float, float, str]:
+def _worst(ours: Arrays, recorded: Arrays, tolerance: float, allowed: Arrays | None = None) -> tuple[float, float, str]:
     """Largest relative difference over all recorded arrays, and which array has it."""
+    allowed = allowed or {}
     differences = {
-        name: _relative(ours[name], array) if name in ours else float("inf") for name, array in recorded.items()
+        name: _relative(ours[name], array, allowed.get(name, 0.0)) if name in ours else float("inf")
+        for name, array in recorded.items()
     }
     name = max(differences, key=lambda name: differences[name])
     return differences[name], tolerance, name

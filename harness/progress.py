@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,13 +35,17 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.close()
 
+    def earlier(self, records: Sequence[EpochRecord]) -> None:
+        """Take note of the epochs before a training that goes on."""
+        for record in records:
+            self._note(record)
+
     def epoch(self, record: EpochRecord) -> None:
-        """Show the epoch: loss, its parts, validation R@20 and the best so far, and the time left at most."""
-        if record.improved:
-            self._best = record.epoch, record.valid["recall@20"]
-        parts = " ".join(f"{name[:5]} {value:.4g}" for name, value in record.parts.items())
-        figures = f"loss {record.loss:.4g} ({parts}) R@20 {record.valid['recall@20']:.4f}"
-        figures += f" best {self._best[1]:.4f} in {self._best[0]}"
+        """Show the epoch: validation R@20 and the best so far, loss and its parts, and the time left at most."""
+        self._note(record)
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
+        figures = f"R@20 {record.valid['recall@20']:.4f}, best {self._best[1]:.4f} in {self._best[0]}, "
+        figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
         if self._bar is not None:
             self._bar.set_postfix_str(figures, refresh=False)
             self._bar.update(record.epoch - self._bar.n)  # a resumed training begins later
@@ -52,3 +57,7 @@ class TrainingProgress:
             left = (now - self._started) / (record.epoch - self._first + 1) * (self._epochs - record.epoch)
             line = f"{self._title}: epoch {record.epoch}/{self._epochs} {figures}, at most {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
+
+    def _note(self, record: EpochRecord) -> None:
+        if record.improved:
+            self._best = record.epoch, record.valid["recall@20"]

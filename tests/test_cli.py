@@ -96,7 +96,10 @@ def test_a_misspelt_data_set_shows_the_nearest_in_the_data_folder(command: Comma
 def test_bm3_without_any_item_features_is_refused(command: Command, shop: Path) -> None:
     for table in shop.glob("*.npy"):
         table.unlink()
-    assert "at least one modality" in refused(command("train", "bm3", shop, "--epochs", 1))
+    line = refused(command("train", "bm3", shop, "--epochs", 1))
+    assert "at least one modality" in line
+    assert "bm3 data add-features" in line
+    assert "bpr, buir, lightgcn" in line
     assert command("train", "bpr", shop, "--epochs", 1).code == 0
 
 

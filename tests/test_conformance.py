@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bm3 import DataError
+from harness import conformance as conformance_module
 from harness.compare.expected import expected_dir
-from harness.conformance import Status, conformance, replay, trace_statuses
+from harness.conformance import Status, conformance, replay, rounded_updates, trace_statuses
 
 TRACES = expected_dir() / "traces"
 
@@ -69,6 +71,82 @@ def test_a_difference_is_found_where_it_is(tmp_path: Path, name: str, group: str
         }
 
 
+LEARNING_RATE = 1e-3  # of all stored traces
+
+
+@pytest.mark.parametrize(("noise", "status"), [(True, Status.PASSED), (False, Status.FAILED)])
+def test_a_step_may_go_either_way_only_where_the_gradient_is_rounding(
+    tmp_path: Path, noise: bool, status: Status
+) -> None:
+    """In one entry the first step goes the other way: the one with the smallest gradient, or a middling one."""
+    name = "predictor.weight"
+    gradient = recorded("bm3-frozen")[f"grad0/{name}"]
+    order = np.argsort(np.abs(gradient), axis=None)
+    entry = np.unravel_index(order[0] if noise else order[len(order) // 2], gradient.shape)
+    assert (abs(gradient[entry]) < 1e-4 * np.abs(gradient).max()) == noise
+    other_way = np.zeros_like(gradient)
+    other_way[entry] = 1.9 * LEARNING_RATE * np.sign(gradient[entry])
+    checks = {check.quantity: check for check in replay(changed("bm3-frozen", tmp_path, f"final/{name}", other_way))}
+    assert checks["parameters"].status is status
+    further = replay(changed("bm3-frozen", tmp_path, f"final/{name}", 4 * other_way))
+    assert Status.FAILED in {check.status for check in further if check.quantity == "parameters"}
+
+
+def test_what_rounding_of_gradients_explains() -> None:
+    """In learning rates, of three steps: entries with the largest, a real, a tiny, a rounded and no gradient."""
+    gradient = np.array([1.0, 0.1, 1e-3, 1e-5, 0.0])
+    allowed = rounded_updates(np.stack([gradient, -gradient, gradient]), np.zeros((3, 5)))
+    assert allowed[0] < 1e-3
+    assert allowed[1] < 1e-2
+    assert allowed[2] < 0.5
+    assert 2 <= allowed[3] <= 6  # 2 lr for each step at most
+    assert allowed[4] == 0
+    rounded_once = np.stack([gradient[[0, 3]], gradient[[0, 0]], gradient[[0, 0]]])
+    assert rounded_updates(rounded_once, np.zeros((3, 2)))[1] == pytest.approx(2, abs=1e-2)  # later steps are real
+    decayed = rounded_updates(np.stack([gradient]), np.full((1, 5), 0.01))
+    assert decayed[3] < 1e-3  # weight decay decides the sign
+
+
+class Uncorrected(torch.optim.Optimizer):
+    """Adam without the correction of its moments' bias."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": LEARNING_RATE, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                m, v = self.state[p].setdefault("moments", (torch.zeros_like(p), torch.zeros_like(p)))
+                gradient = p.grad + group["weight_decay"] * p
+                m.lerp_(gradient, 0.1)
+                v.lerp_(gradient**2, 0.001)
+                p -= group["lr"] * m / (v.sqrt() + 1e-8)
+
+
+def _groups(model: Any) -> Any:
+    if hasattr(model, "parameter_groups"):
+        return model.parameter_groups()
+    return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        lambda model, rate: Uncorrected(_groups(model)),
+        lambda model, rate: torch.optim.Adam(_groups(model), lr=2 * rate),
+        lambda model, rate: torch.optim.Adam(_groups(model), lr=rate / 2),
+        lambda model, rate: torch.optim.Adam(_groups(model), lr=rate, eps=1e-4),
+    ],
+    ids=["no bias correction", "twice the rate", "half the rate", "another epsilon"],
+)
+def test_another_optimiser_fails_on_every_trace(faulty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance_module, "adam", faulty)
+    for path in sorted(TRACES.glob("*.npz")):
+        failed = {check.quantity for check in replay(path) if check.status is Status.FAILED}
+        assert "parameters" in failed, path.stem
+
+
 def test_a_tensor_that_should_not_train_is_found(tmp_path: Path) -> None:
     meta = json.loads(str(recorded("mmgcn")["meta"]))
     meta["trainable"].append("id_embedding")
@@ -117,8 +195,13 @@ def test_a_file_that_is_no_trace_is_named(tmp_path: Path, content: bytes) -> Non
         conformance(tmp_path)
 
 
-def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no trace"):
-        conformance(tmp_path)
-    with pytest.raises(DataError, match="no such folder"):
-        conformance(tmp_path / "absent")
+def test_one_file_may_be_named() -> None:
+    assert trace_statuses(conformance(TRACES / "bpr.npz")) == {"bpr": Status.PASSED}
+
+
+@pytest.mark.parametrize("name", ["absent", "empty", "notes.md"])
+def test_what_is_neither_a_trace_nor_a_folder_of_them_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.md").write_text("a trace")
+    with pytest.raises(DataError, match=rf"{name}: holds no trace; needed is a trace .* or a folder"):
+        conformance(tmp_path / name)

@@ -34,6 +34,7 @@ def test_it_has_at_most_forty_lines() -> None:
 def test_it_trains_by_name_and_its_settings_are_checked(installed: Path, tmp_path: Path) -> None:
     done = bm3("train", "contentbpr", "mini", "--epochs", "5", path=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     (result,) = tmp_path.rglob("result.json")
     assert json.loads(result.read_text(encoding="utf-8"))["test"]["recall@20"] > 0
     wrong = bm3("train", "contentbpr", "mini", "--set", "embeding_size=8", path=installed, cwd=tmp_path)

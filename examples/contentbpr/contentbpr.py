@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
-from bm3 import Batch, Loss
+from bm3 import Batch, DataError, Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,9 @@ class ContentBPR(nn.Module):
 
     def __init__(self, data, config, generator):
         super().__init__()
-        features = torch.cat([torch.as_tensor(table).float() for table in data.features.values()], dim=1)
+        if not data.features:
+            raise DataError("ContentBPR needs at least one modality of item features and the data set has none")
+        features = torch.cat([torch.tensor(table).float() for table in data.features.values()], dim=1)
         self.register_buffer("features", features, persistent=False)  # [I, sum of widths]
         self.users = nn.Parameter(0.1 * torch.randn(data.n_users, config.embedding_size, generator=generator))
         self.map = nn.Parameter(0.1 * torch.randn(features.shape[1], config.embedding_size, generator=generator))

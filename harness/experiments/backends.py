@@ -1,19 +1,27 @@
 """Ways of running a trial on this machine: in this process, or in processes of its own side by side."""
 
+import multiprocessing
 import os
-import subprocess
+import pkgutil
+import runpy
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from signal import SIGKILL, Signals
+from types import ModuleType
 from typing import IO
 
 import psutil
 import torch
 
+import harness.models
 from bm3 import BM3Error
 from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
 from harness.experiments.execution import Ending
@@ -21,10 +29,20 @@ from harness.experiments.store import LOG, InUseError
 from harness.experiments.trial import Trial, run_trial
 from harness.files import WriteError, writing
 from harness.measure.host import container_limits, usable_cores
+from harness.measure.memory import hold_files_of
 
 SHARE_OF_MEMORY = 0.9  # of what is available when a study begins, for its trials
 SECONDS_TO_STOP = 30  # for a process that was asked to; an epoch's end is not waited for
-SECONDS_BETWEEN_LOOKS = 1 / 50  # at processes that may have ended
+FORKS = sys.platform == "linux"  # elsewhere system libraries may not survive a fork, and each process starts anew
+PRELOADED = (
+    "harness.cli",
+    "harness.experiments.trial",
+    *(module.name for module in pkgutil.iter_modules(harness.models.__path__, "harness.models.")),
+    "numba",
+    "torch._inductor",  # which deterministic algorithms import
+)
+"""What every trial would import for seconds: the server that their processes are forked from has done so once."""
+SERVER_GONE = 255  # as multiprocessing says it
 
 Need = Callable[[Trial], int | None]
 """Bytes that a trial is expected to need at most; None if nothing is known."""
@@ -66,7 +84,7 @@ class InProcess:
 @dataclass
 class _Child:
     trial: Trial
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     gpu: str | None
     need: int | None
     kills: int
@@ -76,6 +94,7 @@ class _Child:
 class Processes:
     """Up to `workers` trials side by side, each the `bm3 train` command that repeats it, in a process of its own.
 
+    Where the system allows, processes are forked from a server that has imported everything and computed nothing.
     So memory is measured apart, and a crash costs one trial. A trial waits while its expected memory would not fit
     beside that of the running ones; one of which nothing is known counts as an equal share. On CUDA each is shown the
     one GPU that has the fewest of them. What a process prints goes to the log in its run's folder.
@@ -108,36 +127,36 @@ class Processes:
         path, kills = self._store / trial.key, memory_kills()
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            with (path / LOG).open("ab") as log:
-                process = subprocess.Popen(
-                    train_command(trial, self._store, self._data, self._threads),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
-                    start_new_session=True,  # Ctrl-C is for this process, which stops its children
-                )
+            (path / LOG).touch()
+        environment = {"NUMBA_NUM_THREADS": str(self._threads)} | os.environ
+        environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        arguments = train_arguments(trial, self._store, self._data, self._threads)
+        context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+        work = (command, arguments, Path.cwd(), path / LOG, environment)
+        process = context.Process(target=_apart, args=work, daemon=False)  # type: ignore[attr-defined]  # the types lack it
+        with _without_main():
+            if FORKS:
+                _serve()
+            process.start()
         self._children.append(_Child(trial, process, gpu, need, kills))
         return f"{'' if gpu is None else f'GPU {gpu}, '}process {process.pid}"
 
     def wait(self, seconds: float) -> list[Ending]:
-        deadline = time.monotonic() + seconds
-        while True:
-            ended = [child for child in self._children if child.process.poll() is not None]
-            if ended or time.monotonic() >= deadline:
-                self._children = [child for child in self._children if child not in ended]
-                return [_ending(child, self._store / child.trial.key / LOG) for child in ended]
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+        if not self._children:
+            time.sleep(seconds)
+        connection.wait([child.process.sentinel for child in self._children], seconds)
+        ended = [child for child in self._children if child.process.exitcode is not None]
+        self._children = [child for child in self._children if child not in ended]
+        return [_ending(child, self._store / child.trial.key / LOG) for child in ended]
 
     def stop(self) -> None:
         for child in self._children:
             child.process.terminate()
         for child in self._children:
-            try:
-                child.process.wait(SECONDS_TO_STOP)
-            except subprocess.TimeoutExpired:
+            child.process.join(SECONDS_TO_STOP)
+            if child.process.exitcode is None:
                 child.process.kill()
-                child.process.wait()
+                child.process.join()
         self._children = []
 
     def _fits(self, need: int | None, gpu: str | None) -> bool:
@@ -153,12 +172,66 @@ class Processes:
         return min(visible_gpus(), key=lambda gpu: taken[gpu])
 
 
-def train_command(trial: Trial, store: Path, data: Path | None, threads: int) -> list[str]:
-    """The command that runs a trial into the store, as this Python's arguments."""
+def train_arguments(trial: Trial, store: Path, data: Path | None, threads: int) -> list[str]:
+    """The arguments of the `bm3` command that runs a trial into the store."""
     options = ["--out", str(store), "--threads", str(threads), "--no-wait"]
     if data is not None:
         options += ["--data", str(data)]
-    return [sys.executable, "-m", "harness", *trial.arguments, *options]
+    return [*trial.arguments, *options]
+
+
+def command(arguments: Sequence[str]) -> None:
+    """`python -m harness` with these arguments; raises SystemExit."""
+    sys.argv = ["bm3", *arguments]
+    runpy.run_module("harness", run_name="__main__", alter_sys=False)
+
+
+def _serve() -> None:
+    """Have the server started that processes are forked from."""
+    forkserver.set_forkserver_preload(list(PRELOADED))
+    resource_tracker.ensure_running()  # which the server needs; starting it unblocks signals
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is for this process
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are started do not run the main script again, which then needs no guard."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _apart(
+    run: Callable[[Sequence[str]], None],
+    arguments: Sequence[str],
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str],
+) -> None:
+    """In a process of its own: run a command in a folder with an environment, what it prints appended to a log."""
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():
+        return  # it ended while the server was starting
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C is for the parent, which stops its children
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.environ.clear()
+    os.environ.update(environment)
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.reload_config()  # it has read the server's environment
+    os.chdir(folder)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if FORKS:
+        hold_files_of(os.getppid())
+    run(arguments)
 
 
 def threads_beside(workers: int) -> int:
@@ -189,12 +262,14 @@ def memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
 
 
 def _ending(child: _Child, log: Path) -> Ending:
-    code, trial = child.process.returncode, child.trial
+    code, trial = child.process.exitcode or 0, child.trial
     if code == -SIGKILL and memory_kills() > child.kills:
         name = f"{trial.entry.name} on {trial.dataset.name}"
         return Ending(trial, f"{name}: out of memory (ended by the system)", vanished=True, out_of_memory=True)
     if code < 0:
         return Ending(trial, f"its process was ended by {Signals(-code).name}", vanished=True)
+    if code == SERVER_GONE:
+        return Ending(trial, "the server that its process was forked from has ended", vanished=True)
     if code in (INTERRUPTED, TERMINATED):
         return Ending(trial, "its process was interrupted", vanished=True)
     if code == IN_USE:

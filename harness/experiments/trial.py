@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -37,6 +37,7 @@ from harness.experiments.store import (
 from harness.files import WriteError
 from harness.measure import DeviceWatch, MemorySampler
 from harness.measure.environment import environment
+from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
@@ -80,6 +81,11 @@ class Trial:
         return f"{self.dataset.name}/{self.entry.name}-{identity_digest(self.identity)}-seed{self.seed}"
 
     @property
+    def reads_features(self) -> bool:
+        """Whether item features take part."""
+        return self.entry.reads_features and bool(getattr(self.config, "reads_features", True))
+
+    @property
     def arguments(self) -> list[str]:
         """Arguments of the `bm3` command that repeats this trial, without where data and results are."""
         settings = changed_from_defaults(self.config) | changed_from_defaults(self.training)
@@ -107,6 +113,7 @@ def make_trial(
 ) -> Trial:
     """A trial from names and settings. Raises ConfigError for an unknown model or setting."""
     entry = find_model(model)
+    check_class(entry)
     config, training = configure(entry.model, settings)
     if seed < 0:
         raise ConfigError(f"seed is {seed}, it must not be negative")
@@ -124,16 +131,18 @@ def run_trial(
     out: Path,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     *,
+    earlier: Callable[[Sequence[EpochRecord]], None] = lambda records: None,
     tell: Callable[[str], None] = lambda message: None,
     share: float = CHECKPOINT_SHARE,
     wait: bool = True,
 ) -> StoredRun:
     """Train and evaluate the trial and store it under `out`; one that is stored and finished is returned as it is.
 
-    An unfinished run goes on after its last checkpoint, which may cost `share` of the time. While another process runs
-    the same trial this one waits for it, or raises InUseError. `tell` gets a line on either. Raises WriteError when
-    `out` cannot be written, and OutOfMemoryError or another BM3Error when training fails, which is stored as the run's
-    failure. What else ends it, Ctrl-C or a kill, leaves a run that a later call goes on with.
+    An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
+    before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
+    on either. Raises WriteError when `out` cannot be written, and OutOfMemoryError or another BM3Error when training
+    fails, which is stored as the run's failure. What else ends it, Ctrl-C or a kill, leaves a run that a later call
+    goes on with.
     """
     finished = find_run(out, trial.key)
     if finished is not None:
@@ -143,7 +152,8 @@ def run_trial(
         finished = find_run(out, trial.key)
         if finished is None:
             try:
-                _run(trial, RunWriter(path), on_epoch, tell, share)
+                check_model(trial.entry, trial.dataset, trial.config)
+                _run(trial, RunWriter(path), on_epoch, earlier, tell, share)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -153,8 +163,10 @@ def run_trial(
             except WriteError:
                 raise
             except BM3Error as error:
+                if isinstance(error, DataError) and trial.reads_features and not trial.dataset.features:
+                    error = without_features(error)
                 write_failure(path, "error", str(error))
-                raise
+                raise error
     return finished or StoredRun.read(path)
 
 
@@ -162,6 +174,7 @@ def _run(
     trial: Trial,
     writer: RunWriter,
     on_epoch: Callable[[EpochRecord], None],
+    earlier: Callable[[Sequence[EpochRecord]], None],
     tell: Callable[[str], None],
     share: float,
 ) -> None:
@@ -176,6 +189,7 @@ def _run(
             writer.begin(description)
         else:
             tell(f"going on after epoch {resume.state.epoch}")
+            earlier(resume.records)
             writer.resume(description, [asdict(record) for record in resume.records])
         model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
         trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -288,7 +302,7 @@ def _description(trial: Trial) -> dict[str, Any]:
             "surrogates": sorted(dataset.surrogates),
         },
         "features_location": trial.training.features_location,
-        "reads_features": trial.entry.reads_features and getattr(trial.config, "reads_features", True),
+        "reads_features": trial.reads_features,
         "searched": sorted(getattr(trial.entry.model.Config, "GRID", {})),
         "command": trial.command,
         "started": now(),

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from harness.data import load_dataset
 from harness.ending import IN_USE
 from harness.experiments import backends as backends_module
 from harness.experiments import trial as trial_module
-from harness.experiments.backends import InProcess, Processes, train_command
+from harness.experiments.backends import InProcess, Processes, train_arguments
 from harness.experiments.execution import Backend, Ending, Outcomes, Progress, execute
 from harness.experiments.store import (
     FAILURE,
@@ -322,12 +323,12 @@ class Child:
 
     code: str
 
-    def __call__(self, trial: Trial, *_: object) -> list[str]:
-        return [sys.executable, "-c", self.code]
+    def __call__(self, arguments: Sequence[str]) -> None:
+        exec(self.code)
 
 
 def backend_of(store: Path, monkeypatch: pytest.MonkeyPatch, code: str, **options: Any) -> Backend:
-    monkeypatch.setattr(backends_module, "train_command", Child(code))
+    monkeypatch.setattr(backends_module, "command", Child(code))
     return Processes(store, None, **{"workers": 2, "threads": 1} | options)
 
 
@@ -372,7 +373,7 @@ def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.Mo
         tmp_path, monkeypatch, "input()", workers=3, need=lambda trial: needs[trial.entry.name], memory=120
     )
     bpr, lightgcn, bm3, vbpr = trials(("bpr", "lightgcn", "bm3", "vbpr"), (1,))
-    monkeypatch.setattr(backends_module, "train_command", Child("import time; time.sleep(60)"))
+    monkeypatch.setattr(backends_module, "command", Child("import time; time.sleep(60)"))
     assert backend.start(bpr)
     assert backend.start(lightgcn)
     assert backend.start(bm3) is None  # 60 + 50 + 40 > 120
@@ -444,6 +445,66 @@ def test_a_killed_process_is_run_again_from_its_checkpoint(tmp_path: Path) -> No
     assert len(run.run["resumed"]) == 1
     other = execute(all_of([trial]), tmp_path / "other", Processes(tmp_path / "other", None, 1, threads=1))
     assert numbers(run) == numbers(other[trial.key])
+
+
+def test_a_forked_trial_is_the_command_that_repeats_it(tmp_path: Path) -> None:
+    """The same bits, the same environment, and memory that means the same: libraries are counted in both."""
+    (trial,) = trials(("lightgcn",), (1,))
+    forked = execute(all_of([trial]), tmp_path / "a", Processes(tmp_path / "a", None, 1, threads=2))[trial.key]
+    command = [sys.executable, "-m", "harness", *train_arguments(trial, tmp_path / "b", None, 2)]
+    subprocess.run(command, check=True, capture_output=True)
+    (anew,) = stored_runs(tmp_path / "b")
+    assert numbers(forked) == numbers(anew)
+    assert forked is not None
+    assert forked.run["environment"] == anew.run["environment"]
+    peaks = [run.result["memory"]["process_rss_peak"]["bytes"] for run in (forked, anew)]  # type: ignore[index]
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.06)
+
+
+@pytest.mark.skipif(not backends_module.FORKS, reason="there is no server here")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_study_that_ends_while_its_server_starts_leaves_nothing_running(tmp_path: Path, sent: int) -> None:
+    (tmp_path / "two.toml").write_text(STUDY)
+    command = [sys.executable, "-m", "harness", "reproduce", "two.toml", "--threads", "1"]
+    # Ctrl-C is for all processes of a terminal. A shell that starts the tests in the background may have it ignored.
+    study = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob(LOG)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    started = psutil.Process(study.pid).children(recursive=True)
+    (os.killpg if sent == signal.SIGINT else os.kill)(study.pid, sent)
+    _, said = study.communicate(timeout=60)  # which ends when all that was started has ended
+    assert started
+    assert psutil.wait_procs(started, timeout=60)[1] == []
+    assert list(tmp_path.rglob("run.json")) == []
+    assert "Traceback" not in said
+    assert study.returncode == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+
+
+def test_a_server_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
+    settings = {"epochs": 400, "batch_size": 256, "early_stopping.patience": 400}
+    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, 1, CPU)
+    ended: list[Ending] = []
+
+    def kill(progress: Progress) -> None:
+        if not ended and (tmp_path / trial.key / "run.json").exists():
+            (process,) = (int(running.place.removeprefix("process ")) for running in progress.running)
+            server = psutil.Process(process).ppid()
+            os.kill(server, signal.SIGKILL)
+            ended.append(Ending(trial, ""))
+
+    outcomes = execute(all_of([trial]), tmp_path, Processes(tmp_path, None, 1, threads=1), observe=kill)
+    assert ended
+    assert outcomes[trial.key] is not None
 
 
 # --- memory ---
@@ -639,7 +700,7 @@ def test_train_may_leave_a_trial_to_another_process(tmp_path: Path) -> None:
     (trial,) = trials(("bpr",), (1,))
     (tmp_path / trial.key).mkdir(parents=True)
     with run_lock(tmp_path / trial.key):
-        command = train_command(trial, tmp_path, None, 1)
+        command = [sys.executable, "-m", "harness", *train_arguments(trial, tmp_path, None, 1)]
         left = subprocess.run(command, capture_output=True, text=True, check=False)
         assert left.returncode == IN_USE
         assert "another process runs this trial" in left.stderr

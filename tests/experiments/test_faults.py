@@ -139,10 +139,18 @@ def test_a_crash_between_checkpoints_loses_only_what_came_after(tmp_path: Path, 
             file.write('{"epoch": 8, "lo')  # a line that the crash cut off
         told: list[str] = []
         seen: list[int] = []
-        run = run_trial(trial(), tmp_path, lambda record: seen.append(record.epoch), tell=told.append)
+        before: list[int] = []
+        run = run_trial(
+            trial(),
+            tmp_path,
+            lambda record: seen.append(record.epoch),
+            earlier=lambda records: before.extend(record.epoch for record in records),
+            tell=told.append,
+        )
     finally:
         torch.set_num_threads(threads)
     assert told == ["going on after epoch 6"]
+    assert before == [1, 2, 3, 4, 5, 6]
     assert seen == [7, 8, 9, 10, 11, 12]
     assert outcome(run) == undisturbed[0]
     assert [resumed["after_epoch"] for resumed in run.run["resumed"]] == [6]

@@ -1,0 +1,154 @@
+"""Does somebody else's model keep the contract (`base.Recommender`)? Said in one line, before it trains.
+
+The models that come with the harness have tests instead.
+"""
+
+import random
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bm3 import Batch, BM3Error, ConfigError, DataError, Loss, TrainingData
+from harness.models.registry import ModelEntry, models
+
+HOOKS = ("start_epoch", "after_step", "parameter_groups", "learning_rate_factor", "fetch")
+BATCH = 8  # interactions in the batch that is tried
+
+
+def check_class(entry: ModelEntry) -> None:
+    """What can be said of the class alone. Raises ConfigError."""
+    config, where = entry.model.Config, f"model {entry.name!r} ({entry.model.__module__}.{entry.model.__name__})"
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise ConfigError(f"{where}: Config is {_described(config)}, it must be a frozen dataclass")
+    if not config.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # the types lack it
+        raise ConfigError(f"{where}: Config must be frozen: @dataclass(frozen=True)")
+    for field in fields(config):
+        if field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(f"{where}: Config.{field.name} has no default, every field must have one")
+    negatives = getattr(entry.model, "uses_negatives", None)
+    if not isinstance(negatives, bool):
+        raise ConfigError(f"{where}: uses_negatives is {negatives!r}, it must be True or False")
+    if not (hasattr(entry.model, "embed") or hasattr(entry.model, "score")):
+        raise ConfigError(f"{where}: it has neither embed() nor score(users), one of them must give the scores")
+    for name in HOOKS:
+        if hasattr(entry.model, name) and not callable(getattr(entry.model, name)):
+            raise ConfigError(f"{where}: {name} must be a method")
+
+
+def check_model(entry: ModelEntry, data: TrainingData, config: Any) -> None:
+    """Build a foreign model and try a batch and scores, on the CPU, apart from what is trained. Raises BM3Error."""
+    if entry.model.__module__.partition(".")[0] in ("bm3", "harness"):
+        return
+    trial = _Trial(entry)
+    with _untouched_chance():
+        generator = torch.Generator().manual_seed(0)
+        try:
+            model = trial.call(f"{entry.model.__name__}(data, config, generator)", entry.model, data, config, generator)
+        except ConfigError as error:
+            if data.features or not entry.reads_features:
+                raise
+            raise DataError(
+                f"{error}; it is taken to need item features (reads_features), and there are none"
+            ) from error
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            trial.refuse("parameters()", "none that trains", "at least one that requires a gradient")
+        for name, arguments in (
+            ("start_epoch", (generator,)),
+            ("parameter_groups", ()),
+            ("learning_rate_factor", (1,)),
+        ):
+            if hasattr(model, name):
+                trial.call(name, getattr(model, name), *arguments)
+        users, items = (torch.from_numpy(data.train[:BATCH, column].astype(np.int64)) for column in (0, 1))
+        batch = Batch(users, items, (items + 1) % data.n_items if model.uses_negatives else None)
+        loss = trial.call("loss(batch)", model.loss, batch)
+        _check_loss(trial, loss)
+        trial.call("loss(batch).total.backward()", loss.total.backward)
+        with torch.no_grad():
+            if hasattr(model, "score"):
+                scores = trial.call("score(users)", model.score, users)
+                if _shape(scores) != (len(users), data.n_items):
+                    trial.refuse("score(users)", scores, f"a tensor {[len(users), data.n_items]}: users by items")
+            else:
+                _check_vectors(trial, trial.call("embed()", model.embed), data)
+
+
+def without_features(error: DataError) -> DataError:
+    """The error of a model that needs item features where there are none, with what can be done."""
+    others = ", ".join(name for name, entry in models().items() if not entry.reads_features)
+    return DataError(
+        f"{error}; add some with `bm3 data add-features` or `bm3 data encode`, or train what needs none: {others}"
+    )
+
+
+class _Trial:
+    """Calls what somebody else wrote, and says of whom it is."""
+
+    def __init__(self, entry: ModelEntry) -> None:
+        self._where = f"model {entry.name!r}"
+        self._module = entry.model.__module__
+
+    def call(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (BM3Error, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # foreign code may raise anything
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise ConfigError(
+                f"{self._where}: {what} raised {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+            ) from error
+
+    def refuse(self, what: str, got: object, needed: str) -> None:
+        described = got if isinstance(got, str) else _described(got)
+        raise ConfigError(f"{self._where}: {what} returned {described}, needed is {needed}")
+
+
+def _check_loss(trial: _Trial, loss: Any) -> None:
+    if not isinstance(loss, Loss):
+        trial.refuse("loss(batch)", loss, "bm3.Loss(total, parts)")
+    total = loss.total
+    if _shape(total) != () or not total.requires_grad or not torch.isfinite(total):
+        trial.refuse("loss(batch)", total, "a total that is one finite number with a gradient")
+    if not isinstance(loss.parts, Mapping) or not all(_shape(part) == () for part in loss.parts.values()):
+        trial.refuse("loss(batch)", f"parts {loss.parts!r:.80}", "a mapping of names to tensors of one number")
+
+
+def _check_vectors(trial: _Trial, vectors: Any, data: TrainingData) -> None:
+    shapes = [_shape(table) for table in vectors] if isinstance(vectors, tuple | list) else []
+    if [shape[:1] for shape in shapes if shape] != [(data.n_users,), (data.n_items,)] or not (
+        len(shapes[0] or ()) == len(shapes[1] or ()) == 2 and shapes[0][1:] == shapes[1][1:]  # type: ignore[index]
+    ):
+        needed = f"two tensors of one width: users [{data.n_users}, d], items [{data.n_items}, d]"
+        trial.refuse("embed()", vectors, needed)
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        shown = f"tensor {list(value.shape)}" if value.ndim else f"tensor {value.item():g}"
+        return shown if value.requires_grad or not torch.is_grad_enabled() else f"{shown} without a gradient"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} ({', '.join(map(_described, value))})"
+    return f"{type(value).__name__} {value!r:.60}"
+
+
+@contextmanager
+def _untouched_chance() -> Iterator[None]:
+    """What is drawn within from global generators is not missing afterwards."""
+    numpy, python = np.random.get_state(), random.getstate()  # noqa: NPY002 - foreign code may use it
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        np.random.set_state(numpy)  # noqa: NPY002
+        random.setstate(python)

@@ -1,0 +1,146 @@
+"""A model of another package that breaks the contract is told so in one line, before it trains."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import Command, refused
+from torch import nn
+
+from bm3 import Batch, ConfigError, DataError, Loss
+from harness.data import Dataset
+from harness.models import registry
+from harness.models.contract import check_class, check_model
+from harness.models.registry import ModelEntry
+
+
+@dataclass(frozen=True)
+class Settings:
+    width: int = 4
+
+
+@dataclass
+class Thawed:
+    width: int = 4
+
+
+@dataclass(frozen=True)
+class Undecided:
+    width: int
+
+
+class Good(nn.Module):
+    """Keeps the contract; those below break it in one thing each."""
+
+    Config: Any = Settings
+    uses_negatives: Any = True
+    reads_features = False
+
+    def __init__(self, data: Any, config: Any, generator: torch.Generator) -> None:
+        super().__init__()
+        torch.rand(1)  # which draws from the global generator
+        self.users = nn.Parameter(torch.randn(data.n_users, config.width, generator=generator))
+        self.items = nn.Parameter(torch.randn(data.n_items, config.width, generator=generator))
+
+    def loss(self, batch: Batch) -> Any:
+        assert batch.negatives is not None
+        difference = self.items[batch.items] - self.items[batch.negatives]
+        total = -nn.functional.logsigmoid((self.users[batch.users] * difference).sum(1)).mean()
+        return Loss(total, {"pairwise": total})
+
+    def embed(self) -> Any:
+        return self.users, self.items
+
+
+def broken(**members: Any) -> type[Good]:
+    return type("Broken", (Good,), {"__module__": __name__, **members})
+
+
+def returns(value: Callable[[Good], Any]) -> Callable[..., Any]:
+    return lambda self, *_: value(self)
+
+
+def no_generator(self: Any, data: Any, config: Any) -> None:
+    nn.Module.__init__(self)
+
+
+def untrained(self: Any, *arguments: Any) -> None:
+    Good.__init__(self, *arguments)
+    self.requires_grad_(False)
+
+
+BROKEN = [
+    (broken(Config={"width": 4}), "Config is dict .*must be a frozen dataclass"),
+    (broken(Config=Thawed), "Config must be frozen"),
+    (broken(Config=Undecided), "Config.width has no default"),
+    (broken(uses_negatives=None), "uses_negatives is None, it must be True or False"),
+    (broken(after_step=3), "after_step must be a method"),
+    (broken(__init__=no_generator), r"Broken\(data, config, generator\) raised TypeError: .*\.py, line \d+"),
+    (broken(__init__=untrained), r"parameters\(\) returned none that trains"),
+    (broken(loss=returns(lambda m: m.users.sum())), r"loss\(batch\) returned tensor .*needed is bm3.Loss"),
+    (broken(loss=returns(lambda m: Loss(m.users.sum(1), {}))), "returned tensor .*a total that is one finite number"),
+    (broken(loss=returns(lambda m: Loss(m.users.sum().detach(), {}))), "without a gradient, needed is a total"),
+    (broken(loss=returns(lambda m: Loss(m.users.sum() * float("nan"), {}))), "tensor nan, needed is a total"),
+    (broken(loss=returns(lambda m: Loss(m.users.sum(), {"a": 1.0}))), "returned parts .*mapping of names to tensors"),
+    (broken(loss=returns(lambda m: m.users[10**6])), r"loss\(batch\) raised IndexError: .*test_contract\.py, line"),
+    (broken(uses_negatives=False), r"loss\(batch\) raised AssertionError"),
+    (broken(embed=returns(lambda m: m.users)), r"embed\(\) returned tensor .*needed is two tensors"),
+    (
+        broken(embed=returns(lambda m: (m.items, m.users))),
+        r"embed\(\) returned tuple .*users \[60, d\], items \[40, d\]",
+    ),
+    (broken(embed=returns(lambda m: (m.users, m.items[:, :2]))), "two tensors of one width"),
+    (broken(score=returns(lambda m: m.users)), r"score\(users\) returned tensor .*needed is a tensor \[8, 40\]"),
+    (broken(start_epoch=lambda self: None), "start_epoch raised TypeError"),
+]
+
+
+def check(model: type[Any], data: Dataset) -> None:
+    entry = ModelEntry("mine", model, None, None, None, None)
+    check_class(entry)
+    check_model(entry, data, model.Config())
+
+
+@pytest.mark.parametrize(("model", "message"), BROKEN, ids=[message for _, message in BROKEN])
+def test_what_is_broken_is_said_in_one_line(model: type[Any], message: str, clustered: Dataset) -> None:
+    with pytest.raises(ConfigError, match=f"^model 'mine'.*{message}"):
+        check(model, clustered)
+
+
+def test_a_model_without_any_scores_is_refused(clustered: Dataset) -> None:
+    without = type("Without", (nn.Module,), {"Config": Settings, "uses_negatives": True, "loss": Good.loss})
+    with pytest.raises(ConfigError, match="neither embed"):
+        check(without, clustered)
+
+
+def test_a_good_model_passes_and_random_numbers_are_as_if_it_had_not_been_tried(clustered: Dataset) -> None:
+    before = torch.get_rng_state()
+    check(Good, clustered)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_needing_features_where_there_are_none_is_a_matter_of_the_data(clustered: Dataset) -> None:
+    def of_features(self: Any, data: Any, config: Any, generator: torch.Generator) -> None:
+        Good.__init__(self, data, config, generator)
+        torch.cat([torch.tensor(table) for table in data.features.values()], dim=1)
+
+    needy = broken(__init__=of_features, reads_features=True)
+    check(needy, clustered)
+    with pytest.raises(DataError, match=r"model 'mine'.* raised .*it is taken to need item features"):
+        check(needy, replace(clustered, features={}))
+
+
+def test_it_is_refused_before_an_epoch(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.models.cache_clear()
+    point = EntryPoint("mine", f"{__name__}:Broken", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setitem(globals(), "Broken", broken(embed=returns(lambda m: m.users)))
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    try:
+        assert "embed() returned" in refused(command("train", "mine", "mini", "--epochs", 1))
+    finally:
+        registry.models.cache_clear()
+    assert not list(Path().rglob("epochs.jsonl"))
