@@ -18,8 +18,9 @@ from harness.cli_data import DATA_COMMANDS
 from harness.cli_doctor import doctor
 from harness.cli_fetch import fetch_command
 from harness.cli_models import models_command, settings_command
-from harness.cli_options import DATA, DEVICE, OUT, THREADS
+from harness.cli_options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
 from harness.cli_prepare import prepare_command
+from harness.cli_reference import reference
 from harness.cli_regress import regress
 from harness.cli_replay import replay
 from harness.cli_reproduce import reproduce
@@ -39,7 +40,6 @@ from harness.ending import (
     Terminated,
     keeping,
 )
-from harness.report.formats import FORMATS
 
 DEFAULT_SEED = 999
 COMPLETION = "_BM3_COMPLETE"
@@ -77,7 +77,20 @@ def bm3() -> None:
 
 
 for command in (
-    *(audit, doctor, expected, models_command, regress, replay, reproduce, runs, scaling, settings_command, suite),
+    *(
+        audit,
+        doctor,
+        expected,
+        models_command,
+        reference,
+        regress,
+        replay,
+        reproduce,
+        runs,
+        scaling,
+        settings_command,
+        suite,
+    ),
     *(tables, watch),
 ):
     bm3.add_command(command)
@@ -214,25 +227,9 @@ def profile_command(
     click.echo(f"{title}\n{profile_text(found)}")
 
 
-def _formats(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
-    chosen = [name.strip() for name in value.split(",") if name.strip()]
-    for name in chosen:
-        if name not in FORMATS:
-            raise click.BadParameter(f"{name!r} is no format; choose from {', '.join(FORMATS)}")
-    return chosen or ["md"]
-
-
 @bm3.command(name="report")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "formats",
-    default="md",
-    show_default=True,
-    callback=_formats,
-    metavar="LIST",
-    help=f"Formats, with commas between: {', '.join(FORMATS)}.",
-)
+@REPORT_FORMATS
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
 def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
     """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
@@ -303,21 +300,6 @@ def variants_command(model: str | None) -> None:
             lines += [("effect", text) for text in effect_lines(row, effects, wanted)]
             click.echo(f"{row.model}: {row.setting} = {values}")
             click.echo(tabulate([[f"  {name}", value] for name, value in lines], tablefmt="plain") + "\n")
-
-
-@bm3.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-def reference(folder: Path) -> None:
-    """Take the finished runs in FOLDER as this project's reference (expected/reference/<data set>.csv).
-
-    \b
-    bm3 reference runs/mini
-    """
-    from harness.compare.expected import expected_dir
-    from harness.report.reference import write_references
-
-    for path in write_references(folder, expected_dir()):
-        click.echo(f"written: {path}")
 
 
 @bm3.group()

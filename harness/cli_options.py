@@ -10,6 +10,7 @@ from typing import get_args
 import click
 
 from harness.experiments.words import Policy, suite_path
+from harness.report.formats import FORMATS
 
 DATA = click.option(
     "--data",
@@ -53,6 +54,50 @@ RERUN = click.option(
     "that are finished, whose runs are moved aside; none, report on what is there.",
 )
 DRY_RUN = click.option("--dry-run", is_flag=True, help="List the trials and run none.")
+
+
+MODELS = click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model; may be repeated.")
+
+
+def _formats(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    chosen = [name.strip() for name in value.split(",") if name.strip()]
+    for name in chosen:
+        if name not in FORMATS:
+            raise click.BadParameter(f"{name!r} is no format; choose from {', '.join(FORMATS)}")
+    return chosen or ["md"]
+
+
+REPORT_FORMATS = click.option(
+    "--format",
+    "formats",
+    default="md",
+    show_default=True,
+    callback=_formats,
+    metavar="LIST",
+    help=f"Formats of the report, with commas between: {', '.join(FORMATS)}.",
+)
+
+
+def _seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int]:
+    """`1-3,7` as 1, 2, 3, 7."""
+    found: dict[int, None] = {}
+    for part in value.split(",") if value else []:
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 20:
+            raise click.BadParameter(f"{part!r} is no seed and no range of seeds, such as 7 or 1-3")
+        if int(last or first) - int(first) not in range(MOST_SEEDS):
+            raise click.BadParameter(f"{part!r} is not from low to high, or has more than {MOST_SEEDS:,} seeds")
+        found |= dict.fromkeys(range(int(first), int(last or first) + 1))
+    return list(found)
+
+
+MOST_SEEDS = 10_000
+SEEDS = click.option(
+    "--seeds",
+    callback=_seeds,
+    metavar="LIST",
+    help="In place of the suite's, such as 1-3,7; points are chosen with the first.",
+)
 
 
 def known_suite(context: click.Context, parameter: click.Parameter, name: str) -> str:

@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import DataError
-from harness.cli_options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS, known_suite
+from harness.cli_options import (
+    DATA,
+    DEVICE,
+    DRY_RUN,
+    IN_PROCESS,
+    MODELS,
+    OUT,
+    RAY,
+    REPORT_FORMATS,
+    RERUN,
+    SEEDS,
+    THREADS_EACH,
+    WORKERS,
+    known_suite,
+)
 from harness.cli_suite import following, left_alone, to_follow
 from harness.experiments.words import Policy
 
@@ -24,8 +38,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("suite", default="mini", callback=known_suite)
+@click.argument("suite", default="selfcheck", callback=known_suite)
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated.")
+@MODELS
+@SEEDS
+@REPORT_FORMATS
 @RERUN
 @WORKERS
 @RAY
@@ -38,6 +55,9 @@ if TYPE_CHECKING:
 def reproduce(
     suite: str,
     datasets: tuple[str, ...],
+    models: tuple[str, ...],
+    seeds: list[int],
+    formats: list[str],
     rerun: Policy,
     workers: int | None,
     ray_address: str | None,
@@ -48,7 +68,10 @@ def reproduce(
     data: Path | None,
     out: Path,
 ) -> None:
-    """Check the models against recorded traces, run SUITE (default: mini), and report what reproduces.
+    """Check the models against recorded traces, run SUITE (default: selfcheck), and report what reproduces.
+
+    The suite selfcheck needs no data: it shows whether the models learn on this machine what they learned when its
+    reference was made, and nothing about published tables.
 
     SUITE is the name of one that comes with the harness (bm3 suite list) or the path of a .toml file. Trials that are
     stored and finished are not run again, whichever suite they were run for; one that was interrupted or killed goes on
@@ -61,6 +84,7 @@ def reproduce(
     \b
     bm3 reproduce
     bm3 reproduce baby --data ~/data --workers 4 --threads 2
+    bm3 reproduce baby --data ~/data --model bpr --format md,html
     bm3 reproduce table3 --data /shared/data --out /shared/runs --ray auto
     bm3 reproduce ablation --dataset mini --dry-run
     """
@@ -72,7 +96,7 @@ def reproduce(
     from harness.experiments.trial import resolve_device
     from harness.report.study import make_study
 
-    chosen, where = load_suite(suite), resolve_device(device)
+    chosen, where = load_suite(suite).narrowed(models, seeds), resolve_device(device)
     rows = plan(chosen, data, where, list(datasets) or None)
 
     def trials(outcomes: Outcomes) -> list[Trial]:
@@ -116,7 +140,7 @@ def reproduce(
         failed=without,
         of_costs=chosen.alone,
     )
-    finish(study, folder, ["md"])
+    finish(study, folder, formats)
 
 
 def _asked_for(rows: Sequence[Row], suite: Suite) -> list[AskedRow]:

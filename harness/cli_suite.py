@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import DataError
-from harness.cli_options import DATA, DEVICE, OUT, known_suite
+from harness.cli_options import DATA, DEVICE, MODELS, OUT, SEEDS, known_suite
 
 if TYPE_CHECKING:
     from harness.experiments.estimate import Estimate, Estimates
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from harness.experiments.trial import Trial
 
 HEAD = ("row", "data set", "points", "seeds", "trials", "done", "failed", "time left", "memory", "estimated from")
+LAYOUTS = ("text", "md", "csv", "json")
 NOT_KNOWN = "–"
 GIB = 2**30
 
@@ -55,11 +59,24 @@ def list_command() -> None:
 @suite.command()
 @click.argument("name", callback=known_suite)
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="List the commands of the trials to run.")
+@MODELS
+@SEEDS
+@click.option("--format", "form", type=click.Choice(LAYOUTS), default="text", show_default=True, help="Layout.")
+@click.option("--dry-run", is_flag=True, help="List the commands of the trials to run; as text only.")
 @DEVICE
 @DATA
 @OUT
-def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data: Path | None, out: Path) -> None:
+def show(
+    name: str,
+    datasets: tuple[str, ...],
+    models: tuple[str, ...],
+    seeds: list[int],
+    form: str,
+    dry_run: bool,
+    device: str,
+    data: Path | None,
+    out: Path,
+) -> None:
     """Show the rows of the suite NAME: how many trials, how many of them are done, what the others will take.
 
     Where points are searched, more trials follow once they are done: the best on validation and the best on test run
@@ -70,6 +87,7 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     \b
     bm3 suite show table3 --data ~/data
     bm3 suite show table3 --data ~/data --dataset baby --dry-run
+    bm3 suite show baby --model bpr --format csv
     bm3 suite show my-suite.toml
     """
     from tabulate import tabulate
@@ -82,7 +100,9 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     from harness.experiments.suite import Outline, Row, load_suite, outline, plan, wanted
     from harness.experiments.trial import resolve_device
 
-    chosen, where = load_suite(name), resolve_device(device)
+    if dry_run and form != "text":
+        raise click.UsageError("--dry-run lists commands: leave --format out")
+    chosen, where = load_suite(name).narrowed(models, seeds), resolve_device(device)
     data_roots(data)  # a folder that is not there is refused, one that lacks a data set is not
     planned: list[Row | Outline] = []
     missing = []
@@ -97,6 +117,9 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
     estimates = Estimates(readable_runs(out), load_costs(expected_dir()))
     table = [_of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned]
+    if form != "text":
+        click.echo(_laid_out(table, form), nl=False)
+        return
     to_come = to_follow(rows, found)
     counts = _sum([(len(found.trials),) * 2, to_come, *(row.trials for row in unplanned)])
     click.echo(f"{Path(name).stem}: {chosen.title}\n\n{tabulate(table, HEAD, disable_numparse=True)}\n")
@@ -109,6 +132,19 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
         commands += [command for row in unplanned for command in row.commands]
         for line in [*commands, *following(_sum([to_come, *_beyond(unplanned)]))]:
             click.echo(line)
+
+
+def _laid_out(table: Sequence[Sequence[object]], form: str) -> str:
+    """The rows as a program or a document takes them."""
+    if form == "json":
+        return json.dumps([dict(zip(HEAD, row, strict=True)) for row in table], indent=1, ensure_ascii=False) + "\n"
+    if form == "md":
+        from tabulate import tabulate
+
+        return tabulate(table, HEAD, tablefmt="github", disable_numparse=True) + "\n"
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HEAD, *table])
+    return text.getvalue()
 
 
 def to_follow(rows: Iterable[Row], found: Pending) -> Counts:

@@ -21,10 +21,10 @@ from scipy.special import stdtrit
 from bm3.errors import DataError
 from harness.compare.expected import STRICT
 from harness.experiments.store import StoredRun
-from harness.files import write_json
+from harness.files import write_json, writing
 from harness.report.results import changed_settings
 
-FILE = "selfcheck.json"
+SUITE, FILE = "selfcheck", "selfcheck.json"
 METRIC = "recall@20"
 FEWEST_SEEDS = 20
 """Of each model in a reference."""
@@ -67,8 +67,8 @@ class Reference:
     metric: str
     command: str
     """What made the runs."""
-    environment: dict[str, list[str]]
-    """Where they were made: every value that a run recorded, by what it is."""
+    environment: dict[str, str]
+    """Where they were made: every value that some run recorded, by what it is."""
     models: Annotated[dict[str, ModelReference], Field(min_length=1)]
 
 
@@ -136,8 +136,8 @@ def _checked(model: str, runs: Sequence[StoredRun], known: ModelReference, refer
     return Checked(model, Outcome.CONSISTENT if inside else Outcome.INCONSISTENT, values, (low, high), mean_known, "")
 
 
-def write_reference(runs: Iterable[StoredRun], path: Path, command: str) -> None:
-    """Take finished runs as the reference: one data set, one setting and at least 20 seeds of each model.
+def reference_from(runs: Iterable[StoredRun]) -> Reference:
+    """Finished runs as a reference: one data set, one setting and at least 20 seeds of each model.
 
     Raises DataError where they are not that.
     """
@@ -150,7 +150,7 @@ def write_reference(runs: Iterable[StoredRun], path: Path, command: str) -> None
         raise DataError(f"a reference is of one data set, the runs are of {len(names)}")
     ((dataset, dataset_hash),) = names
     models = {}
-    environment: dict[str, dict[str, None]] = defaultdict(dict)
+    seen: dict[str, dict[str, None]] = defaultdict(dict)
     for model, found in by_model.items():
         settings = changed_settings(found[0])
         values = {int(run.run["seed"]): _metric(run, METRIC) for run in found}
@@ -161,9 +161,18 @@ def write_reference(runs: Iterable[StoredRun], path: Path, command: str) -> None
         models[model] = ModelReference(settings, dict(sorted(values.items())))
         for run in found:
             for key, value in run.run["environment"].items():
-                environment[key][str(value)] = None
-    seen = {key: list(values) for key, values in environment.items()}
-    write_json(path, asdict(Reference(dataset, dataset_hash, METRIC, command, seen, models)))
+                if value is not None:
+                    seen[key][str(value)] = None
+    seeds = sorted({seed for known in models.values() for seed in known.values})
+    span = f"{seeds[0]}-{seeds[-1]}" if len(seeds) == seeds[-1] - seeds[0] + 1 else ",".join(map(str, seeds))
+    command = f"bm3 reproduce {SUITE} --seeds {span} --threads {'/'.join(seen['torch_threads'])} --out DIR"
+    return Reference(dataset, dataset_hash, METRIC, command, {key: ", ".join(seen[key]) for key in seen}, models)
+
+
+def write_reference(reference: Reference, path: Path) -> None:
+    """Raises WriteError."""
+    with writing(path):
+        write_json(path, asdict(reference))
 
 
 def _comparable(run: StoredRun, known: ModelReference, reference: Reference) -> bool:

@@ -16,7 +16,16 @@ from harness.experiments.settings import changed_from_defaults
 from harness.experiments.store import StoredRun
 from harness.experiments.suite import load_suite, plan
 from harness.models.registry import find_model
-from harness.selfcheck import ERROR, ModelReference, Outcome, Reference, check, load_reference, write_reference
+from harness.selfcheck import (
+    ERROR,
+    ModelReference,
+    Outcome,
+    Reference,
+    check,
+    load_reference,
+    reference_from,
+    write_reference,
+)
 from harness.training import TrainingConfig
 
 KNOWN = {seed: 0.4 + 0.001 * (seed % 7) for seed in range(101, 131)}
@@ -34,7 +43,7 @@ def run_of(seed: int, value: float, *, model: str = "bpr", epochs: int = 8, data
         "dataset_hash": data,
         "seed": seed,
         "searched": [],
-        "environment": {"cpu": "any"},
+        "environment": {"cpu": "any", "torch_threads": 1, "gpu": None},
     }
     return StoredRun(Path(f"runs/mini/{model}-seed{seed}"), about, {"test": {"recall@20": value}})
 
@@ -42,7 +51,7 @@ def run_of(seed: int, value: float, *, model: str = "bpr", epochs: int = 8, data
 @pytest.fixture
 def reference() -> Reference:
     models = {"bpr": ModelReference({"epochs": 8}, KNOWN), "bm3": ModelReference({"epochs": 8}, KNOWN)}
-    return Reference("mini", "a" * 64, "recall@20", "bm3 reproduce", {"cpu": ["any"]}, models)
+    return Reference("mini", "a" * 64, "recall@20", "bm3 reproduce", {"cpu": "any"}, models)
 
 
 def test_the_interval_is_that_of_a_mean_of_further_seeds() -> None:
@@ -86,11 +95,12 @@ def test_what_cannot_be_compared_is_not_called_consistent(reference: Reference, 
 
 
 def test_a_reference_is_written_from_runs_and_read_again(tmp_path: Path) -> None:
-    runs = [run_of(seed, value) for seed, value in KNOWN.items()]
-    write_reference(runs, tmp_path / "selfcheck.json", "the command")
-    written = load_reference(tmp_path)
-    assert written.models["bpr"] == ModelReference({"epochs": 8}, KNOWN)
-    assert (written.dataset, written.command, written.environment) == ("mini", "the command", {"cpu": ["any"]})
+    found = reference_from(run_of(seed, value) for seed, value in KNOWN.items())
+    write_reference(found, tmp_path / "selfcheck.json")
+    assert load_reference(tmp_path) == found
+    assert found.models["bpr"] == ModelReference({"epochs": 8}, KNOWN)
+    assert found.command == "bm3 reproduce selfcheck --seeds 101-130 --threads 1 --out DIR"
+    assert (found.dataset, found.environment["cpu"]) == ("mini", "any")
 
 
 @pytest.mark.parametrize(
@@ -103,10 +113,9 @@ def test_a_reference_is_written_from_runs_and_read_again(tmp_path: Path) -> None
         ([], "one data set"),
     ],
 )
-def test_what_is_no_reference_is_refused(tmp_path: Path, runs: list[StoredRun], why: str) -> None:
+def test_what_is_no_reference_is_refused(runs: list[StoredRun], why: str) -> None:
     with pytest.raises(DataError, match=why):
-        write_reference(runs, tmp_path / "selfcheck.json", "")
-    assert not list(tmp_path.iterdir())
+        reference_from(runs)
 
 
 def test_a_damaged_reference_is_named_with_its_field(tmp_path: Path) -> None:
@@ -119,7 +128,7 @@ def test_a_damaged_reference_is_named_with_its_field(tmp_path: Path) -> None:
 
 def test_the_stored_reference_is_of_the_suite_with_other_seeds() -> None:
     reference, rows = load_reference(expected_dir()), plan(load_suite("selfcheck"), None, torch.device("cpu"))
-    assert [row.label for row in rows] == list(reference.models)
+    assert {row.label for row in rows} == {*reference.models}
     for row in rows:
         (trial,) = row.points
         known = reference.models[row.label]
