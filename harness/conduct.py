@@ -19,7 +19,7 @@ from harness.compare.verdict import Verdict
 from harness.experiments.estimate import Estimates, load_costs
 from harness.experiments.execution import LOGGER, Backend, Outcomes, Progress, Wanted, execute
 from harness.experiments.status import Status, write_status
-from harness.experiments.store import StoredRun, readable_runs
+from harness.experiments.store import FAILURE, StoredRun, readable_runs
 from harness.experiments.trial import Trial
 from harness.experiments.words import Policy
 from harness.files import WriteError, writing
@@ -160,6 +160,7 @@ class _Reporter:
         ended, running = progress.outcomes, {one.key for one in progress.running}
         waiting = [trial for trial in progress.trials if trial.key not in ended and trial.key not in running]
         done = sum(run is not None for run in ended.values())
+        failed = self._failed([key for key, run in ended.items() if run is None])
         return Status(
             suite=self.study.name,
             state="running",
@@ -169,14 +170,20 @@ class _Reporter:
             total=len(progress.trials),
             done=done,
             reused=len(progress.reused),
-            failed=len(ended) - done,
-            waiting=len(waiting),
+            failed=failed,
+            waiting=len(waiting) + len(ended) - done - failed,
             running=progress.running,
             seconds_left=self._seconds_left(progress, waiting),
             recent=tuple(self.recent),
             process=os.getpid(),
             host=socket.gethostname(),
         )
+
+    def _failed(self, without_result: list[str]) -> int:
+        """How many of them failed; where nothing is run, others were not begun or not finished."""
+        if self.study.policy != "none":
+            return len(without_result)
+        return sum((self.study.store / key / FAILURE).is_file() for key in without_result)
 
     def _seconds_left(self, progress: Progress, waiting: list[Trial]) -> float | None:
         """Of what waits and runs; a trial of which nothing is known counts as the median of the others."""

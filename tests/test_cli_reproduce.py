@@ -173,6 +173,8 @@ def test_rerun_none_reports_what_is_there(command: Command, study: Path) -> None
     assert outcome.code == 3
     assert "3 of 4 trials, which are not run" in (study / "report.md").read_text(encoding="utf-8")
     assert "Failed" not in outcome.out
+    assert "3 not run" in outcome.err
+    assert "failed" not in outcome.err
     assert len(result_files()) == 1
 
 
