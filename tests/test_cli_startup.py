@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import click
 import pytest
 
 from harness import cli
+from harness.ending import heed_signals
 
 HEAVY = {"torch", "numpy", "scipy", "matplotlib", "pydantic", "rich", "requests", "numba"}
 GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
@@ -135,6 +137,13 @@ except Interrupted as interruption:
     assert ran.stdout == "kept: what was done\n", ran.stderr
 
 
+def test_in_a_thread_signals_are_left_to_the_main_one() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(heed_signals).result()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
 def test_an_ignored_ctrl_c_stays_ignored() -> None:
     program = """
 import os, signal
@@ -152,13 +161,20 @@ print("still here")
 
 # --- standard output that takes no more ---
 
-PRINTS = """
-import click
-from harness import cli
-cli.bm3.add_command(click.Command("prints", callback=lambda: print("what the last flush writes")))
-cli.main()
-"""
-LONG, SHORT, LAST = ["-m", "harness", "tables", "3"], ["-m", "harness", "expected", "--help"], ["-c", PRINTS, "prints"]
+
+def program(statement: str) -> list[str]:
+    """Arguments of Python for a command that does this."""
+    lines = ["import click, rich", "from harness import cli"]
+    lines += [f"cli.bm3.add_command(click.Command('prints', callback=lambda: {statement}))", "cli.main()"]
+    return ["-c", "\n".join(lines), "prints"]
+
+
+PRINTING = {
+    "long": ["-m", "harness", "tables", "3"],
+    "short": ["-m", "harness", "expected", "--help"],
+    "in the last flush": program("print('something')"),
+    "by rich": program("rich.print('something')"),
+}
 
 
 def printing_to(file: Any, arguments: list[str]) -> tuple[int, str]:
@@ -169,7 +185,7 @@ def printing_to(file: Any, arguments: list[str]) -> tuple[int, str]:
     return ran.returncode, ran.stderr
 
 
-@pytest.mark.parametrize("arguments", [LONG, SHORT, LAST], ids=["long", "short", "at the end"])
+@pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
 def test_a_closed_pipe_is_silence_and_no_deviation(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -178,7 +194,7 @@ def test_a_closed_pipe_is_silence_and_no_deviation(arguments: list[str]) -> None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("arguments", [LONG, SHORT, LAST], ids=["long", "short", "at the end"])
+@pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
 def test_a_full_disk_on_standard_output_is_one_line(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         code, error = printing_to(full, arguments)
