@@ -354,7 +354,8 @@ def main() -> None:
     """Run the command and leave with its exit code, in silence where nobody reads what it prints."""
     try:
         code = _outcome(sys.argv[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where a shell has closed it
+            sys.stdout.flush()
     except OSError as error:
         broken = isinstance(error, BrokenPipeError)
         if not broken and (error.errno not in FULL or error.filename is not None):
@@ -403,7 +404,7 @@ def _told(code: int, message: str) -> int:
 
 def _let_go_of_output() -> None:
     """Send what standard streams still hold nowhere, or the interpreter would complain of it in the end."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:

@@ -21,9 +21,10 @@ def models_command() -> None:
 
     table = []
     for name, entry in sorted(models().items()):
-        reads, draws = ("yes" if yes else "no" for yes in (entry.reads_features, entry.model.uses_negatives))
+        needs = entry.reads_features, getattr(entry.model, "uses_negatives", False)
         number = sum(1 for _ in settings(entry.model.Config))
-        table.append([name, reads, draws, number, "\n".join(filter(None, about(entry.model)))])
+        shown = ["yes" if needed else "no" for needed in needs]
+        table.append([name, *shown, number, "\n".join(filter(None, about(entry.model)))])
     head = ["model", "features", "negatives", "settings", "what it is"]
     click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=[None] * 4 + [80]))
     click.echo("\nbm3 settings MODEL: what can be set; bm3 variants MODEL: where text and published code disagree")

@@ -1,29 +1,26 @@
 """What the commands that run studies share: which back end runs the trials, and the display of progress."""
 
+from __future__ import annotations
+
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
-import torch
 
 from bm3 import ConfigError
-from harness.compare.expected import expected_dir
-from harness.compiling import use_threads
-from harness.conduct import Study, conduct
-from harness.conformance import Check, Status, trace_statuses
 from harness.ending import keeping
-from harness.experiments.backends import InProcess, Need, Processes, threads_beside, visible_gpus
-from harness.experiments.cluster import RayCluster
-from harness.experiments.estimate import Estimates, load_costs
-from harness.experiments.execution import Backend, Outcomes
-from harness.experiments.store import readable_runs
-from harness.experiments.trial import Trial
-from harness.report.formats import write_report
-from harness.report.markdown import markdown
-from harness.report.study import Study as Report
-from harness.study_progress import StudyProgress
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.conduct import Study
+    from harness.conformance import Check
+    from harness.experiments.backends import Need
+    from harness.experiments.execution import Backend, Outcomes
+    from harness.experiments.trial import Trial
+    from harness.report.study import Study as Report
 
 
 def workers_for(
@@ -33,6 +30,8 @@ def workers_for(
 
     Raises ConfigError for options that exclude each other.
     """
+    from harness.experiments.backends import visible_gpus
+
     if in_process and (ray_address or workers not in (None, 1)):
         raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
     if alone and workers not in (None, 1):
@@ -52,6 +51,10 @@ def backend_for(
     ray_address: str | None,
 ) -> Backend:
     """The back end that the options name. Raises ConfigError where Ray or its cluster is not there."""
+    from harness.compiling import use_threads
+    from harness.experiments.backends import InProcess, Processes, threads_beside
+    from harness.experiments.cluster import RayCluster
+
     if in_process:
         if threads is not None:
             use_threads(threads)
@@ -64,6 +67,10 @@ def backend_for(
 
 def needed_memory(store: Path) -> Need:
     """What past runs say that a trial needs."""
+    from harness.compare.expected import expected_dir
+    from harness.experiments.estimate import Estimates, load_costs
+    from harness.experiments.store import readable_runs
+
     estimates = Estimates(readable_runs(store), load_costs(expected_dir()))
 
     def need(trial: Trial) -> int | None:
@@ -75,6 +82,9 @@ def needed_memory(store: Path) -> Need:
 
 def run_study(study: Study, backend: Backend) -> Outcomes:
     """Run a study with its progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
+    from harness.conduct import conduct
+    from harness.study_progress import StudyProgress
+
     kept = f"finished trials are kept in {study.store}; the same command goes on from there"
     with keeping(lambda: kept), StudyProgress() as progress:
         return conduct(study, backend, progress.update)
@@ -82,12 +92,17 @@ def run_study(study: Study, backend: Backend) -> Outcomes:
 
 def conformance_line(checks: list[Check]) -> str:
     """How many recorded traces passed, failed and could not be replayed."""
+    from harness.conformance import Status, trace_statuses
+
     counts = Counter(trace_statuses(checks).values())
     return ", ".join(f"{counts[status]} {status.value}" for status in Status)
 
 
 def finish(study: Report, folder: Path, formats: list[str]) -> NoReturn:
     """Write a report, print how it begins and where it is, and leave with its verdict as exit code."""
+    from harness.report.formats import write_report
+    from harness.report.markdown import markdown
+
     paths = write_report(study, folder, formats)
     click.echo(markdown(study).split("\n## ")[0].rstrip() + "\n")
     for path in paths:

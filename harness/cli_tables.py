@@ -205,7 +205,7 @@ def _record(value: PublishedValue) -> dict[str, Any]:
 def _text(value: PublishedValue) -> str:
     """With the digits of print; a stored reference has more of them."""
     from harness.compare.expected import REFERENCE
-    from harness.report.paper import number_text
+    from harness.report.lines import number_text
 
     stored = value.source == REFERENCE and value.value is not None
     return f"{value.value:g}" if stored else number_text(value.metric, value.value)

@@ -55,8 +55,8 @@ def meanings(config: type[Any]) -> dict[str, str]:
 
 
 def about(model: type[Any]) -> tuple[str, str]:
-    """What the first line of a model's module says of it, and the source that is named beneath, if one is."""
-    title, _, rest = inspect.cleandoc(sys.modules[model.__module__].__doc__ or "").partition("\n\n")
+    """What the first paragraph of a model's module, or else class, says, and the source named beneath, if one is."""
+    title, _, rest = inspect.cleandoc(sys.modules[model.__module__].__doc__ or model.__doc__ or "").partition("\n\n")
     source = re.match(r".*?(19|20)\d\d.*?\.(?=\s|$)", rest, re.DOTALL)
     return " ".join(title.split()), " ".join(source[0].split()) if source else ""
 

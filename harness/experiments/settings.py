@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from bm3 import ConfigError
 from harness.training import TrainingConfig
 
@@ -64,6 +62,8 @@ def changed_from_defaults(config: Any) -> dict[str, Any]:
 
 
 def _validated(config: type[Any], values: Values) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
     nested: dict[str, Any] = {}
     for key, value in values.items():
         *parents, name = key.split(".")

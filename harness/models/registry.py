@@ -3,6 +3,8 @@
 A model is any `torch.nn.Module` with a `Config` and a `loss`; no list of them is kept anywhere.
 """
 
+from __future__ import annotations
+
 import difflib
 import importlib
 import pkgutil
@@ -12,13 +14,14 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
-
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 import harness.models
 from bm3 import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 ENTRY_POINT_GROUP = "bm3.models"
 
@@ -78,6 +81,8 @@ def find_model(name: str) -> ModelEntry:
 
 
 def _is_model(value: object) -> bool:
+    from torch import nn
+
     return (
         isinstance(value, type) and issubclass(value, nn.Module) and hasattr(value, "Config") and hasattr(value, "loss")
     )

@@ -2,12 +2,17 @@
 `paper` and `efficiency`.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from harness.compare.verdict import Outcome, Verdict
-from harness.report.study import Study, StudyRow
+
+if TYPE_CHECKING:
+    from harness.report.study import Study, StudyRow
 
 DISPUTED, APART = "‡", "†"
 

@@ -1,0 +1,69 @@
+"""How long commands take that compute nothing, as ratios to importing torch: `python tests/benchmarks/start_up.py`.
+
+    python tests/benchmarks/start_up.py [ROUNDS] > FILE
+
+Every round runs each command once, in a process of its own, in turns with `python -c 'import torch'`; a first round is
+not counted. Prints Markdown with the medians. Help and wrong usage may take a third of importing torch, commands that
+read stored data as long as that.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from tabulate import tabulate
+
+from harness.measure.environment import environment
+
+ROOT = Path(__file__).parent.parent.parent
+RUNS = "docs/results/runs/mini"
+TORCH = "python -c 'import torch'"
+ALLOWED = {
+    "--help": 1 / 3,
+    "--version": 1 / 3,
+    "train bpr mini --device tpu": 1 / 3,
+    "reproduce no-such-suite": 1 / 3,
+    f"runs list {RUNS}": 1.0,
+    f"runs show {RUNS}/bpr-f892e99d66-seed1": 1.0,
+    f"report {RUNS}": 1.0,
+    "expected show table3": 1.0,
+    "tables 3": 1.0,
+    "suite list": 1.0,
+}
+"""Commands → what they may take, in imports of torch."""
+
+
+def seconds_of(command: list[str]) -> float:
+    """Of a process, from its start to its end."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def main(rounds: int) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in (TORCH, *ALLOWED)}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in range(rounds + 1):
+            for name, found in seconds.items():
+                to = ["--to", folder] if name.startswith("report") else []
+                taken = seconds_of(["-c", "import torch"] if name == TORCH else ["-m", "harness", *name.split(), *to])
+                if n:
+                    found.append(taken)
+    torch_s = median(seconds[TORCH])
+    rows = [[f"`{TORCH}`", f"{torch_s:.2f}", "1", ""]]
+    for name, allowed in ALLOWED.items():
+        ratio = median(seconds[name]) / torch_s
+        verdict = "yes" if ratio <= allowed else "no"
+        rows.append([f"`bm3 {name}`", f"{ratio * torch_s:.2f}", f"{ratio:.2f}", f"{allowed:.2f}: {verdict}"])
+    here = environment(torch.device("cpu"))
+    print(f"Medians of {rounds} processes each, in turns; {here['cpu']}, torch {torch.__version__}\n")
+    head = ["command", "seconds", "imports of torch", "allowed"]
+    print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 3)))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 15)
