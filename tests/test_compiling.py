@@ -63,3 +63,17 @@ def test_a_number_of_threads_holds_for_torch_and_for_numba() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "passive"), ("active", "active")])
+def test_threads_of_the_command_wait_passively_unless_asked_otherwise(asked: str | None, found: str) -> None:
+    """The setting is there before torch is, which reads it once, and what the command starts inherits it."""
+    code = "import os, sys, builtins; real = builtins.__import__\n"
+    code += "def spy(name, *rest, **options):\n"
+    code += "    if name == 'torch' and 'torch' not in sys.modules: print(os.environ.get('OMP_WAIT_POLICY'))\n"
+    code += "    return real(name, *rest, **options)\n"
+    code += "builtins.__import__ = spy; import harness.__main__; import torch\n"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if asked is None else {"OMP_WAIT_POLICY": asked}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == found
