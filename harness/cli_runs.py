@@ -9,8 +9,9 @@ import click
 
 from harness.cli_options import OUT
 from harness.experiments.difference import difference
-from harness.experiments.inspection import STATES, entries, find, key_below, run_folders
+from harness.experiments.inspection import STATES, entries, find, key_below
 from harness.experiments.leftovers import Wish, leftovers, remove
+from harness.experiments.store import run_folders
 from harness.experiments.verification import verify
 from harness.quantities import size
 from harness.report.runs import difference_text, list_text, run_text

@@ -41,8 +41,12 @@ def list_command() -> None:
     \b
     bm3 suite list
     """
-    loaded = {name: load_suite(name) for name in suite_names()}
-    table = [[name, found.title, _range(_sum(row.trials for row in outline(found)))] for name, found in loaded.items()]
+    table = []
+    for name in suite_names():
+        found = load_suite(name, check=False)
+        more = " and their variants" if any(experiment.variants for experiment in found.experiments) else ""
+        counts = _sum(row.trials for row in outline(found, variants=False))
+        table.append([name, found.title, _range(counts) + more])
     click.echo(tabulate(table, ["suite", "what", "trials"], disable_numparse=True))
 
 

@@ -3,11 +3,12 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from harness.training import EpochRecord
+if TYPE_CHECKING:
+    from harness.training import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 
@@ -34,7 +35,7 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.close()
 
-    def epoch(self, record: EpochRecord) -> None:
+    def epoch(self, record: "EpochRecord") -> None:
         """Show the epoch: loss, its parts, validation R@20 and the best so far, and the time left at most."""
         if record.improved:
             self._best = record.epoch, record.valid["recall@20"]

@@ -1,6 +1,13 @@
 """Full-ranking evaluation: top items of every user, and metrics from them. Verdicts are elsewhere."""
 
+from typing import TYPE_CHECKING
+
 from harness.evaluation.metrics import per_user_metrics
-from harness.evaluation.ranking import CUTOFFS, Evaluation, Evaluator, Ranking, model_scorer, top_k
+from harness.lazy import lazy
 
 __all__ = ["CUTOFFS", "Evaluation", "Evaluator", "Ranking", "model_scorer", "per_user_metrics", "top_k"]
+
+if TYPE_CHECKING:
+    from harness.evaluation.ranking import CUTOFFS, Evaluation, Evaluator, Ranking, model_scorer, top_k
+else:
+    __getattr__ = lazy(__name__, {"ranking": __all__})

@@ -5,7 +5,6 @@ Which trials there are is `suite`; what a run directory looks like is `store`.
 
 import hashlib
 import inspect
-import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,13 +21,14 @@ import harness.training
 from bm3 import BM3Error, ConfigError, DataError
 from harness.compiling import can_compile
 from harness.data import PARTS, Dataset, load_dataset
-from harness.experiments.settings import changed_from_defaults, configure
+from harness.experiments.settings import changed_from_defaults, configure, search_grid
 from harness.experiments.store import (
     CHECKPOINT,
     OUT_OF_MEMORY,
     RunWriter,
     StoredRun,
     find_run,
+    identity_digest,
     locked,
     now,
     write_failure,
@@ -37,9 +37,9 @@ from harness.files import WriteError
 from harness.measure import DeviceWatch, MemorySampler
 from harness.measure.environment import environment
 from harness.models.registry import ModelEntry, find_model
-from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build, fit
+from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
-from harness.training.fit import make_deterministic
+from harness.training.fit import fit, make_deterministic
 
 FORMAT = 1  # of run.json and result.json
 SHARED_BY_MODELS = ("base.py", "item_graph.py", "products.py")  # files beside the models that decide their numbers
@@ -79,21 +79,20 @@ class Trial:
         return f"{self.dataset.name}/{self.entry.name}-{identity_digest(self.identity)}-seed{self.seed}"
 
     @property
+    def changed(self) -> dict[str, Any]:
+        """Settings that differ from their defaults, with dotted keys."""
+        return changed_from_defaults(self.config) | changed_from_defaults(self.training)
+
+    @property
     def arguments(self) -> list[str]:
         """Arguments of the `bm3` command that repeats this trial, without where data and results are."""
-        settings = changed_from_defaults(self.config) | changed_from_defaults(self.training)
-        assignments = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+        assignments = [text for key, value in self.changed.items() for text in ("--set", f"{key}={value}")]
         options = ["--seed", str(self.seed), "--device", self.device.type]
         return ["train", self.entry.name, self.dataset_name, *assignments, *options]
 
     @property
     def command(self) -> str:
         return shlex.join(["bm3", *self.arguments])
-
-
-def identity_digest(identity: Mapping[str, Any]) -> str:
-    """The hash of an identity in a run's key."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Dataset:
@@ -286,7 +285,8 @@ def _description(trial: Trial) -> dict[str, Any]:
         },
         "features_location": trial.training.features_location,
         "reads_features": trial.entry.reads_features and getattr(trial.config, "reads_features", True),
-        "searched": sorted(getattr(trial.entry.model.Config, "GRID", {})),
+        "searched": sorted(search_grid(trial.entry.name)),
+        "changed": sorted(trial.changed),
         "command": trial.command,
         "started": now(),
         "environment": environment(trial.device),

@@ -1,9 +1,23 @@
 """What a run costs and where it ran: seconds, bytes, joules, environment. Judging a cost is not done here."""
 
+from typing import TYPE_CHECKING
+
+from harness.lazy import lazy
 from harness.measure.energy import Energy
-from harness.measure.memory import MemorySampler, Reading
-from harness.measure.power import DeviceWatch
-from harness.measure.timing import EpochClock, TimingSummary
 
 # The function `environment` is not lifted up here, since it would hide the module of the same name.
 __all__ = ["DeviceWatch", "Energy", "EpochClock", "MemorySampler", "Reading", "TimingSummary"]
+
+if TYPE_CHECKING:
+    from harness.measure.memory import MemorySampler, Reading
+    from harness.measure.power import DeviceWatch
+    from harness.measure.timing import EpochClock, TimingSummary
+else:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "memory": ("MemorySampler", "Reading"),
+            "power": ("DeviceWatch",),
+            "timing": ("EpochClock", "TimingSummary"),
+        },
+    )

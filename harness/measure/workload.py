@@ -28,8 +28,8 @@ from harness.data import Dataset, load_dataset
 from harness.evaluation import Evaluation
 from harness.measure.profile import TrainingSteps
 from harness.models.registry import find_model
-from harness.training import EpochRecord, Fit, Streams, TrainingConfig, build, fit
-from harness.training.fit import make_deterministic
+from harness.training import EpochRecord, Fit, Streams, TrainingConfig, build
+from harness.training.fit import fit, make_deterministic
 
 EVALUATION = "evaluation"
 SEED = 1  # of what is timed

@@ -1,9 +1,9 @@
 """Deterministic training: named streams, batches, the epoch loop. Models and the run store are elsewhere."""
 
-from harness.training.checkpoint import Checkpoints, TrainingState
+from typing import TYPE_CHECKING
+
+from harness.lazy import lazy
 from harness.training.config import EarlyStopping, EvaluationSettings, TrainingConfig
-from harness.training.fit import EpochRecord, Fit, Resume, StoppingRule, build, fit
-from harness.training.streams import Streams
 
 __all__ = [
     "Checkpoints",
@@ -17,5 +17,18 @@ __all__ = [
     "TrainingConfig",
     "TrainingState",
     "build",
-    "fit",
 ]
+
+if TYPE_CHECKING:
+    from harness.training.checkpoint import Checkpoints, TrainingState
+    from harness.training.fit import EpochRecord, Fit, Resume, StoppingRule, build
+    from harness.training.streams import Streams
+else:
+    __getattr__ = lazy(  # without the function `fit`, which has the name of its module
+        __name__,
+        {
+            "checkpoint": ("Checkpoints", "TrainingState"),
+            "fit": ("EpochRecord", "Fit", "Resume", "StoppingRule", "build"),
+            "streams": ("Streams",),
+        },
+    )

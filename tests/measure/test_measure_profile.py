@@ -14,7 +14,8 @@ from harness.measure.profile import BlockProfile, ModelProfile, TrainingSteps, p
 from harness.measure.roofline import MachineRates, measure_rates
 from harness.models.registry import find_model
 from harness.report.profile import block_text, block_values, check_writable, profile_text, profile_values
-from harness.training import Streams, TrainingConfig, build, fit
+from harness.training import Streams, TrainingConfig, build
+from harness.training.fit import fit
 
 CPU = torch.device("cpu")
 RATES = MachineRates(bytes_per_second=1e9, flops_per_second=1e10, threads=2)

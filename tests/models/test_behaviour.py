@@ -17,8 +17,9 @@ from harness.data import Dataset, checked_dataset
 from harness.evaluation import Evaluator, model_scorer
 from harness.experiments.variants import model_variants
 from harness.models.registry import ModelEntry, models
-from harness.training import Streams, TrainingConfig, fit
+from harness.training import Streams, TrainingConfig
 from harness.training.batches import EpochBatches
+from harness.training.fit import fit
 from harness.training.optimiser import adam
 
 CPU = torch.device("cpu")

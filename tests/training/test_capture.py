@@ -23,8 +23,9 @@ import bm3.model
 from bm3 import Batch, ConfigError, Loss
 from harness.data import Dataset
 from harness.models.registry import find_model, models
-from harness.training import EpochRecord, Streams, TrainingConfig, build, capture, fit, rows
+from harness.training import EpochRecord, Streams, TrainingConfig, build, capture, rows
 from harness.training.capture import WARM_UP_STEPS, CapturedSteps, CudaGraphs, captured_steps, recorder_for
+from harness.training.fit import fit
 from harness.training.optimiser import adam
 
 CPU = torch.device("cpu")

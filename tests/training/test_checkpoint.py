@@ -13,9 +13,10 @@ import torch
 from harness.data import Dataset
 from harness.files import WriteError
 from harness.models.registry import find_model, models
-from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build, fit
+from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training import rows as rows_module
 from harness.training.checkpoint import BEST
+from harness.training.fit import fit
 
 CPU = torch.device("cpu")
 

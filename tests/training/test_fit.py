@@ -14,9 +14,9 @@ from bm3 import Batch, BM3Error, ConfigError, Loss
 from harness.data import Dataset
 from harness.evaluation import Evaluation
 from harness.models.registry import find_model, models
-from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build, fit
+from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
 from harness.training.batches import EpochBatches
-from harness.training.fit import StoppingRule, start_epoch, train_step
+from harness.training.fit import StoppingRule, fit, start_epoch, train_step
 from harness.training.optimiser import adam
 
 CPU = torch.device("cpu")
