@@ -283,8 +283,11 @@ def reference(folder: Path) -> None:
     \b
     bm3 reference runs/mini
     """
-    for path in write_references(folder, expected_dir()):
+    unread: list[str] = []
+    for path in write_references(folder, expected_dir(), unread):
         click.echo(f"written: {path}")
+    for text in unread:
+        click.echo(f"cannot be read, left out: {text}", err=True)
 
 
 @bm3.group()

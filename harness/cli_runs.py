@@ -128,6 +128,9 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
         click.echo(
             f"{'would remove' if dry_run else 'removed'}: {leftover.path} ({leftover.why}, {size(leftover.size)})"
         )
+    for one in entries(where):
+        if one.state == "damaged":
+            click.echo(f"left, since it is damaged: {one.reason}")
     if found:
         click.echo(f"{size(gone)} {'would be free' if dry_run else 'are free'}")
     else:

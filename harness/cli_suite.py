@@ -83,13 +83,14 @@ def show(name: str, datasets: tuple[str, ...], dry_run: bool, device: str, data:
     rows = [row for row in planned if isinstance(row, Row)]
     unplanned = [row for row in planned if isinstance(row, Outline)]
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
-    estimates = Estimates(readable_runs(out), load_costs(expected_dir()))
+    unread: list[str] = []
+    estimates = Estimates(readable_runs(out, unread), load_costs(expected_dir()))
     table = [_of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned]
     to_come = to_follow(rows, found)
     counts = _sum([(len(found.trials),) * 2, to_come, *(row.trials for row in unplanned)])
     click.echo(f"{Path(name).stem}: {chosen.title}\n\n{tabulate(table, HEAD, disable_numparse=True)}\n")
     click.echo(_totals(rows, found, counts, estimates))
-    for line in [*left_alone(found), *missing]:
+    for line in [*left_alone(found), *missing, *(f"cannot be read, left out: {text}" for text in unread)]:
         click.echo(line)
     if dry_run:
         click.echo()

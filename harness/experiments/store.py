@@ -338,9 +338,9 @@ def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRu
                 unread.append(str(error))
 
 
-def readable_runs(out: Path) -> Iterator[StoredRun]:
+def readable_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRun]:
     """As `stored_runs`; nothing where there is no folder."""
-    return stored_runs(out) if out.is_dir() else iter(())
+    return stored_runs(out, unread) if out.is_dir() else iter(())
 
 
 def _read_json(path: Path, form: type[Record]) -> dict[str, Any]:
