@@ -53,11 +53,6 @@ class BM3Config:
     modalities: str = "all"
     """Those that take part: `all`, `none`, or names with + between, such as `visual+text`."""
 
-    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {
-        "n_layers": (1, 2),
-        "dropout": (0.3, 0.5),
-        "reg_weight": (0.1, 0.01),
-    }
     VARIANTS: ClassVar[Mapping[str, Variant]] = {
         "objective": Variant(
             text="L_rec + L_align + L_mask + λ(‖h_u‖² + ‖h_i‖²), terms −cos (paper)",

@@ -120,7 +120,8 @@ def reproduce(
     checks = known_traces()
     click.echo(conformance_line(checks))
     outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone, asked), backend)
-    runs = [(trial, _stored(out / trial.key)) for trial in trials(outcomes)]
+    unread: list[str] = []
+    runs = [(trial, _stored(out / trial.key, unread)) for trial in trials(outcomes)]
     without = [
         trial.command if run is None else run.run["command"]
         for trial, run in runs
@@ -139,6 +140,7 @@ def reproduce(
         unchecked=unchecked,
         failed=without,
         of_costs=chosen.alone,
+        unread=unread,
     )
     finish(study, folder, formats)
 
@@ -168,13 +170,14 @@ def _asked_for(rows: Sequence[Row], suite: Suite) -> list[AskedRow]:
     return asked
 
 
-def _stored(path: Path) -> StoredRun | None:
-    """The run there; None where there is none or it cannot be read, of which the log has said why."""
-    from harness.experiments.store import RUN, StoredRun
+def _stored(path: Path, unread: list[str]) -> StoredRun | None:
+    """The run there; None where there is none, or where it cannot be read: why is added to `unread`."""
+    from harness.experiments.store import RESULT, RUN, StoredRun
 
     try:
-        return StoredRun.read(path) if (path / RUN).is_file() else None
-    except DataError:
+        return StoredRun.read(path) if (path / RUN).is_file() or (path / RESULT).is_file() else None
+    except DataError as error:
+        unread.append(str(error))
         return None
 
 

@@ -44,7 +44,8 @@ def list_command(
     bm3 runs list runs/mini --model bm3 --state finished
     bm3 runs list --json
     """
-    from harness.experiments.inspection import entries, run_folders
+    from harness.experiments.inspection import entries
+    from harness.experiments.store import run_folders
     from harness.report.runs import list_text
 
     where = folder or out
@@ -122,6 +123,7 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
     bm3 runs gc --dry-run
     bm3 runs gc --superseded --unfinished
     """
+    from harness.experiments.inspection import entries
     from harness.experiments.leftovers import Wish, leftovers, remove
 
     where = folder or out
@@ -135,6 +137,9 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
         click.echo(
             f"{'would remove' if dry_run else 'removed'}: {leftover.path} ({leftover.why}, {size(leftover.size)})"
         )
+    for one in entries(where):
+        if one.state == "damaged":
+            click.echo(f"left, since it is damaged: {one.reason}")
     if found:
         click.echo(f"{size(gone)} {'would be free' if dry_run else 'are free'}")
     else:
@@ -154,7 +159,8 @@ def verify_command(folder: Path | None, out: Path) -> None:
     bm3 runs verify
     bm3 runs verify runs/mini
     """
-    from harness.experiments.inspection import key_below, run_folders
+    from harness.experiments.inspection import key_below
+    from harness.experiments.store import run_folders
     from harness.experiments.verification import verify
 
     where = folder or out

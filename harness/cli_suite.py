@@ -51,8 +51,12 @@ def list_command() -> None:
     from harness.experiments.suite_file import load_suite, outline
     from harness.experiments.words import suite_names
 
-    loaded = {name: load_suite(name) for name in suite_names()}
-    table = [[name, found.title, _range(_sum(row.trials for row in outline(found)))] for name, found in loaded.items()]
+    table = []
+    for name in suite_names():
+        found = load_suite(name, check=False)
+        more = " and their variants" if any(experiment.variants for experiment in found.experiments) else ""
+        counts = _sum(row.trials for row in outline(found, variants=False))
+        table.append([name, found.title, _range(counts) + more])
     click.echo(tabulate(table, ["suite", "what", "trials"], disable_numparse=True))
 
 
@@ -115,7 +119,8 @@ def show(
     rows = [row for row in planned if isinstance(row, Row)]
     unplanned = [row for row in planned if isinstance(row, Outline)]
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
-    estimates = Estimates(readable_runs(out), load_costs(expected_dir()))
+    unread: list[str] = []
+    estimates = Estimates(readable_runs(out, unread), load_costs(expected_dir()))
     table = [_of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned]
     if form != "text":
         click.echo(_laid_out(table, form), nl=False)
@@ -124,7 +129,7 @@ def show(
     counts = _sum([(len(found.trials),) * 2, to_come, *(row.trials for row in unplanned)])
     click.echo(f"{Path(name).stem}: {chosen.title}\n\n{tabulate(table, HEAD, disable_numparse=True)}\n")
     click.echo(_totals(rows, found, counts, estimates))
-    for line in [*left_alone(found), *missing]:
+    for line in [*left_alone(found), *missing, *(f"cannot be read, left out: {text}" for text in unread)]:
         click.echo(line)
     if dry_run:
         click.echo()

@@ -52,6 +52,8 @@ def tables(number: str, runs: Path | None, form: str, dataset: str | None, data:
         raise click.UsageError("--data is for table 2: tables 3 and 4 have ours from RUNS")
     values, sources, tolerances = _expected()
     study = make_study(runs, f"table {number}") if runs else None
+    for text in study.unread if study else ():
+        click.echo(f"cannot be read, left out: {text}", err=True)
     names = dict.fromkeys(value.dataset for value in values if value.source == f"{PAPER}table2")
     wanted = [name for name in names if dataset is None or name.lower() == dataset.lower()] if number == "2" else []
     table = paper_table(

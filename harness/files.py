@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 from uuid import uuid4
 
 from bm3 import DataError
+
+HALF_WRITTEN = re.compile(r"\.tmp\w{6}")
+"""What safetensors calls a file until it is whole."""
 
 
 class WriteError(DataError):

@@ -4,11 +4,12 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from harness.training import EpochRecord
+if TYPE_CHECKING:
+    from harness.training import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 
@@ -35,12 +36,12 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.close()
 
-    def earlier(self, records: Sequence[EpochRecord]) -> None:
+    def earlier(self, records: "Sequence[EpochRecord]") -> None:
         """Take note of the epochs before a training that goes on."""
         for record in records:
             self._note(record)
 
-    def epoch(self, record: EpochRecord) -> None:
+    def epoch(self, record: "EpochRecord") -> None:
         """Show the epoch: validation R@20 and the best so far, loss and its parts, and the time left at most."""
         self._note(record)
         parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())

@@ -20,9 +20,9 @@ from scipy.special import stdtrit
 
 from bm3.errors import DataError
 from harness.compare.expected import STRICT
+from harness.experiments.inspection import changed_settings
 from harness.experiments.store import StoredRun
 from harness.files import write_json, writing
-from harness.report.results import changed_settings
 
 SUITE, FILE = "selfcheck", "selfcheck.json"
 METRIC = "recall@20"

@@ -20,6 +20,8 @@ import harness
 from bm3.errors import DataError
 
 T = TypeVar("T")
+Scalar = bool | int | float | str
+Values = Annotated[list[Scalar], Field(min_length=1)]
 Kind = Literal["published", "reference"]
 
 COLUMNS = ("dataset", "model", "metric", "value", "source", "status", "note")
@@ -191,6 +193,11 @@ def values_of_cell(
 def load_sources(directory: Path) -> dict[str, Source]:
     """`sources.toml`, in its order; raises DataError."""
     return validated_toml(directory / "sources.toml", TypeAdapter(dict[str, Source]))
+
+
+def load_grids(directory: Path) -> dict[str, dict[str, list[Scalar]]]:
+    """`grids.toml`: model → setting → the values that a search tries; raises DataError."""
+    return validated_toml(directory / "grids.toml", TypeAdapter(dict[str, dict[str, Values]]))
 
 
 def load_tolerances(path: Path) -> Tolerances:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
-from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 from bm3.errors import DataError
 from harness.compare.claim_checks import Exponent
@@ -138,7 +138,7 @@ def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], confidence: f
     for _ in range(SAMPLES // SAMPLES_AT_A_TIME):
         chosen = draw.integers(n, size=(SAMPLES_AT_A_TIME, n))
         found.append(_fitted(x, np.median(y[:, chosen], axis=2).T)[0])
-    tail = float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1)))
+    tail = float(ndtr(-math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + confidence) / 2)))
     low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
     upper = slice(len(x) // 2, None)
     slope = np.polyfit(np.log(x[upper]), np.log(medians[upper]), 1)[0]

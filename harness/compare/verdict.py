@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from harness.compare.expected import PublishedValue, Status, Tolerance
 
@@ -124,7 +124,7 @@ def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float
     if n == 1:
         return mean, None
     variance = math.fsum((value - mean) * (value - mean) for value in values) / (n - 1)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * math.sqrt(variance / n)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * math.sqrt(variance / n)
     return mean, (mean - half, mean + half)
 
 

@@ -20,7 +20,6 @@ from bm3 import BM3Error, ConfigError
 from harness.compiling import use_threads
 from harness.experiments.backends import Need
 from harness.experiments.execution import Ending
-from harness.experiments.settings import changed_from_defaults
 from harness.experiments.store import EPOCHS, FAILURE, HITS, LOG, RESULT, RUN, InUseError, locked
 from harness.experiments.trial import Trial, dataset_for, make_trial, run_trial
 from harness.files import write_whole, writing
@@ -123,7 +122,7 @@ class RayCluster:
         order = Order(
             model=trial.entry.name,
             dataset=trial.dataset_name,
-            settings=changed_from_defaults(trial.config) | changed_from_defaults(trial.training),
+            settings=trial.changed,
             seed=trial.seed,
             device=trial.device.type,
             key=trial.key,

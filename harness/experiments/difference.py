@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final, Literal
 
-from harness.experiments.inspection import default_settings, settings
+from harness.experiments.inspection import changed_settings, settings
+from harness.experiments.settings import flatten
 from harness.experiments.store import StoredRun
 from harness.training.config import STOPPING_METRIC
 
@@ -62,9 +63,7 @@ class Difference:
 def difference(first: StoredRun, second: StoredRun) -> Difference:
     """How the second run differs from the first. Raises DataError when a file of theirs is damaged."""
     asked = [*_changes({key: run.run.get(key, NOT_RECORDED) for key in ASKED} for run in (first, second))]
-    defaults = default_settings(first.run["model"]), default_settings(second.run["model"])
-    # A run older than a setting had its default.
-    asked += _changes({**default, **settings(run)} for default, run in zip(defaults, (first, second), strict=True))
+    asked += [change for change in _changes(map(settings, (first, second))) if not _is_default(change, first, second)]
     unfinished = tuple(run for run in (first, second) if not run.finished)
     return Difference(
         asked=tuple(asked),
@@ -75,6 +74,14 @@ def difference(first: StoredRun, second: StoredRun) -> Difference:
         unfinished=unfinished,
         same_parameters=_same_parameters(first, second),
     )
+
+
+def _is_default(change: Change, first: StoredRun, second: StoredRun) -> bool:
+    """Whether one run is older than a setting, so had its default, and the other one has the default too."""
+    newer = first if change.second is NOT_RECORDED else second if change.first is NOT_RECORDED else None
+    if newer is None or change.what in changed_settings(newer):
+        return False
+    return first.run["model"] == second.run["model"] or change.what in flatten(newer.run["training"])
 
 
 def _changes(pair: Iterable[Mapping[str, Any]]) -> list[Change]:

@@ -16,7 +16,6 @@ from typing import Any
 
 from bm3 import DataError
 from harness.compare.expected import read_rows
-from harness.experiments.inspection import NOT_AS_EXPECTED
 from harness.experiments.store import StoredRun
 from harness.experiments.trial import Trial
 
@@ -68,10 +67,10 @@ class Estimates:
         self._costs = costs
         self._known: dict[tuple[tuple[str, ...], int], Estimate | None] = {}
         for run in runs:
-            with suppress(*NOT_AS_EXPECTED):  # a damaged run only tells nothing
-                if run.finished:
-                    key = run.run["model"], _features(run.run["config"]), run.run["device"], run.run["dataset_hash"]
-                    self._runs[key].append(run)
+            if run.finished:
+                about = run.run
+                key = about["model"], _features(about["config"]), about.get("device", "cpu"), about["dataset_hash"]
+                self._runs[key].append(run)
 
     def of(self, trial: Trial) -> Estimate | None:
         """None where nothing of the model on such a device is known."""
@@ -86,7 +85,7 @@ class Estimates:
     def _from_runs(self, key: tuple[str, ...], limit: int) -> Estimate | None:
         seconds, memory = [], []
         for run in self._runs.get(key, []):
-            with suppress(DataError, *NOT_AS_EXPECTED):
+            with suppress(DataError):  # a damaged run only tells nothing
                 took, needed = _seconds(run, limit), _memory(run)
                 seconds += [] if took is None else [took]
                 memory += [] if needed is None else [needed]
@@ -187,7 +186,7 @@ def _seconds(run: StoredRun, limit: int) -> float | None:
 
 
 def _memory(run: StoredRun) -> int | None:
-    reading = "gpu_process_peak" if run.run["device"] == "cuda" else "process_rss_peak"
+    reading = "gpu_process_peak" if run.run.get("device") == "cuda" else "process_rss_peak"
     found = (run.result or {})["memory"][reading]["bytes"]
     return None if found is None else int(found)
 

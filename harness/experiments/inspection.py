@@ -3,24 +3,21 @@
 How two of them differ, whether all is in order and what can go are `difference`, `verification` and `leftovers`.
 """
 
-import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from bm3 import DataError
 from harness.experiments.course import course
 from harness.experiments.settings import flatten
-from harness.experiments.store import RESULT, RUN, SUPERSEDED, StoredRun, in_use
+from harness.experiments.store import RESULT, RUN, StoredRun, in_use, run_folders
 from harness.experiments.words import EntryState
-from harness.models.registry import models
-from harness.training import TrainingConfig
 from harness.training.config import STOPPING_METRIC
 
 MOST_NAMED = 6  # candidates in one line
-NOT_AS_EXPECTED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
-"""What comes of reading values that are not there or not of their kind, as in a file that somebody edited."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +51,6 @@ class Entry:
         return {**shown, "path": str(self.path)}
 
 
-def run_folders(out: Path, *, superseded: bool = False) -> Iterator[Path]:
-    """Folders with a run, damaged ones included, by path; those that count, or else the superseded ones.
-
-    Links to folders are not followed, except `out` itself. Raises DataError when `out` is a file.
-    """
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; name a folder of runs")
-    for root, folders, files in os.walk(out):
-        folder = Path(root)
-        aside = SUPERSEDED in folder.relative_to(out).parts
-        folders[:] = sorted(name for name in folders if superseded or name != SUPERSEDED)
-        if RUN in files or RESULT in files:
-            folders.clear()
-            if aside == superseded:
-                yield folder
-
-
 def entries(out: Path) -> Iterator[Entry]:
     """Every run below `out` that counts, by path."""
     for path in run_folders(out):
@@ -80,7 +60,7 @@ def entries(out: Path) -> Iterator[Entry]:
 def entry(path: Path, key: str) -> Entry:
     """The run folder at `path`, whatever state it is in."""
     try:
-        return _readable(path, key)
+        return _entry(StoredRun.read(path), key)
     except DataError as error:
         reason = str(error)
     state: EntryState = "running" if in_use(path) else "damaged"
@@ -101,7 +81,7 @@ def find(name: str, out: Path) -> StoredRun:
     if path.is_file():
         path = path.parent
     if (path / RUN).is_file() or (path / RESULT).is_file():
-        return _found(path)
+        return StoredRun.read(path)
     keys = {key_below(out, folder): folder for folder in run_folders(out)}
     for matches in (
         [key for key in keys if key == name],
@@ -110,7 +90,7 @@ def find(name: str, out: Path) -> StoredRun:
         [key for key in keys if name in key],
     ):
         if len(matches) == 1:
-            return _found(keys[matches[0]])
+            return StoredRun.read(keys[matches[0]])
         if matches:
             raise DataError(f"{name!r} fits {len(matches)} runs in {out}, name one of them: {_some(matches)}")
     what = f"none of the {len(keys)} runs in {out} is called so" if keys else f"there are no runs in {out}"
@@ -122,11 +102,14 @@ def settings(run: StoredRun) -> Mapping[str, Any]:
     return flatten({**run.run["config"], **run.run["training"]})
 
 
-def default_settings(model: str) -> Mapping[str, Any]:
-    """What settings are by default, with dotted keys: also what a run older than a setting had."""
-    entry_of_model = models().get(model)
-    config = {} if entry_of_model is None else asdict(entry_of_model.model.Config())
-    return flatten({**config, **asdict(TrainingConfig())})
+def changed_settings(run: StoredRun) -> dict[str, Any]:
+    """The settings that differed from their defaults when the run was made; a run older than a setting had its default.
+
+    Earlier versions recorded them in the command alone.
+    """
+    words = pairwise(shlex.split(run.run["command"]))
+    changed = run.run.get("changed", [word.partition("=")[0] for option, word in words if option == "--set"])
+    return {key: value for key, value in settings(run).items() if key in changed}
 
 
 def seconds_of(records: Sequence[Mapping[str, Any]]) -> float | None:
@@ -134,24 +117,7 @@ def seconds_of(records: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(float(one["seconds"]) + float(one["evaluation_seconds"]) for one in records) if records else None
 
 
-def _found(path: Path) -> StoredRun:
-    run = _readable(path, path.name).run
-    assert run is not None
-    return run
-
-
-def _readable(path: Path, key: str) -> Entry:
-    """The entry of a run that can be read. Raises DataError."""
-    try:
-        return _entry(StoredRun.read(path), key)
-    except DataError:
-        raise
-    except NOT_AS_EXPECTED as error:
-        raise DataError(f"{path}: lacks something that every run has ({error!r}); remove it to run it again") from error
-
-
 def _entry(run: StoredRun, key: str) -> Entry:
-    settings(run), dict(run.run["environment"])
     state: EntryState = "running" if not run.finished and in_use(run.path) else run.state
     known: dict[str, Any] = {
         "path": run.path,

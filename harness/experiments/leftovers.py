@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from bm3 import DataError
-from harness.experiments.inspection import entry, key_below, run_folders
+from harness.experiments.inspection import entry, key_below
 from harness.experiments.status import STATUS
 from harness.experiments.store import (
     CHECKPOINT,
@@ -30,14 +30,12 @@ from harness.experiments.store import (
     SUPERSEDED,
     StoredRun,
     in_use,
+    run_folders,
     run_lock,
 )
 from harness.experiments.studies import studies, trials_under_way, vanished
-from harness.experiments.trial import code_version
 from harness.experiments.verification import NAME
-from harness.files import writing
-from harness.models.registry import models
-from harness.training.checkpoint import HALF_WRITTEN
+from harness.files import HALF_WRITTEN, writing
 
 PART, PROBE = ".part", ".probe"
 REMOVED = ".removed"
@@ -156,8 +154,13 @@ def _unwanted(run: StoredRun, wish: Wish) -> str:
     """Why the run as a whole can go; empty if it stays."""
     if not run.finished:
         return run.state if wish.unfinished else ""
+    if not wish.stale:
+        return ""
+    from harness.experiments.trial import code_version  # torch, which looking at a store does not wait for
+    from harness.models.registry import models
+
     model = models().get(run.run["model"])
-    if not wish.stale or model is None:
+    if model is None:
         return ""
     code = code_version(inspect.getfile(model.model))
     return "" if run.run.get("code") == code else f"of other code than today's {code}"

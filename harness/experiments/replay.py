@@ -34,8 +34,11 @@ def trial_of(run: StoredRun, data: Path | None, device: str | None = None) -> Tr
     """The trial that a run was of, with its data set as it is found now, on its own kind of device if none is given.
 
     Raises ConfigError where this version lacks the model or one of its settings, DataError where the data set is not
-    there or another one.
+    there or another one, and where files of the run cannot be read.
     """
+    _, unread = run.readable(list((run.result or {}).get("test", ())))
+    if unread:
+        raise DataError(unread[0])
     about = run.run
     dataset_name = named_dataset(run)
     settings = flatten({**about["config"], **about["training"]})

@@ -1,11 +1,12 @@
 """Settings by name: `key=value` texts and suite tables into checked configuration dataclasses."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from bm3 import ConfigError
+from harness.compare.expected import Scalar, expected_dir, load_grids
 from harness.training import TrainingConfig
 
 Values = Mapping[str, Any]
@@ -53,6 +54,19 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in nested.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
+
+
+def search_grid(model: str) -> Mapping[str, Sequence[Scalar]]:
+    """The values that a search of the model tries: those that were published, else its own `Config.GRID`.
+
+    Empty where there are none. Raises ConfigError for an unknown model.
+    """
+    published = load_grids(expected_dir()).get(model.lower())
+    if published is not None:
+        return published
+    from harness.models.registry import find_model  # torch, which published grids do not wait for
+
+    return getattr(find_model(model).model.Config, "GRID", {})
 
 
 def changed_from_defaults(config: Any) -> dict[str, Any]:

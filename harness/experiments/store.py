@@ -6,14 +6,18 @@ A directory without `result.json` is an unfinished run: its `checkpoint.safetens
 holds its lock, which the system releases when the process ends, however it ends.
 """
 
+import hashlib
 import json
+import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,17 +26,19 @@ from numpy.typing import NDArray
 
 from bm3 import BM3Error, DataError
 from harness.ending import IN_USE
-from harness.evaluation import Ranking
 from harness.evaluation.metrics import per_user_metrics
+from harness.experiments.records import Epoch, Failure, Record, Result, Run, check
 from harness.experiments.words import State
 from harness.files import write_json, write_whole, writing
 
-RUN_KEYS = ("model", "config", "training", "dataset", "dataset_hash", "seed", "searched", "command", "environment")
-RESULT_KEYS = ("finished", "best_epoch", "epochs", "valid", "test", "timing", "memory")
-FAILURE_KEYS = ("kind", "message", "when")
+if TYPE_CHECKING:
+    from harness.evaluation import Ranking
+
 OUT_OF_MEMORY: Final = "out of memory"
 RUN, EPOCHS, HITS, RESULT = "run.json", "epochs.jsonl", "hits.npz", "result.json"
 FAILURE, CHECKPOINT, LOCK, LOG = "failure.json", "checkpoint.safetensors", ".lock", "log.txt"
+DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
+"""What reading a damaged archive raises."""
 SUPERSEDED = "superseded"
 """Folder of a store for runs that were run anew; no run in it counts."""
 
@@ -55,6 +61,8 @@ class StoredRun:
     result: Mapping[str, Any] | None
     failure: Mapping[str, Any] | None = None
     """`kind`, `message` and `when` of what ended it; None when it is finished or was merely interrupted."""
+    without: frozenset[str] = frozenset()
+    """Names of files that are there, cannot be read, and are taken as not there."""
 
     @property
     def finished(self) -> bool:
@@ -69,54 +77,100 @@ class StoredRun:
         return self.failure is not None and self.failure["kind"] == OUT_OF_MEMORY
 
     def epochs(self) -> list[dict[str, Any]]:
-        """Records of the epochs, in order; a last line cut off by a crash is left out."""
-        records: list[dict[str, Any]] = []
+        """Records of the epochs, in order; a last line that was cut off is left out. Raises DataError."""
         file = self.path / EPOCHS
-        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        if EPOCHS in self.without or not file.is_file():
+            return []
+        try:
+            lines = file.read_bytes().split(b"\n")
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        records: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if not isinstance(record, dict):
+                check(record, Epoch)
+            except ValueError as error:
+                if number == len(lines):
+                    break
                 raise DataError(
-                    f"{file}: line {len(records) + 1} is no record of an epoch; remove the folder to run again"
-                )
+                    f"{file}: line {number} is no record of an epoch ({error}); remove the folder to run again"
+                ) from error
             records.append(record)
         return records
 
     def per_user(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         """Users [n] and their test metric [n], such as `recall@20`; None where the run did not store its hits.
 
-        Raises DataError when the file cannot be read, its lists end before the cut-off, or it is not of this result.
+        Ranks past the last item are misses. Raises DataError when the file cannot be read, its lists end before the
+        cut-off though there are more items, or it is not of this result.
         """
         file = self.path / HITS
-        if not file.is_file():
+        if HITS in self.without or not file.is_file():
             return None
-        try:
-            with np.load(file, allow_pickle=False) as stored:
-                users, n_relevant, length = stored["users"], stored["n_relevant"], int(stored["length"])
-                hits = np.unpackbits(stored["hits"], axis=1, count=length).astype(bool)
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise DataError(f"{file}: cannot be read ({error}); remove the folder to run that trial again") from error
-        cutoff = int(metric.partition("@")[2])
-        if cutoff > length:
-            raise DataError(f"{file}: its lists end at rank {length}, before {metric}")
-        if not len(users) == len(np.unique(users)) == len(n_relevant) == len(hits) or not (n_relevant > 0).all():
-            raise DataError(f"{file}: its users do not fit its lists; remove the folder to run that trial again")
+        if metric in self._per_user:
+            return self._per_user[metric]
+        users, n_relevant, packed, length = self._hits
+        cutoff, n_items = int(metric.partition("@")[2]), self.run["dataset"]["items"]
+        asked = self.run["training"].get("evaluation", {}).get("top_k", length)
+        if length < (wanted := min(max(cutoff, asked), n_items)):
+            raise DataError(
+                f"{file}: its lists end at rank {length}, before rank {wanted}; remove the folder to run it again"
+            )
+        hits = np.unpackbits(packed, axis=1, count=length).astype(bool)
         values = per_user_metrics(hits[:, :cutoff], n_relevant, [cutoff])[metric]
         stored_mean = (self.result or {}).get("test", {}).get(metric)
         if stored_mean is not None and abs(values.mean() - stored_mean) > 1e-6:
             raise DataError(f"{file}: is not of {self.path / RESULT}, whose {metric} is another; run that trial again")
+        self._per_user[metric] = users, values
         return users, values
+
+    @cached_property
+    def _per_user(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """What `per_user` has found already, since a report asks several times."""
+        return {}
+
+    @cached_property
+    def _hits(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], int]:
+        """Users [n], their numbers of relevant items [n], their hits [n, ⌈length / 8⌉] as bits, and the length."""
+        file = self.path / HITS
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                users, n_relevant, packed = stored["users"], stored["n_relevant"], stored["hits"]
+                length = int(stored["length"])
+        except DAMAGE as error:
+            raise _unreadable(file, error) from error
+        whole = [array.ndim == 1 and np.issubdtype(array.dtype, np.integer) for array in (users, n_relevant)]
+        fits = all(whole) and packed.dtype == np.uint8 and packed.shape == (len(users), -(-length // 8))
+        if not fits or not len(users) == len(np.unique(users)) == len(n_relevant) or not (n_relevant > 0).all():
+            raise DataError(f"{file}: its users do not fit its lists; remove the folder to run that trial again")
+        return users, n_relevant, packed, length
+
+    def readable(self, metrics: Sequence[str]) -> tuple[Self, list[str]]:
+        """The run without those of its files of epochs and hits that cannot be read, and why they cannot, a line each.
+
+        After that, `epochs` and `per_user` of these metrics raise nothing.
+        """
+        unread: dict[str, str] = {}
+        try:
+            self.epochs()
+        except DataError as error:
+            unread[EPOCHS] = str(error)
+        try:
+            for metric in metrics:
+                self.per_user(metric)
+        except DataError as error:
+            unread[HITS] = str(error)
+        return (replace(self, without=frozenset(unread)) if unread else self), list(unread.values())
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises DataError when the files are missing, not JSON, or lack what every run has."""
-        run = _read_json(path / RUN, RUN_KEYS)
+        """Raises DataError when the files are missing, not JSON, or not what every run has."""
+        run = _read_json(path / RUN, Run)
         if (path / RESULT).is_file():
-            return cls(path, run, _read_json(path / RESULT, RESULT_KEYS))
+            return cls(path, run, _read_json(path / RESULT, Result))
         failed = (path / FAILURE).is_file()
-        return cls(path, run, None, _read_json(path / FAILURE, FAILURE_KEYS) if failed else None)
+        return cls(path, run, None, _read_json(path / FAILURE, Failure) if failed else None)
 
 
 class RunWriter:
@@ -149,7 +203,7 @@ class RunWriter:
         with writing(self.path), (self.path / EPOCHS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def hits(self, ranking: Ranking) -> None:
+    def hits(self, ranking: "Ranking") -> None:
         """Store which ranks are hits: a bit per rank, from which every metric of every user follows."""
         stored = BytesIO()
         np.savez_compressed(
@@ -244,36 +298,65 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def identity_digest(identity: Mapping[str, Any]) -> str:
+    """The hash of an identity in a run's key."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+
+
 def find_run(out: Path, key: str) -> StoredRun | None:
     """The finished run `key` of the store `out`, if there is one."""
     return StoredRun.read(out / key) if (out / key / RESULT).is_file() else None
 
 
-def stored_runs(out: Path) -> Iterator[StoredRun]:
-    """Every run below `out` that counts, finished or not, by path. Raises DataError when `out` is no folder."""
+def run_folders(out: Path, *, superseded: bool = False) -> Iterator[Path]:
+    """Folders with a run, damaged ones included, by path; those that count, or else the superseded ones.
+
+    Links to folders are not followed, except `out` itself. Raises DataError when `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; name a folder of runs")
+    for root, folders, files in os.walk(out):
+        folder = Path(root)
+        aside = SUPERSEDED in folder.relative_to(out).parts
+        folders[:] = sorted(name for name in folders if superseded or name != SUPERSEDED)
+        if RUN in files or RESULT in files:
+            folders.clear()
+            if aside == superseded:
+                yield folder
+
+
+def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRun]:
+    """Every run below `out` that counts and can be read, finished or not, by path.
+
+    Why the others cannot be read is added to `unread`, a line each, which begins with the path. Raises DataError when
+    `out` is no folder.
+    """
     if not out.is_dir():
         raise DataError(f"{out}: no such folder; runs are written there by bm3 train --out or bm3 reproduce --out")
-    for description in sorted(out.rglob(RUN)):
-        if SUPERSEDED not in description.relative_to(out).parts:
-            yield StoredRun.read(description.parent)
+    for path in run_folders(out):
+        try:
+            yield StoredRun.read(path)
+        except DataError as error:
+            if unread is not None and not in_use(path):
+                unread.append(str(error))
 
 
-def readable_runs(out: Path) -> Iterator[StoredRun]:
-    """As `stored_runs`, without those that cannot be read; nothing where there is no folder."""
-    for description in sorted(out.rglob(RUN)):
-        with suppress(DataError):
-            if SUPERSEDED not in description.relative_to(out).parts:
-                yield StoredRun.read(description.parent)
+def readable_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRun]:
+    """As `stored_runs`; nothing where there is no folder."""
+    return stored_runs(out, unread) if out.is_dir() else iter(())
 
 
-def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+def _read_json(path: Path, form: type[Record]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove the folder to run that trial again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds no JSON object; remove the folder to run that trial again")
-    missing = [key for key in keys if key not in content]
-    if missing:
-        raise DataError(f"{path}: lacks {', '.join(missing)}; remove the folder to run that trial again")
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    try:
+        check(content, form)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; remove the folder to run that trial again") from error
     return content
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read ({error}); remove the folder to run that trial again")

@@ -27,15 +27,13 @@ from pydantic_core import PydanticCustomError
 
 from bm3 import ConfigError
 from harness.common import nearest
-from harness.experiments.settings import configure, flatten
+from harness.compare.expected import Scalar
+from harness.experiments.settings import configure, flatten, search_grid
 from harness.experiments.toml_lines import Location, line_of
-from harness.experiments.variants import ALL_MODELS, variants
 from harness.experiments.words import suite_path
-from harness.models.registry import find_model
 
 PUBLISHED = "published"
 
-Scalar = bool | int | float | str
 Repeat = Literal["best", "all"]
 Order = Literal["rows", "interleaved"]
 
@@ -81,8 +79,8 @@ class Experiment(BaseModel):
     set: Settings = {}
     """Settings, as after `--set`."""
     grid: Grid = {}
-    """Settings with several values each; every combination is a point, of which the best are chosen. `published`: the
-    model's own `GRID`."""
+    """Settings with several values each; every combination is a point, of which the best are chosen. `published`: those
+    of `expected/grids.toml`, or of another package's model its own `Config.GRID`."""
     vary: Table = {}
     """Settings with several values each; every combination is a row of its own."""
     variants: Literal["each"] | None = None
@@ -93,29 +91,31 @@ class Experiment(BaseModel):
         """The grid, a published one looked up. Raises ConfigError where the model has none."""
         if not isinstance(self.grid, str):
             return self.grid
-        entry = find_model(self.model)
-        published: Mapping[str, tuple[Scalar, ...]] | None = getattr(entry.model.Config, "GRID", None)
+        published = search_grid(self.model)
         if not published:
-            raise ConfigError(f"no grid was published for {entry.name}: give its values as a table of lists")
+            raise ConfigError(f"no grid was published for {self.model}: give its values as a table of lists")
         return {key: list(values) for key, values in published.items()}
 
     def points(self) -> list[dict[str, Scalar]]:
         """What each grid point adds to the settings of a row."""
         return list(_combinations(self.values))
 
-    def rows(self, training: Mapping[str, Scalar]) -> Iterator[tuple[str, dict[str, Scalar]]]:
+    def rows(self, training: Mapping[str, Scalar], *, variants: bool = True) -> Iterator[tuple[str, dict[str, Scalar]]]:
         """Label of each row, and the settings that its points share: those of training, its own, what it varies."""
         for varied in _combinations(self.vary):
             label = _labelled(self.label or self.model, varied)
             settings = {**training, **self.set, **varied}
             yield label, settings
-            for other in self._variants(settings):
+            for other in self._variants(settings) if variants else ():
                 yield _labelled(label, other), settings | other
 
     def _variants(self, settings: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
         """The other values of each variant that is neither searched nor varied anyway."""
         if self.variants is None:
             return
+        from harness.experiments.variants import ALL_MODELS, variants
+        from harness.models.registry import find_model
+
         entry = find_model(self.model)
         config, training = configure(entry.model, settings)
         for row in variants():
@@ -196,8 +196,8 @@ def assignments(settings: Mapping[str, Scalar]) -> list[str]:
     return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
 
 
-def outline(suite: Suite, datasets: list[str] | None = None) -> list[Outline]:
-    """The rows of a suite, on other data sets than its own if some are named."""
+def outline(suite: Suite, datasets: list[str] | None = None, *, variants: bool = True) -> list[Outline]:
+    """The rows of a suite, on other data sets than its own if some are named; those of variants can be left out."""
     return [
         Outline(
             label=label,
@@ -210,20 +210,21 @@ def outline(suite: Suite, datasets: list[str] | None = None) -> list[Outline]:
         )
         for dataset in (datasets or suite.datasets)
         for experiment in suite.experiments
-        for label, settings in experiment.rows(suite.training)
+        for label, settings in experiment.rows(suite.training, variants=variants)
     ]
 
 
-def load_suite(name: str) -> Suite:
+def load_suite(name: str, *, check: bool = True) -> Suite:
     """A shipped suite by name, or the suite file at a path, with models and settings checked.
 
-    Raises ConfigError naming file, line and key.
+    Without the check the models, and torch with them, are not imported. Raises ConfigError naming file, line and key.
     """
     path = suite_path(name)
     try:
         text = path.read_text(encoding="utf-8")
         suite = Suite.model_validate(tomllib.loads(text))
-        _check(suite)
+        if check:
+            _check(suite)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
@@ -242,6 +243,8 @@ class _Misplaced(Exception):  # noqa: N818 - it only carries the place to where 
 
 def _check(suite: Suite) -> None:
     """Every model and setting, and that no row stands there twice."""
+    from harness.models.registry import find_model  # torch, which a list of suites does not wait for
+
     seen: set[tuple[str, ...]] = set()
     for place, experiment in enumerate(suite.experiments):
         here: Location = ("experiments", place)

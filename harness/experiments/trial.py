@@ -5,7 +5,6 @@ Which trials there are is `suite`; what a run directory looks like is `store`.
 
 import hashlib
 import inspect
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,13 +22,14 @@ from bm3 import BM3Error, ConfigError, DataError
 from harness.compiling import can_compile
 from harness.data import PARTS, Dataset, load_dataset
 from harness.ending import NOTHING_MEASURED
-from harness.experiments.settings import changed_from_defaults, configure
+from harness.experiments.settings import changed_from_defaults, configure, search_grid
 from harness.experiments.store import (
     CHECKPOINT,
     OUT_OF_MEMORY,
     RunWriter,
     StoredRun,
     find_run,
+    identity_digest,
     locked,
     now,
     write_failure,
@@ -86,21 +86,20 @@ class Trial:
         return self.entry.reads_features and bool(getattr(self.config, "reads_features", True))
 
     @property
+    def changed(self) -> dict[str, Any]:
+        """Settings that differ from their defaults, with dotted keys."""
+        return changed_from_defaults(self.config) | changed_from_defaults(self.training)
+
+    @property
     def arguments(self) -> list[str]:
         """Arguments of the `bm3` command that repeats this trial, without where data and results are."""
-        settings = changed_from_defaults(self.config) | changed_from_defaults(self.training)
-        assignments = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+        assignments = [text for key, value in self.changed.items() for text in ("--set", f"{key}={value}")]
         options = ["--seed", str(self.seed), "--device", self.device.type]
         return ["train", self.entry.name, self.dataset_name, *assignments, *options]
 
     @property
     def command(self) -> str:
         return shlex.join(["bm3", *self.arguments])
-
-
-def identity_digest(identity: Mapping[str, Any]) -> str:
-    """The hash of an identity in a run's key."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Dataset:
@@ -303,7 +302,8 @@ def _description(trial: Trial) -> dict[str, Any]:
         },
         "features_location": trial.training.features_location,
         "reads_features": trial.reads_features,
-        "searched": sorted(getattr(trial.entry.model.Config, "GRID", {})),
+        "searched": sorted(search_grid(trial.entry.name)),
+        "changed": sorted(trial.changed),
         "command": trial.command,
         "started": now(),
         "environment": environment(trial.device),

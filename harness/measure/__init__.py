@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from harness.measure.power import DeviceWatch
     from harness.measure.timing import EpochClock, TimingSummary
 else:
-    __getattr__ = lazily(__name__, "timing", "energy", "memory", "power")
+    __getattr__ = lazily(__name__, "energy", "timing", "memory", "power")
 
 # The function `environment` is not lifted up here, since it would hide the module of the same name.
 __all__ = ["DeviceWatch", "Energy", "EpochClock", "MemorySampler", "Reading", "TimingSummary"]

@@ -4,7 +4,6 @@ Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 
 are those of the code behind the published tables.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,8 +23,6 @@ class BPRConfig:
     """d, width of the embeddings."""
     reg_weight: float = 1e-2
     """λ, weight of the regulariser. Published grid: 2, 1, 1e-1, …, 1e-5."""
-
-    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (2.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
 
     def __post_init__(self) -> None:
         require(self, "embedding_size", self.embedding_size >= 1, "at least 1")

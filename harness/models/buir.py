@@ -4,7 +4,6 @@ Lee et al., "Bootstrapping User and Item Representations for One-Class Collabora
 arXiv 2105.06323. The target encoder follows the online one as a moving average, after every optimiser step.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,12 +29,6 @@ class BUIRConfig:
     """τ of the target's moving average. Published grid: 0.99, 0.995, 0.999."""
     weight_decay: float = 0.0
     """L2 weight decay on all online parameters, the predictor's bias included. Published grid: 0, 1e-4."""
-
-    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {
-        "n_layers": (1, 2, 3, 4),
-        "momentum": (0.99, 0.995, 0.999),
-        "weight_decay": (0.0, 1e-4),
-    }
 
     def __post_init__(self) -> None:
         require(self, "embedding_size", self.embedding_size >= 1, "at least 1")

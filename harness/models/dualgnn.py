@@ -60,7 +60,6 @@ class DualGNNConfig:
     scoring: Scoring = "last_batch"
     """`last_batch`: scores from the last training batch's forward pass, as published. `current`: from a new one."""
 
-    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
     VARIANTS: ClassVar[Mapping[str, Variant]] = {
         "modality_sum": Variant(
             text="user weights combine the modalities (r_v, r_t) (as_authored)",

@@ -57,7 +57,6 @@ class LATTICEConfig:
     train_batch_size: int = 2048
     """What the regulariser is divided by, also in a shorter last batch: the training's batch size unless it is set."""
 
-    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (0.0, 1e-5, 1e-4, 1e-3, 1e-2)}
     VARIANTS: ClassVar[Mapping[str, Variant]] = {
         "features": Variant(
             text="raw features are given (frozen)",

@@ -4,7 +4,6 @@ He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Rec
 arXiv 2002.02126. Regulariser and initialisation are those of the code behind the published tables.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,11 +26,6 @@ class LightGCNConfig:
     """L, propagation rounds. Published grid: 1, 2, 3, 4."""
     reg_weight: float = 1e-3
     """λ, weight of the regulariser on layer-0 rows. Published grid: 1e-2, …, 1e-6."""
-
-    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {
-        "n_layers": (1, 2, 3, 4),
-        "reg_weight": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
-    }
 
     def __post_init__(self) -> None:
         require(self, "embedding_size", self.embedding_size >= 1, "at least 1")

@@ -57,7 +57,6 @@ class MMGCNConfig:
     scoring: Scoring = "last_batch"
     """`last_batch`: scores from the last training batch's forward pass, as published. `current`: from a new one."""
 
-    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 0.0)}
     VARIANTS: ClassVar[Mapping[str, Variant]] = {
         "training": Variant(
             text="ID table and preferences are learned (as_authored)",

@@ -4,7 +4,6 @@ He and McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedba
 Regulariser and initialisation are those of the code behind the published tables.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,8 +34,6 @@ class VBPRConfig:
     """d, width of the items' ID embeddings and of their projected content; users have 2d."""
     reg_weight: float = 1e-2
     """λ, weight of the regulariser. The published grid is not known; searched here are BPR's values."""
-
-    GRID: ClassVar[Mapping[str, tuple[float, ...]]] = {"reg_weight": (2.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
 
     def __post_init__(self) -> None:
         require(self, "embedding_size", self.embedding_size >= 1, "at least 1")

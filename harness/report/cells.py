@@ -67,6 +67,7 @@ def cells_json(study: Study) -> str:
         "answer": study.answer,
         "code": study.code,
         "conformance": dict(study.conformance),
+        "unread": study.unread,
         "cells": cells(study),
         "differences": [
             {"dataset": dataset, **asdict(difference)}

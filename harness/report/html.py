@@ -175,6 +175,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
             # The reason is a comment, so that the line can still be pasted.
             "Failed": [f"{command}{'  # ' * bool(why)}{why}" for command, why in study.failures.items()],
             "Unfinished, left out": [run.run["command"] for run in study.unfinished],
+            "Cannot be read, left out": study.unread,
         },
         sections={id: title for id, (title, there) in sections.items() if there},
         metrics=[short_metric(metric) for metric in METRICS],

@@ -43,6 +43,7 @@ def _summary(study: Study) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in study.conformance.items())
         lines.append(f"- Conformance with recorded traces: {counts}")
     lines += [f"- Unfinished run, left out: `{run.run['command']}`" for run in study.unfinished]
+    lines += [f"- Cannot be read, left out: {text}" for text in study.unread]
     lines += [f"- Out of memory, a dash below: `{run.run['command']}`" for run in study.out_of_memory]
     lines += [f"- Failed: `{command}`{': ' * bool(why)}{why}" for command, why in study.failures.items()]
     return "\n".join(lines)

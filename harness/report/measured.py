@@ -5,9 +5,10 @@ from statistics import median
 from typing import Any
 
 from harness.compare.claim_checks import MeasuredRow
+from harness.experiments.inspection import changed_settings
 from harness.experiments.store import StoredRun
 from harness.measure.energy import UNMOVED
-from harness.report.results import METRICS, ResultRow, changed_settings, incomparable
+from harness.report.results import METRICS, ResultRow, incomparable
 
 MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
 """Readings by preference: what the published figures look like first."""

@@ -10,12 +10,13 @@ from harness.experiments.store import stored_runs
 from harness.report.results import METRICS, reference_note, result_rows
 
 
-def write_references(folder: Path, expected: Path) -> list[Path]:
+def write_references(folder: Path, expected: Path, unread: list[str] | None = None) -> list[Path]:
     """Write `expected/reference/<data set>.csv` (means over seeds) from the runs in `folder`; returns the files.
 
+    Runs that cannot be read are left out, and why is added to `unread`.
     Raises DataError when there is no finished run.
     """
-    rows = result_rows(list(stored_runs(folder)))
+    rows = result_rows(list(stored_runs(folder, unread)))
     if not rows:
         raise DataError(f"{folder}: holds no finished run to take as reference")
     paths = []

@@ -5,20 +5,26 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.compare.expected import REFERENCE, Kind, PublishedValue, Tolerances, values_of_cell
+from harness.compare.expected import (
+    REFERENCE,
+    Kind,
+    PublishedValue,
+    Tolerances,
+    expected_dir,
+    load_grids,
+    values_of_cell,
+)
 from harness.compare.significance import UserValues
 from harness.compare.verdict import Outcome, Verdict, judge
-from harness.experiments.settings import flatten
+from harness.experiments.inspection import changed_settings, settings
+from harness.experiments.records import METRICS as METRICS
 from harness.experiments.store import StoredRun
-from harness.models.registry import models
-from harness.training import TrainingConfig
 from harness.training.config import STOPPING_METRIC
 
 NOT_RECORDED = "–"
-METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
 @dataclass(frozen=True)
@@ -148,13 +154,12 @@ class ResultRow:
         return tuple(int(run.run["seed"]) for run in self.runs)
 
     def per_user(self, metric: str) -> Mapping[int, UserValues] | None:
-        """Seed → users and their test metric; None where a run stored none.
+        """Seed → users and their test metric, of the runs that stored it; None where none did.
 
         Raises DataError when a file of a run is damaged.
         """
         stored = {seed: run.per_user(metric) for seed, run in zip(self.seeds, self.runs, strict=True)}
-        found = {seed: values for seed, values in stored.items() if values is not None}
-        return found if len(found) == len(stored) else None
+        return {seed: values for seed, values in stored.items() if values is not None} or None
 
     @property
     def surrogates(self) -> list[str]:
@@ -181,7 +186,7 @@ def result_rows(runs: Sequence[StoredRun], asked: Sequence[AskedRow] | None = No
             surrogates = ",".join(run.run["dataset"]["surrogates"])
             names = run.run["dataset"]["name"], run.run["model"], _variant(run)
             groups[*names, run.run["dataset_hash"], surrogates].append(run)
-    rows = [_stored_row(group) for _, group in sorted(groups.items(), key=lambda pair: pair[0])]
+    rows = [row for _, group in sorted(groups.items(), key=lambda pair: pair[0]) for row in _stored_rows(group)]
     taken = Counter((row.dataset, row.label) for row in rows)
     labels = (f"{row.label} data={row.data[:10]}" if taken[row.dataset, row.label] > 1 else row.label for row in rows)
     return [replace(row, label=label, reference=label) for row, label in zip(rows, labels, strict=True)]
@@ -260,8 +265,7 @@ def incomparable(row: ResultRow) -> str:
 def _searched_beyond(row: ResultRow) -> Iterator[str]:
     """What was searched that was not searched for what is published: even a published value, chosen from more, is
     another figure."""
-    entry = models().get(row.model)
-    published = getattr(entry.model.Config, "GRID", {}) if entry else {}
+    published = load_grids(expected_dir()).get(row.model, {})
     for key in row.selection.on_validation.settings:
         values = {point.settings[key] for point in row.grid}
         if key not in row.runs[0].run["searched"]:
@@ -338,6 +342,19 @@ def _asked_row(group: _Group) -> ResultRow | None:
     return replace(row, label=group.label, reference=label_of(row.runs[0]), named=named, every_seed=every)
 
 
+def _stored_rows(group: Sequence[StoredRun]) -> list[ResultRow]:
+    """One row, or several that name what they were run with where a default was changed between the runs."""
+    found = [{key: v for key, v in settings(run).items() if key not in run.run["searched"]} for run in group]
+    values: dict[str, set[str]] = defaultdict(set)
+    for key, value in (pair for of_run in found for pair in of_run.items()):
+        values[key].add(str(value))
+    parts: dict[str, list[StoredRun]] = defaultdict(list)
+    for run, of_run in zip(group, found, strict=True):
+        parts[" ".join(f"{key}={of_run[key]}" for key in sorted(of_run) if len(values[key]) > 1)].append(run)
+    rows = [(apart, _stored_row(part)) for apart, part in sorted(parts.items())]
+    return [replace(row, label=f"{row.label} {apart}".strip()) for apart, row in rows]
+
+
 def _stored_row(group: Sequence[StoredRun]) -> ResultRow:
     points: dict[str, dict[int, StoredRun]] = defaultdict(dict)
     for run in sorted(group, key=lambda run: str(_result(run)["finished"])):
@@ -401,15 +418,6 @@ def _variant(run: StoredRun, searched: Iterable[str] = ()) -> str:
 def label_of(run: StoredRun) -> str:
     """What a row of such runs is called: the model, with settings that are not searched and not their defaults."""
     return f"{run.run['model']} {_variant(run)}".strip()
-
-
-def changed_settings(run: StoredRun) -> dict[str, Any]:
-    """Settings that differ from their defaults. A run older than a setting had its default."""
-    # A model that is no longer installed has no known defaults; then every setting counts.
-    entry = models().get(run.run["model"])
-    defaults = flatten({**(asdict(entry.model.Config()) if entry else {}), **asdict(TrainingConfig())})
-    stored = flatten({**run.run["config"], **run.run["training"]})
-    return {key: value for key, value in stored.items() if defaults.get(key) != value}
 
 
 def _named(settings: Mapping[str, Any]) -> str:

@@ -8,12 +8,11 @@ from tabulate import tabulate
 
 from harness.experiments.course import last_log_line
 from harness.experiments.difference import NOT_RECORDED, Change, Difference
-from harness.experiments.inspection import Entry, entry, seconds_of
+from harness.experiments.inspection import Entry, changed_settings, entry, seconds_of
 from harness.experiments.store import StoredRun
 from harness.experiments.words import STATES
 from harness.quantities import NOT_KNOWN, clock_time, duration, size
 from harness.report.measured import device_notes
-from harness.report.results import changed_settings
 
 LIST_HEAD = ("run", "state", "epoch", "of", "best", "valid R@20", "test R@20", "time", "finished (UTC)")
 LIST_ALIGNMENT = ("left", "left", *["right"] * 6, "left")

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.compare.claim_checks import MeasuredRow, claims_of_published, claims_of_runs, differences_of
 from harness.compare.claims import ClaimResult, load_claims
@@ -22,10 +23,12 @@ from harness.compare.expected import (
 from harness.compare.scaling import stored_exponents
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Verdict, exit_code
-from harness.conformance import Check, Status, trace_statuses
 from harness.experiments.store import StoredRun, stored_runs
 from harness.report.measured import measured_row
 from harness.report.results import METRICS, AskedRow, ResultRow, cell_sources, result_rows, starved_labels, verdicts
+
+if TYPE_CHECKING:
+    from harness.conformance import Check
 
 ANSWERS = {0: "Everything with evidence held.", 1: "Something deviates or failed.", 3: "Nothing could be measured."}
 
@@ -64,6 +67,8 @@ class Study:
     """By data set and model."""
     runs: tuple[StoredRun, ...]
     """All that were found, unfinished ones too."""
+    unread: tuple[str, ...]
+    """What of them could not be read and is left out: a line each, its path and why."""
     conformance: Mapping[str, int]
     """How many recorded traces passed, failed or were not supported; empty where none was replayed."""
     unchecked: tuple[str, ...]
@@ -150,20 +155,23 @@ def make_study(
     *,
     of: Sequence[StoredRun] | None = None,
     asked_for: Sequence[AskedRow] | None = None,
-    checks: Sequence[Check] = (),
+    checks: Sequence["Check"] = (),
     unchecked: Sequence[str] = (),
     failed: Sequence[str] = (),
     of_costs: bool = False,
+    unread: Sequence[str] = (),
 ) -> Study:
     """Judge these runs of the store `folder`, or all of it.
 
     `asked_for` are the rows that the runs answer; without them, rows are formed from what runs have in common. `checks`
     are conformance results, `failed` commands of trials that failed and should not have. Where they are `of_costs`,
-    time and memory are what is to be measured, and accuracy need not have evidence.
+    time and memory are what is to be measured, and accuracy need not have evidence. What could not be read of the runs
+    is `unread`; it is named and changes no verdict on the others.
 
     Raises DataError when the folder or the expected values cannot be read.
     """
-    runs = tuple(stored_runs(folder) if of is None else of)
+    unread = list(unread)
+    runs = tuple(stored_runs(folder, unread) if of is None else of)
     directory = expected_dir()
     expected, tolerances = load_expected(directory), load_tolerances(directory / "tolerances.toml")
     rows = tuple(
@@ -172,14 +180,14 @@ def make_study(
             verdicts=verdicts(row, expected, tolerances),
             sources={metric: cell_sources(row, expected, metric) for metric in METRICS},
         )
-        for row in result_rows(runs, asked_for)
+        for row in (_readable(row, unread) for row in result_rows(runs, asked_for))
     )
     measured = [measured_row(row.result) for row in rows]
     by_data = differences_of(measured, tolerances.confidence)
     hashes = {dataset: {row.data: None for row in measured if row.dataset == dataset} for dataset in _names(rows)}
     claims = load_claims(directory / "claims.toml")
     published = any(value.kind == "published" for row in rows for cell in row.sources.values() for value in cell)
-    statuses = Counter(trace_statuses(list(checks)).values())
+    statuses = _statuses(checks)
     code = exit_code_of(rows)
     with_costs = sum(bool(row.seconds and row.memory) for row in measured)
     if of_costs and code == 3 and with_costs:
@@ -189,7 +197,8 @@ def make_study(
         asked=asked,
         rows=rows,
         runs=runs,
-        conformance={status.value: count for status, count in statuses.items()},
+        unread=tuple(unread),
+        conformance=statuses,
         unchecked=tuple(unchecked),
         failed=tuple(dict.fromkeys([*failed, *(run.run["command"] for run in runs if _failed(run))])),
         starved=starved_labels([row.result for row in rows], runs, asked_for),
@@ -207,9 +216,25 @@ def make_study(
         expected=expected,
         sources=load_sources(directory),
         tolerances=tolerances,
-        code=1 if statuses[Status.FAILED] or failed else code,
+        code=1 if statuses["failed"] or failed else code,
         with_costs=with_costs,
     )
+
+
+def _readable(row: ResultRow, unread: list[str]) -> ResultRow:
+    """The row with what can be read of its runs; why the rest cannot is added to `unread`."""
+    found = [run.readable(METRICS) for run in row.runs]
+    unread += [reason for _, reasons in found for reason in reasons]
+    return replace(row, runs=tuple(run for run, _ in found))
+
+
+def _statuses(checks: Sequence["Check"]) -> Counter[str]:
+    """How many traces have which status."""
+    if not checks:
+        return Counter()
+    from harness.conformance import trace_statuses  # torch, which reading runs does not wait for
+
+    return Counter(status.value for status in trace_statuses(list(checks)).values())
 
 
 def _failed(run: StoredRun) -> bool:

@@ -4,7 +4,6 @@ The file is safetensors, so reading one runs no code. When a training is saved a
 elsewhere.
 """
 
-import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,13 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.files import WriteError
+from harness.files import HALF_WRITTEN, WriteError
 
 FORMAT = "1"
 SHARE = 1 / 100
 """What a checkpoint may cost of the time since the one before: the harness as a whole is to take less than 3 %."""
-HALF_WRITTEN = re.compile(r"\.tmp\w{6}")
-"""What safetensors calls a file until it is whole."""
 ASSUMED_RATE = 400e6
 """Bytes per second that are written, until one checkpoint has been timed."""
 MODEL, OPTIMISER, BEST = "model/", "optimiser/", "best/"

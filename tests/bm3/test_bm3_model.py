@@ -109,13 +109,6 @@ def test_an_impossible_setting_is_an_error_that_names_field_and_value(field: str
     assert "\n" not in str(error.value)
 
 
-def test_every_setting_of_the_published_grid_is_possible() -> None:
-    points = list(itertools.product(*BM3Config.GRID.values()))
-    assert len(points) == 8
-    for point in points:
-        BM3Config(**dict(zip(BM3Config.GRID, point, strict=True)))
-
-
 # Switches ------------------------------------------------------------------------------------------------------------
 
 TERMS = ("reconstruction", "alignment", "masking")

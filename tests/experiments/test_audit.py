@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_files
 import torch
 from command_line import Command, refused
 
@@ -28,7 +29,7 @@ from harness.experiments.audit import AUDIT_METRICS, Audit, plan_audit, trials_o
 from harness.experiments.backends import InProcess
 from harness.experiments.execution import Ending
 from harness.experiments.settings import flatten
-from harness.experiments.store import RESULT_KEYS, RUN_KEYS, StoredRun, stored_runs
+from harness.experiments.store import StoredRun, stored_runs
 from harness.experiments.suite import load_suite
 from harness.experiments.trial import Trial, run_trial
 from harness.experiments.variants import ALL_MODELS, variants
@@ -350,11 +351,11 @@ class By(InProcess):
         path = self.out / trial.key
         if run is not None and not path.is_dir():
             path.mkdir(parents=True)
-            described = {**trial.identity, **dict.fromkeys(RUN_KEYS, ""), **run.run, "model": "bpr", "searched": []}
+            described = {**trial.identity, **run_files.DESCRIPTION, **run.run, "model": "bpr", "searched": []}
             described |= {"config": asdict(trial.config), "training": asdict(trial.training), "seed": trial.seed}
-            described["dataset"] = {"name": "mini", "surrogates": []}
+            described["dataset"] = run_files.DATA
             (path / "run.json").write_text(json.dumps(described), encoding="utf-8")
-            result = {**dict.fromkeys(RESULT_KEYS, ""), **(run.result or {}), "finished": "2026-01-01T00:00:00+00:00"}
+            result = {**run_files.RESULT, **(run.result or {}), "finished": run_files.RESULT["finished"]}
             parts = {part: dict.fromkeys(METRICS, 0.5) | result[part] for part in ("valid", "test")}
             (path / "result.json").write_text(json.dumps(result | parts), encoding="utf-8")
         return [Ending(trial, "as told (exit code 1)")]

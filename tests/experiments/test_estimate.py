@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_files
 import torch
 
 from bm3 import DataError
@@ -36,8 +37,8 @@ def past(
 ) -> StoredRun:
     """A finished run like the trial, with these seconds per epoch and evaluation."""
     folder.mkdir(parents=True)
-    lines = [json.dumps({"seconds": epoch, "evaluation_seconds": evaluation}) + "\n" for epoch, evaluation in seconds]
-    (folder / "epochs.jsonl").write_text("".join(lines))
+    epochs = [{**run_files.EPOCH, "seconds": epoch, "evaluation_seconds": evaluation} for epoch, evaluation in seconds]
+    (folder / "epochs.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
     identity = (like or trial()).identity
     dataset = {"name": "mini", "interactions": {"train": len(MINI.train)}}
     run = {**identity, "device": device, "dataset": dataset, "environment": {"torch_threads": 2}, **changes}
@@ -78,14 +79,6 @@ def test_a_run_with_damaged_epochs_says_nothing_and_hides_no_other(tmp_path: Pat
     (damaged.path / "epochs.jsonl").write_bytes(content)
     assert Estimates([damaged]).of(trial()) is None
     assert Estimates([damaged, whole]).of(trial()) == Estimates([whole]).of(trial())
-
-
-def test_a_run_that_lacks_what_every_run_has_says_nothing(tmp_path: Path) -> None:
-    runs = [past(tmp_path / str(place), [(9, 9)]) for place in range(3)]
-    without_device = replace(runs[0], run={key: value for key, value in runs[0].run.items() if key != "device"})
-    odd_config = replace(runs[1], run={**runs[1].run, "config": 5})
-    without_memory = replace(runs[2], result={**(runs[2].result or {}), "memory": {}})
-    assert Estimates([without_device, odd_config, without_memory]).of(trial()) is None
 
 
 def test_trained_and_frozen_features_cost_differently(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from bm3 import DataError
 from harness.data import load_dataset
 from harness.experiments.difference import NOT_RECORDED, Change, difference
-from harness.experiments.inspection import entries, find, run_folders
+from harness.experiments.inspection import entries, find
 from harness.experiments.leftovers import REMOVED, Wish, leftovers, remove
 from harness.experiments.status import Running, Status, write_status
 from harness.experiments.store import (
@@ -31,6 +31,7 @@ from harness.experiments.store import (
     RUN,
     SUPERSEDED,
     StoredRun,
+    run_folders,
     run_lock,
     supersede,
     write_failure,
@@ -150,7 +151,7 @@ def test_a_failed_run_says_why(store: Path) -> None:
         (RUN, None, "run.json: cannot be read"),
         (RESULT, b'{"finished": ', "result.json: cannot be read"),
         (EPOCHS, b"[1]\n", "line 1 is no record"),
-        (EPOCHS, b"\xff\n", "lacks something"),
+        (EPOCHS, b"\xff\n", "line 1 is no record"),
     ],
 )
 def test_a_damaged_run_hides_no_other(store: Path, name: str, content: bytes | None, reason: str) -> None:
@@ -173,7 +174,7 @@ def test_a_damaged_run_hides_no_other(store: Path, name: str, content: bytes | N
 def test_values_of_another_kind_are_damage_and_no_crash(store: Path, change: Edit) -> None:
     edit(run_of(store, 1) / RESULT, change)
     assert "damaged" in states(store)
-    with pytest.raises(DataError, match="lacks something that every run has"):
+    with pytest.raises(DataError, match=r"result\.json: (test: |valid: lacks|epochs: )"):
         find("seed1", store)
 
 
@@ -279,7 +280,7 @@ def test_what_does_not_fit_is_named(store: Path, name: str, change: Edit, proble
     [
         (lambda lines: lines[:-1], "has 2 epochs"),
         (lambda lines: [lines[1], lines[0], *lines[2:]], "epoch 2 stands where epoch 1 should"),
-        (lambda lines: [*lines[:2], lines[2][:40]], "has 2 epochs"),
+        (lambda lines: [*lines[:2], lines[2][:40]], "line 3 is no record of an epoch"),
         (lambda lines: [*lines, lines[-1]], "epoch 3 stands where epoch 4 should"),
         (lambda lines: [one.replace('"improved": true', '"improved": false') for one in lines], "its last new best is"),
     ],

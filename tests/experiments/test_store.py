@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import run_files
 import torch
 
 from bm3 import DataError
 from harness.data import Dataset
 from harness.evaluation import Evaluator, Ranking
-from harness.experiments.store import HITS, RESULT, RUN_KEYS, RunWriter, StoredRun
+from harness.experiments.store import HITS, RESULT, RunWriter, StoredRun
 
 
 def ranking(dataset: Dataset, k: int) -> Ranking:
@@ -18,19 +19,20 @@ def ranking(dataset: Dataset, k: int) -> Ranking:
     return Evaluator(dataset, "test").rank(lambda users: scores[users].clone(), k, device=torch.device("cpu"))
 
 
-def stored(path: Path, ranked: Ranking) -> StoredRun:
+def stored(path: Path, ranked: Ranking, *, top_k: int = 20, n_items: int = 40) -> StoredRun:
+    """A run that asked for lists of `top_k` among so many items and stored these."""
     writer = RunWriter(path)
-    writer.begin(dict.fromkeys(RUN_KEYS, ""))
+    data = {**run_files.DATA, "items": n_items}
+    writer.begin({**run_files.DESCRIPTION, "dataset": data, "training": {"epochs": 1, "evaluation": {"top_k": top_k}}})
     writer.hits(ranked)
-    whole = {"finished": "", "best_epoch": 1, "epochs": 1, "valid": {}, "timing": {}, "memory": {}}
-    writer.finish(whole | {"test": ranked.metrics([5])})
+    writer.finish({**run_files.RESULT, "test": ranked.metrics([5, 10, 20])})
     return StoredRun.read(path)
 
 
 @pytest.mark.parametrize("k", [8, 20, 23])
 def test_every_metric_of_every_user_comes_back(tmp_path: Path, clustered: Dataset, k: int) -> None:
     ranked = ranking(clustered, k)
-    run = stored(tmp_path, ranked)
+    run = stored(tmp_path, ranked, top_k=k)
     for metric in ("recall@5", f"ndcg@{k}", "map@8", "precision@8"):
         found = run.per_user(metric)
         assert found is not None
@@ -46,10 +48,27 @@ def test_a_run_without_hits_has_no_metrics_per_user(tmp_path: Path, clustered: D
     assert run.per_user("recall@20") is None
 
 
-def test_a_cut_off_past_the_end_of_the_lists_is_refused(tmp_path: Path, clustered: Dataset) -> None:
+def test_lists_that_end_before_what_was_asked_for_are_refused(tmp_path: Path, clustered: Dataset) -> None:
+    run = stored(tmp_path, ranking(clustered, 19))
+    for metric in ("recall@10", "recall@20"):
+        with pytest.raises(DataError, match=r"hits\.npz: its lists end at rank 19"):
+            run.per_user(metric)
+
+
+def test_a_cut_off_that_was_not_asked_for_is_refused(tmp_path: Path, clustered: Dataset) -> None:
     run = stored(tmp_path, ranking(clustered, 20))
-    with pytest.raises(DataError, match=r"hits\.npz: its lists end at rank 20, before recall@50"):
-        run.per_user("recall@50")
+    with pytest.raises(DataError, match=r"hits\.npz: its lists end at rank 20, before rank 30"):
+        run.per_user("recall@30")
+
+
+@pytest.mark.parametrize("top_k", [41, 50, 100_000])
+def test_ranks_past_the_last_item_are_misses(tmp_path: Path, clustered: Dataset, top_k: int) -> None:
+    ranked = ranking(clustered, top_k)
+    run = stored(tmp_path, ranked, top_k=top_k)
+    for metric in ("recall@20", f"recall@{top_k}", f"ndcg@{top_k}", f"precision@{top_k}", f"map@{top_k}"):
+        found = run.per_user(metric)
+        assert found is not None
+        assert found[1].mean() == pytest.approx(ranked.metrics([20, top_k])[metric], rel=1e-12)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", b"PK\x03\x04cut off"])
@@ -62,7 +81,7 @@ def test_damaged_hits_are_named(tmp_path: Path, clustered: Dataset, damage: byte
 
 def test_hits_of_another_run_are_refused(tmp_path: Path, clustered: Dataset) -> None:
     run = stored(tmp_path, ranking(clustered, 20))
-    mended = {**(run.result or {}), "test": {"recall@5": 0.0}}
+    mended = {**(run.result or {}), "test": {**(run.result or {})["test"], "recall@5": 0.0}}
     (tmp_path / RESULT).write_text(json.dumps(mended))
     with pytest.raises(DataError, match=r"hits\.npz: is not of .*result\.json, whose recall@5 is another"):
         StoredRun.read(tmp_path).per_user("recall@5")
@@ -89,6 +108,6 @@ def test_a_file_that_lacks_what_every_run_has_is_named(tmp_path: Path, clustered
 
 def test_an_epoch_that_is_no_record_is_named(tmp_path: Path, clustered: Dataset) -> None:
     run = stored(tmp_path, ranking(clustered, 20))
-    (tmp_path / "epochs.jsonl").write_text('{"epoch": 1}\n[2]\n')
+    (tmp_path / "epochs.jsonl").write_text(json.dumps(run_files.EPOCH) + "\n[2]\n")
     with pytest.raises(DataError, match="line 2 is no record of an epoch"):
         run.epochs()

@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from bm3 import BM3Config, ConfigError, DataError
+from harness.compare.expected import expected_dir, load_grids
+from harness.experiments import settings
 from harness.experiments.audit import plan_audit, trials_of
+from harness.experiments.settings import configure
 from harness.experiments.store import StoredRun
 from harness.experiments.suite import Row, Suite, load_suite, outline, plan, wanted
 from harness.experiments.suite_file import Experiment
@@ -22,6 +25,7 @@ from harness.models.registry import find_model
 
 CPU = torch.device("cpu")
 NINE = ["bm3", "bpr", "buir", "dualgnn", "grcn", "lattice", "lightgcn", "mmgcn", "vbpr"]
+GRIDS = load_grids(expected_dir())
 GRID = {"model": "bpr", "grid": {"reg_weight": [1.0, 0.1, 0.01]}}
 
 
@@ -78,10 +82,10 @@ def test_every_combination_of_what_is_varied_is_a_row_of_its_own() -> None:
     assert all(len(row.points) == 2 for row in rows)
 
 
-def test_the_published_grid_is_the_models_own() -> None:
+def test_the_published_grid_is_that_of_the_file() -> None:
     (row,) = rows_of({"model": "bm3", "grid": "published"})
     points = {(p.config.n_layers, p.config.dropout, p.config.reg_weight) for p in row.points}
-    assert points == set(itertools.product(*BM3Config.GRID.values()))
+    assert points == set(itertools.product(*GRIDS["bm3"].values()))
 
 
 def test_each_other_value_of_each_variant_is_a_row_beside_the_base() -> None:
@@ -291,13 +295,24 @@ def test_modalities_that_no_term_reads_are_not_looked_for() -> None:
     assert rows_of({"model": "bm3", "set": {"modalities": "foo", "alignment": False, "masking": False}})
 
 
-def test_a_model_without_a_published_grid_has_none_to_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_another_package_is_searched_by_its_own_grid_if_it_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f'{HEAD}{BPR}grid = "published"\n')
     assert len(outline(load_suite(str(path)))[0].points) == 7
-    monkeypatch.delattr(find_model("bpr").model.Config, "GRID")
+    monkeypatch.setattr(settings, "load_grids", lambda directory: {})
     with pytest.raises(ConfigError, match=r"s\.toml:6: no grid was published for bpr"):
         load_suite(str(path))
+    monkeypatch.setattr(find_model("bpr").model.Config, "GRID", {"reg_weight": (1.0, 0.1)}, raising=False)
+    assert [point["reg_weight"] for point in outline(load_suite(str(path)))[0].points] == [1.0, 0.1]
+
+
+def test_every_grid_is_of_settings_that_its_model_has_and_accepts() -> None:
+    assert sorted(GRIDS) == NINE
+    for model, grid in GRIDS.items():
+        for point in itertools.product(*grid.values()):
+            configure(find_model(model).model, dict(zip(grid, point, strict=True)))
 
 
 def test_the_good_file_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
@@ -332,7 +347,7 @@ def test_table_3_searches_the_published_grid_of_every_model_on_the_three_data_se
     lines = [line for line in outline(found) if line.dataset == "baby"]
     assert sorted({line.model for line in lines}) == NINE
     for line in lines:
-        grid = find_model(line.model).model.Config.GRID
+        grid = GRIDS[line.model]
         points = {tuple(point[key] for key in grid) for point in line.points}
         assert points == set(itertools.product(*grid.values()))
     sizes = {model: sum(len(line.points) for line in lines if line.model == model) for model in NINE}
@@ -381,6 +396,6 @@ def test_the_ablation_leaves_out_one_thing_at_a_time() -> None:
 
 def test_sensitivity_goes_beyond_the_published_grid_in_every_setting() -> None:
     lines = outline(load_suite("sensitivity"))
-    for key, published in BM3Config.GRID.items():
+    for key, published in GRIDS["bm3"].items():
         values = {point.get(key) for line in lines for point in line.points}
         assert values > set(published)

@@ -71,6 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             changed = {
                 **run.run,
                 "training": asdict(TrainingConfig()),
+                "changed": [],
                 "dataset": {**run.run["dataset"], "name": "baby"},
             }
             (run.path / "run.json").write_text(json.dumps(changed), encoding="utf-8")

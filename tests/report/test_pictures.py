@@ -64,7 +64,9 @@ def on_baby(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> N
 
 
 def with_reference_settings(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> None:
-    run["training"] |= {"batch_size": 256, "learning_rate": 0.01, "epochs": 100}
+    settings = {"batch_size": 256, "learning_rate": 0.01, "epochs": 100}
+    run["training"] |= settings
+    run["changed"] = sorted({*run["changed"], *settings})
 
 
 def without_memory(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> None:
