@@ -367,6 +367,17 @@ def test_what_a_process_prints_is_in_the_log_of_its_run(tmp_path: Path, monkeypa
     assert sorted((tmp_path / trial.key / LOG).read_text().split()) == ["error", "out"]
 
 
+def test_compiled_loops_have_the_threads_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the server was started with: numba reads their number when it is imported."""
+    pytest.importorskip("numba", reason="loops are compiled where numba is installed")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    backend = backend_of(tmp_path, monkeypatch, "import numba; print(numba.config.NUMBA_NUM_THREADS)", threads=3)
+    (trial,) = trials(("bpr",), (1,))
+    backend.start(trial)
+    endings(backend, 1)
+    assert (tmp_path / trial.key / LOG).read_text().split() == ["3"]
+
+
 def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs = {"bpr": 60, "lightgcn": 50, "bm3": 40, "vbpr": None}
     backend = backend_of(
