@@ -26,7 +26,6 @@ from harness.cli_suite import suite
 from harness.cli_tables import expected, tables
 from harness.cli_watch import watch
 from harness.compare.effects import known_effects
-from harness.compare.expected import expected_dir
 from harness.compiling import use_threads
 from harness.conformance import Status, conformance, known_traces, trace_statuses
 from harness.data import PARTS, load_dataset
@@ -42,7 +41,6 @@ from harness.progress import TrainingProgress
 from harness.report.audit import effect_lines
 from harness.report.formats import FORMATS
 from harness.report.profile import check_writable, profile_text, profile_values, write_values
-from harness.report.reference import write_references
 from harness.report.study import make_study
 from harness.training import Streams
 
@@ -273,18 +271,6 @@ def variants_command(model: str | None) -> None:
             lines += [("effect", text) for text in effect_lines(row, effects, wanted)]
             click.echo(f"{row.model}: {row.setting} = {values}")
             click.echo(tabulate([[f"  {name}", value] for name, value in lines], tablefmt="plain") + "\n")
-
-
-@bm3.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-def reference(folder: Path) -> None:
-    """Take the finished runs in FOLDER as this project's reference (expected/reference/<data set>.csv).
-
-    \b
-    bm3 reference runs/mini
-    """
-    for path in write_references(folder, expected_dir()):
-        click.echo(f"written: {path}")
 
 
 @bm3.group()

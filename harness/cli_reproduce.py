@@ -108,6 +108,7 @@ def reproduce(
         unchecked=unchecked,
         failed=without,
         of_costs=chosen.alone,
+        exceptions=chosen.exceptions,
     )
     finish(study, folder, ["md"])
 

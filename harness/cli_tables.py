@@ -18,7 +18,6 @@ from harness.cli_options import DATA
 from harness.compare.claims import load_claims
 from harness.compare.expected import (
     COLUMNS,
-    REFERENCE,
     PublishedValue,
     Source,
     Tolerances,
@@ -120,7 +119,7 @@ def list_command() -> None:
 @click.option("--metric", metavar="NAME", help="Only this metric, such as R@10 or recall@10.")
 @click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
 def show(name: str, dataset: str | None, model: str | None, metric: str | None, form: str) -> None:
-    """Print the figures of NAME: table2, table3, table4, toolbox or reference; or the file tolerances or claims.
+    """Print the figures of NAME: table2, table3, table4 or toolbox; or the file tolerances or claims.
 
     NAME is a source as `bm3 expected list` names it; `paper-` can be left away.
 
@@ -204,9 +203,8 @@ def _record(value: PublishedValue) -> dict[str, Any]:
 
 
 def _text(value: PublishedValue) -> str:
-    """With the digits of print; a stored reference has more of them."""
-    stored = value.source == REFERENCE and value.value is not None
-    return f"{value.value:g}" if stored else number_text(value.metric, value.value)
+    """With the digits of print."""
+    return number_text(value.metric, value.value)
 
 
 def _rules(name: str, form: str) -> str:

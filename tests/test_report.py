@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import Command, refused
+from harness.report.reference import write_references
 
 from bm3 import DataError
 from harness.compare.expected import expected_dir, load_expected
@@ -16,7 +17,6 @@ from harness.experiments.store import StoredRun, stored_runs, write_failure
 from harness.experiments.trial import make_trial, resolve_device, run_trial
 from harness.report.markdown import markdown
 from harness.report.pictures import draw
-from harness.report.reference import write_references
 from harness.report.results import AskedPoint, AskedRow, incomparable, label_of, result_rows, starved_labels
 from harness.report.study import make_study
 

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from bm3 import ConfigError
+from harness.compare.exceptions import ExceptedCells
 from harness.experiments.settings import configure, flatten
 from harness.experiments.toml_lines import Location, line_of
 from harness.experiments.variants import ALL_MODELS, variants
@@ -142,6 +143,12 @@ class Suite(BaseModel):
     alone: bool = False
     """Whether its trials must never run side by side, since their times are what is asked for."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
+    exceptions: list[ExceptedCells] = []
+    """Cells that are known to lie outside their band, and where."""
+
+
+TABLES: Mapping[str, type[BaseModel]] = {"experiments": Experiment, "exceptions": ExceptedCells}
+"""What the lists of tables in a suite file hold."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +269,12 @@ def _check(suite: Suite) -> None:
             if row in seen:
                 raise _Misplaced(here, f"row {row[0]!r} is there already, with the same trials: remove one")
             seen.add(row)
+    models = {find_model(experiment.model).name for experiment in suite.experiments}
+    for place, exception in enumerate(suite.exceptions):
+        for key, known in (("dataset", suite.datasets), ("model", sorted(models))):
+            if getattr(exception, key) not in known:
+                named = f"{getattr(exception, key)!r} is none of this suite's: {', '.join(known)}"
+                raise _Misplaced(("exceptions", place, key), f"exception: {key} {named}")
 
 
 def _culprit(model: type[Any], suite: Suite, place: int, message: str) -> tuple[Location, str]:
@@ -296,13 +309,16 @@ def _first(text: str, errors: Sequence[Any]) -> Any:
 def _problem(error: Any) -> str:
     """What pydantic found, in our words: the key within its table, and what is wrong."""
     location = [part for part in error["loc"] if part not in (IN_TABLE, IN_WORD)]
-    inside = location[2:] if location[0] == "experiments" else location
+    table = TABLES.get(str(location[0]), Suite) if len(location) > 1 else Suite
+    inside = location[2:] if table is not Suite else location
     key = ".".join(map(str, inside)) or "experiments"
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "extra_forbidden":
-        known = sorted((Suite if inside is location else Experiment).model_fields)
+        known = sorted(table.model_fields)
         return f"no key {key!r}; nearest: {', '.join(difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known)}"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
     if key == "experiments" and error["type"] in ("list_type", "model_type"):
         return "experiments: needed is a list of tables: [[experiments]], each with a model"
     if error["type"] == "dict_type":
