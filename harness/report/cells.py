@@ -65,7 +65,7 @@ def cells_json(study: Study) -> str:
     content = {
         "format": 1,
         "asked": study.asked,
-        "answer": headline(study),
+        "answer": " ".join(headline(study)),
         "code": study.code,
         "conformance": dict(study.conformance),
         "cells": cells(study),
@@ -159,7 +159,7 @@ def _record(
         "seed_of_run": [run.run["seed"] for run in runs],
         "runs": [run.path.relative_to(study.folder).as_posix() for run in runs],
         "shared": [run.path in study.shared for run in runs],
-        "commands": row.result.commands,
+        "commands": study.commands(row),
     }
 
 

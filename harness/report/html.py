@@ -167,7 +167,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         environment=environments(study.runs),
         rules=_rules(study.tolerances),
         band=study.tolerances.published,
-        commands=[command for row in study.rows for command in row.result.commands],
+        commands=[command for row in study.rows for command in study.commands(row)],
     )
 
 
@@ -202,7 +202,7 @@ def _model(study: Study, row: StudyRow) -> Model:
         settings=row.result.settings,
         surrogates=", ".join(row.result.surrogates),
         cells=tuple(_cell(study, row, metric) for metric in METRICS),
-        commands=tuple(row.result.commands),
+        commands=tuple(study.commands(row)),
     )
 
 

@@ -31,7 +31,7 @@ def markdown(study: Study) -> str:
         *_claims(study),
         *_efficiency(study),
         *environment_table(study.runs),
-        *_commands(study.rows),
+        *_commands(study),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -248,9 +248,10 @@ def environment_table(runs: Iterable[StoredRun]) -> list[str]:
     return ["## Environment", table] if rows else []
 
 
-def _commands(rows: Sequence[StudyRow]) -> list[str]:
-    lines = [command for row in rows for command in row.result.commands]
-    return ["## Commands that repeat each row", "```\n" + "\n".join(lines) + "\n```"] if lines else []
+def _commands(study: Study) -> list[str]:
+    lines = [command for row in study.rows for command in study.commands(row)]
+    note = "In the folder of these runs, or anywhere with `--out` and that folder:"
+    return ["## Commands that repeat each row", note, "```\n" + "\n".join(lines) + "\n```"] if lines else []
 
 
 def _figure(value: Any, mark: str, form: str = ".3f") -> str:

@@ -1,7 +1,6 @@
 """Rows of a report from stored runs: grouping, names, choice of point, verdicts. How they are printed is `markdown`."""
 
 import math
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -145,11 +144,6 @@ class ResultRow:
     def seeds(self) -> tuple[int, ...]:
         """Of the runs, in their order."""
         return tuple(int(run.run["seed"]) for run in self.runs)
-
-    @property
-    def commands(self) -> list[str]:
-        """What repeats each run, with everything its bits depend on."""
-        return [shlex.join(["bm3", "replay", run.path.as_posix()]) for run in self.runs]
 
     def per_user(self, metric: str) -> Mapping[int, UserValues] | None:
         """Seed → users and their test metric; None where a run stored none.

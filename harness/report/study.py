@@ -3,6 +3,7 @@ lay it out; they compute no figure of their own.
 """
 
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -126,6 +127,10 @@ class Study:
     @property
     def datasets(self) -> list[str]:
         return _names(self.rows)
+
+    def commands(self, row: StudyRow) -> list[str]:
+        """What repeats each run of the row, with everything its bits depend on; paths are below the folder."""
+        return [shlex.join(["bm3", "replay", run.path.relative_to(self.folder).as_posix()]) for run in row.result.runs]
 
     def time_mark(self, row: StudyRow) -> str:
         """What stands beside times of the first seed's run: SHARED where another run had a part of the machine."""
