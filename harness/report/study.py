@@ -256,7 +256,7 @@ def _compared(study: Study, dataset: str) -> str:
                 pair, names = pair.seen_from(winner), (names[1], names[0])
                 first, second = second, first
             over = [by_seed for _, by_seed in paired(*(_by_seed(row) for row in (first, second)))]
-            ends = (f"{100 * end * len(over) / sum(over):+z.1f}" for end in (pair.mean, *pair.interval))
+            ends = (number(100 * end * len(over) / sum(over), "+.1f") for end in (pair.mean, *pair.interval))
             figures = "{} {} % [{}, {}]".format(SHOWN_METRIC, *ends) if sum(over) else f"{SHOWN_METRIC} 0"
             if winner is None:
                 figures += f", adjusted p {pair.adjusted:.2g}"
