@@ -269,12 +269,15 @@ def _check(suite: Suite) -> None:
             if row in seen:
                 raise _Misplaced(here, f"row {row[0]!r} is there already, with the same trials: remove one")
             seen.add(row)
-    models = {find_model(experiment.model).name for experiment in suite.experiments}
+    known = {
+        "dataset": sorted({Path(name).name for name in suite.datasets}),
+        "model": sorted({find_model(experiment.model).name for experiment in suite.experiments}),
+    }
     for place, exception in enumerate(suite.exceptions):
-        for key, known in (("dataset", suite.datasets), ("model", sorted(models))):
-            if getattr(exception, key) not in known:
-                named = f"{getattr(exception, key)!r} is none of this suite's: {', '.join(known)}"
-                raise _Misplaced(("exceptions", place, key), f"exception: {key} {named}")
+        for key, names in known.items():
+            if (name := getattr(exception, key)) not in names:
+                message = f"{key}: {name!r} is none of this suite's: {', '.join(names)}"
+                raise _Misplaced(("exceptions", place, key), message)
 
 
 def _culprit(model: type[Any], suite: Suite, place: int, message: str) -> tuple[Location, str]:
@@ -311,7 +314,7 @@ def _problem(error: Any) -> str:
     location = [part for part in error["loc"] if part not in (IN_TABLE, IN_WORD)]
     table = TABLES.get(str(location[0]), Suite) if len(location) > 1 else Suite
     inside = location[2:] if table is not Suite else location
-    key = ".".join(map(str, inside)) or "experiments"
+    key = ".".join(map(str, inside)) or str(location[0])
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "extra_forbidden":
@@ -319,8 +322,8 @@ def _problem(error: Any) -> str:
         return f"no key {key!r}; nearest: {', '.join(difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known)}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    if key == "experiments" and error["type"] in ("list_type", "model_type"):
-        return "experiments: needed is a list of tables: [[experiments]], each with a model"
+    if key in TABLES and error["type"] in ("list_type", "model_type"):
+        return f"{key}: needed is a list of tables: [[{key}]], each with a model"
     if error["type"] == "dict_type":
         return f"{key}: needed is a table"
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}"
