@@ -71,8 +71,8 @@ def bm3() -> None:
     bm3 expected list               the figures that runs are compared with
     bm3 audit                       what each variant changes
 
-    Exit codes: 0 everything asked for was measured and held, 1 something deviates, 2 wrong usage, configuration or
-    data, 3 nothing could be measured, 130 interrupted, 141 nobody reads the output.
+    Exit codes: 0 everything asked for was measured and held, 1 something lies outside its band or failed, 2 wrong
+    usage, configuration or data, 3 nothing could be judged, 130 interrupted, 141 nobody reads the output.
     """
 
 

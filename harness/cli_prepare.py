@@ -133,7 +133,7 @@ def _summary(prepared: Sequence[Prepared], published: Sequence[PublishedValue]) 
     ours = _figures(prepared[0].record["counts"])
     rows = [[prepared[0].record["name"] if len(prepared) == 1 else "each data set", *_printed(ours)]]
     verdicts = []
-    for source in dict.fromkeys(value.source for value in published if value.kind == "published"):
+    for source in dict.fromkeys(value.source for value in published):
         theirs = {value.metric: value for value in published if value.source == source and value.metric in PRINTED}
         rows.append([f"as in {source}", *_printed({name: value.value for name, value in theirs.items()})])
         different = [

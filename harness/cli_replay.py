@@ -39,8 +39,8 @@ def replay(
     RUN is the path of a stored run, or a part of its name below --out that no other has. It is repeated with its own
     settings, seed and number of threads. What differs is shown with its likely causes. Nothing stored is changed.
 
-    Exit code 0: the same bits; or other bits in another environment, with test R@20 within the tolerance for this
-    project's own references. 1: other bits in the same environment, or further away.
+    Exit code 0: the same bits; or other bits in another environment, with test R@20 within the tolerance for
+    replays (bm3 expected show tolerances). 1: other bits in the same environment, or further away.
 
     \b
     bm3 replay bm3-164e
@@ -84,10 +84,10 @@ def replay(
 
 
 def near(stored: StoredRun, again: StoredRun) -> bool:
-    """Whether test R@20 agrees within the tolerance for this project's own references."""
-    from harness.compare.expected import REFERENCE, expected_dir, load_tolerances
+    """Whether test R@20 agrees within the tolerance for replays."""
+    from harness.compare.expected import expected_dir, load_tolerances
     from harness.training.config import STOPPING_METRIC
 
-    tolerance = load_tolerances(expected_dir() / "tolerances.toml").of(REFERENCE, STOPPING_METRIC)
+    tolerance = load_tolerances(expected_dir() / "tolerances.toml").replay
     before, now = ((one.result or {})["test"][STOPPING_METRIC] for one in (stored, again))
     return bool(abs(now - before) <= tolerance.relative * abs(before))

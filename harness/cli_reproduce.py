@@ -141,6 +141,7 @@ def reproduce(
         failed=without,
         of_costs=chosen.alone,
         unread=unread,
+        exceptions=chosen.exceptions,
     )
     finish(study, folder, formats)
 

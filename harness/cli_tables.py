@@ -108,7 +108,7 @@ def list_command() -> None:
 @click.option("--metric", metavar="NAME", help="Only this metric, such as R@10 or recall@10.")
 @click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
 def show(name: str, dataset: str | None, model: str | None, metric: str | None, form: str) -> None:
-    """Print the figures of NAME: table2, table3, table4, toolbox or reference; or the file tolerances or claims.
+    """Print the figures of NAME: table2, table3, table4 or toolbox; or the file tolerances or claims.
 
     NAME is a source as `bm3 expected list` names it; `paper-` can be left away.
 
@@ -205,12 +205,10 @@ def _record(value: PublishedValue) -> dict[str, Any]:
 
 
 def _text(value: PublishedValue) -> str:
-    """With the digits of print; a stored reference has more of them."""
-    from harness.compare.expected import REFERENCE
+    """With the digits of print."""
     from harness.report.lines import number_text
 
-    stored = value.source == REFERENCE and value.value is not None
-    return f"{value.value:g}" if stored else number_text(value.metric, value.value)
+    return number_text(value.metric, value.value)
 
 
 def _rules(name: str, form: str) -> str:

@@ -209,7 +209,7 @@ def described(verdict: Verdict) -> str:
     published = verdict.published
     if published is None or published.value is None:
         return f"{verdict.outcome.value}{ours} ({verdict.reason})"
-    return f"{verdict.outcome.value}{ours}, {published.kind} {published.value:.4f} ({verdict.reason})"
+    return f"{verdict.outcome.value}{ours}, published {published.value:.4f} ({verdict.reason})"
 
 
 class _Recent(logging.Handler):

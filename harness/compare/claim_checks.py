@@ -50,6 +50,8 @@ class MeasuredRow:
     """Test metric → seed → users and their values; None where a run stored none."""
     seconds: Mapping[int, tuple[float, float, float]]
     """Seed → quartiles of the seconds of its epochs: lower, median, upper."""
+    time_obstacle: str
+    """Why its seconds cannot be compared with those of other rows; empty where they can."""
     memory: Mapping[int, float]
     """Seed → peak, GB as in `metrics` of the claims; empty where it was not measured."""
     memory_kind: str
@@ -69,12 +71,11 @@ def claims_of_published(claims: Sequence[Claim], expected: Iterable[PublishedVal
 
     Sources that share what stands before the first hyphen are one place: `paper-table3` and `paper-table4` are `paper`.
     Printed figures have no spread, so the question is whether the claim follows from them, to the decimals it is given
-    in. Comparisons that a place does not print are left out, and counted.
+    in. A place that does not print all comparisons of a claim leaves it undecided, unless one fails.
     """
     places: dict[str, list[PublishedValue]] = defaultdict(list)
     for value in expected:
-        if value.kind == "published":
-            places[value.source.partition("-")[0]].append(value)
+        places[value.source.partition("-")[0]].append(value)
     results = []
     for claim in claims:
         for where, values in places.items():
@@ -250,15 +251,15 @@ class _Place:
         against = f"({first.value:.4f} against {second.value:.4f}), claimed {percent:+g} %"
         if self.tolerances is None:
             found = 100 * (_quotient(first.value, second.value) - 1)
-            figure = f"{found:+.{claim.decimals}f} % {against}"
+            figure = f"{found:+z.{claim.decimals}f} % {against}"
             return _ranged(what, figure, (found, found), percent, percent, claim.decimals)
-        tolerance = self.tolerances.of("published", claim.metric)
+        tolerance = self.tolerances.of(claim.metric)
         paired = over_seeds(_logarithms(first.seeds), _logarithms(second.seeds), tolerance.confidence)
         if paired is None:
             return _unmeasured(what, f"no two shared seeds {against}")
         found, *ends = (100 * math.expm1(value) for value in (paired.mean, *paired.interval))
         edges = [100 * ((1 + percent / 100) * (1 + sign * tolerance.relative) - 1) for sign in (-1, 1)]
-        figure = f"{found:+.1f} % [{ends[0]:+.1f}, {ends[1]:+.1f}] over {len(paired.differences)} seeds {against}"
+        figure = f"{found:+z.1f} % [{ends[0]:+z.1f}, {ends[1]:+z.1f}] over {len(paired.differences)} seeds {against}"
         return _ranged(what, figure, (ends[0], ends[1]), edges[0], edges[1])
 
     def _share(self, dataset: str, claim: Share) -> _Cell | None:
@@ -305,11 +306,13 @@ def _measured(rows: Sequence[MeasuredRow], min_seeds: int, dataset: str, model: 
     seeds: Mapping[int, float] = {}
     if metric == TIME:
         quartiles = list(row.seconds.values())
+        obstacles.append(row.time_obstacle)
     elif metric == MEMORY:
         quartiles = [(peak,) * 3 for peak in row.memory.values()]
         basis = f"{row.memory_kind}, {basis}"
     elif metric == SAMPLING:
         quartiles = [(share,) * 3 for share in row.sampling_share.values()]
+        obstacles.append(row.time_obstacle)
     else:
         seeds = row.values.get(canonical_metric(metric), {})
         quartiles = [(value,) * 3 for value in seeds.values()]
@@ -370,13 +373,14 @@ def _orientation(cell: _Cell, *obstacles: str) -> _Cell:
 
 
 def _result(claim: Claim, where: str, found: Sequence[_Cell | None]) -> ClaimResult:
-    """One failure is enough for a claim to fail; it takes all comparisons for it to hold."""
+    """One failure is enough for a claim to fail; it takes all comparisons, printed ones and others, for it to hold."""
     cells = [cell for cell in found if cell is not None]
     counts = Counter(cell.outcome for cell in cells)
-    if counts[ClaimOutcome.FAILS]:
+    outcomes = {cell.outcome if cell else ClaimOutcome.NO_EVIDENCE for cell in found}
+    if ClaimOutcome.FAILS in outcomes:
         outcome = ClaimOutcome.FAILS
     else:
-        outcome = cells[0].outcome if len(counts) == 1 else ClaimOutcome.UNDECIDED
+        outcome = outcomes.pop() if len(outcomes) == 1 else ClaimOutcome.UNDECIDED
     decisive = sorted([cell for cell in cells if cell.outcome is outcome] or cells, key=lambda cell: cell.margin)
     shown = decisive if len(decisive) <= 4 else decisive[:1]
     summary = ", ".join(f"{each} {counts[each]}" for each in ClaimOutcome if counts[each])
@@ -399,7 +403,7 @@ def _difference(found: Iterable[Difference], metric: str, first: str, second: st
 
 
 def _text(mean: float, interval: Range) -> str:
-    return f"{mean:+.4f} [{interval[0]:+.4f}, {interval[1]:+.4f}]"
+    return f"{mean:+z.4f} [{interval[0]:+z.4f}, {interval[1]:+z.4f}]"
 
 
 def _quotient(a: float, b: float) -> float:

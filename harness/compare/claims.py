@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from pydantic.dataclasses import dataclass as validated
 
 from bm3.errors import DataError
 from harness.compare.expected import STRICT, validated_toml
+from harness.compare.verdict import Word
 
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -95,17 +95,13 @@ class _ClaimsFile:
     claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
 
 
-class ClaimOutcome(StrEnum):
+class ClaimOutcome(Word):
     """What became of a claim, or of one of its comparisons."""
 
-    HOLDS = "holds"
-    """As claimed; of a claim: in all its comparisons."""
-    FAILS = "fails"
-    """Shown to be otherwise; of a claim: in at least one comparison."""
-    UNDECIDED = "undecided"
-    """Measured, and compatible with both; of a claim: also where only part of it was measured."""
-    NO_EVIDENCE = "no evidence"
-    """Not measured, too few seeds, or inputs that cannot be compared."""
+    HOLDS = "holds", "✓", "good", "as claimed; of a claim: in all its comparisons", True
+    FAILS = "fails", "✗", "bad", "shown to be otherwise; of a claim: in at least one comparison", False
+    UNDECIDED = "undecided", "?", "doubt", "compatible with both; of a claim: also where a part was not measured", None
+    NO_EVIDENCE = "no evidence", "○", "none", "not measured, too few seeds, or inputs that cannot be compared", None
 
 
 @dataclass(frozen=True)

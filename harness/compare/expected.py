@@ -1,4 +1,4 @@
-"""Reads the folder `expected`: published values, this project's reference values, their sources and the tolerances.
+"""Reads the folder `expected`: published values, their sources and the tolerances.
 
 Judging a run against them is in `verdict`; no figure and no band is written in code, here or there.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
@@ -22,10 +22,8 @@ from bm3.errors import DataError
 T = TypeVar("T")
 Scalar = bool | int | float | str
 Values = Annotated[list[Scalar], Field(min_length=1)]
-Kind = Literal["published", "reference"]
 
 COLUMNS = ("dataset", "model", "metric", "value", "source", "status", "note")
-REFERENCE: Final = "reference"
 
 _RANKING_METRICS = {"R": "recall", "N": "ndcg", "P": "precision"}
 # float() alone would also take "nan", "inf" and "1_000".
@@ -57,11 +55,6 @@ class PublishedValue:
     """Key of `sources.toml`."""
     status: Status
     note: str
-
-    @property
-    def kind(self) -> Kind:
-        """`reference` for this project's own stored runs, else `published`."""
-        return "reference" if self.source == REFERENCE else "published"
 
     @property
     def cell(self) -> tuple[str, str, str]:
@@ -98,12 +91,21 @@ class Tolerance:
 
 @validated(frozen=True, config=STRICT)
 class Bands:
-    """The relative bands of one kind of comparison."""
+    """The relative bands around published values."""
 
     relative: Share
     justification: Annotated[str, Field(min_length=1)]
     metrics: dict[Annotated[str, Field(pattern=r"^[a-z]+@[1-9][0-9]*$")], Share] = Field(default_factory=dict)
     """Bands of their own, by canonical metric."""
+
+
+@validated(frozen=True, config=STRICT)
+class ReplayTolerance:
+    """How near a repeated run must come where its bits may differ."""
+
+    relative: Share
+    """Of test R@20."""
+    justification: Annotated[str, Field(min_length=1)]
 
 
 @validated(frozen=True, config=STRICT)
@@ -113,12 +115,11 @@ class Tolerances:
     confidence: Share
     min_seeds: Seeds
     published: Bands
-    reference: Bands
+    replay: ReplayTolerance
 
-    def of(self, kind: Kind, metric: str) -> Tolerance:
-        """The tolerance of one metric (printed or canonical name) in one kind of comparison."""
-        bands = self.published if kind == "published" else self.reference
-        relative = bands.metrics.get(canonical_metric(metric), bands.relative)
+    def of(self, metric: str) -> Tolerance:
+        """The tolerance of one metric, by its printed or canonical name."""
+        relative = self.published.metrics.get(canonical_metric(metric), self.published.relative)
         return Tolerance(relative=relative, confidence=self.confidence, min_seeds=self.min_seeds)
 
 
@@ -153,7 +154,7 @@ def expected_dir() -> Path:
 
 
 def load_expected(directory: Path) -> tuple[PublishedValue, ...]:
-    """All figures of `published/*.csv` and, if there are any, `reference/*.csv`.
+    """All figures of `published/*.csv`.
 
     They come in the order of `sources.toml`, so the first value of a cell is the one to compare with. Raises DataError
     naming file and line for anything that does not fit the columns described in `expected/README.md`.
@@ -162,7 +163,6 @@ def load_expected(directory: Path) -> tuple[PublishedValue, ...]:
     files = sorted((directory / "published").glob("*.csv"))
     if not files:
         raise DataError(f"{directory / 'published'}: no CSV file; reinstall the package")
-    files += sorted((directory / REFERENCE).glob("*.csv"))
     values: list[PublishedValue] = []
     first_seen: dict[tuple[str, ...], str] = {}
     for path in files:
@@ -170,8 +170,6 @@ def load_expected(directory: Path) -> tuple[PublishedValue, ...]:
             value = _parse(row, where)
             if value.source not in rank:
                 raise DataError(f"{where}: unknown source '{value.source}'; describe it in sources.toml")
-            if value.kind != path.parent.name:
-                raise DataError(f"{where}: source '{value.source}' does not belong in folder {path.parent.name}")
             seen_at = first_seen.setdefault((value.source, *value.cell), where)
             if seen_at != where:
                 raise DataError(f"{where}: the same cell and source as {seen_at}; remove one")
@@ -180,14 +178,11 @@ def load_expected(directory: Path) -> tuple[PublishedValue, ...]:
 
 
 def values_of_cell(
-    values: Iterable[PublishedValue], dataset: str, model: str, metric: str, *, kind: Kind = "published"
+    values: Iterable[PublishedValue], dataset: str, model: str, metric: str
 ) -> tuple[PublishedValue, ...]:
-    """All values of one cell, in the order given; names may be printed or canonical, in any case.
-
-    Published and reference values are never mixed: a stored run that misses the paper is no dispute among sources.
-    """
+    """All values of one cell, in the order given; names may be printed or canonical, in any case."""
     cell = canonical_cell(dataset, model, metric)
-    return tuple(value for value in values if value.kind == kind and value.cell == cell)
+    return tuple(value for value in values if value.cell == cell)
 
 
 def load_sources(directory: Path) -> dict[str, Source]:

@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 from scipy import stats
 
-from harness.compare.expected import REFERENCE, PublishedValue, Status
+from harness.compare.expected import PublishedValue, Status
 from harness.compare.regression_rules import AccuracyRule, MemoryRule, Rules, TimeRule
 from harness.compare.significance import holm
 from harness.compare.verdict import Outcome as Accuracy
@@ -243,16 +243,18 @@ def _accuracy(
     then, today = ([result.metrics[metric] for result in side] for side in (before, now))
     dataset, _, model = subject.partition("/")
     mean = math.fsum(then) / len(then)
-    reference = PublishedValue(dataset, model, metric, mean, REFERENCE, Status.AS_PRINTED, "")
+    reference = PublishedValue(dataset, model, metric, mean, "baseline", Status.AS_PRINTED, "")
     tolerance = rule.of(model)
     verdict = judge(today, [reference], tolerance)
     same_bits = [result.bits for result in before] == [result.bits for result in now]
     band = f"the band of {100 * tolerance.relative:g} %"
     if verdict.outcome is Accuracy.NO_EVIDENCE:
         outcome, reason = Outcome.NOT_COMPARED, verdict.reason
-    elif verdict.outcome is Accuracy.DEVIATES:
+    elif verdict.outcome is Accuracy.DIVERGED:
+        outcome, reason = Outcome.REGRESSED, verdict.reason
+    elif verdict.outcome is Accuracy.BELOW:
         outcome, reason = Outcome.REGRESSED, f"{percent(verdict.difference)} is below {band}"
-    elif verdict.outcome is Accuracy.BETTER:
+    elif verdict.outcome is Accuracy.ABOVE:
         outcome, reason = Outcome.IMPROVED, f"{percent(verdict.difference)} is above {band}"
     elif not same_bits:
         outcome, reason = Outcome.CHANGED, f"other bits; {percent(verdict.difference)} is within {band}"
@@ -260,7 +262,7 @@ def _accuracy(
         outcome, reason = Outcome.HELD, "the same bits"
     else:
         outcome, reason = Outcome.CHANGED, f"same bits, other metrics; {percent(verdict.difference)} is within {band}"
-    if verdict.outcome in (Accuracy.DEVIATES, Accuracy.BETTER):
+    if verdict.outcome in (Accuracy.ABOVE, Accuracy.BELOW):
         reason += "; the same bits, so metrics are taken otherwise" if same_bits else "; other bits than before"
     return Comparison(subject, metric, outcome, mean, verdict.mean, None, None, reason)
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from scipy.special import stdtrit
 
@@ -15,27 +16,36 @@ from harness.compare.expected import PublishedValue, Status, Tolerance
 Range = tuple[float, float]
 
 
-class Outcome(StrEnum):
+class Word(StrEnum):
+    """What may become of something that is judged: the base of each question's few words."""
+
+    mark: str
+    """One character, so that nothing is told by colour alone."""
+    tone: str
+    """Colour in reports."""
+    meaning: str
+    """When it is said, in one sentence."""
+    held: bool | None
+    """Whether it counts as held; None where there was nothing to judge by."""
+
+    def __new__(cls, word: str, mark: str, tone: str, meaning: str, held: bool | None) -> Self:
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.mark, member.tone, member.meaning, member.held = mark, tone, meaning, held
+        return member
+
+
+class Outcome(Word):
     """Each cell gets exactly one, the first in the order of `judge` that applies."""
 
-    REPRODUCED = "reproduced"
-    """The interval over seeds lies inside the band."""
-    CLOSE = "close"
-    """The mean lies inside the band, the interval does not."""
-    BETTER = "better"
-    """The mean lies above the band."""
-    DEVIATES = "deviates"
-    """The mean lies below the band, or a run gave no finite value."""
-    DISPUTED = "disputed"
-    """A source is disputed, or the sources differ by more than the band: nothing to compare with."""
-    NO_EVIDENCE = "no evidence"
-    """Not run, too few seeds, or inputs that cannot be compared."""
-    UNPUBLISHED = "unpublished"
-    """No source gives a value."""
-
-
-JUDGED = frozenset({Outcome.REPRODUCED, Outcome.CLOSE, Outcome.BETTER, Outcome.DEVIATES})
-"""The outcomes that rest on evidence; the others neither pass nor fail."""
+    REPRODUCED = "reproduced", "✓", "good", "the interval over seeds lies inside the band", True
+    CLOSE = "close", "≈", "near", "the mean lies inside the band, the interval does not", True
+    ABOVE = "above", "↑", "bad", "the mean lies above the band", False
+    BELOW = "below", "↓", "bad", "the mean lies below the band", False
+    DIVERGED = "diverged", "∞", "bad", "a run gave a value that is not finite", False
+    DISPUTED = "disputed", "≠", "doubt", "the sources contradict each other, so there is nothing to compare with", None
+    NO_EVIDENCE = "no evidence", "○", "none", "not run, too few seeds, or inputs that cannot be compared", None
+    UNPUBLISHED = "unpublished", "–", "none", "no source gives a figure", None
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,10 @@ def judge(
 
     `values` has one value per seed, in any order, in the unit of the metric; `published` has the cell's sources in
     order of precedence; `comparable` is False where the inputs are not those of the published figure, such as
-    surrogate features. The first of these that applies is the outcome: unpublished, no evidence, disputed, deviates
-    for a value that is not finite (training that diverged is a finding, not a gap), and then by the place of mean and
-    interval relative to the band. Raises ValueError if `published` mixes cells or is not about an accuracy metric.
+    surrogate features. The first of these that applies is the outcome: unpublished, no evidence, disputed, diverged
+    (a finding, not a gap), and then by the place of mean and interval relative to the band.
+
+    Raises ValueError if `published` mixes cells or is not about an accuracy metric.
     """
     if len({value.cell for value in published}) > 1:
         raise ValueError("the published values belong to different cells")
@@ -83,7 +94,8 @@ def judge(
         reason = f"published as {published[0].status}" if published else "no source gives a value"
         return Verdict(Outcome.UNPUBLISHED, mean, interval, len(values), None, None, None, reason)
     band = (target.value * (1 - tolerance.relative), target.value * (1 + tolerance.relative))
-    difference = (mean - target.value) / target.value if mean is not None and target.value else None
+    # 12 decimals: what only the rounding of the mean makes is no difference.
+    difference = round(mean / target.value - 1, 12) + 0.0 if mean is not None and target.value else None
     width = f"{100 * tolerance.relative:g} %"
     if len(values) < tolerance.min_seeds:
         outcome, reason = Outcome.NO_EVIDENCE, f"{len(values)} of at least {tolerance.min_seeds} seeds were run"
@@ -92,27 +104,25 @@ def judge(
     elif dispute := _dispute(published, band):
         outcome, reason = Outcome.DISPUTED, dispute
     elif mean is None or interval is None:
-        outcome, reason = Outcome.DEVIATES, "a run gave a value that is not finite"
+        outcome, reason = Outcome.DIVERGED, "a run gave a value that is not finite"
     elif all(_inside(end, band) for end in interval):
         outcome, reason = Outcome.REPRODUCED, f"the interval of {len(values)} seeds lies within {width}"
     elif _inside(mean, band):
         outcome, reason = Outcome.CLOSE, f"the mean lies within {width}, the interval of {len(values)} seeds does not"
     elif mean > band[1]:
-        outcome, reason = Outcome.BETTER, f"the mean lies more than {width} above"
+        outcome, reason = Outcome.ABOVE, f"the mean lies more than {width} above"
     else:
-        outcome, reason = Outcome.DEVIATES, f"the mean lies more than {width} below"
+        outcome, reason = Outcome.BELOW, f"the mean lies more than {width} below"
     return Verdict(outcome, mean, interval, len(values), target, difference, band, reason)
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """1 if any cell deviates, else 0 if any cell was judged, else 3: nothing measured is never a pass.
+    """1 if any cell did not hold, else 0 if any cell held, else 3: nothing measured is never a pass.
 
     Disputed and unpublished cells, and cells without evidence, change nothing: there is nothing that could have held.
     """
-    outcomes = {verdict.outcome for verdict in verdicts}
-    if Outcome.DEVIATES in outcomes:
-        return 1
-    return 0 if outcomes & JUDGED else 3
+    held = {verdict.outcome.held for verdict in verdicts}
+    return 1 if False in held else 0 if True in held else 3
 
 
 def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float | None, Range | None]:

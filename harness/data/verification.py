@@ -15,7 +15,7 @@ def verify(dataset: Dataset, values: Iterable[PublishedValue], recorded: str | N
     The published split rule must hold of data sets with a published name, and is worth a note elsewhere.
     """
     values = list(values)
-    published = {value.dataset.lower() for value in values if value.kind == "published" and not value.model}
+    published = {value.dataset.lower() for value in values if not value.model}
     findings = check_statistics(dataset, values)
     findings += check_split(dataset, as_published=dataset.name.lower() in published)
     findings += check_overlap(dataset) + check_training(dataset)

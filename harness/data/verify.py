@@ -43,7 +43,7 @@ def check_statistics(dataset: Dataset, values: Iterable[PublishedValue]) -> list
 
     Sparsity is compared at the two decimals that are printed. A figure that the sources dispute is a note.
     """
-    of_data_sets = [value for value in values if value.kind == "published" and not value.model]
+    of_data_sets = [value for value in values if not value.model]
     ours = {
         "users": dataset.n_users,
         "items": dataset.n_items,

@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from bm3 import ConfigError
 from harness.common import nearest
+from harness.compare.exceptions import ExceptedCells
 from harness.compare.expected import Scalar
 from harness.experiments.settings import configure, flatten, search_grid
 from harness.experiments.toml_lines import Location, line_of
@@ -145,6 +146,8 @@ class Suite(BaseModel):
     self_check: bool = False
     """Whether its models are held against the stored reference of the self-check, and nothing else is asked."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
+    exceptions: list[ExceptedCells] = []
+    """Cells that are known to lie outside their band, and where."""
 
     def narrowed(self, models: Sequence[str], seeds: Sequence[int]) -> "Suite":
         """Only these of its models, and these seeds in place of its own; all of what is empty.
@@ -155,6 +158,10 @@ class Suite(BaseModel):
         wanted = {nearest(name, there, f"the suite {self.title!r} has no model") for name in models or there}
         experiments = [one for one in self.experiments if one.model in wanted]
         return self.model_copy(update={"experiments": experiments, "seeds": list(seeds) or self.seeds})
+
+
+TABLES: Mapping[str, type[BaseModel]] = {"experiments": Experiment, "exceptions": ExceptedCells}
+"""What the lists of tables in a suite file hold."""
 
 
 @dataclass(frozen=True)
@@ -270,6 +277,15 @@ def _check(suite: Suite) -> None:
             if row in seen:
                 raise _Misplaced(here, f"row {row[0]!r} is there already, with the same trials: remove one")
             seen.add(row)
+    known = {
+        "dataset": sorted({Path(name).name for name in suite.datasets}),
+        "model": sorted({find_model(experiment.model).name for experiment in suite.experiments}),
+    }
+    for place, exception in enumerate(suite.exceptions):
+        for key, names in known.items():
+            if (name := getattr(exception, key)) not in names:
+                message = f"{key}: {name!r} is none of this suite's: {', '.join(names)}"
+                raise _Misplaced(("exceptions", place, key), message)
 
 
 def _culprit(model: type[Any], suite: Suite, place: int, message: str) -> tuple[Location, str]:
@@ -304,15 +320,18 @@ def _first(text: str, errors: Sequence[Any]) -> Any:
 def _problem(error: Any) -> str:
     """What pydantic found, in our words: the key within its table, and what is wrong."""
     location = [part for part in error["loc"] if part not in (IN_TABLE, IN_WORD)]
-    inside = location[2:] if location[0] == "experiments" else location
-    key = ".".join(map(str, inside)) or "experiments"
+    table = TABLES.get(str(location[0]), Suite) if len(location) > 1 else Suite
+    inside = location[2:] if table is not Suite else location
+    key = ".".join(map(str, inside)) or str(location[0])
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "extra_forbidden":
-        known = sorted((Suite if inside is location else Experiment).model_fields)
+        known = sorted(table.model_fields)
         return f"no key {key!r}; nearest: {', '.join(difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known)}"
-    if key == "experiments" and error["type"] in ("list_type", "model_type"):
-        return "experiments: needed is a list of tables: [[experiments]], each with a model"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if key in TABLES and error["type"] in ("list_type", "model_type"):
+        return f"{key}: needed is a list of tables: [[{key}]], each with a model"
     if error["type"] == "dict_type":
         return f"{key}: needed is a table"
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}"

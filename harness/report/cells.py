@@ -14,7 +14,7 @@ from typing import Any
 from harness.compare.expected import PublishedValue, short_metric, values_of_cell
 from harness.compare.verdict import Range
 from harness.report.measured import GB
-from harness.report.study import Study, StudyRow
+from harness.report.study import Study, StudyRow, headline
 
 TIMES = {
     "Time (s/epoch)": "median_s",
@@ -39,7 +39,8 @@ def cells(study: Study) -> list[Record]:
     """A record per row and metric, with the same keys each; lists hold one value per seed, in the order of `runs`.
 
     Of accuracy, `mean` and its interval are over seeds, and the outcome is the verdict's. Of time and memory, `mean` is
-    that of the runs which measured it, the report's table shows the first of `values`, and nothing is judged. A GB is
+    that of the runs which measured it, the report's table shows the first of `values`, and nothing is judged; `shared`
+    says of each run whether another one ran beside it on the same machine, which its times then show too. A GB is
     2^30 bytes, and `Memory (GB)` is the peak of the process on the GPU.
     """
     return [record for row in study.rows for record in (*_accuracy(study, row), *_efficiency(study, row))]
@@ -64,7 +65,7 @@ def cells_json(study: Study) -> str:
     content = {
         "format": 1,
         "asked": study.asked,
-        "answer": study.answer,
+        "answer": " ".join(headline(study)),
         "code": study.code,
         "conformance": dict(study.conformance),
         "unread": study.unread,
@@ -158,7 +159,8 @@ def _record(
         "settings": row.result.settings,
         "seed_of_run": [run.run["seed"] for run in runs],
         "runs": [run.path.relative_to(study.folder).as_posix() for run in runs],
-        "commands": [run.run["command"] for run in runs],
+        "shared": [run.path in study.shared for run in runs],
+        "commands": study.commands(row),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.experiments.store import StoredRun
 from harness.report.lines import APART, Figures, Line, Note, apart, dashes, floats, number_text, our_rows
-from harness.report.measured import GB
+from harness.report.measured import GB, SHARED, SHARED_NOTE
 from harness.report.study import Study, StudyRow
 
 RATIOS_TO = ("LightGCN", "BPR")
@@ -66,7 +66,7 @@ Machines = Mapping[str, str]
 def _our_lines(
     head: tuple[str, ...], study: Study | None, columns: Sequence[str]
 ) -> list[tuple[Line, Figures, Machines]]:
-    """A line for each way of reading, with the figures that are printed in it and their machines."""
+    """A line for each way of reading, with its figures that ratios may be formed of and their machines."""
     dataset, metric = head
     rows, starved = our_rows(study, dataset, columns), dashes(study, dataset, columns)
     timed = metric.startswith("Time")
@@ -78,10 +78,12 @@ def _our_lines(
     lines: list[tuple[Line, Figures, Machines]] = []
     for whose, figures in found.items():
         reading = None if timed else MEMORY[whose]
-        notes = {column: note for column in figures if (note := _note(rows[column], reading))}
+        shared = {column for column in figures if timed and study and study.time_mark(rows[column])}
+        notes = {column: note for column in figures if (note := _note(rows[column], reading, column in shared))}
         cells = {column: number_text(metric, value) for column, value in figures.items()} | starved
         machines = {column: _machine(rows[column].result.runs[0]) for column in figures}
-        lines.append((Line((*head, whose), cells, notes), figures, machines))
+        alone = {column: value for column, value in figures.items() if column not in shared}
+        lines.append((Line((*head, whose), cells, notes), alone, machines))
     return lines
 
 
@@ -97,14 +99,14 @@ def _ratio(model: str, line: Line, figures: Figures, machines: Machines = Mappin
         yield Line((*line.head[:-1], f"{line.head[-1]} / {model}"), cells)
 
 
-def _note(row: StudyRow, reading: str | None) -> Note | None:
-    """In what our cell differs from the published one, and how its memory was found if it was not simply read."""
+def _note(row: StudyRow, reading: str | None, shared: bool) -> Note | None:
+    """In what our cell differs from the published one, how its memory was found if it was not simply read, and whether
+    its time is one of a `shared` machine."""
     note = apart(row)
     result: Any = row.result.runs[0].result
     how = result["memory"][reading].get("how") if reading else None
-    if how is None:
-        return note
-    return Note(APART, f"{note.reason}; {how}" if note else str(how))
+    reasons = [*([note.reason] if note else []), *([str(how)] if how else []), *([SHARED_NOTE] if shared else [])]
+    return Note(SHARED if shared else APART, "; ".join(reasons)) if reasons else None
 
 
 def _seconds(result: Any) -> Iterator[tuple[str, float]]:

@@ -6,52 +6,27 @@ Layout, style and script are in `templates`; no figure is computed here or there
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from harness.compare.claims import Claim, ClaimResult
+from harness.compare.claims import Claim, ClaimOutcome, ClaimResult
 from harness.compare.expected import PublishedValue, Tolerances, short_metric
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Range, Verdict
 from harness.experiments.store import StoredRun
-from harness.report.measured import device_notes, joules_per_epoch
+from harness.report.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
+from harness.report.numbers import MIB, NONE, number
 from harness.report.results import METRICS, ResultRow, environments
-from harness.report.study import Study, StudyRow
+from harness.report.study import Study, StudyRow, headline
 
 Picture = tuple[str, str, str]
 """Title, caption, SVG."""
 
-MIB = 2**20
 RUN_HEAD = ("seed", "value", "best epoch", "run folder", "source", "device", "finished")
-NONE = "–"
 
-MARKS: Mapping[str, tuple[str, str]] = {
-    "reproduced": ("✓", "good"),
-    "close": ("≈", "near"),
-    "better": ("↑", "more"),
-    "deviates": ("↓", "bad"),
-    "disputed": ("≠", "doubt"),
-    "no evidence": ("○", "none"),
-    "unpublished": (NONE, "none"),
-    "holds": ("✓", "good"),
-    "fails": ("✗", "bad"),
-    "undecided": ("?", "doubt"),
-}
-"""Mark and tone of an outcome, so that no outcome is told by colour alone."""
-
-ANSWER_MARKS = {0: ("✓", "good"), 1: ("✗", "bad"), 3: ("○", "none")}
-
-MEANINGS: Mapping[Outcome, str] = {
-    Outcome.REPRODUCED: "the interval over seeds lies inside the band",
-    Outcome.CLOSE: "the mean lies inside the band, the interval does not",
-    Outcome.BETTER: "the mean lies above the band",
-    Outcome.DEVIATES: "the mean lies below the band, or a run gave no finite value",
-    Outcome.DISPUTED: "the sources contradict each other, so there is nothing to compare with",
-    Outcome.NO_EVIDENCE: "too few seeds, or inputs that cannot be compared",
-    Outcome.UNPUBLISHED: "no source gives a figure",
-}
+MARKS: Mapping[str, tuple[str, str]] = {word.value: (word.mark, word.tone) for word in (*Outcome, *ClaimOutcome)}
+"""Mark and tone of a word."""
 
 
 @dataclass(frozen=True)
@@ -159,15 +134,16 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         "claims": ("Claims of the paper", study.claims),
         "time": ("Time and memory", time),
         "pictures": ("Pictures", pictures),
-        "verdicts": ("How verdicts are made", True),
+        "verdicts": ("How verdicts are made", study.published),
         "environment": ("Environment", study.runs),
         "commands": ("Commands", study.rows),
     }
     return page_template("report.html.j2").render(
         study=study,
         marks=MARKS,
-        answer=ANSWER_MARKS[study.code],
-        outcomes=[(outcome.value, count, MEANINGS[outcome]) for outcome, count in study.outcomes.items()],
+        answer=_answer(study),
+        headline=headline(study),
+        outcomes=[(word.value, count, word.meaning) for word, count in study.outcomes.items() if study.published],
         conformance=", ".join(f"{count} {name}" for name, count in study.conformance.items()),
         run_head=RUN_HEAD,
         runs=_runs(study),
@@ -191,9 +167,18 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         pictures=[(title, caption, Markup(svg)) for title, caption, svg in pictures],
         environment=environments(study.runs),
         rules=_rules(study.tolerances),
-        justifications=_justifications(study.tolerances),
-        commands=[run.run["command"] for row in study.rows for run in row.result.runs],
+        band=study.tolerances.published,
+        commands=[command for row in study.rows for command in study.commands(row)],
     )
+
+
+def _answer(study: Study) -> tuple[str, str]:
+    """Mark and tone of the whole page, which has no ✓ while its own question is open."""
+    if study.code == 1:
+        return "✗", "bad"
+    if not study.published:
+        return "•", "none"
+    return ("✓", "good") if study.answered and study.code == 0 else ("○", "none")
 
 
 def _runs(study: Study) -> str:
@@ -218,7 +203,7 @@ def _model(study: Study, row: StudyRow) -> Model:
         settings=row.result.settings,
         surrogates=", ".join(row.result.surrogates),
         cells=tuple(_cell(study, row, metric) for metric in METRICS),
-        commands=tuple(run.run["command"] for run in row.result.runs),
+        commands=tuple(study.commands(row)),
     )
 
 
@@ -235,10 +220,10 @@ def _cell(study: Study, row: StudyRow, metric: str) -> Cell:
     return Cell(
         id=re.sub(r"\s", "+", f"{row.dataset}/{row.label}/{short_metric(metric)}"),
         metric=short_metric(metric),
-        value=_text(verdict.mean, "{:.4f}", "not finite"),
+        value=_text(verdict.mean, ".4f", "not finite"),
         key="" if verdict.mean is None else f"{verdict.mean:.10g}",
         rank="" if verdict.mean is None else dict(zip(best, ("best", "second"), strict=False)).get(row.label, ""),
-        outcome=verdict.outcome.value,
+        outcome=verdict.outcome.value if row.dataset in study.published else "",
         difference=_percent(verdict.difference),
         reason=verdict.reason.rstrip("."),
         facts=_facts(study.tolerances, verdict, values, metric),
@@ -253,12 +238,13 @@ def _facts(
 ) -> tuple[tuple[str, str], ...]:
     """Name and figure of everything that the verdict rests on."""
     facts = [
-        ("Mean", _text(verdict.mean, "{:.4f}", "not finite")),
-        (f"{100 * tolerances.confidence:g} % interval", _range(verdict.interval) or "none"),
-        ("Lowest to highest", f"{min(values):.4f} to {max(values):.4f}, {_count(len(values), 'seed')}"),
+        ("Mean", _text(verdict.mean, ".4f", "not finite")),
+        (f"{100 * tolerances.confidence:g} % interval", _range(verdict.interval) or NONE),
+        ("Lowest to highest", _range((min(values), max(values)) if len(values) > 1 else None) or NONE),
+        ("Seeds", str(len(values))),
     ]
     if verdict.published is not None:
-        width = tolerances.of(verdict.published.kind, metric).relative
+        width = tolerances.of(metric).relative
         facts += [
             ("Compared with", f"{_published(verdict.published)}, {verdict.published.source}"),
             (f"Band, ± {100 * width:g} %", _range(verdict.band)),
@@ -340,11 +326,11 @@ def _differences(dataset: str, found: Sequence[Difference], level: float) -> tup
             f"{difference.first} − {difference.second}",
             short_metric(difference.metric),
             winner or NONE,
-            _text(difference.mean, "{:+.4f}"),
-            _range(difference.interval, "{:+.4f}"),
-            _text(difference.ranks, "{:+.2f}"),
-            _text(difference.p_value, "{:.2g}"),
-            _text(difference.adjusted, "{:.2g}"),
+            _text(difference.mean, "+.4f"),
+            _range(difference.interval, "+.4f"),
+            _text(difference.ranks, "+.2f"),
+            _text(difference.p_value, ".2g"),
+            _text(difference.adjusted, ".2g"),
             str(difference.users),
             str(difference.runs),
         )
@@ -370,23 +356,25 @@ def _efficiency(study: Study) -> tuple[Table | None, list[str]]:
     rows = []
     for (row, result), energy in zip(results, joules, strict=True):
         timing, readings = result["timing"], [result["memory"][key] for key in memory.values()]
-        quartiles = (timing["q1_s"], timing["q3_s"])
+        quartiles, mark = (timing["q1_s"], timing["q3_s"]), study.time_mark(row)
         rows.append(
             (
                 row.label if len(study.datasets) == 1 else f"{row.label}, {row.dataset}",
-                _text(timing["median_s"], "{:.3f}"),
-                str(timing["note"]) if None in quartiles else _range(quartiles, "{:.3f}"),
-                _text(timing["warmup_s"], "{:.3f}"),
-                _text(timing["evaluation_median_s"], "{:.3f}"),
+                _text(timing["median_s"], ".3f") + mark,
+                str(timing["note"]) if None in quartiles else _range(quartiles, ".3f") + mark,
+                _text(timing["warmup_s"], ".3f") + mark,
+                _text(timing["evaluation_median_s"], ".3f") + mark,
                 *(
                     str(reading["note"]) if reading["bytes"] is None else f"{reading['bytes'] / MIB:.0f}"
                     for reading in readings
                 ),
-                *([_text(energy, "{:.1f}")] if with_energy else []),
+                *([_text(energy, ".1f") + mark] if with_energy else []),
             )
         )
         if found := device_notes(row.result.runs[0]):
             notes.append(f"{rows[-1][0]}: {'; '.join(found)}")
+    if any(map(study.time_mark, study.rows)):
+        notes.append(f"{SHARED} {SHARED_NOTE}")
     head = (
         "model",
         "s/epoch",
@@ -402,43 +390,33 @@ def _efficiency(study: Study) -> tuple[Table | None, list[str]]:
 def _rules(tolerances: Tolerances) -> list[str]:
     """How a verdict is made."""
 
-    def width(kind: Any) -> str:
-        bands = tolerances.published if kind == "published" else tolerances.reference
-        own = "".join(f", of {short_metric(name)} ± {100 * share:g} %" for name, share in bands.metrics.items())
-        return f"± {100 * bands.relative:g} %{own}"
-
+    bands = tolerances.published
+    own = "".join(f", of {short_metric(name)} ± {100 * share:g} %" for name, share in bands.metrics.items())
     return [
         "A cell is the mean of a test metric over the seeds of the settings that were best on validation R@20.",
-        "It is compared with the first of its sources that prints a figure, or, where nothing is published, "
-        "with the stored reference runs of this project.",
-        f"The band is the published figure {width('published')}; around stored reference runs {width('reference')}.",
+        "It is compared with the first of its sources that prints a figure.",
+        f"The band is the published figure ± {100 * bands.relative:g} %{own}.",
         f"The interval is the two-sided t-interval of the mean at {100 * tolerances.confidence:g} % confidence; "
         f"fewer than {tolerances.min_seeds} seeds are no evidence.",
-        "Only reproduced, close, better and deviates are judgements; the other outcomes neither pass nor fail.",
-    ]
-
-
-def _justifications(tolerances: Tolerances) -> list[tuple[str, str]]:
-    return [
-        (f"Why ± {100 * bands.relative:g} % around {name}", bands.justification.strip())
-        for name, bands in (("published figures", tolerances.published), ("reference runs", tolerances.reference))
+        f"{' and '.join(word for word in Outcome if word.held)} count as held; "
+        f"{', '.join(word for word in Outcome if word.held is False)} do not; the others are no judgements.",
     ]
 
 
 def _published(value: PublishedValue) -> str:
-    return _text(value.value, "{:.4f}")
+    return _text(value.value, ".4f")
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else _text(100 * share, "{:+z.1f} %")
+    return "" if share is None else _text(100 * share, "+.1f") + " %"
 
 
-def _range(pair: Range | None, form: str = "{:.4f}") -> str:
+def _range(pair: Range | None, form: str = ".4f") -> str:
     return " to ".join(_text(end, form) for end in pair) if pair else ""
 
 
 def _text(value: float | None, form: str, otherwise: str = NONE) -> str:
-    return otherwise if value is None else form.format(value).replace("-", "−")
+    return number(value, form, otherwise).replace("-", "−")
 
 
 def _count(number: int, noun: str) -> str:

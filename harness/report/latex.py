@@ -10,9 +10,9 @@ from itertools import groupby
 from harness.compare.expected import short_metric
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome
+from harness.report.numbers import number
 from harness.report.paper import (
     IMPROVEMENT,
-    PROPOSED,
     PaperTable,
     grid,
     header,
@@ -22,7 +22,7 @@ from harness.report.paper import (
     rows_by_model,
 )
 from harness.report.results import METRICS
-from harness.report.study import Study, StudyRow
+from harness.report.study import PROPOSED, Study, StudyRow, headline
 
 LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 MOST_LINES = 36  # of a table that fits a page
@@ -42,6 +42,7 @@ _ESCAPED = {
     "×": r"\(\times\)",
     "†": r"\textsuperscript{\(\dagger\)}",
     "‡": r"\textsuperscript{\(\ddagger\)}",
+    "§": r"\textsuperscript{\S}",
     **{character: "\\" + character for character in "&%$#_{}"},
 }
 _PLAIN = re.compile(r"[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
@@ -67,7 +68,7 @@ def document(fragment: str) -> str:
 
 def latex(study: Study) -> str:
     """Tables per data set: models by metrics, ours beside what was published; then ours in the layout of Table 3."""
-    tables = [_comment(study.asked)]
+    tables = [_comment(*headline(study), study.asked)]
     for dataset in study.datasets:
         tables += [_models(study, dataset), *_verdicts(study, dataset)]
     tables += [_as_in_the_paper(study)] if study.rows else ["No finished run."]
@@ -159,7 +160,7 @@ def _verdicts(study: Study, dataset: str) -> Iterator[str]:
                     continue
                 used[verdict.published.source] = None
                 ours = "not finite" if verdict.mean is None else number_text(metric, verdict.mean)
-                difference = "" if verdict.difference is None else rf"\({100 * verdict.difference:+z.1f}\)"
+                difference = "" if verdict.difference is None else rf"\({number(100 * verdict.difference, '+.1f')}\)"
                 expected = number_text(metric, verdict.published.value)
                 cells = [ours, str(verdict.seeds), expected, difference, verdict.outcome.value]
                 body.append(_row([label, short_metric(metric), *cells]))
@@ -207,7 +208,7 @@ def _across(rows: Mapping[str, StudyRow], names: Mapping[str, str], metric: str)
     cells = {name: wraps.get(name, "%s") % number_text(metric, mean) for name, mean in means.items()}
     gain = improvement(means)
     if gain is not None:
-        cells[IMPROVEMENT], daggers[IMPROVEMENT] = rf"\({gain:+.2f}\)", daggers.get(PROPOSED, "")
+        cells[IMPROVEMENT], daggers[IMPROVEMENT] = rf"\({number(gain, '+.2f')}\)", daggers.get(PROPOSED, "")
     return [cells.get(name, "") + daggers.get(name, "") for name in (*names.values(), IMPROVEMENT)]
 
 
@@ -228,8 +229,9 @@ def _surrogates(rows: Sequence[StudyRow]) -> str:
     return f" {escape(DAGGER)}\\,Trained on surrogate features, not on the original vectors: an orientation only."
 
 
-def _comment(asked: str) -> str:
-    return f"% {' '.join(asked.split())}\n% To paste or to \\input; needs \\usepackage{{booktabs}} in the preamble."
+def _comment(*lines: str) -> str:
+    told = "".join(f"% {' '.join(line.split())}\n" for line in lines)
+    return f"{told}% To paste or to \\input; needs \\usepackage{{booktabs}} in the preamble."
 
 
 def _row(cells: Iterable[str]) -> str:

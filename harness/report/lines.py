@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.compare.verdict import Outcome, Verdict
+from harness.report.numbers import number
 
 if TYPE_CHECKING:
     from harness.report.study import Study, StudyRow
@@ -55,11 +55,7 @@ def number_text(metric: str, value: float | None) -> str:
     """A figure with the digits that sources print for this metric; a dash where there is none."""
     if value is None:
         return "-"
-    if not math.isfinite(value):
-        return "not finite"
-    return (
-        f"{value:.4f}" if "@" in metric else f"{value:.2f}" if "(" in metric or "percent" in metric else f"{value:.0f}"
-    )
+    return number(value, ".4f" if "@" in metric else ".2f" if "(" in metric or "percent" in metric else ".0f")
 
 
 def floats(cells: Mapping[str, str]) -> Figures:

@@ -1,7 +1,6 @@
 """A study as Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from tabulate import tabulate
@@ -9,36 +8,39 @@ from tabulate import tabulate
 from harness.compare.expected import short_metric
 from harness.compare.verdict import Outcome
 from harness.experiments.store import StoredRun
-from harness.report.measured import device_notes, joules_per_epoch
+from harness.report.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
+from harness.report.numbers import MIB, number, spread
 from harness.report.results import METRICS, environments
-from harness.report.study import Study, StudyRow
-
-MB = 2**20
+from harness.report.study import Study, StudyRow, headline
 
 
 def markdown(study: Study) -> str:
     """The whole report; its first part, up to the first `## `, is the summary."""
+    first, *more = headline(study)
     sections = [
-        "# Does BM3 reproduce here?",
+        f"# {study.title}",
+        f"**{first}**",
+        *more,
         f"Asked: {study.asked}",
-        _summary(study),
+        *_summary(study),
         *(["## Not checked here", "\n".join(f"- {text}" for text in study.unchecked)] if study.unchecked else []),
         *_accuracy(study),
         *_all_points(study.rows),
         *_selection(study.rows),
         *_differences(study),
         *_claims(study),
-        *_efficiency(study.rows),
+        *_efficiency(study),
         *environment_table(study.runs),
-        *_commands(study.rows),
+        *_commands(study),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _summary(study: Study) -> str:
-    lines = [f"**{study.answer}**", ""]
-    outcomes = ", ".join(f"{n} {outcome.value}" for outcome, n in study.outcomes.items())
-    lines.append(f"- Accuracy cells: {outcomes or 'none'}")
+def _summary(study: Study) -> list[str]:
+    lines = []
+    if study.published:
+        outcomes = ", ".join(f"{n} {outcome.value}" for outcome, n in study.outcomes.items())
+        lines.append(f"- Accuracy cells: {outcomes}")
     if study.conformance:
         counts = ", ".join(f"{n} {name}" for name, n in study.conformance.items())
         lines.append(f"- Conformance with recorded traces: {counts}")
@@ -46,7 +48,7 @@ def _summary(study: Study) -> str:
     lines += [f"- Cannot be read, left out: {text}" for text in study.unread]
     lines += [f"- Out of memory, a dash below: `{run.run['command']}`" for run in study.out_of_memory]
     lines += [f"- Failed: `{command}`{': ' * bool(why)}{why}" for command, why in study.failures.items()]
-    return "\n".join(lines)
+    return ["\n".join(lines)] if lines else []
 
 
 def _accuracy(study: Study) -> list[str]:
@@ -82,41 +84,32 @@ def _overview(study: Study, dataset: str) -> str:
 
 
 def _mean(row: StudyRow, metric: str) -> str:
-    return _share(row.mean(metric))
-
-
-def _share(value: float) -> str:
-    return f"{value:.4f}" if isfinite(value) else "not finite"
+    return number(row.mean(metric))
 
 
 def _verdicts(rows: Sequence[StudyRow]) -> list[str]:
-    """One row per cell that something is published or stored for; a sentence on the rest."""
-    table, unpublished = [], []
+    """One row per cell that something is published for."""
+    table = []
     for row in rows:
         for metric, verdict in row.verdicts.items():
             if verdict.outcome is Outcome.UNPUBLISHED:
-                unpublished.append(row.label)
                 continue
-            values = row.result.values(metric)
             table.append(
                 [
                     row.label,
                     short_metric(metric),
-                    f"{verdict.mean:.4f}" if verdict.mean is not None else "not finite",
-                    f"{max(values) - min(values):.4f}",
+                    number(verdict.mean, otherwise="not finite"),
+                    spread(row.result.values(metric)),
                     verdict.seeds,
-                    f"{verdict.published.value:.4f}" if verdict.published else "",
+                    number(verdict.published.value) if verdict.published else "",
                     verdict.published.source if verdict.published else "",
-                    f"{100 * verdict.difference:+z.1f}" if verdict.difference is not None else "",
+                    number(None if verdict.difference is None else 100 * verdict.difference, "+.1f", ""),
                     verdict.outcome.value,
                     verdict.reason,
                 ]
             )
     head = ["model", "metric", "ours", "range", "seeds", "expected", "source", "diff. %", "verdict", "why"]
-    sections = [tabulate(table, head, tablefmt="github", disable_numparse=True)] if table else []
-    if unpublished:
-        sections.append(f"No source gives values to compare with for: {', '.join(dict.fromkeys(unpublished))}.")
-    return sections
+    return [tabulate(table, head, tablefmt="github", disable_numparse=True)] if table else []
 
 
 def _all_points(rows: Sequence[StudyRow]) -> list[str]:
@@ -125,8 +118,8 @@ def _all_points(rows: Sequence[StudyRow]) -> list[str]:
     for row in (row.result for row in rows if row.result.every_seed and row.result.points > 1):
         for point in row.grid:
             test = list(point.test_by_seed.values())
-            means = [_share(sum(values) / len(values)) for values in (list(point.valid_by_seed.values()), test)]
-            table.append([row.label, row.dataset, point.name, len(test), *means, _share(max(test) - min(test))])
+            means = [number(sum(values) / len(values)) for values in (list(point.valid_by_seed.values()), test)]
+            table.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
     if not table:
         return []
     head = ["model", "data set", "point", "seeds", "valid R@20", "test R@20", "range of test R@20"]
@@ -140,16 +133,16 @@ def _selection(rows: Sequence[StudyRow]) -> list[str]:
     for row in (row.result for row in rows if row.result.points > 1):
         chosen = row.selection
         same = chosen.on_test is chosen.on_validation
-        optimism = "" if chosen.optimism is None else f"{100 * chosen.optimism:+z.1f}"
+        optimism = number(None if chosen.optimism is None else 100 * chosen.optimism, "+.1f", "")
         table.append(
             [
                 row.label,
                 row.dataset,
                 row.points,
                 chosen.on_validation.name,
-                _share(chosen.test(chosen.on_validation)),
+                number(chosen.test(chosen.on_validation)),
                 "the same" if same else chosen.on_test.name,
-                _share(chosen.test(chosen.on_test)),
+                number(chosen.test(chosen.on_test)),
                 "0.0" if same else optimism,
                 len(chosen.seeds),
             ]
@@ -173,16 +166,17 @@ def _differences(study: Study) -> list[str]:
         for metric in METRICS:
             pair = study.tested(dataset, metric)
             if pair is not None:
-                interval = f"{pair.interval[0]:+.4f} to {pair.interval[1]:+.4f}"
-                figures = [f"{pair.mean:+.4f}", interval, f"{pair.adjusted:.2g}", pair.users, pair.runs]
+                interval = " to ".join(number(end, "+.4f") for end in pair.interval)
+                figures = [number(pair.mean, "+.4f"), interval, f"{pair.adjusted:.2g}", pair.users, pair.runs]
                 names = [pair.first, pair.second, *figures, pair.winner(level) or "neither"]
                 table.append([dataset, short_metric(metric), *names])
     if not table:
         return []
     head = ["data set", "metric", "best", "second", "difference", "interval", "p (Holm)", "users", "runs", "better"]
     note = (
-        "Paired over users, mean over as many runs of each; the interval is from bootstrap samples of users. A row is "
-        "better where the adjusted test and the interval agree."
+        "Paired over users, mean over as many runs of each, which also say which row is best; means above are over all "
+        "seeds of a row. The interval is from bootstrap samples of users. A row is better where the adjusted test and "
+        "the interval agree."
     )
     return ["## Best against second", note, tabulate(table, head, tablefmt="github", disable_numparse=True)]
 
@@ -197,19 +191,20 @@ def _claims(study: Study) -> list[str]:
     return ["## Claims of the paper", note, "\n".join(lines)] if lines else []
 
 
-def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
-    table = []
+def _efficiency(study: Study) -> list[str]:
+    rows, table = study.rows, []
     for row in rows:
+        mark = study.time_mark(row)
         run = row.result.runs[0]
         timing, memory = (run.result or {})["timing"], (run.result or {})["memory"]
         table.append(
             [
                 row.dataset,
                 row.label,
-                _figure(timing["median_s"], "{:.3f}"),
-                f"{timing['q1_s']:.3f} to {timing['q3_s']:.3f}" if timing["q1_s"] is not None else timing["note"],
-                _figure(timing["warmup_s"], "{:.3f}"),
-                _figure(timing["evaluation_median_s"], "{:.3f}"),
+                _figure(timing["median_s"], mark),
+                f"{timing['q1_s']:.3f} to {timing['q3_s']:.3f}{mark}" if timing["q1_s"] is not None else timing["note"],
+                _figure(timing["warmup_s"], mark),
+                _figure(timing["evaluation_median_s"], mark),
                 *(_bytes(memory[key]) for key in ("process_rss_peak", "allocator_peak", "gpu_process_peak")),
             ]
         )
@@ -230,7 +225,10 @@ def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
         note += " J/epoch is what GPU and processor took for an epoch and its evaluation, whoever used them: "
         note += "mean after the first epoch."
         head.append("J/epoch")
-        table = [[*line, _figure(figure, "{:.1f}")] for line, figure in zip(table, joules, strict=True)]
+        table = [
+            [*line, _figure(figure, study.time_mark(row), ".1f")]
+            for line, figure, row in zip(table, joules, rows, strict=True)
+        ]
     noted = [
         f"- {row.dataset}, {row.label}: {'; '.join(notes)}."
         for row in rows
@@ -238,6 +236,8 @@ def _efficiency(rows: Sequence[StudyRow]) -> list[str]:
     ]
     if not table:
         return []
+    if any(map(study.time_mark, rows)):
+        note += f" {SHARED} {SHARED_NOTE}."
     lines = ["## Time and memory", note, tabulate(table, head, tablefmt="github", disable_numparse=True)]
     return [*lines, "While these ran:", "\n".join(noted)] if noted else lines
 
@@ -249,14 +249,15 @@ def environment_table(runs: Iterable[StoredRun]) -> list[str]:
     return ["## Environment", table] if rows else []
 
 
-def _commands(rows: Sequence[StudyRow]) -> list[str]:
-    lines = [f"{run.run['command']}" for row in rows for run in row.result.runs]
-    return ["## Commands that repeat each row", "```\n" + "\n".join(lines) + "\n```"] if lines else []
+def _commands(study: Study) -> list[str]:
+    lines = [command for row in study.rows for command in study.commands(row)]
+    note = "In the folder of these runs, or anywhere with `--out` and that folder:"
+    return ["## Commands that repeat each row", note, "```\n" + "\n".join(lines) + "\n```"] if lines else []
 
 
-def _figure(value: Any, template: str) -> str:
-    return "" if value is None else template.format(value)
+def _figure(value: Any, mark: str, form: str = ".3f") -> str:
+    return "" if value is None else number(value, form) + mark
 
 
 def _bytes(reading: Mapping[str, Any]) -> str:
-    return str(reading["note"]) if reading["bytes"] is None else f"{reading['bytes'] / MB:.0f}"
+    return str(reading["note"]) if reading["bytes"] is None else f"{reading['bytes'] / MIB:.0f}"

@@ -1,6 +1,8 @@
 """Rows of a report as what claims and significance are judged by (`harness.compare.claim_checks.MeasuredRow`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,8 +20,38 @@ COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step
 """Settings of training that change what an epoch costs."""
 
 
-def measured_row(row: ResultRow) -> MeasuredRow:
-    """Raises DataError when a file of a run is damaged."""
+HOST = ("platform", "cpu", "logical_cores", "memory_bytes")
+"""What runs recorded of their machine that two of the same one share."""
+SHARED = "§"
+SHARED_NOTE = "beside another run on the same machine: not to be compared"
+
+
+def shared_machine(runs: Sequence[StoredRun]) -> frozenset[Path]:
+    """Paths of the runs beside which another of these ran on the same machine at the same time.
+
+    Times are stored in whole seconds: a run that began in the second in which another ended came after it.
+    """
+    by_host: dict[tuple[Any, ...], list[tuple[datetime, datetime, Path]]] = {}
+    for run in runs:
+        end = (run.result or {}).get("finished") or (run.failure or {}).get("when")
+        if end and run.run.get("started"):
+            span = (datetime.fromisoformat(run.run["started"]), datetime.fromisoformat(end), run.path)
+            by_host.setdefault(tuple(run.run["environment"].get(key) for key in HOST), []).append(span)
+    found: set[Path] = set()
+    for spans in by_host.values():
+        last: tuple[datetime, datetime, Path] | None = None
+        for span in sorted(spans):
+            if last is not None and span[0] < last[1]:
+                found |= {span[2], last[2]}
+            last = span if last is None or span[1] > last[1] else last
+    return frozenset(found)
+
+
+def measured_row(row: ResultRow, shared: frozenset[Path] = frozenset()) -> MeasuredRow:
+    """`shared` are the runs whose seconds tell as much about their neighbours.
+
+    Raises DataError when a file of a run is damaged.
+    """
     first = row.runs[0]
     per_user = {metric: found for metric in METRICS if (found := row.per_user(metric)) is not None}
     kind = next((kind for kind in MEMORY_KINDS if all(_peak(run, kind) for run in row.runs)), None)
@@ -33,6 +65,7 @@ def measured_row(row: ResultRow) -> MeasuredRow:
         values={metric: dict(zip(row.seeds, row.values(metric), strict=True)) for metric in METRICS},
         per_user=per_user or None,
         seconds={seed: times for seed, run in zip(row.seeds, row.runs, strict=True) if (times := _quartiles(run))},
+        time_obstacle=f"timed {SHARED_NOTE}" if any(run.path in shared for run in row.runs) else "",
         memory={} if kind is None else {s: _peak(run, kind) / GB for s, run in zip(row.seeds, row.runs, strict=True)},
         memory_kind=(kind or "memory").replace("_", " "),
         sampling_share={

@@ -36,11 +36,11 @@ from harness.report.lines import (
     our_rows,
     rows_by_model,
 )
-from harness.report.study import Study
+from harness.report.numbers import number
+from harness.report.study import PROPOSED, Study
 
 __all__ = [
     "IMPROVEMENT",
-    "PROPOSED",
     "Figures",
     "Line",
     "Note",
@@ -58,7 +58,6 @@ __all__ = [
     "rows_by_model",
 ]
 
-PROPOSED = "BM3"
 IMPROVEMENT = "Improv. (%)"
 
 
@@ -236,7 +235,7 @@ def _dispute(values: Sequence[PublishedValue], tolerances: Tolerances) -> Note |
         return Note(DISPUTED, f"disputed: {value.note}")
     if "@" not in value.metric or value.value is None:
         return None
-    tolerance = tolerances.of("published", value.metric)
+    tolerance = tolerances.of(value.metric)
     if judge([value.value] * tolerance.min_seeds, values, tolerance).outcome is not Outcome.DISPUTED:
         return None
     return Note(DISPUTED, f"disputed: sources differ by more than {100 * tolerance.relative:g} %")
@@ -296,7 +295,7 @@ def _improved(line: Line, figures: Figures) -> Line:
     if gain is None:
         return line
     notes = {**line.notes, IMPROVEMENT: line.notes[PROPOSED]} if PROPOSED in line.notes else line.notes
-    return replace(line, cells={**line.cells, IMPROVEMENT: f"{gain:+.2f}"}, notes=notes)
+    return replace(line, cells={**line.cells, IMPROVEMENT: number(gain, "+.2f")}, notes=notes)
 
 
 def _remarks(number: int, datasets: Sequence[str], columns: Sequence[str], study: Study | None) -> Iterator[str]:

@@ -58,8 +58,7 @@ def draw(study: Study) -> tuple[Picture, ...]:
             for name in study.datasets
             for make in (difference, learning, cost, grid, users)
         )
-        over_all = (scatter(study, kind) for kind in ("published", "reference"))
-        return tuple(picture for picture in chain(by_dataset, over_all) if picture is not None)
+        return tuple(picture for picture in (*by_dataset, scatter(study)) if picture is not None)
 
 
 def svg(picture: Picture) -> str:

@@ -1,22 +1,12 @@
 """Rows of a report from stored runs: grouping, names, choice of point, verdicts. How they are printed is `markdown`."""
 
-import hashlib
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.compare.expected import (
-    REFERENCE,
-    Kind,
-    PublishedValue,
-    Tolerances,
-    expected_dir,
-    load_grids,
-    values_of_cell,
-)
+from harness.compare.expected import PublishedValue, Tolerances, expected_dir, load_grids, values_of_cell
 from harness.compare.significance import UserValues
 from harness.compare.verdict import Outcome, Verdict, judge
 from harness.experiments.inspection import changed_settings, settings
@@ -104,8 +94,8 @@ class ResultRow:
     model: str
     label: str
     """What it is called: as its suite says, else the model with its variant settings."""
-    reference: str
-    """What references call it: the model with its variant settings."""
+    by_settings: str
+    """The model with its variant settings, whatever its suite calls it."""
     runs: tuple[StoredRun, ...]
     grid: tuple[GridPoint, ...]
     """Grid points that have a result, by settings or in the suite's order."""
@@ -189,7 +179,7 @@ def result_rows(runs: Sequence[StoredRun], asked: Sequence[AskedRow] | None = No
     rows = [row for _, group in sorted(groups.items(), key=lambda pair: pair[0]) for row in _stored_rows(group)]
     taken = Counter((row.dataset, row.label) for row in rows)
     labels = (f"{row.label} data={row.data[:10]}" if taken[row.dataset, row.label] > 1 else row.label for row in rows)
-    return [replace(row, label=label, reference=label) for row, label in zip(rows, labels, strict=True)]
+    return [replace(row, label=label, by_settings=label) for row, label in zip(rows, labels, strict=True)]
 
 
 def starved_labels(
@@ -209,13 +199,11 @@ def starved_labels(
 
 
 def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tolerances) -> dict[str, Verdict]:
-    """A verdict per metric: against the published value, or the stored reference where nothing is published."""
-    judged = {}
+    """A verdict per metric, against what is published."""
+    judged, obstacle = {}, incomparable(row)
     for metric in METRICS:
         cells = cell_sources(row, expected, metric)
-        kind: Kind = cells[0].kind if cells else REFERENCE
-        obstacle = _obstacle(row, kind, cells)
-        verdict = judge(row.values(metric), cells, tolerances.of(kind, metric), not obstacle)
+        verdict = judge(row.values(metric), cells, tolerances.of(metric), not obstacle)
         if obstacle and verdict.outcome is Outcome.NO_EVIDENCE:
             few = verdict.seeds < tolerances.min_seeds
             verdict = replace(verdict, reason=f"{obstacle}; {verdict.reason}" if few else obstacle)
@@ -224,9 +212,8 @@ def verdicts(row: ResultRow, expected: Sequence[PublishedValue], tolerances: Tol
 
 
 def cell_sources(row: ResultRow, expected: Sequence[PublishedValue], metric: str) -> tuple[PublishedValue, ...]:
-    """What a cell is compared with: the published values, or the stored reference where nothing is published."""
-    published = values_of_cell(expected, row.dataset, row.model, metric)
-    return published or values_of_cell(expected, row.dataset, row.reference, metric, kind=REFERENCE)
+    """What a cell is compared with."""
+    return values_of_cell(expected, row.dataset, row.model, metric)
 
 
 def environments(runs: Iterable[StoredRun]) -> dict[str, list[str]]:
@@ -240,24 +227,10 @@ def environments(runs: Iterable[StoredRun]) -> dict[str, list[str]]:
     return seen
 
 
-def reference_note(run: StoredRun) -> str:
-    """What a reference run must share with ours to be compared: data, and settings that differ from their defaults."""
-    settings = json.dumps(changed_settings(run), sort_keys=True)
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:10]
-    return f"data {run.run['dataset_hash'][:10]} settings {digest}"
-
-
-def _obstacle(row: ResultRow, kind: Kind, cells: Sequence[PublishedValue]) -> str:
-    if kind == REFERENCE:
-        same = all(value.note == reference_note(row.runs[0]) for value in cells)
-        return "" if same else "data or settings are not those of the reference runs"
-    return incomparable(row)
-
-
 def incomparable(row: ResultRow) -> str:
     """Why the row's accuracy cannot be compared with published figures; empty where it can."""
     if row.surrogates:
-        return f"surrogate features ({', '.join(row.surrogates)}): an orientation, not a comparison"
+        return f"surrogate features: {', '.join(row.surrogates)}"
     variant = ", ".join(filter(None, [_variant(row.runs[0]), *_searched_beyond(row)]))
     return f"settings are not the published ones ({variant})" if variant else ""
 
@@ -339,7 +312,7 @@ def _asked_row(group: _Group) -> ResultRow | None:
         return None
     row = _row(points, seeds)
     named, every = group.asked.label is not None, group.asked.every_seed
-    return replace(row, label=group.label, reference=label_of(row.runs[0]), named=named, every_seed=every)
+    return replace(row, label=group.label, by_settings=label_of(row.runs[0]), named=named, every_seed=every)
 
 
 def _stored_rows(group: Sequence[StoredRun]) -> list[ResultRow]:
@@ -383,7 +356,7 @@ def _row(points: Sequence[tuple[Mapping[str, Any], Mapping[int, StoredRun]]], se
         dataset=runs[0].run["dataset"]["name"],
         model=runs[0].run["model"],
         label=label,
-        reference=label,
+        by_settings=label,
         runs=runs,
         grid=tuple(grid),
         selection=Selection(grid[best], grid[best_on_test]),

@@ -3,14 +3,16 @@ lay it out; they compute no figure of their own.
 """
 
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.compare.claim_checks import MeasuredRow, claims_of_published, claims_of_runs, differences_of
 from harness.compare.claims import ClaimResult, load_claims
+from harness.compare.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.compare.expected import (
     PublishedValue,
     Source,
@@ -21,16 +23,20 @@ from harness.compare.expected import (
     load_tolerances,
 )
 from harness.compare.scaling import stored_exponents
-from harness.compare.significance import Difference
+from harness.compare.significance import Difference, paired
 from harness.compare.verdict import Outcome, Verdict, exit_code
-from harness.experiments.store import StoredRun, stored_runs
-from harness.report.measured import measured_row
+from harness.experiments.store import StoredRun, readable_runs, stored_runs
+from harness.report.measured import SHARED, measured_row, shared_machine
+from harness.report.numbers import number
 from harness.report.results import METRICS, AskedRow, ResultRow, cell_sources, result_rows, starved_labels, verdicts
 
 if TYPE_CHECKING:
     from harness.conformance import Check
 
-ANSWERS = {0: "Everything with evidence held.", 1: "Something deviates or failed.", 3: "Nothing could be measured."}
+PROPOSED = "BM3"
+"""The model that the paper proposes, as printed: every report begins with what became of it."""
+SHOWN_METRIC = "recall@20"
+"""What models are compared by in the headline where nothing is published."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,16 @@ class StudyRow:
     @property
     def label(self) -> str:
         return self.result.label
+
+    @property
+    def published(self) -> bool:
+        """Whether some source is about one of its cells."""
+        return any(self.sources.values())
+
+    @property
+    def judged(self) -> list[Verdict]:
+        """Verdicts that rest on evidence."""
+        return [verdict for verdict in self.verdicts.values() if verdict.outcome.held is not None]
 
     def mean(self, metric: str) -> float:
         """Test metric, mean over seeds."""
@@ -88,20 +104,42 @@ class Study:
     code: int
     with_costs: int
     """How many rows have time and memory."""
+    of_costs: bool = False
+    """Whether time and memory are what was asked for."""
+    exceptions: Applied = field(default_factory=Applied)
+    """What became of the exceptions that the suite makes."""
+    shared: frozenset[Path] = frozenset()
+    """Runs beside which another one ran on the same machine."""
 
     @property
-    def answer(self) -> str:
-        """The report in one sentence."""
-        costs = f"Time and memory of {self.with_costs} of {len(self.rows)} rows were measured"
-        if self.code != 1 and self.with_costs and exit_code_of(self.rows) == 3:
-            return f"{costs}." if self.code == 0 else f"{costs}, and no accuracy could be judged."
-        without, cells = self.outcomes.get(Outcome.NO_EVIDENCE, 0), sum(self.outcomes.values())
-        doubt = f" For {without} of {cells} accuracy cells there is no evidence." if self.code != 3 and without else ""
-        return ANSWERS[self.code] + doubt
+    def title(self) -> str:
+        """The question, where there is a published answer to it."""
+        if self.published:
+            return f"Does {PROPOSED} reproduce here?"
+        return f"Runs on {', '.join(self.datasets)}" if self.rows else "A report on no run"
+
+    @property
+    def published(self) -> list[str]:
+        """The data sets for which something is published."""
+        return _names([row for row in self.rows if row.published])
+
+    @property
+    def answered(self) -> bool:
+        """Whether the proposed model was judged on every data set for which something is published."""
+        judged = {row.dataset for row in self.rows if row.judged and row.result.model == PROPOSED.lower()}
+        return bool(self.published) and judged >= {*self.published}
 
     @property
     def datasets(self) -> list[str]:
         return _names(self.rows)
+
+    def commands(self, row: StudyRow) -> list[str]:
+        """What repeats each run of the row, with everything its bits depend on; paths are below the folder."""
+        return [shlex.join(["bm3", "replay", run.path.relative_to(self.folder).as_posix()]) for run in row.result.runs]
+
+    def time_mark(self, row: StudyRow) -> str:
+        """What stands beside times of the first seed's run: SHARED where another run had a part of the machine."""
+        return SHARED if row.result.runs[0].path in self.shared else ""
 
     @property
     def outcomes(self) -> Mapping[Outcome, int]:
@@ -135,18 +173,146 @@ class Study:
         finite = [row for row in self.of(dataset) if math.isfinite(row.mean(metric))]
         return sorted(finite, key=lambda row: (-row.mean(metric), row.label))[:2]
 
+    def pairs(self, dataset: str, metric: str, label: str) -> list[Difference]:
+        """The row against every other one that it was compared with over users."""
+        found = [pair for pair in self.differences.get(dataset, ()) if pair.metric == metric]
+        return [pair.seen_from(label) for pair in found if label in (pair.first, pair.second)]
+
     def tested(self, dataset: str, metric: str) -> Difference | None:
-        """The best row against the second, where users were compared."""
-        best = [row.label for row in self.best_two(dataset, metric)]
-        for pair in self.differences.get(dataset, ()):
-            if pair.metric == metric and {pair.first, pair.second} == set(best):
-                return pair.seen_from(best[0])
+        """The best row against the second over the runs that are compared, where users were.
+
+        The best is the row that none exceeds over the runs it is compared with it by, the second the one it leads by
+        least. Means over all seeds may order rows otherwise, where seeds are not the same ones.
+        """
+        rows = sorted(self.of(dataset), key=lambda row: (-_ranked(row.mean(metric)), row.label))
+        for row in rows:
+            leads = self.pairs(dataset, metric, row.label)
+            if not {other.label for other in rows[:2]} - {row.label} <= {lead.second for lead in leads}:
+                return None  # what ranks first or second was not compared over users
+            if leads and min(lead.mean for lead in leads) >= 0:
+                return min(leads, key=lambda lead: lead.mean)
         return None
 
 
-def exit_code_of(rows: Iterable[StudyRow]) -> int:
-    """By the accuracy of these rows alone."""
-    return exit_code(verdict for row in rows for verdict in row.verdicts.values())
+def headline(study: Study) -> list[str]:
+    """What every report begins with: what became of the proposed model, what was judged, and what went wrong."""
+    lines = [_proposed(study, dataset) for dataset in study.published]
+    if study.published:
+        lines.append(_judged(study))
+    lines += [_compared(study, dataset) for dataset in study.datasets if dataset not in study.published]
+    lines += [f"{line.rstrip('.')}." for line in (*study.exceptions.broken, *study.exceptions.lines)]
+    if study.of_costs and study.rows:
+        lines.append(f"Time and memory of {study.with_costs} of {len(study.rows)} rows were measured.")
+    if study.failed:
+        lines.append(f"{len(study.failed)} {'trial' if len(study.failed) == 1 else 'trials'} failed.")
+    if failed := study.conformance.get("failed"):
+        lines.append(f"{failed} of {sum(study.conformance.values())} recorded traces failed.")
+    return lines or ["No run has a result."]
+
+
+def _proposed(study: Study, dataset: str) -> str:
+    """The answer for one data set."""
+    about = f"{PROPOSED} on {dataset}"
+    row = _own_row(study.of(dataset))
+    if row is None:
+        tried = [r for r in study.runs if (r.run["model"], r.run["dataset"]["name"]) == (PROPOSED.lower(), dataset)]
+        starved = any(run.out_of_memory for run in tried)
+        return f"{about}: {'out of memory' if starved else 'no run finished' if tried else 'not run'}."
+    cells = [verdict for verdict in row.verdicts.values() if verdict.outcome is not Outcome.UNPUBLISHED]
+    if not row.judged:
+        reasons = dict.fromkeys(verdict.reason.rstrip(".") for verdict in cells or row.verdicts.values())
+        return f"{about}: not judged ({'; '.join(reasons)})."
+    counts = Counter(verdict.outcome for verdict in row.judged)
+    first, *others = [(outcome, counts[outcome]) for outcome in Outcome if counts[outcome]]
+    text = f"{about}: {first[0]} in {first[1]} of {len(cells)} cells"
+    text += "".join(f", {outcome} in {count}" for outcome, count in others)
+    unjudged = len(cells) - len(row.judged)
+    return f"{text}, not judged in {unjudged}." if unjudged else f"{text}."
+
+
+def _judged(study: Study) -> str:
+    """How many cells have which outcome; those that did not hold are named."""
+    cells = [cell for cell in _cells(study.rows) if cell.verdict.outcome is not Outcome.UNPUBLISHED]
+    told = []
+    for outcome in Outcome:
+        found = [cell for cell in cells if cell.verdict.outcome is outcome]
+        if found and outcome.held is not None:
+            names = ", ".join(cell.named(with_dataset=len(study.published) > 1) for cell in found)
+            told.append(f"{len(found)} {outcome}" + ("" if outcome.held else f" ({names})"))
+    judged = sum(cell.verdict.outcome.held is not None for cell in cells)
+    return f"{judged} of {len(cells)} cells judged" + (f": {', '.join(told)}." if told else ".")
+
+
+def _compared(study: Study, dataset: str) -> str:
+    """Where nothing is published: the best other row against the proposed model, or against the second one."""
+    rows = sorted(study.of(dataset), key=lambda row: -_ranked(row.mean(SHOWN_METRIC)))
+    own = _own_row(rows)
+    if len(rows) == 1:
+        (row,) = rows
+        seeds = f"{len(row.result.runs)} seed{'s' * (len(row.result.runs) > 1)}"
+        return f"{_printed(study, row)} on {dataset}: {SHOWN_METRIC} {number(row.mean(SHOWN_METRIC))} over {seeds}."
+    first = next(row for row in rows if row is not own)
+    second = own or next(row for row in rows if row is not first)
+    names = _printed(study, first), _printed(study, second)
+    for pair in study.pairs(dataset, SHOWN_METRIC, first.label):
+        if pair.second == second.label:
+            winner = pair.winner(1 - study.tolerances.confidence)
+            if winner == second.label:
+                pair, names = pair.seen_from(winner), (names[1], names[0])
+                first, second = second, first
+            over = [by_seed for _, by_seed in paired(*(_by_seed(row) for row in (first, second)))]
+            ends = (number(100 * end * len(over) / sum(over), "+.1f") for end in (pair.mean, *pair.interval))
+            figures = "{} {} % [{}, {}]".format(SHOWN_METRIC, *ends) if sum(over) else f"{SHOWN_METRIC} 0"
+            if winner is None:
+                figures += f", adjusted p {pair.adjusted:.2g}"
+                return f"{names[0]} against {names[1]} on {dataset}: neither better ({figures})."
+            return f"{names[0]} is better than {names[1]} on {dataset}: {figures}."
+    means = (number(row.mean(SHOWN_METRIC)) for row in (first, second))
+    return "{} against {} on {}: {} {} and {}, not compared over users.".format(*names, dataset, SHOWN_METRIC, *means)
+
+
+def _by_seed(row: StudyRow) -> Mapping[int, float]:
+    return dict(zip(row.result.seeds, row.result.values(SHOWN_METRIC), strict=True))
+
+
+def _own_row(rows: Sequence[StudyRow]) -> StudyRow | None:
+    """The row of the proposed model that has the fewest settings of its own; None without any."""
+    own = [row for row in rows if row.result.model == PROPOSED.lower()]
+    return min(own, key=lambda row: len(row.result.by_settings.split()), default=None)
+
+
+def _printed(study: Study, row: StudyRow) -> str:
+    """The model as sources print it, with what tells its row from others of the model on the data set."""
+    names = {value.model.lower(): value.model for value in study.expected}
+    name = names.get(row.result.model, row.result.model)
+    alone = sum(other.result.model == row.result.model for other in study.of(row.dataset)) == 1
+    return name if alone else row.label.replace(row.result.model, name, 1)
+
+
+def _ranked(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
+
+
+def _cells(rows: Iterable[StudyRow]) -> list[JudgedCell]:
+    return [
+        JudgedCell(row.dataset, row.result.model, row.label, metric, verdict)
+        for row in rows
+        for metric, verdict in row.verdicts.items()
+    ]
+
+
+def _exit_code(rows: Sequence[StudyRow], exceptions: Applied) -> int:
+    """By accuracy alone. Where nothing is published about any row, having measured is enough."""
+    if exceptions.broken:
+        return 1
+    cells = _cells(rows)
+    code = exit_code(c.verdict for c in cells if (c.dataset, c.label, c.metric) not in exceptions.excepted)
+    if code != 3:
+        return code
+    if exceptions.excepted:
+        return 0
+    own = not any(row.published for row in rows)
+    return 0 if own and any(cell.verdict.mean is not None for cell in cells) else 3
 
 
 def make_study(
@@ -160,13 +326,15 @@ def make_study(
     failed: Sequence[str] = (),
     of_costs: bool = False,
     unread: Sequence[str] = (),
+    exceptions: Sequence[ExceptedCells] = (),
 ) -> Study:
     """Judge these runs of the store `folder`, or all of it.
 
     `asked_for` are the rows that the runs answer; without them, rows are formed from what runs have in common. `checks`
     are conformance results, `failed` commands of trials that failed and should not have. Where they are `of_costs`,
     time and memory are what is to be measured, and accuracy need not have evidence. What could not be read of the runs
-    is `unread`; it is named and changes no verdict on the others.
+    is `unread`; it is named and changes no verdict on the others. `exceptions` are cells that are known to lie outside
+    their band.
 
     Raises DataError when the folder or the expected values cannot be read.
     """
@@ -182,13 +350,14 @@ def make_study(
         )
         for row in (_readable(row, unread) for row in result_rows(runs, asked_for))
     )
-    measured = [measured_row(row.result) for row in rows]
+    shared = shared_machine(runs if of is None else [*readable_runs(folder)])
+    measured = [measured_row(row.result, shared) for row in rows]
     by_data = differences_of(measured, tolerances.confidence)
     hashes = {dataset: {row.data: None for row in measured if row.dataset == dataset} for dataset in _names(rows)}
     claims = load_claims(directory / "claims.toml")
-    published = any(value.kind == "published" for row in rows for cell in row.sources.values() for value in cell)
     statuses = _statuses(checks)
-    code = exit_code_of(rows)
+    applied = apply(exceptions, _cells(rows))
+    code = _exit_code(rows, applied)
     with_costs = sum(bool(row.seconds and row.memory) for row in measured)
     if of_costs and code == 3 and with_costs:
         code = 0
@@ -211,13 +380,16 @@ def make_study(
                 claims, _standing_for_models(rows, measured), tolerances, by_data, stored_exponents(folder)
             ),
         )
-        if published
+        if any(row.published for row in rows)
         else (),
         expected=expected,
         sources=load_sources(directory),
         tolerances=tolerances,
         code=1 if statuses["failed"] or failed else code,
         with_costs=with_costs,
+        of_costs=of_costs,
+        exceptions=applied,
+        shared=shared,
     )
 
 
@@ -245,7 +417,7 @@ def _standing_for_models(rows: Sequence[StudyRow], measured: Sequence[MeasuredRo
     """Of each model the rows with the fewest settings, whatever a suite calls them."""
     groups: dict[tuple[str, str], list[tuple[int, MeasuredRow]]] = defaultdict(list)
     for row, as_measured in zip(rows, measured, strict=True):
-        groups[row.dataset, row.result.model].append((len(row.result.reference.split()), as_measured))
+        groups[row.dataset, row.result.model].append((len(row.result.by_settings.split()), as_measured))
     found = []
     for group in groups.values():
         nearest = [row for settings, row in group if settings == min(group, key=lambda pair: pair[0])[0]]

@@ -39,8 +39,7 @@ HEADER = ",".join(COLUMNS)
 
 @pytest.fixture(scope="module")
 def shipped() -> tuple[PublishedValue, ...]:
-    """What is published; reference runs come and go."""
-    return tuple(value for value in load_expected(expected_dir()) if value.kind == "published")
+    return load_expected(expected_dir())
 
 
 def figure(values: tuple[PublishedValue, ...], dataset: str, model: str, metric: str, source: str) -> float:
@@ -58,7 +57,7 @@ def numbers_in(code: str) -> set[float]:
 def folder(tmp_path: Path, *rows: str, header: str = HEADER, name: str = "published/table.csv") -> Path:
     """A folder like `expected` with two sources, `first` before `second`."""
     fields = "".join(f'{field} = "x"\n' for field in ("title", "table", "date", "hardware", "citation"))
-    sources = "".join(f"[{key}]\n{fields}" for key in ("first", "second", "reference"))
+    sources = "".join(f"[{key}]\n{fields}" for key in ("first", "second"))
     (tmp_path / "sources.toml").write_text(sources)
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
@@ -75,7 +74,7 @@ def test_every_cell_of_a_table_is_there_once(shipped: tuple[PublishedValue, ...]
 
 def test_nothing_else_is_published(shipped: tuple[PublishedValue, ...]) -> None:
     assert {v.source for v in shipped} == set(TABLES)
-    assert set(load_sources(expected_dir())) == {*TABLES, "reference"}
+    assert set(load_sources(expected_dir())) == set(TABLES)
 
 
 def test_every_figure_is_plausible_in_its_unit(shipped: tuple[PublishedValue, ...]) -> None:
@@ -208,7 +207,7 @@ def test_runs_at_the_papers_values_are_judged_everywhere_but_where_sources_are_a
     disputed = set()
     for paper in (v for v in shipped if v.source == "paper-table3" and v.value is not None):
         cell = values_of_cell(shipped, *paper.cell)
-        verdict = judge([paper.value or 0] * 3, cell, tolerances.of("published", paper.metric))
+        verdict = judge([paper.value or 0] * 3, cell, tolerances.of(paper.metric))
         assert verdict.published == paper
         assert verdict.outcome in {Outcome.REPRODUCED, Outcome.DISPUTED}
         if verdict.outcome is Outcome.DISPUTED:
@@ -237,15 +236,6 @@ def test_a_cell_is_found_by_any_spelling_in_the_order_of_the_sources(tmp_path: P
     assert values_of_cell(values, "baby", "bm3", "recall@20") == ()
 
 
-def test_reference_values_are_read_and_kept_apart(tmp_path: Path) -> None:
-    folder(tmp_path, "Baby,BM3,R@10,0.1,first,as printed,")
-    values = load_expected(
-        folder(tmp_path, "baby,bm3,recall@10,5e-05,reference,as printed,", name="reference/baby.csv")
-    )
-    assert [v.value for v in values_of_cell(values, "baby", "bm3", "R@10")] == [0.1]
-    assert [v.value for v in values_of_cell(values, "baby", "bm3", "R@10", kind="reference")] == [5e-05]
-
-
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
@@ -259,7 +249,6 @@ def test_reference_values_are_read_and_kept_apart(tmp_path: Path) -> None:
         ("Baby,BM3,R@10,,first,disputed,", "only 'out of memory' has no value"),
         ("Baby,BM3,R@10,0.1,first,out of memory,", "only 'out of memory' has no value"),
         ("Baby,BM3,R@10,0.1,elsewhere,as printed,", "unknown source 'elsewhere'"),
-        ("Baby,BM3,R@10,0.1,reference,as printed,", "does not belong in folder published"),
         ("Baby,BM3,R@10,0.1,first,as printed", "6 fields; expected 7"),
         ("Baby,BM3,R@10,0.1,first,as printed,a,b", "8 fields; expected 7"),
         ("Baby,,R@10,0.1,first,as printed,", "the model of an accuracy metric"),
@@ -304,19 +293,19 @@ def tolerances_text(confidence: str = "0.9", relative: str = "0.1", more: str = 
     band = 'justification = "x"\nrelative ='
     return (
         f"confidence = {confidence}\nmin_seeds = 3\n[published]\n{band} {relative}\n"
-        f'[published.metrics]\n"ndcg@10" = 0.2\n{more}\n[reference]\n{band} 0.3\n'
+        f'[published.metrics]\n"ndcg@10" = 0.2\n{more}\n[replay]\n{band} 0.3\n'
     )
 
 
-def test_a_metric_may_have_a_band_of_its_own_per_kind(tmp_path: Path) -> None:
+def test_a_metric_may_have_a_band_of_its_own_and_so_have_replays(tmp_path: Path) -> None:
     path = tmp_path / "tolerances.toml"
     path.write_text(tolerances_text())
     tolerances = load_tolerances(path)
-    assert tolerances.of("published", "N@10").relative == 0.2
-    assert tolerances.of("published", "R@10").relative == 0.1
-    assert tolerances.of("reference", "N@10").relative == 0.3
-    assert tolerances.of("published", "N@10").confidence == 0.9
-    assert tolerances.of("published", "N@10").min_seeds == 3
+    assert tolerances.of("N@10").relative == 0.2
+    assert tolerances.of("R@10").relative == 0.1
+    assert tolerances.replay.relative == 0.3
+    assert tolerances.of("N@10").confidence == 0.9
+    assert tolerances.of("N@10").min_seeds == 3
 
 
 @pytest.mark.parametrize(
@@ -347,4 +336,4 @@ def test_impossible_tolerances_are_refused_by_file_and_field(tmp_path: Path, tex
 def test_shipped_bands_respect_what_published_figures_say_about_themselves() -> None:
     tolerances = load_tolerances(expected_dir() / "tolerances.toml")
     assert 0.02 <= tolerances.published.relative < 0.05
-    assert tolerances.reference.relative >= 0.02
+    assert tolerances.replay.relative >= 0.02

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.compare.expected import PublishedValue, Status, Tolerance
-from harness.compare.verdict import JUDGED, Outcome, Verdict, exit_code, judge
+from harness.compare.verdict import Outcome, Verdict, exit_code, judge
 
 TEN_PERCENT = Tolerance(relative=0.1, confidence=0.95, min_seeds=2)
 accuracies = st.floats(0, 1)
@@ -38,16 +38,16 @@ def test_mean_inside_with_a_wide_interval_is_close() -> None:
     assert outcome([0.46, 0.54]) is Outcome.CLOSE
 
 
-def test_mean_above_is_better_and_mean_below_deviates() -> None:
-    assert outcome([0.60, 0.61]) is Outcome.BETTER
-    assert outcome([0.40, 0.39]) is Outcome.DEVIATES
+def test_a_mean_outside_the_band_is_above_or_below() -> None:
+    assert outcome([0.60, 0.61]) is Outcome.ABOVE
+    assert outcome([0.40, 0.39]) is Outcome.BELOW
 
 
 def test_a_wide_interval_does_not_excuse_a_low_mean() -> None:
     verdict = judge([0.2, 0.6], [PAPER], TEN_PERCENT)
     assert verdict.interval is not None
     assert verdict.interval[0] < 0.5 < verdict.interval[1]
-    assert verdict.outcome is Outcome.DEVIATES
+    assert verdict.outcome is Outcome.BELOW
 
 
 def test_values_on_the_edge_are_inside() -> None:
@@ -113,16 +113,22 @@ def test_the_first_source_with_a_value_is_compared_with() -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-def test_a_run_without_a_finite_value_deviates(broken: float) -> None:
+def test_a_run_without_a_finite_value_diverged(broken: float) -> None:
     verdict = judge([0.5, broken, 0.5], [PAPER], TEN_PERCENT)
-    assert verdict.outcome is Outcome.DEVIATES
+    assert verdict.outcome is Outcome.DIVERGED
     assert (verdict.mean, verdict.interval, verdict.difference) == (None, None, None)
     assert verdict.seeds == 3
 
 
+def test_what_only_rounding_makes_is_no_difference() -> None:
+    verdict = judge([0.1 + 0.2, 0.3], [source(0.3)], TEN_PERCENT)
+    assert verdict.mean != 0.3
+    assert str(verdict.difference) == "0.0"
+
+
 def test_a_published_zero_has_no_relative_difference() -> None:
     verdict = judge([0.1, 0.1], [source(0.0)], TEN_PERCENT)
-    assert verdict.outcome is Outcome.BETTER
+    assert verdict.outcome is Outcome.ABOVE
     assert verdict.difference is None
 
 
@@ -166,7 +172,7 @@ def test_moving_away_from_the_published_value_never_improves_the_outcome(
     spread: list[float], near: float, step: float, side: int
 ) -> None:
     centre = math.fsum(spread) / len(spread)
-    rank = [Outcome.REPRODUCED, Outcome.CLOSE, Outcome.BETTER if side > 0 else Outcome.DEVIATES]
+    rank = [Outcome.REPRODUCED, Outcome.CLOSE, Outcome.ABOVE if side > 0 else Outcome.BELOW]
 
     def at(distance: float) -> int:
         return rank.index(outcome([0.5 + side * distance + offset - centre for offset in spread]))
@@ -183,7 +189,7 @@ def test_a_wider_band_never_turns_an_agreement_into_a_disagreement(
         judge(values, [source(value)], replace(TEN_PERCENT, relative=relative)).outcome
         for relative in sorted((first, second))
     )
-    rank = {Outcome.REPRODUCED: 0, Outcome.CLOSE: 1, Outcome.BETTER: 2, Outcome.DEVIATES: 2}
+    rank = {Outcome.REPRODUCED: 0, Outcome.CLOSE: 1, Outcome.ABOVE: 2, Outcome.BELOW: 2}
     assert rank[wide] <= rank[narrow]
 
 
@@ -193,13 +199,13 @@ def test_what_is_reported_belongs_to_the_outcome(values: list[float], figures: l
     assert verdict.seeds == len(values)
     assert verdict.reason
     assert "\n" not in verdict.reason
-    if verdict.outcome in JUDGED:
+    if verdict.outcome.held is not None:
         assert comparable
         assert verdict.published is not None
         assert verdict.published.value == figures[0]
         assert verdict.mean is not None
         assert verdict.band is not None
-        if verdict.outcome is Outcome.BETTER:
+        if verdict.outcome is Outcome.ABOVE:
             assert verdict.mean > verdict.band[1]
             assert verdict.difference is not None
             assert verdict.difference > 0
@@ -210,9 +216,10 @@ def with_outcome(value: Outcome) -> Verdict:
 
 
 @given(st.lists(st.sampled_from(Outcome)))
-def test_exit_code_is_1_for_a_deviation_0_for_judged_cells_3_for_none(outcomes: list[Outcome]) -> None:
-    passing = {Outcome.REPRODUCED, Outcome.CLOSE, Outcome.BETTER}
-    expected = 1 if Outcome.DEVIATES in outcomes else 0 if passing.intersection(outcomes) else 3
+def test_exit_code_is_1_for_what_did_not_hold_0_for_held_cells_3_for_none(outcomes: list[Outcome]) -> None:
+    failing = {Outcome.ABOVE, Outcome.BELOW, Outcome.DIVERGED}
+    passing = {Outcome.REPRODUCED, Outcome.CLOSE}
+    expected = 1 if failing.intersection(outcomes) else 0 if passing.intersection(outcomes) else 3
     assert exit_code([with_outcome(value) for value in outcomes]) == expected
 
 

@@ -215,10 +215,18 @@ def test_rows_come_one_after_another_or_repetition_by_repetition() -> None:
     assert [(t.entry.name, t.seed) for t in interleaved] == [("bpr", 9), ("buir", 9), ("bpr", 1), ("buir", 1)]
 
 
+def test_a_suite_may_except_cells(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(HEAD + BPR + EXCEPTION)
+    (exception,) = load_suite(str(path)).exceptions
+    assert (exception.model, exception.metrics, exception.low, exception.high) == ("bpr", ["R@10"], 0.1, 0.2)
+
+
 # --- what is refused ---
 
 HEAD = 'title = "x"\ndatasets = ["mini"]\nseeds = [1]\n'
 BPR = '[[experiments]]\nmodel = "bpr"\n'
+EXCEPTION = '[[exceptions]]\ndataset = "mini"\nmodel = "bpr"\nmetrics = ["R@10"]\nlow = 0.1\nhigh = 0.2\nreason = "x"\n'
 
 
 @pytest.mark.parametrize(
@@ -260,6 +268,12 @@ BPR = '[[experiments]]\nmodel = "bpr"\n'
         (f"{HEAD}{BPR}set = {{ reg_weight = 1 }}\nvary = {{ reg_weight = [1] }}\n", "s.toml:4: reg_weight stands"),
         (f"{HEAD}{BPR}{BPR}", "s.toml:6: row 'bpr' is there already, with the same trials"),
         (f"{HEAD}{BPR}{BPR}set = {{ reg_weight = 0.01 }}\n", "s.toml:6: row 'bpr' is there already"),
+        (HEAD + BPR + EXCEPTION.replace("low", "lower"), "s.toml:10: no key 'lower'; nearest: low"),
+        (HEAD + BPR + EXCEPTION.replace("0.2", "0.05"), "s.toml:6: low is 0.1, above high, 0.05"),
+        (HEAD + BPR + EXCEPTION.replace("mini", "baby"), "s.toml:7: dataset: 'baby' is none of this suite's: mini"),
+        (HEAD + BPR + EXCEPTION.replace('"bpr"', '"bm3"'), "s.toml:8: model: 'bm3' is none of this suite's: bpr"),
+        (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "s.toml:9: metrics.0: string should match pattern"),
+        (f"{HEAD}exceptions = [5]\n{BPR}", "s.toml:4: exceptions: needed is a list of tables: [[exceptions]]"),
         (
             f'{HEAD}[[experiments]]\nmodel = "bm3"\nset = {{ reconstruction = false, modalities = "none" }}\n',
             "s.toml:4: BM3: the regulariser is the only term left",

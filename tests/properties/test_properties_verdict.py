@@ -14,11 +14,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.compare.expected import PublishedValue, Status, Tolerance
-from harness.compare.verdict import JUDGED, Outcome, Verdict, exit_code, judge
+from harness.compare.verdict import Outcome, Verdict, exit_code, judge
 
 TARGET = 0.5
-RANK = {Outcome.REPRODUCED: 0, Outcome.CLOSE: 1, Outcome.BETTER: 2, Outcome.DEVIATES: 2}
-MIRRORED = {Outcome.BETTER: Outcome.DEVIATES, Outcome.DEVIATES: Outcome.BETTER}
+RANK = {Outcome.REPRODUCED: 0, Outcome.CLOSE: 1, Outcome.ABOVE: 2, Outcome.BELOW: 2}
+MIRRORED = {Outcome.ABOVE: Outcome.BELOW, Outcome.BELOW: Outcome.ABOVE}
 
 units = st.integers(-200, 200)  # of 1/1024
 deviations = st.lists(units, min_size=2, max_size=6)
@@ -58,22 +58,20 @@ def test_moving_all_runs_farther_away_never_improves_the_outcome(
 
 
 @given(deviations, tolerances)
-def test_runs_below_are_judged_as_runs_above_except_that_missing_is_worse_than_exceeding(
-    spread: list[int], tolerance: Tolerance
-) -> None:
+def test_runs_below_are_judged_as_runs_above_but_for_the_word(spread: list[int], tolerance: Tolerance) -> None:
     above, below = outcome(spread, tolerance), outcome([-deviation for deviation in spread], tolerance)
     assert below is MIRRORED.get(above, above)
 
 
 @given(deviations, tolerances)
-def test_only_a_mean_above_the_band_is_better_and_only_one_below_deviates(
+def test_only_a_mean_above_the_band_is_above_and_only_one_below_is_below(
     spread: list[int], tolerance: Tolerance
 ) -> None:
     mean = Fraction(sum(spread), len(spread) * 1024)
     width = Fraction(TARGET) * Fraction(tolerance.relative)
     found = outcome(spread, tolerance)
-    assert (found is Outcome.BETTER) == (mean > width)
-    assert (found is Outcome.DEVIATES) == (mean < -width)
+    assert (found is Outcome.ABOVE) == (mean > width)
+    assert (found is Outcome.BELOW) == (mean < -width)
 
 
 @given(deviations, st.integers(2, 8), tolerances)
@@ -118,7 +116,7 @@ def test_too_few_runs_are_never_judged_and_none_at_all_least_of_all(
 def test_inputs_that_cannot_be_compared_are_never_judged(
     values: list[float], published: list[PublishedValue], tolerance: Tolerance
 ) -> None:
-    assert judge(values, published, tolerance, comparable=False).outcome not in JUDGED
+    assert judge(values, published, tolerance, comparable=False).outcome.held is None
 
 
 @given(st.lists(any_value, min_size=1, max_size=8), sources, tolerances, st.randoms())
@@ -163,19 +161,20 @@ def test_a_run_that_diverged_is_a_finding_wherever_it_stands(
     values: list[float], place: int, tolerance: Tolerance, broken: float
 ) -> None:
     values.insert(place, broken)
-    assert judge(values, [PAPER], tolerance).outcome is Outcome.DEVIATES
+    assert judge(values, [PAPER], tolerance).outcome is Outcome.DIVERGED
 
 
 def verdict(of: Outcome) -> Verdict:
     return replace(judge([], [], Tolerance(0.1, 0.95, 2)), outcome=of)
 
 
-@given(st.lists(st.sampled_from(Outcome)), st.sampled_from(sorted(set(Outcome) - JUDGED)))
+@given(st.lists(st.sampled_from(Outcome)), st.sampled_from([o for o in Outcome if o.held is None]))
 def test_cells_that_were_not_judged_never_change_the_exit_code(others: list[Outcome], unjudged: Outcome) -> None:
     verdicts = [verdict(each) for each in others]
     assert exit_code([*verdicts, verdict(unjudged)]) == exit_code(verdicts)
 
 
 @given(st.lists(st.sampled_from(Outcome)))
-def test_one_deviation_is_never_outweighed(others: list[Outcome]) -> None:
-    assert exit_code([verdict(each) for each in (*others, Outcome.DEVIATES)]) == 1
+def test_one_cell_that_did_not_hold_is_never_outweighed(others: list[Outcome]) -> None:
+    for outcome in (Outcome.ABOVE, Outcome.BELOW, Outcome.DIVERGED):
+        assert exit_code([verdict(each) for each in (*others, outcome)]) == 1

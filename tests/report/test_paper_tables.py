@@ -158,7 +158,7 @@ def test_our_runs_change_no_published_line(study: Study) -> None:
 def test_our_figures_on_surrogate_features_are_marked_and_so_is_what_follows_from_them(study: Study) -> None:
     ours = line(table(3, study), "Baby", "R@10", "ours")
     assert set(ours.notes) == {"BM3", IMPROVEMENT}
-    assert "surrogate features (text, visual)" in ours.notes["BM3"].reason
+    assert "surrogate features: text, visual" in ours.notes["BM3"].reason
     assert set(line(table(4, study), "Baby", "Time (s/epoch)", "ours").notes) == {"BM3"}
 
 

@@ -63,12 +63,6 @@ def on_baby(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> N
     run["dataset"] |= {"name": "baby"}
 
 
-def with_reference_settings(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> None:
-    settings = {"batch_size": 256, "learning_rate": 0.01, "epochs": 100}
-    run["training"] |= settings
-    run["changed"] = sorted({*run["changed"], *settings})
-
-
 def without_memory(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> None:
     result["memory"] = {name: {"bytes": None, "note": "not measured"} for name in result["memory"]}
 
@@ -115,14 +109,6 @@ def test_a_model_without_epochs_is_named_and_left_out_of_the_curves(store: Path)
 
 def test_an_empty_study_has_no_pictures(tmp_path: Path) -> None:
     assert draw(make_study(tmp_path, "test")) == ()
-
-
-def test_stored_references_are_never_in_one_scatter_with_published_values(store: Path) -> None:
-    change(store, with_reference_settings)
-    names = drawn(store).keys()
-    assert "reference-ours" in names
-    assert "published-ours" not in names
-    assert "mini-difference" in names
 
 
 def test_every_axis_that_can_be_read_has_a_label_and_a_unit_where_there_is_one(pictures: tuple[Picture, ...]) -> None:

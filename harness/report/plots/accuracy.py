@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from harness.compare.expected import Kind, PublishedValue, short_metric
-from harness.compare.verdict import JUDGED, Outcome, Verdict
+from harness.compare.expected import PublishedValue, short_metric
+from harness.compare.verdict import Outcome, Verdict
 from harness.report.plots.parts import (
     BLUE,
     GREEN,
@@ -36,31 +36,27 @@ Fill = Literal["full", "left", "right", "bottom", "top", "none"]
 OUTCOMES: dict[Outcome, tuple[str, Fill]] = {  # told apart by the fill where there is no colour
     Outcome.REPRODUCED: (BLUE, "full"),
     Outcome.CLOSE: (SKY, "bottom"),
-    Outcome.BETTER: (GREEN, "top"),
-    Outcome.DEVIATES: (VERMILLION, "left"),
+    Outcome.ABOVE: (GREEN, "top"),
+    Outcome.BELOW: (VERMILLION, "left"),
     Outcome.DISPUTED: (PURPLE, "right"),
     Outcome.NO_EVIDENCE: (ORANGE, "none"),
 }
-TARGETS: dict[Kind, str] = {"published": "published value", "reference": "stored reference"}
 
 
 def difference(study: Study, dataset: str) -> Picture | None:
     """Heat map of the difference to the value that each cell is compared with, with the verdict in words."""
     rows = [row for row in study.of(dataset) if any(verdict.published for verdict in row.verdicts.values())]
-    compared = [value for row in rows for verdict in row.verdicts.values() if (value := verdict.published)]
-    if not compared:
+    if not rows:
         return None
-    kinds = {value.kind for value in compared}
-    target = TARGETS[compared[0].kind] if len(kinds) == 1 else "expected value"
     cells = [(i, j, row.verdicts[metric]) for i, row in enumerate(rows) for j, metric in enumerate(METRICS)]
-    bands = {100 * study.tolerances.of(kind, metric).relative for kind in kinds for metric in METRICS}
+    bands = {100 * study.tolerances.of(metric).relative for metric in METRICS}
     limit = max(bands | {100 * abs(verdict.difference) for *_, verdict in cells if verdict.difference is not None})
     colours = ScalarMappable(Normalize(-limit, limit), colormaps["PuOr"].resampled(21))
 
     figure = Figure((WIDTH, 0.9 + 0.4 * max(len(rows), 3)), layout="constrained")
     axes = figure.add_subplot()
     for i, j, verdict in cells:
-        _cell(axes, i, j, verdict, colours, "*" if len(kinds) > 1 else "")
+        _cell(axes, i, j, verdict, colours)
     axes.set(xlim=(-0.5, len(METRICS) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set(xlabel="test metric (mean over seeds)", ylabel="model")
     axes.set_xticks(range(len(METRICS)), [short_metric(metric) for metric in METRICS])
@@ -68,37 +64,34 @@ def difference(study: Study, dataset: str) -> Picture | None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(colours, ax=axes, aspect=30, pad=0.01)
-    bar.set_label(f"difference\n(% of the {target})")
+    bar.set_label("difference\n(% of the published value)")
     for band in bands:
         for end in (-band, band):
             bar.ax.axhline(end, color="#000000", linewidth=1)  # on colour, so never the page's ink
     return picture(
         f"{dataset}-difference",
-        f"Difference to the {target}, {dataset}",
+        f"Difference to the published value, {dataset}",
         figure,
-        f"Ours less the {target}, in % of it, with the cell's verdict; hatched where there is nothing to judge by.",
+        "Ours less the published value, in % of it, with the verdict; hatched where there is nothing to judge by.",
         "The lines on the colour scale are the tolerance.",
-        "A star marks what is compared with a stored reference, for lack of a published value." * (len(kinds) > 1),
         named("Nothing to compare with for", (row.label for row in study.of(dataset) if row not in rows)),
     )
 
 
-def scatter(study: Study, kind: Kind) -> Picture | None:
-    """Every cell of one kind of comparison: ours against the value compared with, and the relative difference."""
-    cells = [
+def scatter(study: Study) -> Picture | None:
+    """Every cell: ours against the published value, and the relative difference."""
+    shown = [
         (row.dataset, verdict, value)
         for row in study.rows
         for verdict in row.verdicts.values()
         if (value := verdict.published) and verdict.difference is not None
     ]
-    shown = [cell for cell in cells if cell[2].kind == kind]
     if not shown:
         return None
-    target = TARGETS[kind]
     figure = Figure((WIDTH, 3.7), layout="constrained")
     identity, residual = figure.subplots(1, 2)
     ends = np.array([0, 1.05 * max(max(verdict.mean or 0, value.value or 0) for _, verdict, value in shown)])
-    bands = sorted({study.tolerances.of(kind, metric).relative for metric in METRICS})
+    bands = sorted({study.tolerances.of(metric).relative for metric in METRICS})
     for band in bands:
         identity.fill_between(ends, (1 - band) * ends, (1 + band) * ends, color=INK, alpha=0.15, linewidth=0)
         residual.axhspan(-100 * band, 100 * band, color=INK, alpha=0.15, linewidth=0)
@@ -110,9 +103,9 @@ def scatter(study: Study, kind: Kind) -> Picture | None:
         identity.plot([_number(value)], [verdict.mean], **marker)
         residual.plot([_number(value)], [100 * (verdict.difference or 0)], **marker)
     identity.set(xlim=ends, ylim=ends, ylabel="ours, mean over seeds (recall or NDCG, 0 to 1)")
-    residual.set(xlim=ends, ylabel=f"difference (% of the {target})")
+    residual.set(xlim=ends, ylabel="difference (% of the published value)")
     for axes in (identity, residual):
-        axes.set_xlabel(f"{target} (recall or NDCG, 0 to 1)")
+        axes.set_xlabel("published value (recall or NDCG, 0 to 1)")
         axes.locator_params(axis="x", nbins=6)
     outcomes = [outcome for outcome in OUTCOMES if any(verdict.outcome is outcome for _, verdict, _ in shown)]
     handles = [Line2D([], [], label=outcome.value, **_marker(0, outcome)) for outcome in outcomes]
@@ -121,19 +114,16 @@ def scatter(study: Study, kind: Kind) -> Picture | None:
         ink: dict[str, Any] = {"color": INK, "linestyle": "none", "markerfacecolor": "none"}
         shapes = [Line2D([], [], marker=_shape(place), label=name, **ink) for place, name in enumerate(datasets)]
         identity.legend(handles=shapes, loc="upper left")
-    other = TARGETS["reference" if kind == "published" else "published"]
-    left_out = len(cells) - len(shown)
     return picture(
-        f"{kind}-ours",
-        f"{target.capitalize()} against ours",
+        "published-ours",
+        "Published value against ours",
         figure,
-        f"The {len(shown)} cells that have a {target} ({', '.join(datasets)}). On the line ours equals it; the grey "
-        f"band is the tolerance, {' and '.join(f'±{100 * band:g} %' for band in bands)}.",
-        f"Left out: {left_out} cells compared with a {other}." if left_out else "",
+        f"The {len(shown)} cells that have a published value ({', '.join(datasets)}). On the line ours equals it; the "
+        f"grey band is the tolerance, {' and '.join(f'±{100 * band:g} %' for band in bands)}.",
     )
 
 
-def _cell(axes: Axes, i: int, j: int, verdict: Verdict, colours: ScalarMappable, star: str) -> None:
+def _cell(axes: Axes, i: int, j: int, verdict: Verdict, colours: ScalarMappable) -> None:
     """Row i, column j of the heat map."""
     corner, width, height = (j - 0.49, i - 0.48), 0.98, 0.96
     if verdict.difference is None:
@@ -143,14 +133,13 @@ def _cell(axes: Axes, i: int, j: int, verdict: Verdict, colours: ScalarMappable,
     red, green, blue, _ = map(float, colours.to_rgba(np.array([100 * verdict.difference]))[0])
     fill, luminance = to_hex((red, green, blue)), 0.299 * red + 0.587 * green + 0.114 * blue
     axes.add_patch(Rectangle(corner, width, height, facecolor=fill, linewidth=0))
-    if verdict.outcome not in JUDGED:
+    if verdict.outcome.held is None:
         hatched = Rectangle(corner, width, height, facecolor="none", edgecolor="#808080", hatch="////", linewidth=0)
         axes.add_patch(hatched)
-    reference = verdict.published is not None and verdict.published.kind == "reference"
     axes.text(
         j,
         i,
-        f"{signed(100 * verdict.difference, 1)} %{star if reference else ''}\n{verdict.outcome}",
+        f"{signed(100 * verdict.difference, 1)} %\n{verdict.outcome}",
         ha="center",
         va="center",
         color="#000000" if luminance > 0.5 else "#ffffff",  # on the cell's colour, whatever the page's

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.report.measured import SHARED_NOTE
 from harness.report.plots.parts import (
     BLUE,
     VERMILLION,
@@ -18,7 +19,7 @@ from harness.report.plots.parts import (
     plain_log,
     wrapped,
 )
-from harness.report.study import Study, StudyRow
+from harness.report.study import PROPOSED, Study, StudyRow
 from harness.training.config import STOPPING_METRIC
 
 MEMORY = {  # the first that was measured for every model is shown
@@ -35,7 +36,12 @@ def cost(study: Study, dataset: str) -> Picture | None:
     rows = study.of(dataset)
     results = [row.result.runs[0].result or {} for row in rows]
     memory = next((kind for kind in MEMORY if all(result["memory"][kind]["bytes"] for result in results)), None)
-    panels: dict[str, list[float | None]] = {TIME: [result["timing"]["median_s"] for result in results]}
+    panels: dict[str, list[float | None]] = {
+        TIME: [
+            None if study.time_mark(row) else result["timing"]["median_s"]
+            for row, result in zip(rows, results, strict=True)
+        ]
+    }
     if memory:
         panels[MEMORY[memory]] = [result["memory"][memory]["bytes"] / MIB for result in results]
     panels = {label: values for label, values in panels.items() if any(values)}
@@ -56,7 +62,7 @@ def cost(study: Study, dataset: str) -> Picture | None:
         drawn.append((axes, [(x, y, wrapped(row.label)) for x, y, row in points]))
     groups = sorted({_group(row) for row in rows}, reverse=True)
     handles = [
-        Line2D([], [], label=f"{'BM3' if own else 'other model'}{', surrogate features' * surrogate}", **style)
+        Line2D([], [], label=f"{PROPOSED if own else 'other model'}{', surrogate features' * surrogate}", **style)
         for own, surrogate in groups
         for style in [_marker(own, surrogate)]
     ]
@@ -72,12 +78,13 @@ def cost(study: Study, dataset: str) -> Picture | None:
         "Time is the median epoch of the first seed's run, evaluation excluded; memory is that run's.",
         f"Measured on {_devices(rows)}.",
         named("Not timed", (row.label for row, result in zip(rows, results, strict=True) if not _timed(result))),
+        named(f"Time left out, {SHARED_NOTE}", (row.label for row in rows if study.time_mark(row))),
         "" if memory else "No kind of memory was measured for every model.",
     )
 
 
 def _group(row: StudyRow) -> tuple[bool, bool]:
-    return row.result.model == "bm3", bool(row.result.surrogates)
+    return row.result.model == PROPOSED.lower(), bool(row.result.surrogates)
 
 
 def _marker(own: bool, surrogate: bool) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import Bbox, BboxBase
 from numpy.typing import NDArray
 
+from harness.report.numbers import number
+
 INK = "#010203"
 """The colour of text, axes and whatever means nothing by its colour. No picture has it for anything else."""
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -53,7 +55,7 @@ def wrapped(text: str, width: int = 24) -> str:
 
 def signed(value: float, digits: int) -> str:
     """`+1.1` or `−1.1`, with a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return number(value, f"+.{digits}f").replace("-", "−")
 
 
 def named(sentence: str, names: Iterable[str]) -> str:

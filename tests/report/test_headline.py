@@ -1,0 +1,228 @@
+"""What a report begins with: the answer on the proposed model, what was judged, and the exit code that goes with it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Command
+
+from harness.compare.exceptions import ExceptedCells
+from harness.compare.significance import Difference
+from harness.experiments.store import StoredRun, stored_runs
+from harness.report.cells import cells
+from harness.report.efficiency import efficiency_lines
+from harness.report.html import html
+from harness.report.lines import Line
+from harness.report.markdown import markdown
+from harness.report.measured import SHARED, SHARED_NOTE, shared_machine
+from harness.report.numbers import number, spread
+from harness.report.plots.cost import cost
+from harness.report.results import METRICS
+from harness.report.study import Study, headline, make_study
+
+RUNS = Path(__file__).parent / "golden" / "runs"
+SPORTS = Path(__file__).parents[2] / "docs" / "results" / "runs" / "sports"
+ALL = {run.path.name: run for run in stored_runs(RUNS)}
+PAPER = {"bm3": (0.0564, 0.0883, 0.0301, 0.0383), "lightgcn": (0.0479, 0.0754, 0.0257, 0.0328)}
+
+
+def run(name: str, *, dataset: str = "baby", surrogates: tuple[str, ...] = (), **test: float) -> StoredRun:
+    """A hand-made run, on the original features if nothing else is said, with these test metrics."""
+    one = ALL[name]
+    about = {**one.run["dataset"], "name": dataset, "surrogates": list(surrogates)}
+    result: dict[str, Any] = {**(one.result or {})}
+    result["test"] = {**result["test"], **{key.replace("_", "@"): value for key, value in test.items()}}
+    return replace(one, run={**one.run, "dataset": about}, result=result)
+
+
+def at(model: str, factor: float, **changed: float) -> list[StoredRun]:
+    """Two runs of a model at `factor` times the published values, but for metrics that are given."""
+    values = {m.replace("@", "_"): factor * v for m, v in zip(METRICS, PAPER[model], strict=True)}
+    return [run(f"{model}-seed{seed}", **(values | changed)) for seed in (1, 2)]
+
+
+def study_of(*runs: StoredRun, **options: Any) -> Study:
+    return make_study(RUNS, "a question", of=runs, **options)
+
+
+def page_mark(study: Study) -> str:
+    return html(study).partition('<p class="answer"><span class="mark ')[2].partition("</span>")[0][-1]
+
+
+def test_the_answer_on_the_proposed_model_comes_first_then_what_was_judged() -> None:
+    study = study_of(*at("bm3", 1.0, ndcg_20=0.0390), *at("lightgcn", 1.0, recall_10=0.06))
+    assert headline(study) == [
+        "BM3 on baby: reproduced in 4 of 4 cells.",
+        "8 of 8 cells judged: 7 reproduced, 1 above (lightgcn R@10).",
+    ]
+    assert markdown(study).splitlines()[:3] == ["# Does BM3 reproduce here?", "", f"**{headline(study)[0]}**"]
+    assert (study.code, page_mark(study)) == (1, "✗")
+    held = study_of(*at("bm3", 1.0))
+    assert (held.code, page_mark(held)) == (0, "✓")
+
+
+def test_a_part_of_the_proposed_models_cells_may_have_another_word() -> None:
+    one, two = at("bm3", 1.0)[0], at("bm3", 1.0, ndcg_20=0.0375)[1]
+    assert headline(study_of(one, two))[0] == "BM3 on baby: reproduced in 3 of 4 cells, close in 1."
+
+
+def test_no_page_has_a_tick_while_its_own_question_is_open() -> None:
+    without = study_of(*at("lightgcn", 1.0))
+    assert headline(without)[0] == "BM3 on baby: not run."
+    assert (without.code, page_mark(without)) == (0, "○")
+    surrogate = [run(f"bm3-seed{seed}", surrogates=("visual", "text")) for seed in (1, 2)]
+    other = study_of(*surrogate, *at("lightgcn", 1.0))
+    assert headline(other)[0] == "BM3 on baby: not judged (surrogate features: visual, text)."
+    assert (other.code, page_mark(other)) == (0, "○")
+    alone = study_of(*surrogate)
+    assert headline(alone)[1] == "0 of 4 cells judged."
+    assert alone.code == 3
+
+
+def test_a_cell_above_its_band_is_named_where_the_report_begins_and_fails(tmp_path: Path, command: Command) -> None:
+    assert command("report", SPORTS, "--to", tmp_path).code == 1
+    begins = "\n".join((tmp_path / "report.md").read_text(encoding="utf-8").splitlines()[:12])
+    assert "4 above (buir R@10, buir R@20, buir N@10, buir N@20)" in begins
+    assert "BM3 on sports: not run." in begins
+
+
+def test_an_excepted_cell_stands_in_the_headline_and_fails_when_it_is_not_needed() -> None:
+    exception = ExceptedCells(dataset="baby", model="lightgcn", metrics=["R@10"], low=0.2, high=0.3, reason="known")
+    above = study_of(*at("lightgcn", 1.0, recall_10=0.06), exceptions=[exception])
+    assert above.code == 0
+    assert "excepted: lightgcn R@10 on baby, +25.3 %: known." in headline(above)
+    held = study_of(*at("lightgcn", 1.0), exceptions=[exception])
+    assert held.code == 1
+    assert "exception no longer applies: lightgcn R@10 on baby" in markdown(held)
+
+
+# own data
+
+
+def own(per_user: Mapping[str, float], **options: Any) -> Study:
+    """BM3, BPR and LightGCN on a data set of which nothing is published; BM3's lead over each of the others."""
+    runs = [run(f"{model}-seed{seed}", dataset="mine") for model in ("bm3", *per_user) for seed in (1, 2)]
+    pairs = tuple(
+        Difference(
+            "recall@20", "bm3", other, lead, (lead - 0.001, lead + 0.001), 0.001, 0.001, 2, 9, 1 if lead > 0 else -1
+        )
+        for other, lead in per_user.items()
+    )
+    return replace(study_of(*runs, **options), differences={"mine": pairs})
+
+
+def test_own_data_are_compared_and_nothing_is_said_of_reproducing() -> None:
+    study = own({"lightgcn": 0.0041})
+    assert headline(study) == ["BM3 is better than LightGCN on mine: recall@20 +5.2 % [+4.0, +6.5]."]
+    assert study.code == 0
+    for text in (markdown(study), html(study)):
+        assert not any(word in text.lower() for word in ("reproduce here", "unpublished", "no source", "claim"))
+    assert page_mark(study) == "•"
+
+
+def test_where_neither_is_better_the_headline_says_so() -> None:
+    (line,) = headline(own({"lightgcn": 0.0}))
+    assert line.startswith("LightGCN against BM3 on mine: neither better (recall@20 0.0 %")
+
+
+def test_one_model_alone_is_measured_and_no_finite_value_is_not() -> None:
+    assert headline(study_of(run("bpr-seed1", dataset="mine")))[0].startswith("BPR on mine: recall@20 0.05")
+    assert study_of(run("bpr-seed1", dataset="mine")).code == 0
+    nothing = study_of(run("bpr-seed1", dataset="mine", **{m.replace("@", "_"): float("nan") for m in METRICS}))
+    assert nothing.code == 3
+
+
+# best against second
+
+
+def test_the_best_row_never_has_a_negative_lead() -> None:
+    """Over all seeds BM3 is best; over those that both have, LightGCN is."""
+    study = own({"lightgcn": -0.002, "bpr": 0.02})
+    assert study.best_two("mine", "recall@20")[0].label == "bm3"
+    tested = study.tested("mine", "recall@20")
+    assert tested is not None
+    assert (tested.first, tested.second, tested.mean) == ("lightgcn", "bm3", 0.002)
+
+
+# times beside other runs
+
+
+def together(*names: str) -> list[StoredRun]:
+    """Runs that all began when the first did, and end as they did."""
+    start = ALL[names[0]].run["started"]
+    return [replace(one := run(name), run={**one.run, "started": start}) for name in names]
+
+
+def test_runs_share_a_machine_where_their_times_overlap_on_the_same_host() -> None:
+    first, second = together("bm3-seed1", "bpr-seed1")
+    later = run("lightgcn-seed1")
+    assert shared_machine([first, second, later]) == {first.path, second.path}
+    elsewhere = replace(second, run={**second.run, "environment": {**second.run["environment"], "cpu": "another"}})
+    assert not shared_machine([first, elsewhere, later])
+    touching = replace(later, run={**later.run, "started": (second.result or {})["finished"]})
+    assert not shared_machine([second, touching])
+
+
+def test_times_of_runs_that_shared_a_machine_are_marked_and_not_ranked() -> None:
+    runs = together("bm3-seed1", "lightgcn-seed1")
+    study = study_of(*runs, run("bpr-seed2"))
+    study = replace(study, shared=shared_machine(runs))
+    bm3 = study.rows[0]
+    time = f"{(bm3.result.runs[0].result or {})['timing']['median_s']:.3f}{SHARED}"
+    assert f"| {time} " in markdown(study)
+    assert f">{time}</td>" in html(study)
+    assert all(SHARED_NOTE in text for text in (markdown(study), html(study)))
+    assert [record["shared"] for record in cells(study) if record["metric"] == "R@10"] == [[True], [False], [True]]
+    line = Line(("Baby", "Time (s/epoch)", "published"), {"BM3": "0.85", "LightGCN": "0.99", "BPR": "0.47"})
+    lines = {line.head[-1]: line for line in efficiency_lines([line], ("Baby", "Time (s/epoch)"), study)}
+    assert {column: note.mark for column, note in lines["ours"].notes.items()} == {"BM3": SHARED, "LightGCN": SHARED}
+    assert "ours / LightGCN" not in lines
+    assert set(lines["ours / BPR"].cells) == {"BPR"}
+    drawn = cost(study, "baby")
+    assert drawn is not None
+    assert f"Time left out, {SHARED_NOTE}: bm3, lightgcn." in drawn.caption
+
+
+def test_a_claim_about_time_has_no_evidence_from_runs_that_shared_a_machine(tmp_path: Path) -> None:
+    for one in stored_runs(RUNS):
+        folder = tmp_path / "baby" / one.path.name
+        folder.mkdir(parents=True)
+        about = {**one.run, "started": "2026-01-01T00:00:00+00:00", "dataset": {**one.run["dataset"], "surrogates": []}}
+        about["model"] = about["model"].replace("bpr", "lattice")
+        (folder / "run.json").write_text(json.dumps(about), encoding="utf-8")
+        (folder / "result.json").write_text(json.dumps(one.result), encoding="utf-8")
+    told = {r.claim.id: r.details for r in make_study(tmp_path, "test").claims if r.where == "ours"}
+    (what, figure, outcome), memory = told["half the cost of LATTICE"]
+    assert ("Time" in what, SHARED_NOTE in figure, outcome.value) == (True, True, "no evidence")
+    assert SHARED_NOTE not in memory[1]
+
+
+# figures
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (-2e-14, "+.1f", "0.0"),
+        (-0.00001, ".4f", "0.0000"),
+        (0.0, "+.4f", "0.0000"),
+        (-0.05, "+.2f", "-0.05"),
+        (1.0, "+.1f", "+1.0"),
+        (1e-9, ".2g", "1e-09"),
+        (float("nan"), ".4f", "not finite"),
+        (None, ".4f", "–"),
+    ],
+)
+def test_what_rounds_to_nothing_has_no_sign(value: float | None, form: str, text: str) -> None:
+    assert number(value, form) == text
+
+
+def test_one_seed_has_no_range() -> None:
+    assert (spread([0.5]), spread([0.5, 0.7])) == ("–", "0.2000")
+    (line,) = [
+        line for line in markdown(study_of(run("bpr-seed1"))).splitlines() if "| R@10 " in line and "bpr" in line
+    ]
+    assert [cell.strip() for cell in line.split("|")][4:6] == ["–", "1"]
