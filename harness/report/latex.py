@@ -71,7 +71,7 @@ def latex(study: Study) -> str:
     tables = [_comment(*headline(study), study.asked)]
     for dataset in study.datasets:
         tables += [_models(study, dataset), *_verdicts(study, dataset)]
-    tables += [_as_in_the_paper(study)] if study.rows else ["No finished run."]
+    tables += [_as_in_the_paper(study) if study.published else ""] if study.rows else ["No finished run."]
     return "\n\n".join(table for table in tables if table) + "\n"
 
 
