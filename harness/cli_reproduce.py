@@ -127,7 +127,7 @@ def reproduce(
         for trial, run in runs
         if run is None or not (run.finished or run.out_of_memory)
     ]
-    unchecked = _unchecked(suite)
+    unchecked = _unchecked(chosen)
     if rerun == "none":
         unchecked += [f"{len(without)} of {len(runs)} trials, which are not run: leave --rerun out"] if without else []
         without = []
@@ -142,6 +142,7 @@ def reproduce(
         of_costs=chosen.alone,
         unread=unread,
         exceptions=chosen.exceptions,
+        self_check=chosen.self_check,
     )
     finish(study, folder, formats)
 
@@ -182,11 +183,11 @@ def _stored(path: Path, unread: list[str]) -> StoredRun | None:
         return None
 
 
-def _unchecked(suite: str) -> list[str]:
+def _unchecked(suite: Suite) -> list[str]:
     import torch
 
     missing = []
-    if suite == "mini":
+    if suite.self_check:
         missing.append(
             "the published tables (Amazon data): run `bm3 reproduce baby --data DIR`, DIR/baby as in the README"
         )

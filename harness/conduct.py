@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from harness.compare.expected import expected_dir, load_expected, load_tolerances
-from harness.compare.verdict import Verdict
+from harness.compare.verdict import Outcome, Verdict
 from harness.experiments.estimate import Estimates, load_costs
 from harness.experiments.execution import LOGGER, Backend, Outcomes, Progress, Wanted, execute
 from harness.experiments.status import Status, write_status
@@ -152,7 +152,7 @@ class _Reporter:
         for row in result_rows(runs, self.study.asked_for):
             verdict = verdicts(row, self._expected, self._tolerances)[SHOWN_METRIC]
             key = row.dataset, row.label, row.data
-            if self._known.get(key) != verdict and not first:
+            if self._known.get(key) != verdict and not first and verdict.outcome is not Outcome.UNPUBLISHED:
                 LOGGER.info("verdict: %s on %s, R@20: %s", row.label, row.dataset, described(verdict))
             self._known[key] = verdict
 

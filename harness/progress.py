@@ -59,6 +59,6 @@ class TrainingProgress:
             line = f"{self._title}: epoch {record.epoch}/{self._epochs} {figures}, at most {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
 
-    def _note(self, record: EpochRecord) -> None:
+    def _note(self, record: "EpochRecord") -> None:
         if record.improved:
             self._best = record.epoch, record.valid["recall@20"]

@@ -9,7 +9,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from scipy.special import stdtrit
 
 from bm3.errors import DataError
 from harness.compare.expected import STRICT
+from harness.compare.verdict import Word
 from harness.experiments.inspection import changed_settings
 from harness.experiments.store import StoredRun
 from harness.files import write_json, writing
@@ -28,17 +28,13 @@ SUITE, FILE = "selfcheck", "selfcheck.json"
 METRIC = "recall@20"
 FEWEST_SEEDS = 20
 """Of each model in a reference."""
-ERROR = 0.01
-"""Probability that some model is called inconsistent although all are as they were, over all models together."""
 
 
-class Outcome(StrEnum):
+class Outcome(Word):
     """What became of one model."""
 
-    CONSISTENT = "consistent"
-    """The mean over the seeds run here lies in the prediction interval of the reference."""
-    INCONSISTENT = "inconsistent"
-    """It lies outside, or a run gave a value that is not finite."""
+    CONSISTENT = "consistent", "✓", "good", "the mean over the seeds run here lies in the prediction interval", True
+    INCONSISTENT = "inconsistent", "✗", "bad", "it lies elsewhere, or a run gave a value that is not finite", False
 
 
 @validated(frozen=True, config=STRICT)
@@ -83,7 +79,7 @@ class Checked:
     """Seed → test metric of the runs that count."""
     interval: tuple[float, float] | None
     """In which their mean is expected."""
-    reference: float | None
+    reference: float
     """Mean of the reference."""
     reason: str
     """Why nothing was compared; empty where something was."""
@@ -105,8 +101,8 @@ def load_reference(directory: Path) -> Reference:
         raise DataError(f"{path}: cannot be read ({error.strerror}); bm3 reference makes it anew") from error
 
 
-def check(runs: Iterable[StoredRun], reference: Reference) -> tuple[Checked, ...]:
-    """Each model of the reference that was run, in the order of the reference.
+def check(runs: Iterable[StoredRun], reference: Reference, error: float) -> tuple[Checked, ...]:
+    """Each model of the reference that was run, in the order of the reference; `error` is that of all together.
 
     A run counts if it is on the same data with the same settings and a seed that the reference does not have: the same
     seed would only show that a machine repeats itself.
@@ -116,13 +112,15 @@ def check(runs: Iterable[StoredRun], reference: Reference) -> tuple[Checked, ...
         if run.finished:
             by_model[str(run.run["model"])].append(run)
     return tuple(
-        _checked(model, by_model[model], known, reference)
+        _checked(model, by_model[model], known, reference, error / len(reference.models))
         for model, known in reference.models.items()
         if model in by_model
     )
 
 
-def _checked(model: str, runs: Sequence[StoredRun], known: ModelReference, reference: Reference) -> Checked:
+def _checked(
+    model: str, runs: Sequence[StoredRun], known: ModelReference, reference: Reference, error: float
+) -> Checked:
     alike = [run for run in runs if _comparable(run, known, reference)]
     values = {
         int(run.run["seed"]): _metric(run, reference.metric) for run in alike if run.run["seed"] not in known.values
@@ -131,7 +129,7 @@ def _checked(model: str, runs: Sequence[StoredRun], known: ModelReference, refer
     if not values:
         reason = "its seeds are those of the reference" if alike else "data or settings are not those of the reference"
         return Checked(model, None, values, None, mean_known, reason)
-    low, high = known.interval(len(values), ERROR / len(reference.models))
+    low, high = known.interval(len(values), error)
     inside = low <= fmean(values.values()) <= high  # False for NaN
     return Checked(model, Outcome.CONSISTENT if inside else Outcome.INCONSISTENT, values, (low, high), mean_known, "")
 
@@ -182,3 +180,43 @@ def _comparable(run: StoredRun, known: ModelReference, reference: Reference) -> 
 
 def _metric(run: StoredRun, metric: str) -> float:
     return float((run.result or {})["test"][metric])
+
+
+def headline(checked: Sequence[Checked]) -> str:
+    """What the self-check found, in two sentences, the second on what it does not show."""
+    named = {word: [one.model for one in checked if one.outcome is word] for word in Outcome}
+    text = f"Self-check: {len(named[Outcome.CONSISTENT])} of {len(checked)} models consistent"
+    if wrong := named[Outcome.INCONSISTENT]:
+        text += f", {len(wrong)} inconsistent ({', '.join(wrong)})"
+    if without := [one.model for one in checked if one.outcome is None]:
+        text += f", {len(without)} not compared ({', '.join(without)})"
+    return f"{text}. It shows whether models learn here what they learned before, and nothing about published figures."
+
+
+def exit_code(checked: Sequence[Checked]) -> int:
+    """1 if a model is inconsistent, else 3 if one could not be compared or none was run, else 0."""
+    if any(one.outcome is Outcome.INCONSISTENT for one in checked):
+        return 1
+    return 3 if not checked or any(one.outcome is None for one in checked) else 0
+
+
+NOTE = (
+    "Test R@20, mean over seeds. It is expected in the prediction interval that the reference gives for the "
+    "mean of as many new seeds; tolerances.toml says how often an unchanged model may leave it."
+)
+HEAD = ("model", "seeds", "mean", "reference", "expected between", "result")
+
+
+def table(checked: Sequence[Checked]) -> list[tuple[str, ...]]:
+    """Under HEAD, a line per model: its test metric here and in the reference."""
+    return [
+        (
+            one.model,
+            ", ".join(map(str, one.values)) or "–",
+            "–" if one.mean is None else f"{one.mean:.4f}",
+            f"{one.reference:.4f}",
+            "–" if one.interval is None else " and ".join(f"{end:.4f}" for end in one.interval),
+            one.reason if one.outcome is None else f"{one.outcome.mark} {one.outcome}",
+        )
+        for one in checked
+    ]

@@ -17,7 +17,6 @@ from harness.experiments.store import StoredRun
 from harness.experiments.suite import load_suite, plan
 from harness.models.registry import find_model
 from harness.selfcheck import (
-    ERROR,
     ModelReference,
     Outcome,
     Reference,
@@ -28,6 +27,7 @@ from harness.selfcheck import (
 )
 from harness.training import TrainingConfig
 
+ERROR = 0.01
 KNOWN = {seed: 0.4 + 0.001 * (seed % 7) for seed in range(101, 131)}
 
 
@@ -73,10 +73,10 @@ def test_unchanged_models_are_inconsistent_as_rarely_as_is_said() -> None:
 
 def test_runs_that_learned_the_same_are_consistent_others_are_not(reference: Reference) -> None:
     good = [run_of(seed, 0.403) for seed in (1, 2, 3)]
-    (found,) = check(good, reference)
+    (found,) = check(good, reference, ERROR)
     assert (found.model, found.outcome, found.mean) == ("bpr", Outcome.CONSISTENT, pytest.approx(0.403))
     for wrong in (0.38, 0.42, math.nan):
-        (found,) = check([*good[:2], run_of(3, wrong)], reference)
+        (found,) = check([*good[:2], run_of(3, wrong)], reference, ERROR)
         assert found.outcome is Outcome.INCONSISTENT, wrong
 
 
@@ -89,7 +89,7 @@ def test_runs_that_learned_the_same_are_consistent_others_are_not(reference: Ref
     ],
 )
 def test_what_cannot_be_compared_is_not_called_consistent(reference: Reference, run: StoredRun, why: str) -> None:
-    (found,) = check([run], reference)
+    (found,) = check([run], reference, ERROR)
     assert found.outcome is None
     assert why in found.reason
 

@@ -109,6 +109,15 @@ class ReplayTolerance:
 
 
 @validated(frozen=True, config=STRICT)
+class SelfCheckRule:
+    """How sure the self-check must be."""
+
+    error: Share
+    """Probability that some model is called inconsistent although all are as they were, over all models together."""
+    justification: Annotated[str, Field(min_length=1)]
+
+
+@validated(frozen=True, config=STRICT)
 class Tolerances:
     """The file `tolerances.toml`."""
 
@@ -116,6 +125,7 @@ class Tolerances:
     min_seeds: Seeds
     published: Bands
     replay: ReplayTolerance
+    selfcheck: SelfCheckRule
 
     def of(self, metric: str) -> Tolerance:
         """The tolerance of one metric, by its printed or canonical name."""

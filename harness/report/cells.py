@@ -68,6 +68,7 @@ def cells_json(study: Study) -> str:
         "answer": " ".join(headline(study)),
         "code": study.code,
         "conformance": dict(study.conformance),
+        "self_check": None if study.selfcheck is None else [asdict(one) for one in study.selfcheck],
         "unread": study.unread,
         "cells": cells(study),
         "differences": [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from harness import selfcheck
 from harness.compare.claims import Claim, ClaimOutcome, ClaimResult
 from harness.compare.expected import PublishedValue, Tolerances, short_metric
 from harness.compare.significance import Difference
@@ -129,6 +130,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
     """
     time, time_notes = _efficiency(study)
     sections = {
+        "self-check": ("Self-check", study.selfcheck),
         "accuracy": ("Accuracy", study.rows),
         "differences": ("Differences between models", any(study.differences.values())),
         "claims": ("Claims of the paper", study.claims),
@@ -154,6 +156,8 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
             "Cannot be read, left out": study.unread,
         },
         sections={id: title for id, (title, there) in sections.items() if there},
+        self_check=Table("Self-check", selfcheck.HEAD, 2, tuple(selfcheck.table(study.selfcheck or ()))),
+        self_check_note=selfcheck.NOTE,
         metrics=[short_metric(metric) for metric in METRICS],
         parts=[_part(study, dataset) for dataset in study.datasets],
         differences=[

@@ -5,6 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from harness import selfcheck
 from harness.compare.expected import short_metric
 from harness.compare.verdict import Outcome
 from harness.experiments.store import StoredRun
@@ -24,6 +25,7 @@ def markdown(study: Study) -> str:
         f"Asked: {study.asked}",
         *_summary(study),
         *(["## Not checked here", "\n".join(f"- {text}" for text in study.unchecked)] if study.unchecked else []),
+        *_self_check(study),
         *_accuracy(study),
         *_all_points(study.rows),
         *_selection(study.rows),
@@ -49,6 +51,13 @@ def _summary(study: Study) -> list[str]:
     lines += [f"- Out of memory, a dash below: `{run.run['command']}`" for run in study.out_of_memory]
     lines += [f"- Failed: `{command}`{': ' * bool(why)}{why}" for command, why in study.failures.items()]
     return ["\n".join(lines)] if lines else []
+
+
+def _self_check(study: Study) -> list[str]:
+    if not study.selfcheck:
+        return []
+    table = tabulate(selfcheck.table(study.selfcheck), selfcheck.HEAD, tablefmt="github", disable_numparse=True)
+    return ["## Self-check", selfcheck.NOTE, table]
 
 
 def _accuracy(study: Study) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import selfcheck
 from harness.compare.claim_checks import MeasuredRow, claims_of_published, claims_of_runs, differences_of
 from harness.compare.claims import ClaimResult, load_claims
 from harness.compare.exceptions import Applied, ExceptedCells, JudgedCell, apply
@@ -29,6 +30,7 @@ from harness.experiments.store import StoredRun, readable_runs, stored_runs
 from harness.report.measured import SHARED, measured_row, shared_machine
 from harness.report.numbers import number
 from harness.report.results import METRICS, AskedRow, ResultRow, cell_sources, result_rows, starved_labels, verdicts
+from harness.selfcheck import Checked
 
 if TYPE_CHECKING:
     from harness.conformance import Check
@@ -110,10 +112,14 @@ class Study:
     """What became of the exceptions that the suite makes."""
     shared: frozenset[Path] = frozenset()
     """Runs beside which another one ran on the same machine."""
+    selfcheck: tuple[Checked, ...] | None = None
+    """The models against the reference of the self-check; None where that is not what was asked."""
 
     @property
     def title(self) -> str:
         """The question, where there is a published answer to it."""
+        if self.selfcheck is not None:
+            return "Do the models work here?"
         if self.published:
             return f"Does {PROPOSED} reproduce here?"
         return f"Runs on {', '.join(self.datasets)}" if self.rows else "A report on no run"
@@ -169,7 +175,12 @@ class Study:
         return [row for row in self.rows if row.dataset == dataset]
 
     def best_two(self, dataset: str, metric: str) -> list[StudyRow]:
-        """The rows with the highest and second highest mean, as far as there are finite ones; equal ones by label."""
+        """The rows with the highest and second highest mean, as far as there are finite ones; equal ones by label.
+
+        None of a self-check, whose models are trained for too few epochs to be compared with each other.
+        """
+        if self.selfcheck is not None:
+            return []
         finite = [row for row in self.of(dataset) if math.isfinite(row.mean(metric))]
         return sorted(finite, key=lambda row: (-row.mean(metric), row.label))[:2]
 
@@ -199,7 +210,12 @@ def headline(study: Study) -> list[str]:
     lines = [_proposed(study, dataset) for dataset in study.published]
     if study.published:
         lines.append(_judged(study))
-    lines += [_compared(study, dataset) for dataset in study.datasets if dataset not in study.published]
+    others = [dataset for dataset in study.datasets if dataset not in study.published]
+    if study.selfcheck is not None:
+        lines += [f"{PROPOSED} on {dataset}: not judged (nothing is published for it)." for dataset in others]
+        lines.append(selfcheck.headline(study.selfcheck))
+    else:
+        lines += [_compared(study, dataset) for dataset in others]
     lines += [f"{line.rstrip('.')}." for line in (*study.exceptions.broken, *study.exceptions.lines)]
     if study.of_costs and study.rows:
         lines.append(f"Time and memory of {study.with_costs} of {len(study.rows)} rows were measured.")
@@ -327,13 +343,15 @@ def make_study(
     of_costs: bool = False,
     unread: Sequence[str] = (),
     exceptions: Sequence[ExceptedCells] = (),
+    self_check: bool = False,
 ) -> Study:
     """Judge these runs of the store `folder`, or all of it.
 
     `asked_for` are the rows that the runs answer; without them, rows are formed from what runs have in common. `checks`
     are conformance results, `failed` commands of trials that failed and should not have. Where they are `of_costs`,
     time and memory are what is to be measured, and accuracy need not have evidence. What could not be read of the runs
-    is `unread`; it is named and changes no verdict on the others. `exceptions` are cells that are known to lie outside
+    is `unread`; it is named and changes no verdict on the others. With `self_check` the models are held against its
+    stored reference instead, and not against each other. `exceptions` are cells that are known to lie outside
     their band.
 
     Raises DataError when the folder or the expected values cannot be read.
@@ -352,7 +370,7 @@ def make_study(
     )
     shared = shared_machine(runs if of is None else [*readable_runs(folder)])
     measured = [measured_row(row.result, shared) for row in rows]
-    by_data = differences_of(measured, tolerances.confidence)
+    by_data = {} if self_check else differences_of(measured, tolerances.confidence)
     hashes = {dataset: {row.data: None for row in measured if row.dataset == dataset} for dataset in _names(rows)}
     claims = load_claims(directory / "claims.toml")
     statuses = _statuses(checks)
@@ -361,6 +379,10 @@ def make_study(
     with_costs = sum(bool(row.seconds and row.memory) for row in measured)
     if of_costs and code == 3 and with_costs:
         code = 0
+    checked = None
+    if self_check:
+        checked = selfcheck.check(runs, selfcheck.load_reference(directory), tolerances.selfcheck.error)
+        code = selfcheck.exit_code(checked)
     return Study(
         folder=folder,
         asked=asked,
@@ -390,6 +412,7 @@ def make_study(
         of_costs=of_costs,
         exceptions=applied,
         shared=shared,
+        selfcheck=checked,
     )
 
 

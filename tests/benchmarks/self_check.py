@@ -37,7 +37,7 @@ def self_check(seeds: Sequence[int]) -> Record:
     """The outcome of each model, with the mean and its prediction interval."""
     import torch
 
-    from harness.compare.expected import expected_dir
+    from harness.compare.expected import expected_dir, load_tolerances
     from harness.experiments.store import stored_runs
     from harness.experiments.suite import load_suite, plan
     from harness.experiments.trial import run_trial
@@ -47,7 +47,8 @@ def self_check(seeds: Sequence[int]) -> Record:
         for row in plan(load_suite(SUITE), None, torch.device("cpu")):
             for seed in seeds:
                 run_trial(replace(row.points[0], seed=seed), Path(folder))
-        found = check(stored_runs(Path(folder)), load_reference(expected_dir()))
+        error = load_tolerances(expected_dir() / "tolerances.toml").selfcheck.error
+        found = check(stored_runs(Path(folder)), load_reference(expected_dir()), error)
     return {one.model: [one.outcome, one.mean, *(one.interval or ())] for one in found}
 
 
