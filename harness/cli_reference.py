@@ -27,7 +27,10 @@ def reference(folder: Path, out: Path | None, overwrite: bool) -> None:
     from harness.experiments.store import stored_runs
     from harness.selfcheck import FILE, reference_from, write_reference
 
-    found = reference_from(stored_runs(folder))
+    unread: list[str] = []
+    found = reference_from(stored_runs(folder, unread))
+    for text in unread:
+        click.echo(f"cannot be read, left out: {text}", err=True)
     if out is None and Path(harness.__file__).parent in expected_dir().parents:
         raise ConfigError(
             f"{expected_dir()} is part of an installed package: run this in a checkout, or give --out FILE"

@@ -37,6 +37,7 @@ FORKS = sys.platform == "linux"  # elsewhere system libraries may not survive a 
 PRELOADED = (
     "harness.cli",
     "harness.experiments.trial",
+    "harness.progress",
     *(module.name for module in pkgutil.iter_modules(harness.models.__path__, "harness.models.")),
     "numba",
     "torch._inductor",  # which deterministic algorithms import

@@ -11,7 +11,6 @@ import pytest
 import torch
 from command_line import Command
 
-from harness import cli_reproduce
 from harness.data import load_dataset
 from harness.experiments.store import EPOCHS, HITS, RESULT, RUN
 from harness.experiments.trial import make_trial, run_trial
@@ -197,7 +196,7 @@ def test_a_suite_is_shown_and_reported_with_what_is_left(
     store: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "three.toml").write_text(SUITE)
-    monkeypatch.setattr(cli_reproduce, "known_traces", lambda: [])
+    monkeypatch.setattr("harness.conformance.known_traces", lambda: [])
     file = damage(store, name)
     shown = command("suite", "show", tmp_path / "three.toml", "--out", store)
     assert shown.code == 0
@@ -212,11 +211,12 @@ def test_a_reference_is_made_without_it_and_it_is_named(
     store: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = damage(store, "result cut off")
-    monkeypatch.setattr("harness.cli.expected_dir", lambda: tmp_path)
-    outcome = command("reference", store)
+    monkeypatch.setattr("harness.selfcheck.reference_from", lambda runs: len(list(runs)))
+    monkeypatch.setattr("harness.selfcheck.write_reference", lambda found, path: path.write_text(f"{found} runs"))
+    outcome = command("reference", store, "--out", tmp_path / "mine.json")
     assert outcome.code == 0
     assert f"cannot be read, left out: {file}: " in outcome.err
-    assert (tmp_path / "reference" / "mini.csv").is_file()
+    assert (tmp_path / "mine.json").read_text() == "3 runs"
 
 
 def test_a_store_of_damaged_runs_alone_is_reported_as_nothing_measured(store: Path, command: Command) -> None:
