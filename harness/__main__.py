@@ -2,7 +2,7 @@
 
 import os
 
-from harness.ending import heed_signals
+from harness.ending import heeding_signals
 
 # Before torch is imported: threads that wait for each other busily take many times as long beside another process.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -10,10 +10,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 def main() -> None:
     """Run the command and leave with its exit code."""
-    heed_signals()
-    from harness import cli
+    with heeding_signals():
+        from harness import cli
 
-    cli.main()
+        cli.main()
 
 
 if __name__ == "__main__":

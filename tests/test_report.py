@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import Command
 
 from harness.data import load_dataset
+from harness.experiments.inspection import changed_settings
 from harness.experiments.store import StoredRun, stored_runs, write_failure
 from harness.experiments.trial import make_trial, resolve_device, run_trial
 from harness.report.markdown import markdown
@@ -380,3 +383,45 @@ def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(store: Path) 
     assert len({row.label for row in rows}) == len(rows) == 2
     assert {row.data for row in rows} == {"another", runs[1].run["dataset_hash"]}
     assert all(len({run.run["dataset_hash"] for run in row.runs}) == 1 for row in rows)
+
+
+def test_runs_whose_settings_differ_only_by_a_default_that_changed_are_rows_of_their_own(tmp_path: Path) -> None:
+    def run(seed: int, **config: Any) -> StoredRun:
+        one = searched(tmp_path / str(seed), 0.1, seed, 0.5, 0.4)
+        return replace(one, run={**one.run, "config": {**one.run["config"], **config}, "changed": []})
+
+    alike = result_rows([run(1, dropout=0.3), run(2, dropout=0.3), run(3, dropout=0.3)])
+    assert [(row.label, row.seeds) for row in alike] == [("bpr", (1, 2, 3))]
+    apart = result_rows([run(1, dropout=0.3), run(2, dropout=0.5), run(3, dropout=0.3)])
+    assert [(row.label, row.seeds) for row in apart] == [("bpr dropout=0.3", (1, 3)), ("bpr dropout=0.5", (2,))]
+
+
+def test_a_run_records_what_differs_from_the_defaults_and_an_earlier_one_says_it_in_its_command(store: Path) -> None:
+    run = next(iter(stored_runs(store)))
+    assert {*run.run["changed"]} - {"reg_weight"} == {"epochs", "batch_size"}
+    earlier = replace(run, run={key: value for key, value in run.run.items() if key != "changed"})
+    assert changed_settings(earlier) == changed_settings(run)
+    assert changed_settings(run)["epochs"] == run.run["training"]["epochs"]
+    named = replace(run, run={**earlier.run, "command": "bm3 train bpr epochs --set batch_size=512"})
+    assert changed_settings(named) == {"batch_size": run.run["training"]["batch_size"]}
+
+
+def test_a_catalogue_smaller_than_every_cut_off_is_reported_like_any_other(
+    write_npz: Callable[..., Path], tmp_path: Path, command: Command
+) -> None:
+    """Twelve items and five users, fewer than any K."""
+    generator = np.random.default_rng(0)
+    pairs = np.array([(user, item) for user in range(5) for item in generator.permutation(12)])
+    parts = {"train": pairs[np.arange(60) % 12 > 1], "valid": pairs[::12], "test": pairs[1::12]}
+    data, out = write_npz(tmp_path / "twelve", parts), tmp_path / "runs"
+    for model, seed in (("bpr", 1), ("bpr", 2), ("lightgcn", 1)):
+        trial = make_trial(model, load_dataset(str(data)), str(data), {"epochs": 1}, seed, resolve_device("cpu"))
+        run_trial(trial, out)
+    assert "3 runs: 3 in order, 0 damaged" in command("runs", "verify", out).out
+    study = make_study(out, "test")
+    assert study.unread == ()
+    assert {pair.users for pair in study.differences["twelve"]} == {5}
+    assert "twelve-users" in {picture.name for picture in draw(study)}
+    names = [str(run.path) for run in study.rows[0].result.runs]
+    assert command("runs", "diff", *names).code == 1
+    assert command("replay", names[0], "--threads", 1).code == 0

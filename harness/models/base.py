@@ -30,8 +30,9 @@ class Recommender(Protocol):
     After the first two batches of an epoch, a step must do the same work for every full batch: with `step=captured` it
     is recorded and replayed without Python.
 
-    A `Config` field `train_batch_size` is given the training's batch size unless it is set. `Config.GRID` maps settings
-    to the values that a search tries, `Config.VARIANTS` those in which text and published code disagree to a `Variant`.
+    A `Config` field `train_batch_size` is given the training's batch size unless it is set. `Config.GRID` of another
+    package's model maps settings to the values that a search tries; `Config.VARIANTS` maps those in which text and
+    published code disagree to a `Variant`.
     Parameters below a submodule named `unused` exist in the published model and take no part.
 
     The model's module may offer, for conformance alone: `trace_tensors(model)`, `trace_choices(model, arrays)`,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.compare.expected import PublishedValue, Status, Tolerance
-from harness.compare.verdict import Outcome, Verdict, exit_code, judge
+from harness.compare.verdict import Outcome, Verdict, exit_code, judge, mean_and_interval
 
 TEN_PERCENT = Tolerance(relative=0.1, confidence=0.95, min_seeds=2)
 accuracies = st.floats(0, 1)
@@ -66,6 +66,16 @@ def test_interval_is_the_t_interval_of_the_mean() -> None:
     assert verdict.difference == pytest.approx(0)
     assert verdict.band == pytest.approx((0.45, 0.55))
     assert verdict.seeds == 4
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 20, 200])
+def test_the_quantile_is_that_of_students_t(seeds: int) -> None:
+    values = [0.5 + place / 1000 for place in range(seeds)]
+    mean, interval = mean_and_interval(values, 0.95)
+    assert mean is not None
+    assert interval is not None
+    half = stats.t.ppf(0.975, seeds - 1) * stats.sem(values)
+    assert interval == pytest.approx((mean - half, mean + half), rel=1e-12)
 
 
 def test_confidence_decides_how_wide_the_interval_is() -> None:
