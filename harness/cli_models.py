@@ -45,15 +45,16 @@ def settings_command(model: str | None) -> None:
     from tabulate import tabulate
 
     from harness.experiments.listing import settings
+    from harness.experiments.settings import search_grid
     from harness.models.registry import find_model
     from harness.training import TrainingConfig
 
-    listed = {"training, of every model": TrainingConfig}
+    listed = [("training, of every model", settings(TrainingConfig))]
     if model is not None:
         entry = find_model(model)
-        listed = {entry.name: entry.model.Config, **listed}
-    for of, config in listed.items():
-        table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in settings(config)]
+        listed.insert(0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name))))
+    for of, found in listed:
+        table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in found]
         head = ["setting", "default", "values", "grid", "meaning"]
         click.echo(f"Settings of {of}\n")
         click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=WIDTHS) + "\n")

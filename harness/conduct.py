@@ -152,8 +152,9 @@ class _Reporter:
         for row in result_rows(runs, self.study.asked_for):
             verdict = verdicts(row, self._expected, self._tolerances)[SHOWN_METRIC]
             key = row.dataset, row.label, row.data
-            if self._known.get(key) != verdict and not first and verdict.outcome is not Outcome.UNPUBLISHED:
-                LOGGER.info("verdict: %s on %s, R@20: %s", row.label, row.dataset, described(verdict))
+            if self._known.get(key) != verdict and not first:
+                what = "mean" if verdict.outcome is Outcome.UNPUBLISHED else "verdict"
+                LOGGER.info("%s: %s on %s, R@20: %s", what, row.label, row.dataset, described(verdict))
             self._known[key] = verdict
 
     def _status(self, progress: Progress) -> Status:
@@ -206,6 +207,8 @@ class _Reporter:
 def described(verdict: Verdict) -> str:
     """A verdict in a few words: outcome, our mean, and the figure it is compared with or why there is none."""
     ours = "" if verdict.mean is None else f" {verdict.mean:.4f}"
+    if verdict.outcome is Outcome.UNPUBLISHED:
+        return f"{ours or 'not finite'} over {verdict.seeds} seed{'s' * (verdict.seeds > 1)}".strip()
     published = verdict.published
     if published is None or published.value is None:
         return f"{verdict.outcome.value}{ours} ({verdict.reason})"

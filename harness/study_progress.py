@@ -184,7 +184,7 @@ def _counts(status: Status) -> str:
     text = f"{status.done} of {status.total} done"
     text += f" ({status.reused} stored before)" if status.reused else ""
     text += f", {status.failed} failed" if status.failed else ""
-    return text + (f", {status.waiting} not run" if status.waiting and status.state != "running" else "")
+    return text + (f", {status.waiting} not run" if status.waiting and status.state == "finished" else "")
 
 
 def _with_epoch(name: str, one: Running, store: Path) -> str:

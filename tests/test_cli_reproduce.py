@@ -65,7 +65,7 @@ def test_a_study_is_run_reported_and_not_run_again(command: Command, study: Path
     assert (status.state, status.done, status.total, status.failed) == ("finished", len(runs), len(runs), 0)
     log = (study / "study.log").read_text(encoding="utf-8")
     assert log.count(" finished: ") == len(runs)
-    assert "verdict: lightgcn" in log
+    assert "mean: lightgcn" in log
 
     files = result_files()
     again = command("reproduce", "small.toml", "--in-process", "--threads", 1)
@@ -125,8 +125,8 @@ def test_a_report_has_the_rows_of_its_suite_with_their_points_and_names(command:
     assert chosen[-1] == "2"
     assert "## All points" not in report
     log = Path("runs/rows/study.log").read_text(encoding="utf-8")
-    assert "verdict: without text on mini" in log
-    assert "verdict: lightgcn batch_size=256 epochs=2 on mini" in log
+    assert "mean: without text on mini" in log
+    assert "mean: lightgcn batch_size=256 epochs=2 on mini" in log
 
 
 def test_points_that_all_have_every_seed_are_all_in_the_report(command: Command, study: Path) -> None:

@@ -218,7 +218,8 @@ def test_a_damaged_run_cannot_be_shown_or_compared(command: Command, store: Path
 def test_equal_runs_differ_in_nothing_but_times(command: Command, store: Path) -> None:
     shutil.copytree(store, "again")
     other = run_of(Path("again"), 1)
-    edit(other / RESULT, timing={"median_s": 99.0}, memory={}, finished="2020-01-01T00:00:00+00:00")
+    timing = {**json.loads((other / RESULT).read_text(encoding="utf-8"))["timing"], "median_s": 99.0}
+    edit(other / RESULT, timing=timing, finished="2020-01-01T00:00:00+00:00")
     outcome = command("runs", "diff", "seed1", other)
     assert outcome.code == 0
     assert outcome.out.splitlines()[-2:] == ["Nothing but times differs.", "Parameters: the same bits."]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from command_line import Command, refused
+from run_files import DESCRIPTION
 
 from harness.data import load_dataset
 from harness.experiments.store import StoredRun
@@ -40,8 +41,7 @@ def fail(trial: Trial, out: Path) -> None:
     """Leave what a trial leaves that ended without a result."""
     folder = out / trial.key
     folder.mkdir(parents=True)
-    keys = ("training", "dataset", "searched", "command", "environment")
-    (folder / "run.json").write_text(json.dumps({**dict.fromkeys(keys, ""), **trial.identity}))
+    (folder / "run.json").write_text(json.dumps({**DESCRIPTION, **trial.identity}))
     (folder / "failure.json").write_text(json.dumps({"kind": "error", "message": "made up", "when": "now"}))
     assert StoredRun.read(folder).state == "failed"
 

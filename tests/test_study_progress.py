@@ -59,7 +59,7 @@ def status(store: Path, **changes: Any) -> Status:
         process=os.getpid(),
         host=socket.gethostname(),
     )
-    return replace(one, **changes)
+    return replace(one, **{"waiting": 0 if changes.get("state") == "finished" else 13, **changes})
 
 
 def write_epochs(store: Path, best: int, last: int, key: str = KEY, tail: str = "") -> None:

@@ -5,9 +5,10 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 KINDS = {int: "whole number", float: "number", str: "text"}
@@ -27,16 +28,19 @@ class Setting:
     """As its class says it; empty where it does not."""
 
 
-def settings(config: type[Any], prefix: str = "") -> Iterator[Setting]:
-    """Every setting of a configuration, those of nested ones dotted."""
+def settings(
+    config: type[Any], prefix: str = "", grid: Mapping[str, Sequence[Any]] = MappingProxyType({})
+) -> Iterator[Setting]:
+    """Every setting of a configuration, those of nested ones dotted; `grid` has the values that are searched."""
     hints, said, defaults = get_type_hints(config), meanings(config), config()
     for field in fields(config):
         if is_dataclass(hints[field.name]):
             yield from settings(hints[field.name], f"{prefix}{field.name}.")
             continue
-        grid = tuple(getattr(config, "GRID", {}).get(field.name, ()))
         default, meaning = getattr(defaults, field.name), said.get(field.name, "")
-        yield Setting(prefix + field.name, default, _values(hints[field.name]), grid, meaning)
+        yield Setting(
+            prefix + field.name, default, _values(hints[field.name]), tuple(grid.get(field.name, ())), meaning
+        )
 
 
 def meanings(config: type[Any]) -> dict[str, str]:

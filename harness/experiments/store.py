@@ -348,9 +348,11 @@ def readable_runs(out: Path, unread: list[str] | None = None) -> Iterator[Stored
 
 def _read_json(path: Path, form: type[Record]) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no JSON object; remove the folder to run that trial again")
     try:
         check(content, form)
     except ValueError as error:

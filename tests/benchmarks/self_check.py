@@ -7,8 +7,8 @@
 
 `alarms`: ten sets of three seeds, each with every instruction set that torch can be told to use, on one or two threads.
 `faults`: each of `planted/faults.py`, with the seeds of the suite. There is a process per instruction set and threads,
-or per fault. `rounding`: how far another instruction set moves MMGCN's R@20, beside another seed, at the learning rate of
-the suite and at ten times that. What is in the record is not run again; the tables are of all of it.
+or per fault. `rounding`: how far other instructions move MMGCN's R@20, beside another seed, at the learning rate of the
+suite and at ten times that. What is in the record is not run again; the tables are of all of it.
 """
 
 import argparse

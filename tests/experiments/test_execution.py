@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
+import run_files
 import torch
+from run_files import DESCRIPTION
 
 from bm3 import ConfigError
 from harness.data import load_dataset
@@ -120,19 +122,15 @@ class Scripted:
         self.stopped = True
 
 
-RUN = dict.fromkeys(("model", "config", "training", "dataset", "dataset_hash", "seed", "searched", "command"), "")
-RESULT_OF = {"best_epoch": 1, "epochs": 1, "valid": {}, "test": {"recall@20": 0.5}, "timing": {}, "memory": {}}
-
-
 def unfinished_run(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     (path / FAILURE).unlink(missing_ok=True)
-    (path / "run.json").write_text(json.dumps({**RUN, "environment": {}}))
+    (path / "run.json").write_text(json.dumps(DESCRIPTION))
 
 
 def finished_run(path: Path, finished: str = "2099-01-01T00:00:00+00:00") -> None:
     unfinished_run(path)
-    (path / RESULT).write_text(json.dumps({**RESULT_OF, "finished": finished}))
+    (path / RESULT).write_text(json.dumps({**run_files.RESULT, "finished": finished}))
 
 
 def keys(of: Sequence[Trial]) -> list[str]:
