@@ -184,6 +184,8 @@ def _metric(run: StoredRun, metric: str) -> float:
 
 def headline(checked: Sequence[Checked]) -> str:
     """What the self-check found, in two sentences, the second on what it does not show."""
+    if not checked:
+        return "Self-check: no model was run."
     named = {word: [one.model for one in checked if one.outcome is word] for word in Outcome}
     text = f"Self-check: {len(named[Outcome.CONSISTENT])} of {len(checked)} models consistent"
     if wrong := named[Outcome.INCONSISTENT]:

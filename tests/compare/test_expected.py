@@ -294,6 +294,7 @@ def tolerances_text(confidence: str = "0.9", relative: str = "0.1", more: str = 
     return (
         f"confidence = {confidence}\nmin_seeds = 3\n[published]\n{band} {relative}\n"
         f'[published.metrics]\n"ndcg@10" = 0.2\n{more}\n[replay]\n{band} 0.3\n'
+        '[selfcheck]\njustification = "x"\nerror = 0.01\n'
     )
 
 
@@ -304,6 +305,7 @@ def test_a_metric_may_have_a_band_of_its_own_and_so_have_replays(tmp_path: Path)
     assert tolerances.of("N@10").relative == 0.2
     assert tolerances.of("R@10").relative == 0.1
     assert tolerances.replay.relative == 0.3
+    assert tolerances.selfcheck.error == 0.01
     assert tolerances.of("N@10").confidence == 0.9
     assert tolerances.of("N@10").min_seeds == 3
 
