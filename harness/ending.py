@@ -34,12 +34,24 @@ def keeping(what: Callable[[], str]) -> Iterator[None]:
         raise Interrupted(what()) from interruption
 
 
-def heed_signals() -> None:
-    """From here on Ctrl-C and SIGTERM end the process in one line; a Ctrl-C that is ignored, as by nohup, stays so."""
+@contextmanager
+def heeding_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process in one line, and after the block, when nothing is left to say, in silence.
+
+    A Ctrl-C that is ignored, as by nohup, stays so; in another than the main thread nothing changes.
+    """
+    heeded = []
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+        heeded = [signal.SIGTERM]
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _interrupt)
+            heeded.append(signal.SIGINT)
+    for number in heeded:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

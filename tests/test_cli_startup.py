@@ -15,7 +15,7 @@ import click
 import pytest
 
 from harness import cli
-from harness.ending import heed_signals
+from harness.ending import heeding_signals
 
 HEAVY = {"torch", "numpy", "scipy", "matplotlib", "pydantic", "rich", "requests", "numba"}
 GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
@@ -122,11 +122,10 @@ def test_a_signal_while_a_library_loads_something_amid_work_leaves_time_to_keep_
         "def work():\n    try:\n        import late\n    except ImportError as error:\n        raise error.__cause__\n"
     )
     program = """
-from harness.ending import Interrupted, heed_signals, keeping
+from harness.ending import Interrupted, heeding_signals, keeping
 from library import work
-heed_signals()
 try:
-    with keeping(lambda: "what was done"):
+    with heeding_signals(), keeping(lambda: "what was done"):
         work()
 except Interrupted as interruption:
     print("kept:", interruption)
@@ -140,23 +139,35 @@ except Interrupted as interruption:
 def test_in_a_thread_signals_are_left_to_the_main_one() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(heed_signals).result()
+        pool.submit(heeding_signals().__enter__).result()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_an_ignored_ctrl_c_stays_ignored() -> None:
     program = """
 import os, signal
-from harness.ending import heed_signals
-heed_signals()
-os.kill(os.getpid(), signal.SIGINT)
-print("still here")
+from harness.ending import heeding_signals
+with heeding_signals():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("still here")
 """
     ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, preexec_fn=ignore
     )
     assert ran.stdout == "still here\n", ran.stderr
+
+
+def test_a_signal_when_all_is_done_is_silent() -> None:
+    program = """
+import os, signal
+from harness.ending import heeding_signals
+with heeding_signals():
+    pass
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=False, preexec_fn=HEED)
+    assert (ran.returncode, ran.stderr) == (-signal.SIGINT, b"")  # of which a shell makes 130
 
 
 # --- standard output that takes no more ---
