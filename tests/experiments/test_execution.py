@@ -722,7 +722,7 @@ STUDY = """
 title = "two at once"
 datasets = ["mini"]
 seeds = [1, 2, 3, 4]
-training = { epochs = 60, batch_size = 256, "early_stopping.patience" = 100 }
+training = { epochs = 150, batch_size = 256, "early_stopping.patience" = 200 }
 
 [[experiments]]
 model = "lightgcn"
@@ -741,7 +741,7 @@ def test_two_studies_on_one_store_share_the_work(tmp_path: Path) -> None:
     assert [study.returncode for study in studies] == [0, 0], ends
     runs = list(stored_runs(tmp_path / "runs"))
     assert len(runs) == 4
-    assert all(run.finished and "resumed" not in run.run and len(run.epochs()) == 60 for run in runs)
+    assert all(run.finished and "resumed" not in run.run and len(run.epochs()) == 150 for run in runs)
     log = (tmp_path / "runs" / "two" / "study.log").read_text()
     begun = [line.split("(process ")[0] for line in log.splitlines() if " started: " in line]
     assert len(begun) - log.count("left to another process") == 4
