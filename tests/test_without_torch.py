@@ -22,7 +22,8 @@ READERS = {
     "expected": "from harness.compare.expected import *; load_expected(expected_dir()); load_grids(expected_dir())",
     "tables": "import harness.report.paper, harness.report.latex",
     "watch": "import harness.study_progress, harness.experiments.studies",
-    "suites": "from harness.experiments.suite_file import load_suite, outline, suite_names; "
+    "suites": "from harness.experiments.suite_file import load_suite, outline; "
+    "from harness.experiments.words import suite_names; "
     "assert all(outline(load_suite(name, check=False), variants=False) for name in suite_names())",
     "report": "from harness.report.study import make_study; from harness.report.formats import FORMATS; "
     "study = make_study(store, 'x'); [FORMATS[form](study) for form in ('md', 'csv', 'json', 'tex')]",
