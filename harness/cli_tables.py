@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import tomllib
@@ -16,6 +15,7 @@ import click
 
 from bm3 import ConfigError
 from harness.cli_options import DATA
+from harness.common import nearest
 
 if TYPE_CHECKING:
     from harness.compare.expected import PublishedValue, Source, Tolerances
@@ -122,7 +122,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
 
     values, sources, _ = _expected()
     known = [*sources, *(key.removeprefix(PAPER) for key in sources if key.startswith(PAPER)), *RULES]
-    chosen = _nearest(name, known, "no expected figures")
+    chosen = nearest(name, known, "no expected figures")
     if chosen in RULES:
         if dataset or model or metric:
             raise ConfigError(f"{chosen} has no figures to choose from: leave out --dataset, --model and --metric")
@@ -136,7 +136,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
         ("metric", metric and canonical_metric(metric), lambda value: canonical_metric(value.metric)),
     ):
         if wanted:
-            match = _nearest(wanted, list(dict.fromkeys(map(read, found))), f"{key} has no {option}")
+            match = nearest(wanted, list(dict.fromkeys(map(read, found))), f"{key} has no {option}")
             found = [value for value in found if read(value) == match]
     click.echo(_figures(key, sources[key], found, form), nl=False)
 
@@ -161,15 +161,6 @@ def _statistics(names: Sequence[str], data: Path | None) -> dict[str, Statistics
         elif data is not None:
             found[name] = None
     return found
-
-
-def _nearest(name: str, known: Sequence[str], problem: str) -> str:
-    """The known name that is `name` in any case; raises ConfigError with the nearest ones."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    if name.lower() in by_lower:
-        return by_lower[name.lower()]
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)
-    raise ConfigError(f"{problem} {name!r}; nearest: {', '.join([by_lower[n] for n in near] or known)}")
 
 
 def _figures(key: str, source: Source, values: Sequence[PublishedValue], form: str) -> str:
