@@ -25,10 +25,12 @@ def reference(folder: Path, out: Path | None, overwrite: bool) -> None:
     import harness
     from harness.compare.expected import expected_dir
     from harness.experiments.store import stored_runs
-    from harness.selfcheck import FILE, reference_from, write_reference
+    from harness.experiments.suite_file import load_suite
+    from harness.selfcheck import FILE, SUITE, reference_from, write_reference
 
     unread: list[str] = []
-    found = reference_from(stored_runs(folder, unread))
+    models = [one.model for one in load_suite(SUITE, check=False).experiments]
+    found = reference_from(stored_runs(folder, unread), models)
     for text in unread:
         click.echo(f"cannot be read, left out: {text}", err=True)
     if out is None and Path(harness.__file__).parent in expected_dir().parents:

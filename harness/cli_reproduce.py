@@ -133,7 +133,7 @@ def reproduce(
         without = []
     study = make_study(
         out,
-        chosen.title,
+        f"{chosen.title} (only {', '.join(models)})" if models else chosen.title,
         of=[run for _, run in runs if run is not None],
         asked_for=asked,
         checks=checks,
@@ -142,7 +142,7 @@ def reproduce(
         of_costs=chosen.alone,
         unread=unread,
         exceptions=chosen.exceptions,
-        self_check=chosen.self_check,
+        self_check=[one.model for one in chosen.experiments] if chosen.self_check else None,
     )
     finish(study, folder, formats)
 

@@ -124,6 +124,8 @@ def show(
     table = [_of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned]
     if form != "text":
         click.echo(_laid_out(table, form), nl=False)
+        for line in [*(f"cannot be read, left out: {text}" for text in unread), *missing]:
+            click.echo(line, err=True)
         return
     to_come = to_follow(rows, found)
     counts = _sum([(len(found.trials),) * 2, to_come, *(row.trials for row in unplanned)])

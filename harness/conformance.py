@@ -66,6 +66,8 @@ class Check:
 
 def conformance(path: Path) -> list[Check]:
     """Replay a trace, or all in a folder in order of name. Raises DataError when there is none or one is unreadable."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; needed is a trace (*.npz) or a folder that holds some")
     paths = [path] if path.is_file() else sorted(path.glob("*.npz"))
     if not paths or any(one.suffix != ".npz" for one in paths):
         raise DataError(f"{path}: holds no trace; needed is a trace (*.npz) or a folder that holds some")

@@ -1,4 +1,4 @@
-"""How a command ends: its exit codes, and what Ctrl-C and SIGTERM do. Loaded before all else, so it loads nothing."""
+"""How a command ends: its exit codes, and what Ctrl-C and SIGTERM do. Loaded before all else, so it loads little."""
 
 import os
 import signal

@@ -23,6 +23,7 @@ from harness.compare.verdict import Word
 from harness.experiments.inspection import changed_settings
 from harness.experiments.store import StoredRun
 from harness.files import write_json, writing
+from harness.report.numbers import number
 
 SUITE, FILE = "selfcheck", "selfcheck.json"
 METRIC = "recall@20"
@@ -79,7 +80,7 @@ class Checked:
     """Seed → test metric of the runs that count."""
     interval: tuple[float, float] | None
     """In which their mean is expected."""
-    reference: float
+    reference: float | None
     """Mean of the reference."""
     reason: str
     """Why nothing was compared; empty where something was."""
@@ -101,8 +102,10 @@ def load_reference(directory: Path) -> Reference:
         raise DataError(f"{path}: cannot be read ({error.strerror}); bm3 reference makes it anew") from error
 
 
-def check(runs: Iterable[StoredRun], reference: Reference, error: float) -> tuple[Checked, ...]:
-    """Each model of the reference that was run, in the order of the reference; `error` is that of all together.
+def check(
+    runs: Iterable[StoredRun], reference: Reference, error: float, asked: Sequence[str] = ()
+) -> tuple[Checked, ...]:
+    """Each model that was asked for or run, in the order of the reference; `error` is that of all models together.
 
     A run counts if it is on the same data with the same settings and a seed that the reference does not have: the same
     seed would only show that a machine repeats itself.
@@ -111,31 +114,34 @@ def check(runs: Iterable[StoredRun], reference: Reference, error: float) -> tupl
     for run in runs:
         if run.finished:
             by_model[str(run.run["model"])].append(run)
-    return tuple(
+    found = [
         _checked(model, by_model[model], known, reference, error / len(reference.models))
         for model, known in reference.models.items()
-        if model in by_model
-    )
+        if model in by_model or model in asked
+    ]
+    lacking = [model for model in asked if model not in reference.models]
+    return (*found, *(Checked(model, None, {}, None, None, "the reference does not have it") for model in lacking))
 
 
 def _checked(
     model: str, runs: Sequence[StoredRun], known: ModelReference, reference: Reference, error: float
 ) -> Checked:
-    alike = [run for run in runs if _comparable(run, known, reference)]
+    alike = [run for run in runs if of_self_check(run, reference)]
     values = {
         int(run.run["seed"]): _metric(run, reference.metric) for run in alike if run.run["seed"] not in known.values
     }
     mean_known = fmean(known.values.values())
     if not values:
         reason = "its seeds are those of the reference" if alike else "data or settings are not those of the reference"
+        reason = reason if runs else "no run has a result"
         return Checked(model, None, values, None, mean_known, reason)
     low, high = known.interval(len(values), error)
     inside = low <= fmean(values.values()) <= high  # False for NaN
     return Checked(model, Outcome.CONSISTENT if inside else Outcome.INCONSISTENT, values, (low, high), mean_known, "")
 
 
-def reference_from(runs: Iterable[StoredRun]) -> Reference:
-    """Finished runs as a reference: one data set, one setting and at least 20 seeds of each model.
+def reference_from(runs: Iterable[StoredRun], asked: Sequence[str] = ()) -> Reference:
+    """Finished runs as a reference: one data set, one setting and at least 20 seeds of each model, those asked for too.
 
     Raises DataError where they are not that.
     """
@@ -147,6 +153,8 @@ def reference_from(runs: Iterable[StoredRun]) -> Reference:
     if len(names) != 1:
         raise DataError(f"a reference is of one data set, the runs are of {len(names)}")
     ((dataset, dataset_hash),) = names
+    if missing := [model for model in asked if model not in by_model]:
+        raise DataError(f"no run of {', '.join(missing)} has a result; a reference has all models of the suite {SUITE}")
     models = {}
     seen: dict[str, dict[str, None]] = defaultdict(dict)
     for model, found in by_model.items():
@@ -173,9 +181,11 @@ def write_reference(reference: Reference, path: Path) -> None:
         write_json(path, asdict(reference))
 
 
-def _comparable(run: StoredRun, known: ModelReference, reference: Reference) -> bool:
+def of_self_check(run: StoredRun, reference: Reference) -> bool:
+    """Whether the run is of the data and the settings of the self-check, which trains too briefly for comparisons."""
+    known = reference.models.get(str(run.run["model"]))
     settings = json.loads(json.dumps(changed_settings(run)))
-    return run.run["dataset_hash"] == reference.dataset_hash and bool(settings == known.settings)
+    return known is not None and run.run["dataset_hash"] == reference.dataset_hash and bool(settings == known.settings)
 
 
 def _metric(run: StoredRun, metric: str) -> float:
@@ -215,9 +225,9 @@ def table(checked: Sequence[Checked]) -> list[tuple[str, ...]]:
         (
             one.model,
             ", ".join(map(str, one.values)) or "–",
-            "–" if one.mean is None else f"{one.mean:.4f}",
-            f"{one.reference:.4f}",
-            "–" if one.interval is None else " and ".join(f"{end:.4f}" for end in one.interval),
+            number(one.mean),
+            number(one.reference),
+            "–" if one.interval is None else " and ".join(map(number, one.interval)),
             one.reason if one.outcome is None else f"{one.outcome.mark} {one.outcome}",
         )
         for one in checked

@@ -9,12 +9,15 @@ from command_line import Command, refused
 
 import harness
 from harness.compare import expected as expected_module
-from harness.selfcheck import FEWEST_SEEDS
+from harness.experiments.suite_file import load_suite
+from harness.selfcheck import FEWEST_SEEDS, SUITE
 
 
 @pytest.fixture
-def store(command: Command) -> Path:
-    """Twenty seeds of a run, copied from one."""
+def store(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twenty seeds of a run, copied from one, of a suite that has no other model."""
+    suite = load_suite(SUITE).narrowed(["bpr"], [])
+    monkeypatch.setattr("harness.experiments.suite_file.load_suite", lambda name, check: suite)
     command("train", "bpr", "mini", "--epochs", 1, "--seed", 0)
     (first,) = (path.parent for path in Path("runs").rglob("result.json"))
     for seed in range(1, FEWEST_SEEDS):
@@ -35,6 +38,14 @@ def test_a_reference_is_overwritten_only_when_that_is_said(command: Command, sto
     assert target.read_text(encoding="utf-8") == "something else"
     assert command("reference", store, "--out", target, "--overwrite").code == 0
     assert json.loads(target.read_text(encoding="utf-8")) == written
+
+
+def test_a_reference_without_a_model_of_the_suite_is_refused(
+    command: Command, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = load_suite(SUITE).narrowed(["bpr", "buir"], [])
+    monkeypatch.setattr("harness.experiments.suite_file.load_suite", lambda name, check: suite)
+    assert "no run of buir has a result" in refused(command("reference", store, "--out", "mine.json"))
 
 
 def test_nothing_is_written_into_an_installed_package(

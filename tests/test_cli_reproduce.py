@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 import torch
 from command_line import Command, refused
 
+from harness import selfcheck
+from harness.compare.expected import expected_dir
 from harness.experiments import trial as trial_module
 from harness.experiments.status import read_status
 from harness.experiments.store import SUPERSEDED, stored_runs
@@ -163,6 +166,28 @@ def test_a_dry_run_lists_what_is_known_to_be_run(command: Command, study: Path) 
     assert len(lines) == 4 + 1  # two points and two seeds of LightGCN, and what follows
     assert all(line.startswith("bm3 train ") for line in lines[:-1])
     assert not Path("runs").exists()
+
+
+def test_the_self_check_says_which_models_are_consistent_and_compares_none(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = ("reproduce", "--in-process", "--threads", 1, "--model", "bpr")
+    outcome = command(*only)
+    assert outcome.code == 0
+    assert "BM3 on mini: not judged (nothing is published for it)." in outcome.out
+    assert "Self-check: 1 of 1 models consistent." in outcome.out
+    assert "reproduced" not in outcome.out
+    assert "only runs of the self-check" in command("report", "runs").out
+    assert command(*only, "--model", "buir", "--rerun", "none").code == 3
+
+    reference = selfcheck.load_reference(expected_dir())
+    known = reference.models["bpr"]
+    moved = replace(known, values={seed: 0.9 * value for seed, value in known.values.items()})
+    shifted = replace(reference, models={**reference.models, "bpr": moved})
+    monkeypatch.setattr(selfcheck, "load_reference", lambda directory: shifted)
+    outcome = command(*only)
+    assert outcome.code == 1
+    assert "0 of 1 models consistent, 1 inconsistent (bpr)" in outcome.out
 
 
 def test_rerun_none_reports_what_is_there(command: Command, study: Path) -> None:

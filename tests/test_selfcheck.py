@@ -21,6 +21,8 @@ from harness.selfcheck import (
     Outcome,
     Reference,
     check,
+    exit_code,
+    headline,
     load_reference,
     reference_from,
     write_reference,
@@ -92,6 +94,16 @@ def test_what_cannot_be_compared_is_not_called_consistent(reference: Reference, 
     (found,) = check([run], reference, ERROR)
     assert found.outcome is None
     assert why in found.reason
+
+
+def test_what_was_asked_for_and_has_no_result_is_no_pass(reference: Reference) -> None:
+    runs = [run_of(seed, 0.403) for seed in (1, 2, 3)]
+    assert exit_code(check(runs, reference, ERROR, ["bpr"])) == 0
+    found = check(runs, reference, ERROR, ["bpr", "bm3", "grcn"])
+    assert [(one.model, one.outcome) for one in found[1:]] == [("bm3", None), ("grcn", None)]
+    assert exit_code(found) == 3
+    assert "1 of 3 models consistent, 2 not compared (bm3, grcn)" in headline(found)
+    assert exit_code(check([], reference, ERROR)) == 3
 
 
 def test_a_reference_is_written_from_runs_and_read_again(tmp_path: Path) -> None:

@@ -3,12 +3,20 @@
 from collections.abc import Iterable, Sequence
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from harness.compare.expected import canonical_metric, short_metric
 from harness.compare.verdict import Verdict
+from harness.experiments.records import METRICS
 
-Metric = Annotated[str, Field(pattern=r"^[A-Za-z]+@[1-9][0-9]*$")]
+
+def _shown(name: str) -> str:
+    if canonical_metric(name) not in METRICS:
+        raise ValueError(f"{name!r} is not judged; choose from {', '.join(map(short_metric, METRICS))}")
+    return name
+
+
+Metric = Annotated[str, AfterValidator(_shown)]
 
 
 class ExceptedCells(BaseModel):
@@ -71,6 +79,7 @@ def apply(exceptions: Iterable[ExceptedCells], cells: Sequence[JudgedCell]) -> A
             for cell in own:
                 verdict, change = cell.verdict, cell.verdict.difference
                 if verdict.outcome.held is None:
+                    lines.append(f"exception not tested: {cell.named()} is not judged ({verdict.reason.rstrip('.')})")
                     continue
                 percent = "not finite" if change is None else f"{100 * change:+z.1f} %"
                 if not verdict.outcome.held and change is not None and exception.low <= change <= exception.high:

@@ -153,14 +153,16 @@ class StoredRun:
         """
         unread: dict[str, str] = {}
         try:
-            self.epochs()
+            found = len(self.epochs())
+            if self.result is not None and (self.path / EPOCHS).is_file() and found != self.result["epochs"]:
+                raise DataError(f"{self.path / EPOCHS}: has {found} epochs, {RESULT} counts {self.result['epochs']}")
         except DataError as error:
-            unread[EPOCHS] = str(error)
+            unread[EPOCHS] = f"{error}; the run counts without it"
         try:
             for metric in metrics:
                 self.per_user(metric)
         except DataError as error:
-            unread[HITS] = str(error)
+            unread[HITS] = f"{error}; the run counts without it"
         return (replace(self, without=frozenset(unread)) if unread else self), list(unread.values())
 
     @classmethod

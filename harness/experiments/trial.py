@@ -26,6 +26,7 @@ from harness.experiments.settings import changed_from_defaults, configure, searc
 from harness.experiments.store import (
     CHECKPOINT,
     OUT_OF_MEMORY,
+    RUN,
     RunWriter,
     StoredRun,
     find_run,
@@ -164,6 +165,8 @@ def run_trial(
             except BM3Error as error:
                 if isinstance(error, DataError) and trial.reads_features and not trial.dataset.features:
                     error = without_features(error)
+                if not (path / RUN).is_file():  # it failed before it began: a model that breaks the contract
+                    RunWriter(path).begin(_description(trial))
                 write_failure(path, "error", str(error))
                 raise error
     return finished or StoredRun.read(path)

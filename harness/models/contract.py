@@ -64,12 +64,14 @@ def check_model(entry: ModelEntry, data: TrainingData, config: Any) -> None:
             ("learning_rate_factor", (1,)),
         ):
             if hasattr(model, name):
-                trial.call(name, getattr(model, name), *arguments)
+                _check_hook(trial, name, trial.call(name, getattr(model, name), *arguments))
         users, items = (torch.from_numpy(data.train[:BATCH, column].astype(np.int64)) for column in (0, 1))
         batch = Batch(users, items, (items + 1) % data.n_items if model.uses_negatives else None)
         loss = trial.call("loss(batch)", model.loss, batch)
         _check_loss(trial, loss)
         trial.call("loss(batch).total.backward()", loss.total.backward)
+        if hasattr(model, "after_step"):
+            trial.call("after_step()", model.after_step)
         with torch.no_grad():
             if hasattr(model, "score"):
                 scores = trial.call("score(users)", model.score, users)
@@ -101,13 +103,24 @@ class _Trial:
             raise
         except Exception as error:  # foreign code may raise anything
             last = traceback.extract_tb(error.__traceback__)[-1]
-            raise ConfigError(
-                f"{self._where}: {what} raised {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
-            ) from error
+            # Where the call itself does not fit, no line of the model was reached.
+            where = "" if last.filename == __file__ else f" ({last.filename}, line {last.lineno})"
+            raise ConfigError(f"{self._where}: {what} raised {type(error).__name__}: {error}{where}") from error
 
     def refuse(self, what: str, got: object, needed: str) -> None:
         described = got if isinstance(got, str) else _described(got)
         raise ConfigError(f"{self._where}: {what} returned {described}, needed is {needed}")
+
+
+def _check_hook(trial: _Trial, name: str, value: Any) -> None:
+    if name == "parameter_groups" and not (
+        isinstance(value, list) and value and all(isinstance(group, dict) and "params" in group for group in value)
+    ):
+        trial.refuse(
+            "parameter_groups()", value, "a list of dictionaries, each with `params`, as torch.optim takes them"
+        )
+    if name == "learning_rate_factor" and not (isinstance(value, int | float) and 0 <= value < float("inf")):
+        trial.refuse("learning_rate_factor(epoch)", _described(value), "a finite number, at least 0")
 
 
 def _check_loss(trial: _Trial, loss: Any) -> None:

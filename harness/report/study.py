@@ -50,6 +50,8 @@ class StudyRow:
     """By canonical metric, in the order of METRICS."""
     sources: Mapping[str, tuple[PublishedValue, ...]]
     """By canonical metric: every figure published for the cell, whether or not it was compared with."""
+    brief: bool = False
+    """Whether it is of the self-check, which trains too briefly for models to be compared with each other."""
 
     @property
     def dataset(self) -> str:
@@ -112,6 +114,8 @@ class Study:
     """What became of the exceptions that the suite makes."""
     shared: frozenset[Path] = frozenset()
     """Runs beside which another one ran on the same machine."""
+    asked_datasets: tuple[str, ...] = ()
+    """Those of the rows that were asked for, whether or not there are runs."""
     selfcheck: tuple[Checked, ...] | None = None
     """The models against the reference of the self-check; None where that is not what was asked."""
 
@@ -126,8 +130,10 @@ class Study:
 
     @property
     def published(self) -> list[str]:
-        """The data sets for which something is published."""
-        return _names([row for row in self.rows if row.published])
+        """The data sets, with runs or asked for, for which accuracies are published."""
+        printed = {value.dataset.lower() for value in self.expected if "@" in value.metric}
+        with_rows = _names([row for row in self.rows if row.published])
+        return [*with_rows, *(name for name in self.asked_datasets if name in printed and name not in self.datasets)]
 
     @property
     def answered(self) -> bool:
@@ -177,11 +183,9 @@ class Study:
     def best_two(self, dataset: str, metric: str) -> list[StudyRow]:
         """The rows with the highest and second highest mean, as far as there are finite ones; equal ones by label.
 
-        None of a self-check, whose models are trained for too few epochs to be compared with each other.
+        None of the self-check is among them.
         """
-        if self.selfcheck is not None:
-            return []
-        finite = [row for row in self.of(dataset) if math.isfinite(row.mean(metric))]
+        finite = [row for row in self.of(dataset) if not row.brief and math.isfinite(row.mean(metric))]
         return sorted(finite, key=lambda row: (-row.mean(metric), row.label))[:2]
 
     def pairs(self, dataset: str, metric: str, label: str) -> list[Difference]:
@@ -196,6 +200,7 @@ class Study:
         least. Means over all seeds may order rows otherwise, where seeds are not the same ones.
         """
         rows = sorted(self.of(dataset), key=lambda row: (-_ranked(row.mean(metric)), row.label))
+        rows = [row for row in rows if not row.brief]
         for row in rows:
             leads = self.pairs(dataset, metric, row.label)
             if not {other.label for other in rows[:2]} - {row.label} <= {lead.second for lead in leads}:
@@ -262,6 +267,11 @@ def _judged(study: Study) -> str:
 def _compared(study: Study, dataset: str) -> str:
     """Where nothing is published: the best other row against the proposed model, or against the second one."""
     rows = sorted(study.of(dataset), key=lambda row: -_ranked(row.mean(SHOWN_METRIC)))
+    rows = [row for row in rows if not row.brief]
+    if not rows:
+        return (
+            f"On {dataset} only runs of the self-check, too brief for models to be compared; bm3 reproduce judges them."
+        )
     own = _own_row(rows)
     if len(rows) == 1:
         (row,) = rows
@@ -343,14 +353,14 @@ def make_study(
     of_costs: bool = False,
     unread: Sequence[str] = (),
     exceptions: Sequence[ExceptedCells] = (),
-    self_check: bool = False,
+    self_check: Sequence[str] | None = None,
 ) -> Study:
     """Judge these runs of the store `folder`, or all of it.
 
     `asked_for` are the rows that the runs answer; without them, rows are formed from what runs have in common. `checks`
     are conformance results, `failed` commands of trials that failed and should not have. Where they are `of_costs`,
     time and memory are what is to be measured, and accuracy need not have evidence. What could not be read of the runs
-    is `unread`; it is named and changes no verdict on the others. With `self_check` the models are held against its
+    is `unread`; it is named and changes no verdict on the others. Models named in `self_check` are held against its
     stored reference instead, and not against each other. `exceptions` are cells that are known to lie outside
     their band.
 
@@ -360,17 +370,19 @@ def make_study(
     runs = tuple(stored_runs(folder, unread) if of is None else of)
     directory = expected_dir()
     expected, tolerances = load_expected(directory), load_tolerances(directory / "tolerances.toml")
+    reference = selfcheck.load_reference(directory)
     rows = tuple(
         StudyRow(
             result=row,
             verdicts=verdicts(row, expected, tolerances),
             sources={metric: cell_sources(row, expected, metric) for metric in METRICS},
+            brief=selfcheck.of_self_check(row.runs[0], reference),
         )
         for row in (_readable(row, unread) for row in result_rows(runs, asked_for))
     )
     shared = shared_machine(runs if of is None else [*readable_runs(folder)])
     measured = [measured_row(row.result, shared) for row in rows]
-    by_data = {} if self_check else differences_of(measured, tolerances.confidence)
+    by_data = {} if self_check is not None else differences_of(measured, tolerances.confidence)
     hashes = {dataset: {row.data: None for row in measured if row.dataset == dataset} for dataset in _names(rows)}
     claims = load_claims(directory / "claims.toml")
     statuses = _statuses(checks)
@@ -380,8 +392,8 @@ def make_study(
     if of_costs and code == 3 and with_costs:
         code = 0
     checked = None
-    if self_check:
-        checked = selfcheck.check(runs, selfcheck.load_reference(directory), tolerances.selfcheck.error)
+    if self_check is not None:
+        checked = selfcheck.check(runs, reference, tolerances.selfcheck.error, self_check)
         code = selfcheck.exit_code(checked)
     return Study(
         folder=folder,
@@ -413,6 +425,9 @@ def make_study(
         exceptions=applied,
         shared=shared,
         selfcheck=checked,
+        asked_datasets=tuple(
+            dict.fromkeys(key.split("/")[0] for row in asked_for or () for p in row.points for key in p.runs.values())
+        ),
     )
 
 

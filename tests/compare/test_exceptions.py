@@ -38,7 +38,9 @@ def test_a_metric_that_no_row_has_is_broken_and_a_model_that_was_not_run_or_not_
     unknown = BUIR.model_copy(update={"metrics": ["R@7"]})
     assert "buir R@7 on sports is not in this report" in apply([unknown], [cell(0.57)]).broken[0]
     assert apply([unknown], [cell(0.57)._replace(model="bpr")]) == Applied()
-    assert apply([BUIR], [cell(0.57, seeds=1)]) == Applied()
+    untested = apply([BUIR], [cell(0.57, seeds=1)])
+    assert not untested.broken
+    assert untested.lines[0].startswith("exception not tested: buir R@20 on sports is not judged")
 
 
 def test_a_diverged_run_is_not_excepted() -> None:

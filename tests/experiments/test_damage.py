@@ -208,7 +208,7 @@ def test_a_reference_is_made_without_it_and_it_is_named(
     store: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = damage(store, "result cut off")
-    monkeypatch.setattr("harness.selfcheck.reference_from", lambda runs: len(list(runs)))
+    monkeypatch.setattr("harness.selfcheck.reference_from", lambda runs, models: len(list(runs)))
     monkeypatch.setattr("harness.selfcheck.write_reference", lambda found, path: path.write_text(f"{found} runs"))
     outcome = command("reference", store, "--out", tmp_path / "mine.json")
     assert outcome.code == 0

@@ -272,7 +272,7 @@ EXCEPTION = '[[exceptions]]\ndataset = "mini"\nmodel = "bpr"\nmetrics = ["R@10"]
         (HEAD + BPR + EXCEPTION.replace("0.2", "0.05"), "s.toml:6: low is 0.1, above high, 0.05"),
         (HEAD + BPR + EXCEPTION.replace("mini", "baby"), "s.toml:7: dataset: 'baby' is none of this suite's: mini"),
         (HEAD + BPR + EXCEPTION.replace('"bpr"', '"bm3"'), "s.toml:8: model: 'bm3' is none of this suite's: bpr"),
-        (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "s.toml:9: metrics.0: string should match pattern"),
+        (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "s.toml:9: 'R' is not judged; choose from R@10"),
         (f"{HEAD}exceptions = [5]\n{BPR}", "s.toml:4: exceptions: needed is a list of tables: [[exceptions]]"),
         (
             f'{HEAD}[[experiments]]\nmodel = "bm3"\nset = {{ reconstruction = false, modalities = "none" }}\n',

@@ -13,6 +13,7 @@ from torch import nn
 
 from bm3 import Batch, ConfigError, DataError, Loss
 from harness.data import Dataset
+from harness.experiments.store import stored_runs
 from harness.models import registry
 from harness.models.contract import check_class, check_model
 from harness.models.registry import ModelEntry
@@ -79,7 +80,7 @@ BROKEN = [
     (broken(Config=Undecided), "Config.width has no default"),
     (broken(uses_negatives=None), "uses_negatives is None, it must be True or False"),
     (broken(after_step=3), "after_step must be a method"),
-    (broken(__init__=no_generator), r"Broken\(data, config, generator\) raised TypeError: .*\.py, line \d+"),
+    (broken(__init__=no_generator), r"Broken\(data, config, generator\) raised TypeError: [^/]*$"),
     (broken(__init__=untrained), r"parameters\(\) returned none that trains"),
     (broken(loss=returns(lambda m: m.users.sum())), r"loss\(batch\) returned tensor .*needed is bm3.Loss"),
     (broken(loss=returns(lambda m: Loss(m.users.sum(1), {}))), "returned tensor .*a total that is one finite number"),
@@ -96,6 +97,9 @@ BROKEN = [
     (broken(embed=returns(lambda m: (m.users, m.items[:, :2]))), "two tensors of one width"),
     (broken(score=returns(lambda m: m.users)), r"score\(users\) returned tensor .*needed is a tensor \[8, 40\]"),
     (broken(start_epoch=lambda self: None), "start_epoch raised TypeError"),
+    (broken(parameter_groups=lambda self: 3), r"parameter_groups\(\) returned int 3, needed is a list"),
+    (broken(learning_rate_factor=lambda self, epoch: "x"), r"learning_rate_factor\(epoch\) returned str 'x'"),
+    (broken(after_step=lambda self: 1 / 0), r"after_step\(\) raised ZeroDivisionError: .*\.py, line \d+"),
 ]
 
 
@@ -143,4 +147,7 @@ def test_it_is_refused_before_an_epoch(command: Command, monkeypatch: pytest.Mon
         assert "embed() returned" in refused(command("train", "mine", "mini", "--epochs", 1))
     finally:
         registry.models.cache_clear()
-    assert not list(Path().rglob("epochs.jsonl"))
+    (run,) = stored_runs(Path("runs"))
+    assert run.failure is not None
+    assert "embed() returned" in run.failure["message"]
+    assert run.epochs() == []
