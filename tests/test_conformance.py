@@ -203,5 +203,6 @@ def test_one_file_may_be_named() -> None:
 def test_what_is_neither_a_trace_nor_a_folder_of_them_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.md").write_text("a trace")
-    with pytest.raises(DataError, match=rf"{name}: (holds no trace|no such file or folder); needed is a trace .* or a folder"):
+    why = "(holds no trace|no such file or folder); needed is a trace .* or a folder"
+    with pytest.raises(DataError, match=f"{name}: {why}"):
         conformance(tmp_path / name)
