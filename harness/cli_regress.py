@@ -73,7 +73,7 @@ def regress(
     Recorded traces are replayed, all models trained for a few epochs on mini and some steps on a synthetic data set of
     Baby's size, and rankings evaluated, again and again in turn, in processes of their own. The figures are compared
     with a stored baseline of the same machine class, or with another revision. What looks like a slowdown or a growth
-    is measured again before it counts. The rules are expected/regression.toml, docs/ci.md explains them.
+    is measured again before it counts. The rules are expected/bm3/regression.toml, docs/ci.md explains them.
 
     Exit codes: 0 nothing regressed, 1 something did, 2 wrong usage, 3 nothing could be compared.
 
