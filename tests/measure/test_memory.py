@@ -101,7 +101,7 @@ def test_the_thread_samples_again_and_again_during_the_block() -> None:
 
 def test_the_device_peak_is_the_largest_sample_and_the_last_is_taken_at_exit() -> None:
     # With an interval that never elapses there are exactly two samples: at enter and at exit.
-    gpu = FakeGpu([None, 70], [500, 400])
+    gpu = FakeGpu([None, 70], [500, 500, 400])  # asked once more where no process is listed
     with MemorySampler(CUDA, 600, open_gpu=lambda _: gpu) as sampler:
         pass
     readings = sampler.readings()
