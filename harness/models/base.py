@@ -29,9 +29,6 @@ class Recommender(Protocol):
     whole number to be raised whenever the same settings and seed would train to other numbers than before, by more than
     rounding: it is part of a run's identity, so that runs of the former numbers no longer stand for the model.
 
-    After the first two batches of an epoch, a step must do the same work for every full batch: with `step=captured` it
-    is recorded and replayed without Python.
-
     A `Config` field `train_batch_size` is given the training's batch size unless it is set. `Config.GRID` of another
     package's model maps settings to the values that a search tries; `Config.VARIANTS` maps those in which text and
     published code disagree to a `Variant`.
