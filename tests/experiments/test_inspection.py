@@ -397,7 +397,7 @@ def test_a_run_older_than_a_setting_had_its_default(store: Path, tmp_path: Path)
     other = Path(shutil.copytree(run_of(store, 1), tmp_path / "other"))
 
     def as_earlier(run: dict[str, Any]) -> None:
-        del run["training"]["step"], run["compiled"], run["environment"]["numba"]
+        del run["training"]["precision"], run["compiled"], run["environment"]["numba"]
 
     edit(other / RUN, as_earlier)
     edit(other / RESULT, lambda result: result.pop("state_hash"))
