@@ -35,11 +35,11 @@ class Loss(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A field of a configuration where a paper's text and the code behind its figures, the default, disagree."""
+    """A field where a paper's text and the code behind its figures, the default, disagree; `where` is a dotted name."""
 
     text: str
     code: str
-    where: str  # dotted name of what makes the difference
+    where: str
 
 
 class Recommender(nn.Module):
@@ -67,10 +67,10 @@ class Recommender(nn.Module):
         return user_vectors[users] @ item_vectors.T
 
     def start_epoch(self, generator: torch.Generator) -> None:
-        """Called before each epoch, with a fresh stream for the model's own random choices."""
+        """Before each epoch: `generator` is for the model's own random choices in it."""
 
     def after_step(self) -> None:
-        """Called after each step of the optimiser."""
+        """After each step of the optimiser."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The optimiser's groups; with `weight_decay` where some parameter wants it."""

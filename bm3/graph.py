@@ -18,8 +18,7 @@ def bipartite_adjacency(interactions: ArrayLike, n_users: int, n_items: int) -> 
     """
     pairs = np.asarray(interactions)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
-        shape = list(pairs.shape)
-        raise DataError(f"the graph has no edges: interactions have shape {shape}, needed is [E, 2] with E > 0")
+        raise DataError(f"the graph has no edges: interactions are {list(pairs.shape)}, needed is [E, 2] with E > 0")
     if pairs.min() < 0 or (pairs.max(axis=0) >= (n_users, n_items)).any():
         ids, sizes = f"from {pairs.min(axis=0)} to {pairs.max(axis=0)}", f"{n_users} users and {n_items} items"
         raise DataError(f"interactions name users and items {ids}, but there are {sizes}, numbered from 0")
@@ -47,11 +46,11 @@ class Propagation(nn.Module):
     def __init__(self, matrix: sparse.csr_array) -> None:
         super().__init__()
         entries = matrix.tocoo()
-        sparse_matrix = torch.sparse_coo_tensor(np.stack(entries.coords), entries.data, matrix.shape)
-        self.register_buffer("matrix", sparse_matrix.float().coalesce(), persistent=False)
+        indices, values = torch.from_numpy(np.stack(entries.coords)), torch.from_numpy(entries.data).float()
+        self.register_buffer("matrix", torch.sparse_coo_tensor(indices, values, matrix.shape), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sparse.mm(self.matrix.to(x.dtype), x)  # [U+I, d]
+        return self.matrix.to(x.dtype) @ x  # [U+I, d]
 
 
 def mean_readout(propagate: nn.Module, h0: Tensor, n_layers: int) -> Tensor:

@@ -123,11 +123,14 @@ class BM3(Recommender):
         """h_m = e_m W_m + b_m of the items [n] alone."""
         return self.features[m].project(items, self.projections[m].weight) + self.projections[m].bias  # [n, d]
 
+    def drawn(self, n: int) -> Tensor:
+        """Which entries of n rows survive dropout."""
+        chances = torch.rand(n, self.config.embedding_size, generator=self._generator, device=self._generator.device)
+        return chances >= self.config.dropout  # [n, d]
+
     def survivors(self, view: str, rows: Tensor) -> Tensor:
-        """Which entries of these rows [n] of `user`, `item` or a modality are not dropped; alike where rows repeat."""
-        size = self.n_users if view == "user" else self.n_items, self.config.embedding_size
-        chances = torch.rand(size, generator=self._generator, device=self._generator.device)
-        return (chances >= self.config.dropout)[rows]  # [n, d]
+        """Which entries of these rows [n] of `user`, `item` or a modality survive; alike where rows repeat."""
+        return self.drawn(self.n_users if view == "user" else self.n_items)[rows]  # [n, d]
 
     def _target(self, view: str, h: Tensor, rows: Tensor) -> Tensor:
         """sg ĥ = dropout_p(h), survivors scaled by 1/(1−p), where h [n, d] is of these rows [n]."""
@@ -159,8 +162,8 @@ class BM3(Recommender):
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """h̃_u and h̃_i, predictor applied, nothing dropped; the score is their dot product."""
-        h_users, h_items = self.encode()
-        return self.predictor(h_users), self.predictor(h_items)  # [U, d], [I, d]
+        users, items = self.encode()
+        return self.predictor(users), self.predictor(items)  # [U, d], [I, d]
 
 
 def _linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:

@@ -131,7 +131,7 @@ def train(
     bm3 train lightgcn baby --data ~/data --set n_layers=3 --set reg_weight=1e-4 --seed 1
     bm3 train bm3 ./data/mine --set features=frozen --set early_stopping.rounding=none
     """
-    from harness.compiling import use_threads
+    from harness.evaluation.compiling import use_threads
     from harness.experiments.settings import parse_assignments
     from harness.experiments.trial import dataset_for, finished_run, make_trial, resolve_device, run_trial
     from harness.progress import TrainingProgress
@@ -191,7 +191,7 @@ def profile_command(
     bm3 profile lattice baby --data ~/data --steps 20 --threads 1 --json lattice.json
     bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
     """
-    from harness.compiling import use_threads
+    from harness.evaluation.compiling import use_threads
     from harness.experiments.settings import parse_assignments
     from harness.experiments.trial import dataset_for, make_trial, resolve_device
     from harness.measure.environment import environment

@@ -46,7 +46,7 @@ def replay(
     bm3 replay bm3-164e
     bm3 replay docs/results/runs/mini/bm3-cc65bfb649-seed1 --threads 1
     """
-    from harness.compiling import use_threads
+    from harness.evaluation.compiling import use_threads
     from harness.experiments.difference import difference
     from harness.experiments.inspection import find
     from harness.experiments.replay import causes, trial_of

@@ -70,7 +70,7 @@ def scaling(
     """
     from harness.compare.expected import expected_dir
     from harness.compare.scaling import JSON_FILE, load_complexity
-    from harness.compiling import use_threads
+    from harness.evaluation.compiling import use_threads
     from harness.experiments.trial import resolve_device
     from harness.files import writing
     from harness.measure.environment import environment

@@ -51,7 +51,7 @@ def backend_for(
     ray_address: str | None,
 ) -> Backend:
     """The back end that the options name. Raises ConfigError where Ray or its cluster is not there."""
-    from harness.compiling import use_threads
+    from harness.evaluation.compiling import use_threads
     from harness.experiments.backends import InProcess, Processes, threads_beside
     from harness.experiments.cluster import RayCluster
 

@@ -1,7 +1,9 @@
 """What every room may use. It imports none of them."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from typing import Any
 
 from bm3.errors import ConfigError
 
@@ -22,3 +24,20 @@ def exit_status(held: Iterable[bool | None]) -> int:
     """
     found = set(held)
     return 1 if False in found else 0 if True in found else 3
+
+
+def lazily(package: str, *modules: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose `__all__` is found in these of its modules, light ones first.
+
+    What is named is loaded when it is first asked for, so that importing the package costs nothing.
+    """
+
+    def get(name: str) -> Any:
+        if name in import_module(package).__all__:
+            for module in modules:
+                found = vars(import_module(f"{package}.{module}"))
+                if name in found:
+                    return found[name]
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bm3 import BM3Error, ConfigError
-from harness.compiling import use_threads
+from harness.evaluation.compiling import use_threads
 from harness.experiments.backends import Need
 from harness.experiments.execution import Ending
 from harness.experiments.store import EPOCHS, FAILURE, HITS, LOG, RESULT, RUN, InUseError, locked

@@ -162,7 +162,7 @@ def _unwanted(run: StoredRun, wish: Wish) -> str:
     model = models().get(run.run["model"])
     if model is None:
         return ""
-    same = numerics_of(run.run) == {"model": model.numerics_version, "training": NUMERICS_VERSION}
+    same = numerics_of(run.run) == {"model": model.model.numerics_version, "training": NUMERICS_VERSION}
     return "" if same else "of another numerics version than today's"
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from bm3 import BM3Config, ConfigError
+from bm3 import ConfigError
 from harness.data import Dataset
 from harness.experiments.store import StoredRun
 from harness.experiments.suite_file import Experiment, Order, Outline, Repeat, Suite, load_suite, outline
 from harness.experiments.trial import Trial, dataset_for, make_trial
+from harness.models.bm3 import BM3Config
 from harness.training.config import STOPPING_METRIC
 
 __all__ = [

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from bm3 import BM3Error, ConfigError, DataError
-from harness.compiling import can_compile
 from harness.data import PARTS, Dataset, load_dataset
 from harness.ending import NOTHING_MEASURED
+from harness.evaluation.compiling import can_compile
 from harness.experiments.settings import changed_from_defaults, configure, flatten, search_grid
 from harness.experiments.store import (
     CHECKPOINT,
@@ -71,7 +71,7 @@ class Trial:
             "seed": self.seed,
             "device": self.device.type,
             "compiled": can_compile(),
-            "numerics": {"model": self.entry.numerics_version, "training": NUMERICS_VERSION},
+            "numerics": {"model": self.entry.model.numerics_version, "training": NUMERICS_VERSION},
         }
 
     def was_of(self, run: StoredRun) -> bool:
@@ -90,7 +90,7 @@ class Trial:
     @property
     def reads_features(self) -> bool:
         """Whether item features take part."""
-        return self.entry.reads_features and bool(getattr(self.config, "reads_features", True))
+        return self.entry.model.reads_features and bool(getattr(self.config, "reads_features", True))
 
     @property
     def changed(self) -> dict[str, Any]:

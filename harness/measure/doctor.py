@@ -301,8 +301,7 @@ def _step(device: torch.device) -> Mapping[str, torch.Tensor]:
         device=device,
     )
     optimiser = adam(model, training.learning_rate)
-    if hasattr(model, "start_epoch"):
-        model.start_epoch(streams.torch("model", 1, device=device))
+    model.start_epoch(streams.torch("model", 1, device=device))
     try:
         train_step(model, optimiser, next(iter(batches.epoch(1))))
         optimiser.catch_up()

@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bm3 import BM3, BM3Config
-from bm3.features import distinct
 from bm3.losses import alignment_loss, masked_loss, reconstruction_loss
 from harness.data import Dataset
 from harness.experiments.settings import configure
@@ -25,6 +23,8 @@ from harness.measure.profile import TrainingSteps
 from harness.measure.roofline import seconds_of
 from harness.measure.sizes import FIELDS, Sizes
 from harness.models.base import normalise
+from harness.models.bm3 import BM3, BM3Config
+from harness.models.features import distinct
 from harness.models.item_graph import most_similar, normalised_entries, row_blocks, similarities
 from harness.models.lattice import LATTICEConfig
 from harness.models.registry import ModelEntry, find_model
@@ -78,7 +78,8 @@ def subjects_of(model: str) -> tuple[Subject, ...]:
     factors = [
         factor
         for factor in FIELDS
-        if (factor != "d_m" or entry.reads_features) and (factor not in SETTINGS or own.intersection(SETTINGS[factor]))
+        if (factor != "d_m" or entry.model.reads_features)
+        and (factor not in SETTINGS or own.intersection(SETTINGS[factor]))
     ]
     whole = Subject(entry.name, "", tuple(factors), partial(_Training, entry))
     return (whole, *PARTS.get(entry.name, ()))
@@ -105,7 +106,7 @@ def power_law_dataset(sizes: Sizes, draw: np.random.Generator) -> Dataset:
 
 def training_only(sizes: Sizes, train: NDArray[np.int32], features: Mapping[str, NDArray[Any]]) -> Dataset:
     """A data set without held-out parts, which a checked one cannot be."""
-    return Dataset("power law", sizes.users, sizes.items, train, train[:0], train[:0], features)
+    return Dataset(sizes.users, sizes.items, train, features, name="power law", valid=train[:0], test=train[:0])
 
 
 def power_law(n: int, offset: int, exponent: float) -> NDArray[np.float64]:

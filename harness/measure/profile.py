@@ -18,8 +18,9 @@ from harness.evaluation import Evaluation
 from harness.measure.operations import Floor, Operation, OperationCounter
 from harness.measure.roofline import MachineRates, measure_rates, seconds_of
 from harness.training import Streams, TrainingConfig, build
+from harness.training.accelerators.prefetch import reads_ahead
 from harness.training.batches import EpochBatches
-from harness.training.fit import make_deterministic, matmul_precision, reads_ahead, start_epoch, train_step
+from harness.training.fit import make_deterministic, matmul_precision, start_epoch, train_step
 from harness.training.optimiser import adam
 
 WARM_UP_STEPS = 3

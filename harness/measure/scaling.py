@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from bm3 import BM3Error, ConfigError
-from harness.compiling import use_threads
 from harness.data import Dataset
+from harness.evaluation.compiling import use_threads
 from harness.measure.memory import MemorySampler
 from harness.measure.parts import Subject, Work, power_law_dataset, subjects_of, training_only
 from harness.measure.sizes import FIELDS, Sizes

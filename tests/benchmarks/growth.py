@@ -21,12 +21,12 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from bm3.features import FeatureTable
 from growth_points import Figures, Point, Sizes, points_of
 from growth_report import markdown
 from tqdm import tqdm
 
-from bm3 import Batch, BM3Error, ConfigError, Data, TrainingData
-from bm3.features import FeatureTable
+from bm3 import Batch, BM3Error, ConfigError, Data
 from harness.data import Dataset
 from harness.experiments.store import write_json
 from harness.measure import MemorySampler, parts
@@ -59,7 +59,7 @@ def power_law_data(sizes: Sizes, draw: np.random.Generator) -> Dataset:
 class Training:
     """A new model with its published defaults, its batches and its optimiser, as `harness.training.fit` has them."""
 
-    def __init__(self, name: str, data: TrainingData, batch_size: int) -> None:
+    def __init__(self, name: str, data: Data, batch_size: int) -> None:
         make_deterministic()
         self._streams, self._epochs = Streams(0), itertools.count(1)
         kind = find_model(name).model
@@ -91,7 +91,7 @@ class Training:
         self.plain()
 
 
-def measured(name: str, load: Callable[[], TrainingData], batch_size: int, seconds: float = 1.0) -> Figures:
+def measured(name: str, load: Callable[[], Data], batch_size: int, seconds: float = 1.0) -> Figures:
     """Memory over building the model and the starts of two epochs, then times, of plain steps for at least `seconds`.
 
     A tiny model of the kind goes before all, so that what a process loads once and keeps counts nowhere. `load` gives

@@ -22,8 +22,8 @@ from statistics import median
 import torch
 from tabulate import tabulate
 
-from harness.compiling import use_threads
 from harness.evaluation import Evaluation
+from harness.evaluation.compiling import use_threads
 from harness.experiments.trial import Trial, dataset_for, make_trial, run_trial
 from harness.measure.alternation import KEEP_MEMORY
 from harness.measure.environment import environment

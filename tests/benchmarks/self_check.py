@@ -81,7 +81,7 @@ def conformance() -> list[str]:
 
 def worker(arguments: argparse.Namespace) -> None:
     """Runs in a process of its own: prints a record per line."""
-    from harness.compiling import use_threads
+    from harness.evaluation.compiling import use_threads
     from harness.measure.environment import source
 
     revision = source(Path(__file__).parent)["source_revision"]

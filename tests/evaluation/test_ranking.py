@@ -56,7 +56,8 @@ def dataset_of(train: list[tuple[int, int]], valid: list[tuple[int, int]], test:
     """Unchecked, so that parts may be as odd as the test needs."""
     parts = [np.array(sorted(pairs), np.int32) for pairs in (train, valid, test)]
     together = np.concatenate(parts)
-    return Dataset("made", int(together[:, 0].max()) + 1, int(together[:, 1].max()) + 1, *parts, {})
+    n_users, n_items = (int(ids.max()) + 1 for ids in together.T)
+    return Dataset(n_users, n_items, parts[0], name="made", valid=parts[1], test=parts[2])
 
 
 # --- ties ---

@@ -8,7 +8,7 @@ from typing import Any
 
 from numba import prange
 
-from harness.compiling import compile_loop
+from harness.evaluation.compiling import compile_loop
 
 
 @compile_loop

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.compiling import compile_loop, run_compiled
+from harness.evaluation.compiling import compile_loop, run_compiled
 
 numba = pytest.importorskip("numba", reason="loops are compiled where numba is installed")
 
@@ -48,7 +48,7 @@ def test_loops_have_as_many_threads_as_torch() -> None:
 
 def test_a_loop_leaves_torch_its_threads() -> None:
     """In a process of its own: numba sets up its threads once."""
-    code = "import torch, numpy as np, numba; from harness.compiling import compile_loop, run_compiled\n"
+    code = "import torch, numpy as np, numba; from harness.evaluation.compiling import compile_loop, run_compiled\n"
     code += "def add(v):\n    for i in numba.prange(len(v)): v[i] += 1\n"
     code += "torch.set_num_threads(3)\nrun_compiled(numba.njit(parallel=True)(add), np.zeros(5))\n"
     code += "print(torch.get_num_threads())"
@@ -58,7 +58,7 @@ def test_a_loop_leaves_torch_its_threads() -> None:
 
 
 def test_a_number_of_threads_holds_for_torch_and_for_numba() -> None:
-    code = "import torch; from harness.compiling import use_threads; use_threads(1); import numba; "
+    code = "import torch; from harness.evaluation.compiling import use_threads; use_threads(1); import numba; "
     code += "print(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)"
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
