@@ -106,12 +106,11 @@ class BM3(Recommender):
         self.predictor = _linear(d, d, generator)
         # Lists, not dictionaries keyed by modality: torch forbids some names as keys, a data set does not.
         trained, tables = config.features == "trained", data.features.items()
-        self.features = nn.ModuleList(self.feature_table(*one, data.n_items, trained=trained) for one in tables)
-        self.projections = nn.ModuleList(_linear(table.shape[1], d, generator) for _, table in tables)
+        self.features: Any = nn.ModuleList(self.feature_table(*one, data.n_items, trained=trained) for one in tables)
+        self.projections: Any = nn.ModuleList(_linear(table.shape[1], d, generator) for _, table in tables)
 
     def start_epoch(self, generator: torch.Generator) -> None:
-        """From now on draw the dropout views from `generator`."""
-        self._generator = generator
+        self._generator = generator  # which draws the dropout views from now on
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """H_u and H_i: mean readout over the graph, and a residual for the items."""
@@ -121,7 +120,8 @@ class BM3(Recommender):
 
     def project(self, m: int, items: Tensor) -> Tensor:
         """h_m = e_m W_m + b_m of the items [n] alone."""
-        return self.features[m].project(items, self.projections[m].weight) + self.projections[m].bias  # [n, d]
+        h: Tensor = self.features[m].project(items, self.projections[m].weight) + self.projections[m].bias
+        return h  # [n, d]
 
     def drawn(self, n: int) -> Tensor:
         """Which entries of n rows survive dropout."""

@@ -263,10 +263,11 @@ class Workload:
             torch.cuda.synchronize(self._device)
 
 
-class _Vectors:
+class _Vectors(Recommender):
     """As much of a model as an evaluation reads; a user's own items are nearer: hits are neither rare nor sure."""
 
     def __init__(self, dataset: Dataset, device: torch.device, seed: int) -> None:
+        super().__init__()
         draw = np.random.default_rng(seed)
         items = draw.standard_normal((dataset.n_items, EMBEDDING_SIZE))
         users = 0.5 * draw.standard_normal((dataset.n_users, EMBEDDING_SIZE))
