@@ -30,7 +30,7 @@ def training(model: str, threads: int) -> None:
 
     from harness.data import load_dataset
     from harness.evaluation.compiling import use_threads
-    from harness.experiments.trial import make_trial, run_trial
+    from harness.runs.trial import make_trial, run_trial
 
     use_threads(threads)
     settings = {"epochs": EPOCHS[model], "early_stopping.patience": EPOCHS[model]}

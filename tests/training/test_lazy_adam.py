@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from bm3.features import FeatureTable
-from harness.training.rows import LazyRows, MissedSteps
+from harness.training.accelerators.rows import LazyRows, MissedSteps
 from torch import Tensor
 
 from bm3 import BM3, Batch, BM3Config
 from harness.data import Dataset
 from harness.training import EpochRecord, Streams, TrainingConfig, build
-from harness.training import rows as rows_module
+from harness.training.accelerators import rows as rows_module
 from harness.training.fit import feature_tables, fit, train_step
 from harness.training.optimiser import Adam, adam
 

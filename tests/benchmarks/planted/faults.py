@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from harness.training.accelerators.rows import BETAS
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
@@ -23,7 +24,6 @@ from harness import training
 from harness.evaluation import ranking
 from harness.models.buir import BUIR
 from harness.training import batches, optimiser
-from harness.training.rows import BETAS
 
 
 def put(original: Any, replacement: Any) -> None:
