@@ -33,10 +33,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check format and style with ruff, CI files against their schemas; takes nothing after `--`."""
+    """Check format and style with ruff, which room imports which, CI files; takes nothing after `--`."""
     install(session, *EXTRAS["lint"])  # without the project: these tools need none of its dependencies
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
+    session.run("lint-imports")
     for schema, files in CI_FILES.items():
         session.run("check-jsonschema", "--builtin-schema", schema, *files)
 
