@@ -78,7 +78,7 @@ def results(session: nox.Session) -> None:
     for runs in sorted(path for path in Path("docs/results/runs").iterdir() if path.is_dir()):
         # A report's exit code is its verdict, which may be "outside its band" (1) or "nothing judged" (3).
         formats, target = "md,html,tex,csv,json", Path("docs/results") / runs.name
-        session.run("bm3", "report", f"{runs}", "--format", formats, "--to", f"{target}", success_codes=[0, 1, 3])
+        session.run("bm3", "report", f"{runs}", "--format", formats, "--out", f"{target}", success_codes=[0, 1, 3])
 
 
 @nox.session
