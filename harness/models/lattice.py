@@ -61,7 +61,7 @@ class LATTICEConfig:
         "features": Variant(
             text="raw features are given (frozen)",
             code="raw feature tables are trained, one step per epoch, at four times their memory (trained)",
-            where="bm3.features.FeatureTable",
+            where="harness.models.features.FeatureTable",
         ),
     }
 

@@ -21,7 +21,6 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from bm3.features import FeatureTable
 from growth_points import Figures, Point, Sizes, points_of
 from growth_report import markdown
 from tqdm import tqdm
@@ -30,6 +29,7 @@ from bm3 import Batch, BM3Error, ConfigError, Data
 from harness.data import Dataset
 from harness.measure import MemorySampler
 from harness.measure.environment import environment
+from harness.models.features import FeatureTable
 from harness.models.registry import find_model, models
 from harness.runs.store import write_json
 from harness.tools.scaling import parts

@@ -14,7 +14,7 @@ from harness.common import WriteError
 from harness.data import Dataset
 from harness.models.registry import find_model, models
 from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build
-from harness.training.accelerators import rows as rows_module
+from harness.training.accelerators import lazy_adam as rows_module
 from harness.training.checkpoint import BEST
 from harness.training.fit import fit
 

@@ -6,15 +6,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from bm3.features import FeatureTable
-from harness.training.accelerators.rows import LazyRows, MissedSteps
 from torch import Tensor
 
 from bm3 import BM3, Batch, BM3Config
 from harness.data import Dataset
+from harness.models.features import FeatureTable, feature_tables
 from harness.training import EpochRecord, Streams, TrainingConfig, build
-from harness.training.accelerators import rows as rows_module
-from harness.training.fit import feature_tables, fit, train_step
+from harness.training.accelerators import lazy_adam as rows_module
+from harness.training.accelerators.lazy_adam import LazyRows, MissedSteps
+from harness.training.fit import fit, train_step
 from harness.training.optimiser import Adam, adam
 
 pytest.importorskip("numba", reason="tables move by row where numba is installed")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness.training.accelerators.rows import BETAS
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
@@ -24,6 +23,7 @@ from harness import training
 from harness.evaluation import ranking
 from harness.models.buir import BUIR
 from harness.training import batches, optimiser
+from harness.training.optimiser import BETAS
 
 
 def put(original: Any, replacement: Any) -> None:
