@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from bm3.errors import DataError
 
-DEGREE_OFFSET = 1e-7  # added to degrees before the power -1/2, so that isolated nodes stay finite
-
 
 def bipartite_adjacency(interactions: ArrayLike, n_users: int, n_items: int) -> sparse.csr_array:
     """A, the (U+I)x(U+I) adjacency of the interactions [E, 2], both directions, float64; a repeated one is one edge.
@@ -30,8 +28,8 @@ def bipartite_adjacency(interactions: ArrayLike, n_users: int, n_items: int) -> 
     return adjacency
 
 
-def symmetric_normalised(adjacency: sparse.csr_array, offset: float = DEGREE_OFFSET) -> sparse.csr_array:
-    """Â = D^{-1/2} A D^{-1/2} (LightGCN), with `offset` added to the degrees; an isolated node stays zero."""
+def symmetric_normalised(adjacency: sparse.csr_array, offset: float = 1e-7) -> sparse.csr_array:
+    """Â = D^{-1/2} A D^{-1/2} (LightGCN), with `offset` added to the degrees as published; isolated nodes stay zero."""
     degree = np.asarray(adjacency.sum(axis=1)).ravel() + offset
     with np.errstate(divide="ignore"):
         scale = np.where(degree > 0, degree**-0.5, 0.0)
@@ -47,7 +45,8 @@ class Propagation(nn.Module):
         super().__init__()
         entries = matrix.tocoo()
         indices, values = torch.from_numpy(np.stack(entries.coords)), torch.from_numpy(entries.data).float()
-        self.register_buffer("matrix", torch.sparse_coo_tensor(indices, values, matrix.shape), persistent=False)
+        tensor = torch.sparse_coo_tensor(indices, values, matrix.shape, check_invariants=True)
+        self.register_buffer("matrix", tensor, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.matrix.to(x.dtype) @ x  # [U+I, d]

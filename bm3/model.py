@@ -75,7 +75,7 @@ class FeatureTable(nn.Module):
 
     def __init__(self, name: str, table: NDArray[Any], n_items: int, *, trained: bool) -> None:
         super().__init__()
-        if table.ndim != 2 or len(table) != n_items or not np.isfinite(table).all():
+        if table.ndim != 2 or len(table) != n_items or not table.size or not np.isfinite(table).all():
             needed = f"needed is one row for each of {n_items} items, without NaN and infinity"
             raise DataError(f"features of {name!r} have shape {list(table.shape)}, {needed}")
         if trained:

@@ -1,4 +1,8 @@
-"""BM3 as one of the harness's models: the class of the `bm3` package, fast, and with parts of it switched off."""
+"""BM3: bootstrapped multimodal recommendation without negative samples.
+
+Zhou et al., "Bootstrap Latent Representations for Multi-modal Recommendation", WWW 2023, arXiv 2207.05969,
+doi 10.1145/3543507.3583251. Its equations are in the package `bm3`; here it is faster, and parts can be switched off.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

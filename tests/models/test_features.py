@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bm3.features import FeatureTable
 from torch import Tensor
 
-from bm3 import features
+from harness.models import features
+from harness.models.features import FeatureTable
 
 N_ITEMS, WIDTH = 50, 7
 ITEMS = torch.arange(0, N_ITEMS, 3)
