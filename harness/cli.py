@@ -18,6 +18,7 @@ from harness.cli_data import DATA_COMMANDS
 from harness.cli_doctor import doctor
 from harness.cli_models import models_command, settings_command
 from harness.cli_options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
+from harness.cli_paper import paper
 from harness.cli_prepare import prepare_command
 from harness.cli_reference import reference
 from harness.cli_regress import regress
@@ -67,6 +68,7 @@ def bm3() -> None:
     bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
     bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
     bm3 tables 3                    the paper's tables, ours beneath
+    bm3 paper list                  papers that runs can be compared with; new, check: one of your own
     bm3 expected list               the figures that runs are compared with
     bm3 audit                       what each variant changes
 
@@ -81,6 +83,7 @@ for command in (
         doctor,
         expected,
         models_command,
+        paper,
         reference,
         regress,
         replay,

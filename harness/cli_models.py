@@ -48,13 +48,14 @@ def settings_command(model: str | None) -> None:
     from harness.experiments.settings import search_grid
     from harness.models.contract import check_class
     from harness.models.registry import find_model
+    from harness.paper.load import load_paper
     from harness.training import TrainingConfig
 
     listed = [("training, of every model", settings(TrainingConfig))]
     if model is not None:
         entry = find_model(model)
         check_class(entry)
-        listed.insert(0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name))))
+        listed.insert(0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name, load_paper().grids))))
     for of, some in listed:
         found = list(some)
         table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in found]

@@ -40,6 +40,7 @@ from harness.measure import EnergyMeter, MemorySampler
 from harness.measure.environment import environment
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
+from harness.paper.load import load_paper
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.fit import fit, make_deterministic
@@ -305,7 +306,7 @@ def _description(trial: Trial) -> dict[str, Any]:
         },
         "features_location": trial.training.features_location,
         "reads_features": trial.reads_features,
-        "searched": sorted(search_grid(trial.entry.name)),
+        "searched": sorted(search_grid(trial.entry.name, load_paper().grids)),
         "changed": sorted(trial.changed),
         "command": trial.command,
         "started": now(),

@@ -3,6 +3,7 @@
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +11,24 @@ from pydantic import TypeAdapter, ValidationError
 
 from bm3.errors import BM3Error, ConfigError, DataError
 from harness.common import nearest
-from harness.compare.claims import CLAIMS_FILE
+from harness.compare.claims import ClaimsFile
 from harness.conformance import read_trace
 from harness.experiments.settings import configure
 from harness.experiments.suite_file import load_suite
 from harness.models.registry import find_model, models
-from harness.paper.folders import PAPER_FILE, suite_files
-from harness.paper.load import CLAIMS, GRIDS, SOURCES, TOLERANCES, Grids, PaperFile, Source, Tolerances, field_fault
+from harness.paper.folders import PAPER_FILE
+from harness.paper.load import (
+    CLAIMS,
+    GRIDS,
+    SOURCES,
+    TOLERANCES,
+    Grids,
+    PaperFile,
+    Source,
+    Tolerances,
+    field_fault,
+    load_paper,
+)
 from harness.paper.published import COLUMNS, COSTS, STATISTICS, parse_value, read_rows, short_metric
 
 T = TypeVar("T")
@@ -57,12 +69,14 @@ class Check:
             self._names(tolerances.published.metrics, "metric", f"{TOLERANCES}: published.metrics")
         self._published(sources)
         self._grids()
-        if claims := self._toml(CLAIMS, CLAIMS_FILE, needed=False):
+        if claims := self._toml(CLAIMS, TypeAdapter(ClaimsFile), needed=False):
             self._twice((claim.id for claim in claims.claims), f"{CLAIMS}: claims: id")
         for name in (CLAIMS, "complexity.toml"):
             self._named_in(name)
-        self._loads(suite_files(self.folder).values(), lambda path: load_suite(str(path), paper=self.folder))
-        self._loads((self.folder / "traces").glob("*"), read_trace)
+        with suppress(BM3Error):  # told above
+            paper = load_paper(self.folder)
+            self._loads(paper.suites.values(), lambda path: load_suite(str(path), paper))
+        self._loads((self.folder / "traces").glob("*.npz"), read_trace)
         for path in sorted(self.folder.iterdir()):
             if path.name not in (FOLDERS if path.is_dir() else FILES) and path.suffix != ".md":
                 self._fault(path.name, "no file of a paper has this name; expected/README.md lists them")
@@ -134,6 +148,8 @@ class Check:
             for key, value in children:
                 here = f"{path}.{key}" if path else str(key)
                 kind = next((kind for kind, keys in NAMED_BY.items() if key in keys), None)
+                if key == "exponents" and not any(isinstance(powers, dict) for powers in value.values()):
+                    kind = None  # of one model, by size
                 if isinstance(value, str | dict) or (isinstance(value, list) and set(map(type, value)) == {str}):
                     names = [value] if isinstance(value, str) else list(value)
                     self._names(names if kind else (), kind or "", f"{name}: {here}")
