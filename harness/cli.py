@@ -137,8 +137,7 @@ def train(
     """
     from harness.compiling import use_threads
     from harness.experiments.settings import parse_assignments
-    from harness.experiments.store import find_run
-    from harness.experiments.trial import dataset_for, make_trial, resolve_device, run_trial
+    from harness.experiments.trial import dataset_for, finished_run, make_trial, resolve_device, run_trial
     from harness.progress import TrainingProgress
 
     settings: dict[str, Any] = dict(parse_assignments(assignments))
@@ -148,7 +147,7 @@ def train(
         use_threads(threads)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
     if dry_run:
-        there = "is finished" if find_run(out, trial.key) else "would be trained"
+        there = "is finished" if finished_run(trial, out) else "would be trained"
         click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
         return
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"

@@ -15,7 +15,7 @@ from harness.compare.claims import Claim, ClaimOutcome, ClaimResult
 from harness.compare.expected import PublishedValue, Tolerances, short_metric
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Range, Verdict
-from harness.experiments.store import StoredRun
+from harness.experiments.store import StoredRun, numerics_of
 from harness.report.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
 from harness.report.numbers import MIB, NONE, number
 from harness.report.results import METRICS, ResultRow, environments
@@ -296,9 +296,10 @@ def _run(study: Study, run: StoredRun, value: float) -> tuple[str, ...]:
 
 
 def _source(run: StoredRun) -> str:
-    """The revision that a run was made with; where that is not known, the hash of what decided its numbers."""
+    """The revision that a run was made with; where that is not known, of what numerics version it is."""
     revision, dirty = (run.run["environment"][key] for key in ("source_revision", "source_dirty"))
-    return (revision[:12] if revision else f"code {run.run['code']}") + (", dirty" if dirty else "")
+    known = revision[:12] if revision else "numerics {model}.{training}".format(**numerics_of(run.run))
+    return known + (", dirty" if dirty else "")
 
 
 def _citation(study: Study, value: PublishedValue, verdict: Verdict) -> Citation:
