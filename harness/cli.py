@@ -19,7 +19,6 @@ from harness.cli_doctor import doctor
 from harness.cli_models import models_command, settings_command
 from harness.cli_options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
 from harness.cli_paper import paper
-from harness.cli_prepare import prepare_command
 from harness.cli_reference import reference
 from harness.cli_regress import regress
 from harness.cli_replay import replay
@@ -308,7 +307,7 @@ def data() -> None:
     """Look at data sets, check them, and bring them in and out."""
 
 
-for command in (*DATA_COMMANDS, prepare_command):
+for command in DATA_COMMANDS:
     data.add_command(command)
 
 

@@ -31,8 +31,7 @@ from harness.data.tables import (
     read_table,
 )
 from harness.data.unpacking import is_archive, unpack
-
-PUBLISHED_RULE = "published"
+from harness.data.words import SPLIT_RULES
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Division:
-    """How interactions that come in no parts are divided; no rule named: as published."""
+    """How interactions that come in no parts are divided; no rule named: the first of SPLIT_RULES."""
 
     rule: str | None = None
     seed: int | None = None
@@ -185,8 +184,8 @@ def divide(
     pairs: NDArray[np.int64], times: NDArray[np.float64] | None, division: Division, where: str
 ) -> Mapping[Part, NDArray[Any]]:
     """The interactions [n, 2] in parts, by the rule of `harness.data.split` that is named; raises ConfigError."""
-    rule = split_rule(division.rule or PUBLISHED_RULE)
-    if times is None and rule.name != PUBLISHED_RULE:
+    rule = split_rule(division.rule or SPLIT_RULES[0])
+    if times is None and rule.by_time:
         raise ConfigError(f"{where}: the rule {rule.name} goes by time: name the column with --time")
     moments: NDArray[Any] = np.zeros(len(pairs)) if times is None else times
     return rule.divide(pairs, moments, np.random.default_rng(division.seed or 0))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from harness import cli
-from harness.cli_prepare import prepare_command
+from harness.cli_data import prepare_command
 from harness.compare.expected import expected_dir, load_expected
 from harness.measure import MemorySampler
 

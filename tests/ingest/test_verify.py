@@ -1,0 +1,251 @@
+"""What `bm3 data verify` finds, and what it lets pass."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from harness.data import PARTS, Dataset, checked_dataset, load_dataset, random_user_split
+from harness.data.split import RULES
+from harness.data.synthetic import mini
+from harness.ingest.verify import (
+    Finding,
+    Severity,
+    check_counts,
+    check_features,
+    check_hash,
+    check_order,
+    check_overlap,
+    check_split,
+    check_training,
+    verify,
+)
+
+OK, NOTE, PROBLEM = Severity.OK, Severity.NOTE, Severity.PROBLEM
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return mini()
+
+
+def worst(findings: Sequence[Finding]) -> Severity:
+    """The most severe of some findings, of which there must be one."""
+    assert findings
+    return max((finding.severity for finding in findings), key=[OK, NOTE, PROBLEM].index)
+
+
+def texts(findings: Sequence[Finding], severity: Severity) -> str:
+    return " | ".join(finding.text for finding in findings if finding.severity is severity)
+
+
+def with_table(dataset: Dataset, table: NDArray[Any]) -> Dataset:
+    return replace(dataset, features=MappingProxyType({"visual": table}))
+
+
+# --- counts ---
+
+
+def test_every_source_that_prints_counts_is_named_and_held_against() -> None:
+    printed = {
+        "paper": {"users": (20, ""), "items": (10, ""), "sparsity_percent": (66.67, "")},
+        "thesis": {"users": (20, ""), "items": (9, "10 elsewhere")},
+        "web": {"items": (9, ""), "sparsity_percent": (66.68, "")},
+    }
+    findings = check_counts({"users": 20, "items": 10, "interactions": 66}, printed)  # 0.67 of 200 are there
+    assert texts(findings, PROBLEM) == "sparsity_percent 67, but paper prints 66.67 | " + (
+        "items 10, but web prints 9 | sparsity_percent 67, but web prints 66.68"
+    )
+    findings = check_counts({"users": 30, "items": 10, "interactions": 100}, {"paper": printed["paper"]})
+    assert texts(findings, OK) == "as in paper: items 10, sparsity_percent 66.67"
+    findings = check_counts({"users": 20, "items": 10, "interactions": 66}, {"thesis": printed["thesis"]})
+    assert texts(findings, OK) == "as in thesis: users 20"
+    assert texts(findings, NOTE) == "items 10, but thesis prints 9 (disputed: 10 elsewhere)"
+
+
+def test_counts_that_nobody_prints_are_a_note() -> None:
+    assert worst(check_counts({"users": 20, "items": 10, "interactions": 66}, {})) is NOTE
+
+
+# --- interactions ---
+
+
+@pytest.mark.parametrize("rule", ["random_user", "leave_one_out"])
+def test_the_rule_that_made_the_split_is_recognised(data: Dataset, rule: str) -> None:
+    pairs = np.concatenate([data.part(part) for part in PARTS])
+    parts = RULES[rule].divide(pairs, np.arange(len(pairs)), np.random.default_rng(4))
+    made = checked_dataset("made", parts, {}, where="test")
+    (finding,) = check_split(made, None)
+    assert finding.severity is OK
+    assert f"all 700 users have parts as large as by the rule {rule}" in finding.text
+    assert worst(check_split(made, "random_user")) is (OK if rule == "random_user" else PROBLEM)
+
+
+def test_one_user_with_other_sizes_breaks_the_rule(data: Dataset) -> None:
+    moved = replace(data, train=data.train[1:], test=np.concatenate([data.test, data.train[:1]]))
+    (finding,) = check_split(moved, None)
+    assert finding.severity is NOTE
+    assert "random_user in 699 of 700 users" in finding.text
+    assert worst(check_split(moved, "random_user")) is PROBLEM
+
+
+def test_an_interaction_in_two_parts_leaks(data: Dataset) -> None:
+    assert worst(check_overlap(data)) is OK
+    user, item = data.train[7]
+    leaking = replace(data, test=np.concatenate([data.test, data.train[7:8]]))
+    assert texts(check_overlap(leaking), PROBLEM) == (
+        f"1 of the interactions in train stand in test too (first: user {user}, item {item})"
+    )
+
+
+def test_an_interaction_twice_in_a_part_is_a_duplicate(data: Dataset) -> None:
+    user, item = data.valid[3]
+    doubled = replace(data, valid=np.concatenate([data.valid, data.valid[3:4]]))
+    assert texts(check_overlap(doubled), PROBLEM) == (
+        f"1 of the interactions in valid stand there twice or more (first: user {user}, item {item})"
+    )
+
+
+def test_users_and_items_without_training_are_counted(clustered: Dataset) -> None:
+    assert worst(check_training(clustered)) is OK
+    lacking = replace(clustered, train=clustered.train[(clustered.train != [0, 3]).all(axis=1)])
+    notes = texts(check_training(lacking), NOTE)
+    held_out = sum(int((clustered.part(part)[:, 1] == 3).sum()) for part in ("valid", "test"))
+    assert "1 of 60 users have none" in notes
+    assert "1 of 40 items have none" in notes
+    assert f"{held_out} held-out interactions" in notes
+
+
+def test_a_recorded_hash_must_be_that_of_the_data(data: Dataset) -> None:
+    assert check_hash(data, None).severity is OK
+    assert check_hash(data, data.content_hash).severity is OK
+    assert check_hash(data, "0" * 64).severity is PROBLEM
+    assert all(data.content_hash in check_hash(data, recorded).text for recorded in (None, "0" * 64))
+
+
+# --- features ---
+
+
+def test_a_table_of_distinct_rows_passes_without_a_note(data: Dataset) -> None:
+    (finding,) = check_features(data, "visual")
+    assert finding.severity is OK
+    assert "699 x 32 float32" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "text"),
+    [
+        (lambda table: table.fill(2.0), PROBLEM, "all rows are equal"),
+        (lambda table: table.__setitem__(slice(9), 0), NOTE, "9 of 699 rows are zero"),
+        (lambda table: table.__setitem__(slice(350), 0), PROBLEM, "350 of 699 rows are zero"),
+        (lambda table: table.__setitem__((slice(None), 4), 1.5), NOTE, "1 of 32 columns are constant"),
+        (lambda table: table.__setitem__(slice(10, 13), table[9]), NOTE, "4 of 699 rows equal another one exactly"),
+        (
+            lambda table: table.__setitem__(slice(0, 20), table[20:].mean(axis=0)),
+            NOTE,
+            "20 of 699 rows are the mean of the others",
+        ),
+        (
+            lambda table: table.__setitem__(0, table[1:].mean(axis=0)),
+            NOTE,
+            "1 of 699 rows are the mean of the others",
+        ),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rows_and_columns_of_no_content_are_found(
+    data: Dataset, change: Any, severity: Severity, text: str, dtype: Any
+) -> None:
+    table = np.array(data.features["visual"], dtype)
+    change(table)
+    assert text in texts(check_features(with_table(data, table), "visual"), severity)
+
+
+def test_surrogate_vectors_are_noted(data: Dataset) -> None:
+    assert "surrogate" in texts(check_features(replace(data, surrogates=frozenset({"text"})), "text"), NOTE)
+
+
+# --- the order of rows ---
+
+
+@pytest.mark.parametrize("modality", ["visual", "text"])
+def test_the_right_order_passes(data: Dataset, modality: str) -> None:
+    finding = check_order(data, modality)
+    assert finding.severity is OK
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_rows_are_detected(data: Dataset, seed: int) -> None:
+    table = data.features["visual"][np.random.default_rng(seed).permutation(data.n_items)]
+    finding = check_order(with_table(data, table), "visual")
+    assert finding.severity is PROBLEM
+    assert "are the rows in the order of the items?" in finding.text
+
+
+def test_rows_without_content_are_not_taken_for_neighbours(data: Dataset) -> None:
+    """Three hundred zero or mean rows are near to each other, and say nothing about the order of the rest."""
+    table = np.array(data.features["visual"])
+    table[:150] = 0
+    table[150:300] = table.mean(axis=0)
+    assert check_order(with_table(data, table), "visual").severity is OK
+
+
+def test_too_little_to_tell_is_a_note(small_parts: Any, small_features: Any) -> None:
+    small = checked_dataset("small", small_parts, small_features, where="test")
+    finding = check_order(small, "visual")
+    assert finding.severity is NOTE
+    assert "too few to tell" in finding.text
+
+
+def test_items_that_share_no_users_tell_nothing_about_the_order() -> None:
+    """Sixty users with one item each, and one user with three."""
+    pairs = np.array([*((user, user) for user in range(60)), (60, 60), (60, 61), (60, 62)])
+    table = np.random.default_rng(0).normal(size=(63, 8)).astype(np.float32)
+    parts = random_user_split(pairs, np.random.default_rng(1))
+    lonely = checked_dataset("lonely", parts, {"visual": table}, where="test")
+    finding = check_order(lonely, "visual")
+    assert finding.severity is NOTE
+    assert "share too few users" in finding.text
+
+
+# --- all together ---
+
+
+def test_the_same_data_gives_the_same_findings(data: Dataset) -> None:
+    assert verify(data, {}, None, None) == verify(mini(), {}, None, None)
+    assert worst(verify(data, {}, "random_user", data.content_hash)) is NOTE
+
+
+def test_a_table_of_equal_rows_is_one_problem_and_no_error(data: Dataset) -> None:
+    findings = verify(with_table(data, np.ones((data.n_items, 3), np.float32)), {}, None, None)
+    assert [finding.check for finding in findings if finding.severity is PROBLEM] == ["features visual"]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["baby", "sports", "tiktok"])
+def test_the_real_data_sets_have_no_problem_and_their_order_is_recognised(name: str) -> None:
+    dataset = load_dataset(name)
+    findings = verify(dataset, {}, None, None)
+    assert texts(findings, PROBLEM) == ""
+    orders = [finding for finding in findings if finding.check.startswith("row order")]
+    assert [finding.severity for finding in orders] == [OK] * len(dataset.features)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["baby", "sports", "tiktok"])
+def test_shuffled_features_of_the_real_data_sets_are_detected(name: str) -> None:
+    dataset = load_dataset(name)
+    for modality, table in dataset.features.items():
+        shuffled = table[np.random.default_rng(1).permutation(len(table))]
+        moved = replace(dataset, features=MappingProxyType({modality: shuffled}))
+        assert check_order(moved, modality).severity is PROBLEM
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["baby", "sports"])
+def test_the_published_data_sets_obey_the_published_rule(name: str) -> None:
+    assert worst(check_split(load_dataset(name), "random_user")) is OK
