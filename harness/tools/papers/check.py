@@ -11,11 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from bm3.errors import BM3Error, ConfigError, DataError
 from harness.common import nearest
-from harness.compare.claims import ClaimsFile
-from harness.conformance import read_trace
-from harness.experiments.settings import configure
-from harness.experiments.suite_file import load_suite
 from harness.models.registry import find_model, models
+from harness.paper.claims import ClaimsFile
+from harness.paper.conformance import read_trace
 from harness.paper.folders import PAPER_FILE
 from harness.paper.load import (
     CLAIMS,
@@ -30,6 +28,8 @@ from harness.paper.load import (
     load_paper,
 )
 from harness.paper.published import COLUMNS, COSTS, STATISTICS, parse_value, read_rows, short_metric
+from harness.runs.settings import configure
+from harness.studies.suite_file import load_suite
 
 T = TypeVar("T")
 FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml"}
