@@ -18,7 +18,6 @@ from harness.quantities import size
 
 if TYPE_CHECKING:
     from harness.data import Dataset
-    from harness.data.encoding import Encoded
     from harness.ingest.fetch import Fetch, Found
 
 PATH = click.Path(path_type=Path)
@@ -59,9 +58,9 @@ def import_command(
     bm3 data import ratings.csv --name shop --user reviewerID --item asin --time unixReviewTime --split leave_one_out
     bm3 data import ~/recbole/ml-100k --name ml --split-seed 7
     """
-    from harness.data.importing import Division, import_dataset
     from harness.data.layouts import data_roots
-    from harness.data.tables import Columns
+    from harness.ingest.importing import Division, import_dataset
+    from harness.ingest.tables import Columns
 
     root = out if out is not None else data_roots()[0]
     found = import_dataset(source, name, root, Columns(user, item, time, part), Division(split, split_seed))
@@ -86,7 +85,7 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
     bm3 data export ./data/mine --out ~/mine
     """
     from harness.data import load_dataset
-    from harness.data.exporting import export
+    from harness.ingest.exporting import export
 
     found = load_dataset(dataset, data)
     export(found, out)
@@ -108,8 +107,8 @@ def verify_command(dataset: str, data: Path | None) -> None:
     """
     from tabulate import tabulate
 
-    from harness.data.exporting import recorded_hash
     from harness.data.layouts import SYNTHETIC, find_folder, load_dataset
+    from harness.ingest.exporting import recorded_hash
     from harness.ingest.verify import Severity, verify
 
     found = load_dataset(dataset, data)
@@ -157,8 +156,8 @@ def add_features_command(
     bm3 data add-features shop vectors.npy --modality audio
     bm3 data add-features shop vectors.npy --modality audio --ids asins.txt --replace
     """
-    from harness.data.adding import add_features, item_ids, join_by_id, read_features, read_row_ids
     from harness.data.layouts import read_folder
+    from harness.ingest.features import add_features, item_ids, join_by_id, read_features, read_row_ids
 
     folder = _folder(name, data)
     table: Any = read_features(file)
@@ -205,22 +204,25 @@ def encode_command(
     """
     if (text is None) == (images is None):
         raise ConfigError("give either --text FILE or --images DIR; for both, run the command twice")
-    from harness.data.encoders import ImageEncoder, SentenceEncoder
-    from harness.data.encoding import encode_features, find_images, read_texts
+    from harness.ingest.encoders import ImageEncoder, SentenceEncoder
+    from harness.ingest.features import encode_features, find_images, read_texts
+    from harness.reading_progress import items_progress
 
     folder = _folder(name, data)
-    encoded: Encoded
-    if text is not None:
-        texts, text_encoder = read_texts(text), SentenceEncoder(model or TEXT_MODEL, revision)
-        encoded = encode_features(
-            folder, texts, text_encoder, modality or "text", str(text), batch_size=batch_size, replace=replace
-        )
-    else:
-        assert images is not None
-        files, image_encoder = find_images(images), ImageEncoder(model or IMAGE_MODEL, revision)
-        encoded = encode_features(
-            folder, files, image_encoder, modality or "visual", str(images), batch_size=batch_size, replace=replace
-        )
+    contents: Any = read_texts(text) if text is not None else find_images(images or Path())
+    encoder: Any = (
+        ImageEncoder(model or IMAGE_MODEL, revision) if text is None else SentenceEncoder(model or TEXT_MODEL, revision)
+    )
+    encoded = encode_features(
+        folder,
+        contents,
+        encoder,
+        modality or ("visual" if text is None else "text"),
+        str(text or images),
+        batch_size=batch_size,
+        replace=replace,
+        progress=items_progress,
+    )
     if encoded.left_out:
         click.echo(f"note: ids of other items, left out: {encoded.left_out:,}")
     if encoded.filled:

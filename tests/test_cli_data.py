@@ -221,7 +221,7 @@ class Stand:
 def test_texts_are_encoded_by_the_model_that_is_named(
     command: Command, tmp_path: Path, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.data.encoders.SentenceEncoder", Stand)
+    monkeypatch.setattr("harness.ingest.encoders.SentenceEncoder", Stand)
     (tmp_path / "t.csv").write_text("id,title\ni0,abc\ni1,abcde\nother,x\n", encoding="utf-8")
     outcome = command("data", "encode", shop, "--text", tmp_path / "t.csv", "--model", "mine")
     assert outcome.code == 0

@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 
 from harness.data import PARTS, load_dataset, random_user_split
-from harness.data.folder import new_folder
+from harness.data.files import new_folder
 from harness.experiments.backends import Processes
 from harness.experiments.execution import execute, metric_of
 from harness.experiments.trial import Trial, make_trial

@@ -16,11 +16,10 @@ from refusals import NAMED, import_refused, refusal, write_table
 
 from bm3 import ConfigError
 from harness.data import PARTS, Dataset, checked_dataset, load_dataset, random_user_split
-from harness.data.exporting import export
-from harness.data.importing import Division, import_dataset
-from harness.data.numbering import read_ids
 from harness.data.synthetic import mini
-from harness.data.tables import Columns
+from harness.ingest.exporting import export, read_ids
+from harness.ingest.importing import Division, import_dataset
+from harness.ingest.tables import Columns
 
 Parts = dict[str, NDArray[Any]]
 Features = dict[str, NDArray[Any]]

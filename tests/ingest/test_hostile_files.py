@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from refusals import NAMED, import_refused, refusal, write_table
 
 from harness.data import load_dataset
-from harness.data.exporting import export
 from harness.data.files import MAX_EXPANSION
-from harness.data.importing import import_dataset
 from harness.data.synthetic import mini
+from harness.ingest.exporting import export
+from harness.ingest.importing import import_dataset
 
 Parts = dict[str, NDArray[Any]]
 Features = dict[str, NDArray[Any]]
@@ -106,7 +106,7 @@ def test_an_archive_that_expands_without_bounds_is_refused_before_it_is_unpacked
             file.write(tmp_path / "x" / "shop.inter", "shop.inter")
     else:
         packed(tmp_path / "x", archive)
-    monkeypatch.setattr("harness.data.unpacking.shutil.copyfileobj", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr("harness.ingest.archives.shutil.copyfileobj", lambda *_: pytest.fail("unpacked"))
     assert f"more than {MAX_EXPANSION} times" in import_refused(archive, tmp_path / "out")
 
 
