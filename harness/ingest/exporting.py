@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from bm3 import DataError
+from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset
 from harness.data.files import checked_file, new_folder, read_columns, unreadable
 from harness.data.layouts import INTER_COLUMNS, SYNTHETIC, modality_of
-from harness.files import write_json
 
 RECORD, ITEMS, USERS = "dataset.json", "items.csv", "users.csv"
 FILE_NAMES = {"visual": "image"}  # other tools that read this layout look for image_feat.npy

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bm3 import DataError
+from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset, checked_dataset
 from harness.data.files import column_positions, read_array, read_csv, unreadable
 from harness.data.layouts import feature_files, find_interactions, read_folder
-from harness.files import write_json
 from harness.ingest.encoders import Encoder
 from harness.ingest.exporting import ITEMS, RECORD, feature_file_name, read_ids, write_record
 
