@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.ingest.fetch import Fetch, Found
 
 PATH = click.Path(path_type=Path)
-SOURCES = Path(__file__).parent / "data" / "sources.toml"
+SOURCES = Path(__file__).parents[1] / "ingest" / "sources.toml"
 
 
 @click.command(name="import")
