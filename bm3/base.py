@@ -1,22 +1,10 @@
-"""What a recommender is, what it is built from and trained on. Files, splits and training belong to its user."""
+"""What a recommender is, and what it is trained on. Files, splits and the training loop belong to its user."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a recommender is built from, and as much as one needs; a data set may have more."""
-
-    n_users: int
-    n_items: int
-    train: NDArray[Any]  # [E, 2] integer: user and item of each training interaction
-    features: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # per modality [I, d_m] floating: row = item id
 
 
 class Batch(NamedTuple):
@@ -32,14 +20,6 @@ class Loss(NamedTuple):
 
     total: Tensor
     parts: Mapping[str, Tensor]
-
-
-class Variant(NamedTuple):
-    """A field where a paper's text and the code behind its figures, the default, disagree; `where` is a dotted name."""
-
-    text: str
-    code: str
-    where: str
 
 
 class Recommender(nn.Module):

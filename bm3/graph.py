@@ -31,8 +31,7 @@ def bipartite_adjacency(interactions: ArrayLike, n_users: int, n_items: int) -> 
 def symmetric_normalised(adjacency: sparse.csr_array, offset: float = 1e-7) -> sparse.csr_array:
     """Â = D^{-1/2} A D^{-1/2} (LightGCN), with `offset` added to the degrees as published; isolated nodes stay zero."""
     degree = np.asarray(adjacency.sum(axis=1)).ravel() + offset
-    with np.errstate(divide="ignore"):
-        scale = np.where(degree > 0, degree**-0.5, 0.0)
+    scale = np.where(degree > 0, degree, np.inf) ** -0.5
     return sparse.csr_array(sparse.diags_array(scale) @ adjacency @ sparse.diags_array(scale))
 
 

@@ -4,19 +4,16 @@ Zhou et al., "Bootstrap Latent Representations for Multi-modal Recommendation", 
 doi 10.1145/3543507.3583251. Where text and published code differ, both are options. Terms of the loss are in `losses`.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3.base import Batch, Data, Loss, Recommender, Variant
+from bm3.base import Batch, Loss, Recommender
+from bm3.data import Data, Variant
 from bm3.errors import ConfigError, DataError
 from bm3.graph import Propagation, bipartite_adjacency, mean_readout, symmetric_normalised
 from bm3.losses import alignment_loss, masked_loss, published_regulariser, reconstruction_loss, squared_norm
@@ -41,7 +38,7 @@ class BM3Config:
     features: Literal["trained", "frozen"] = "trained"
     """`trained`: the raw feature tables are parameters, as in the published code. `frozen`: given, as in the text."""
 
-    VARIANTS: ClassVar[Mapping[str, Variant]] = {
+    VARIANTS: ClassVar[dict[str, Variant]] = {
         "objective": Variant(
             text="L_rec + L_align + L_mask + λ(‖h_u‖² + ‖h_i‖²), terms −cos (paper)",
             code="terms 1 − cos, L_align and L_mask times 2, λ(‖H_u‖F + ‖H_i‖F)/I over all nodes (published)",
@@ -59,8 +56,8 @@ class BM3Config:
             ("embedding_size", self.embedding_size >= 1, "at least 1"),
             ("n_layers", self.n_layers >= 0, "at least 0"),
             ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
-            ("reg_weight", 0 <= self.reg_weight < math.inf, "finite and not negative"),
-            ("cl_weight", 0 <= self.cl_weight < math.inf, "finite and not negative"),
+            ("reg_weight", 0 <= self.reg_weight < float("inf"), "finite and not negative"),
+            ("cl_weight", 0 <= self.cl_weight < float("inf"), "finite and not negative"),
             ("objective", self.objective in ("published", "paper"), "published or paper"),
             ("features", self.features in ("trained", "frozen"), "trained or frozen"),
         ):
@@ -73,11 +70,10 @@ class FeatureTable(nn.Module):
 
     table: Tensor
 
-    def __init__(self, name: str, table: NDArray[Any], n_items: int, *, trained: bool) -> None:
+    def __init__(self, name: str, table: np.ndarray[Any, Any], n_items: int, *, trained: bool) -> None:
         super().__init__()
         if table.ndim != 2 or len(table) != n_items or not table.size or not np.isfinite(table).all():
-            needed = f"needed is one row for each of {n_items} items, without NaN and infinity"
-            raise DataError(f"features of {name!r} have shape {list(table.shape)}, {needed}")
+            raise DataError(f"features of {name!r} {list(table.shape)}: needed are finite rows of {n_items} items")
         if trained:
             self.table = nn.Parameter(torch.tensor(table, dtype=torch.float32))
         else:
@@ -99,8 +95,8 @@ class BM3(Recommender):
         super().__init__()
         self.config, self.n_users, self.n_items, self._generator = config, data.n_users, data.n_items, generator
         self.modalities, d = tuple(data.features), config.embedding_size
-        adjacency = bipartite_adjacency(data.train, data.n_users, data.n_items)
-        self.propagate = self.propagation(symmetric_normalised(adjacency))
+        graph = bipartite_adjacency(data.train, data.n_users, data.n_items)
+        self.propagate = self.propagation(symmetric_normalised(graph))
         self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(data.n_users, d), generator=generator))
         self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(data.n_items, d), generator=generator))
         self.predictor = _linear(d, d, generator)
@@ -158,7 +154,7 @@ class BM3(Recommender):
                 parts[name] = 2 + term if name == "reconstruction" else config.cl_weight * (M + term)
             regulariser = published_regulariser(h_users, h_items)
         parts["regulariser"] = config.reg_weight * regulariser
-        return Loss(reduce(torch.add, parts.values()), parts)
+        return Loss(sum(parts.values(), torch.zeros(())), parts)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """h̃_u and h̃_i, predictor applied, nothing dropped; the score is their dot product."""

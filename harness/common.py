@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,13 @@ def exit_status(held: Iterable[bool | None]) -> int:
     """
     found = set(held)
     return 1 if False in found else 0 if True in found else 3
+
+
+def require(config: object, field: str, holds: bool, needed: str) -> None:
+    """Raise ConfigError naming the field unless `holds` and, if the value is a float, it is finite."""
+    value = getattr(config, field)
+    if not holds or (isinstance(value, float) and not math.isfinite(value)):
+        raise ConfigError(f"{type(config).__name__}: {field} is {value!r}, it must be {needed}")
 
 
 def lazily(package: str, *modules: str) -> Callable[[str], Any]:

@@ -1,6 +1,5 @@
 """Pieces that several models share. What a model is says `bm3.Recommender`; finding them by name is `registry`."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast
 
@@ -8,16 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, ConfigError
-from bm3.base import Variant
-
-
-def require(config: object, field: str, holds: bool, needed: str) -> None:
-    """Raise ConfigError naming the field unless `holds` and, if the value is a float, it is finite."""
-    value = getattr(config, field)
-    if not holds or (isinstance(value, float) and not math.isfinite(value)):
-        raise ConfigError(f"{type(config).__name__}: {field} is {value!r}, it must be {needed}")
-
+from bm3 import Batch
+from bm3.data import Variant
 
 PAIRWISE_OFFSET = 1e-10  # inside the logarithm of the published pairwise loss
 

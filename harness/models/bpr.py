@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from bm3 import Batch, Data, Loss, Recommender
-from harness.models.base import batch_norms, negatives_of, pairwise_loss, require, rows, scores_of, xavier_normal
+from harness.common import require
+from harness.models.base import batch_norms, negatives_of, pairwise_loss, rows, scores_of, xavier_normal
 
 
 @dataclass(frozen=True, kw_only=True)

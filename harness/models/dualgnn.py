@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bm3 import Batch, Data, Loss, Recommender
-from bm3.base import Variant
+from bm3.data import Variant
 from bm3.graph import bipartite_adjacency, symmetric_normalised
+from harness.common import require
 from harness.models.base import (
     SCORING,
     LastForward,
@@ -30,7 +31,6 @@ from harness.models.base import (
     mean_square,
     negatives_of,
     normalise,
-    require,
     rows,
     scores_of,
     xavier_normal,

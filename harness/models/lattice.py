@@ -14,19 +14,10 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from bm3 import Batch, Data, Loss, Recommender
-from bm3.base import Variant
+from bm3.data import Variant
 from bm3.graph import bipartite_adjacency, mean_readout
-from harness.models.base import (
-    each,
-    linear,
-    log_sigmoid_loss,
-    negatives_of,
-    normalise,
-    require,
-    rows,
-    scores_of,
-    xavier_uniform,
-)
+from harness.common import require
+from harness.models.base import each, linear, log_sigmoid_loss, negatives_of, normalise, rows, scores_of, xavier_uniform
 from harness.models.features import FeatureTable, modality_order
 from harness.models.item_graph import nearest_items, normalised_entries
 from harness.models.products import Pattern, SparseProduct

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.graph import bipartite_adjacency, mean_readout, symmetric_normalised
-from harness.models.base import batch_norms, negatives_of, pairwise_loss, require, rows, scores_of, xavier_uniform
+from harness.common import require
+from harness.models.base import batch_norms, negatives_of, pairwise_loss, rows, scores_of, xavier_uniform
 from harness.models.products import SparseProduct
 
 

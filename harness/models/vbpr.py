@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bm3 import Batch, Data, Loss, Recommender
-from harness.models.base import batch_norms, each, negatives_of, pairwise_loss, require, rows, scores_of, xavier_uniform
+from harness.common import require
+from harness.models.base import batch_norms, each, negatives_of, pairwise_loss, rows, scores_of, xavier_uniform
 from harness.models.features import FeatureTable, distinct, frozen_features, modality_order
 
 
