@@ -29,13 +29,13 @@ from harness.experiments.store import (
     SUPERSEDED,
     StoredRun,
     in_use,
-    numerics_of,
     run_folders,
     run_lock,
 )
 from harness.experiments.studies import studies, trials_under_way, vanished
 from harness.experiments.verification import NAME
 from harness.files import HALF_WRITTEN, writing
+from harness.runs.record import Numerics
 
 PART, PROBE = ".part", ".probe"
 REMOVED = ".removed"
@@ -159,10 +159,10 @@ def _unwanted(run: StoredRun, wish: Wish) -> str:
     from harness.models.registry import models  # torch, which looking at a store does not wait for
     from harness.training.config import NUMERICS_VERSION
 
-    model = models().get(run.run["model"])
+    model = models().get(run.model)
     if model is None:
         return ""
-    same = numerics_of(run.run) == {"model": model.numerics_version, "training": NUMERICS_VERSION}
+    same = run.numerics == Numerics(model=model.numerics_version, training=NUMERICS_VERSION)
     return "" if same else "of another numerics version than today's"
 
 

@@ -15,7 +15,7 @@ from harness.compare.claims import Claim, ClaimOutcome, ClaimResult
 from harness.compare.expected import PublishedValue, Tolerances, short_metric
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Range, Verdict
-from harness.experiments.store import StoredRun, numerics_of
+from harness.experiments.store import StoredRun
 from harness.report.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
 from harness.report.numbers import MIB, NONE, number
 from harness.report.results import METRICS, ResultRow, environments
@@ -298,7 +298,7 @@ def _run(study: Study, run: StoredRun, value: float) -> tuple[str, ...]:
 def _source(run: StoredRun) -> str:
     """The revision that a run was made with; where that is not known, of what numerics version it is."""
     revision, dirty = (run.run["environment"][key] for key in ("source_revision", "source_dirty"))
-    known = revision[:12] if revision else "numerics {model}.{training}".format(**numerics_of(run.run))
+    known = revision[:12] if revision else "numerics {model}.{training}".format(**run.numerics.model_dump())
     return known + (", dirty" if dirty else "")
 
 

@@ -10,8 +10,8 @@ from harness.compare.expected import PublishedValue, Tolerances, expected_dir, l
 from harness.compare.significance import UserValues
 from harness.compare.verdict import Outcome, Verdict, judge
 from harness.experiments.inspection import changed_settings, settings
-from harness.experiments.records import METRICS as METRICS
 from harness.experiments.store import StoredRun
+from harness.runs.record import METRICS as METRICS
 from harness.training.config import STOPPING_METRIC
 
 NOT_RECORDED = "–"
@@ -402,10 +402,8 @@ def _text(value: Any) -> str:
 
 
 def _searched_settings(run: StoredRun) -> dict[str, Any]:
-    return {key: run.run["config"][key] for key in run.run["searched"]}
+    return {key: run.config[key] for key in run.searched}
 
 
-def _result(run: StoredRun) -> Mapping[str, Any]:
-    if run.result is None:
-        raise ValueError(f"{run.path} is unfinished")
-    return run.result
+def _result(run: StoredRun) -> Any:
+    return run.outcome
