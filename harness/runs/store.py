@@ -1,0 +1,216 @@
+"""Run directories: `run.json` (what was asked), `epochs.jsonl` (progress), `hits.npz` (which ranks of each test user's
+list are hits) and `result.json` (written last).
+
+A directory without `result.json` is an unfinished run: its `checkpoint.safetensors` says where to go on, and
+`failure.json`, if it is there, why it ended. A finished run is never written to again. Whoever writes to a directory
+holds its lock, which the system releases when the process ends, however it ends.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from bm3 import BM3Error, DataError
+from harness.common import write_json, write_whole, writing
+from harness.ending import IN_USE
+from harness.runs.record import EPOCHS as EPOCHS
+from harness.runs.record import FAILURE as FAILURE
+from harness.runs.record import HITS as HITS
+from harness.runs.record import OUT_OF_MEMORY as OUT_OF_MEMORY
+from harness.runs.record import RESULT as RESULT
+from harness.runs.record import RUN as RUN
+from harness.runs.record import FailureKind as FailureKind
+from harness.runs.record import RunRecord
+
+if TYPE_CHECKING:
+    from harness.evaluation import Ranking
+
+CHECKPOINT, LOCK, LOG = "checkpoint.safetensors", ".lock", "log.txt"
+SUPERSEDED = "superseded"
+"""Folder of a store for runs that were run anew; no run in it counts."""
+
+
+class InUseError(BM3Error):
+    """Another process runs the trial."""
+
+    exit_code = IN_USE
+
+
+StoredRun = RunRecord  # its former name
+
+
+class RunWriter:
+    """Writes one run directory, which must exist and be locked by its user. Raises WriteError when it cannot.
+
+    Raises ValueError for a finished run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if (path / RESULT).exists():
+            raise ValueError(f"{path} holds a finished run")
+
+    def begin(self, description: Mapping[str, Any]) -> None:
+        """Store what is about to be run and forget an unfinished earlier attempt."""
+        with writing(self.path):
+            (self.path / FAILURE).unlink(missing_ok=True)
+            (self.path / CHECKPOINT).unlink(missing_ok=True)
+            write_json(self.path / RUN, description)
+            write_whole(self.path / EPOCHS, b"")
+
+    def resume(self, description: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
+        """Store what is going on, after these epochs: later ones will be made again."""
+        with writing(self.path):
+            (self.path / FAILURE).unlink(missing_ok=True)
+            write_json(self.path / RUN, description)
+            write_whole(self.path / EPOCHS, "".join(json.dumps(record) + "\n" for record in records).encode())
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        with writing(self.path), (self.path / EPOCHS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def hits(self, ranking: "Ranking") -> None:
+        """Store which ranks are hits: a bit per rank, from which every metric of every user follows."""
+        stored = BytesIO()
+        np.savez_compressed(
+            stored,
+            users=ranking.users,
+            n_relevant=ranking.n_relevant,
+            length=ranking.hits.shape[1],
+            hits=np.packbits(ranking.hits, axis=1),
+        )
+        with writing(self.path):
+            write_whole(self.path / HITS, stored.getvalue())
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Store the result, after which nothing is written any more, so that no checkpoint and no lock are needed."""
+        with writing(self.path):
+            write_json(self.path / RESULT, result)
+            for name in (CHECKPOINT, LOCK):
+                (self.path / name).unlink(missing_ok=True)
+
+
+def write_failure(path: Path, kind: FailureKind, message: str) -> None:
+    """Store why the unfinished run at `path` ended. Raises WriteError."""
+    with writing(path):
+        write_json(path / FAILURE, {"kind": kind, "message": message, "when": now()})
+
+
+def run_lock(path: Path) -> FileLock:
+    """The lock of a run directory, which must exist."""
+    return FileLock(path / LOCK)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of a run directory, which is made if need be; the system frees it with the process.
+
+    While another process holds it, `tell` is called once and it is waited for, or InUseError raised. Raises WriteError.
+    """
+    lock = run_lock(path)
+    with writing(path, "name another folder with --out"):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise InUseError(f"{path}: another process runs this trial") from None
+            tell()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def in_use(path: Path) -> bool:
+    """Whether some process is writing to the run directory right now."""
+    lock = path / LOCK
+    if not lock.exists():
+        return False
+    try:
+        with run_lock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # not ours to write; to look at the lock, reading suffices
+        return _locked_by_another(lock)
+
+
+def _locked_by_another(lock: Path) -> bool:
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        with lock.open("rb") as file:
+            flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
+
+
+def supersede(out: Path, path: Path) -> Path:
+    """Move a run aside, to the folder `superseded` of its store, so that its trial can be run anew; where it is now."""
+    target = out / SUPERSEDED / f"{path.relative_to(out)}-{now().replace(':', '')}"
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return target
+
+
+def now() -> str:
+    """The time, as it is stored."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def identity_digest(identity: Mapping[str, Any]) -> str:
+    """The hash of an identity in a run's key."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def run_folders(out: Path, *, superseded: bool = False) -> Iterator[Path]:
+    """Folders with a run, damaged ones included, by path; those that count, or else the superseded ones.
+
+    Links to folders are not followed, except `out` itself. Raises DataError when `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; name a folder of runs")
+    for root, folders, files in os.walk(out):
+        folder = Path(root)
+        aside = SUPERSEDED in folder.relative_to(out).parts
+        folders[:] = sorted(name for name in folders if superseded or name != SUPERSEDED)
+        if RUN in files or RESULT in files:
+            folders.clear()
+            if aside == superseded:
+                yield folder
+
+
+def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRun]:
+    """Every run below `out` that counts and can be read, finished or not, by path.
+
+    Why the others cannot be read is added to `unread`, a line each, which begins with the path. Raises DataError when
+    `out` is no folder.
+    """
+    if not out.is_dir():
+        raise DataError(f"{out}: no such folder; runs are written there by bm3 train --out or bm3 reproduce --out")
+    for path in run_folders(out):
+        try:
+            yield StoredRun.read(path)
+        except DataError as error:
+            if unread is not None and not in_use(path):
+                unread.append(str(error))
+
+
+def readable_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRun]:
+    """As `stored_runs`; nothing where there is no folder."""
+    return stored_runs(out, unread) if out.is_dir() else iter(())

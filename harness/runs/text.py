@@ -1,0 +1,221 @@
+"""Texts on stored runs: a list, one in full, two compared. What they are made from is `harness.experiments`."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.common import NOT_KNOWN, clock_time, duration, size
+from harness.runs.course import last_log_line
+from harness.runs.difference import NOT_RECORDED, Change, Difference
+from harness.runs.inspection import Entry, entry
+from harness.runs.record import DatasetRecord, Energy, Failure, Reading, Result, Resumed, RunRecord, Timing
+from harness.runs.words import STATES
+
+LIST_HEAD = ("run", "state", "epoch", "of", "best", "valid R@20", "test R@20", "time", "finished (UTC)")
+LIST_ALIGNMENT = ("left", "left", *["right"] * 6, "left")
+HASH = 12  # characters of a hash that are shown
+NO_SETTINGS = "all as by default"
+
+
+def list_text(entries: Sequence[Entry], superseded: int) -> str:
+    """The table, why runs are damaged or failed, and counts."""
+    table = tabulate([_list_row(one) for one in entries], LIST_HEAD, disable_numparse=True, colalign=LIST_ALIGNMENT)
+    reasons = [f"{one.state}: {one.key}: {one.reason}" for one in entries if one.state in ("damaged", "failed")]
+    return "\n".join([table, "", *reasons, counts_text(entries, superseded)])
+
+
+def counts_text(entries: Sequence[Entry], superseded: int) -> str:
+    """How many runs there are of each state."""
+    counts = Counter(one.state for one in entries)
+    text = f"{_count(len(entries), 'run')}: " + ", ".join(
+        f"{counts[state]} {state}" for state in STATES if counts[state]
+    )
+    return text + (f"; {superseded} superseded, which count nowhere" if superseded else "")
+
+
+def run_text(run: RunRecord, key: str) -> str:
+    """Everything that is known of a run, but its epochs one by one."""
+    found, result = entry(run.path, key), run.result
+    lines: list[tuple[str, str]] = [("state", found.state), ("folder", str(run.path)), ("command", run.command)]
+    if run.failure is not None:
+        lines.append(("failure", _failure(run.failure)))
+    if found.state in ("failed", "unfinished") and (said := last_log_line(run.path)):
+        lines.append(("last log line", said))
+    changed = " ".join(f"{name}={value}" for name, value in sorted(run.changed_settings.items()))
+    lines += [
+        ("model", run.model),
+        ("settings", changed or NO_SETTINGS),
+        ("searched", ", ".join(run.searched) or "nothing"),
+        ("data", _data(run.dataset)),
+        ("data hash", run.dataset_hash),
+        ("seed", str(run.seed)),
+        ("numerics", f"version {run.numerics.model} of the model, {run.numerics.training} of training"),
+        ("started", clock_time(run.started) if run.started else NOT_RECORDED),
+        *(("went on", _went_on(once)) for once in run.resumed),
+        ("epochs", _epochs(found, run)),
+    ]
+    if result is not None:
+        lines += [
+            ("finished", clock_time(result.finished)),
+            ("parameters", NOT_RECORDED if result.parameters is None else f"{result.parameters:,}"),
+            ("parameter hash", result.state_hash or NOT_RECORDED),
+        ]
+    blocks = [f"{key}\n" + _indented(lines)]
+    if result is not None:
+        blocks.append("results\n" + _metrics(result))
+        blocks.append("time\n" + _indented(_timing(result.timing, run)))
+        blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result.memory.readings.items()]))
+        if result.energy:
+            blocks.append("energy\n" + _indented([(name, _energy(one, run)) for name, one in result.energy.items()]))
+        if result.device_notes:
+            blocks.append("while it ran\n" + "\n".join(f"  {note}" for note in result.device_notes))
+    environment = [(name, NOT_KNOWN if value is None else str(value)) for name, value in run.environment.items()]
+    blocks.append("environment\n" + _indented(environment))
+    return "\n\n".join(blocks)
+
+
+def difference_text(found: Difference, first: str, second: str) -> str:
+    """What differs, and whether the results are the same bits. The runs are named as A and B."""
+    blocks = [f"A  {first}\nB  {second}"]
+    for title, changes in (("asked", found.asked), ("environment", found.environment), ("results", found.results)):
+        if changes:
+            blocks.append(f"{title}\n" + _changes(changes, relative=title == "results"))
+    last = [] if found.asked or found.environment else ["Nothing but times differs."]
+    if found.verdict == "unknown":
+        names = " and ".join(f"{run.path.name} ({run.state})" for run in found.unfinished)
+        last = [f"No result to compare: {names}."]
+    elif found.verdict == "same":
+        last = [*last, "The results are the same bits."] if found.asked or found.environment else last
+    else:
+        last = ["The results differ."]
+    if found.first_epoch is not None:
+        last.append(f"The trainings differ first in epoch {found.first_epoch}.")
+    if found.users:
+        last.append(f"{_count(found.users, 'user')} of the test part have other metrics.")
+    same = {True: "the same bits", False: "other bits", None: "not recorded by both runs"}[found.same_parameters]
+    if not found.unfinished:
+        last.append(f"Parameters: {same}.")
+    return "\n\n".join([*blocks, "\n".join(last)])
+
+
+def _list_row(one: Entry) -> list[str]:
+    return [
+        one.key,
+        one.state,
+        str(one.epoch) if one.run else NOT_KNOWN,
+        str(one.limit or NOT_KNOWN),
+        str(one.best_epoch or NOT_KNOWN),
+        _figure(one.valid),
+        _figure(one.test),
+        duration(one.seconds),
+        NOT_KNOWN if one.finished is None else clock_time(one.finished),
+    ]
+
+
+def _failure(failure: Failure) -> str:
+    return f"{failure.message} ({failure.kind}, {clock_time(failure.when)})"
+
+
+def _data(data: DatasetRecord) -> str:
+    interactions = sum(data.interactions.values())
+    text = f"{data.name}: {data.users:,} users, {data.items:,} items, {interactions:,} interactions"
+    modalities = [
+        f"{name} {' x '.join(map(str, shape))}{' (surrogate)' if name in data.surrogates else ''}"
+        for name, shape in data.modalities.items()
+    ]
+    return "; ".join([text, *modalities])
+
+
+def _went_on(once: Resumed) -> str:
+    changed = "; ".join(f"{name}: {then} -> {here}" for name, (then, here) in once.changed.items())
+    where = f"elsewhere ({changed})" if changed else "in the same environment"
+    return f"after epoch {once.after_epoch}, {clock_time(once.when)}, {where}"
+
+
+def _epochs(found: Entry, run: RunRecord) -> str:
+    text = f"{found.epoch} of at most {found.limit}"
+    if found.best_epoch:
+        text += f", best {found.best_epoch} (validation R@20 {_figure(found.valid)})"
+    return text + (f", stopped: {run.result.stopped or NOT_RECORDED}" if run.result else "")
+
+
+def _metrics(result: Result) -> str:
+    valid, test = result.valid, result.test
+    table = [[name, _figure(valid.get(name)), _figure(test.get(name))] for name in {**valid, **test}]
+    head, alignment = ("  metric", "valid", "test"), ("left", "right", "right")
+    return tabulate([[f"  {row[0]}", *row[1:]] for row in table], head, disable_numparse=True, colalign=alignment)
+
+
+def _timing(timing: Timing, run: RunRecord) -> list[tuple[str, str]]:
+    lines = [
+        ("per epoch", f"{_seconds(timing.median_s)} (quartiles {_seconds(timing.q1_s)} and {_seconds(timing.q3_s)})"),
+        ("first epoch", _seconds(timing.warmup_s)),
+        ("warm-up", _warm_up(timing)),
+        ("per evaluation", _seconds(timing.evaluation_median_s)),
+        ("in total", duration(run.seconds)),
+    ]
+    return lines + ([("note", timing.note)] if timing.note else [])
+
+
+def _seconds(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.3g} s"
+
+
+def _warm_up(timing: Timing) -> str:
+    if timing.warm_up_epochs is None:
+        return NOT_RECORDED
+    text = f"{_count(timing.warm_up_epochs, 'epoch')} left out of median and quartiles"
+    return f"{text} ({timing.warm_up_note})" if timing.warm_up_note else text
+
+
+def _energy(energy: Energy, run: RunRecord) -> str:
+    if energy.joules is None:
+        return f"{NOT_KNOWN} ({energy.note})"
+    each = NOT_KNOWN if energy.per_epoch is None else f"{energy.per_epoch:,.1f} J"
+    about = energy.note or f"mean of {energy.epochs}"
+    # Counters begin anew in each process.
+    covered = f"since it went on after epoch {run.resumed[-1].after_epoch}" if run.resumed else "in total"
+    return f"{each} per epoch ({about}), {energy.joules:,.1f} J {covered}"
+
+
+def _reading(reading: Reading) -> str:
+    return f"{NOT_KNOWN} ({reading.note})" if reading.bytes is None else size(reading.bytes)
+
+
+def _changes(changes: Sequence[Change], *, relative: bool) -> str:
+    rows = []
+    for change in changes:
+        share = change.relative
+        rows.append([f"  {change.what}", *_pair(change)])
+        if relative:
+            rows[-1].append("" if share is None else f"{100 * share:+.2g} %")
+    return tabulate(rows, ["", "A", "B", *(["B over A"] if relative else [])], disable_numparse=True)
+
+
+def _pair(change: Change) -> tuple[str, str]:
+    """Both values, as short as they can be told apart."""
+    pair = change.first, change.second
+    if all(isinstance(value, float) for value in pair):
+        first, second = (f"{value:.6g}" for value in pair)
+        if first != second:
+            return first, second
+    return _short(pair[0]), _short(pair[1])
+
+
+def _short(value: Any) -> str:
+    text = NOT_KNOWN if value is None else str(value)
+    return text if len(text) < 64 or " " in text else f"{text[:HASH]}..."
+
+
+def _figure(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.4f}"
+
+
+def _indented(lines: Sequence[tuple[str, str]]) -> str:
+    return tabulate([[f"  {name}", value] for name, value in lines], tablefmt="plain", disable_numparse=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
