@@ -208,7 +208,7 @@ class Failure(Record):
 
     kind: str
     message: str
-    when: Time
+    when: str
 
 
 class Epoch(Record):
