@@ -53,7 +53,7 @@ def store(trained: Path, tmp_path: Path) -> Path:
 def change(folder: Path, edit: Change) -> None:
     """Let `edit` change description and result of every run."""
     for stored in stored_runs(folder):
-        run, result = dict(stored.run), dict(stored.result or {})
+        run, result = stored.described(), stored.outcome.written()
         edit(stored, run, result)
         (stored.path / "run.json").write_text(json.dumps(run))
         (stored.path / "result.json").write_text(json.dumps(result))
