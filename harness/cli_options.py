@@ -10,7 +10,7 @@ from typing import get_args
 import click
 
 from harness.experiments.words import Policy, suite_path
-from harness.report.formats import FORMATS
+from harness.report.write import FORMATS
 
 DATA = click.option(
     "--data",

@@ -25,7 +25,7 @@ READERS = {
     "suites": "from harness.experiments.suite_file import load_suite, outline; "
     "from harness.experiments.words import suite_names; "
     "assert all(outline(load_suite(name, check=False), variants=False) for name in suite_names())",
-    "report": "from harness.report.study import make_study; from harness.report.formats import FORMATS; "
+    "report": "from harness.report.study import make_study; from harness.report.write import FORMATS; "
     "study = make_study(store, 'x'); [FORMATS[form](study) for form in ('md', 'csv', 'json', 'tex')]",
 }
 

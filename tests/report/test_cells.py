@@ -12,7 +12,7 @@ import pytest
 
 from harness.compare.significance import Difference
 from harness.experiments.store import StoredRun
-from harness.report.cells import MEMORY, TIMES, cells, cells_csv, cells_json
+from harness.report.flat import MEMORY, TIMES, cells, cells_csv, cells_json
 from harness.report.results import METRICS
 from harness.report.study import Study, headline, make_study
 

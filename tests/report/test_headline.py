@@ -12,7 +12,7 @@ from command_line import Command
 from harness.compare.exceptions import ExceptedCells
 from harness.compare.significance import Difference
 from harness.experiments.store import StoredRun, stored_runs
-from harness.report.cells import cells
+from harness.report.flat import cells
 from harness.report.efficiency import efficiency_lines
 from harness.report.html import html
 from harness.report.lines import Line
