@@ -16,7 +16,7 @@ from harness.experiments.inspection import changed_settings
 from harness.experiments.store import StoredRun, stored_runs, write_failure
 from harness.experiments.trial import make_trial, resolve_device, run_trial
 from harness.report.markdown import markdown
-from harness.report.pictures import draw
+from harness.report.plots import draw
 from harness.report.results import AskedPoint, AskedRow, incomparable, label_of, result_rows, starved_labels
 from harness.report.study import headline, make_study
 from harness.training import TrainingConfig

@@ -60,3 +60,12 @@ def peak_memory(run: StoredRun) -> Reading | None:
         if found["bytes"] is not None:
             return Reading(found["bytes"] / GB, way, str(found.get("how") or ""))
     return None
+
+
+def device(run: StoredRun) -> str:
+    """What a run was measured on, for readers who compare costs."""
+    where = run.run["environment"]
+    if where.get("device") == "cuda":
+        return f"cuda, {where.get('gpu') or 'a GPU without a name'}"
+    cpu, cores = where.get("cpu") or "a processor without a name", where.get("logical_cores")
+    return f"{where.get('device')}, {cpu}, {cores} cores, torch threads: {where.get('torch_threads')}"

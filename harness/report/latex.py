@@ -61,27 +61,21 @@ def latex(study: Study) -> str:
         title = f"{dataset}: test metrics, means over seeds.{about}"
         shown = [name for name in means.head if name != "settings"]
         tables += _pages(replace(means, title=title, notes=tuple(notes)).only(*shown), f"models-{dataset}")
-        used = dict.fromkeys(
-            verdict.published.source
-            for row in study.of(dataset)
-            for verdict in row.verdicts.values()
-            if verdict.published
-        )
-        sources = [f"Source {key}: {study.sources[key].citation}, {study.sources[key].table}." for key in used]
-        judged = replace(
-            judged, title=f"{dataset}: ours beside the expected figures.", groups=1, notes=(*sources, *judged.notes)
-        )
+        judged = replace(judged, title=f"{dataset}: ours beside the expected figures.", groups=1)
         if judged.rows:
             columns = ("model", "metric", "ours", "seeds", "expected", "diff. %", "verdict")
             tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
     printed = ours_alone(load_paper(), study) if study.published else None
-    tables += _pages(printed, "as-published") if printed else []
+    if printed:
+        about = ": test metrics, means over seeds. Best in bold, second underlined, not tested."
+        tables += _pages(replace(printed, title=printed.title + about, groups=1), "as-published")
     return "\n\n".join([_comment(*headline(study), study.asked), *(tables or ["No finished run."])]) + "\n"
 
 
 def tex_table(table: Table) -> str:
     """One table, as many pages as it takes."""
-    return "\n\n".join([_comment(table.title), *_pages(table, table.title, "scriptsize")]) + "\n"
+    name = table.title.partition(",")[0].partition(":")[0]
+    return "\n\n".join([_comment(table.title), *_pages(table, name, "scriptsize")]) + "\n"
 
 
 def _pages(table: Table, label: str, size: str = "footnotesize") -> list[str]:

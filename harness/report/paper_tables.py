@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from bm3 import ConfigError
 from harness.compare.expected import PublishedValue, Source, Status, canonical_metric, values_of_cell
 from harness.compare.verdict import Outcome, Verdict, judge
-from harness.experiments.store import StoredRun
-from harness.report.costs import Reading, epoch_seconds, peak_memory
+from harness.report.costs import Reading, device, epoch_seconds, peak_memory
 from harness.report.measured import SHARED, SHARED_NOTE
 from harness.report.numbers import number
 from harness.report.stub import Paper, PublishedTable
@@ -195,7 +194,7 @@ def _published(paper: Paper, layout: PublishedTable, printed: Mapping[str, Publi
 
 
 def _dispute(paper: Paper, values: Sequence[PublishedValue]) -> str:
-    """Why no run is judged by this cell, if so; for accuracy the verdict rule says it, of a run that hits the figure."""
+    """Why no run is judged by the cell, if so; of accuracy the verdict rule says it, for a run that hits the figure."""
     value = values[0]
     if value.status is Status.DISPUTED:
         return f"disputed: {value.note}"
@@ -254,14 +253,14 @@ def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str
     """Our seconds or memory: a line for each way of reading."""
     rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
     read = epoch_seconds if metric.startswith("Time") else peak_memory
-    readings = {column: found for column, row in rows.items() if (found := read(row.result.runs[0]))}
+    readings = {column: reading for column, row in rows.items() if (reading := read(row.result.runs[0]))}
     lines = []
     for way in dict.fromkeys(reading.way for reading in readings.values()):
         found = {column: reading for column, reading in readings.items() if reading.way == way}
         shared = {c for c in found if read is epoch_seconds and study and study.time_mark(rows[c])}
         cells = {c: _cost(metric, rows[c], reading, c in shared) for c, reading in found.items()}
         figures = {column: reading.value for column, reading in found.items() if column not in shared}
-        machines = {column: machine(rows[column].result.runs[0]) for column in found}
+        machines = {column: device(rows[column].result.runs[0]) for column in found}
         lines.append(Line(", ".join(filter(None, (OURS, way))), cells | starved, figures, machines))
     return lines
 
@@ -351,7 +350,7 @@ def _cost_remarks(ours: Sequence[tuple[str, str, StudyRow]]) -> Iterator[str]:
     machines: dict[str, list[str]] = defaultdict(list)
     warm_ups: dict[str, list[str]] = defaultdict(list)
     for dataset, column, row in ours:
-        machines[machine(row.result.runs[0])].append(f"{dataset} {column}")
+        machines[device(row.result.runs[0])].append(f"{dataset} {column}")
         if (note := (row.result.runs[0].result or {})["timing"].get("warm_up_note")) is not None:
             warm_ups[str(note)].append(f"{dataset} {column}")
     if machines:
@@ -367,15 +366,6 @@ def _cost_remarks(ours: Sequence[tuple[str, str, StudyRow]]) -> Iterator[str]:
         yield f"Warm-up of ours: {note}: {', '.join(cells)}."
     for name, cells in machines.items():
         yield f"Ours on {name}: {', '.join(cells)}."
-
-
-def machine(run: StoredRun) -> str:
-    """What a run was measured on."""
-    where = run.run["environment"]
-    if where.get("device") == "cuda":
-        return f"cuda, {where.get('gpu') or 'a GPU without a name'}"
-    cpu, cores = where.get("cpu") or "a processor without a name", where.get("logical_cores")
-    return f"{where.get('device')}, {cpu}, {cores} cores, torch threads: {where.get('torch_threads')}"
 
 
 def _sources(paper: Paper, lines: Iterable[tuple[tuple[str, ...], Line]]) -> Iterator[str]:

@@ -19,8 +19,8 @@ from bm3 import ConfigError
 from harness.compare.scaling import FORMAT, JSON_FILE, Cell, Complexity, Verdict, exit_code, judge
 from harness.files import write_json, write_whole, writing
 from harness.measure.scaling import Plan, Point, complete_models
-from harness.report.pictures import files
 from harness.report.plots.scaling import scaling_picture
+from harness.report.plots.style import files
 
 COMPLETE, PARTIAL, QUICK = Path(JSON_FILE).stem, "scaling-partial", "scaling-quick"
 """Files without their endings. Reports on runs take exponents from the first alone, which has complete models alone."""

@@ -44,7 +44,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
         "self-check": ("Self-check", selfcheck.NOTE, [self_check(study)]),
         "accuracy": (
             "Accuracy",
-            "Test metrics, mean over seeds; of several rows the best of a column is emphasised.",
+            "Test metrics, mean over seeds; of several rows the best of a column is bold.",
             [overview(study, name) for name in datasets],
         ),
         "verdicts": ("Verdicts", "", [verdicts(study, name) for name in datasets]),
@@ -154,8 +154,10 @@ def verdicts(study: Study, dataset: str) -> Table:
         for metric, verdict in row.verdicts.items()
         if verdict.outcome is not Outcome.UNPUBLISHED
     ]
+    used = dict.fromkeys(v.published.source for row in rows for v in row.verdicts.values() if v.published)
+    cited = [f"Source {key}: {study.sources[key].citation}, {study.sources[key].table}." for key in used]
     head = ["model", "metric", "ours", "range", "seeds", "expected", "source", "diff. %", "verdict", "why"]
-    return table(dataset, head, body, "llrrrrlrll", notes=_about_labels(rows) if body else ())
+    return table(dataset, head, body, "llrrrrlrll", notes=[*cited, *_about_labels(rows)])
 
 
 def all_points(study: Study) -> Table:
@@ -223,7 +225,13 @@ def differences(study: Study, every_pair: bool) -> Table:
     decided = sum(winner is not None for winner in winners)
     note = f"One row is better in {decided} of {len(pairs)} comparisons, at the level of {100 * level:.3g} %."
     head += ["p", "adjusted p", "users", "runs", "better"]
-    return table("Differences", head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
+    return table(
+        "Differences between models" if every_pair else "Best against second",
+        head,
+        body,
+        "llllrrrrrrrl",
+        notes=[note] if every_pair else (),
+    )
 
 
 def claims(study: Study) -> Table:
@@ -234,7 +242,6 @@ def claims(study: Study) -> Table:
             result.where,
             Cell(
                 result.outcome.value,
-                note=result.evidence,
                 word=result.outcome,
                 details=(_comparisons(result.details),) if result.details else (),
             ),
@@ -244,7 +251,7 @@ def claims(study: Study) -> Table:
         for result in study.claims
         if result.claim.id == claim
     ]
-    return table("Claims", ("claim", "from", "outcome", "evidence"), body, groups=1)
+    return table("Claims of the paper", ("claim", "from", "outcome", "evidence"), body, groups=1)
 
 
 def time_and_memory(study: Study) -> Table:

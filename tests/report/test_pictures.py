@@ -18,8 +18,9 @@ from harness.compare.expected import short_metric
 from harness.data import load_dataset
 from harness.experiments.store import StoredRun, stored_runs
 from harness.experiments.trial import make_trial, resolve_device, run_trial
-from harness.report.pictures import Picture, draw, files, svg
-from harness.report.plots.parts import INK
+from harness.report.plots import draw
+from harness.report.plots.style import Picture, files, svg
+from harness.report.plots.style import INK
 from harness.report.results import METRICS
 from harness.report.study import make_study
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.compare.expected import short_metric
 from harness.compare.significance import paired
 from harness.experiments.store import StoredRun
-from harness.report.plots.parts import BLUE, INK, ORANGE, WIDTH, Picture, picture, sampled, signed
+from harness.report.plots.style import BLUE, INK, ORANGE, WIDTH, Picture, picture, sampled, signed
 from harness.report.results import METRICS
 from harness.report.study import Study, StudyRow
 from harness.training.config import STOPPING_METRIC
