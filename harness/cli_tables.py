@@ -141,7 +141,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     if form == "json":
         click.echo(json.dumps([vars(value) for value in found], indent=1))
     elif form == "csv":
-        rows = [vars(value) | {"value": figure_text(value.metric, value.value)} for value in found]
+        rows = [vars(v) | {"value": "" if v.value is None else figure_text(v.metric, v.value)} for v in found]
         click.echo(csv_text(COLUMNS, (row.values() for row in rows)), nl=False)
     else:
         click.echo(text(published_figures(key, paper.sources[key], found)), nl=False)
@@ -166,13 +166,18 @@ def _rules(name: str, form: str) -> str:
     """The file of tolerances or claims; a broken one is named by its field."""
     from harness.compare.claims import load_claims
     from harness.compare.expected import expected_dir, load_tolerances
+    from harness.experiments.settings import flatten
+    from harness.report.flat import csv_text
 
     path = expected_dir() / f"{name}.toml"
     load_tolerances(path) if name == "tolerances" else load_claims(path)
-    if form == "csv":
-        raise ConfigError(f"{name} are no table: --format text or json")
     text = path.read_text(encoding="utf-8")
-    return text if form == "text" else json.dumps(tomllib.loads(text), indent=1) + "\n"
+    content = tomllib.loads(text)
+    if form == "csv" and name == "claims":
+        head = ("id", "kind", "text", "source")
+        return csv_text(head, ([claim[key] for key in head] for claim in content[name]))
+    rows = flatten(content).items()
+    return {"text": text, "json": json.dumps(content, indent=1) + "\n", "csv": csv_text(("what", "value"), rows)}[form]
 
 
 def _names(names: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ READERS = {
     "assert not any(verify(path, 'x').problems for path in run_folders(store))",
     "gc": "from harness.experiments.leftovers import Wish, leftovers; leftovers(store, Wish(unfinished=True))",
     "expected": "from harness.compare.expected import *; load_expected(expected_dir()); load_grids(expected_dir())",
-    "tables": "import harness.report.paper, harness.report.latex",
+    "tables": "import harness.report.paper_tables, harness.report.latex",
     "watch": "import harness.study_progress, harness.experiments.studies",
     "suites": "from harness.experiments.suite_file import load_suite, outline; "
     "from harness.experiments.words import suite_names; "

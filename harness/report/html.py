@@ -30,6 +30,7 @@ def page_template(name: str) -> Template:
         keep_trailing_newline=True,
     )
     environment.filters |= {"key": sort_key, "figure": figure}
+    environment.globals["cell_id"] = cell_id
     return environment.get_template(name)
 
 
@@ -54,7 +55,6 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
             "Cannot be read, left out": study.unread,
         },
         sections=[section for section in sections(study, every_pair=True) if section.id != "verdicts"],
-        cell_id=cell_id,
         folded=FOLDED,
         pictures=[(title, caption, Markup(svg)) for title, caption, svg in pictures],
         rules=rules(study) if study.published else [],

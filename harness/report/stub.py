@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bm3.errors import ConfigError
 from harness.compare.expected import (
     PublishedValue,
     Source,
@@ -39,7 +40,11 @@ class Paper:
     )
 
     def table(self, number: int) -> PublishedTable:
-        return next(table for table in self.tables if table.number == number)
+        for table in self.tables:
+            if table.number == number:
+                return table
+        there = ", ".join(str(table.number) for table in self.tables)
+        raise ConfigError(f"the paper bm3 has no table {number}; it has {there}")
 
 
 def load_paper() -> Paper:

@@ -19,8 +19,7 @@ from harness.data import load_dataset
 from harness.experiments.store import StoredRun, stored_runs
 from harness.experiments.trial import make_trial, resolve_device, run_trial
 from harness.report.plots import draw
-from harness.report.plots.style import Picture, files, svg
-from harness.report.plots.style import INK
+from harness.report.plots.style import INK, Picture, files, svg
 from harness.report.results import METRICS
 from harness.report.study import make_study
 

@@ -12,9 +12,11 @@ import pytest
 
 from harness.compare.significance import Difference
 from harness.experiments.store import StoredRun
-from harness.report.flat import MEMORY, TIMES, cells, cells_csv, cells_json
+from harness.report.costs import MEMORY, TIMES
+from harness.report.flat import cells, cells_csv, cells_json, table_csv
 from harness.report.results import METRICS
 from harness.report.study import Study, headline, make_study
+from harness.report.tables import Cell, table
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 
@@ -43,6 +45,12 @@ def with_result(study: Study, change: dict[str, Any]) -> Study:
     changed = StoredRun(run.path, run.run, {**(run.result or {}), **change})
     result = replace(row.result, runs=(changed, *row.result.runs[1:]))
     return replace(study, rows=(replace(row, result=result), *study.rows[1:]))
+
+
+def test_a_table_for_a_spreadsheet_has_no_marks_and_repeats_its_groups() -> None:
+    rows = [["Baby", Cell("0.05", "†", "two seeds")], ["Baby", Cell("0.08")]]
+    text = table_csv(table("Ours", ("data set", "BM3"), rows, groups=1))
+    assert text.splitlines() == ["data set,BM3,notes", "Baby,0.05,BM3: two seeds", "Baby,0.08,"]
 
 
 def test_each_row_has_a_record_per_metric_all_with_the_same_fields(study: Study) -> None:
