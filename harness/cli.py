@@ -16,7 +16,6 @@ from bm3 import BM3Error
 from harness.cli_audit import audit
 from harness.cli_data import DATA_COMMANDS
 from harness.cli_doctor import doctor
-from harness.cli_fetch import fetch_command
 from harness.cli_models import models_command, settings_command
 from harness.cli_options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
 from harness.cli_prepare import prepare_command
@@ -135,8 +134,7 @@ def train(
     """
     from harness.compiling import use_threads
     from harness.experiments.settings import parse_assignments
-    from harness.experiments.store import find_run
-    from harness.experiments.trial import dataset_for, make_trial, resolve_device, run_trial
+    from harness.experiments.trial import dataset_for, finished_run, make_trial, resolve_device, run_trial
     from harness.progress import TrainingProgress
 
     settings: dict[str, Any] = dict(parse_assignments(assignments))
@@ -146,7 +144,7 @@ def train(
         use_threads(threads)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
     if dry_run:
-        there = "is finished" if find_run(out, trial.key) else "would be trained"
+        there = "is finished" if finished_run(trial, out) else "would be trained"
         click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
         return
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
@@ -307,7 +305,7 @@ def data() -> None:
     """Look at data sets, check them, and bring them in and out."""
 
 
-for command in (*DATA_COMMANDS, fetch_command, prepare_command):
+for command in (*DATA_COMMANDS, prepare_command):
     data.add_command(command)
 
 

@@ -73,7 +73,7 @@ def regress(
     Recorded traces are replayed, all models trained for a few epochs on mini and some steps on a synthetic data set of
     Baby's size, and rankings evaluated, again and again in turn, in processes of their own. The figures are compared
     with a stored baseline of the same machine class, or with another revision. What looks like a slowdown or a growth
-    is measured again before it counts. The rules are expected/regression.toml, docs/ci.md explains them.
+    is measured again before it counts. The rules are expected/bm3/regression.toml, docs/ci.md explains them.
 
     Exit codes: 0 nothing regressed, 1 something did, 2 wrong usage, 3 nothing could be compared.
 
@@ -89,7 +89,6 @@ def regress(
     from harness.guarding import Material, check, laid_out, workload_identity
     from harness.measure.alternation import MeasuringError, Repetitions, Tree, measure
     from harness.measure.machine_class import digest, machine_class
-    from harness.measure.power import DeviceWatch
     from harness.measure.revision import revision_of
     from harness.report.regression import described_source
 
@@ -130,15 +129,14 @@ def regress(
             repetitions = Repetitions(**vars(getattr(rules.presets, preset)))
             here = Tree("here", CHECKOUT)
             if update_baseline:
-                with DeviceWatch(where) as watch:
-                    measurement = measure([here], plan, repetitions, tell=_tell)[0]
-                _update(path, Baseline(machine, identity, _source(), measurement), rules, out, watch.notes())
-            with _before(stored, against) as before, DeviceWatch(where) as watch:
+                measurement = measure([here], plan, repetitions, tell=_tell)[0]
+                _update(path, Baseline(machine, identity, _source(), measurement), rules, out)
+            with _before(stored, against) as before:
                 found = check(here, plan, repetitions, rules, before, tell=_tell)
         compared_with = (
             f"{path.name}, of {described_source(stored.source)}" if stored else f"revision {against}, measured in turn"
         )
-        _finish(found, machine, compared_with, preset, out, watch.notes())
+        _finish(found, machine, compared_with, preset, out)
     except (NothingToCompareError, MeasuringError) as error:
         click.echo(f"bm3: {' '.join(str(error).split())}", err=True)
         sys.exit(3)
@@ -156,7 +154,7 @@ def _before(stored: Baseline | None, against: str | None) -> Iterator[Measuremen
             yield tree
 
 
-def _update(path: Path, made: Baseline, rules: Rules, out: Path, notes: Sequence[str]) -> NoReturn:
+def _update(path: Path, made: Baseline, rules: Rules, out: Path, notes: Sequence[str] = ()) -> NoReturn:
     """Store a baseline, unless it is none: what fails now must not become what later checks are compared with."""
     from harness.compare.baseline import write_baseline
     from harness.compare.regression import Outcome, compare
@@ -185,7 +183,7 @@ def _update(path: Path, made: Baseline, rules: Rules, out: Path, notes: Sequence
 
 
 def _finish(
-    found: Check, machine: MachineClass, compared_with: str, preset: str, out: Path, notes: Sequence[str]
+    found: Check, machine: MachineClass, compared_with: str, preset: str, out: Path, notes: Sequence[str] = ()
 ) -> NoReturn:
     """Write everything, print the summary, and leave with the verdict."""
     from harness.measure.machine_class import described, digest

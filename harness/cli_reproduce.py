@@ -93,7 +93,7 @@ def reproduce(
     from harness.conformance import known_traces
     from harness.experiments.pending import pending
     from harness.experiments.suite import load_suite, plan, wanted
-    from harness.experiments.trial import resolve_device
+    from harness.experiments.trial import folder_of, resolve_device
     from harness.report.study import make_study
 
     chosen, where = load_suite(suite).narrowed(models, seeds), resolve_device(device)
@@ -121,7 +121,7 @@ def reproduce(
     click.echo(conformance_line(checks))
     outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone, asked), backend)
     unread: list[str] = []
-    runs = [(trial, _stored(out / trial.key, unread)) for trial in trials(outcomes)]
+    runs = [(trial, _stored(folder_of(trial, out), unread)) for trial in trials(outcomes)]
     without = [
         trial.command if run is None else run.run["command"]
         for trial, run in runs

@@ -39,10 +39,10 @@ def tables(number: int, runs: Path | None, form: str, dataset: str | None, data:
     bm3 tables 4 runs --format tex > table4.tex
     bm3 tables 2 --data ~/data
     """
+    from harness.paper.load import load_paper
     from harness.report.flat import table_csv
     from harness.report.latex import tex_table
     from harness.report.paper_tables import paper_table
-    from harness.report.stub import load_paper
     from harness.report.study import make_study
     from harness.report.tables import markdown, text
 
@@ -78,7 +78,7 @@ def list_command() -> None:
     \b
     bm3 expected list
     """
-    from harness.report.stub import load_paper
+    from harness.paper.load import load_paper
 
     paper = load_paper()
     for key, source in paper.sources.items():
@@ -113,9 +113,9 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     bm3 expected show claims
     """
     from harness.compare.expected import COLUMNS, canonical_metric
+    from harness.paper.load import load_paper
     from harness.report.flat import csv_text
     from harness.report.paper_tables import figure_text, published_figures
-    from harness.report.stub import load_paper
     from harness.report.tables import text
 
     paper = load_paper()

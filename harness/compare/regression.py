@@ -1,6 +1,6 @@
 """What became slower, larger or less accurate between two measurements of the same workload. Numbers in, verdicts out.
 
-The numbers of the rules are `expected/regression.toml`, read by `regression_rules`; measuring is `harness.measure`.
+The numbers of the rules are `expected/bm3/regression.toml`, read by `regression_rules`; measuring is `harness.measure`.
 """
 
 import math

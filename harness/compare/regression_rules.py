@@ -1,4 +1,4 @@
-"""Reads `expected/regression.toml`: what counts as a regression, what is measured for it, and how often."""
+"""Reads `expected/bm3/regression.toml`: what counts as a regression, what is measured for it, and how often."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +51,8 @@ class AccuracyRule:
 
     def of(self, model: str) -> Tolerance:
         """The tolerance of a model's metrics."""
-        return Tolerance(self.models.get(model, self.relative), self.confidence, self.min_seeds)
+        relative = self.models.get(model, self.relative)
+        return Tolerance(relative=relative, confidence=self.confidence, min_seeds=self.min_seeds)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -100,5 +101,5 @@ class Rules:
 
 
 def load_rules(path: Path) -> Rules:
-    """A file such as `expected/regression.toml`; raises DataError naming the file and the field."""
+    """A file such as `expected/bm3/regression.toml`; raises DataError naming the file and the field."""
     return validated_toml(path, TypeAdapter(Rules))

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from bm3 import ConfigError, DataError
 from harness.experiments.difference import Difference
-from harness.experiments.settings import flatten
+from harness.experiments.settings import GONE, flatten
 from harness.experiments.store import StoredRun
 from harness.experiments.trial import Trial, dataset_for, make_trial, resolve_device
 from harness.training import TrainingConfig
 
 CAUSES: Mapping[str, str] = {
-    "code": "the source of the model, of training or of evaluation is another",
+    "numerics of model": "the model computes other numbers by now",
+    "numerics of training": "training or evaluation computes other numbers by now",
     "device": "another kind of device sums in another order",
     "compiled": "compiled loops round otherwise than torch's (numba is or is not installed)",
     "gpu": "another GPU",
@@ -23,6 +24,7 @@ CAUSES: Mapping[str, str] = {
     "scipy": "another scipy",
     "numba": "another numba",
     "cpu": "another processor, for which libraries choose other instructions",
+    "source_revision": "another revision of the source, which may round otherwise",
     "torch_threads": "sums are shared out among another number of threads",
     "platform": "another operating system or C library",
     "deterministic_algorithms": "deterministic algorithms were off in one of the two",
@@ -41,7 +43,9 @@ def trial_of(run: StoredRun, data: Path | None, device: str | None = None) -> Tr
         raise DataError(unread[0])
     about = run.run
     dataset_name = named_dataset(run)
-    settings = flatten({**about["config"], **about["training"]})
+    settings = flatten(
+        {**about["config"], **{key: value for key, value in about["training"].items() if key not in GONE}}
+    )
     settings["features_location"] = about.get("features_location", TrainingConfig().features_location)
     where = resolve_device(device or str(about.get("device", "cpu")))
     try:

@@ -68,8 +68,8 @@ def cells_json(study: Study) -> str:
         "cells": cells(study),
         "differences": [{"dataset": d, **asdict(pair)} for d, found in study.differences.items() for pair in found],
         "claims": [asdict(result) for result in study.claims],
-        "tolerances": asdict(study.tolerances),
-        "sources": {key: asdict(source) for key, source in study.sources.items()},
+        "tolerances": study.tolerances.model_dump(),
+        "sources": {key: source.model_dump() for key, source in study.sources.items()},
     }
     return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 

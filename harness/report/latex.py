@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from harness.paper.load import load_paper
 from harness.report.paper_tables import ours_alone
-from harness.report.stub import load_paper
 from harness.report.study import Study, headline
 from harness.report.study_tables import about_stars, overview, verdicts
 from harness.report.tables import Cell, Emphasis, Table

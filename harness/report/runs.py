@@ -9,7 +9,7 @@ from tabulate import tabulate
 from harness.experiments.course import last_log_line
 from harness.experiments.difference import NOT_RECORDED, Change, Difference
 from harness.experiments.inspection import Entry, changed_settings, entry, seconds_of
-from harness.experiments.store import StoredRun
+from harness.experiments.store import StoredRun, numerics_of
 from harness.experiments.words import STATES
 from harness.quantities import NOT_KNOWN, clock_time, duration, size
 from harness.report.measured import device_notes
@@ -53,7 +53,7 @@ def run_text(run: StoredRun, key: str) -> str:
         ("data", _data(data)),
         ("data hash", str(about["dataset_hash"])),
         ("seed", str(about["seed"])),
-        ("code", str(about.get("code", NOT_RECORDED))),
+        ("numerics", "version {model} of the model, {training} of training".format(**numerics_of(about))),
         ("started", clock_time(str(about.get("started", NOT_RECORDED)))),
         *(("went on", _went_on(once)) for once in about.get("resumed", ())),
         ("epochs", _epochs(found, run)),

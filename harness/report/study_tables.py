@@ -7,7 +7,7 @@ from harness import selfcheck
 from harness.compare.expected import PublishedValue, short_metric
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome, Range, Verdict, Word
-from harness.experiments.store import StoredRun
+from harness.experiments.store import StoredRun, numerics_of
 from harness.report import costs
 from harness.report.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
 from harness.report.numbers import MIB, NONE, number, spread
@@ -317,9 +317,10 @@ def rules(study: Study) -> list[str]:
 
 
 def source(run: StoredRun) -> str:
-    """The revision that a run was made with; where that is not known, the hash of what decided its numbers."""
+    """The revision that a run was made with; where that is not known, of what numerics version it is."""
     revision, dirty = (run.run["environment"][key] for key in ("source_revision", "source_dirty"))
-    return (revision[:12] if revision else f"code {run.run['code']}") + (", dirty" if dirty else "")
+    known = revision[:12] if revision else "numerics {model}.{training}".format(**numerics_of(run.run))
+    return known + (", dirty" if dirty else "")
 
 
 def _label(row: StudyRow) -> Cell:

@@ -7,6 +7,11 @@ from typing import ClassVar, Literal
 from bm3 import Variant
 from harness.models.checks import require
 
+NUMERICS_VERSION = 1
+"""Raised whenever the same model, settings and seed come out with other numbers, by more than rounding, for a reason
+that is no single model's: random streams, batches and negatives, Adam, stopping, ranking, metrics, or pieces that
+models share. Part of every run's identity: runs of a former version no longer stand for their trial. A change of one
+model alone raises its class's `numerics_version`."""
 STOPPING_CUTOFF = 20
 STOPPING_METRIC = f"recall@{STOPPING_CUTOFF}"
 MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # what torch calls them
@@ -79,10 +84,6 @@ class TrainingConfig:
     alone are read, ahead of need (BM3 with frozen features and VBPR; the other models read all rows in every step)."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """Of the factors of matrix products in training, where the hardware has it; sums and all else are float32."""
-    step: Literal["eager", "captured"] = "eager"
-    """`captured`: CUDA graphs on a CUDA device, each epoch's full batches replay one recorded step; anything that
-    cannot be captured runs eagerly and says so once; no effect on the CPU. `eager` is the default because `captured`
-    has not been measured on a GPU yet."""
 
     def __post_init__(self) -> None:
         require(self, "epochs", self.epochs >= 1, "at least 1")
@@ -91,4 +92,3 @@ class TrainingConfig:
         locations, precisions = ("device", "memory", "disk"), tuple(MATMUL_PRECISION)
         require(self, "features_location", self.features_location in locations, "device, memory or disk")
         require(self, "precision", self.precision in precisions, "float32, tf32 or bf16")
-        require(self, "step", self.step in ("eager", "captured"), "eager or captured")

@@ -11,9 +11,9 @@ from bm3 import ConfigError
 from harness.compare.claims import Improvement, load_claims
 from harness.compare.expected import Status, expected_dir, values_of_cell
 from harness.experiments.store import StoredRun
+from harness.paper.load import Paper, load_paper
 from harness.report.measured import SHARED
 from harness.report.paper_tables import IMPROVEMENT, Statistics, improvement, ours_alone, paper_table
-from harness.report.stub import Paper, load_paper
 from harness.report.study import Study, make_study
 from harness.report.tables import Cell, Emphasis, Table
 
@@ -130,7 +130,7 @@ def test_sources_that_differ_by_less_than_the_band_are_no_dispute() -> None:
 def test_a_figure_that_a_source_disputes_is_marked_where_accuracy_is_judged_too() -> None:
     cell = next(v for v in PAPER.values if (v.source, *v.cell) == ("paper-table3", "baby", "bm3", "recall@10"))
     disputed = replace(cell, status=Status.DISPUTED, note="a misprint")
-    paper = replace(PAPER, values=tuple(disputed if value is cell else value for value in PAPER.values))
+    paper = PAPER.model_copy(update={"values": tuple(disputed if v is cell else v for v in PAPER.values)})
     published = line(table(3, paper=paper), "Baby", "R@10", "published")
     assert published["BM3"].note == published[IMPROVEMENT].note == "disputed: a misprint"
 

@@ -12,7 +12,7 @@ from harness.compare.claims import ClaimOutcome, ClaimResult, load_claims
 from harness.compare.expected import expected_dir
 from harness.compare.significance import Difference
 from harness.compare.verdict import Outcome
-from harness.experiments.store import StoredRun, stored_runs
+from harness.experiments.store import StoredRun, numerics_of, stored_runs
 from harness.report.measured import SHARED, SHARED_NOTE
 from harness.report.results import METRICS, AskedPoint, AskedRow
 from harness.report.study import Study, make_study
@@ -135,7 +135,7 @@ def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
                     "seed": str(run.run["seed"]),
                     "value": f"{value:.4f}",
                     "best epoch": f"{result['best_epoch']} of {result['epochs']}",
-                    "source": f"code {run.run['code']}",
+                    "source": "numerics {model}.{training}".format(**numerics_of(run.run)),
                     "device": "cpu, a processor",
                     "finished": result["finished"][:10],
                     "command": f"bm3 replay {run.path.relative_to(RUNS).as_posix()}",
