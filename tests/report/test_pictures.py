@@ -159,10 +159,8 @@ def test_cost_names_every_model_and_leaves_markers_of_surrogate_features_open(st
     change(store, lambda stored, run, result: run["dataset"].update(surrogates=["text"]))  # only BM3 reads features
     figure = drawn(store)["mini-cost"].figure
     for axes in figure.axes:
-        assert {line.get_label(): line.get_markerfacecolor() == "none" for line in axes.lines} == {
-            "bm3": True,
-            "bpr": False,
-        }
+        markers = {str(line.get_label()).split()[0]: line.get_markerfacecolor() for line in axes.lines}
+        assert {model: face == "none" for model, face in markers.items()} == {"bm3": True, "bpr": False}
     (legend,) = figure.legends
     assert [text.get_text().split()[0] for text in legend.get_texts()] == ["bm3", "bpr"]
 
