@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import harness
-from harness.compare.expected import expected_dir
-from harness.compare.regression_rules import Preset, Presets, Rules, load_rules
 from harness.data import Dataset
-from harness.guarding import Material
-from harness.measure.alternation import Tree
+from harness.paper.expected import expected_dir
+from harness.tools.regress.alternation import Tree
+from harness.tools.regress.guarding import Material
+from harness.tools.regress.regression_rules import Preset, Presets, Rules, load_rules
 
 HERE = Tree("here", Path(harness.__file__).parent.parent)
 

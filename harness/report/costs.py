@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.experiments.store import StoredRun
-from harness.report.measured import GB
+from harness.paper.measured import GB
+from harness.runs.store import StoredRun
 
 TIMES = {
     "Time (s/epoch)": "median_s",

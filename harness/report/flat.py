@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.compare.expected import PublishedValue, short_metric, values_of_cell
-from harness.compare.verdict import Range
+from harness.paper.expected import PublishedValue, short_metric, values_of_cell
+from harness.paper.measured import GB
+from harness.paper.study import Study, StudyRow, headline
+from harness.paper.verdict import Range
 from harness.report import costs
-from harness.report.measured import GB
-from harness.report.study import Study, StudyRow, headline
 from harness.report.tables import Table
 
 NOT_JUDGED = "shown for orientation: time and memory are not judged against other hardware"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from harness.report.study import Study, headline
+from harness.paper.study import Study, headline
 from harness.report.study_tables import rules, sections, source
 from harness.report.tables import Cell, Table
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.paper.load import load_paper
+from harness.paper.study import Study, headline
 from harness.report.paper_tables import ours_alone
-from harness.report.study import Study, headline
 from harness.report.study_tables import about_stars, overview, verdicts
 from harness.report.tables import Cell, Emphasis, Table
 

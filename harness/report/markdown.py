@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from harness.experiments.store import StoredRun
+from harness.paper.study import Study, headline
 from harness.report import tables
-from harness.report.study import Study, headline
 from harness.report.study_tables import Section, environment, sections
+from harness.runs.store import StoredRun
 
 
 def markdown(study: Study) -> str:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bm3 import ConfigError
-from harness.compare.expected import PublishedValue, Source, Status, canonical_metric, values_of_cell
-from harness.compare.verdict import Outcome, Verdict, judge
+from harness.paper.expected import PublishedValue, Source, Status, canonical_metric, values_of_cell
 from harness.paper.load import Paper, PublishedTable
+from harness.paper.measured import SHARED, SHARED_NOTE
+from harness.paper.numbers import number
+from harness.paper.study import Study, StudyRow
+from harness.paper.verdict import Outcome, Verdict, judge
 from harness.report.costs import Reading, device, epoch_seconds, peak_memory
-from harness.report.measured import SHARED, SHARED_NOTE
-from harness.report.numbers import number
-from harness.report.study import Study, StudyRow
 from harness.report.tables import Cell, Table, ranked, table
 
 DISPUTED, APART = "‡", "†"

@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness import selfcheck
-from harness.compare.expected import PublishedValue, short_metric
-from harness.compare.significance import Difference
-from harness.compare.verdict import Outcome, Range, Verdict, Word
-from harness.experiments.store import StoredRun, numerics_of
+from harness.paper import selfcheck
+from harness.paper.expected import PublishedValue, short_metric
+from harness.paper.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
+from harness.paper.numbers import MIB, NONE, number, spread
+from harness.paper.results import METRICS, environments
+from harness.paper.significance import Difference
+from harness.paper.study import Study, StudyRow
+from harness.paper.verdict import Outcome, Range, Verdict, Word
 from harness.report import costs
-from harness.report.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
-from harness.report.numbers import MIB, NONE, number, spread
-from harness.report.results import METRICS, environments
-from harness.report.study import Study, StudyRow
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
+from harness.runs.store import StoredRun, numerics_of
 
 LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 """Stars → the level below which a difference earns them."""

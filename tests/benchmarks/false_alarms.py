@@ -26,15 +26,15 @@ import torch
 from tabulate import tabulate
 
 import harness
-from harness.compare.baseline import Baseline, read_baseline, write_baseline
-from harness.compare.expected import expected_dir
-from harness.compare.regression import DETERMINISM, MEMORY, TIME, WALL, Outcome, exit_code
-from harness.compare.regression_rules import Rules, load_rules
-from harness.guarding import Check, Material, check, laid_out, workload_identity
-from harness.measure.alternation import Plan, Repetitions, Tree, measure
 from harness.measure.environment import source
-from harness.measure.machine_class import described, machine_class
-from harness.measure.measurement import Measurement
+from harness.paper.expected import expected_dir
+from harness.tools.regress.alternation import Plan, Repetitions, Tree, measure
+from harness.tools.regress.baseline import Baseline, read_baseline, write_baseline
+from harness.tools.regress.guarding import Check, Material, check, laid_out, workload_identity
+from harness.tools.regress.machine_class import described, machine_class
+from harness.tools.regress.measurement import Measurement
+from harness.tools.regress.regression import DETERMINISM, MEMORY, TIME, WALL, Outcome, exit_code
+from harness.tools.regress.regression_rules import Rules, load_rules
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 PLANTED = Path(__file__).parent / "planted" / "all_three.py"

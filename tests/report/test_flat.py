@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from harness.compare.significance import Difference
-from harness.experiments.store import StoredRun
+from harness.paper.results import METRICS
+from harness.paper.significance import Difference
+from harness.paper.study import Study, headline, make_study
 from harness.report.costs import MEMORY, TIMES
 from harness.report.flat import cells, cells_csv, cells_json, table_csv
-from harness.report.results import METRICS
-from harness.report.study import Study, headline, make_study
 from harness.report.tables import Cell, table
+from harness.runs.store import StoredRun
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 

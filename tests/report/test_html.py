@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.compare.claims import ClaimOutcome, ClaimResult, load_claims
-from harness.compare.expected import Source, expected_dir
-from harness.compare.significance import Difference
-from harness.compare.verdict import Outcome
-from harness.experiments.store import StoredRun
+from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
+from harness.paper.expected import Source, expected_dir
+from harness.paper.significance import Difference
+from harness.paper.study import Study, headline, make_study
+from harness.paper.verdict import Outcome
 from harness.report.html import html, page_template
-from harness.report.study import Study, headline, make_study
 from harness.report.tables import Cell, Emphasis, table
+from harness.runs.store import StoredRun
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 VOID = {"br", "meta"}

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.paper.study import Study, StudyRow, make_study
 from harness.report.latex import document, escape, latex, tex_table
-from harness.report.study import Study, StudyRow, make_study
 from harness.report.tables import Cell, Emphasis, table
 
 RUNS = Path(__file__).parent / "golden" / "runs"

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from bm3 import ConfigError
-from harness.compare.claims import Improvement, load_claims
-from harness.compare.expected import Status, expected_dir, values_of_cell
-from harness.experiments.store import StoredRun
+from harness.paper.claims import Improvement, load_claims
+from harness.paper.expected import Status, expected_dir, values_of_cell
 from harness.paper.load import Paper, load_paper
-from harness.report.measured import SHARED
+from harness.paper.measured import SHARED
+from harness.paper.study import Study, make_study
 from harness.report.paper_tables import IMPROVEMENT, Statistics, improvement, ours_alone, paper_table
-from harness.report.study import Study, make_study
 from harness.report.tables import Cell, Emphasis, Table
+from harness.runs.store import StoredRun
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 PAPER = load_paper()

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from harness.compare.claims import ClaimOutcome, ClaimResult, load_claims
-from harness.compare.expected import expected_dir
-from harness.compare.significance import Difference
-from harness.compare.verdict import Outcome
-from harness.experiments.store import StoredRun, numerics_of, stored_runs
-from harness.report.measured import SHARED, SHARED_NOTE
-from harness.report.results import METRICS, AskedPoint, AskedRow
-from harness.report.study import Study, make_study
+from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
+from harness.paper.expected import expected_dir
+from harness.paper.measured import SHARED, SHARED_NOTE
+from harness.paper.results import METRICS, AskedPoint, AskedRow
+from harness.paper.significance import Difference
+from harness.paper.study import Study, make_study
+from harness.paper.verdict import Outcome
 from harness.report.study_tables import (
     about_stars,
     all_points,
@@ -29,6 +28,7 @@ from harness.report.study_tables import (
     verdicts,
 )
 from harness.report.tables import Cell, Emphasis, Table
+from harness.runs.store import StoredRun, numerics_of, stored_runs
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 

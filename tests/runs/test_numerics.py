@@ -18,10 +18,10 @@ import torch
 from bm3.losses import alignment_loss
 from harness.data import Dataset, checked_dataset
 from harness.data.split import published_split
-from harness.experiments.store import RUN
-from harness.experiments.trial import _of_the_first_format, folder_of, make_trial, run_trial
 from harness.models import base
 from harness.models.registry import find_model
+from harness.runs.store import RUN
+from harness.runs.trial import _of_the_first_format, folder_of, make_trial, run_trial
 from harness.training import Streams, TrainingConfig, build
 from harness.training.config import NUMERICS_VERSION
 from harness.training.fit import fit

@@ -3,12 +3,12 @@
 Each of their functions returns None where the study has nothing for it to show.
 """
 
+from harness.paper.study import Study
 from harness.report.plots.accuracy import difference, scatter
 from harness.report.plots.cost import cost
 from harness.report.plots.style import Picture, style
 from harness.report.plots.training import grid, learning
 from harness.report.plots.users import users
-from harness.report.study import Study
 
 
 def draw(study: Study) -> tuple[Picture, ...]:

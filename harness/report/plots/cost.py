@@ -4,11 +4,11 @@ import math
 
 from matplotlib.figure import Figure
 
-from harness.compare.expected import short_metric
+from harness.paper.expected import short_metric
+from harness.paper.measured import SHARED_NOTE
+from harness.paper.study import Study
 from harness.report import costs
-from harness.report.measured import SHARED_NOTE
 from harness.report.plots.style import WIDTH, Picture, coloured, named, picture, plain_log, wrapped
-from harness.report.study import Study
 from harness.training.config import STOPPING_METRIC
 
 TIME = "time per epoch (s)"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
-from harness.report.numbers import number
+from harness.paper.numbers import number
 
 INK = "#010203"
 """The colour of text, axes and whatever means nothing by its colour. No picture has it for anything else."""

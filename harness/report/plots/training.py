@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.compare.expected import short_metric
+from harness.paper.expected import short_metric
+from harness.paper.study import Study, StudyRow
 from harness.report.plots.style import (
     BLUE,
     COLOURS,
@@ -24,7 +25,6 @@ from harness.report.plots.style import (
     wide,
     wrapped,
 )
-from harness.report.study import Study, StudyRow
 from harness.training.config import STOPPING_METRIC
 
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))

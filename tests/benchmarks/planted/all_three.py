@@ -1,6 +1,6 @@
 """Planted: BM3's steps take a fifth more CPU time, LightGCN's peak is a tenth higher, one in a hundred hits is lost.
 
-A seam of `harness.measure.workload`. What is planted does not meet, so each is found or not by itself.
+A seam of `harness.tools.regress.workload`. What is planted does not meet, so each is found or not by itself.
 """
 
 import os
@@ -27,7 +27,7 @@ def plant(workload: type[Any]) -> None:
 def slow_steps_down() -> None:
     """Wait busily after each step of BM3, for a share of its time."""
     # The package lifts a function of the name `fit` over its module.
-    modules = [import_module(name) for name in ("harness.training.fit", "harness.measure.profile")]
+    modules = [import_module(name) for name in ("harness.training.fit", "harness.tools.profiling.profile")]
     step = modules[0].train_step
 
     def slower(model: Any, *arguments: Any, **options: Any) -> Any:

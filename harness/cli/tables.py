@@ -1,0 +1,184 @@
+"""The commands `bm3 tables` and `bm3 expected`: options and messages. What a table says is in `report.paper_tables`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bm3 import ConfigError
+from harness.cli.options import DATA
+from harness.common import nearest
+
+if TYPE_CHECKING:
+    from harness.report.paper_tables import Statistics
+
+RULES = ("tolerances", "claims")
+
+
+@click.command()
+@click.argument("number", type=int)
+@click.argument("runs", type=click.Path(path_type=Path), required=False)
+@click.option("--format", "form", type=click.Choice(["text", "md", "tex", "csv"]), default="text", show_default=True)
+@click.option("--dataset", metavar="NAME", help="Only this data set.")
+@DATA
+def tables(number: int, runs: Path | None, form: str, dataset: str | None, data: Path | None) -> None:
+    """Print table NUMBER of the paper as published, with ours beneath where the folder RUNS holds runs.
+
+    A table of data sets has ours from --data too. Figures of another source that differ stand beneath the paper's;
+    disputed ones are marked. Verdicts are in the report, not here.
+
+    \b
+    bm3 tables 3
+    bm3 tables 3 runs --dataset baby --format md
+    bm3 tables 4 runs --format tex > table4.tex
+    bm3 tables 2 --data ~/data
+    """
+    from harness.paper.load import load_paper
+    from harness.paper.study import make_study
+    from harness.report.flat import table_csv
+    from harness.report.latex import tex_table
+    from harness.report.paper_tables import paper_table
+    from harness.report.tables import markdown, text
+
+    paper = load_paper()
+    layout = paper.table(number)
+    if data is not None and layout.kind != "datasets":
+        raise click.UsageError("--data is for tables of data sets: the others have ours from RUNS")
+    study = make_study(runs, f"table {number}") if runs else None
+    for unread in study.unread if study else ():
+        click.echo(f"cannot be read, left out: {unread}", err=True)
+    names = dict.fromkeys(value.dataset for value in paper.values if value.source == layout.source)
+    wanted = [name for name in names if dataset is None or name.lower() == dataset.lower()]
+    counts = _statistics(wanted, data) if layout.kind == "datasets" else {}
+    table = paper_table(paper, layout, study=study, statistics=counts, dataset=dataset)
+    layouts = {"text": text, "md": markdown, "tex": tex_table, "csv": table_csv}
+    click.echo(layouts[form](table), nl=False)
+
+
+@click.group()
+def expected() -> None:
+    """Look at the figures that runs are compared with.
+
+    \b
+    bm3 expected list
+    bm3 expected show table3 --dataset baby --model bm3
+    """
+
+
+@expected.command(name="list")
+def list_command() -> None:
+    """List where figures come from: how many, of what status, of which data sets, metrics and models.
+
+    \b
+    bm3 expected list
+    """
+    from harness.paper.load import load_paper
+
+    paper = load_paper()
+    for key, source in paper.sources.items():
+        own = [value for value in paper.values if value.source == key]
+        statuses = ", ".join(f"{count} {status}" for status, count in Counter(v.status.value for v in own).items())
+        lines = {
+            "what": f"{source.title}, {source.table}",
+            "figures": f"{len(own)}: {statuses}" if own else "0",
+            "data sets": _names(value.dataset for value in own),
+            "metrics": _names(value.metric for value in own),
+            "models": _names(value.model for value in own),
+        }
+        click.echo("\n".join([key, *(f"  {name:<9}  {text}" for name, text in lines.items() if text), ""]))
+    click.echo("More to show: tolerances (the bands of verdicts), claims (what the paper says in words)")
+
+
+@expected.command()
+@click.argument("name")
+@click.option("--dataset", metavar="NAME", help="Only this data set.")
+@click.option("--model", metavar="NAME", help="Only this model.")
+@click.option("--metric", metavar="NAME", help="Only this metric, such as R@10 or recall@10.")
+@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
+def show(name: str, dataset: str | None, model: str | None, metric: str | None, form: str) -> None:
+    """Print the figures of the source NAME; or the file tolerances or claims.
+
+    NAME is a source as `bm3 expected list` names it; what begins all names of a paper's tables can be left away.
+
+    \b
+    bm3 expected show table3
+    bm3 expected show toolbox --dataset baby --model grcn
+    bm3 expected show table4 --metric "Time (s/epoch)" --format csv
+    bm3 expected show claims
+    """
+    from harness.paper.expected import COLUMNS, canonical_metric
+    from harness.paper.load import load_paper
+    from harness.report.flat import csv_text
+    from harness.report.paper_tables import figure_text, published_figures
+    from harness.report.tables import text
+
+    paper = load_paper()
+    sources = {key: key for key in paper.sources} | {key.rpartition("-")[2]: key for key in reversed(paper.sources)}
+    chosen = nearest(
+        name, [*paper.sources, *(s for s in sources if s not in paper.sources), *RULES], "no expected figures"
+    )
+    if chosen in RULES:
+        if dataset or model or metric:
+            raise ConfigError(f"{chosen} has no figures to choose from: leave out --dataset, --model and --metric")
+        click.echo(_rules(chosen, form), nl=False)
+        return
+    key = sources[chosen]
+    found = [value for value in paper.values if value.source == key]
+    for option, wanted, read in (
+        ("data set", dataset, lambda value: value.dataset),
+        ("model", model, lambda value: value.model),
+        ("metric", metric and canonical_metric(metric), lambda value: canonical_metric(value.metric)),
+    ):
+        if wanted:
+            match = nearest(wanted, list(dict.fromkeys(map(read, found))), f"{key} has no {option}")
+            found = [value for value in found if read(value) == match]
+    if form == "json":
+        click.echo(json.dumps([vars(value) for value in found], indent=1))
+    elif form == "csv":
+        rows = [vars(v) | {"value": "" if v.value is None else figure_text(v.metric, v.value)} for v in found]
+        click.echo(csv_text(COLUMNS, (row.values() for row in rows)), nl=False)
+    else:
+        click.echo(text(published_figures(key, paper.sources[key], found)), nl=False)
+
+
+def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Statistics | None]:
+    """Of the data sets that are there, by printed name; of all where --data says where to look."""
+    from harness.data.layouts import data_roots, load_dataset
+    from harness.report.paper_tables import Statistics
+
+    found: dict[str, Statistics | None] = {}
+    for name in names:
+        if any((root / name.lower()).is_dir() for root in data_roots(data)):
+            dataset = load_dataset(name.lower(), data)
+            found[name] = Statistics(dataset.n_users, dataset.n_items, dataset.n_interactions)
+        elif data is not None:
+            found[name] = None
+    return found
+
+
+def _rules(name: str, form: str) -> str:
+    """The file of tolerances or claims; a broken one is named by its field."""
+    from harness.paper.claims import load_claims
+    from harness.paper.expected import expected_dir, load_tolerances
+    from harness.report.flat import csv_text
+    from harness.runs.settings import flatten
+
+    path = expected_dir() / f"{name}.toml"
+    load_tolerances(path) if name == "tolerances" else load_claims(path)
+    text = path.read_text(encoding="utf-8")
+    content = tomllib.loads(text)
+    if form == "csv" and name == "claims":
+        head = ("id", "kind", "text", "source")
+        return csv_text(head, ([claim[key] for key in head] for claim in content[name]))
+    rows = flatten(content).items()
+    return {"text": text, "json": json.dumps(content, indent=1) + "\n", "csv": csv_text(("what", "value"), rows)}[form]
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(name for name in dict.fromkeys(names) if name)
