@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from harness.report.paper_tables import Statistics
 
 RULES = ("tolerances", "claims")
+LAYOUTS = ("text", "md", "tex", "csv")
 
 
 @click.command()
 @click.argument("number", type=int)
 @click.argument("runs", type=click.Path(path_type=Path), required=False)
-@click.option("--format", "form", type=click.Choice(["text", "md", "tex", "csv"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(LAYOUTS), default="text", show_default=True, help="Layout.")
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @DATA
 def tables(number: int, runs: Path | None, form: str, dataset: str | None, data: Path | None) -> None:

@@ -67,7 +67,7 @@ def latex(study: Study) -> str:
             tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
     printed = ours_alone(load_paper(), study) if study.published else None
     if printed:
-        about = ": test metrics, means over seeds. Best in bold, second underlined, not tested."
+        about = ": default settings, test metrics, means over seeds. Best in bold, second underlined, not tested."
         tables += _pages(replace(printed, title=printed.title + about, groups=1), "as-published")
     return "\n\n".join([_comment(*headline(study), study.asked), *(tables or ["No finished run."])]) + "\n"
 

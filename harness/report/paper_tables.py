@@ -126,14 +126,15 @@ def published_figures(key: str, source: Source, values: Iterable[PublishedValue]
 
 
 def ours_alone(paper: Paper, study: Study) -> Table | None:
-    """Our accuracy in the layout of the paper's first table of it: only the models and data sets that were run.
+    """Our accuracy with default settings in the layout of the paper's first table of it: only what was run.
 
     None without the proposed model or with nothing to compare it with.
     """
     layout = next((one for one in paper.tables if one.kind == "accuracy"), None)
     if layout is None:
         return None
-    whole = paper_table(paper, layout, study=study)
+    by_default = tuple(row for row in study.rows if row.label == row.result.model)
+    whole = paper_table(paper, layout, study=replace(study, rows=by_default))
     ours = [row for row in whole.rows if row[2].text == OURS]
     there = [name for place, name in enumerate(whole.head) if place < 2 or any(row[place].text for row in ours)]
     models = {*there[2:]} - {WHOSE, IMPROVEMENT}

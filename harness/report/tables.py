@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from harness.paper.verdict import Word
 
-PADDED = 60
+PADDED = 80
 """Characters up to which Markdown pads a column."""
 
 

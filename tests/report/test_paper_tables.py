@@ -243,3 +243,5 @@ def test_ours_alone_have_the_models_that_were_run_and_need_the_proposed_one_and_
     assert first[5].text == f"{100 * (0.0531 / 0.0494 - 1):+.2f}"
     assert ours_alone(PAPER, replace(study, rows=study.rows[1:])) is None
     assert ours_alone(PAPER, replace(study, rows=study.rows[:1])) is None
+    variant = replace(study.rows[0], result=replace(study.rows[0].result, label="bm3 epochs=4"))
+    assert ours_alone(PAPER, replace(study, rows=(variant, *study.rows[1:]))) is None
