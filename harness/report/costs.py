@@ -1,11 +1,9 @@
 """Time and memory of a run as reports show them: which readings there are, and which of them counts."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from harness.paper.measured import GB
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 
 TIMES = {
     "Time (s/epoch)": "median_s",
@@ -23,8 +21,8 @@ MEMORY = {
     "Memory, process (GB)": "process_rss_peak",
 }
 """Name → key in a run's result; a GB is 2^30 bytes."""
-COUNTING = {"gpu_process_peak": "", "allocator_reserved_peak": "torch", "process_rss_peak": "RAM"}
-"""The readings that stand beside published memory, the nearest first → how ours was read."""
+WAYS = {"gpu_process_peak": "", "allocator_reserved_peak": "torch", "process_rss_peak": "RAM"}
+"""The readings that may stand beside published memory → how ours was read."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +37,22 @@ class Reading:
     """How it was found, if it was not simply read."""
 
 
-def timing(run: StoredRun) -> Mapping[str, Any]:
-    return dict((run.result or {})["timing"])
-
-
-def memory(run: StoredRun, key: str) -> Mapping[str, Any]:
-    return dict((run.result or {})["memory"][key])
-
-
-def epoch_seconds(run: StoredRun) -> Reading | None:
+def epoch_seconds(run: RunRecord) -> Reading | None:
     """The median epoch; None where none was timed."""
-    value = timing(run)["median_s"]
-    return None if value is None else Reading(float(value))
+    value = run.outcome.timing.median_s
+    return None if value is None else Reading(value)
 
 
-def peak_memory(run: StoredRun) -> Reading | None:
-    """The first reading of COUNTING that there is."""
-    for key, way in COUNTING.items():
-        found = memory(run, key)
-        if found["bytes"] is not None:
-            return Reading(found["bytes"] / GB, way, str(found.get("how") or ""))
-    return None
+def peak_memory(run: RunRecord) -> Reading | None:
+    """The reading that counts; None where there is none."""
+    kind = run.outcome.memory.kind
+    found = run.outcome.memory.of(kind) if kind else None
+    return Reading(found.bytes / GB, WAYS[str(kind)], found.how or "") if found and found.bytes else None
 
 
-def device(run: StoredRun) -> str:
+def device(run: RunRecord) -> str:
     """What a run was measured on, for readers who compare costs."""
-    where = run.run["environment"]
+    where = run.environment
     if where.get("device") == "cuda":
         return f"cuda, {where.get('gpu') or 'a GPU without a name'}"
     cpu, cores = where.get("cpu") or "a processor without a name", where.get("logical_cores")

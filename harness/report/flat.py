@@ -96,10 +96,11 @@ def _costs(study: Study, row: StudyRow) -> Iterator[Record]:
     """Time and memory, with the note that says why a figure is missing."""
     readings: dict[str, list[tuple[float | None, str | None]]] = {}
     for metric, key in costs.TIMES.items():
-        readings[metric] = [(timing[key], timing["note"]) for timing in map(costs.timing, row.result.runs)]
+        timings = [run.outcome.timing for run in row.result.runs]
+        readings[metric] = [(getattr(timing, key), timing.note) for timing in timings]
     for metric, key in costs.MEMORY.items():
-        found = [costs.memory(run, key) for run in row.result.runs]
-        readings[metric] = [(None if one["bytes"] is None else one["bytes"] / GB, one["note"]) for one in found]
+        found = [run.outcome.memory.of(key) for run in row.result.runs]
+        readings[metric] = [(None if one.bytes is None else one.bytes / GB, one.note) for one in found]
     for metric, figures in readings.items():
         values = [value for value, _ in figures]
         known = [value for value in values if value is not None]
@@ -146,7 +147,7 @@ def _record(
         "reason": reason,
         "surrogates": row.result.surrogates,
         "settings": row.result.settings,
-        "seed_of_run": [run.run["seed"] for run in runs],
+        "seed_of_run": [run.seed for run in runs],
         "runs": [run.path.relative_to(study.folder).as_posix() for run in runs],
         "shared": [run.path in study.shared for run in runs],
         "commands": study.commands(row),

@@ -50,8 +50,8 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         lost={
             # The reason is a comment, so that the line can still be pasted.
             "Failed": [f"{command}{'  # ' * bool(why)}{why}" for command, why in study.failures.items()],
-            "Unfinished, left out": [run.run["command"] for run in study.unfinished],
-            "Out of memory": [run.run["command"] for run in study.out_of_memory],
+            "Unfinished, left out": [run.command for run in study.unfinished],
+            "Out of memory": [run.command for run in study.out_of_memory],
             "Cannot be read, left out": study.unread,
         },
         sections=[section for section in sections(study, every_pair=True) if section.id != "verdicts"],
@@ -90,7 +90,7 @@ def _answer(study: Study) -> tuple[str, str]:
 
 def _runs(study: Study) -> str:
     """How many runs there are, when they finished, and the revisions they were made with."""
-    dates = sorted(run.result["finished"][:10] for run in study.runs if run.result)
+    dates = sorted(run.outcome.finished[:10] for run in study.runs if run.finished)
     if not dates:
         return "none finished"
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))

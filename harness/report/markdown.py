@@ -24,9 +24,9 @@ def _summary(study: Study) -> Iterable[str]:
     if study.conformance:
         counts = ", ".join(f"{n} {name}" for name, n in study.conformance.items())
         yield f"- Conformance with recorded traces: {counts}"
-    yield from (f"- Unfinished run, left out: `{run.run['command']}`" for run in study.unfinished)
+    yield from (f"- Unfinished run, left out: `{run.command}`" for run in study.unfinished)
     yield from (f"- Cannot be read, left out: {text}" for text in study.unread)
-    yield from (f"- Out of memory, a dash below: `{run.run['command']}`" for run in study.out_of_memory)
+    yield from (f"- Out of memory, a dash below: `{run.command}`" for run in study.out_of_memory)
     yield from (f"- Failed: `{command}`{': ' * bool(why)}{why}" for command, why in study.failures.items())
 
 

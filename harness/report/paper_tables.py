@@ -213,9 +213,9 @@ def _counted(
     """Counts of our data set, of `statistics` or as a run recorded them."""
     known = dict(statistics)
     for run in study.runs if study else ():
-        about = run.run["dataset"]
-        if about["name"].lower() == dataset.lower():
-            known.setdefault(dataset, Statistics(about["users"], about["items"], sum(about["interactions"].values())))
+        about = run.dataset
+        if about.name.lower() == dataset.lower():
+            known.setdefault(dataset, Statistics(about.users, about.items, sum(about.interactions.values())))
     if dataset in known:
         ours = known[dataset]
         figures = ours.figures() if ours else {}
@@ -292,9 +292,9 @@ def _dashes(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[s
     """By column: a dash where our runs of the model ran out of memory and none has a result, as is printed."""
     rows = _our_rows(study, dataset, columns)
     starved = {
-        run.run["model"].lower()
+        run.model.lower()
         for run in (study.out_of_memory if study else ())
-        if run.run["dataset"]["name"].lower() == dataset.lower()
+        if run.dataset.name.lower() == dataset.lower()
     }
     return {column: Cell(DASH) for column in columns if column.lower() in starved and column not in rows}
 
@@ -352,8 +352,8 @@ def _cost_remarks(ours: Sequence[tuple[str, str, StudyRow]]) -> Iterator[str]:
     warm_ups: dict[str, list[str]] = defaultdict(list)
     for dataset, column, row in ours:
         machines[device(row.result.runs[0])].append(f"{dataset} {column}")
-        if (note := (row.result.runs[0].result or {})["timing"].get("warm_up_note")) is not None:
-            warm_ups[str(note)].append(f"{dataset} {column}")
+        if (note := row.result.runs[0].outcome.timing.warm_up_note) is not None:
+            warm_ups[note].append(f"{dataset} {column}")
     if machines:
         yield (
             "Ours: the first seed's run; the time is the median over epochs after the warm-up (the first epoch at "

@@ -1,6 +1,6 @@
 """What a report says, as sections of tables: each table of a study is built here, once for all formats."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.paper import selfcheck
@@ -11,9 +11,8 @@ from harness.paper.results import METRICS, environments
 from harness.paper.significance import Difference
 from harness.paper.study import Study, StudyRow
 from harness.paper.verdict import Outcome, Range, Verdict, Word
-from harness.report import costs
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
-from harness.runs.store import StoredRun, numerics_of
+from harness.runs.record import Reading, RunRecord, Timing
 
 LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 """Stars → the level below which a difference earns them."""
@@ -259,11 +258,11 @@ def time_and_memory(study: Study) -> Table:
     runs = [(row, row.result.runs[0]) for row in study.rows]
     notes, memory = [], {}
     for title, key in MEMORY.items():
-        readings = [costs.memory(run, key) for _, run in runs]
-        if any(reading["bytes"] is not None for reading in readings):
+        readings = [run.outcome.memory.of(key) for _, run in runs]
+        if any(reading.bytes is not None for reading in readings):
             memory[title] = key
         elif readings:
-            notes.append(f"{title}: {'; '.join(dict.fromkeys(str(reading['note']) for reading in readings))}.")
+            notes.append(f"{title}: {'; '.join(dict.fromkeys(str(reading.note) for reading in readings))}.")
     joules = [joules_per_epoch(run) for _, run in runs]
     with_energy = any(figure is not None for figure in joules)
     if with_energy:
@@ -273,17 +272,16 @@ def time_and_memory(study: Study) -> Table:
         )
     body = []
     for (row, run), energy in zip(runs, joules, strict=True):
-        timing, mark = costs.timing(run), study.time_mark(row)
-        quartiles = (timing["q1_s"], timing["q3_s"])
+        timing, mark = run.outcome.timing, study.time_mark(row)
         body.append(
             [
                 row.dataset,
                 row.label,
-                _timed(timing["median_s"], mark),
-                str(timing["note"]) if None in quartiles else Cell(_range(quartiles, ".3f"), mark),
-                _timed(timing["warmup_s"], mark),
-                _timed(timing["evaluation_median_s"], mark),
-                *(_size(costs.memory(run, key)) for key in memory.values()),
+                _timed(timing.median_s, mark),
+                _quartiles(timing, mark),
+                _timed(timing.warmup_s, mark),
+                _timed(timing.evaluation_median_s, mark),
+                *(_size(run.outcome.memory.of(key)) for key in memory.values()),
                 *([_timed(energy, mark, ".1f")] if with_energy else []),
             ]
         )
@@ -296,7 +294,7 @@ def time_and_memory(study: Study) -> Table:
     return table("Time and memory", head, body, "ll" + "r" * (len(head) - 2), notes=notes)
 
 
-def environment(runs: Iterable[StoredRun]) -> Table:
+def environment(runs: Iterable[RunRecord]) -> Table:
     """What runs recorded of where they ran."""
     return table("Environment", ("what", "value"), [(key, "; ".join(all)) for key, all in environments(runs).items()])
 
@@ -316,10 +314,10 @@ def rules(study: Study) -> list[str]:
     ]
 
 
-def source(run: StoredRun) -> str:
+def source(run: RunRecord) -> str:
     """The revision that a run was made with; where that is not known, of what numerics version it is."""
-    revision, dirty = (run.run["environment"][key] for key in ("source_revision", "source_dirty"))
-    known = revision[:12] if revision else "numerics {model}.{training}".format(**numerics_of(run.run))
+    revision, dirty = (run.environment[key] for key in ("source_revision", "source_dirty"))
+    known = revision[:12] if revision else f"numerics {run.numerics.model}.{run.numerics.training}"
     return known + (", dirty" if dirty else "")
 
 
@@ -370,19 +368,10 @@ def _evidence(study: Study, row: StudyRow, metric: str, verdict: Verdict) -> Ite
         yield table("Sources", ("figure", "status", "source", "about"), cited, "rlll")
 
 
-def _run(run: StoredRun, value: float, command: str) -> list[str]:
-    result, environment = run.result or {}, run.run["environment"]
-    epochs, device = f"{result['best_epoch']} of {result['epochs']}", environment["gpu"] or environment["cpu"]
-    finished = result["finished"][:10]
-    return [
-        str(run.run["seed"]),
-        f"{value:.4f}",
-        epochs,
-        source(run),
-        f"{run.run['device']}, {device}",
-        finished,
-        command,
-    ]
+def _run(run: RunRecord, value: float, command: str) -> list[str]:
+    result, device = run.outcome, f"{run.device}, {run.environment['gpu'] or run.environment['cpu']}"
+    epochs, finished = f"{result.best_epoch} of {result.epochs}", result.finished[:10]
+    return [str(run.seed), f"{value:.4f}", epochs, source(run), device, finished, command]
 
 
 def _citation(study: Study, value: PublishedValue, compared: bool) -> list[str]:
@@ -401,9 +390,14 @@ def _timed(seconds: float | None, mark: str, form: str = ".3f") -> Cell:
     return Cell() if seconds is None else Cell(number(seconds, form), mark)
 
 
-def _size(reading: Mapping[str, object]) -> str:
-    size = reading["bytes"]
-    return f"{size / MIB:.0f}" if isinstance(size, int) else str(reading["note"])
+def _quartiles(timing: Timing, mark: str) -> Cell:
+    if timing.q1_s is None or timing.q3_s is None:
+        return Cell(str(timing.note))
+    return Cell(_range((timing.q1_s, timing.q3_s), ".3f"), mark)
+
+
+def _size(reading: Reading) -> str:
+    return str(reading.note) if reading.bytes is None else f"{reading.bytes / MIB:.0f}"
 
 
 def _percent(share: float | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_files import altered
 
 from harness.paper.results import METRICS
 from harness.paper.significance import Difference
@@ -16,7 +17,6 @@ from harness.paper.study import Study, headline, make_study
 from harness.report.costs import MEMORY, TIMES
 from harness.report.flat import cells, cells_csv, cells_json, table_csv
 from harness.report.tables import Cell, table
-from harness.runs.store import StoredRun
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 
@@ -42,7 +42,7 @@ def with_result(study: Study, change: dict[str, Any]) -> Study:
     """The first row's first run with another result."""
     row = study.rows[0]
     run = row.result.runs[0]
-    changed = StoredRun(run.path, run.run, {**(run.result or {}), **change})
+    changed = altered(run, change)
     result = replace(row.result, runs=(changed, *row.result.runs[1:]))
     return replace(study, rows=(replace(row, result=result), *study.rows[1:]))
 

@@ -17,7 +17,6 @@ from harness.paper.study import Study, headline, make_study
 from harness.paper.verdict import Outcome
 from harness.report.html import html, page_template
 from harness.report.tables import Cell, Emphasis, table
-from harness.runs.store import StoredRun
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 VOID = {"br", "meta"}
@@ -67,7 +66,7 @@ def hostile(study: Study) -> Study:
     rows = []
     for row in study.rows:
         runs = tuple(
-            replace(run, run={**run.run, "command": HOSTILE, "environment": {**run.run["environment"], "cpu": HOSTILE}})
+            run.model_copy(update={"command": HOSTILE, "environment": {**run.environment, "cpu": HOSTILE}})
             for run in row.result.runs
         )
         verdicts = {metric: replace(verdict, reason=HOSTILE) for metric, verdict in row.verdicts.items()}
@@ -139,10 +138,9 @@ def test_cells_are_emphasised_marked_and_judged_and_unfold_to_their_details() ->
 
 
 def test_what_was_lost_stands_first_with_why(study: Study) -> None:
-    failed = StoredRun(
-        RUNS / "x", {**study.runs[0].run, "command": "bm3 train"}, None, {"kind": "error", "message": "a <nan>"}
-    )
-    unfinished = StoredRun(RUNS / "y", {**study.runs[0].run, "command": "bm3 train y"}, None)
+    why = {"kind": "error", "message": "a <nan>", "when": "2026-01-01"}
+    failed = without_result(altered(study.runs[0], command="bm3 train"), why)
+    unfinished = without_result(altered(study.runs[0], command="bm3 train y"))
     lost = replace(study, runs=(failed, unfinished), failed=("bm3 train",), unread=("z: damaged",))
     head = html(lost).partition("<main>")[0]
     for text in ("bm3 train  # a &lt;nan&gt;", "Unfinished", "bm3 train y", "z: damaged"):

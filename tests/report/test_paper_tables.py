@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_files import altered, without_result
 
 from bm3 import ConfigError
 from harness.paper.claims import Improvement, load_claims
@@ -46,7 +47,7 @@ def changed(study: Study, model: str, **result: Any) -> Study:
     """With another result of the first run of a model, which alone is left of it."""
     row = next(row for row in study.rows if row.result.model == model)
     run = row.result.runs[0]
-    one = replace(run, result={**(run.result or {}), **result})
+    one = altered(run, result)
     new = replace(row, result=replace(row.result, runs=(one,)))
     return replace(study, rows=tuple(new if other is row else other for other in study.rows))
 
@@ -178,7 +179,7 @@ def test_ratios_stand_after_the_absolute_figures_ours_next_to_the_published_ones
 def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study) -> None:
     lightgcn = next(row for row in study.rows if row.result.model == "lightgcn")
     run = lightgcn.result.runs[0]
-    elsewhere = replace(run, run={**run.run, "environment": {"device": "cuda", "gpu": "Some GPU"}})
+    elsewhere = altered(run, environment={"device": "cuda", "gpu": "Some GPU"})
     moved = replace(lightgcn, result=replace(lightgcn.result, runs=(elsewhere,)))
     found = table(4, replace(study, rows=tuple(moved if row is lightgcn else row for row in study.rows)))
     assert texts(line(found, "Baby", TIME, "ours / LightGCN")) == {"LightGCN": "1.00"}
@@ -196,8 +197,7 @@ def test_memory_says_how_it_was_read_and_found_and_main_memory_is_not_taken_for_
     assert any(
         "cpu, a processor, 2 cores, torch threads: 1: Baby BPR, Baby LightGCN, Baby BM3" in n for n in found.notes
     )
-    memory = (study.rows[1].result.runs[0].result or {})["memory"]
-    on_gpu = {**memory, "gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
+    on_gpu = {"gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
     cell = line(table(4, changed(study, "bpr", memory=on_gpu)), "Baby", MEMORY, "ours")["BPR"]
     assert (cell.text, cell.note) == ("2.00", "rise of the device's")
 
@@ -221,11 +221,11 @@ def test_one_data_set_can_be_chosen_in_any_case() -> None:
 @pytest.mark.parametrize(("number", "metric"), [(3, "R@20"), (4, MEMORY), (4, TIME)])
 def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str, study: Study) -> None:
     """Unless another of its runs on the data set has a result."""
-    starved = {run.run["model"]: run for run in study.runs if run.finished}
+    starved = {run.model: run for run in study.runs if run.finished}
     (lost, kept) = list(starved)[:2]
     failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
-    others: Sequence[StoredRun] = [run for run in study.runs if run.run["model"] != lost]
-    runs = [*others, *(replace(starved[model], result=None, failure=failure) for model in (lost, kept))]
+    others: Sequence[StoredRun] = [run for run in study.runs if run.model != lost]
+    runs = [*others, *(without_result(starved[model], failure) for model in (lost, kept))]
     found = table(number, make_study(RUNS, "a report", of=runs), dataset="Baby")
     ours = [row for row in found.rows if row[1].text == metric and row[2].text in ("ours", "ours, RAM")]
     (cells,) = [{name.lower(): cell.text for name, cell in zip(found.head, row, strict=True)} for row in ours]

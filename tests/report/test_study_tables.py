@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_files import altered
 
 from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
 from harness.paper.expected import expected_dir
@@ -28,7 +29,7 @@ from harness.report.study_tables import (
     verdicts,
 )
 from harness.report.tables import Cell, Emphasis, Table
-from harness.runs.store import StoredRun, numerics_of, stored_runs
+from harness.runs.store import stored_runs
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 
@@ -59,7 +60,7 @@ def with_first_run(study: Study, place: int = 0, **result: Any) -> Study:
     """With another result of the first run of a row."""
     row = study.rows[place]
     run = row.result.runs[0]
-    changed = StoredRun(run.path, run.run, {**(run.result or {}), **result})
+    changed = altered(run, result)
     new = replace(row, result=replace(row.result, runs=(changed, *row.result.runs[1:])))
     return replace(study, rows=tuple(new if other is row else other for other in study.rows))
 
@@ -130,14 +131,13 @@ def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
                     text for line in lines(figures) for text in line.values()
                 ]
             for run, value, line in zip(row.result.runs, row.result.values(metric), lines(runs), strict=True):
-                result = run.result or {}
                 wanted = {
-                    "seed": str(run.run["seed"]),
+                    "seed": str(run.seed),
                     "value": f"{value:.4f}",
-                    "best epoch": f"{result['best_epoch']} of {result['epochs']}",
-                    "source": "numerics {model}.{training}".format(**numerics_of(run.run)),
+                    "best epoch": f"{run.outcome.best_epoch} of {run.outcome.epochs}",
+                    "source": "numerics 1.1",
                     "device": "cpu, a processor",
-                    "finished": result["finished"][:10],
+                    "finished": run.outcome.finished[:10],
                     "command": f"bm3 replay {run.path.relative_to(RUNS).as_posix()}",
                 }
                 assert line == wanted
@@ -170,11 +170,10 @@ def searched(valid: Mapping[float, float], test: Mapping[float, float], every_se
     """LightGCN's stored runs as points of a grid over λ with these R@20, one seed each."""
     runs, points = [], []
     for place, (weight, run) in enumerate(zip(valid, stored_runs(RUNS), strict=False)):
-        parts = {"valid": {**(run.result or {})["valid"], "recall@20": valid[weight]}}
-        parts["test"] = {**(run.result or {})["test"], "recall@20": test[weight]}
-        path = RUNS / "baby" / f"point{place}"
-        about = {**run.run, "model": "lightgcn", "seed": 1, "config": {**run.run["config"], "reg_weight": weight}}
-        runs.append(StoredRun(path, about | {"searched": ["reg_weight"]}, {**(run.result or {}), **parts}))
+        parts = {"valid": {"recall@20": valid[weight]}, "test": {"recall@20": test[weight]}}
+        about: dict[str, Any] = {"model": "lightgcn", "seed": 1, "searched": ["reg_weight"]}
+        changed = altered(run, parts, config={"reg_weight": weight}, **about)
+        runs.append(changed.model_copy(update={"path": RUNS / "baby" / f"point{place}"}))
         points.append(AskedPoint({"reg_weight": weight}, {1: f"baby/point{place}"}))
     return make_study(RUNS, "test", of=runs, asked_for=[AskedRow(None, tuple(points), every_seed)])
 

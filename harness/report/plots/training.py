@@ -1,7 +1,7 @@
 """How training went: curves by epoch, and accuracy by searched setting. A model a line of axes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -25,12 +25,13 @@ from harness.report.plots.style import (
     wide,
     wrapped,
 )
+from harness.runs.record import Epoch
 from harness.training.config import STOPPING_METRIC
 
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
 METRIC = short_metric(STOPPING_METRIC)
 
-Epochs = Sequence[Mapping[str, Any]]
+Epochs = Sequence[Epoch]
 
 
 def learning(study: Study, dataset: str) -> Picture | None:
@@ -39,7 +40,7 @@ def learning(study: Study, dataset: str) -> Picture | None:
     shown = [(row, runs) for row, runs in curves if any(runs)]
     if not shown:
         return None
-    parts = list(dict.fromkeys(part for _, runs in shown for run in runs for epoch in run for part in epoch["parts"]))
+    parts = list(dict.fromkeys(part for _, runs in shown for run in runs for epoch in run for part in epoch.parts))
     figure = Figure((WIDTH, 0.5 + 1.9 * len(shown)), layout="constrained")
     for (losses, valid), (row, runs) in zip(figure.subplots(len(shown), 2, squeeze=False), shown, strict=True):
         _curves(losses, valid, row, runs, parts)
@@ -84,17 +85,17 @@ def _curves(losses: Axes, valid: Axes, row: StudyRow, runs: Sequence[Epochs], pa
     seen: list[float] = []
     for run, epochs in zip(row.result.runs, runs, strict=True):
         kept = [epochs[i] for i in sampled(len(epochs))]
-        numbers = [epoch["epoch"] for epoch in kept]
+        numbers = [epoch.epoch for epoch in kept]
         for place, part in enumerate(parts):
-            if any(part in epoch["parts"] for epoch in kept):
-                values = [epoch["parts"].get(part, math.nan) for epoch in kept]
+            if any(part in epoch.parts for epoch in kept):
+                values = [epoch.parts.get(part, math.nan) for epoch in kept]
                 losses.plot(numbers, values, **_line(place))
                 seen += values
-        valid.plot(numbers, [epoch["valid"][STOPPING_METRIC] for epoch in kept], color=BLUE, linewidth=0.8)
-        for best in [epoch for epoch in epochs if epoch["epoch"] == (run.result or {})["best_epoch"]]:
+        valid.plot(numbers, [epoch.valid[STOPPING_METRIC] for epoch in kept], color=BLUE, linewidth=0.8)
+        for best in [epoch for epoch in epochs if epoch.epoch == run.outcome.best_epoch]:
             for axes in (losses, valid):
-                axes.axvline(best["epoch"], color=INK, linewidth=0.8, linestyle=":")
-            valid.plot([best["epoch"]], [best["valid"][STOPPING_METRIC]], "o", color=INK, markersize=4)
+                axes.axvline(best.epoch, color=INK, linewidth=0.8, linestyle=":")
+            valid.plot([best.epoch], [best.valid[STOPPING_METRIC]], "o", color=INK, markersize=4)
     losses.set_title(wrapped(row.label, 34))
     losses.set(xlabel="epoch (number)", ylabel="loss part (no unit)")
     valid.set(xlabel="epoch (number)", ylabel=f"validation {METRIC}\n(share)")
@@ -108,7 +109,7 @@ def _curves(losses: Axes, valid: Axes, row: StudyRow, runs: Sequence[Epochs], pa
 def _has_axis(row: StudyRow) -> bool:
     """Whether each of the row's points lies at numbers that the model is configured with; a suite may search
     anything."""
-    config = row.result.runs[0].run["config"]
+    config = row.result.runs[0].config
     settings = [setting for point in row.result.grid for setting in point.settings.items()]
     return all(key in config and isinstance(value, int | float) for key, value in settings)
 
