@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from run_files import altered, without_result
 
 from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
 from harness.paper.expected import Source, expected_dir
