@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import DATA
+from harness.cli.options import DATA, PAPER
 from harness.common import size
 from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, PARTS, SPLIT_RULES, TEXT_MODEL
 from harness.ending import keeping
@@ -19,9 +19,11 @@ from harness.ending import keeping
 if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.ingest.fetch import Fetch, Found
+    from harness.paper.load import Paper
 
 PATH = click.Path(path_type=Path)
-SOURCES = Path(__file__).parents[1] / "ingest" / "sources.toml"
+SOURCES = "downloads.toml"
+"""In a paper's folder: where original files are."""
 
 
 @click.command(name="import")
@@ -96,7 +98,8 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
 @click.command(name="verify")
 @click.argument("dataset")
 @DATA
-def verify_command(dataset: str, data: Path | None) -> None:
+@PAPER
+def verify_command(dataset: str, data: Path | None, paper: Path) -> None:
     """Check DATASET: published counts, split rule, leakage, features, and whether rows are in the order of the items.
 
     Exit code 0 without a problem, 1 with one, 2 if the data set cannot be read. A note is worth reading and no problem.
@@ -110,11 +113,12 @@ def verify_command(dataset: str, data: Path | None) -> None:
     from harness.data.layouts import SYNTHETIC, find_folder, load_dataset
     from harness.ingest.exporting import recorded_hash
     from harness.ingest.verify import Severity, verify
+    from harness.paper.load import load_paper
 
     found = load_dataset(dataset, data)
     recorded = None if dataset in SYNTHETIC else recorded_hash(find_folder(dataset, data))
-    printed = _printed(found.name)
-    findings = verify(found, printed, SPLIT_RULES[0] if printed else None, recorded)
+    about = load_paper(paper)
+    findings = verify(found, _printed(about, found.name), about.split(found.name), recorded)
     table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
     click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
     problems, notes = (
@@ -124,12 +128,12 @@ def verify_command(dataset: str, data: Path | None) -> None:
     sys.exit(1 if problems else 0)
 
 
-def _printed(name: str) -> dict[str, dict[str, tuple[float, str]]]:
+def _printed(paper: Paper, name: str) -> dict[str, dict[str, tuple[float, str]]]:
     """What the paper's sources print of the data set called `name`, as `verify` takes it."""
-    from harness.paper.expected import Status, expected_dir, load_expected
+    from harness.paper.published import Status
 
     printed: dict[str, dict[str, tuple[float, str]]] = {}
-    for value in load_expected(expected_dir()):
+    for value in paper.values:
         if value.cell[:2] == (name.lower(), "") and value.value is not None:
             disputed = value.note if value.status is Status.DISPUTED else ""
             printed.setdefault(value.source, {})[value.metric] = (value.value, disputed)
@@ -277,7 +281,8 @@ def _number(count: int, what: str) -> str:
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
 @click.option("--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data.")
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
-def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
+@PAPER
+def prepare_command(dry_run: bool, out: Path | None, paper: Path, **asked: Any) -> None:
     """Make the data set NAME from the original Amazon 2014 files of one category.
 
     Every rating is one positive interaction, the first one where a user rated an item repeatedly. Users and items with
@@ -300,6 +305,7 @@ def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
     from harness.ingest.amazon.prepare import Plan, prepare
     from harness.ingest.verify import check_counts
     from harness.measure.environment import source
+    from harness.paper.load import load_paper
 
     plan = Plan(out=data_roots()[0] if out is None else out, **asked)
     if dry_run:
@@ -314,7 +320,7 @@ def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
     counts = record["counts"]
     click.echo(", ".join(f"{kind} {counts[kind]:,}" for kind in ("users", "items", "interactions", *PARTS)))
     for finding in check_counts(
-        {kind: counts[kind] for kind in ("users", "items", "interactions")}, _printed(plan.name)
+        {kind: counts[kind] for kind in ("users", "items", "interactions")}, _printed(load_paper(paper), plan.name)
     ):
         click.echo(f"{finding.severity}: {finding.text}")
     for note in _left_out(plan.core, record):
@@ -370,6 +376,7 @@ def _left_out(core: int, record: Mapping[str, Any]) -> Iterator[str]:
     help="Without a byte for so long, the connection is given up and tried again.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch and write nothing.")
+@PAPER
 def fetch_command(
     name: str,
     out: Path | None,
@@ -380,8 +387,9 @@ def fetch_command(
     retries: int,
     stall: float,
     dry_run: bool,
+    paper: Path,
 ) -> None:
-    """Fetch the original files of the data set NAME: baby, sports or electronics of Amazon 2014.
+    """Fetch the original files of the data set NAME of the paper, such as baby of Amazon 2014.
 
     The same command goes on after whatever stopped it, also within a file. Files that are there stay as they are.
 
@@ -397,9 +405,10 @@ def fetch_command(
     from harness.cli.reading_progress import reading_progress
     from harness.data.layouts import data_roots
     from harness.ingest.fetch import Fetch, find_source
+    from harness.paper.load import load_paper
 
     fetch = Fetch(
-        find_source(name, manifest or SOURCES, base_url),
+        find_source(name, manifest or load_paper(paper).file(SOURCES), base_url),
         data_roots()[0] / "raw" / name if out is None else out,
         only,
         dict(map(_checksum, checksums)),

@@ -27,7 +27,7 @@ from tabulate import tabulate
 
 import harness
 from harness.measure.environment import source
-from harness.paper.expected import expected_dir
+from harness.paper.folders import paper_folder
 from harness.tools.regress.alternation import Plan, Repetitions, Tree, measure
 from harness.tools.regress.baseline import Baseline, read_baseline, write_baseline
 from harness.tools.regress.guarding import Check, Material, check, laid_out, workload_identity
@@ -69,12 +69,12 @@ class Bench:
     def __init__(self, chosen: argparse.Namespace, plan: Plan, rules: Rules, beside: list["subprocess.Popen[bytes]"]):
         self.chosen, self.plan, self.rules, self.beside = chosen, plan, rules, beside
         self.machine = machine_class(torch.device(chosen.device), chosen.threads)
-        self.identity = workload_identity(rules.workload, Material.made(), chosen.device)
+        self.identity = workload_identity(rules.workload, Material.made(paper_folder("bm3") / "traces"), chosen.device)
         self.settings = {
             "preset": chosen.preset,
             "busy": chosen.busy,
             "machine": described(self.machine),
-            "rules": hashlib.sha256((expected_dir() / "regression.toml").read_bytes()).hexdigest()[:16],
+            "rules": hashlib.sha256((paper_folder("bm3") / "regression.toml").read_bytes()).hexdigest()[:16],
             "revision": source(ROOT)["source_revision"],
         }
 
@@ -130,8 +130,11 @@ def main() -> None:
     if chosen.table:
         print(table(lines(chosen.record)))
         return
-    rules = load_rules(expected_dir() / "regression.toml")
-    with laid_out(rules.workload, Material.made(), chosen.device, chosen.threads) as plan, ExitStack() as stack:
+    rules = load_rules(paper_folder("bm3") / "regression.toml")
+    with (
+        laid_out(rules.workload, Material.made(paper_folder("bm3") / "traces"), chosen.device, chosen.threads) as plan,
+        ExitStack() as stack,
+    ):
         beside = []
         for _ in range(chosen.busy):
             process = subprocess.Popen([sys.executable, "-c", BUSY], env={**os.environ, **ONE_THREAD})

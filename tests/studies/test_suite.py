@@ -17,7 +17,6 @@ from harness.runs.settings import configure
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial
 from harness.runs.variants import ALL_MODELS, variants
-from harness.runs.words import suite_names
 from harness.studies.suite import Row, Suite, load_suite, outline, plan, wanted
 from harness.studies.suite_file import Experiment
 from harness.tools.audit.audit import plan_audit, trials_of
@@ -341,7 +340,7 @@ def test_an_unknown_suite_is_refused_with_the_nearest() -> None:
 # --- the suites that are shipped ---
 
 
-@pytest.mark.parametrize("name", suite_names())
+@pytest.mark.parametrize("name", load_paper().suites)
 def test_shipped_suites_load_and_become_trials_on_any_data(name: str) -> None:
     found = load_suite(name)
     lines = outline(found)

@@ -15,7 +15,8 @@ from command_line import Command, refused
 
 from bm3 import DataError
 from harness.models.registry import models
-from harness.paper.expected import expected_dir, load_tolerances
+from harness.paper.folders import paper_folder
+from harness.paper.load import load_paper
 from harness.paper.results import METRICS
 from harness.runs.settings import flatten
 from harness.runs.store import StoredRun, stored_runs
@@ -39,7 +40,7 @@ from harness.tools.audit.report import audit_markdown, effect_lines, write_known
 from harness.training import TrainingConfig
 
 CPU = torch.device("cpu")
-TOLERANCES = load_tolerances(expected_dir() / "tolerances.toml")
+TOLERANCES = load_paper().tolerances
 HEADER = ",".join(COLUMNS)
 LINE = "mini,bpr,s,v,recall@20,0.5,0.6,20,10,30,3,higher,abc"
 
@@ -246,7 +247,7 @@ def test_a_variant_of_one_model_does_not_take_the_effect_of_anothers_with_the_sa
 
 def test_effects_come_back_from_their_file_with_six_digits(tmp_path: Path) -> None:
     audit = audited([(0.4, 0.2), (0.5, 0.2)], [(0.3, 0.2), (0.401234567, 0.2)])
-    shutil.copy(expected_dir() / "tolerances.toml", tmp_path)
+    shutil.copy(paper_folder("bm3") / "tolerances.toml", tmp_path)
     assert write_known_effects(audit, tmp_path) == tmp_path / "audit" / "mini.csv"
     read = known_effects(tmp_path)
     assert [effect.key for effect in read] == [effect.key for effect in audit.effects]
@@ -311,7 +312,7 @@ def test_the_line_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
 
 
 def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> None:
-    known = [effect for effect in known_effects() if effect.dataset == "mini"]
+    known = [effect for effect in known_effects(paper_folder("bm3")) if effect.dataset == "mini"]
     found = {(effect.model, effect.setting, effect.value) for effect in known}
     wanted = {
         (model, row.setting, str(value))
@@ -400,11 +401,10 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     """Trained for real, for a few epochs. Masked validation items are rivals less of test items: R@20 rises."""
     suite = load_suite("mini")
     short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
-    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name: short)
-    expected = Path(shutil.copytree(expected_dir(), tmp_path / "expected"))
-    monkeypatch.setattr("harness.paper.expected.expected_dir", lambda: expected)
+    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name, paper: short)
+    expected = Path(shutil.copytree(paper_folder("bm3"), tmp_path / "expected"))
     run_by(monkeypatch, run_trial)
-    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference")
+    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected)
     assert outcome.code == 0
     assert "6 of 6 trials have a result" in Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     folder = Path("runs/audit-mini")
@@ -445,7 +445,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
         return None if trial.training.evaluation.mask_validation and trial.seed == 2 else finished(trial, 0.4, 0.2)
 
     run_by(monkeypatch, execute)
-    before = effects_csv(known_effects())
+    before = effects_csv(known_effects(paper_folder("bm3")))
     outcome = audit("--model", "bpr", "--as-reference")
     assert outcome.code == 1
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
@@ -453,7 +453,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
     assert "--seed 2" in line
     log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (9, 1, 8)
-    assert effects_csv(known_effects()) == before
+    assert effects_csv(known_effects(paper_folder("bm3"))) == before
 
 
 def test_one_seed_measures_nothing(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
