@@ -62,6 +62,8 @@ while os.getppid() == parent:  # computes, moves memory, runs Python, and rests,
     time.sleep(random.uniform(0, 0.3))
 """
 
+TRACES = paper_folder("bm3") / "traces"
+
 
 class Bench:
     """What every run shares: the plan, the rules, the record, and the processes beside."""
@@ -69,7 +71,7 @@ class Bench:
     def __init__(self, chosen: argparse.Namespace, plan: Plan, rules: Rules, beside: list["subprocess.Popen[bytes]"]):
         self.chosen, self.plan, self.rules, self.beside = chosen, plan, rules, beside
         self.machine = machine_class(torch.device(chosen.device), chosen.threads)
-        self.identity = workload_identity(rules.workload, Material.made(paper_folder("bm3") / "traces"), chosen.device)
+        self.identity = workload_identity(rules.workload, Material.made(TRACES), chosen.device)
         self.settings = {
             "preset": chosen.preset,
             "busy": chosen.busy,
@@ -132,7 +134,7 @@ def main() -> None:
         return
     rules = load_rules(paper_folder("bm3") / "regression.toml")
     with (
-        laid_out(rules.workload, Material.made(paper_folder("bm3") / "traces"), chosen.device, chosen.threads) as plan,
+        laid_out(rules.workload, Material.made(TRACES), chosen.device, chosen.threads) as plan,
         ExitStack() as stack,
     ):
         beside = []

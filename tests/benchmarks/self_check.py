@@ -43,6 +43,7 @@ def self_check(seeds: Sequence[int]) -> Record:
     """The outcome of each model, with the mean and its prediction interval."""
     import torch
 
+    from harness.paper.load import load_paper
     from harness.paper.selfcheck import check, load_reference
     from harness.runs.store import stored_runs
     from harness.runs.trial import run_trial
@@ -74,6 +75,7 @@ def results(model: str, rate: float, seeds: Sequence[int]) -> dict[str, float]:
 def conformance() -> list[str]:
     """Names of the recorded traces that fail."""
     from harness.paper.conformance import Status, known_traces, trace_statuses
+    from harness.paper.load import load_paper
 
     return [trace for trace, status in trace_statuses(known_traces(load_paper())).items() if status is Status.FAILED]
 

@@ -21,7 +21,7 @@ from filelock import FileLock
 from refusals import refusal
 
 from bm3 import ConfigError
-from harness.cli.data import prepare_command
+from harness.cli.data import SOURCES, prepare_command
 from harness.ingest.fetch import BLOCK, LOCK, Fetch, find_source, load_sources
 from harness.paper.load import load_paper
 
