@@ -23,7 +23,8 @@ from harness.tools.audit.audit import plan_audit, trials_of
 
 CPU = torch.device("cpu")
 NINE = ["bm3", "bpr", "buir", "dualgnn", "grcn", "lattice", "lightgcn", "mmgcn", "vbpr"]
-GRIDS = load_paper().grids
+PAPER = load_paper()
+GRIDS = PAPER.grids
 GRID = {"model": "bpr", "grid": {"reg_weight": [1.0, 0.1, 0.01]}}
 
 
@@ -388,7 +389,7 @@ def test_table_4_times_every_model_alone_repetition_by_repetition() -> None:
 def test_the_suite_audit_has_exactly_the_trials_of_an_audit_of_mini() -> None:
     found = load_suite("audit")
     rows = plan(found, None, CPU)
-    _, comparisons = plan_audit("mini", None, NINE, (1, 2, 3), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, NINE, (1, 2, 3), CPU)
     audited = [trial.key for trial in trials_of(comparisons)]
     assert sorted(trial.key for trial in wanted(rows, {}, found.order)) == sorted(audited)
     assert len(audited) > 3 * 2 * len(NINE)

@@ -40,7 +40,8 @@ from harness.tools.audit.report import audit_markdown, effect_lines, write_known
 from harness.training import TrainingConfig
 
 CPU = torch.device("cpu")
-TOLERANCES = load_paper().tolerances
+PAPER = load_paper()
+TOLERANCES = PAPER.tolerances
 HEADER = ",".join(COLUMNS)
 LINE = "mini,bpr,s,v,recall@20,0.5,0.6,20,10,30,3,higher,abc"
 
@@ -62,7 +63,7 @@ Metrics = Sequence[tuple[float, float]]
 def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best_epoch: int = 7) -> Audit:
     """BPR on mini with made-up (R@20, N@20) per seed: `variant` without rounding, else those of `base`."""
     seeds = tuple(range(1, len(base) + 1))
-    dataset, comparisons = plan_audit("mini", None, ["bpr"], seeds, CPU)
+    dataset, comparisons = plan_audit(PAPER, "mini", None, ["bpr"], seeds, CPU)
     runs = {}
     for comparison in comparisons:
         differs = comparison.variant.setting == "early_stopping.rounding"
@@ -84,7 +85,7 @@ def differences(audit: Audit) -> tuple[Difference, Difference]:
 
 
 def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_it() -> None:
-    _, comparisons = plan_audit("mini", None, [], (1,), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, [], (1,), CPU)
     found = Counter((c.model, c.variant.setting, c.value) for c in comparisons)
     wanted = {
         (model, row.setting, value)
@@ -97,7 +98,7 @@ def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_
 
 
 def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
-    _, comparisons = plan_audit("mini", None, [], (1, 2), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, [], (1, 2), CPU)
     for comparison in comparisons:
         for base, trial in zip(comparison.base, comparison.trials, strict=True):
             one, other = settings_of(base), settings_of(trial)
@@ -109,7 +110,7 @@ def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
 
 
 def test_comparisons_of_a_model_share_its_published_trials() -> None:
-    _, comparisons = plan_audit("mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
     assert [c.model for c in comparisons] == ["grcn"] * 4 + ["bpr"] * 2
     trials = trials_of(comparisons)
     assert len({trial.key for trial in trials}) == len(trials) == 2 * (1 + 4 + 1 + 2)
@@ -121,10 +122,10 @@ def test_mini_is_trained_as_its_suite_says_and_other_data_as_published(
 ) -> None:
     suite = load_suite("mini").training
     assert suite["batch_size"] != TrainingConfig().batch_size
-    _, on_mini = plan_audit("mini", None, ["bpr"], (1,), CPU)
+    _, on_mini = plan_audit(PAPER, "mini", None, ["bpr"], (1,), CPU)
     assert {key: settings_of(on_mini[0].base[0])[key] for key in suite} == suite
     folder = write_npz(tmp_path / "shop", small_parts, small_features)
-    _, elsewhere = plan_audit(str(folder), None, ["bpr"], (1,), CPU)
+    _, elsewhere = plan_audit(PAPER, str(folder), None, ["bpr"], (1,), CPU)
     assert elsewhere[0].base[0].training == TrainingConfig()
 
 
