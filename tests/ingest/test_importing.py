@@ -216,7 +216,7 @@ def test_parts_that_a_table_names_are_kept(tmp_path: Path) -> None:
 
 
 def test_of_a_repeated_pair_the_earliest_is_kept(tmp_path: Path) -> None:
-    rows = [*ROWS, ("u0", "i0", 99_999.0), ("u0", "i0", 5.0)]
+    rows = [("u0", "i0", 99_999.0), *ROWS, ("u0", "i0", 5.0)]  # by the first of them it would be held out
     table = write_table(tmp_path / "ratings.csv", rows, ("who", "what", "when"))
     columns = Columns("who", "what", time="when")
     found = import_dataset(table, "shop", tmp_path / "data", columns, Division("leave_one_out"))
