@@ -10,7 +10,7 @@ from typing import get_args
 import click
 
 from harness.paper.folders import DEFAULT, paper_folder, suite_path
-from harness.report.formats import FORMATS
+from harness.report.write import FORMATS
 from harness.runs.words import Policy
 
 DATA = click.option(
