@@ -23,6 +23,7 @@ from refusals import refusal
 
 from harness.cli.data import SOURCES, prepare_command
 from harness.ingest.fetch import BLOCK, LOCK, Fetch, find_source, load_sources
+from harness.paper.load import load_paper
 
 RATINGS = bytes(range(256)) * 1200  # 300 kB: some blocks
 META = gzip.compress(bytes(range(256)) * 80, mtime=0).ljust(20_000, b"\0")  # unpacked, it would be something else
@@ -351,7 +352,7 @@ def test_a_damaged_record_is_refused_and_left(fetching: Fetching, host: Host, co
 
 
 def test_the_files_of_every_data_set_are_those_its_prepare_command_reads() -> None:
-    sources = load_sources(SOURCES)
+    sources = load_sources(load_paper().file(SOURCES))
     assert list(sources) == ["baby", "sports", "electronics"]
     for name, source in sources.items():
         words = source.prepare_command(Path("/raw")).split()
