@@ -16,7 +16,6 @@ from bm3 import BM3Error
 from harness.cli_audit import audit
 from harness.cli_data import DATA_COMMANDS
 from harness.cli_doctor import doctor
-from harness.cli_fetch import fetch_command
 from harness.cli_models import models_command, settings_command
 from harness.cli_options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
 from harness.cli_prepare import prepare_command
@@ -307,7 +306,7 @@ def data() -> None:
     """Look at data sets, check them, and bring them in and out."""
 
 
-for command in (*DATA_COMMANDS, fetch_command, prepare_command):
+for command in (*DATA_COMMANDS, prepare_command):
     data.add_command(command)
 
 

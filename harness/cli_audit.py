@@ -20,7 +20,7 @@ from harness.experiments.words import Policy
 @RAY
 @IN_PROCESS
 @DRY_RUN
-@click.option("--as-reference", is_flag=True, help="Write the effects to expected/audit/<data set>.csv too.")
+@click.option("--as-reference", is_flag=True, help="Write the effects to expected/bm3/audit/<data set>.csv too.")
 @DEVICE
 @THREADS_EACH
 @DATA

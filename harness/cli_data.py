@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,16 @@ import click
 from bm3 import ConfigError
 from harness.cli_options import DATA
 from harness.data.words import IMAGE_MODEL, SPLIT_RULES, TEXT_MODEL
+from harness.ending import keeping
+from harness.quantities import size
 
 if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.data.encoding import Encoded
+    from harness.ingest.fetch import Fetch, Found
 
 PATH = click.Path(path_type=Path)
+SOURCES = Path(__file__).parent / "data" / "sources.toml"
 
 
 @click.command(name="import")
@@ -234,4 +240,108 @@ def _number(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-DATA_COMMANDS = (import_command, export_command, verify_command, add_features_command, encode_command)
+@click.command(name="fetch")
+@click.argument("name")
+@click.option("--out", "--to", type=PATH, metavar="DIR", help="Default: raw/NAME in $BM3_DATA if set, else in ./data.")
+@click.option("--only", multiple=True, metavar="FILE", help="Fetch this file alone; may be repeated.")
+@click.option("--base-url", metavar="URL", help="Another host with the same folders, in place of the manifest's.")
+@click.option("--manifest", type=PATH, metavar="FILE", help="A list of data sets and their files of your own.")
+@click.option(
+    "--checksum", "checksums", multiple=True, metavar="FILE=SHA256", help="What FILE must be; may be repeated."
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Attempts after one that brought nothing more, with longer and longer pauses.",
+)
+@click.option(
+    "--stall",
+    type=click.FloatRange(min=0, min_open=True, max=86400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Without a byte for so long, the connection is given up and tried again.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch and write nothing.")
+def fetch_command(
+    name: str,
+    out: Path | None,
+    only: tuple[str, ...],
+    base_url: str | None,
+    manifest: Path | None,
+    checksums: tuple[str, ...],
+    retries: int,
+    stall: float,
+    dry_run: bool,
+) -> None:
+    """Fetch the original files of the data set NAME: baby, sports or electronics of Amazon 2014.
+
+    The same command goes on after whatever stopped it, also within a file. Files that are there stay as they are.
+
+    The publisher prints no checksums. So a file is trusted when it first comes, and recorded in fetched.json beside it.
+    One that comes later must be the same; if it is not, it is kept under another name, and the command says so.
+
+    \b
+    bm3 data fetch baby
+    bm3 data fetch electronics --only ratings_Electronics.csv --only meta_Electronics.json.gz --out ~/raw
+    bm3 data fetch baby --base-url https://mirror.example.org/productGraph
+    bm3 data fetch shop --manifest shop.toml --dry-run
+    """
+    from harness.data.layouts import data_roots
+    from harness.ingest.fetch import Fetch, find_source
+    from harness.reading_progress import reading_progress
+
+    fetch = Fetch(
+        find_source(name, manifest or SOURCES, base_url),
+        data_roots()[0] / "raw" / name if out is None else out,
+        only,
+        dict(map(_checksum, checksums)),
+        retries,
+        stall,
+        tell=lambda line: click.echo(line, err=True),
+        progress=reading_progress,
+    )
+    with keeping(lambda: _kept(fetch)):
+        found = fetch.survey()
+        for line in _intentions(fetch, found):
+            click.echo(line)
+        if dry_run:
+            return
+        fetch.run(found)
+    click.echo(f"fetched: {fetch.folder}")
+    if set(fetch.files) == set(fetch.source.files):
+        click.echo(f"next: {fetch.source.prepare_command(fetch.folder)}")
+
+
+def _checksum(text: str) -> tuple[str, str]:
+    match = re.fullmatch("([^=]+)=([0-9a-fA-F]{64})", text)
+    if match is None:
+        raise ConfigError(f"--checksum {text!r}: needed is FILE=SHA256, the latter in 64 hexadecimal digits")
+    return match[1], match[2].lower()
+
+
+def _intentions(fetch: Fetch, found: Sequence[Found]) -> list[str]:
+    """What a user should know before anything is fetched."""
+    source = fetch.source
+    lines = [source.title, f"licence: {source.licence}", f"source: {source.page}", f"please cite: {source.citation}"]
+    lines.append(f"into {fetch.folder}:")
+    for each in found:
+        known = f"size not known{f', {each.trouble}' if each.trouble else ''}" if each.size is None else size(each.size)
+        begun = f"{known}, of which {size(each.here)} are there" if each.here else known
+        lines.append(f"  {source.url(each.file)} ({'there already' if each.there else begun})")
+    missing = [each for each in found if not each.there]
+    total = sum(max(0, each.size - each.here) for each in missing if each.size is not None)
+    unknown = sum(each.size is None for each in missing)
+    return [*lines, f"to fetch: {size(total)}" + (f", and files of unknown size: {unknown}" if unknown else "")]
+
+
+def _kept(fetch: Fetch) -> str:
+    begun = [path for path in map(fetch.partial, fetch.files) if path.exists()]
+    kept = ", ".join(f"{path.stat().st_size:,} bytes are kept in {path}" for path in begun)
+    return f"{kept or 'no file is left unfinished'}; the same command goes on"
+
+
+DATA_COMMANDS = (import_command, export_command, verify_command, add_features_command, encode_command, fetch_command)

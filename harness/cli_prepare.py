@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,6 @@ def prepare_command(
     from harness.data.amazon import prepare
     from harness.data.layouts import data_roots
     from harness.data.prepare_plan import Plan, checked
-    from harness.reading_progress import reading_progress
 
     plan = Plan(
         name=name,
@@ -105,12 +105,27 @@ def prepare_command(
             click.echo(line)
         return
     with keeping(lambda: f"no data set was left unfinished in {plan.out}; the same command begins anew"):
-        prepared = prepare(plan, reading_progress)
+        prepared = prepare(plan, _watch)
     published = [value for value in load_expected(expected_dir()) if value.cell[:2] == (name.lower(), "")]
     for line in [*_summary(prepared, published), *_notes(plan, prepared[0].record)]:
         click.echo(line)
     for one in prepared:
         click.echo(f"written: {one.folder}")
+
+
+@contextmanager
+def _watch(name: str, size: int) -> Iterator[Callable[[int], None]]:
+    from harness.reading_progress import reading_progress
+
+    done = 0
+    with reading_progress(name) as report:
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            report(done, size)
+
+        yield advance
 
 
 def _intentions(plan: Plan) -> list[str]:

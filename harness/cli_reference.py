@@ -15,8 +15,8 @@ from bm3 import ConfigError
 def reference(folder: Path, out: Path | None, overwrite: bool) -> None:
     """Take the finished runs in FOLDER as what the self-check compares with: at least 20 seeds of each model.
 
-    It is written to expected/selfcheck.json of a checkout, or to --out. Commit it with the change that moved the
-    figures, and say why they moved.
+    It is written to reference/selfcheck.json of the paper's folder in a checkout, or to --out. Commit it with the
+    change that moved the figures, and say why they moved.
 
     \b
     bm3 reproduce selfcheck --seeds 101-140 --threads 1 --out DIR

@@ -55,10 +55,10 @@ def scaling(
     """Check the published complexities: how time and memory of each MODEL (default: all) grow with the problem.
 
     One of E (interactions), I (items), d_m (feature width), d (embedding size), B (batch) and L (layers) grows, all
-    else stays. Fitted exponents, with intervals, are judged by expected/complexity.toml. The parts of BM3 and LATTICE
-    that have a published cost are measured too. Where the folder holds runs, reports on them take the exponents from
-    its scaling.json, which has the latest complete measurement of each model. What is not complete, for --vary or an
-    interruption, goes to scaling-partial.json, and what is quick to scaling-quick.json: neither is evidence. The
+    else stays. Fitted exponents, with intervals, are judged by the paper's complexity.toml. The parts of BM3 and
+    LATTICE that have a published cost are measured too. Where the folder holds runs, reports on them take the exponents
+    from its scaling.json, which has the latest complete measurement of each model. What is not complete, for --vary or
+    an interruption, goes to scaling-partial.json, and what is quick to scaling-quick.json: neither is evidence. The
     machine should have nothing else to do.
 
     Exit codes: 0 nothing above what is published, 1 something above, 3 nothing could be judged.

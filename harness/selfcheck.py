@@ -25,7 +25,7 @@ from harness.experiments.store import StoredRun
 from harness.files import write_json, writing
 from harness.report.numbers import number
 
-SUITE, FILE = "selfcheck", "selfcheck.json"
+SUITE, FILE = "selfcheck", "reference/selfcheck.json"
 METRIC = "recall@20"
 FEWEST_SEEDS = 20
 """Of each model in a reference."""
@@ -57,7 +57,7 @@ class ModelReference:
 
 @validated(frozen=True, config=STRICT)
 class Reference:
-    """The file `expected/selfcheck.json`."""
+    """The file `reference/selfcheck.json` of a paper."""
 
     dataset: str
     dataset_hash: str

@@ -47,6 +47,7 @@ def only_run(out: Path) -> Path:
         (["train", "bpr", "mini", "--set", "reg_wieght=1"], ["'reg_wieght'", "nearest: reg_weight"]),
         (["train", "bpr", "mini", "--set", "early_stopping.patence=1"], ["nearest: early_stopping.patience"]),
         (["train", "bpr", "mini", "--set", "early_stopping=1"], ["'early_stopping'", "nearest: early_stopping."]),
+        (["train", "bpr", "mini", "--set", "step=captured"], ["'step' is there no more", "leave it out"]),
         (["train", "bpr", "mini", "--set", "n_layers=2"], ["bpr has no setting 'n_layers'"]),
         (["train", "lightgcn", "mini", "--set", "n_layers=two"], ["n_layers", "'two'", "integer"]),
         (["train", "lightgcn", "mini", "--set", "n_layers=1.5"], ["n_layers", "'1.5'", "integer"]),

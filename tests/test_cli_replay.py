@@ -86,6 +86,11 @@ def test_its_own_settings_and_threads_are_used(command: Command, stored: Path, m
     assert trial.key == f"mini/{stored.name}"
 
 
+def test_a_run_with_a_setting_that_is_gone_is_repeated_without_it(command: Command, stored: Path) -> None:
+    changed(stored, "run.json", training__step="eager")
+    assert "Nothing but times differs." in command("replay", stored).out
+
+
 def test_other_bits_in_the_same_environment_are_an_error(command: Command, stored: Path) -> None:
     changed(stored, "result.json", state_hash="0" * 64)
     outcome = command("replay", stored)

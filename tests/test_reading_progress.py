@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-from tqdm import tqdm
 
 from harness import reading_progress as module
 from harness.reading_progress import reading_progress
@@ -24,28 +23,29 @@ def test_without_a_terminal_lines_come_every_ten_seconds(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
-    with reading_progress("meta.json.gz", 40_000_000) as advance:
-        for _ in range(40):  # 40 seconds, one million bytes each
+    with reading_progress("ratings.csv") as report:
+        for position in range(10_000_000, 35_000_000, 1_000_000):  # a million a second, and ten were there
+            report(position, 40_000_000)
             clock.now += 1
-            advance(1_000_000)
+        report(0, None)
+        clock.now += 10
+        report(5_000_000, None)
     printed = capsys.readouterr()
     assert printed.out == ""
-    lines = printed.err.splitlines()
-    assert lines[0] == "meta.json.gz: 10 of 40 MB read, about 30 s left"
-    assert [line.split()[1] for line in lines] == ["10", "20", "30", "40"]
+    assert printed.err.splitlines() == [
+        "ratings.csv: 20.0 MB of 40.0 MB, about 20 s left",
+        "ratings.csv: 30.0 MB of 40.0 MB, about 10 s left",
+        "ratings.csv: 5.0 MB, about – left",
+    ]
 
 
-def test_on_a_terminal_a_bar_shows_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[int] = []
-
-    class Bar(tqdm):  # type: ignore[type-arg]
-        def close(self) -> None:
-            shown[:] = [int(self.n), int(self.total)]
-            super().close()
-
-    monkeypatch.setattr(module, "tqdm", Bar)
+def test_on_a_terminal_a_bar_shows_the_bytes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with reading_progress("meta.json.gz", 2000) as advance:
-        advance(500)
-        advance(1300)
-    assert shown == [1800, 2000]
+    monkeypatch.setenv("TERM", "xterm")
+    with reading_progress("ratings[1].csv") as report:
+        report(1_000, None)
+        report(1_300, 2_000)
+    assert "ratings[1].csv" in (shown := capsys.readouterr().err)
+    assert "1.3/2.0 kB" in shown

@@ -108,7 +108,8 @@ def test_what_was_asked_for_and_has_no_result_is_no_pass(reference: Reference) -
 
 def test_a_reference_is_written_from_runs_and_read_again(tmp_path: Path) -> None:
     found = reference_from(run_of(seed, value) for seed, value in KNOWN.items())
-    write_reference(found, tmp_path / "selfcheck.json")
+    (tmp_path / "reference").mkdir()
+    write_reference(found, tmp_path / "reference" / "selfcheck.json")
     assert load_reference(tmp_path) == found
     assert found.models["bpr"] == ModelReference({"epochs": 8}, KNOWN)
     assert found.command == "bm3 reproduce selfcheck --seeds 101-130 --threads 1 --out DIR"
@@ -131,9 +132,10 @@ def test_what_is_no_reference_is_refused(runs: list[StoredRun], why: str) -> Non
 
 
 def test_a_damaged_reference_is_named_with_its_field(tmp_path: Path) -> None:
-    content = json.loads((expected_dir() / "selfcheck.json").read_text(encoding="utf-8"))
+    content = json.loads((expected_dir() / "reference" / "selfcheck.json").read_text(encoding="utf-8"))
     content["models"]["bpr"]["values"] = {"1": 0.4}
-    (tmp_path / "selfcheck.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "selfcheck.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError, match=r"selfcheck\.json: models\.bpr\.values"):
         load_reference(tmp_path)
 

@@ -1,4 +1,4 @@
-"""What the paper claims in words, as data read from `expected/claims.toml`. Checking them is `claim_checks`."""
+"""What the paper claims in words, as data read from `expected/bm3/claims.toml`. Checking them is `claim_checks`."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -119,7 +119,7 @@ class ClaimResult:
 
 
 def load_claims(path: Path) -> tuple[Claim, ...]:
-    """A file such as `expected/claims.toml`; raises DataError naming the file and the field."""
+    """A file such as `expected/bm3/claims.toml`; raises DataError naming the file and the field."""
     claims = validated_toml(path, TypeAdapter(_ClaimsFile)).claims
     for name, count in Counter(claim.id for claim in claims).items():
         if count > 1:

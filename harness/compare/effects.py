@@ -1,4 +1,4 @@
-"""What a variant changes: paired differences over seeds, one word for each, and effects as data (`expected/audit`).
+"""What a variant changes: paired differences over seeds, one word for each, and effects as data (`expected/bm3/audit`).
 
 Which trials show it is planned in `harness.experiments.audit`; nothing here knows a model or a run.
 """

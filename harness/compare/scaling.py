@@ -1,4 +1,4 @@
-"""Exponents fitted to measured points, and judged by what is published (`expected/complexity.toml`).
+"""Exponents fitted to measured points, and judged by what is published (`expected/bm3/complexity.toml`).
 
 Points come as plain numbers; how they are measured is `measure.scaling`, how they are shown `report.scaling`.
 """
@@ -75,7 +75,7 @@ class Complexity:
 
 
 def load_complexity(path: Path) -> Complexity:
-    """A file such as `expected/complexity.toml`; raises DataError naming the file and the field."""
+    """A file such as `expected/bm3/complexity.toml`; raises DataError naming the file and the field."""
     complexity = validated_toml(path, TypeAdapter(Complexity))
     seen = set()
     for cost in complexity.costs:

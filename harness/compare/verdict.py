@@ -11,6 +11,7 @@ from typing import Self
 
 from scipy.special import stdtrit
 
+from harness.common import exit_status
 from harness.compare.expected import PublishedValue, Status, Tolerance
 
 Range = tuple[float, float]
@@ -121,8 +122,7 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
 
     Disputed and unpublished cells, and cells without evidence, change nothing: there is nothing that could have held.
     """
-    held = {verdict.outcome.held for verdict in verdicts}
-    return 1 if False in held else 0 if True in held else 3
+    return exit_status(verdict.outcome.held for verdict in verdicts)
 
 
 def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float | None, Range | None]:

@@ -1,6 +1,6 @@
 """What a trial will take, from runs that were made before: seconds and bytes. Nothing is measured here.
 
-Runs of one's own store come first, then the figures in `expected/cost.csv`, which `cost_rows` makes from stored runs.
+Runs of one's own store come first, then the figures in `reference/cost.csv`, which `cost_rows` makes from stored runs.
 """
 
 import csv
@@ -19,7 +19,7 @@ from harness.compare.expected import read_rows
 from harness.experiments.store import StoredRun
 from harness.experiments.trial import Trial
 
-COST_FILE = "cost.csv"
+COST_FILE = "reference/cost.csv"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bm3 import ConfigError, DataError
 from harness.experiments.difference import Difference
-from harness.experiments.settings import flatten
+from harness.experiments.settings import GONE, flatten
 from harness.experiments.store import StoredRun
 from harness.experiments.trial import Trial, dataset_for, make_trial, resolve_device
 from harness.training import TrainingConfig
@@ -41,7 +41,9 @@ def trial_of(run: StoredRun, data: Path | None, device: str | None = None) -> Tr
         raise DataError(unread[0])
     about = run.run
     dataset_name = named_dataset(run)
-    settings = flatten({**about["config"], **about["training"]})
+    settings = flatten(
+        {**about["config"], **{key: value for key, value in about["training"].items() if key not in GONE}}
+    )
     settings["features_location"] = about.get("features_location", TrainingConfig().features_location)
     where = resolve_device(device or str(about.get("device", "cpu")))
     try:

@@ -15,6 +15,10 @@ BATCH_SIZE_FIELD = "train_batch_size"
 """A model's field of this name is the training's batch size unless it is set."""
 
 
+GONE: Mapping[str, str] = {"step": "every training step is eager"}
+"""Settings of earlier versions, and what holds now. Runs that recorded one can be read and repeated."""
+
+
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """`["n_layers=2"]` as a mapping. Raises ConfigError for a text without `=`."""
     values: dict[str, str] = {}
@@ -36,6 +40,8 @@ def configure(model: type[Any], values: Values) -> tuple[Any, TrainingConfig]:
     model_keys = {field.name for field in fields(model.Config)}
     training_keys = set(flatten(asdict(TrainingConfig())))
     for key in values:
+        if key in GONE and key not in model_keys:
+            raise ConfigError(f"setting {key!r} is there no more: {GONE[key]}; leave it out")
         if key not in model_keys | training_keys:
             known = sorted(model_keys | training_keys)
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known

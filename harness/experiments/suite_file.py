@@ -81,7 +81,7 @@ class Experiment(BaseModel):
     """Settings, as after `--set`."""
     grid: Grid = {}
     """Settings with several values each; every combination is a point, of which the best are chosen. `published`: those
-    of `expected/grids.toml`, or of another package's model its own `Config.GRID`."""
+    of `expected/bm3/grids.toml`, or of another package's model its own `Config.GRID`."""
     vary: Table = {}
     """Settings with several values each; every combination is a row of its own."""
     variants: Literal["each"] | None = None

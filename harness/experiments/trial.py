@@ -36,7 +36,7 @@ from harness.experiments.store import (
     write_failure,
 )
 from harness.files import WriteError
-from harness.measure import DeviceWatch, MemorySampler
+from harness.measure import EnergyMeter, MemorySampler
 from harness.measure.environment import environment
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
@@ -182,7 +182,7 @@ def _run(
 ) -> None:
     make_deterministic()  # before the environment is recorded, which names the setting
     streams = Streams(trial.seed)
-    with MemorySampler(trial.device) as memory, DeviceWatch(trial.device) as watch:
+    with MemorySampler(trial.device) as memory, EnergyMeter(trial.device) as meter:
         location = trial.training.features_location
         description = _description(trial)
         state = Checkpoints(writer.path / CHECKPOINT).load(trial.device)
@@ -198,7 +198,7 @@ def _run(
         checkpoints = Checkpoints(writer.path / CHECKPOINT, share, size=4 * trained)  # two moments, and the best state
 
         def record(epoch: EpochRecord) -> None:
-            watch.epoch()
+            meter.epoch()
             writer.epoch(asdict(epoch))
             on_epoch(epoch)
 
@@ -224,8 +224,8 @@ def _run(
             "test": outcome.test,
             "timing": outcome.timing,
             "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
-            "energy": {name: asdict(energy) for name, energy in watch.readings().items()},
-            "device_notes": watch.notes(),
+            "energy": {"gpu": asdict(meter.energy())},
+            "device_notes": meter.notes(),
             "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "state_hash": state_hash(model.state_dict()),
         }

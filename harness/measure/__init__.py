@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 from bm3.lazy import lazily
 
 if TYPE_CHECKING:
-    from harness.measure.energy import Energy
+    from harness.measure.energy import Energy, EnergyMeter
     from harness.measure.memory import MemorySampler, Reading
-    from harness.measure.power import DeviceWatch
     from harness.measure.timing import EpochClock, TimingSummary
 else:
-    __getattr__ = lazily(__name__, "energy", "timing", "memory", "power")
+    __getattr__ = lazily(__name__, "energy", "timing", "memory")
 
 # The function `environment` is not lifted up here, since it would hide the module of the same name.
-__all__ = ["DeviceWatch", "Energy", "EpochClock", "MemorySampler", "Reading", "TimingSummary"]
+__all__ = ["Energy", "EnergyMeter", "EpochClock", "MemorySampler", "Reading", "TimingSummary"]

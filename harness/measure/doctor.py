@@ -32,9 +32,8 @@ from harness.data.layouts import (
     read_interactions,
 )
 from harness.measure.extras import Extra, installed_extras
+from harness.measure.gpu import GpuSurvey, GpuUnavailableError, driver_version, survey
 from harness.measure.host import Limits, container_limits, usable_cores
-from harness.measure.nvml import GpuSurvey, GpuUnavailableError, driver_version, survey
-from harness.measure.overhead import Overhead, sampling_overhead
 from harness.models.registry import find_model
 from harness.quantities import size
 from harness.training import Streams, TrainingConfig, build
@@ -83,7 +82,6 @@ def diagnose(data: Path | None, out: Path) -> list[Finding]:
         check_cores(psutil.cpu_count() or 1, usable_cores(limits), limits, torch.get_num_threads()),
         check_memory(psutil.virtual_memory().available, psutil.virtual_memory().total, limits),
         *check_out(out),
-        check_sampling(sampling_overhead(torch.device("cuda" if cuda else "cpu"), samples=5)),
         *check_expected(),
         *check_data(roots, _published_names()),
         *check_extras(installed_extras()),
@@ -198,16 +196,6 @@ def check_out(out: Path) -> Iterator[Finding]:
         yield Finding("store", text, "problem", f"make room, or choose another disk with --out: {size(NEEDED_DISK)}")
     else:
         yield Finding("store", text)
-
-
-def check_sampling(overheads: Sequence[Overhead]) -> Finding:
-    """What measuring a run costs."""
-    costs = ", ".join(f"{one.name} {1e3 * one.sample_s:.2f} ms every {one.interval_s:g} s" for one in overheads)
-    share = sum(one.share for one in overheads)
-    text = f"{costs}: {100 * share:.2g} % of one core"
-    if share > 0.05:
-        return Finding("sampling", text, "note", "times are a little too long here; compare them only with one another")
-    return Finding("sampling", text)
 
 
 def check_expected() -> Iterator[Finding]:

@@ -1,14 +1,16 @@
-"""Counters of energy: the GPU's in NVML, the processor's in Linux's powercap folder. When they are read is `power`."""
+"""Energy that a GPU took during a block, by its own counter. How NVML is asked is in `gpu`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
 
-POWERCAP = Path("/sys/class/powercap")
-NO_RAPL = "no energy counters of the processor (RAPL) here; virtual machines and many containers have none"
-UNREADABLE = "only an administrator may read the processor's energy counters (RAPL) here"
+import torch
+
+from harness.measure.gpu import NO_CUDA, NvmlGpu
+
 NO_COUNTER = "the GPU has no energy counter, or its driver does not give it"
 FELL = "the energy counter fell, as when a driver is loaded anew"
 UNMOVED = "not known: the counter did not move"
@@ -27,111 +29,74 @@ class Energy:
     """Why `joules`, or `per_epoch` alone, is None."""
 
 
-class EnergyUnavailableError(RuntimeError):
-    """There is no counter; the message is fit for a note."""
+class CountingGpu(Protocol):
+    """What the meter asks of a GPU; NvmlGpu is the real one."""
+
+    note: str | None
+
+    def joules(self) -> float | None: ...
+    def close(self) -> None: ...
 
 
-@dataclass
-class EnergyCounter:
-    """Joules taken since it was made, by a counter that may start again at 0 after `wraps_at` joules."""
+class EnergyMeter:
+    """Context manager that reads the counter at enter, at every `epoch` and at exit.
 
-    read: Callable[[], float | None]
-    wraps_at: float | None = None
-    absent: str = NO_COUNTER
-    joules: float = 0.0
-    note: str | None = None
-    _last: float | None = None
-    _marks: list[float] = field(default_factory=list)
+    Nothing here fails the block: what cannot be read ends in a note.
+    """
 
-    def sample(self) -> None:
-        """Read it once more, more often than it can wrap; the first failure ends it, with a note."""
-        if self.note is not None:
+    def __init__(
+        self, device: torch.device, *, open_gpu: Callable[[torch.device], CountingGpu] = NvmlGpu.of_torch_device
+    ) -> None:
+        self._device, self._open_gpu = device, open_gpu
+        self._gpu: CountingGpu | None = None
+        self._joules: list[float] = []  # at enter, after each epoch, at exit
+        self._problem: str | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._gpu = self._open_gpu(self._device) if self._device.type == "cuda" else None
+            self._problem = NO_CUDA if self._gpu is None else None
+        except Exception as error:
+            self._problem = str(error) or type(error).__name__
+        self.epoch()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.epoch()
+        if self._gpu is not None:
+            self._gpu.close()
+
+    def epoch(self) -> None:
+        """An epoch has ended, its evaluation included."""
+        if self._gpu is None or self._problem is not None:
             return
         try:
-            now = self.read()
+            now = self._gpu.joules()
         except Exception as error:
-            self.note = f"reading failed: {type(error).__name__}: {error}"
+            self._problem = f"reading failed: {type(error).__name__}: {error}"
             return
-        if now is None:
-            self.note = self.absent
-            return
-        step = 0.0 if self._last is None else now - self._last
-        if step < 0 and self.wraps_at is not None:
-            step += self.wraps_at
-        if step < 0:
-            self.note = FELL
-            return
-        self.joules, self._last = self.joules + step, now
-
-    def mark(self) -> None:
-        """An epoch has ended."""
-        self.sample()
-        self._marks.append(self.joules)
+        if now is None or (self._joules and now < self._joules[-1]):
+            self._problem = NO_COUNTER if now is None else FELL
+        else:
+            self._joules.append(now)
 
     def energy(self) -> Energy:
-        """Of everything up to the latest reading."""
-        if self.note is not None:
-            return Energy(None, None, 0, self.note)
-        if self.joules == 0:
+        """Of the block, which has ended."""
+        if self._problem is not None:
+            return Energy(None, None, 0, self._problem)
+        start, *marks, end = self._joules
+        if end == start:
             return Energy(None, None, 0, UNMOVED)
         # The first epoch is a warm-up, and what came before it is no epoch. Counters move every 100 ms or so, and most
         # short epochs see no step: only all of them together say what one takes.
-        epochs = len(self._marks) - 1
+        epochs = len(marks) - 1
         if epochs < 1:
-            return Energy(self.joules, None, 0)
-        rise = self._marks[-1] - self._marks[0]
-        return Energy(self.joules, rise / epochs, epochs) if rise else Energy(self.joules, None, 0, UNMOVED)
+            return Energy(end - start, None, 0)
+        rise = marks[-1] - marks[0]
+        return Energy(end - start, rise / epochs, epochs) if rise else Energy(end - start, None, 0, UNMOVED)
 
-
-def rapl_counters(folder: Path = POWERCAP) -> list[EnergyCounter]:
-    """One counter per processor package, and per memory controller that has one of its own.
-
-    Raises EnergyUnavailableError where there is none or none may be read.
-    """
-    counters = [_zone_counter(zone) for zone in _zones(folder)]
-    if not counters:
-        raise EnergyUnavailableError(NO_RAPL)
-    return counters
-
-
-def _zones(folder: Path) -> Iterator[Path]:
-    # Zones are named intel-rapl:N, also on AMD, and what they contain intel-rapl:N:M. Cores are part of their package,
-    # and psys, where there is one, holds the packages; memory (dram) stands beside them.
-    try:
-        zones = sorted(path for path in folder.glob("intel-rapl:*") if (path / "energy_uj").is_file())
-        for zone in zones:
-            name = (zone / "name").read_text(encoding="ascii").strip()
-            if name.startswith("package") or name == "dram":
-                yield zone
-    except OSError as error:
-        raise EnergyUnavailableError(UNREADABLE) from error
-
-
-def _zone_counter(zone: Path) -> EnergyCounter:
-    file = zone / "energy_uj"
-
-    def joules() -> float:
-        return int(file.read_text(encoding="ascii")) / 1e6
-
-    try:
-        joules()
-        wraps_at = int((zone / "max_energy_range_uj").read_text(encoding="ascii")) / 1e6
-    except PermissionError as error:
-        raise EnergyUnavailableError(UNREADABLE) from error
-    except (OSError, ValueError) as error:
-        raise EnergyUnavailableError(f"{zone.name}: {error}") from error
-    return EnergyCounter(joules, wraps_at)
-
-
-def together(parts: list[Energy]) -> Energy:
-    """Several counters of the same epochs as one; what one of them does not know is not known, with its note."""
-    failed = [part for part in parts if part.joules is None]
-    if failed:
-        return failed[0]
-    steps = [part.per_epoch for part in parts if part.per_epoch is not None]
-    return Energy(
-        joules=sum(part.joules or 0.0 for part in parts),
-        per_epoch=sum(steps) if len(steps) == len(parts) else None,
-        epochs=min(part.epochs for part in parts),
-        note=next((part.note for part in parts if part.note is not None), None),
-    )
+    def notes(self) -> list[str]:
+        """What is to be said of all figures of the GPU, a sentence each: that it is partitioned."""
+        return [] if self._gpu is None or self._gpu.note is None else [self._gpu.note]

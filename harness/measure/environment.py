@@ -12,7 +12,7 @@ import psutil
 import torch
 
 import harness
-from harness.measure.nvml import GpuUnavailableError, driver_version
+from harness.measure.gpu import NO_CUDA, GpuUnavailableError, driver_version
 
 
 def environment(device: torch.device) -> dict[str, object]:
@@ -87,7 +87,7 @@ def git(folder: Path, *arguments: str) -> str:
 def _gpu(device: torch.device) -> dict[str, object]:
     nothing = dict.fromkeys(("gpu", "gpu_memory_bytes", "gpu_driver", "cuda"))
     if device.type != "cuda":
-        return {**nothing, "gpu_note": "no CUDA device in use"}
+        return {**nothing, "gpu_note": NO_CUDA}
     try:
         properties = torch.cuda.get_device_properties(device)
     except Exception as error:

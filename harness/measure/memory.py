@@ -1,4 +1,4 @@
-"""Peak memory of a block of code: process, torch's CUDA allocator, GPU. How NVML is asked is in nvml.py."""
+"""Peak memory of a block of code: process, torch's CUDA allocator, GPU. How NVML is asked is in `gpu`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ import numpy as np
 import psutil
 import torch
 
-from harness.measure.attribution import DeviceMemory, Own, attributed, own_process
-from harness.measure.nvml import NvmlGpu
+from harness.measure.gpu import NO_CUDA, DeviceMemory, GpuProcess, NvmlGpu, attributed, own_process
 
 INTERVAL_S = 0.05
 """Seconds between samples."""
-NO_CUDA = "no CUDA device in use"
 NO_PROCESS_FIGURES = "driver gives no per-process figures (as in MIG or some containers)"
 NO_DEVICE_FIGURES = "driver gives no memory figure for this device"
 ALLOCATOR_KEYS = ("allocator_peak", "allocator_reserved_peak")
@@ -53,8 +51,7 @@ class Gpu(Protocol):
     """What the sampler asks of a GPU; NvmlGpu is the real one."""
 
     def device_bytes(self) -> int | None: ...
-    def process_bytes(self, pid: int) -> int | None: ...
-    def memory(self) -> DeviceMemory: ...
+    def processes(self) -> tuple[GpuProcess, ...] | None: ...
     def close(self) -> None: ...
 
 
@@ -77,11 +74,8 @@ class MemorySampler:
     ) -> None:
         if not interval_s > 0:
             raise ValueError(f"interval_s must be positive, not {interval_s}")
-        self._device = device
-        self._interval_s = interval_s
-        self._open_gpu = open_gpu
+        self._device, self._interval_s, self._open_gpu = device, interval_s, open_gpu
         self._gpu: Gpu | None = None
-        self._unlisted: _Unlisted | None = None
         self._sampled: dict[str, _Peak] = {}
         self._read_at_exit: dict[str, _Peak] = {}
         self._readings: dict[str, Reading] = {}
@@ -110,11 +104,6 @@ class MemorySampler:
         for key, peak in (self._sampled | self._read_at_exit).items():
             peak.sample()
             self._readings[key] = peak.reading()
-        if self._unlisted is not None:
-            # Only a silent driver is made up for: after a failure a peak could be far too low.
-            silent = self._readings["gpu_process_peak"] == Reading(None, NO_PROCESS_FIGURES)
-            found = self._unlisted.reading() if silent else None
-            self._readings["gpu_process_peak"] = found or self._readings["gpu_process_peak"]
         if self._gpu is not None:
             self._gpu.close()
 
@@ -125,6 +114,15 @@ class MemorySampler:
         if "process_rss_peak" not in self._readings:
             raise RuntimeError("readings are there only after the sampler's block has ended")
         return dict(self._readings)
+
+    def sample(self) -> None:
+        """Take one more sample, now."""
+        for peak in self._sampled.values():
+            peak.sample()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self.sample()
 
     def _start_allocator(self) -> None:
         device = self._device
@@ -144,29 +142,18 @@ class MemorySampler:
         except Exception as error:
             self._explain(str(error) or type(error).__name__, *GPU_KEYS)
             return
-        unlisted = self._unlisted = _Unlisted(gpu, own_process())
-        self._sampled["gpu_process_peak"] = _Peak(unlisted.process_bytes, NO_PROCESS_FIGURES)
+        self._sampled["gpu_process_peak"] = _GpuProcessPeak(gpu)
         self._sampled["gpu_device_peak"] = _Peak(gpu.device_bytes, NO_DEVICE_FIGURES)
 
     def _explain(self, note: str, *keys: str) -> None:
         self._readings.update(dict.fromkeys(keys, Reading(None, note)))
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval_s):
-            self.sample()
-
-    def sample(self) -> None:
-        """Take one more sample, now."""
-        for peak in self._sampled.values():
-            peak.sample()
 
 
 class _Peak:
     """Largest of the figures that `read` gives, None meaning that there is none; its failure ends in the note."""
 
     def __init__(self, read: Callable[[], int | None], absent: str = "the system gives no figure") -> None:
-        self._read = read
-        self._absent = absent
+        self._read, self._absent = read, absent
         self._largest: int | None = None
         self._failure: str | None = None
 
@@ -179,7 +166,7 @@ class _Peak:
             self._failure = f"sampling failed: {type(error).__name__}: {error}"
             return
         if value is not None:
-            self._largest = value if self._largest is None else max(self._largest, value)
+            self._largest = max(value, self._largest or 0)
 
     def reading(self) -> Reading:
         # A peak over the samples before a failure could be far too low, so it does not count.
@@ -188,30 +175,29 @@ class _Peak:
         return Reading(None, self._absent) if self._largest is None else Reading(self._largest)
 
 
-class _Unlisted:
-    """This process's bytes on a GPU as listed; and, until there were any, the largest that `attributed` finds."""
+class _GpuProcessPeak(_Peak):
+    """This process's bytes on a GPU as listed; where none ever were, the largest that `attributed` finds."""
 
-    def __init__(self, gpu: Gpu, own: Own) -> None:
-        self._gpu = gpu
-        self._own = own
-        self._pid = os.getpid()
+    def __init__(self, gpu: Gpu) -> None:
+        super().__init__(self._listed_bytes, NO_PROCESS_FIGURES)
+        self._gpu, self._own = gpu, own_process()
         self._before: DeviceMemory | None = None
-        self._largest: tuple[int, str] | None = None
-        self._listed = False
+        self._found: tuple[int, str] | None = None
 
-    def process_bytes(self) -> int | None:
-        listed = self._gpu.process_bytes(self._pid)
-        if listed is not None:
-            self._listed = True
-        elif not self._listed:  # a process that was listed has no bytes once it is not
-            now = self._gpu.memory()
+    def _listed_bytes(self) -> int | None:
+        processes = self._gpu.processes()
+        listed = DeviceMemory(None, processes).listed(frozenset({os.getpid()}))
+        if listed is None and self._largest is None:  # a process that was listed has no bytes once it is not
+            now = DeviceMemory(self._gpu.device_bytes(), processes)
             self._before = self._before or now
             found = attributed(self._before, now, self._own)
-            self._largest = max(filter(None, (self._largest, found)), default=None)
+            self._found = max(filter(None, (self._found, found)), default=None)
         return listed
 
-    def reading(self) -> Reading | None:
-        return None if self._largest is None else Reading(self._largest[0], how=self._largest[1])
+    def reading(self) -> Reading:
+        # Only a silent driver is made up for: after a failure a peak could be far too low.
+        silent = self._largest is None and self._failure is None
+        return Reading(self._found[0], how=self._found[1]) if silent and self._found else super().reading()
 
 
 def _process_rss_reader() -> Callable[[], int]:

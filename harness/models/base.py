@@ -27,9 +27,6 @@ class Recommender(Protocol):
     features are read by `FeatureTable.project` alone, so that they may stay off the device and, if trained, move by
     row; `fetch(batch)`, called ahead of the batch's `loss`, to begin to read such features.
 
-    After the first two batches of an epoch, a step must do the same work for every full batch: with `step=captured` it
-    is recorded and replayed without Python.
-
     A `Config` field `train_batch_size` is given the training's batch size unless it is set. `Config.GRID` of another
     package's model maps settings to the values that a search tries; `Config.VARIANTS` maps those in which text and
     published code disagree to a `Variant`.

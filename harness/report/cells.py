@@ -77,8 +77,8 @@ def cells_json(study: Study) -> str:
             for difference in found
         ],
         "claims": [asdict(result) for result in study.claims],
-        "tolerances": asdict(study.tolerances),
-        "sources": {key: asdict(source) for key, source in study.sources.items()},
+        "tolerances": study.tolerances.model_dump(),
+        "sources": {key: source.model_dump() for key, source in study.sources.items()},
     }
     return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 

@@ -79,10 +79,6 @@ class TrainingConfig:
     alone are read, ahead of need (BM3 with frozen features and VBPR; the other models read all rows in every step)."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """Of the factors of matrix products in training, where the hardware has it; sums and all else are float32."""
-    step: Literal["eager", "captured"] = "eager"
-    """`captured`: CUDA graphs on a CUDA device, each epoch's full batches replay one recorded step; anything that
-    cannot be captured runs eagerly and says so once; no effect on the CPU. `eager` is the default because `captured`
-    has not been measured on a GPU yet."""
 
     def __post_init__(self) -> None:
         require(self, "epochs", self.epochs >= 1, "at least 1")
@@ -91,4 +87,3 @@ class TrainingConfig:
         locations, precisions = ("device", "memory", "disk"), tuple(MATMUL_PRECISION)
         require(self, "features_location", self.features_location in locations, "device, memory or disk")
         require(self, "precision", self.precision in precisions, "float32, tf32 or bf16")
-        require(self, "step", self.step in ("eager", "captured"), "eager or captured")

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import tee, zip_longest
 from typing import Any, Literal
 
@@ -21,7 +20,6 @@ from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
 from harness.measure import EpochClock, TimingSummary
 from harness.training.batches import EpochBatches
-from harness.training.capture import CapturedSteps, captured_steps
 from harness.training.checkpoint import Checkpoints, TrainingState
 from harness.training.config import MATMUL_PRECISION, STOPPING_METRIC, EarlyStopping, TrainingConfig
 from harness.training.optimiser import adam, set_learning_rate
@@ -142,9 +140,7 @@ def fit(
         streams=streams,
         device=device,
     )
-    captures = training.step == "captured"
-    optimiser = adam(model, training.learning_rate, capturable=captures and device.type == "cuda")
-    captured = captured_steps(model, partial(train_step, model, optimiser), device) if captures else None
+    optimiser = adam(model, training.learning_rate)
     evaluate = Evaluation(dataset, **asdict(training.evaluation))
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, Mapping[str, Tensor]] | None = None
@@ -164,11 +160,10 @@ def fit(
     try:
         while epoch < training.epochs and not rule.stop:
             epoch += 1
-            generator = start_epoch(model, optimiser, training, streams, device, epoch)
+            start_epoch(model, optimiser, training, streams, device, epoch)
             clock.start()
             with matmul_precision(training.precision):
-                steps = _train_epoch(model, batches.epoch(epoch), optimiser, captured, generator)
-                loss, parts = _means(steps, epoch)
+                loss, parts = _means(_train_epoch(model, batches.epoch(epoch), optimiser), epoch)
             optimiser.catch_up()
             seconds = clock.stop()
             with clock.evaluation():
@@ -234,16 +229,11 @@ def start_epoch(
     streams: Streams,
     device: torch.device,
     epoch: int,
-) -> torch.Generator | None:
-    """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate.
-
-    Returns the generator that the model has for the epoch, None where it takes none.
-    """
-    generator = streams.torch("model", epoch, device=device) if hasattr(model, "start_epoch") else None
-    if generator is not None:
-        model.start_epoch(generator)
+) -> None:
+    """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate."""
+    if hasattr(model, "start_epoch"):
+        model.start_epoch(streams.torch("model", epoch, device=device))
     set_learning_rate(optimiser, model, training.learning_rate, epoch)
-    return generator
 
 
 def reads_ahead(model: Any) -> bool:
@@ -264,16 +254,8 @@ def train_step(model: Any, optimiser: torch.optim.Optimizer, batch: Batch, to_fe
     return loss
 
 
-def _train_epoch(
-    model: Any,
-    batches: Iterable[Batch],
-    optimiser: torch.optim.Optimizer,
-    captured: CapturedSteps | None,
-    generator: torch.Generator | None,
-) -> Iterable[Loss]:
-    """The losses of an epoch's steps, one per batch; the steps are made as the losses are asked for, or before."""
-    if captured is not None:
-        return captured.losses(batches, generator)
+def _train_epoch(model: Any, batches: Iterable[Batch], optimiser: torch.optim.Optimizer) -> Iterable[Loss]:
+    """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
     ahead = reads_ahead(model)
     return (
         train_step(model, optimiser, batch, following if ahead else None) for batch, following in _with_next(batches)

@@ -10,19 +10,18 @@ from bm3.features import FeatureTable
 from harness.training.rows import BETAS, EPSILON, LazyRows, moves_by_row
 
 
-def adam(model: Any, learning_rate: float, *, capturable: bool = False) -> "Adam":
+def adam(model: Any, learning_rate: float) -> "Adam":
     """Adam, β = (0.9, 0.999), ε = 1e-8, over the model's `parameter_groups()` or all its trainable parameters.
 
     A parameter without a gradient in a step is left alone, moments and step count included. Large feature tables of
-    which a model reads rows alone move as in dense Adam, but not before they are read. `capturable`: its steps may be
-    recorded as CUDA graphs.
+    which a model reads rows alone move as in dense Adam, but not before they are read.
     """
     if hasattr(model, "parameter_groups"):  # which may ask for weight decay
-        return Adam(model.parameter_groups(), learning_rate, capturable=capturable)
+        return Adam(model.parameter_groups(), learning_rate)
     groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
     by_row = getattr(model, "reads_feature_rows", False)
     tables = [module for module in model.modules() if isinstance(module, FeatureTable)] if by_row else []
-    return Adam(groups, learning_rate, [table for table in tables if moves_by_row(table)], capturable=capturable)
+    return Adam(groups, learning_rate, [table for table in tables if moves_by_row(table)])
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, model: Any, learning_rate: float, epoch: int) -> None:
@@ -39,15 +38,8 @@ class Adam(torch.optim.Adam):
     is called; `catch_up` brings all of them up to date for other readers. Its own `state_dict` is that of dense Adam.
     """
 
-    def __init__(
-        self,
-        groups: Iterable[Any],
-        learning_rate: float,
-        tables: Sequence[FeatureTable] = (),
-        *,
-        capturable: bool = False,
-    ) -> None:
-        super().__init__(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=True, capturable=capturable)
+    def __init__(self, groups: Iterable[Any], learning_rate: float, tables: Sequence[FeatureTable] = ()) -> None:
+        super().__init__(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=True)
         self._rows = [(table, LazyRows(table)) for table in tables]
         for table, rows in self._rows:
             table.attach(rows.catch_up)

@@ -285,8 +285,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"table\.csv:1: empty"):
         load_expected(tmp_path)
     path.unlink()
-    with pytest.raises(DataError, match="no CSV file"):
-        load_expected(tmp_path)
+    assert load_expected(tmp_path) == ()
 
 
 def tolerances_text(confidence: str = "0.9", relative: str = "0.1", more: str = "") -> str:

@@ -32,15 +32,13 @@ from harness.measure.doctor import (
     check_nvml,
     check_out,
     check_python,
-    check_sampling,
     check_torch,
     diagnose,
     main_job_can_run,
 )
 from harness.measure.extras import Extra, installed_extras
+from harness.measure.gpu import survey
 from harness.measure.host import Limits, container_limits, usable_cores
-from harness.measure.nvml import survey
-from harness.measure.overhead import Overhead
 
 Write = Callable[..., Path]
 GB = 10**9
@@ -187,11 +185,6 @@ def test_a_full_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert finding.severity == "problem"
 
 
-def test_costly_sampling_is_noted() -> None:
-    assert check_sampling([Overhead("memory", 0.001, 0.05)]).severity == "ok"
-    assert check_sampling([Overhead("memory", 0.02, 0.05)]).severity == "note"
-
-
 def test_expected_figures_and_traces_are_counted() -> None:
     figures, traces = check_expected()
     assert (figures.severity, traces.severity) == ("ok", "ok")
@@ -326,7 +319,7 @@ def test_usable_cores_are_those_allowed_and_at_least_one(monkeypatch: pytest.Mon
 
 def test_a_diagnosis_has_every_topic_and_a_wrong_data_folder_is_refused(tmp_path: Path) -> None:
     topics = [finding.topic for finding in diagnose(tmp_path, tmp_path / "runs")]
-    wanted = "Python torch device NVML determinism cores memory store sampling expected traces data extras"
+    wanted = "Python torch device NVML determinism cores memory store expected traces data extras"
     assert " ".join(dict.fromkeys(topics)) == wanted
     with pytest.raises(DataError, match="nowhere"):
         diagnose(tmp_path / "nowhere", tmp_path)

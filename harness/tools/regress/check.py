@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.compare.expected import expected_dir
 from harness.data import PARTS, Dataset
 from harness.data.synthetic import baby_sized, mini
+from harness.paper.folders import DEFAULT, paper_folder
 from harness.tools.regress.baseline import Measurement, NothingToCompareError
 from harness.tools.regress.judge import Comparison, Outcome, compare, confirmed, to_repeat
 from harness.tools.regress.measure import Plan, Tell, Tree, measure
@@ -22,12 +22,12 @@ WORKLOAD_FORMAT = 2
 
 def shipped_rules() -> Rules:
     """Those that come with the harness."""
-    return load_rules(expected_dir() / "regression.toml")
+    return load_rules(paper_folder(DEFAULT) / "regression.toml")
 
 
 def inputs() -> tuple[Dataset, Dataset, Path]:
     """What the workload computes on: `mini`, the synthetic set of Baby's size, and the recorded traces."""
-    return mini(), baby_sized(), expected_dir() / "traces"
+    return mini(), baby_sized(), paper_folder(DEFAULT) / "traces"
 
 
 def plan_of(

@@ -85,8 +85,9 @@ def measure(
         questions += [("accuracy", subject, seed) for subject in plan.trained for seed in seeds]
         questions += [("time", subject) for _ in range(often.rounds) for subject in timed]
         turns.append((f"pass {number + 1} of {often.passes}: trainings and steps", questions, KEEP_MEMORY))
-    for number in range(often.memory):
-        turns += [(f"memory of {subject}, {number + 1}", [("memory", subject)], LIVE_MEMORY) for subject in weighed]
+    peaks: list[Question] = [("memory", subject) for subject in weighed]
+    # These processes compute nothing themselves: see `Worker.memory`.
+    turns += [(f"memory, {number + 1} of {often.memory}", peaks, LIVE_MEMORY) for number in range(often.memory)]
     for number, (stage, questions, allocator) in enumerate(turns):
         tell(stage)
         sides = list(zip(trees, found, strict=True))

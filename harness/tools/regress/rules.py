@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from harness.compare.expected import STRICT, Share, validated_toml
+from harness.paper.load import STRICT, Share, validated_toml
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Factor = Annotated[float, Field(gt=1, strict=True)]

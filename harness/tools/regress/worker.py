@@ -8,6 +8,7 @@ import ctypes
 import gc
 import hashlib
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -126,7 +127,8 @@ class Worker:
     def memory(self, subject: str) -> int:
         """Peak bytes above the start of building the model and taking some steps, or of an evaluation.
 
-        On CUDA the bytes of torch's allocator; else resident ones, for which this must be the process's only question.
+        On CUDA the bytes of torch's allocator; else resident ones, of a copy of this process, which ends with it. Before
+        the copy no thread may have been started.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -135,6 +137,18 @@ class Worker:
             return torch.cuda.max_memory_allocated(self._device) - start
         if not os.access("/proc/self/clear_refs", os.W_OK):
             raise OSError("this system tells no peak of resident memory")
+        fork = multiprocessing.get_context("fork")
+        receiver, sender = fork.Pipe(duplex=False)
+        child = fork.Process(target=lambda: sender.send(self._resident_growth(subject)), daemon=True)
+        child.start()
+        sender.close()
+        try:
+            return int(receiver.recv())
+        except EOFError:
+            child.join()
+            raise RuntimeError(f"the process that measured memory ended by {child.exitcode}") from None
+
+    def _resident_growth(self, subject: str) -> int:
         # A small round first: libraries that are read in and compiled loops take memory, and are no one's growth.
         self._block(f"{self._small.name}/{self._parts(subject)[1]}", steps=True)()
         gc.collect()

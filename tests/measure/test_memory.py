@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from harness.measure import MemorySampler, Reading
-from harness.measure.attribution import DeviceMemory
-from harness.measure.nvml import NvmlGpu
+from harness.measure.gpu import GpuProcess, NvmlGpu
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
@@ -28,19 +27,16 @@ class FakeGpu:
 
     def __init__(self, process: list[int | None], device: list[int | None]) -> None:
         self._process, self._device = _endless(process), _endless(device)
-        self.pids: list[int] = []
+        self.asked = 0
         self.closed = False
 
-    def process_bytes(self, pid: int) -> int | None:
-        self.pids.append(pid)
-        return next(self._process)
+    def processes(self) -> tuple[GpuProcess, ...] | None:
+        self.asked += 1
+        figure = next(self._process)
+        return None if figure is None else (GpuProcess(os.getpid(), figure),)
 
     def device_bytes(self) -> int | None:
         return next(self._device)
-
-    def memory(self) -> DeviceMemory:
-        """Nothing by which bytes could be attributed to a process."""
-        return DeviceMemory(None, None)
 
     def close(self) -> None:
         self.closed = True
@@ -97,16 +93,15 @@ def test_an_old_record_of_the_process_is_not_taken_for_a_peak_of_the_block(monke
 def test_the_thread_samples_again_and_again_during_the_block() -> None:
     gpu = FakeGpu([1, 2, 3, 900, 5], [10, 20, 2000, 30])
     with MemorySampler(CUDA, 0.001, open_gpu=lambda _: gpu) as sampler:
-        _wait_until(lambda: len(gpu.pids) >= 5)
+        _wait_until(lambda: gpu.asked >= 5)
     readings = sampler.readings()
     assert readings["gpu_process_peak"] == Reading(900)
     assert readings["gpu_device_peak"] == Reading(2000)
-    assert set(gpu.pids) == {os.getpid()}
 
 
 def test_the_device_peak_is_the_largest_sample_and_the_last_is_taken_at_exit() -> None:
     # With an interval that never elapses there are exactly two samples: at enter and at exit.
-    gpu = FakeGpu([None, 70], [500, 400])
+    gpu = FakeGpu([None, 70], [500, 500, 400])  # asked once more where no process is listed
     with MemorySampler(CUDA, 600, open_gpu=lambda _: gpu) as sampler:
         pass
     readings = sampler.readings()
@@ -126,19 +121,19 @@ def test_a_driver_without_process_figures_gives_a_note_and_not_zero() -> None:
 
 def test_a_failing_sample_ends_in_its_note_and_leaves_the_rest_alone() -> None:
     class LostGpu(FakeGpu):
-        def process_bytes(self, pid: int) -> int | None:
-            value = super().process_bytes(pid)
-            if value == 2:
+        def processes(self) -> tuple[GpuProcess, ...] | None:
+            found = super().processes()
+            if self.asked == 2:
                 raise pynvml.NVMLError_GpuIsLost
-            return value
+            return found
 
     gpu = LostGpu([1, 2, 3], [500])
     with MemorySampler(CUDA, 0.001, open_gpu=lambda _: gpu) as sampler:
-        _wait_until(lambda: len(gpu.pids) == 2)
+        _wait_until(lambda: gpu.asked == 2)
         time.sleep(0.05)
         assert len(_sampler_threads()) == 1
     readings = sampler.readings()
-    assert len(gpu.pids) == 2
+    assert gpu.asked == 2
     assert readings["gpu_process_peak"].bytes is None
     assert readings["gpu_process_peak"].note is not None
     assert "GPU is lost" in readings["gpu_process_peak"].note

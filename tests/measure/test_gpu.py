@@ -1,7 +1,9 @@
-"""Whose memory it is, with drivers that list processes well, badly, under other ids, or not at all (`readings`)."""
+"""The right GPU, and whose memory on it, with drivers that list processes well, badly, by other ids, or not at all."""
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pynvml
 import pytest
@@ -9,21 +11,24 @@ import torch
 from recorded_nvml import READINGS, RecordedNvml
 
 from harness.measure import MemorySampler, Reading
-from harness.measure.attribution import (
+from harness.measure.gpu import (
     APPEARED,
+    MIG_INSTANCE,
+    MIG_WHOLE,
     OUTER_ID,
     RISE,
     RISE_OF_ALL,
     DeviceMemory,
     GpuProcess,
+    GpuUnavailableError,
+    NvmlGpu,
     Own,
     attributed,
-    namespaced_pids,
+    driver_version,
     own_process,
-    strangers,
+    survey,
 )
 from harness.measure.memory import NO_PROCESS_FIGURES
-from harness.measure.nvml import MIG_INSTANCE, MIG_WHOLE, GpuUnavailableError, NvmlGpu, survey
 
 CUDA = torch.device("cuda", 0)
 GB = 2**30
@@ -74,7 +79,7 @@ def test_an_id_in_an_outer_namespace_finds_the_process(monkeypatch: pytest.Monke
 
 
 def test_nothing_is_made_up_where_the_device_did_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading = sampled("slowed-down", HOST, monkeypatch)["gpu_process_peak"]
+    reading = sampled("unchanged", HOST, monkeypatch)["gpu_process_peak"]
     assert reading == Reading(None, NO_PROCESS_FIGURES)
 
 
@@ -107,20 +112,6 @@ def test_growth_of_others_without_figures_is_not_taken_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "listed", "found"),
-    [
-        (HOST, [40, os.getpid()], [40]),
-        (HOST, [40], [40]),
-        (CONTAINER, [40], []),
-        (CONTAINER, [40, os.getpid()], [40]),
-    ],
-)
-def test_only_what_is_surely_another_process_is_called_one(own: Own, listed: list[int], found: list[int]) -> None:
-    seen = DeviceMemory(10, tuple(GpuProcess(pid, 1) for pid in listed))
-    assert [process.pid for process in strangers(seen, own)] == found
-
-
-@pytest.mark.parametrize(
     ("name", "uuid", "visible", "note", "used"),
     [
         ("mig-instance", "5", "", MIG_INSTANCE, GB),
@@ -139,23 +130,8 @@ def test_of_a_partitioned_gpu_the_instance_is_measured_where_it_is_known(
     gpu = NvmlGpu(uuid, None, nvml)
     nvml.moment = 1
     assert (gpu.note, gpu.device_bytes()) == (note, used)
-    assert gpu.process_bytes(os.getpid()) is not None
+    assert DeviceMemory(None, gpu.processes()).listed(HOST.pids) is not None
     assert gpu.joules() == 5030.0  # which only the whole GPU counts
-    assert gpu.clocks().compute_limit is not None
-
-
-def test_an_older_driver_gives_none_and_slowdowns_by_their_older_name() -> None:
-    nvml = RecordedNvml("older-driver")
-    gpu = NvmlGpu("1", None, nvml)
-    assert (gpu.joules(), gpu.note, gpu.slowdowns()) == (None, None, frozenset())
-    nvml.moment = 1
-    assert gpu.slowdowns() == {"temperature (hardware)"}
-
-
-def test_an_idle_gpu_is_not_called_slowed_down() -> None:
-    nvml = RecordedNvml("slowed-down")
-    nvml.moment = 1  # bits: idle and power limit
-    assert NvmlGpu("1", None, nvml).slowdowns() == {"power limit"}
 
 
 def test_a_survey_says_what_each_gpu_offers() -> None:
@@ -181,20 +157,8 @@ def test_without_a_gpu_the_real_binding_has_nothing_to_survey() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "pids"),
-    [
-        ("Name:\tpython\nNSpid:\t4711\t23\t7\n", (4711, 23, 7)),
-        ("Pid:\t7\nNSpid:\t7\n", (7,)),
-        ("Pid:\t7\n", ()),
-    ],
-)
-def test_ids_come_from_the_outermost_namespace_inwards(status: str, pids: tuple[int, ...]) -> None:
-    assert namespaced_pids(status) == pids
-
-
-@pytest.mark.parametrize(
     ("nspid", "namespace", "comparable"),
-    [("7", "pid:[4026531836]", True), ("7", "pid:[4026532500]", False), ("4711 7", "pid:[4026532500]", True)],
+    [("7", "pid:[4026531836]", True), ("7", "pid:[4026532500]", False), ("4711 23 7", "pid:[4026532500]", True)],
 )
 def test_ids_can_be_compared_on_the_host_and_where_the_outer_ones_are_known(
     nspid: str, namespace: str, comparable: bool, tmp_path: Path
@@ -218,3 +182,118 @@ def test_every_recording_asks_only_for_functions_and_errors_that_the_binding_has
             one["error"] for moments in answers.values() for one in moments if isinstance(one, dict) and "error" in one
         ]
         assert all(issubclass(getattr(pynvml, error), pynvml.NVMLError) for error in errors)
+
+
+# --- finding the GPU ---
+
+
+class Machine:
+    """A binding to a machine with the given GPUs, each a name by UUID or PCI bus id; `asked` is what was used last."""
+
+    def __init__(self, handles: dict[str, str], count: int = 2) -> None:
+        self._handles, self._count = handles, count
+        self.open, self.asked = 0, ""
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open -= 1
+
+    def _look_up(self, key: str) -> str:
+        if key not in self._handles:
+            raise pynvml.NVMLError_NotFound
+        return self._handles[key]
+
+    nvmlDeviceGetHandleByUUID = nvmlDeviceGetHandleByPciBusId = _look_up  # noqa: N815
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return self._count
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return f"index {index}"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
+        self.asked = handle
+        return SimpleNamespace(used=1)
+
+    def nvmlDeviceIsMigDeviceHandle(self, handle: str) -> int:  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> Any:  # noqa: N802
+        raise pynvml.NVMLError_NotSupported
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "550.1"
+
+
+BUS = "00000000:c1:02.0"
+
+
+@pytest.mark.parametrize(
+    ("handles", "count", "uuid", "bus", "found"),
+    [
+        ({"GPU-other": "other", "GPU-abc": "right", BUS: "bus"}, 2, "abc", BUS, "right"),
+        ({"GPU-other": "other", "MIG-abc": "right", BUS: "bus"}, 2, "abc", BUS, "right"),
+        ({"GPU-other": "other", BUS: "bus"}, 2, "abc", BUS, "bus"),
+        ({"GPU-other": "other", BUS: "bus"}, 2, None, BUS, "bus"),
+        ({}, 1, None, None, "index 0"),
+    ],
+)
+def test_the_uuid_decides_before_the_bus_id_and_an_only_gpu_needs_neither(
+    handles: dict[str, str], count: int, uuid: str | None, bus: str | None, found: str
+) -> None:
+    machine = Machine(handles, count)
+    gpu = NvmlGpu(uuid, bus, machine)
+    gpu.device_bytes()
+    assert (machine.asked, machine.open) == (found, 1)
+    gpu.close()
+    assert machine.open == 0
+
+
+def test_one_of_several_gpus_must_match_and_nvml_is_given_back() -> None:
+    machine = Machine({}, 2)
+    with pytest.raises(GpuUnavailableError, match="matched"):
+        NvmlGpu(None, None, machine)
+    assert (driver_version(machine), machine.open) == ("550.1", 0)
+
+
+def test_the_bus_id_is_made_from_torchs_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(pci_domain_id=0, pci_bus_id=0xC1, pci_device_id=2)
+    machine = Machine({BUS: "bus"})
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    monkeypatch.setattr(NvmlGpu.__init__, "__defaults__", (machine,))
+    NvmlGpu.of_torch_device(CUDA).device_bytes()
+    assert machine.asked == "bus"
+
+
+@pytest.mark.parametrize(
+    ("processes", "found"),
+    [
+        ([(7, 100), (8, 5000), (7, 20)], 120),
+        ([], None),
+        ([(8, 5000)], None),
+        ([(7, None)], None),
+        ([(7, 0)], None),
+        (None, None),
+    ],
+)
+def test_bytes_of_a_process_are_those_of_all_its_entries_and_none_is_not_zero(
+    processes: list[tuple[int, int | None]] | None, found: int | None
+) -> None:
+    listed = None if processes is None else tuple(GpuProcess(*process) for process in processes)
+    assert DeviceMemory(None, listed).listed(frozenset({7})) == found
+
+
+@pytest.mark.parametrize("error", ["NotSupported", "NoPermission", "FunctionNotFound", "GpuIsLost"])
+def test_what_is_not_offered_is_none_and_a_true_failure_is_raised(error: str) -> None:
+    nvml = RecordedNvml("alone")
+    gpu = NvmlGpu("1", None, nvml)
+    for function in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses"):
+        nvml._answers[function] = {"*": [{"error": f"NVMLError_{error}"}]}
+    for ask in (gpu.device_bytes, gpu.processes):
+        if error == "GpuIsLost":
+            with pytest.raises(pynvml.NVMLError_GpuIsLost):
+                ask()
+        else:
+            assert ask() is None

@@ -1,86 +1,122 @@
-"""The one place that talks to NVIDIA's management library (NVML) about a GPU.
+"""The one place that asks NVIDIA's management library (NVML), and which part of a GPU's memory is this process's.
 
-Sampling over time is in `memory` and `power`; what a list of processes says about this one is in `attribution`.
+Drivers differ: some list processes by the ids of the host, some by those that the asking process sees, some none, and
+some list processes without figures. What is found by other means than a listed figure says so.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import MappingProxyType
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pynvml
 import torch
 
-from harness.measure.attribution import DeviceMemory, GpuProcess
-
 Answer = TypeVar("Answer")
 
-SLOWDOWNS: Mapping[int, str] = MappingProxyType(
-    {
-        pynvml.nvmlClocksEventReasonApplicationsClocksSetting: "clocks set by an administrator",
-        pynvml.nvmlClocksEventReasonSwPowerCap: "power limit",
-        pynvml.nvmlClocksEventReasonHwSlowdown: "hardware slowdown",
-        pynvml.nvmlClocksEventReasonSyncBoost: "clocks tied to another GPU's",
-        pynvml.nvmlClocksEventReasonSwThermalSlowdown: "temperature (driver)",
-        pynvml.nvmlClocksEventReasonHwThermalSlowdown: "temperature (hardware)",
-        pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "power brake",
-    }
-)
-"""Bits of NVML's clocks event reasons that slow a GPU down; being idle, or driving a display, is none."""
+NO_CUDA = "no CUDA device in use"
 MIG_INSTANCE = "the GPU is partitioned (MIG): memory and processes are of this process's instance, the rest is of all"
 MIG_WHOLE = "the GPU is partitioned (MIG) and the instance is not known: all figures are of the whole GPU"
+FIRST_NAMESPACE = "pid:[4026531836]"
+"""What Linux calls the process ids of the host itself (PROC_PID_INIT_INO)."""
+OUTER_ID = "listed under this process's id in an outer namespace"
+APPEARED = (
+    "of the one process that appeared on the device since the measured block began; the driver lists ids of another "
+    "namespace (as in a container)"
+)
+RISE = "rise of the device's figure since the measured block began, less what other listed processes took meanwhile"
+RISE_OF_ALL = "rise of the device's figure since the measured block began, which other processes may have part in"
 
 
 class GpuUnavailableError(RuntimeError):
     """NVML cannot be used, or does not know the GPU; the message is fit for a note beside a missing figure."""
 
 
-def driver_version(nvml: Any = pynvml) -> str:
-    """Version of the NVIDIA driver. Raises GpuUnavailableError where NVML is missing or gives none."""
-    _initialise(nvml)
-    try:
-        return str(nvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError as error:
-        raise GpuUnavailableError(f"NVML gives no driver version: {error}") from error
-    finally:
-        _shut_down(nvml)
-
-
 @dataclass(frozen=True)
-class Clocks:
-    """A GPU's clocks at one moment, in MHz; None where the driver does not say."""
+class GpuProcess:
+    """A process on a GPU as the driver lists it."""
 
-    compute: int | None
-    compute_limit: int | None
-    memory: int | None
-
-
-@dataclass(frozen=True)
-class GpuSurvey:
-    """What NVML offers on one GPU."""
-
-    name: str
+    pid: int
     bytes: int | None
-    partitioned: bool
-    lists_processes: bool
-    gives_process_bytes: bool | None
-    """None where no process runs there that would show it."""
-    counts_energy: bool
+    """None where the driver does not say."""
 
 
-def survey(nvml: Any = pynvml) -> list[GpuSurvey]:
-    """Every GPU that NVML knows, whether or not torch can use it. Raises GpuUnavailableError."""
-    _initialise(nvml)
-    try:
-        return [_surveyed(nvml, nvml.nvmlDeviceGetHandleByIndex(place)) for place in range(nvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError as error:
-        raise GpuUnavailableError(f"NVML lists no GPU: {error}") from error
-    finally:
-        _shut_down(nvml)
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A GPU's memory at one moment."""
+
+    used: int | None
+    """Bytes in use by anybody; None where the driver does not say."""
+    processes: tuple[GpuProcess, ...] | None
+    """None where the driver lists none."""
+
+    def listed(self, pids: frozenset[int]) -> int | None:
+        """Bytes of these processes; None where no figure above 0 is listed."""
+        # One process can be listed once per GPU instance, and some drivers list it with nothing or 0 for "unknown":
+        # a process with a CUDA context never holds 0 bytes.
+        return sum(process.bytes or 0 for process in self.processes or () if process.pid in pids) or None
+
+    @property
+    def by_pid(self) -> dict[int, int]:
+        """Bytes of each process that has a figure."""
+        totals: dict[int, int] = {}
+        for process in self.processes or ():
+            if process.bytes:
+                totals[process.pid] = totals.get(process.pid, 0) + process.bytes
+        return totals
+
+    def others_known(self, own: Own) -> bool:
+        """Whether every other process is listed with its bytes."""
+        others = [process for process in self.processes or () if process.pid not in own.pids]
+        return self.processes is not None and all(process.bytes for process in others)
+
+
+@dataclass(frozen=True)
+class Own:
+    """How this process may be listed."""
+
+    pids: frozenset[int]
+    comparable: bool
+    """Whether ids that are not among `pids` are surely those of other processes."""
+
+
+def own_process(status: Path = Path("/proc/self/status"), namespace: Path = Path("/proc/self/ns/pid")) -> Own:
+    """This process, by its id in every namespace that it knows of; raises nothing."""
+    outer: list[int] = []
+    nested = False
+    with suppress(OSError, ValueError):  # no Linux, or no /proc
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("NSpid:"):  # of a Linux older than 4.1 nothing is known
+                outer = [int(text) for text in line.split()[1:]]
+        nested = namespace.readlink().name != FIRST_NAMESPACE
+    # The ids of outer namespaces are known only where /proc is mounted from there; then all are known.
+    return Own(frozenset({os.getpid(), *outer}), comparable=not nested or len(outer) > 1)
+
+
+def attributed(before: DeviceMemory, now: DeviceMemory, own: Own) -> tuple[int, str] | None:
+    """Bytes of this process and how they were found, where the driver gives no figure for its own id.
+
+    `before` is from the beginning of the measured block. None where nothing can be said.
+    """
+    listed = now.listed(own.pids)
+    if listed is not None:
+        return listed, OUTER_ID
+    if not own.comparable:
+        appeared = now.by_pid.keys() - before.by_pid.keys()
+        if len(appeared) == 1:
+            return now.by_pid[appeared.pop()], APPEARED
+    if now.used is None or before.used is None:
+        return None
+    rise = now.used - before.used
+    # Where ids cannot be compared, one of those listed may be this process.
+    known = own.comparable and before.others_known(own) and now.others_known(own)
+    if known:
+        rise -= sum(now.by_pid.values()) - sum(before.by_pid.values())
+    return (rise, RISE if known else RISE_OF_ALL) if rise > 0 else None
 
 
 class NvmlGpu:
@@ -95,10 +131,9 @@ class NvmlGpu:
         self._nvml = nvml
         _initialise(nvml)
         try:
-            self._handle = _find(nvml, uuid, pci_bus_id)
-            self._handle, self._whole, self.note = _narrowed(nvml, self._handle)
+            self._handle, self._whole, self.note = _narrowed(nvml, _find(nvml, uuid, pci_bus_id))
         except BaseException:
-            _shut_down(nvml)
+            self.close()
             raise
 
     @classmethod
@@ -126,38 +161,53 @@ class NvmlGpu:
         found = _offered(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
         return None if found is None else tuple(GpuProcess(process.pid, process.usedGpuMemory) for process in found)
 
-    def process_bytes(self, pid: int) -> int | None:
-        """Bytes that process `pid` holds on the device; None where the driver does not say. Raises as `processes`."""
-        return DeviceMemory(None, self.processes()).listed(frozenset({pid}))
-
-    def memory(self) -> DeviceMemory:
-        """What is in use, and by whom. Raises as `processes`."""
-        return DeviceMemory(self.device_bytes(), self.processes())
-
     def joules(self) -> float | None:
         """Energy that the GPU took since its driver was loaded; None where not offered (before Volta)."""
         millijoules = _offered(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._whole))
         return None if millijoules is None else millijoules / 1000
 
-    def clocks(self) -> Clocks:
-        """Of the GPU, at this moment."""
-        nvml, whole = self._nvml, self._whole
-        return Clocks(
-            compute=_offered(lambda: nvml.nvmlDeviceGetClockInfo(whole, pynvml.NVML_CLOCK_SM)),
-            compute_limit=_offered(lambda: nvml.nvmlDeviceGetMaxClockInfo(whole, pynvml.NVML_CLOCK_SM)),
-            memory=_offered(lambda: nvml.nvmlDeviceGetClockInfo(whole, pynvml.NVML_CLOCK_MEM)),
-        )
-
-    def slowdowns(self) -> frozenset[str] | None:
-        """Why the GPU's clocks are below what it could do at this moment; None where not offered."""
-        bits = _offered(lambda: self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._whole))
-        if bits is None:  # drivers before 535 know it by its older name
-            bits = _offered(lambda: self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._whole))
-        return None if bits is None else frozenset(name for bit, name in SLOWDOWNS.items() if bits & bit)
-
     def close(self) -> None:
         """Gives NVML back; the object is of no use afterwards."""
-        _shut_down(self._nvml)
+        # NVML counts initialisations, and a failing goodbye takes no figure away.
+        with suppress(pynvml.NVMLError):
+            self._nvml.nvmlShutdown()
+
+
+@dataclass(frozen=True)
+class GpuSurvey:
+    """What NVML offers on one GPU."""
+
+    name: str
+    bytes: int | None
+    partitioned: bool
+    lists_processes: bool
+    gives_process_bytes: bool | None
+    """None where no process runs there that would show it."""
+    counts_energy: bool
+
+
+def survey(nvml: Any = pynvml) -> list[GpuSurvey]:
+    """Every GPU that NVML knows, whether or not torch can use it. Raises GpuUnavailableError."""
+    with _asked(nvml, "NVML lists no GPU"):
+        return [_surveyed(nvml, nvml.nvmlDeviceGetHandleByIndex(place)) for place in range(nvml.nvmlDeviceGetCount())]
+
+
+def driver_version(nvml: Any = pynvml) -> str:
+    """Version of the NVIDIA driver. Raises GpuUnavailableError where NVML is missing or gives none."""
+    with _asked(nvml, "NVML gives no driver version"):
+        return str(nvml.nvmlSystemGetDriverVersion())
+
+
+@contextmanager
+def _asked(nvml: Any, problem: str) -> Iterator[None]:
+    _initialise(nvml)
+    try:
+        yield
+    except pynvml.NVMLError as error:
+        raise GpuUnavailableError(f"{problem}: {error}") from error
+    finally:
+        with suppress(pynvml.NVMLError):
+            nvml.nvmlShutdown()
 
 
 def _initialise(nvml: Any) -> None:
@@ -165,12 +215,6 @@ def _initialise(nvml: Any) -> None:
         nvml.nvmlInit()
     except pynvml.NVMLError as error:
         raise GpuUnavailableError(f"NVML not available: {error}") from error
-
-
-def _shut_down(nvml: Any) -> None:
-    # NVML counts initialisations, and a failing goodbye takes no figure away.
-    with suppress(pynvml.NVMLError):
-        nvml.nvmlShutdown()
 
 
 def _surveyed(nvml: Any, handle: Any) -> GpuSurvey:
@@ -189,11 +233,7 @@ def _surveyed(nvml: Any, handle: Any) -> GpuSurvey:
 
 def _offered(ask: Callable[[], Answer]) -> Answer | None:
     """The answer, None where the driver does not offer it to us. Raises pynvml.NVMLError on a true failure."""
-    with suppress(
-        pynvml.NVMLError_NotSupported,
-        pynvml.NVMLError_NoPermission,
-        pynvml.NVMLError_FunctionNotFound,
-    ):
+    with suppress(pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission, pynvml.NVMLError_FunctionNotFound):
         return ask()
     return None
 
@@ -218,9 +258,7 @@ def _narrowed(nvml: Any, found: Any) -> tuple[Any, Any, str | None]:
         for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(found)):
             with suppress(pynvml.NVMLError_NotFound, pynvml.NVMLError_InvalidArgument):
                 instances.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(found, index))
-    if len(instances) == 1:
-        return instances[0], found, MIG_INSTANCE
-    return found, found, MIG_WHOLE
+    return (instances[0], found, MIG_INSTANCE) if len(instances) == 1 else (found, found, MIG_WHOLE)
 
 
 def _find(nvml: Any, uuid: str | None, pci_bus_id: str | None) -> Any:
