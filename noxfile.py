@@ -52,7 +52,7 @@ def types(session: nox.Session) -> None:
 def properties(session: nox.Session) -> None:
     """Run the property tests on many more examples than `tests` does; after `--`: pytest's arguments."""
     install(session, "-e", ".[test]")
-    parsers = "tests/data/test_raw_parsers.py"
+    parsers = "tests/ingest/test_raw_parsers.py"
     session.run("pytest", "tests/properties", parsers, "--hypothesis-profile=thorough", *session.posargs)
 
 
@@ -67,7 +67,7 @@ def browser(session: nox.Session) -> None:
 def cluster(session: nox.Session) -> None:
     """Run trials on a Ray cluster of this machine and compare them to the bit; after `--`: pytest's arguments."""
     install(session, "-e", ".[test,ray]")
-    session.run("pytest", "tests/experiments/test_execution.py", "-k", "ray or cluster", *session.posargs)
+    session.run("pytest", "tests/studies/test_execution.py", "-k", "ray or cluster", *session.posargs)
 
 
 @nox.session

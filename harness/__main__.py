@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 def main() -> None:
     """Run the command and leave with its exit code."""
     with heeding_signals():
-        from harness import cli
+        from harness.cli import main as cli
 
         cli.main()
 

@@ -1,8 +1,18 @@
-"""What every room may use. It imports none of them."""
+"""What every room may use, and which imports none of them: near names, whole files, words for quantities."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+from uuid import uuid4
 
+from bm3 import DataError
 from bm3.errors import ConfigError
 
 
@@ -22,3 +32,81 @@ def exit_status(held: Iterable[bool | None]) -> int:
     """
     found = set(held)
     return 1 if False in found else 0 if True in found else 3
+
+
+HALF_WRITTEN = re.compile(r"\.tmp\w{6}")
+"""What safetensors calls a file until it is whole."""
+
+
+class WriteError(DataError):
+    """Something cannot be written, as on a full disk. Work that this stops goes on once that is mended."""
+
+
+@contextmanager
+def writing(path: Path, mend: str = "make room and give the same command again, which goes on") -> Iterator[None]:
+    """Turns an OSError of the block, which writes `path`, into a WriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error}); {mend}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError unless a file can be written at `path`; what is there stays as it is."""
+    if path.is_dir():
+        raise IsADirectoryError(None, "it is a folder")
+    with TemporaryFile(dir=path.parent):
+        pass
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, all of it or nothing. Raises OSError."""
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write all of it or nothing: to a file beside it first, flushed to disk, then renamed. Raises OSError.
+
+    That file has a name of its own, so that two processes may write the same path: the last one's content stays.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+NOT_KNOWN = "–"
+
+
+def duration(seconds: float | None) -> str:
+    """`42 s`, `5 min`, `2 h 05 min` or `3 d 4 h`: two units at most, and a dash for what is not known."""
+    if seconds is None:
+        return NOT_KNOWN
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def size(n_bytes: int) -> str:
+    """`512 bytes`, `1.2 kB`, `3.4 GB`, of powers of 1000."""
+    from rich.filesize import decimal
+
+    return decimal(n_bytes)
+
+
+def clock_time(stored: str) -> str:
+    """A stored time to the minute, in UTC; as it stands where it is none."""
+    try:
+        return datetime.fromisoformat(stored).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return stored

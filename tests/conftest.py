@@ -13,7 +13,7 @@ from command_line import Command, Outcome
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from harness import cli
+from harness.cli import main as cli
 from harness.data import PARTS, Dataset, checked_dataset, published_split
 
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bm3 import BM3Error, DataError
-from harness.data.importing import Division, import_dataset
-from harness.data.tables import Columns
+from harness.ingest.importing import Division, import_dataset
+from harness.ingest.tables import Columns
 
 NAMED = Columns(user="who", item="what")
 

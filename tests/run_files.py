@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.experiments.records import METRICS
+from harness.runs.records import METRICS
 
 DATA = {"name": "mini", "users": 9, "items": 699, "interactions": {}, "modalities": {}, "surrogates": []}
 DESCRIPTION: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from harness.compiling import compile_loop
+from harness.evaluation.compiling import compile_loop
 
 SORTED_BY_INSERTION = 512  # candidates; more of them, as where most scores are equal, are sorted by merging
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bm3 import BM3Error
-from harness.compiling import can_compile, run_compiled
 from harness.data import Dataset, Part
+from harness.evaluation.compiling import can_compile, run_compiled
 from harness.evaluation.metrics import averages, per_user_metrics
 
 CUTOFFS = (5, 10, 20, 50)

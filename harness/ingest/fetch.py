@@ -28,8 +28,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bm3 import ConfigError, DataError
-from harness.common import nearest
-from harness.files import write_json, writing
+from harness.common import nearest, write_json, writing
 
 RECORD, LOCK, PARTIAL, NOTE, MISMATCH = "fetched.json", ".fetching.lock", ".part", ".part.json", ".mismatch-"
 BLOCK = 64 * 2**10

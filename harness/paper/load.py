@@ -18,7 +18,7 @@ from harness.paper.folders import DEFAULT, PAPER_FILE, paper_folder, suite_files
 from harness.paper.published import PublishedValue, canonical_metric, load_values, values_of_cell
 
 if TYPE_CHECKING:
-    from harness.compare.claims import Claim
+    from harness.paper.claims import Claim
 
 T = TypeVar("T")
 Scalar = bool | int | float | str
@@ -174,7 +174,7 @@ class Paper(PaperFile):
     @cached_property
     def claims(self) -> "tuple[Claim, ...]":
         """What the paper says in words; raises DataError."""
-        from harness.compare.claims import load_claims
+        from harness.paper.claims import load_claims
 
         path = self.folder / CLAIMS
         return load_claims(path) if path.is_file() else ()

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.compare.expected import PublishedValue, short_metric, values_of_cell
-from harness.compare.verdict import Range
-from harness.report.measured import GB
-from harness.report.study import Study, StudyRow, headline
+from harness.paper.expected import PublishedValue, short_metric, values_of_cell
+from harness.paper.measured import GB
+from harness.paper.study import Study, StudyRow, headline
+from harness.paper.verdict import Range
 
 TIMES = {
     "Time (s/epoch)": "median_s",

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from harness.experiments.store import StoredRun
+from harness.paper.measured import GB, SHARED, SHARED_NOTE
+from harness.paper.study import Study, StudyRow
 from harness.report.lines import APART, Figures, Line, Note, apart, dashes, floats, number_text, our_rows
-from harness.report.measured import GB, SHARED, SHARED_NOTE
-from harness.report.study import Study, StudyRow
+from harness.runs.store import StoredRun
 
 RATIOS_TO = ("LightGCN", "BPR")
 MEMORY = {

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bm3 import DataError
-from harness.files import write_whole
+from harness.common import write_whole
 
 if TYPE_CHECKING:
-    from harness.report.study import Study
+    from harness.paper.study import Study
 
 Make = Callable[["Study"], Mapping[str, bytes]]
 """A study -> contents by file name, which may have a folder before it."""

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from harness import selfcheck
-from harness.compare.claims import Claim, ClaimOutcome, ClaimResult
-from harness.compare.expected import PublishedValue, Tolerances, short_metric
-from harness.compare.significance import Difference
-from harness.compare.verdict import Outcome, Range, Verdict
-from harness.experiments.store import StoredRun
-from harness.report.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
-from harness.report.numbers import MIB, NONE, number
-from harness.report.results import METRICS, ResultRow, environments
-from harness.report.study import Study, StudyRow, headline
+from harness.paper import selfcheck
+from harness.paper.claims import Claim, ClaimOutcome, ClaimResult
+from harness.paper.expected import PublishedValue, Tolerances, short_metric
+from harness.paper.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
+from harness.paper.numbers import MIB, NONE, number
+from harness.paper.results import METRICS, ResultRow, environments
+from harness.paper.significance import Difference
+from harness.paper.study import Study, StudyRow, headline
+from harness.paper.verdict import Outcome, Range, Verdict
+from harness.runs.store import StoredRun
 
 Picture = tuple[str, str, str]
 """Title, caption, SVG."""

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from harness.compare.expected import short_metric
-from harness.compare.significance import Difference
-from harness.compare.verdict import Outcome
-from harness.report.numbers import number
+from harness.paper.expected import short_metric
+from harness.paper.numbers import number
+from harness.paper.results import METRICS
+from harness.paper.significance import Difference
+from harness.paper.study import PROPOSED, Study, StudyRow, headline
+from harness.paper.verdict import Outcome
 from harness.report.paper import (
     IMPROVEMENT,
     PaperTable,
@@ -21,8 +23,6 @@ from harness.report.paper import (
     printed_models,
     rows_by_model,
 )
-from harness.report.results import METRICS
-from harness.report.study import PROPOSED, Study, StudyRow, headline
 
 LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 MOST_LINES = 36  # of a table that fits a page

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.compare.verdict import Outcome, Verdict
-from harness.report.numbers import number
+from harness.paper.numbers import number
+from harness.paper.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from harness.report.study import Study, StudyRow
+    from harness.paper.study import Study, StudyRow
 
 DISPUTED, APART = "‡", "†"
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness import selfcheck
-from harness.compare.expected import short_metric
-from harness.compare.verdict import Outcome
-from harness.experiments.store import StoredRun
-from harness.report.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
-from harness.report.numbers import MIB, number, spread
-from harness.report.results import METRICS, environments
-from harness.report.study import Study, StudyRow, headline
+from harness.paper import selfcheck
+from harness.paper.expected import short_metric
+from harness.paper.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
+from harness.paper.numbers import MIB, number, spread
+from harness.paper.results import METRICS, environments
+from harness.paper.study import Study, StudyRow, headline
+from harness.paper.verdict import Outcome
+from harness.runs.store import StoredRun
 
 
 def markdown(study: Study) -> str:

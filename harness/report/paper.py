@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tabulate import tabulate
 
 from bm3 import ConfigError
-from harness.compare.expected import (
+from harness.paper.expected import (
     PublishedValue,
     Source,
     Status,
@@ -22,7 +22,9 @@ from harness.compare.expected import (
     canonical_metric,
     values_of_cell,
 )
-from harness.compare.verdict import Outcome, judge
+from harness.paper.numbers import number
+from harness.paper.study import PROPOSED, Study
+from harness.paper.verdict import Outcome, judge
 from harness.report.efficiency import efficiency_lines, efficiency_remarks
 from harness.report.lines import (
     DISPUTED,
@@ -36,8 +38,6 @@ from harness.report.lines import (
     our_rows,
     rows_by_model,
 )
-from harness.report.numbers import number
-from harness.report.study import PROPOSED, Study
 
 __all__ = [
     "IMPROVEMENT",

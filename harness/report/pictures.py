@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 
 import matplotlib.style
 
+from harness.paper.study import Study, StudyRow
 from harness.report.plots.accuracy import difference, scatter
 from harness.report.plots.cost import cost
 from harness.report.plots.parts import INK, Picture
 from harness.report.plots.training import grid, learning
 from harness.report.plots.users import users
-from harness.report.study import Study, StudyRow
 
 __all__ = ["Picture", "draw", "files", "svg"]
 

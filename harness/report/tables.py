@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from tabulate import tabulate
 
-from harness.compare.verdict import Word
+from harness.paper.verdict import Word
 
 PADDED = 60
 """Characters up to which Markdown pads a column."""

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.files import HALF_WRITTEN, WriteError
+from harness.common import HALF_WRITTEN, WriteError
 
 FORMAT = "1"
 SHARE = 1 / 100

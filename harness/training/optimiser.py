@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bm3.features import FeatureTable
-from harness.training.rows import BETAS, EPSILON, LazyRows, moves_by_row
+from harness.training.accelerators.rows import BETAS, EPSILON, LazyRows, moves_by_row
 
 
 def adam(model: Any, learning_rate: float) -> "Adam":

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bm3 import features
 from harness.evaluation import ranking
-from harness.training import rows
+from harness.training.accelerators import rows
 
 USERS, ITEMS, WIDTH, K = 297, 7_050, 64, 50
 ROUNDS, SETTLED = 25, 120  # steps before a step by row is as in the middle of a training

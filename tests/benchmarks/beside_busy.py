@@ -28,9 +28,9 @@ def training(model: str, threads: int) -> None:
     """Train on `mini` in this process, and print the seconds."""
     import torch
 
-    from harness.compiling import use_threads
     from harness.data import load_dataset
-    from harness.experiments.trial import make_trial, run_trial
+    from harness.evaluation.compiling import use_threads
+    from harness.runs.trial import make_trial, run_trial
 
     use_threads(threads)
     settings = {"epochs": EPOCHS[model], "early_stopping.patience": EPOCHS[model]}

@@ -3,7 +3,8 @@
     python tests/benchmarks/floors.py > FILE
 
 Prints Markdown: per model the median time of a plain step, the least that this machine's copy bandwidth and matrix rate
-allow for what the step must move and multiply (`harness.measure.operations.Floor`), and the operations that take most.
+allow for what the step must move and multiply (`harness.tools.profiling.operations.Floor`), and the
+operations that take most.
 """
 
 import sys
@@ -15,8 +16,8 @@ import torch
 from sides import SIDES, SUBJECTS, steps_of
 from tabulate import tabulate
 
-from harness.measure.profile import BlockProfile, profile_block
-from harness.measure.roofline import measure_rates
+from harness.tools.profiling.profile import BlockProfile, profile_block
+from harness.tools.profiling.roofline import measure_rates
 
 CPU = torch.device("cpu")
 REPEATS = 5

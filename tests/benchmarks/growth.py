@@ -28,11 +28,12 @@ from tqdm import tqdm
 from bm3 import Batch, BM3Error, ConfigError, Data, TrainingData
 from bm3.features import FeatureTable
 from harness.data import Dataset
-from harness.experiments.store import write_json
-from harness.measure import MemorySampler, parts
+from harness.measure import MemorySampler
 from harness.measure.environment import environment
-from harness.measure.parts import power_law_dataset
 from harness.models.registry import find_model, models
+from harness.runs.store import write_json
+from harness.tools.scaling import parts
+from harness.tools.scaling.parts import power_law_dataset
 from harness.training import Streams
 from harness.training.batches import EpochBatches
 from harness.training.fit import make_deterministic, train_step

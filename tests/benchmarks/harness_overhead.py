@@ -4,8 +4,9 @@ The bare loop is what anybody would write with the same parts: batches, steps, a
 state kept, the test part in the end. `run_trial` does that too, and times and samples memory, writes records, hits,
 checkpoints and the result, and shows progress. Both run alternately in this process; the ratio is that of medians.
 
-Freed memory stays with the process (glibc's MALLOC variables, as in `harness.measure.alternation`): otherwise chance
-decides whether a step gets its tensors anew from the system, which makes LightGCN's take twice as long, in either loop.
+Freed memory stays with the process (glibc's MALLOC variables, as in `harness.tools.regress.alternation`): otherwise
+chance decides whether a step gets its tensors anew from the system, which makes LightGCN's take twice as long, in
+either loop.
 """
 
 import argparse
@@ -20,14 +21,14 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from harness.tools.regress.alternation import KEEP_MEMORY
 from tabulate import tabulate
 
-from harness.compiling import use_threads
+from harness.cli.progress import TrainingProgress
 from harness.evaluation import Evaluation
-from harness.experiments.trial import Trial, dataset_for, make_trial, run_trial
-from harness.measure.alternation import KEEP_MEMORY
+from harness.evaluation.compiling import use_threads
 from harness.measure.environment import environment
-from harness.progress import TrainingProgress
+from harness.runs.trial import Trial, dataset_for, make_trial, run_trial
 from harness.training import Streams, build
 from harness.training.batches import EpochBatches
 from harness.training.config import STOPPING_METRIC

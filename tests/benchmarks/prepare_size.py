@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from harness import cli
-from harness.cli_prepare import prepare_command
-from harness.compare.expected import expected_dir, load_expected
+from harness.cli import main as cli
+from harness.cli.prepare import prepare_command
 from harness.measure import MemorySampler
+from harness.paper.expected import expected_dir, load_expected
 
 WIDTH, BLOCK = 4096, 100_000
 

@@ -43,11 +43,11 @@ def self_check(seeds: Sequence[int]) -> Record:
     """The outcome of each model, with the mean and its prediction interval."""
     import torch
 
-    from harness.compare.expected import expected_dir, load_tolerances
-    from harness.experiments.store import stored_runs
-    from harness.experiments.suite import load_suite, plan
-    from harness.experiments.trial import run_trial
-    from harness.selfcheck import check, load_reference
+    from harness.paper.expected import expected_dir, load_tolerances
+    from harness.paper.selfcheck import check, load_reference
+    from harness.runs.store import stored_runs
+    from harness.runs.trial import run_trial
+    from harness.studies.suite import load_suite, plan
 
     with TemporaryDirectory() as folder:
         for row in plan(load_suite(SUITE), None, torch.device("cpu")):
@@ -62,8 +62,8 @@ def results(model: str, rate: float, seeds: Sequence[int]) -> dict[str, float]:
     """Seed → test R@20 of the suite's settings for the model, but for the learning rate."""
     import torch
 
-    from harness.experiments.suite import load_suite, plan
-    from harness.experiments.trial import run_trial
+    from harness.runs.trial import run_trial
+    from harness.studies.suite import load_suite, plan
 
     with TemporaryDirectory() as folder:
         (row,) = plan(load_suite(SUITE).narrowed([model], []), None, torch.device("cpu"))
@@ -74,14 +74,14 @@ def results(model: str, rate: float, seeds: Sequence[int]) -> dict[str, float]:
 
 def conformance() -> list[str]:
     """Names of the recorded traces that fail."""
-    from harness.conformance import Status, known_traces, trace_statuses
+    from harness.paper.conformance import Status, known_traces, trace_statuses
 
     return [trace for trace, status in trace_statuses(known_traces()).items() if status is Status.FAILED]
 
 
 def worker(arguments: argparse.Namespace) -> None:
     """Runs in a process of its own: prints a record per line."""
-    from harness.compiling import use_threads
+    from harness.evaluation.compiling import use_threads
     from harness.measure.environment import source
 
     revision = source(Path(__file__).parent)["source_revision"]

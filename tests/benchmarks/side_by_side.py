@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from harness.experiments.store import StoredRun, stored_runs
 from harness.measure.environment import environment
+from harness.runs.store import StoredRun, stored_runs
 
 WAYS = {
     "1 worker": ["--workers", "1"],

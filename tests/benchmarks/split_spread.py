@@ -14,10 +14,10 @@ from tabulate import tabulate
 
 from harness.data import PARTS, load_dataset, published_split
 from harness.data.folder import new_folder
-from harness.experiments.backends import Processes
-from harness.experiments.execution import execute, metric_of
-from harness.experiments.trial import Trial, make_trial
 from harness.measure.environment import environment
+from harness.runs.trial import Trial, make_trial
+from harness.studies.backends import Processes
+from harness.studies.execution import execute, metric_of
 
 CPU = torch.device("cpu")
 SETTINGS = {"n_layers": 4, "reg_weight": 1e-4}  # LightGCN's best on the authors' split of Baby

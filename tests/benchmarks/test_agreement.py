@@ -30,7 +30,7 @@ from torch import Tensor
 
 from harness.data import Dataset
 from harness.data.synthetic import mini
-from harness.training import rows
+from harness.training.accelerators import rows
 from harness.training.batches import EpochBatches
 from harness.training.optimiser import adam
 from harness.training.streams import Streams

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from harness.data import load_dataset
-from harness.experiments.trial import make_trial, resolve_device, run_trial
+from harness.paper.study import Study, make_study
 from harness.report.html import html
-from harness.report.study import Study, make_study
+from harness.runs.trial import make_trial, resolve_device, run_trial
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE, DESKTOP = (390, 844), (1280, 900)

@@ -408,7 +408,7 @@ def test_an_unknown_name_shows_the_nearest_ones_and_where_it_looked(
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["Baby", "Sports"])
 def test_the_real_data_sets_have_the_published_size(name: str) -> None:
-    from harness.compare.expected import expected_dir, load_expected
+    from harness.paper.expected import expected_dir, load_expected
 
     published = {
         value.metric: value.value for value in load_expected(expected_dir()) if value.cell[:2] == (name.lower(), "")

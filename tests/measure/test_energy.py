@@ -8,11 +8,11 @@ import pytest
 import torch
 from recorded_nvml import RecordedNvml
 
-from harness.experiments.store import StoredRun
 from harness.measure import Energy, EnergyMeter
 from harness.measure.energy import FELL, NO_COUNTER, UNMOVED
 from harness.measure.gpu import MIG_WHOLE, NvmlGpu
-from harness.report.measured import joules_per_epoch
+from harness.paper.measured import joules_per_epoch
+from harness.runs.store import StoredRun
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from bm3 import Batch, Data
 from harness.data import Dataset, checked_dataset
 from harness.evaluation import Evaluator, model_scorer
-from harness.experiments.variants import model_variants
 from harness.models.registry import ModelEntry, models
+from harness.runs.variants import model_variants
 from harness.training import Streams, TrainingConfig
 from harness.training.batches import EpochBatches
 from harness.training.fit import fit

@@ -13,10 +13,10 @@ from torch import nn
 
 from bm3 import Batch, ConfigError, DataError, Loss
 from harness.data import Dataset
-from harness.experiments.store import stored_runs
 from harness.models import registry
 from harness.models.contract import check_class, check_model
 from harness.models.registry import ModelEntry
+from harness.runs.store import stored_runs
 
 
 @dataclass(frozen=True)

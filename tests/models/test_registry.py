@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bm3 import ConfigError
-from harness.conformance import Status, known_traces, trace_statuses
 from harness.models import registry, vbpr
+from harness.paper.conformance import Status, known_traces, trace_statuses
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from torch.nn.functional import normalize
 
 from bm3 import Batch, Data
 from harness.data.synthetic import mini
-from harness.experiments.settings import configure
-from harness.experiments.variants import variants
 from harness.models.buir import BUIR, BUIRConfig
 from harness.models.dualgnn import DualGNN, DualGNNConfig
 from harness.models.grcn import GRCN, GRCNConfig
 from harness.models.lattice import LATTICE, LATTICEConfig
 from harness.models.mmgcn import MMGCN, MMGCNConfig
 from harness.models.registry import find_model
+from harness.runs.settings import configure
+from harness.runs.variants import variants
 from harness.training.optimiser import adam, set_learning_rate
 
 N_USERS, N_ITEMS = 12, 30

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 from bm3 import BM3Error
 from harness.data import Dataset, checked_dataset
-from harness.data.adding import join_by_id
-from harness.data.encoding import read_texts
-from harness.data.exporting import RECORD, recorded_hash
 from harness.data.files import read_array
-from harness.data.importing import Division, read_source
 from harness.data.layouts import read_folder
-from harness.data.numbering import read_ids
-from harness.data.tables import Columns
-from harness.data.unpacking import unpack
+from harness.ingest.adding import join_by_id
+from harness.ingest.encoding import read_texts
+from harness.ingest.exporting import RECORD, recorded_hash
+from harness.ingest.importing import Division, read_source
+from harness.ingest.numbering import read_ids
+from harness.ingest.tables import Columns
+from harness.ingest.unpacking import unpack
 
 THOROUGH = 500  # examples of any other property in the profile of that name
 FILES = 10_000 if (settings.default or settings()).max_examples >= THOROUGH else 100

@@ -13,8 +13,8 @@ from fractions import Fraction
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.compare.expected import PublishedValue, Status, Tolerance
-from harness.compare.verdict import Outcome, Verdict, exit_code, judge
+from harness.paper.expected import PublishedValue, Status, Tolerance
+from harness.paper.verdict import Outcome, Verdict, exit_code, judge
 
 TARGET = 0.5
 RANK = {Outcome.REPRODUCED: 0, Outcome.CLOSE: 1, Outcome.ABOVE: 2, Outcome.BELOW: 2}

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness.compare.significance import Difference
-from harness.experiments.store import StoredRun
+from harness.paper.results import METRICS
+from harness.paper.significance import Difference
+from harness.paper.study import Study, headline, make_study
 from harness.report.cells import MEMORY, TIMES, cells, cells_csv, cells_json
-from harness.report.results import METRICS
-from harness.report.study import Study, headline, make_study
+from harness.runs.store import StoredRun
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from command_line import Command
 
-from harness.compare.exceptions import ExceptedCells
-from harness.compare.significance import Difference
-from harness.experiments.store import StoredRun, stored_runs
+from harness.paper.exceptions import ExceptedCells
+from harness.paper.measured import SHARED, SHARED_NOTE, shared_machine
+from harness.paper.numbers import number, spread
+from harness.paper.results import METRICS
+from harness.paper.significance import Difference
+from harness.paper.study import Study, headline, make_study
 from harness.report.cells import cells
 from harness.report.efficiency import efficiency_lines
 from harness.report.html import html
 from harness.report.lines import Line
 from harness.report.markdown import markdown
-from harness.report.measured import SHARED, SHARED_NOTE, shared_machine
-from harness.report.numbers import number, spread
 from harness.report.plots.cost import cost
-from harness.report.results import METRICS
-from harness.report.study import Study, headline, make_study
+from harness.runs.store import StoredRun, stored_runs
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 SPORTS = Path(__file__).parents[2] / "docs" / "results" / "runs" / "sports"

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.compare.claims import ClaimOutcome, ClaimResult, load_claims
-from harness.compare.expected import Source, expected_dir
-from harness.compare.significance import Difference
-from harness.compare.verdict import Outcome
 from harness.data import load_dataset
-from harness.experiments.store import write_failure
-from harness.experiments.trial import make_trial, resolve_device, run_trial
+from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
+from harness.paper.expected import Source, expected_dir
+from harness.paper.significance import Difference
+from harness.paper.study import Study, headline, make_study
+from harness.paper.verdict import Outcome
 from harness.report.html import MARKS, html
-from harness.report.study import Study, headline, make_study
+from harness.runs.store import write_failure
+from harness.runs.trial import make_trial, resolve_device, run_trial
 from harness.training import TrainingConfig
 
 VOID = {"br", "meta"}

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.compare.significance import Difference
+from harness.paper.significance import Difference
+from harness.paper.study import Study, StudyRow, make_study
 from harness.report.latex import document, escape, latex
 from harness.report.markdown import markdown
-from harness.report.study import Study, StudyRow, make_study
 
 GOLDEN = Path(__file__).parent / "golden"
 ENGINES = {

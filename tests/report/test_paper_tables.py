@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bm3 import ConfigError
-from harness.compare.claims import Improvement, load_claims
-from harness.compare.expected import (
+from harness.paper.claims import Improvement, load_claims
+from harness.paper.expected import (
     PublishedValue,
     Status,
     expected_dir,
@@ -18,6 +18,7 @@ from harness.compare.expected import (
     load_tolerances,
     values_of_cell,
 )
+from harness.paper.study import Study, make_study
 from harness.report.efficiency import RATIOS_TO
 from harness.report.paper import (
     IMPROVEMENT,
@@ -30,7 +31,6 @@ from harness.report.paper import (
     improvement,
     paper_table,
 )
-from harness.report.study import Study, make_study
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 EXPECTED = load_expected(expected_dir())

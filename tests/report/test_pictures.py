@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from harness.compare.expected import short_metric
 from harness.data import load_dataset
-from harness.experiments.store import StoredRun, stored_runs
-from harness.experiments.trial import make_trial, resolve_device, run_trial
+from harness.paper.expected import short_metric
+from harness.paper.results import METRICS
+from harness.paper.study import make_study
 from harness.report.pictures import Picture, draw, files, svg
 from harness.report.plots.parts import INK
-from harness.report.results import METRICS
-from harness.report.study import make_study
+from harness.runs.store import StoredRun, stored_runs
+from harness.runs.trial import make_trial, resolve_device, run_trial
 
 Change = Callable[[StoredRun, dict[str, Any], dict[str, Any]], None]
 

@@ -13,7 +13,7 @@ from command_line import Command, Outcome, refused
 
 import harness
 from bm3 import ConfigError
-from harness import cli_regress
+from harness.cli import regress as cli_regress
 from harness.data import Dataset, load_dataset
 from harness.data.synthetic import baby_sized
 from harness.paper.folders import DEFAULT, paper_folder

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from harness.common import WriteError
 from harness.data import Dataset
-from harness.files import WriteError
 from harness.models.registry import find_model, models
 from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build
-from harness.training import rows as rows_module
+from harness.training.accelerators import rows as rows_module
 from harness.training.checkpoint import BEST
 from harness.training.fit import fit
 

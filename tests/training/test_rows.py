@@ -12,10 +12,10 @@ from bm3 import BM3, Batch, BM3Config
 from bm3.features import FeatureTable
 from harness.data import Dataset
 from harness.training import EpochRecord, Streams, TrainingConfig, build
-from harness.training import rows as rows_module
+from harness.training.accelerators import rows as rows_module
+from harness.training.accelerators.rows import LazyRows, MissedSteps
 from harness.training.fit import feature_tables, fit, train_step
 from harness.training.optimiser import Adam, adam
-from harness.training.rows import LazyRows, MissedSteps
 
 pytest.importorskip("numba", reason="tables move by row where numba is installed")
 

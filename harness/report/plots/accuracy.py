@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from harness.compare.expected import PublishedValue, short_metric
-from harness.compare.verdict import Outcome, Verdict
+from harness.paper.expected import PublishedValue, short_metric
+from harness.paper.results import METRICS
+from harness.paper.study import Study
+from harness.paper.verdict import Outcome, Verdict
 from harness.report.plots.parts import (
     BLUE,
     GREEN,
@@ -29,8 +31,6 @@ from harness.report.plots.parts import (
     signed,
     wrapped,
 )
-from harness.report.results import METRICS
-from harness.report.study import Study
 
 Fill = Literal["full", "left", "right", "bottom", "top", "none"]
 OUTCOMES: dict[Outcome, tuple[str, Fill]] = {  # told apart by the fill where there is no colour

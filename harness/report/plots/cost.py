@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.report.measured import SHARED_NOTE
+from harness.paper.measured import SHARED_NOTE
+from harness.paper.study import PROPOSED, Study, StudyRow
 from harness.report.plots.parts import (
     BLUE,
     VERMILLION,
@@ -19,7 +20,6 @@ from harness.report.plots.parts import (
     plain_log,
     wrapped,
 )
-from harness.report.study import PROPOSED, Study, StudyRow
 from harness.training.config import STOPPING_METRIC
 
 MEMORY = {  # the first that was measured for every model is shown

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import Bbox, BboxBase
 from numpy.typing import NDArray
 
-from harness.report.numbers import number
+from harness.paper.numbers import number
 
 INK = "#010203"
 """The colour of text, axes and whatever means nothing by its colour. No picture has it for anything else."""

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.paper.results import GridPoint
+from harness.paper.study import Study, StudyRow
 from harness.report.plots.parts import (
     BLUE,
     COLOURS,
@@ -23,8 +25,6 @@ from harness.report.plots.parts import (
     wide,
     wrapped,
 )
-from harness.report.results import GridPoint
-from harness.report.study import Study, StudyRow
 from harness.training.config import STOPPING_METRIC
 
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))

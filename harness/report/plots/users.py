@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from harness.compare.expected import short_metric
-from harness.compare.significance import paired
-from harness.experiments.store import StoredRun
+from harness.paper.expected import short_metric
+from harness.paper.results import METRICS
+from harness.paper.significance import paired
+from harness.paper.study import Study, StudyRow
 from harness.report.plots.parts import BLUE, INK, ORANGE, WIDTH, Picture, picture, sampled, signed
-from harness.report.results import METRICS
-from harness.report.study import Study, StudyRow
+from harness.runs.store import StoredRun
 from harness.training.config import STOPPING_METRIC
 
 Gain = NDArray[np.float64]

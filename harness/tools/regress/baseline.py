@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, TypeAdapter, Validatio
 from pydantic.dataclasses import dataclass
 
 from bm3 import BM3Error, DataError
-from harness.files import write_json, writing
+from harness.common import write_json, writing
 from harness.measure.environment import environment
 
 FORMAT = 2

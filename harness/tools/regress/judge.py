@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from harness.compare.significance import holm
-from harness.compare.verdict import Word
+from harness.paper.significance import holm
+from harness.paper.verdict import Word
 from harness.tools.regress.baseline import Measurement, Result
 from harness.tools.regress.rules import AccuracyRule, MemoryRule, Rules, TimeRule
 

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 import harness
-from harness.conformance import conformance
 from harness.data import Dataset, load_dataset
 from harness.evaluation import Evaluation
 from harness.models.registry import find_model
+from harness.paper.conformance import conformance
 from harness.training import EpochRecord, Streams, TrainingConfig, build
 from harness.training.fit import fit, make_deterministic
 from harness.training.steps import TrainingSteps

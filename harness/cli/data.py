@@ -1,0 +1,347 @@
+"""The commands of `bm3 data` that bring data in and out and check it: options and messages. The group is in `cli`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bm3 import ConfigError
+from harness.cli.options import DATA
+from harness.common import size
+from harness.data.words import IMAGE_MODEL, SPLIT_RULES, TEXT_MODEL
+from harness.ending import keeping
+
+if TYPE_CHECKING:
+    from harness.data import Dataset
+    from harness.ingest.encoding import Encoded
+    from harness.ingest.fetch import Fetch, Found
+
+PATH = click.Path(path_type=Path)
+SOURCES = Path(__file__).parent / "data" / "sources.toml"
+
+
+@click.command(name="import")
+@click.argument("source", type=PATH)
+@click.option("--name", required=True, help="Name of the data set, and of its folder.")
+@click.option("--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data.")
+@click.option("--user", metavar="COLUMN", help="Column of a table with user ids.")
+@click.option("--item", metavar="COLUMN", help="Column of a table with item ids.")
+@click.option("--time", metavar="COLUMN", help="Column of a table with times, as numbers.")
+@click.option("--part", metavar="COLUMN", help="Column of a table with train, valid or test (or 0, 1, 2).")
+@click.option(
+    "--split", metavar="RULE", help=f"How to divide without parts: {', '.join(SPLIT_RULES)}. Default: published."
+)
+@click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the division. Default: 0.")
+def import_command(
+    source: Path,
+    name: str,
+    out: Path | None,
+    user: str | None,
+    item: str | None,
+    time: str | None,
+    part: str | None,
+    split: str | None,
+    split_seed: int | None,
+) -> None:
+    """Bring SOURCE in as the data set NAME, a new folder DIR/NAME with NAME.inter and feature files.
+
+    SOURCE is a folder or file in a layout that can be read (.inter, interactions.npz), a table (.csv, .tsv, .parquet)
+    with named columns, RecBole's atomic files (NAME.inter or NAME.train.inter, ...), or a .zip or .tar of one of these.
+    Ids of tables may be any text; every row counts as one positive interaction, whatever its rating.
+
+    \b
+    bm3 data import ~/downloads/shop.zip --name shop
+    bm3 data import ratings.csv --name shop --user reviewerID --item asin --time unixReviewTime --split leave_one_out
+    bm3 data import ~/recbole/ml-100k --name ml --split-seed 7
+    """
+    from harness.data.layouts import data_roots
+    from harness.ingest.importing import Division, import_dataset
+    from harness.ingest.tables import Columns
+
+    root = out if out is not None else data_roots()[0]
+    found = import_dataset(source, name, root, Columns(user, item, time, part), Division(split, split_seed))
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    click.echo(_summary(found.dataset))
+    click.echo(f"written: {root / name}")
+
+
+@click.command(name="export")
+@click.argument("dataset")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="The folder to write; it must be new.")
+@DATA
+def export_command(dataset: str, out: Path, data: Path | None) -> None:
+    """Write DATASET into the new folder DIR: NAME.inter, a feature file for each modality, dataset.json.
+
+    Other tools read this layout too. Surrogate features keep their marker in the file's name. Imported again, the data
+    set has the same content hash.
+
+    \b
+    bm3 data export tiktok --out tiktok-files
+    bm3 data export ./data/mine --out ~/mine
+    """
+    from harness.data import load_dataset
+    from harness.ingest.exporting import export
+
+    found = load_dataset(dataset, data)
+    export(found, out)
+    click.echo(_summary(found))
+    click.echo(f"written: {out}")
+
+
+@click.command(name="verify")
+@click.argument("dataset")
+@DATA
+def verify_command(dataset: str, data: Path | None) -> None:
+    """Check DATASET: published counts, split rule, leakage, features, and whether rows are in the order of the items.
+
+    Exit code 0 without a problem, 1 with one, 2 if the data set cannot be read. A note is worth reading and no problem.
+
+    \b
+    bm3 data verify baby --data ~/data
+    bm3 data verify ./data/mine
+    """
+    from tabulate import tabulate
+
+    from harness.data.layouts import SYNTHETIC, find_folder, load_dataset
+    from harness.ingest.exporting import recorded_hash
+    from harness.ingest.verification import verify
+    from harness.ingest.verify import Severity
+    from harness.paper.expected import expected_dir, load_expected
+
+    found = load_dataset(dataset, data)
+    recorded = None if dataset in SYNTHETIC else recorded_hash(find_folder(dataset, data))
+    findings = verify(found, load_expected(expected_dir()), recorded)
+    table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
+    click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
+    problems = sum(finding.severity is Severity.PROBLEM for finding in findings)
+    notes = sum(finding.severity is Severity.NOTE for finding in findings)
+    click.echo(f"\n{found.name}: {_number(problems, 'problem')}, {_number(notes, 'note')}")
+    sys.exit(1 if problems else 0)
+
+
+@click.command(name="add-features")
+@click.argument("name")
+@click.argument("file", type=PATH)
+@click.option("--modality", required=True, help="What the features are of, such as audio.")
+@click.option("--ids", type=PATH, metavar="FILE", help="One original item id per line, for each row of the table.")
+@click.option("--surrogate", is_flag=True, help="The vectors stand in for the original ones.")
+@click.option("--replace", is_flag=True, help="Replace features of this modality.")
+@DATA
+def add_features_command(
+    name: str, file: Path, modality: str, ids: Path | None, surrogate: bool, replace: bool, data: Path | None
+) -> None:
+    """Add the table in FILE (.npy, items x width) to the data set NAME as a modality, in float32.
+
+    Row i belongs to item i, unless --ids says whose rows they are: ids as in the data set's items.csv, or item numbers
+    where it has none. Rows of other items are left out.
+
+    \b
+    bm3 data add-features shop vectors.npy --modality audio
+    bm3 data add-features shop vectors.npy --modality audio --ids asins.txt --replace
+    """
+    from harness.data.layouts import read_folder
+    from harness.ingest.adding import add_features, item_ids, join_by_id, read_features, read_row_ids
+
+    folder = _folder(name, data)
+    table: Any = read_features(file)
+    if ids is not None:
+        joined = join_by_id(table, read_row_ids(ids), item_ids(folder, read_folder(folder).n_items), str(ids))
+        table = joined.table
+        if joined.left_out:
+            click.echo(f"note: rows of other items, left out: {joined.left_out:,}")
+    added = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
+    click.echo(_summary(added.dataset))
+    click.echo(f"written: {added.file}")
+
+
+@click.command(name="encode")
+@click.argument("name")
+@click.option("--text", type=PATH, metavar="FILE", help="CSV file: a column id, and the texts' columns.")
+@click.option("--images", type=PATH, metavar="DIR", help="Folder of images, named by item id.")
+@click.option("--modality", help="What the features are of. Default: text or visual.")
+@click.option("--model", metavar="MODEL", help=f"Name or folder. Default: {TEXT_MODEL}, {IMAGE_MODEL}.")
+@click.option("--revision", help="State of the model on its hub, such as a commit.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, metavar="N")
+@click.option("--replace", is_flag=True, help="Replace features of this modality.")
+@DATA
+def encode_command(
+    name: str,
+    text: Path | None,
+    images: Path | None,
+    modality: str | None,
+    model: str | None,
+    revision: str | None,
+    batch_size: int,
+    replace: bool,
+    data: Path | None,
+) -> None:
+    """Make features of the items of the data set NAME from their texts or their images, and add them as a modality.
+
+    Ids are those of the data set's items.csv, or item numbers where it has none. Items without a text or an image get
+    the mean of the others. The model and its revision are recorded beside the table. A model in a folder needs no
+    network. Texts need the extra `text` (sentence-transformers), images the extra `images` (timm).
+
+    \b
+    bm3 data encode shop --text descriptions.csv
+    bm3 data encode shop --images covers --model ~/models/resnet50 --modality cover
+    """
+    if (text is None) == (images is None):
+        raise ConfigError("give either --text FILE or --images DIR; for both, run the command twice")
+    from harness.ingest.encoders import ImageEncoder, SentenceEncoder
+    from harness.ingest.encoding import encode_features, find_images, read_texts
+
+    folder = _folder(name, data)
+    encoded: Encoded
+    if text is not None:
+        texts, text_encoder = read_texts(text), SentenceEncoder(model or TEXT_MODEL, revision)
+        encoded = encode_features(
+            folder, texts, text_encoder, modality or "text", str(text), batch_size=batch_size, replace=replace
+        )
+    else:
+        assert images is not None
+        files, image_encoder = find_images(images), ImageEncoder(model or IMAGE_MODEL, revision)
+        encoded = encode_features(
+            folder, files, image_encoder, modality or "visual", str(images), batch_size=batch_size, replace=replace
+        )
+    if encoded.left_out:
+        click.echo(f"note: ids of other items, left out: {encoded.left_out:,}")
+    if encoded.filled:
+        click.echo(f"note: items with nothing to encode, given the mean of the others: {encoded.filled:,}")
+    click.echo(_summary(encoded.added.dataset))
+    click.echo(f"written: {encoded.added.file}\nwritten: {encoded.record}")
+
+
+def _folder(name: str, data: Path | None) -> Path:
+    from harness.data.layouts import SYNTHETIC, find_folder
+
+    if name in SYNTHETIC:
+        raise ConfigError(f"{name} is made in memory: export it, and add features to what was exported")
+    return find_folder(name, data)
+
+
+def _summary(dataset: Dataset) -> str:
+    from harness.data import PARTS
+
+    parts = ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
+    lines = [f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items; {parts}"]
+    for modality, table in dataset.features.items():
+        surrogate = " (surrogate vectors)" if modality in dataset.surrogates else ""
+        lines.append(f"modality {modality}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
+    return "\n".join([*lines, f"content hash: {dataset.content_hash}"])
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+@click.command(name="fetch")
+@click.argument("name")
+@click.option("--out", "--to", type=PATH, metavar="DIR", help="Default: raw/NAME in $BM3_DATA if set, else in ./data.")
+@click.option("--only", multiple=True, metavar="FILE", help="Fetch this file alone; may be repeated.")
+@click.option("--base-url", metavar="URL", help="Another host with the same folders, in place of the manifest's.")
+@click.option("--manifest", type=PATH, metavar="FILE", help="A list of data sets and their files of your own.")
+@click.option(
+    "--checksum", "checksums", multiple=True, metavar="FILE=SHA256", help="What FILE must be; may be repeated."
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Attempts after one that brought nothing more, with longer and longer pauses.",
+)
+@click.option(
+    "--stall",
+    type=click.FloatRange(min=0, min_open=True, max=86400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Without a byte for so long, the connection is given up and tried again.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch and write nothing.")
+def fetch_command(
+    name: str,
+    out: Path | None,
+    only: tuple[str, ...],
+    base_url: str | None,
+    manifest: Path | None,
+    checksums: tuple[str, ...],
+    retries: int,
+    stall: float,
+    dry_run: bool,
+) -> None:
+    """Fetch the original files of the data set NAME: baby, sports or electronics of Amazon 2014.
+
+    The same command goes on after whatever stopped it, also within a file. Files that are there stay as they are.
+
+    The publisher prints no checksums. So a file is trusted when it first comes, and recorded in fetched.json beside it.
+    One that comes later must be the same; if it is not, it is kept under another name, and the command says so.
+
+    \b
+    bm3 data fetch baby
+    bm3 data fetch electronics --only ratings_Electronics.csv --only meta_Electronics.json.gz --out ~/raw
+    bm3 data fetch baby --base-url https://mirror.example.org/productGraph
+    bm3 data fetch shop --manifest shop.toml --dry-run
+    """
+    from harness.cli.reading_progress import reading_progress
+    from harness.data.layouts import data_roots
+    from harness.ingest.fetch import Fetch, find_source
+
+    fetch = Fetch(
+        find_source(name, manifest or SOURCES, base_url),
+        data_roots()[0] / "raw" / name if out is None else out,
+        only,
+        dict(map(_checksum, checksums)),
+        retries,
+        stall,
+        tell=lambda line: click.echo(line, err=True),
+        progress=reading_progress,
+    )
+    with keeping(lambda: _kept(fetch)):
+        found = fetch.survey()
+        for line in _intentions(fetch, found):
+            click.echo(line)
+        if dry_run:
+            return
+        fetch.run(found)
+    click.echo(f"fetched: {fetch.folder}")
+    if set(fetch.files) == set(fetch.source.files):
+        click.echo(f"next: {fetch.source.prepare_command(fetch.folder)}")
+
+
+def _checksum(text: str) -> tuple[str, str]:
+    match = re.fullmatch("([^=]+)=([0-9a-fA-F]{64})", text)
+    if match is None:
+        raise ConfigError(f"--checksum {text!r}: needed is FILE=SHA256, the latter in 64 hexadecimal digits")
+    return match[1], match[2].lower()
+
+
+def _intentions(fetch: Fetch, found: Sequence[Found]) -> list[str]:
+    """What a user should know before anything is fetched."""
+    source = fetch.source
+    lines = [source.title, f"licence: {source.licence}", f"source: {source.page}", f"please cite: {source.citation}"]
+    lines.append(f"into {fetch.folder}:")
+    for each in found:
+        known = f"size not known{f', {each.trouble}' if each.trouble else ''}" if each.size is None else size(each.size)
+        begun = f"{known}, of which {size(each.here)} are there" if each.here else known
+        lines.append(f"  {source.url(each.file)} ({'there already' if each.there else begun})")
+    missing = [each for each in found if not each.there]
+    total = sum(max(0, each.size - each.here) for each in missing if each.size is not None)
+    unknown = sum(each.size is None for each in missing)
+    return [*lines, f"to fetch: {size(total)}" + (f", and files of unknown size: {unknown}" if unknown else "")]
+
+
+def _kept(fetch: Fetch) -> str:
+    begun = [path for path in map(fetch.partial, fetch.files) if path.exists()]
+    kept = ", ".join(f"{path.stat().st_size:,} bytes are kept in {path}" for path in begun)
+    return f"{kept or 'no file is left unfinished'}; the same command goes on"
+
+
+DATA_COMMANDS = (import_command, export_command, verify_command, add_features_command, encode_command, fetch_command)

@@ -1,0 +1,410 @@
+"""The `bm3` command: options, messages and exit codes. Everything it does is done elsewhere."""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import shell_complete
+
+from bm3 import BM3Error
+from harness.cli.audit import audit
+from harness.cli.data import DATA_COMMANDS
+from harness.cli.doctor import doctor
+from harness.cli.models import models_command, settings_command
+from harness.cli.options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
+from harness.cli.prepare import prepare_command
+from harness.cli.reference import reference
+from harness.cli.regress import regress
+from harness.cli.replay import replay
+from harness.cli.reproduce import reproduce
+from harness.cli.runs import runs
+from harness.cli.scaling import scaling
+from harness.cli.suite import suite
+from harness.cli.tables import expected, tables
+from harness.cli.watch import watch
+from harness.ending import (
+    CLOSED_PIPE,
+    IN_USE,
+    INTERRUPTED,
+    MISUSED,
+    NOTHING_MEASURED,
+    TERMINATED,
+    Interrupted,
+    Terminated,
+    keeping,
+)
+
+DEFAULT_SEED = 999
+COMPLETION = "_BM3_COMPLETE"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bm3-harness")
+def bm3() -> None:
+    """Does BM3 do what was published, here, now, and at what cost?
+
+    \b
+    bm3 reproduce                   what reproduces on this machine, as a report
+    bm3 suite list                  what else can be run; bm3 suite show NAME: what is done of it
+    bm3 watch                       a study that is running in another terminal
+    bm3 runs list                   what is stored, and how far it is
+    bm3 replay RUN                  does a stored run come out the same again?
+    bm3 doctor                      what can be run and measured on this machine
+    bm3 train bm3 mini              one model on one data set
+    bm3 profile bm3 mini            where its time goes, and how far that is from this machine's floor
+    bm3 regress                     did anything become slower, larger or less accurate?
+    bm3 scaling                     do time and memory grow as published?
+    bm3 conformance                 are the models the published ones?
+    bm3 models                      what can be trained; bm3 settings MODEL: what can be set, and what it means
+    bm3 variants                    where text and published code disagree
+    bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
+    bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
+    bm3 tables 3                    the paper's tables, ours beneath
+    bm3 expected list               the figures that runs are compared with
+    bm3 audit                       what each variant changes
+
+    Exit codes: 0 everything asked for was measured and held, 1 something lies outside its band or failed, 2 wrong
+    usage, configuration or data, 3 nothing could be judged, 130 interrupted, 141 nobody reads the output.
+    """
+
+
+for command in (
+    *(
+        audit,
+        doctor,
+        expected,
+        models_command,
+        reference,
+        regress,
+        replay,
+        reproduce,
+        runs,
+        scaling,
+        settings_command,
+        suite,
+    ),
+    *(tables, watch),
+):
+    bm3.add_command(command)
+
+
+@bm3.command()
+@click.argument("model")
+@click.argument("dataset")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+@click.option("--seed", type=click.IntRange(min=0), default=999, show_default=True, help="Seed of all randomness.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most N epochs; short for --set epochs=N.")
+@click.option(
+    "--no-wait", is_flag=True, help=f"Where another process runs the same trial, leave with exit code {IN_USE} at once."
+)
+@click.option("--dry-run", is_flag=True, help="Check everything, say where the run would be, and train nothing.")
+@DEVICE
+@THREADS
+@DATA
+@OUT
+def train(
+    model: str,
+    dataset: str,
+    assignments: tuple[str, ...],
+    seed: int,
+    epochs: int | None,
+    no_wait: bool,
+    dry_run: bool,
+    device: str,
+    threads: int | None,
+    data: Path | None,
+    out: Path,
+) -> None:
+    """Train MODEL on DATASET, evaluate its best epoch, and store the run.
+
+    A run that is stored and finished is shown, not repeated. An interrupted or killed one goes on after its last
+    checkpoint, to the same bits as if it had never stopped.
+
+    \b
+    bm3 train bm3 mini --epochs 20
+    bm3 train lightgcn baby --data ~/data --set n_layers=3 --set reg_weight=1e-4 --seed 1
+    bm3 train bm3 ./data/mine --set features=frozen --set early_stopping.rounding=none
+    """
+    from harness.cli.progress import TrainingProgress
+    from harness.evaluation.compiling import use_threads
+    from harness.runs.settings import parse_assignments
+    from harness.runs.store import find_run
+    from harness.runs.trial import dataset_for, make_trial, resolve_device, run_trial
+
+    settings: dict[str, Any] = dict(parse_assignments(assignments))
+    if epochs is not None:
+        settings["epochs"] = epochs
+    if threads is not None:
+        use_threads(threads)
+    trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
+    if dry_run:
+        there = "is finished" if find_run(out, trial.key) else "would be trained"
+        click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
+        return
+    title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
+    with (
+        keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
+        TrainingProgress(title, trial.training.epochs) as bar,
+    ):
+        told = partial(click.echo, err=True)
+        run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
+    result = run.result or {}
+    test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
+    click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
+
+
+@bm3.command(name="profile")
+@click.argument("model")
+@click.argument("dataset")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Training steps to measure.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all figures there too."
+)
+@DEVICE
+@THREADS
+@DATA
+def profile_command(
+    model: str,
+    dataset: str,
+    assignments: tuple[str, ...],
+    steps: int,
+    json_file: Path | None,
+    device: str,
+    threads: int | None,
+    data: Path | None,
+) -> None:
+    """Show where a training step and an evaluation of MODEL on DATASET spend their time, by torch operation.
+
+    Beside an operation's time stand the bytes that it moved and what it would take at the rates measured on this
+    machine. The floor of the whole is the time for all matrix and sparse products, or for moving what was there before
+    once in and once out, whichever is longer; elementwise work, sorting and latency are free in it. Timing operations
+    slows them, so the whole is measured without it. Nothing is stored unless --json says where.
+
+    \b
+    bm3 profile bm3 mini
+    bm3 profile lattice baby --data ~/data --steps 20 --threads 1 --json lattice.json
+    bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
+    """
+    from harness.evaluation.compiling import use_threads
+    from harness.measure.environment import environment
+    from harness.runs.settings import parse_assignments
+    from harness.runs.trial import dataset_for, make_trial, resolve_device
+    from harness.tools.profiling.profile import profile
+    from harness.tools.profiling.report import check_writable, profile_text, profile_values, write_values
+    from harness.training import Streams
+
+    if json_file is not None:
+        check_writable(json_file)
+    if threads is not None:
+        use_threads(threads)
+    settings = parse_assignments(assignments)
+    trial = make_trial(
+        model, dataset_for(settings, dataset, data), dataset, settings, DEFAULT_SEED, resolve_device(device)
+    )
+    title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"
+    found = profile(
+        trial.entry.model,
+        trial.dataset,
+        trial.config,
+        trial.training,
+        Streams(trial.seed),
+        trial.device,
+        steps=steps,
+        tell=lambda stage: click.echo(f"{title}: {stage}", err=True),
+    )
+    if json_file is not None:
+        where = {"environment": environment(trial.device), "dataset": trial.dataset.name, "steps": steps}
+        write_values(json_file, {"format": 1, **trial.identity, **where, **profile_values(found)})
+    click.echo(f"{title}\n{profile_text(found)}")
+
+
+@bm3.command(name="report")
+@click.argument("folder", type=click.Path(path_type=Path))
+@REPORT_FORMATS
+@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
+def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
+    """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
+
+    \b
+    bm3 report runs
+    bm3 report runs --format md,html,tex,csv
+    """
+    from harness.cli.study import finish
+    from harness.paper.study import make_study
+
+    finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), to or folder, formats)
+
+
+@bm3.command(name="conformance")
+@click.argument("path", metavar="[TRACE|FOLDER]", type=click.Path(path_type=Path), required=False)
+def conformance_command(path: Path | None) -> None:
+    """Replay one TRACE or those in FOLDER (default: what comes with the harness and with installed models).
+
+    One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
+    when one failed, 3 when none could be replayed.
+
+    \b
+    bm3 conformance
+    bm3 conformance my-traces
+    bm3 conformance my-traces/bpr.npz
+    """
+    from tabulate import tabulate
+
+    from harness.cli.study import conformance_line
+    from harness.paper.conformance import Status, conformance, known_traces, trace_statuses
+
+    checks = known_traces() if path is None else conformance(path)
+    table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
+    click.echo(
+        tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)
+    )
+    click.echo(conformance_line(checks))
+    statuses = set(trace_statuses(checks).values())
+    sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else NOTHING_MEASURED)
+
+
+@bm3.command(name="variants")
+@click.argument("model", required=False)
+def variants_command(model: str | None) -> None:
+    """List the settings in which a paper's text and the published code disagree, of MODEL or of all.
+
+    The first value is what was published, and the default. Change one with --set SETTING=VALUE.
+
+    \b
+    bm3 variants
+    bm3 variants mmgcn
+    bm3 train mmgcn mini --set training=as_authored
+    """
+    from tabulate import tabulate
+
+    from harness.models.registry import find_model
+    from harness.runs.variants import ALL_MODELS, variants
+    from harness.tools.audit.effects import known_effects
+    from harness.tools.audit.report import effect_lines
+
+    wanted = None if model is None else find_model(model).name
+    effects = known_effects()
+    for row in variants():
+        if wanted in (None, row.model) or row.model == ALL_MODELS:
+            values = " | ".join(str(value) for value in row.values)
+            lines = [("text", row.text), ("code", row.code), ("where", row.where)]
+            lines += [("effect", text) for text in effect_lines(row, effects, wanted)]
+            click.echo(f"{row.model}: {row.setting} = {values}")
+            click.echo(tabulate([[f"  {name}", value] for name, value in lines], tablefmt="plain") + "\n")
+
+
+@bm3.group()
+def data() -> None:
+    """Look at data sets, check them, and bring them in and out."""
+
+
+for command in (*DATA_COMMANDS, prepare_command):
+    data.add_command(command)
+
+
+@data.command()
+@click.argument("dataset")
+@DATA
+def stats(dataset: str, data: Path | None) -> None:
+    """Print what is in DATASET: a name, or the path of its folder.
+
+    \b
+    bm3 data stats mini
+    bm3 data stats baby --data ~/data
+    bm3 data stats ./data/mine
+    """
+    from tabulate import tabulate
+
+    from harness.data import PARTS, load_dataset
+
+    found = load_dataset(dataset, data)
+    row = [
+        found.name,
+        f"{found.n_users:,}",
+        f"{found.n_items:,}",
+        f"{found.n_interactions:,}",
+        f"{found.sparsity:.2f} %",
+    ]
+    click.echo(tabulate([row], ["data set", "users", "items", "interactions", "sparsity"], disable_numparse=True))
+    click.echo("\nparts: " + ", ".join(f"{part} {len(found.part(part)):,}" for part in PARTS))
+    for name, table in found.features.items():
+        surrogate = " (surrogate vectors)" if name in found.surrogates else ""
+        click.echo(f"modality {name}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
+    for part in ("valid", "test"):
+        unseen = len(found.unseen_users(part))
+        if unseen:
+            click.echo(f"note: {unseen} users of {part} have no training interaction and are left out of evaluation")
+    click.echo(f"content hash: {found.content_hash}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+def main() -> None:
+    """Run the command and leave with its exit code, in silence where nobody reads what it prints."""
+    try:
+        code = _outcome(sys.argv[1:])
+        if sys.stdout is not None:  # as where a shell has closed it
+            sys.stdout.flush()
+    except OSError as error:
+        broken = isinstance(error, BrokenPipeError)
+        if not broken and (error.errno not in FULL or error.filename is not None):
+            raise
+        _let_go_of_output()
+        room = f"{error.strerror}, on standard output or elsewhere; make room and give the same command again"
+        code = CLOSED_PIPE if broken else _told(MISUSED, room)
+    sys.exit(code)
+
+
+def _outcome(arguments: Sequence[str]) -> int:
+    """Run the command; its exit code. What ends it early is told in one line."""
+    try:
+        if instruction := os.environ.get(COMPLETION):
+            return shell_complete(bm3, {}, "bm3", COMPLETION, instruction)
+        with bm3.make_context("bm3", list(arguments)) as context:  # click's own `main` ends a closed pipe with 1
+            bm3.invoke(context)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # as rich ends
+            return CLOSED_PIPE
+        return leaving.code if isinstance(leaving.code, int) else 0
+    except BM3Error as error:
+        return _told(error.exit_code, str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return MISUSED
+    except click.ClickException as error:
+        return _told(error.exit_code, error.format_message())
+    except Interrupted as interruption:
+        terminated = isinstance(interruption.__cause__, Terminated)
+        return _told(TERMINATED if terminated else INTERRUPTED, f"interrupted: {interruption}")
+    except Terminated:
+        return _told(TERMINATED, "terminated")
+    except (KeyboardInterrupt, click.Abort):
+        return _told(INTERRUPTED, "interrupted")
+    return 0
+
+
+def _told(code: int, message: str) -> int:
+    with suppress(OSError):  # standard error may be where nobody reads either
+        print("bm3:", " ".join(message.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def _let_go_of_output() -> None:
+    """Send what standard streams still hold nowhere, or the interpreter would complain of it in the end."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

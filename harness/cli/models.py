@@ -1,0 +1,63 @@
+"""The commands `bm3 models` and `bm3 settings`: what can be trained, and what can be set."""
+
+import click
+
+WIDTHS = (None, None, 24, 14, 56)
+
+
+@click.command(name="models")
+def models_command() -> None:
+    """List the models, of the harness and of installed packages: what they need, what they are, where they are from.
+
+    Features: whether it reads features of items. Negatives: whether it is trained on pairs with items drawn at random.
+
+    \b
+    bm3 models
+    """
+    from tabulate import tabulate
+
+    from harness.models.registry import models
+    from harness.runs.listing import about, settings
+
+    table = []
+    for name, entry in sorted(models().items()):
+        needs = entry.reads_features, getattr(entry.model, "uses_negatives", False)
+        number = sum(1 for _ in settings(entry.model.Config))
+        shown = ["yes" if needed else "no" for needed in needs]
+        table.append([name, *shown, number, "\n".join(filter(None, about(entry.model)))])
+    head = ["model", "features", "negatives", "settings", "what it is"]
+    click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=[None] * 4 + [80]))
+    click.echo("\nbm3 settings MODEL: what can be set; bm3 variants MODEL: where text and published code disagree")
+
+
+@click.command(name="settings")
+@click.argument("model", required=False)
+def settings_command(model: str | None) -> None:
+    """List what --set changes for MODEL, those of training last; without MODEL, these alone.
+
+    Grid: the values that a suite tries where it searches the model's own grid.
+
+    \b
+    bm3 settings bm3
+    bm3 settings
+    bm3 train bm3 mini --set n_layers=2 --set early_stopping.patience=10
+    """
+    from tabulate import tabulate
+
+    from harness.models.contract import check_class
+    from harness.models.registry import find_model
+    from harness.runs.listing import settings
+    from harness.runs.settings import search_grid
+    from harness.training import TrainingConfig
+
+    listed = [("training, of every model", settings(TrainingConfig))]
+    if model is not None:
+        entry = find_model(model)
+        check_class(entry)
+        listed.insert(0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name))))
+    for of, some in listed:
+        found = list(some)
+        table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in found]
+        head = ["setting", "default", "values", "grid", "meaning"]
+        click.echo(f"Settings of {of}\n")
+        click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=WIDTHS) + "\n")

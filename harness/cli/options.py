@@ -1,0 +1,106 @@
+"""Options that commands share. The commands are in `cli` and `cli_*`.
+
+These modules load nothing but click and what is as light: what a command needs is loaded when it runs, so that help and
+wrong usage are answered at once.
+"""
+
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from harness.report.formats import FORMATS
+from harness.runs.words import Policy, suite_path
+
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder that holds data sets by name. Default: $BM3_DATA, then ./data.",
+)
+OUT = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for runs and reports.",
+)
+DEVICE = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+THREADS = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of torch. Default: torch's own choice."
+)
+
+THREADS_EACH = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of each trial. Default: cores / workers."
+)
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Trials side by side. Default: 1; on CUDA, one per GPU."
+)
+RAY = click.option(
+    "--ray", "ray_address", metavar="ADDRESS", help="Run trials on the Ray cluster there; local: one on this machine."
+)
+IN_PROCESS = click.option(
+    "--in-process", is_flag=True, help="Run trials in this process, for debugging: memory figures add up."
+)
+RERUN = click.option(
+    "--rerun",
+    type=click.Choice(get_args(Policy)),
+    default="missing",
+    show_default=True,
+    help="Which trials to run: missing, those without a result that did not fail; failed, these too; all, also those "
+    "that are finished, whose runs are moved aside; none, report on what is there.",
+)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="List the trials and run none.")
+
+
+MODELS = click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model; may be repeated.")
+
+
+def _formats(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    chosen = [name.strip() for name in value.split(",") if name.strip()]
+    for name in chosen:
+        if name not in FORMATS:
+            raise click.BadParameter(f"{name!r} is no format; choose from {', '.join(FORMATS)}")
+    return chosen or ["md"]
+
+
+REPORT_FORMATS = click.option(
+    "--format",
+    "formats",
+    default="md",
+    show_default=True,
+    callback=_formats,
+    metavar="LIST",
+    help=f"Formats of the report, with commas between: {', '.join(FORMATS)}.",
+)
+
+
+def _seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int]:
+    """`1-3,7` as 1, 2, 3, 7."""
+    found: dict[int, None] = {}
+    for part in value.split(",") if value else []:
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 20:
+            raise click.BadParameter(f"{part!r} is no seed and no range of seeds, such as 7 or 1-3")
+        if int(last or first) - int(first) not in range(MOST_SEEDS):
+            raise click.BadParameter(f"{part!r} is not from low to high, or has more than {MOST_SEEDS:,} seeds")
+        found |= dict.fromkeys(range(int(first), int(last or first) + 1))
+    return list(found)
+
+
+MOST_SEEDS = 10_000
+SEEDS = click.option(
+    "--seeds",
+    callback=_seeds,
+    metavar="LIST",
+    help="In place of the suite's, such as 1-3,7; points are chosen with the first.",
+)
+
+
+def known_suite(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """A suite's name or path, refused before anything that computes is loaded where there is none."""
+    suite_path(name)
+    return name

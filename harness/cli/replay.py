@@ -1,0 +1,93 @@
+"""The command `bm3 replay`: options, messages and exit code."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bm3 import DataError
+from harness.cli.options import DATA, OUT, THREADS
+from harness.ending import keeping
+
+if TYPE_CHECKING:
+    from harness.runs.store import StoredRun
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=None, help="Where to compute. Default: as the run."
+)
+@click.option(
+    "--to", type=click.Path(path_type=Path), metavar="DIR", help="Keep the new run in this store; it can be resumed."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be repeated, and train nothing.")
+@THREADS
+@DATA
+@OUT
+def replay(
+    run: str, device: str | None, to: Path | None, dry_run: bool, threads: int | None, data: Path | None, out: Path
+) -> None:
+    """Train RUN again and say whether it comes out the same, to the bit.
+
+    RUN is the path of a stored run, or a part of its name below --out that no other has. It is repeated with its own
+    settings, seed and number of threads. What differs is shown with its likely causes. Nothing stored is changed.
+
+    Exit code 0: the same bits; or other bits in another environment, with test R@20 within the tolerance for
+    replays (bm3 expected show tolerances). 1: other bits in the same environment, or further away.
+
+    \b
+    bm3 replay bm3-164e
+    bm3 replay docs/results/runs/mini/bm3-cc65bfb649-seed1 --threads 1
+    """
+    from harness.cli.progress import TrainingProgress
+    from harness.evaluation.compiling import use_threads
+    from harness.runs.difference import difference
+    from harness.runs.inspection import find
+    from harness.runs.replay import causes, trial_of
+    from harness.runs.text import difference_text
+    from harness.runs.trial import run_trial
+
+    stored = find(run, out)
+    if not stored.finished:
+        raise DataError(f"{stored.path}: is {stored.state}, so there is no result to compare with")
+    recorded = stored.run["environment"].get("torch_threads")
+    use_threads(threads or recorded or 1)
+    trial = trial_of(stored, data, device)
+    if dry_run:
+        click.echo(f"would repeat: {trial.command}")
+        return
+    with nullcontext(to) if to else tempfile.TemporaryDirectory() as folder:
+        store = Path(folder)
+        if store.resolve() in stored.path.resolve().parents:
+            raise DataError(f"--to {store}: holds the run itself, to be compared with itself; name another folder")
+        click.echo(f"repeating: {trial.command}", err=True)
+        title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
+        unfinished = f"{store / trial.key} is left unfinished; the same command goes on with it"
+        kept = unfinished if to else "nothing is kept without --to"
+        with keeping(lambda: kept), TrainingProgress(title, trial.training.epochs) as bar:
+            again = run_trial(trial, store, bar.epoch, earlier=bar.earlier)
+        found = difference(stored, again)
+    click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))
+    likely = causes(found)
+    if found.verdict == "same":
+        sys.exit(0)
+    none = ["none is recorded: the same code in the same environment"]
+    click.echo("\nlikely causes\n" + "\n".join(f"  {cause}" for cause in likely or none))
+    sys.exit(0 if likely and near(stored, again) else 1)
+
+
+def near(stored: StoredRun, again: StoredRun) -> bool:
+    """Whether test R@20 agrees within the tolerance for replays."""
+    from harness.paper.expected import expected_dir, load_tolerances
+    from harness.training.config import STOPPING_METRIC
+
+    tolerance = load_tolerances(expected_dir() / "tolerances.toml").replay
+    before, now = ((one.result or {})["test"][STOPPING_METRIC] for one in (stored, again))
+    return bool(abs(now - before) <= tolerance.relative * abs(before))

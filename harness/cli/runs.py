@@ -1,0 +1,194 @@
+"""The commands `bm3 runs …`: what the store of runs holds, and cleaning it up. Everything they do is done elsewhere."""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import click
+
+from harness.cli.options import OUT
+from harness.common import size
+from harness.runs.words import STATES
+
+CODES = {"same": 0, "other": 1, "unknown": 3}
+NAMED = 3  # runs that share a note
+
+FOLDER = click.argument("folder", type=click.Path(path_type=Path), required=False)
+
+
+@click.group()
+def runs() -> None:
+    """Look at stored runs, check them, and remove what is not needed.
+
+    \b
+    bm3 runs list
+    bm3 runs show bm3-164e
+    """
+
+
+@runs.command(name="list")
+@FOLDER
+@click.option("--model", metavar="NAME", help="Only runs of this model.")
+@click.option("--dataset", metavar="NAME", help="Only runs on this data set.")
+@click.option("--state", type=click.Choice(STATES), help="Only runs in this state.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON: a list with an object for each run.")
+@OUT
+def list_command(
+    folder: Path | None, model: str | None, dataset: str | None, state: str | None, as_json: bool, out: Path
+) -> None:
+    """List the runs below FOLDER (default: --out), with the best epoch so far and R@20.
+
+    \b
+    bm3 runs list
+    bm3 runs list runs/mini --model bm3 --state finished
+    bm3 runs list --json
+    """
+    from harness.runs.inspection import entries
+    from harness.runs.store import run_folders
+    from harness.runs.text import list_text
+
+    where = folder or out
+    everything = list(entries(where))
+    found = [
+        one
+        for one in everything
+        if (model is None or one.model.lower() == model.lower())
+        and (dataset is None or one.dataset.lower() == dataset.lower())
+        and state in (None, one.state)
+    ]
+    if as_json:
+        click.echo(json.dumps([one.values() for one in found], indent=1))
+    elif found:
+        click.echo(list_text(found, sum(1 for _ in run_folders(where, superseded=True))))
+    else:
+        click.echo(f"None of the {len(everything)} runs in {where} is of that kind." if everything else _none(where))
+
+
+@runs.command()
+@click.argument("run")
+@OUT
+def show(run: str, out: Path) -> None:
+    """Show everything about RUN: its folder, or its key in --out, or the start or a part of that.
+
+    \b
+    bm3 runs show runs/mini/bm3-164ea68512-seed5
+    bm3 runs show bm3-164e
+    """
+    from harness.runs.inspection import find
+    from harness.runs.text import run_text
+
+    found = find(run, out)
+    click.echo(run_text(found, _name(found.path, out)))
+
+
+@runs.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@OUT
+def diff(first: str, second: str, out: Path) -> None:
+    """Show how run B differs from run A, both named as for `bm3 runs show`.
+
+    Exit code 0 when the results are the same bits, 1 when they differ, 3 when one has no result.
+
+    \b
+    bm3 runs diff bm3-164e bm3-9a01
+    bm3 runs diff runs/mini/bm3-164ea68512-seed5 elsewhere/mini/bm3-164ea68512-seed5
+    """
+    from harness.runs.difference import difference
+    from harness.runs.inspection import find
+    from harness.runs.text import difference_text
+
+    one, other = find(first, out), find(second, out)
+    found = difference(one, other)
+    click.echo(difference_text(found, str(one.path), str(other.path)))
+    sys.exit(CODES[found.verdict])
+
+
+@runs.command()
+@FOLDER
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--superseded", is_flag=True, help="Also runs that were run anew.")
+@click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
+@click.option("--stale", is_flag=True, help="Also finished runs of other code than today's.")
+@OUT
+def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, out: Path) -> None:
+    """Remove what no one needs from the store FOLDER (default: --out), and say what.
+
+    That is half-written files, checkpoints and locks of finished runs, what cancels trials on a cluster, and folders of
+    runs that never began; options
+    add whole runs. What is running or damaged stays. Links are not followed.
+
+    \b
+    bm3 runs gc --dry-run
+    bm3 runs gc --superseded --unfinished
+    """
+    from harness.runs.inspection import entries
+    from harness.runs.leftovers import Wish, leftovers, remove
+
+    where = folder or out
+    found = leftovers(where, Wish(superseded=superseded, unfinished=unfinished, stale=stale))
+    gone = 0
+    for leftover in found:
+        if not dry_run and not remove(where, leftover):
+            click.echo(f"left, since it is in use now: {leftover.path}")
+            continue
+        gone += leftover.size
+        click.echo(
+            f"{'would remove' if dry_run else 'removed'}: {leftover.path} ({leftover.why}, {size(leftover.size)})"
+        )
+    for one in entries(where):
+        if one.state == "damaged":
+            click.echo(f"left, since it is damaged: {one.reason}")
+    if found:
+        click.echo(f"{size(gone)} {'would be free' if dry_run else 'are free'}")
+    else:
+        click.echo(f"Nothing to remove in {where}." if where.is_dir() else _none(where))
+
+
+@runs.command(name="verify")
+@FOLDER
+@OUT
+def verify_command(folder: Path | None, out: Path) -> None:
+    """Check that every run below FOLDER (default: --out) is whole and is what its name says.
+
+    Its description is that of its name, its epochs are complete, and its result is that of its epochs and its hits.
+    Exit code 0 when all are in order, 1 when one is damaged, 3 when there is none.
+
+    \b
+    bm3 runs verify
+    bm3 runs verify runs/mini
+    """
+    from harness.runs.inspection import key_below
+    from harness.runs.store import run_folders
+    from harness.runs.verification import verify
+
+    where = folder or out
+    notes: dict[str, list[str]] = defaultdict(list)
+    number = damaged = 0
+    for path in run_folders(where):
+        verified = verify(path, key_below(where, path))
+        number += 1
+        damaged += bool(verified.problems)
+        for problem in verified.problems:
+            click.echo(f"damaged: {verified.entry.key}: {problem}")
+        for note in verified.notes:
+            notes[note].append(verified.entry.key)
+    if not number:
+        click.echo(_none(where))
+        sys.exit(3)
+    for note, keys in notes.items():
+        more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+        click.echo(f"note: {note}: {', '.join(keys[:NAMED])}{more}")
+    click.echo(f"{number} {'run' if number == 1 else 'runs'}: {number - damaged} in order, {damaged} damaged")
+    sys.exit(1 if damaged else 0)
+
+
+def _none(where: Path) -> str:
+    return f"There are no runs in {where}; bm3 train or bm3 reproduce makes some, for example bm3 reproduce mini."
+
+
+def _name(path: Path, out: Path) -> str:
+    from harness.runs.inspection import key_below
+
+    return key_below(out, path) if path.is_relative_to(out) else path.name

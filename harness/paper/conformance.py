@@ -1,0 +1,379 @@
+"""Replaying recorded numeric traces: is a model here the model that was published?
+
+A trace (`*.npz`, plain arrays) holds initial parameters, batches, losses, first gradients, parameters after the last
+step, scores, and rankings. Sizes, modalities and hyper-parameters are read from the trace, none is assumed.
+
+Adam divides a gradient by its own magnitude, so where one is nothing but rounding, a parameter moves by up to the
+learning rate in either direction. What a parameter may differ by therefore follows from what its gradient may:
+`rounded_updates` has the formula.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bm3 import Batch, BM3Error, Data, DataError
+from harness.data import Dataset
+from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metrics
+from harness.evaluation.metrics import averages
+from harness.models.registry import ModelEntry, models
+from harness.paper.expected import expected_dir
+from harness.training.accelerators.rows import BETAS, EPSILON
+from harness.training.optimiser import adam
+
+Arrays = Mapping[str, NDArray[Any]]
+
+LOSS_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = PARAMETER_TOLERANCE = 1e-4
+CHANGE_TOLERANCE = 1e-2  # of tensors that move without being trained (BUIR's target)
+SCORE_TOLERANCE = 1e-5
+METRIC_TOLERANCE = 1e-12  # exact but for the order in which doubles are added
+FORMAT_ERRORS = (KeyError, ValueError, TypeError, IndexError)
+
+
+class Status(StrEnum):
+    """Outcome of one comparison, or of a trace that cannot be replayed."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row: the largest difference in a quantity of a trace, against its tolerance.
+
+    Differences of losses and scores, gradients and parameters are relative to the recorded array's largest magnitude;
+    those of parameters are what rounding of gradients does not explain.
+    """
+
+    trace: str
+    quantity: str
+    status: Status
+    difference: float | None
+    tolerance: float | None
+    note: str = ""
+
+
+def conformance(path: Path) -> list[Check]:
+    """Replay a trace, or all in a folder in order of name. Raises DataError when there is none or one is unreadable."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; needed is a trace (*.npz) or a folder that holds some")
+    paths = [path] if path.is_file() else sorted(path.glob("*.npz"))
+    if not paths or any(one.suffix != ".npz" for one in paths):
+        raise DataError(f"{path}: holds no trace; needed is a trace (*.npz) or a folder that holds some")
+    return [check for path in paths for check in replay(path)]
+
+
+def known_traces() -> list[Check]:
+    """Replay the traces that come with the harness, then those that models of other packages bring."""
+    checks = conformance(expected_dir() / "traces")
+    for name, entry in models().items():
+        if entry.traces is not None:
+            try:
+                checks += conformance(entry.traces)
+            except DataError as error:
+                checks.append(Check(name, "all", Status.FAILED, None, None, str(error)))
+    return checks
+
+
+def trace_statuses(checks: list[Check]) -> dict[str, Status]:
+    """One status per trace: failed if any of its checks failed."""
+    statuses: dict[str, Status] = {}
+    for check in checks:
+        if statuses.get(check.trace) is not Status.FAILED:
+            statuses[check.trace] = check.status
+    return statuses
+
+
+def replay(path: Path) -> list[Check]:
+    """All checks of one trace; a single unsupported one when its model or what it records is not known here.
+
+    Raises DataError when the file is not a readable trace.
+    """
+    arrays, meta = _read(path)
+    entry = models().get(str(meta["model"]).lower())
+    try:
+        reason = _unsupported(entry, arrays, meta)
+        if entry is None or reason:
+            return [Check(path.stem, "all", Status.UNSUPPORTED, None, None, reason)]
+        return [
+            Check(
+                path.stem,
+                name,
+                Status.PASSED if difference <= tolerance else Status.FAILED,
+                difference,
+                tolerance,
+                note,
+            )
+            for name, difference, tolerance, note in _Replay(entry, arrays, meta).checks()
+        ]
+    except BM3Error as error:
+        return [Check(path.stem, "all", Status.FAILED, None, None, str(error))]
+    except FORMAT_ERRORS as error:
+        note = f"not a complete trace ({type(error).__name__}: {error})"
+        return [Check(path.stem, "all", Status.FAILED, None, None, note)]
+
+
+Row = tuple[str, float, float, str]
+
+
+class _Replay:
+    """One trace replayed step by step, keeping what is compared."""
+
+    def __init__(self, entry: ModelEntry, arrays: Arrays, meta: Mapping[str, Any]) -> None:
+        self._arrays, self._meta = arrays, meta
+        features = _group(arrays, "features/")
+        data = Data(int(meta["n_users"]), int(meta["n_items"]), arrays["interactions/train"], features)
+        self._config = _config(entry, meta)
+        self._model = entry.model(data, self._config, torch.Generator().manual_seed(0))
+        self._tensors = dict((entry.trace_tensors or _own_names)(self._model))
+        choices = _group(arrays, "aux/")
+        if choices and entry.trace_choices is not None:
+            entry.trace_choices(self._model, choices)
+        self._dataset = Dataset(
+            name="trace",
+            n_users=data.n_users,
+            n_items=data.n_items,
+            train=_sorted(arrays["interactions/train"]),
+            valid=_sorted(arrays["interactions/valid"]),
+            test=_sorted(arrays["interactions/test"]),
+            features=features,
+        )
+
+    def checks(self) -> Iterator[Row]:
+        """Every quantity that the trace records."""
+        initial = _group(self._arrays, "init/") | _group(self._arrays, "init_untrained/")
+        missing = self._unmatched(initial)
+        trained = {name for name, tensor in self._tensors.items() if tensor.requires_grad and name in initial}
+        wrong = sorted(set(self._meta.get("trainable", trained)) ^ trained)
+        yield "trained tensors", float(len(missing) + len(wrong)), 0.0, " ".join([*missing, *wrong])
+        if missing:
+            return
+        self._load(initial)
+        losses, gradients, rounded = self._train()
+        yield "loss", _relative(np.array(losses), self._arrays["loss"]), LOSS_TOLERANCE, ""
+        yield "gradients", *_worst(gradients, _group(self._arrays, "grad0/"), GRADIENT_TOLERANCE)
+        final = {name: tensor.detach().numpy() for name, tensor in self._tensors.items()}
+        recorded_final = _group(self._arrays, "final/")
+        yield "parameters", *_worst(final, recorded_final, PARAMETER_TOLERANCE, rounded)
+        moved = {
+            name: array - initial[name]
+            for name, array in recorded_final.items()
+            if name in initial and name not in trained and (array != initial[name]).any()
+        }
+        if moved:  # without an optimiser, and too little for the check above to see
+            changes = {name: final[name] - initial[name] for name in moved}
+            yield "followers' changes", *_worst(changes, moved, CHANGE_TOLERANCE)
+        with torch.no_grad():
+            score = model_scorer(self._model)
+            scores = score(torch.arange(self._dataset.n_users))
+            yield "scores", _relative(scores.numpy(), self._arrays["scores"]), SCORE_TOLERANCE, ""
+            for part in ("valid", "test"):
+                if f"topk/{part}" in self._arrays:
+                    recorded = self._arrays[f"topk/{part}"]
+                    ranking = Evaluator(self._dataset, part).rank(score, recorded.shape[1], device=torch.device("cpu"))
+                    yield from self._ranking_checks(part, ranking, recorded)
+
+    def _unmatched(self, initial: Arrays) -> list[str]:
+        """Names of recorded tensors that the model lacks and of its tensors that are not recorded under any name."""
+        loaded = {id(tensor) for name, tensor in self._tensors.items() if name in initial}
+        ours = {name for name, tensor in self._tensors.items() if id(tensor) not in loaded}
+        return sorted((initial.keys() - self._tensors.keys()) | ours)
+
+    def _load(self, values: Arrays) -> None:
+        with torch.no_grad():
+            for name, value in values.items():
+                tensor = self._tensors[name]
+                if tuple(tensor.shape) != value.shape:
+                    raise DataError(f"{name} has shape {list(tensor.shape)}, recorded is {list(value.shape)}")
+                tensor.copy_(torch.from_numpy(value))
+
+    def _train(self) -> tuple[list[float], dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """Losses, first gradients, and by how much each parameter may differ because its gradients are rounded."""
+        rate = float(self._meta["learning_rate"])
+        optimiser = adam(self._model, rate)
+        decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+        trained = {name: tensor for name, tensor in self._tensors.items() if tensor.requires_grad}
+        losses: list[float] = []
+        gradients: dict[str, list[NDArray[Any]]] = {name: [] for name in trained}
+        decays: dict[str, list[NDArray[Any]]] = {name: [] for name in trained}
+        for step in range(int(self._meta["steps"])):
+            optimiser.zero_grad()
+            loss = self._step_loss(step)
+            loss.backward()
+            losses.append(float(loss.detach()))
+            for name, tensor in trained.items():
+                gradients[name].append(_gradient(tensor))
+                decays[name].append(decay.get(id(tensor), 0.0) * tensor.detach().numpy())
+            optimiser.step()
+            if hasattr(self._model, "after_step"):
+                self._model.after_step()
+        rounded = {name: rate * rounded_updates(np.stack(gradients[name]), np.stack(decays[name])) for name in trained}
+        return losses, {name: of_steps[0] for name, of_steps in gradients.items()}, rounded
+
+    def _step_loss(self, step: int) -> Tensor:
+        recorded = _group(self._arrays, f"batch{step}/")
+        ids = [
+            torch.from_numpy(recorded[name].astype(np.int64))
+            for name in ("users", "items", "negatives")
+            if name in recorded
+        ]
+        keep = {name.removeprefix("keep_"): _mask(recorded, name) for name in recorded if f"{name}_shape" in recorded}
+        loss: Tensor = self._model.loss(Batch(*ids), **({"keep": keep} if keep else {})).total
+        return loss
+
+    def _ranking_checks(self, part: str, ranking: Ranking, recorded: NDArray[Any]) -> Iterator[Row]:
+        """The ranking against the recorded one, then the metrics of the ranking.
+
+        Neighbours whose recorded scores are closer than the score tolerance may swap; swapped ones are put in the
+        recorded order before metrics are taken, which are compared exactly.
+        """
+        if not np.array_equal(ranking.users, self._arrays[f"topk/{part}_users"]):
+            yield f"top {recorded.shape[1]} {part}", 1.0, 0.0, "other users are evaluated"
+            return
+        scores = self._arrays["scores"]
+        by_rank = [np.take_along_axis(scores[ranking.users], items, axis=1) for items in (ranking.items, recorded)]
+        gap = np.abs(by_rank[0] - by_rank[1]) / max(np.abs(scores).max(), 1e-30)
+        # Where a user has fewer items left than ranks, masked ones fill the end in no order.
+        train = self._dataset.train.astype(np.int64)
+        masked = np.isin(ranking.users[:, None] * self._dataset.n_items + recorded, train @ [self._dataset.n_items, 1])
+        misplaced = (ranking.items != recorded) & (gap > SCORE_TOLERANCE) & ~masked
+        yield f"top {recorded.shape[1]} {part}", float(misplaced.sum()), 0.0, "items out of place"
+        items = ranking.items if misplaced.any() else recorded
+        keys = ranking.users[:, None] * self._dataset.n_items + items
+        held_out = self._dataset.part("valid" if part == "valid" else "test").astype(np.int64)
+        hits = np.isin(keys, held_out[:, 0] * self._dataset.n_items + held_out[:, 1])
+        figures = _group(self._arrays, f"metric/{part}_")
+        if not figures:
+            return
+        cutoffs = sorted({int(name.split("@")[1]) for name in figures})
+        ours = averages(per_user_metrics(hits, ranking.n_relevant, cutoffs))
+        difference = max((abs(ours[name] - float(value)) for name, value in figures.items()), default=0.0)
+        yield f"metrics {part}", difference, METRIC_TOLERANCE, ""
+
+
+def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(str(arrays.pop("meta")))
+        needed = {"model", "n_users", "n_items", "learning_rate", "steps"} - meta.keys()
+    except (OSError, EOFError, zipfile.BadZipFile, AttributeError, *FORMAT_ERRORS) as error:
+        raise DataError(f"{path}: not a trace ({type(error).__name__}: {str(error)[:80]})") from error
+    if needed:
+        raise DataError(f"{path}: its meta lacks {', '.join(sorted(needed))}")
+    return arrays, meta
+
+
+def _unsupported(entry: ModelEntry | None, arrays: Arrays, meta: Mapping[str, Any]) -> str:
+    if entry is None:
+        return f"no model {meta['model']} here"
+    config = _config(entry, meta)
+    if getattr(config, "dropout", 0) > 0 and not any("/keep_" in name for name in arrays):
+        return "dropout without recorded masks"
+    return ""
+
+
+def _config(entry: ModelEntry, meta: Mapping[str, Any]) -> Any:
+    """The model's configuration from the trace's settings; what the model has no field for is left to the checks."""
+    recorded = {"features": meta.get("features"), **meta.get("config", {}), **meta.get("hyper", {})}
+    if entry.trace_settings is not None:
+        recorded |= entry.trace_settings(recorded)
+    known = {field.name for field in fields(entry.model.Config)}
+    return entry.model.Config(
+        **{name: value for name, value in recorded.items() if name in known and value is not None}
+    )
+
+
+def _own_names(model: torch.nn.Module) -> dict[str, Tensor]:
+    return dict(model.state_dict(keep_vars=True))
+
+
+def _group(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _sorted(pairs: NDArray[Any]) -> NDArray[np.int32]:
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].astype(np.int32)
+
+
+def _mask(recorded: Arrays, name: str) -> Tensor:
+    rows, width = recorded[f"{name}_shape"]
+    return torch.from_numpy(np.unpackbits(recorded[name], axis=1)[:rows, :width].astype(bool))
+
+
+def _gradient(tensor: Tensor) -> NDArray[Any]:
+    gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+    return np.array(gradient.detach().numpy())
+
+
+def rounded_updates(gradients: NDArray[Any], decay: NDArray[Any]) -> NDArray[np.float64]:
+    """What rounding of gradients may change in Adam's updates, in learning rates: one figure per entry.
+
+    An entry's gradient g_t [steps, ...] is known to ±δ_t, δ_t = 1e-4 max |g_t| over its tensor, the tolerance on
+    gradients; one that is exactly 0 is not rounded, δ_t = 0. `decay` is what weight decay adds to it. With Adam's
+    update u_s = m̂_s / (√v̂_s + ε) as a function of all gradients so far:
+
+        Σ_s min(2, Σ_t max |u_s(…, g_t ± δ_t, …) − u_s|)
+
+    Where |g| is well above δ this is next to nothing, since an update hardly depends on the gradient's magnitude; where
+    |g| < δ the sign is unknown, and it is up to 2 for each step that has no other gradient to go by.
+    """
+    seen = gradients.astype(np.float64) + decay
+    largest = np.abs(gradients).max(axis=tuple(range(1, gradients.ndim)), keepdims=True, initial=0.0)
+    rounding = np.where(gradients == 0, 0.0, GRADIENT_TOLERANCE * largest)
+    updates, changes = _updates(seen), np.zeros_like(seen)
+    for step, reach in enumerate(rounding):
+        either = []
+        for moved in (reach, -reach):
+            other = seen.copy()
+            other[step] += moved
+            either.append(np.abs(_updates(other) - updates))
+        changes += np.maximum(*either)
+    total: NDArray[np.float64] = np.minimum(changes, 2.0).sum(axis=0)
+    return total
+
+
+def _updates(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Adam's updates m̂ / (√v̂ + ε) [steps, ...] from gradients [steps, ...]."""
+    (beta1, beta2), m, v = BETAS, np.zeros_like(gradients[0]), np.zeros_like(gradients[0])
+    updates = []
+    for step, gradient in enumerate(gradients, start=1):
+        m = beta1 * m + (1 - beta1) * gradient
+        v = beta2 * v + (1 - beta2) * gradient**2
+        updates.append(m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + EPSILON))
+    return np.stack(updates)
+
+
+def _relative(ours: NDArray[Any], recorded: NDArray[Any], allowed: NDArray[Any] | float = 0.0) -> float:
+    """Largest difference beyond `allowed` over the recorded array's largest magnitude; infinite when shapes differ or
+    values are NaN.
+    """
+    if ours.shape != recorded.shape:
+        return float("inf")
+    difference = np.maximum(np.abs(ours.astype(np.float64) - recorded) - allowed, 0.0).max(initial=0.0)
+    largest = np.abs(recorded).max(initial=0.0)
+    if difference == 0:
+        return 0.0
+    return float(difference / largest) if largest > 0 and np.isfinite(difference) else float("inf")
+
+
+def _worst(ours: Arrays, recorded: Arrays, tolerance: float, allowed: Arrays | None = None) -> tuple[float, float, str]:
+    """Largest relative difference over all recorded arrays, and which array has it."""
+    allowed = allowed or {}
+    differences = {
+        name: _relative(ours[name], array, allowed.get(name, 0.0)) if name in ours else float("inf")
+        for name, array in recorded.items()
+    }
+    name = max(differences, key=lambda name: differences[name])
+    return differences[name], tolerance, name

@@ -1,0 +1,128 @@
+"""How two runs differ: in what was asked, where they ran, and what came out. How that is printed is `report.runs`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Final, Literal
+
+from harness.runs.inspection import changed_settings, settings
+from harness.runs.settings import flatten
+from harness.runs.store import StoredRun
+from harness.training.config import STOPPING_METRIC
+
+OF_TIME = {"seconds", "evaluation_seconds", "sampling_seconds"}  # fields of an epoch that differ in every run
+RESULTS = ("best_epoch", "epochs", "stopped")
+PARTS = ("valid", "test")
+ASKED = ("model", "dataset_hash", "seed", "device", "compiled", "features_location", "code")
+
+NOT_RECORDED: Final = "not recorded"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that differs; `NOT_RECORDED` where a run does not have it."""
+
+    what: str
+    first: Any
+    second: Any
+
+    @property
+    def relative(self) -> float | None:
+        """The second over the first, minus one; None where they are no numbers or the first is 0."""
+        numbers = isinstance(self.first, int | float) and isinstance(self.second, int | float)
+        return self.second / self.first - 1 if numbers and self.first else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that differs between two runs but times and memory."""
+
+    asked: tuple[Change, ...]
+    """Settings, data, seed, device, code."""
+    environment: tuple[Change, ...]
+    results: tuple[Change, ...]
+    """Of the results and all their metrics; empty also when a run has none."""
+    first_epoch: int | None
+    """The first epoch whose record differs in anything but time, if both runs have records."""
+    users: int | None
+    """How many users' test metrics differ; None where a run did not store them."""
+    unfinished: tuple[StoredRun, ...]
+    """Of the two, those without a result."""
+    same_parameters: bool | None
+    """Whether the trained models have the same bits; None where a run did not record it."""
+
+    @property
+    def verdict(self) -> Literal["same", "other", "unknown"]:
+        """Whether the results are the same bits."""
+        if self.unfinished:
+            return "unknown"
+        other = self.results or self.first_epoch is not None or self.users or self.same_parameters is False
+        return "other" if other else "same"
+
+
+def difference(first: StoredRun, second: StoredRun) -> Difference:
+    """How the second run differs from the first. Raises DataError when a file of theirs is damaged."""
+    asked = [*_changes({key: run.run.get(key, NOT_RECORDED) for key in ASKED} for run in (first, second))]
+    asked += [change for change in _changes(map(settings, (first, second))) if not _is_default(change, first, second)]
+    unfinished = tuple(run for run in (first, second) if not run.finished)
+    return Difference(
+        asked=tuple(asked),
+        environment=tuple(_changes(run.run["environment"] for run in (first, second))),
+        results=() if unfinished else tuple(_changes(_results(run) for run in (first, second))),
+        first_epoch=_first_epoch(first, second),
+        users=None if unfinished else _users(first, second),
+        unfinished=unfinished,
+        same_parameters=_same_parameters(first, second),
+    )
+
+
+def _is_default(change: Change, first: StoredRun, second: StoredRun) -> bool:
+    """Whether one run is older than a setting, so had its default, and the other one has the default too."""
+    newer = first if change.second is NOT_RECORDED else second if change.first is NOT_RECORDED else None
+    if newer is None or change.what in changed_settings(newer):
+        return False
+    return first.run["model"] == second.run["model"] or change.what in flatten(newer.run["training"])
+
+
+def _changes(pair: Iterable[Mapping[str, Any]]) -> list[Change]:
+    first, second = pair
+    found = [(key, first.get(key, NOT_RECORDED), second.get(key, NOT_RECORDED)) for key in {**first, **second}]
+    return [Change(key, one, other) for key, one, other in found if one != other]
+
+
+def _results(run: StoredRun) -> dict[str, Any]:
+    result = run.result or {}
+    metrics = {f"{part} {metric}": value for part in PARTS for metric, value in result[part].items()}
+    return {key: result.get(key, NOT_RECORDED) for key in RESULTS} | metrics
+
+
+def _first_epoch(first: StoredRun, second: StoredRun) -> int | None:
+    records = first.epochs(), second.epochs()
+    if not all(records):
+        return None
+    for number, (one, other) in enumerate(zip_longest(*records), start=1):
+        if one is None or other is None:
+            both_ended = first.finished and second.finished
+            return number if both_ended else None
+        if any(one.get(key) != other.get(key) for key in {*one, *other} - OF_TIME):
+            return number
+    return None
+
+
+def _users(first: StoredRun, second: StoredRun) -> int | None:
+    """How many users have other test metrics, over those that both runs have."""
+    tests = (first.result or {})["test"], (second.result or {})["test"]
+    metrics = [metric for metric in tests[0] if metric in tests[1]] or [STOPPING_METRIC]
+    differing: set[int] = set()
+    for metric in metrics:
+        one, other = first.per_user(metric), second.per_user(metric)
+        if one is None or other is None:
+            return None
+        values = [dict(zip(users.tolist(), of_users.tolist(), strict=True)) for users, of_users in (one, other)]
+        differing.update(user for user in {*values[0], *values[1]} if values[0].get(user) != values[1].get(user))
+    return len(differing)
+
+
+def _same_parameters(first: StoredRun, second: StoredRun) -> bool | None:
+    hashes = [(run.result or {}).get("state_hash") for run in (first, second)]
+    return None if None in hashes else hashes[0] == hashes[1]

@@ -1,0 +1,313 @@
+"""One trial: a model, a data set, settings and a seed, trained once and stored as a run.
+
+Which trials there are is `suite`; what a run directory looks like is `store`.
+"""
+
+import hashlib
+import inspect
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bm3
+import harness.evaluation
+import harness.models
+import harness.training
+from bm3 import BM3Error, ConfigError, DataError
+from harness.common import WriteError
+from harness.data import PARTS, Dataset, load_dataset
+from harness.ending import NOTHING_MEASURED
+from harness.evaluation.compiling import can_compile
+from harness.measure import EnergyMeter, MemorySampler
+from harness.measure.environment import environment
+from harness.models.contract import check_class, check_model, without_features
+from harness.models.registry import ModelEntry, find_model
+from harness.runs.settings import changed_from_defaults, configure, search_grid
+from harness.runs.store import (
+    CHECKPOINT,
+    OUT_OF_MEMORY,
+    RUN,
+    RunWriter,
+    StoredRun,
+    find_run,
+    identity_digest,
+    locked,
+    now,
+    write_failure,
+)
+from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
+from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
+from harness.training.fit import fit, make_deterministic
+
+FORMAT = 1  # of run.json and result.json
+SHARED_BY_MODELS = ("base.py", "item_graph.py", "products.py")  # files beside the models that decide their numbers
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything that decides a run's numbers, checked. `dataset_name` is how the user named the data set."""
+
+    entry: ModelEntry
+    dataset: Dataset
+    dataset_name: str
+    config: Any
+    training: TrainingConfig
+    seed: int
+    device: torch.device
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share to be the same trial: all that decides numbers, to the last bit."""
+        training = asdict(self.training)
+        del training["features_location"]
+        return {
+            "model": self.entry.name,
+            "config": asdict(self.config),
+            "training": training,
+            "dataset_hash": self.dataset.content_hash,
+            "seed": self.seed,
+            "device": self.device.type,
+            "compiled": can_compile(),
+            "code": code_version(inspect.getfile(self.entry.model)),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Directory of the run below the store: data set, model, hash of the identity, seed."""
+        return f"{self.dataset.name}/{self.entry.name}-{identity_digest(self.identity)}-seed{self.seed}"
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether item features take part."""
+        return self.entry.reads_features and bool(getattr(self.config, "reads_features", True))
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Settings that differ from their defaults, with dotted keys."""
+        return changed_from_defaults(self.config) | changed_from_defaults(self.training)
+
+    @property
+    def arguments(self) -> list[str]:
+        """Arguments of the `bm3` command that repeats this trial, without where data and results are."""
+        assignments = [text for key, value in self.changed.items() for text in ("--set", f"{key}={value}")]
+        options = ["--seed", str(self.seed), "--device", self.device.type]
+        return ["train", self.entry.name, self.dataset_name, *assignments, *options]
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["bm3", *self.arguments])
+
+
+def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Dataset:
+    """The data set as `load_dataset` finds it, its features left on disk where the settings say so."""
+    return load_dataset(name, data, mapped=settings.get("features_location") == "disk")
+
+
+def make_trial(
+    model: str, dataset: Dataset, dataset_name: str, settings: Mapping[str, Any], seed: int, device: torch.device
+) -> Trial:
+    """A trial from names and settings. Raises ConfigError for an unknown model or setting."""
+    entry = find_model(model)
+    check_class(entry)
+    config, training = configure(entry.model, settings)
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}, it must not be negative")
+    return Trial(entry, dataset, dataset_name, config, training, seed, device)
+
+
+class OutOfMemoryError(BM3Error):
+    """A trial needs more memory than there is."""
+
+    exit_code = NOTHING_MEASURED
+
+
+def run_trial(
+    trial: Trial,
+    out: Path,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    *,
+    earlier: Callable[[Sequence[EpochRecord]], None] = lambda records: None,
+    tell: Callable[[str], None] = lambda message: None,
+    share: float = CHECKPOINT_SHARE,
+    wait: bool = True,
+) -> StoredRun:
+    """Train and evaluate the trial and store it under `out`; one that is stored and finished is returned as it is.
+
+    An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
+    before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
+    on either. Raises WriteError when `out` cannot be written, and OutOfMemoryError or another BM3Error when training
+    fails, which is stored as the run's failure. What else ends it, Ctrl-C or a kill, leaves a run that a later call
+    goes on with.
+    """
+    finished = find_run(out, trial.key)
+    if finished is not None:
+        return finished
+    path = out / trial.key
+    with locked(path, wait=wait, tell=lambda: tell(f"waiting for another process that runs the same trial ({path})")):
+        finished = find_run(out, trial.key)
+        if finished is None:
+            try:
+                check_model(trial.entry, trial.dataset, trial.config)
+                _run(trial, RunWriter(path), on_epoch, earlier, tell, share)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = f"{trial.entry.name} on {trial.dataset.name}: out of memory ({str(error).splitlines()[0]})"
+                write_failure(path, OUT_OF_MEMORY, message)
+                raise OutOfMemoryError(message) from error
+            except WriteError:
+                raise
+            except BM3Error as error:
+                if isinstance(error, DataError) and trial.reads_features and not trial.dataset.features:
+                    error = without_features(error)
+                if not (path / RUN).is_file():  # it failed before it began: a model that breaks the contract
+                    RunWriter(path).begin(_description(trial))
+                write_failure(path, "error", str(error))
+                raise error
+    return finished or StoredRun.read(path)
+
+
+def _run(
+    trial: Trial,
+    writer: RunWriter,
+    on_epoch: Callable[[EpochRecord], None],
+    earlier: Callable[[Sequence[EpochRecord]], None],
+    tell: Callable[[str], None],
+    share: float,
+) -> None:
+    make_deterministic()  # before the environment is recorded, which names the setting
+    streams = Streams(trial.seed)
+    with MemorySampler(trial.device) as memory, EnergyMeter(trial.device) as meter:
+        location = trial.training.features_location
+        description = _description(trial)
+        state = Checkpoints(writer.path / CHECKPOINT).load(trial.device)
+        resume, description = _left_behind(writer.path, state, description)
+        if resume is None:
+            writer.begin(description)
+        else:
+            tell(f"going on after epoch {resume.state.epoch}")
+            earlier(resume.records)
+            writer.resume(description, [asdict(record) for record in resume.records])
+        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
+        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        checkpoints = Checkpoints(writer.path / CHECKPOINT, share, size=4 * trained)  # two moments, and the best state
+
+        def record(epoch: EpochRecord) -> None:
+            meter.epoch()
+            writer.epoch(asdict(epoch))
+            on_epoch(epoch)
+
+        outcome = fit(
+            model,
+            trial.dataset,
+            trial.training,
+            streams,
+            trial.device,
+            record,
+            checkpoints=checkpoints,
+            resume=resume,
+        )
+    writer.hits(outcome.test_ranking)
+    writer.finish(
+        {
+            "format": FORMAT,
+            "finished": now(),
+            "best_epoch": outcome.best_epoch,
+            "epochs": outcome.epochs,
+            "stopped": outcome.stopped,
+            "valid": outcome.valid,
+            "test": outcome.test,
+            "timing": outcome.timing,
+            "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
+            "energy": {"gpu": asdict(meter.energy())},
+            "device_notes": meter.notes(),
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "state_hash": state_hash(model.state_dict()),
+        }
+    )
+
+
+def _left_behind(
+    path: Path, state: TrainingState | None, description: dict[str, Any]
+) -> tuple[Resume | None, dict[str, Any]]:
+    """What an unfinished run left to go on from, if anything, and the description of the run that goes on."""
+    if state is None:
+        return None, description
+    try:
+        before = StoredRun.read(path)
+        records = [EpochRecord(**record) for record in before.epochs()[: state.epoch]]
+    except (DataError, TypeError):  # damaged, as by a power failure
+        return None, description
+    if len(records) < state.epoch:
+        return None, description
+    then, here = before.run["environment"], description["environment"]
+    changed = {key: [then.get(key), value] for key, value in here.items() if then.get(key) != value}
+    earlier = list(before.run.get("resumed", ()))
+    went_on = {"after_epoch": state.epoch, "when": description["started"], "changed": changed}
+    resume = Resume(state, records, [0, *(one["after_epoch"] for one in earlier)])
+    return resume, {**before.run, "resumed": [*earlier, went_on]}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory, the device's or the machine's, did not suffice."""
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bits of tensors: equal exactly when two models are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises ConfigError when CUDA is asked for and not available."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+    return torch.device(name)
+
+
+@cache
+def code_version(model_file: str) -> str:
+    """Hash of the source that decides a model's numbers: its own file, what models share, training and evaluation."""
+    shared = Path(inspect.getfile(harness.models)).parent
+    files = {Path(model_file), *(shared / name for name in SHARED_BY_MODELS)}
+    for package in (bm3, harness.training, harness.evaluation):
+        files.update(Path(inspect.getfile(package)).parent.glob("*.py"))
+    digest = hashlib.sha256()
+    for content in sorted(path.read_bytes() for path in files):
+        digest.update(content)
+    return digest.hexdigest()[:12]
+
+
+def _description(trial: Trial) -> dict[str, Any]:
+    dataset = trial.dataset
+    return {
+        "format": FORMAT,
+        **trial.identity,
+        "dataset": {
+            "name": dataset.name,
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+            "interactions": {part: len(dataset.part(part)) for part in PARTS},
+            "modalities": {name: [*table.shape, table.dtype.name] for name, table in dataset.features.items()},
+            "surrogates": sorted(dataset.surrogates),
+        },
+        "features_location": trial.training.features_location,
+        "reads_features": trial.reads_features,
+        "searched": sorted(search_grid(trial.entry.name)),
+        "changed": sorted(trial.changed),
+        "command": trial.command,
+        "started": now(),
+        "environment": environment(trial.device),
+    }

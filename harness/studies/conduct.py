@@ -1,0 +1,249 @@
+"""A study from its beginning to its end: running its trials while its log, its status and its display are kept.
+
+Which trials there are is decided by the caller, how they run by the backend.
+"""
+
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from harness.common import WriteError, writing
+from harness.paper.expected import expected_dir, load_expected, load_tolerances
+from harness.paper.results import AskedRow, result_rows, verdicts
+from harness.paper.verdict import Outcome, Verdict
+from harness.runs.store import FAILURE, StoredRun, readable_runs
+from harness.runs.trial import Trial
+from harness.runs.words import Policy
+from harness.studies.estimate import Estimates, load_costs
+from harness.studies.execution import LOGGER, Backend, Outcomes, Progress, Wanted, execute
+from harness.studies.status import Status, write_status
+
+LOG_FILE = "study.log"
+RERUN = "rerun-began"
+"""File in a study's folder from the beginning of a rerun of all its trials to its end."""
+RECENT = 8  # lines of the log that the display shows
+SHOWN_METRIC = "recall@20"
+SECONDS_BETWEEN_WRITES = 1.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be run, and where what comes of it is kept."""
+
+    name: str
+    wanted: Wanted
+    store: Path
+    """The folder of runs, which studies share."""
+    folder: Path
+    """The study's own: its log and status, and what the caller writes of it."""
+    policy: Policy = "missing"
+    side_by_side: int = 1
+    """Trials that may run at a time, for the time left."""
+    alone: bool = False
+    """No two of its trials may run at a time, in whichever process."""
+    asked_for: Sequence[AskedRow] | None = None
+    """The rows that verdicts are on; None where runs form them."""
+
+
+def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lambda status: None) -> Outcomes:
+    """Run the study. Its status is written to its folder and shown, what happens is logged, with verdicts as they come.
+
+    Raises WriteError when the folder or the store cannot be written.
+    """
+    make_folder(study.folder)
+    reporter = _Reporter(study, show)
+    with _logging(study.folder / LOG_FILE, reporter.recent):
+        LOGGER.info("begins: %s (process %d on %s)", study.name, os.getpid(), socket.gethostname())
+        try:
+            outcomes = execute(
+                study.wanted,
+                study.store,
+                backend,
+                policy=study.policy,
+                observe=reporter.observe,
+                alone=study.alone,
+                since=rerun_since(study.folder) if study.policy == "all" else None,
+            )
+        except KeyboardInterrupt:
+            LOGGER.warning("interrupted: what runs goes on with the same command")
+            reporter.end("interrupted")
+            raise
+        except BaseException as error:
+            LOGGER.error("ended by an error: %s", error)
+            reporter.end("interrupted")
+            raise
+        done = sum(run is not None for run in outcomes.values())
+        LOGGER.info("ends: %d of %d trials have a result", done, len(outcomes))
+        (study.folder / RERUN).unlink(missing_ok=True)
+        reporter.end("finished")
+    return outcomes
+
+
+def rerun_since(folder: Path) -> float:
+    """When the rerun of all trials began that the study is in, in seconds since the epoch: now, unless one was stopped.
+
+    What is newer belongs to it. Raises WriteError.
+    """
+    begun = folder / RERUN
+    with writing(begun):
+        if not begun.exists():
+            begun.touch()
+        return begun.stat().st_mtime
+
+
+def make_folder(folder: Path) -> None:
+    """The study's own folder. Raises WriteError."""
+    with writing(folder, "name another folder with --out"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass
+class _Reporter:
+    """Turns progress into a status, which is written and shown, and new results into verdicts, which are logged."""
+
+    study: Study
+    show: Callable[[Status], None]
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _started: float = field(default_factory=time.time)
+    _last: Status | None = None
+    _written: float = 0.0
+    _known: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
+    _ended: int = -1
+
+    def __post_init__(self) -> None:
+        directory = expected_dir()
+        self._expected = load_expected(directory)
+        self._tolerances = load_tolerances(directory / "tolerances.toml")
+        self._estimates = Estimates(readable_runs(self.study.store), load_costs(directory))
+
+    def observe(self, progress: Progress) -> None:
+        changed = len(progress.outcomes) != self._ended
+        if changed:
+            self._ended = len(progress.outcomes)
+            self._judge([run for run in progress.outcomes.values() if run is not None], first=self._last is None)
+        status = self._status(progress)
+        now = time.monotonic()
+        if changed or self._last is None or now - self._written >= SECONDS_BETWEEN_WRITES:
+            self._written = now
+            self._write(status)
+        self._last = status
+        self.show(status)
+
+    def end(self, state: str) -> None:
+        if self._last is not None:
+            over = replace(self._last, state=state, running=(), now=time.time(), recent=tuple(self.recent))  # type: ignore[arg-type]
+            self._write(over)
+            self.show(over)
+
+    def _write(self, status: Status) -> None:
+        """For whoever watches: a status that cannot be written is no reason to stop."""
+        with suppress(WriteError):
+            write_status(self.study.folder, status)
+
+    def _judge(self, runs: list[StoredRun], *, first: bool) -> None:
+        """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
+        for row in result_rows(runs, self.study.asked_for):
+            verdict = verdicts(row, self._expected, self._tolerances)[SHOWN_METRIC]
+            key = row.dataset, row.label, row.data
+            if self._known.get(key) != verdict and not first:
+                what = "mean" if verdict.outcome is Outcome.UNPUBLISHED else "verdict"
+                LOGGER.info("%s: %s on %s, R@20: %s", what, row.label, row.dataset, described(verdict))
+            self._known[key] = verdict
+
+    def _status(self, progress: Progress) -> Status:
+        ended, running = progress.outcomes, {one.key for one in progress.running}
+        waiting = [trial for trial in progress.trials if trial.key not in ended and trial.key not in running]
+        done = sum(run is not None for run in ended.values())
+        failed = self._failed([key for key, run in ended.items() if run is None])
+        return Status(
+            suite=self.study.name,
+            state="running",
+            store=str(self.study.store.resolve()),
+            started=self._started,
+            now=time.time(),
+            total=len(progress.trials),
+            done=done,
+            reused=len(progress.reused),
+            failed=failed,
+            waiting=len(waiting) + len(ended) - done - failed,
+            running=progress.running,
+            seconds_left=self._seconds_left(progress, waiting),
+            recent=tuple(self.recent),
+            process=os.getpid(),
+            host=socket.gethostname(),
+        )
+
+    def _failed(self, without_result: list[str]) -> int:
+        """How many of them failed; where nothing is run, others were not begun or not finished."""
+        if self.study.policy != "none":
+            return len(without_result)
+        return sum((self.study.store / key / FAILURE).is_file() for key in without_result)
+
+    def _seconds_left(self, progress: Progress, waiting: list[Trial]) -> float | None:
+        """Of what waits and runs; a trial of which nothing is known counts as the median of the others."""
+        since = {one.key: one.since for one in progress.running}
+        left: list[float | None] = [self._estimate(trial) for trial in waiting]
+        for trial in progress.trials:
+            if trial.key in since:
+                expected = self._estimate(trial)
+                left.append(None if expected is None else max(0.0, expected - (time.time() - since[trial.key])))
+        known = [seconds for seconds in left if seconds is not None]
+        if not left or not known:
+            return None if left else 0.0
+        return sum(median(known) if seconds is None else seconds for seconds in left) / self.study.side_by_side
+
+    def _estimate(self, trial: Trial) -> float | None:
+        estimate = self._estimates.of(trial)
+        return None if estimate is None else estimate.seconds
+
+
+def described(verdict: Verdict) -> str:
+    """A verdict in a few words: outcome, our mean, and the figure it is compared with or why there is none."""
+    ours = "" if verdict.mean is None else f" {verdict.mean:.4f}"
+    if verdict.outcome is Outcome.UNPUBLISHED:
+        return f"{ours or 'not finite'} over {verdict.seeds} seed{'s' * (verdict.seeds > 1)}".strip()
+    published = verdict.published
+    if published is None or published.value is None:
+        return f"{verdict.outcome.value}{ours} ({verdict.reason})"
+    return f"{verdict.outcome.value}{ours}, published {published.value:.4f} ({verdict.reason})"
+
+
+class _Recent(logging.Handler):
+    """Keeps the last lines, except on what is started."""
+
+    def __init__(self, lines: deque[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.getMessage().startswith("started: "):
+            self._lines.append(record.getMessage())
+
+
+@contextmanager
+def _logging(path: Path, recent: deque[str]) -> Iterator[None]:
+    """The study's log goes to the file, appended, and its last lines to `recent`."""
+    with writing(path):
+        to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handlers = [to_file, _Recent(recent)]
+    level, propagate = LOGGER.level, LOGGER.propagate
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    for handler in handlers:
+        LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
+            handler.close()
+        LOGGER.setLevel(level)
+        LOGGER.propagate = propagate

@@ -1,0 +1,300 @@
+"""The command line: one line and exit code 2 for bad input, finished runs that stay, and Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from command_line import Command, refused
+from numpy.typing import NDArray
+
+from harness.cli import main as cli
+
+Features = dict[str, NDArray[Any]]
+Write = Callable[..., Path]
+GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
+
+
+@pytest.fixture
+def shop(tmp_path: Path, write_npz: Write, small_parts: Any, small_features: Features) -> Path:
+    """A tiny data set; its parent can be given as --data."""
+    return write_npz(tmp_path / "data sets" / "shop", small_parts, small_features)
+
+
+def only_run(out: Path) -> Path:
+    """The directory of the one run below `out`."""
+    (description,) = out.rglob("run.json")
+    return description.parent
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "lightgnc", "mini"], ["no model 'lightgnc'", "lightgcn"]),
+        (["train", "bmm3", "mini"], ["no model 'bmm3'", "bm3"]),
+        (["train", "bpr", "minni"], ["no data set 'minni'", "nearest: mini", "--data"]),
+        (["train", "bpr", "mini", "--set", "reg_wieght=1"], ["'reg_wieght'", "nearest: reg_weight"]),
+        (["train", "bpr", "mini", "--set", "early_stopping.patence=1"], ["nearest: early_stopping.patience"]),
+        (["train", "bpr", "mini", "--set", "early_stopping=1"], ["'early_stopping'", "nearest: early_stopping."]),
+        (["train", "bpr", "mini", "--set", "step=captured"], ["'step' is there no more", "leave it out"]),
+        (["train", "bpr", "mini", "--set", "n_layers=2"], ["bpr has no setting 'n_layers'"]),
+        (["train", "lightgcn", "mini", "--set", "n_layers=two"], ["n_layers", "'two'", "integer"]),
+        (["train", "lightgcn", "mini", "--set", "n_layers=1.5"], ["n_layers", "'1.5'", "integer"]),
+        (["train", "lightgcn", "mini", "--set", "n_layers=-1"], ["n_layers is -1", "at least 0"]),
+        (["train", "bpr", "mini", "--set", "reg_weight=nan"], ["reg_weight is nan"]),
+        (["train", "bpr", "mini", "--set", "learning_rate=0"], ["learning_rate is 0.0", "above 0"]),
+        (["train", "bm3", "mini", "--set", "dropout=1"], ["dropout is 1.0", "below 1"]),
+        (["train", "bm3", "mini", "--set", "objective=secret"], ["objective", "published", "paper"]),
+        (["train", "bpr", "mini", "--set", "early_stopping.rounding=3"], ["early_stopping.rounding", "4", "none"]),
+        (["train", "bpr", "mini", "--set", "epochs"], ["'epochs'", "key=value"]),
+        (["train", "bpr", "mini", "--set", "=3"], ["'=3'", "key=value"]),
+        (["train", "bpr", "mini", "--epochs", "0"], ["--epochs", "0"]),
+        (["train", "bpr", "mini", "--seed", "-1"], ["--seed", "-1"]),
+        (["train", "bpr", "mini", "--seed", "x"], ["--seed", "'x'"]),
+        (["train", "bpr", "mini", "--device", "tpu"], ["--device", "'tpu'", "auto", "cpu", "cuda"]),
+        (["train", "bpr", "mini", "--threads", "0"], ["--threads"]),
+        (["train", "bpr", "mini", "--epoch", "3"], ["--epoch", "--epochs"]),
+        (["train", "bpr"], ["DATASET"]),
+        (["train", "bpr", "mini", "--data", "nowhere", "extra"], ["extra"]),
+        (["train", "bpr", "shop", "--data", "nowhere"], ["nowhere: no such folder"]),
+        (["train", "bpr", "./nowhere"], ["nowhere: no such folder"]),
+        (["trian", "bpr", "mini"], ["trian"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0] in ("train", "trian") else "",
+)
+def test_bad_input_ends_in_one_line_and_exit_code_2(command: Command, arguments: list[str], parts: list[str]) -> None:
+    line = refused(command(*arguments))
+    for part in parts:
+        assert part in line
+    assert list(Path.cwd().iterdir()) == []  # nothing was begun
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_refused_with_the_remedy(command: Command) -> None:
+    assert "--device cpu" in refused(command("train", "bpr", "mini", "--device", "cuda"))
+
+
+def test_a_broken_data_set_is_named_by_its_file(command: Command, shop: Path) -> None:
+    (shop / "interactions.npz").write_bytes((shop / "interactions.npz").read_bytes()[:300])
+    assert str(shop / "interactions.npz") in refused(command("train", "bpr", shop))
+
+
+def test_a_misspelt_data_set_shows_the_nearest_in_the_data_folder(command: Command, shop: Path) -> None:
+    assert "nearest: shop" in refused(command("train", "bpr", "shpo", "--data", shop.parent))
+
+
+def test_bm3_without_any_item_features_is_refused(command: Command, shop: Path) -> None:
+    for table in shop.glob("*.npy"):
+        table.unlink()
+    line = refused(command("train", "bm3", shop, "--epochs", 1))
+    assert "at least one modality" in line
+    assert "bm3 data add-features" in line
+    assert "bpr, buir, lightgcn" in line
+    assert command("train", "bpr", shop, "--epochs", 1).code == 0
+
+
+def test_a_file_in_place_of_the_output_folder_is_refused_before_training(command: Command, shop: Path) -> None:
+    file = Path("taken")
+    file.write_text("precious", encoding="utf-8")
+    outcome = command("train", "bpr", shop, "--out", file, "--epochs", 1)
+    line = refused(outcome)
+    assert "taken" in line
+    assert "--out" in line
+    assert file.read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_without_write_permission_is_refused(command: Command, shop: Path) -> None:
+    Path("locked").mkdir(mode=0o500)
+    assert "locked" in refused(command("train", "bpr", shop, "--out", "locked", "--epochs", 1))
+
+
+# --- runs ---
+
+
+def test_a_run_is_stored_with_what_was_asked_each_epoch_and_the_result(command: Command, shop: Path) -> None:
+    outcome = command("train", "BM3", "shop", "--data", shop.parent, "--epochs", 3, "--seed", 5, "--out", "store")
+    assert outcome.code == 0
+    run = only_run(Path("store"))
+    described = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    epochs = [json.loads(line) for line in (run / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    assert (described["model"], described["seed"], described["training"]["epochs"]) == ("bm3", 5, 3)
+    assert described["dataset"]["users"] == 6
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
+    assert result["valid"] == epochs[result["best_epoch"] - 1]["valid"]
+    assert f"{result['test']['recall@20']:.4f}" in outcome.out
+    assert str(run) in outcome.out
+
+
+def test_the_stored_command_repeats_the_run(command: Command, shop: Path) -> None:
+    arguments = ["--set", "reg_weight=0.5", "--set", "early_stopping.rounding=none", "--set", "batch_size=5"]
+    assert command("train", "bpr", shop, *arguments, "--epochs", 2, "--seed", 7, "--out", "a").code == 0
+    run = only_run(Path("a"))
+    stored = json.loads((run / "run.json").read_text(encoding="utf-8"))["command"]
+    repeat = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", stored)]
+    assert repeat[0] == "bm3"
+    assert command(*repeat[1:], "--out", "b").code == 0
+    assert only_run(Path("b")).relative_to("b") == run.relative_to("a")
+
+
+def test_the_same_command_twice_shows_the_run_and_does_not_repeat_it(command: Command, shop: Path) -> None:
+    first = command("train", "bpr", shop, "--epochs", 2)
+    files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in only_run(Path("runs")).iterdir()}
+    assert {path.name for path in files} == {"run.json", "epochs.jsonl", "hits.npz", "result.json"}
+    second = command("train", "bpr", shop, "--epochs", 2)
+    assert (second.code, second.out) == (0, first.out)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in only_run(Path("runs")).iterdir()} == files
+
+
+def test_a_dry_run_names_the_run_and_trains_nothing(command: Command, shop: Path) -> None:
+    arguments = ("train", "bpr", shop, "--epochs", 2)
+    before = command(*arguments, "--dry-run")
+    assert before.code == 0
+    assert not Path("runs").exists()
+    run = str(only_run(Path("runs"))) if command(*arguments).code == 0 else ""
+    assert f"{run} would be trained, at most 2 epochs" in before.out
+    assert f"{run} is finished" in command(*arguments, "--dry-run").out
+    assert command("train", "bpr", shop, "--set", "typo=1", "--dry-run").code == 2
+
+
+@pytest.mark.parametrize("model", ["bpr", "lightgcn", "bm3"])
+def test_runs_in_two_folders_have_byte_equal_metrics(command: Command, shop: Path, model: str) -> None:
+    texts = []
+    for out in ("one", "two"):
+        assert command("train", model, shop, "--epochs", 3, "--out", out).code == 0
+        result = json.loads((only_run(Path(out)) / "result.json").read_text(encoding="utf-8"))
+        texts.append(json.dumps([result["valid"], result["test"]]).encode())
+    assert texts[0] == texts[1]
+    assert only_run(Path("one")).relative_to("one") == only_run(Path("two")).relative_to("two")
+
+
+def test_another_seed_or_setting_is_another_run(command: Command, shop: Path) -> None:
+    for options in ([], ["--seed", 1], ["--set", "reg_weight=0.3"], ["--set", "learning_rate=0.01"]):
+        assert command("train", "bpr", shop, "--epochs", 1, *options).code == 0
+    assert len(list(Path("runs").rglob("result.json"))) == 4
+
+
+def test_a_setting_that_spells_out_the_default_is_the_same_run(command: Command, shop: Path) -> None:
+    for options in ([], ["--set", "early_stopping.rounding=4"], ["--set", "embedding_size=64"]):
+        assert command("train", "bpr", shop, "--epochs", 1, *options).code == 0
+    assert len(list(Path("runs").rglob("run.json"))) == 1
+
+
+# --- Ctrl-C ---
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_finishes_the_run(shop: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    epochs = 2000
+    options = [
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+        "--set",
+        f"epochs={epochs}",
+        "--set",
+        f"early_stopping.patience={epochs}",
+    ]
+    arguments = [sys.executable, "-m", "harness", "train", "bpr", str(shop), *options]
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background ignores Ctrl-C and would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        deadline = time.monotonic() + GIVE_UP_AFTER
+        while not any(path.stat().st_size for path in out.rglob("epochs.jsonl")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "no epoch was finished"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=GIVE_UP_AFTER)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert printed == ""
+    assert "Traceback" not in errors
+    last = errors.splitlines()[-1]
+    assert last.startswith("bm3: interrupted: ")
+    run = only_run(out)
+    assert str(run) in last
+    assert {path.name for path in run.iterdir()} == {"run.json", "epochs.jsonl", "checkpoint.safetensors", ".lock"}
+    kept = (run / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert 1 <= len(kept) < epochs
+    assert [json.loads(line)["epoch"] for line in kept] == list(range(1, len(kept) + 1))
+
+    again = subprocess.run(arguments, capture_output=True, text=True, timeout=GIVE_UP_AFTER, check=False)
+    assert again.returncode == 0, again.stderr
+    assert only_run(out) == run
+    assert json.loads((run / "result.json").read_text(encoding="utf-8"))["epochs"] == epochs
+    assert {path.name for path in run.iterdir()} == {"run.json", "epochs.jsonl", "hits.npz", "result.json"}
+    finished = [json.loads(line)["epoch"] for line in (run / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert finished == list(range(1, epochs + 1))
+
+
+# --- help ---
+
+
+def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command, that of the group itself (none) first."""
+    yield path
+    for name, child in getattr(group, "commands", {}).items():
+        yield from commands(child, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(commands(cli.bm3)), ids=" ".join)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_explains_itself_with_an_example(command: Command, words: tuple[str, ...], option: str) -> None:
+    outcome = command(*words, option)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert outcome.out.startswith("Usage: ")
+    if words != ("data",):  # a group of its own, whose commands have examples
+        assert re.search(r"^ +bm3 " + " ".join(words), outcome.out.split("\n", 1)[1], re.MULTILINE)
+
+
+def test_the_module_is_the_command() -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "harness", "train", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=GIVE_UP_AFTER,
+        check=False,
+    )
+    assert outcome.returncode == 0
+    assert "bm3 train bm3 mini" in outcome.stdout
+
+
+def test_the_version_is_that_of_the_distribution(command: Command) -> None:
+    from importlib.metadata import version
+
+    assert version("bm3-harness") in command("--version").out
+
+
+def test_variants_lists_both_sides_and_where_they_are(command: Command) -> None:
+    code, out, _ = command("variants", "mmgcn")
+    assert code == 0
+    assert "mmgcn: training = as_published | as_authored" in out
+    assert "harness.models.mmgcn.MMGCN" in out
+    assert "early_stopping.rounding = 4 | none" in out
+    assert "grcn" not in out
+
+
+def test_variants_of_an_unknown_model_is_one_line(command: Command) -> None:
+    assert "nearest: mmgcn" in refused(command("variants", "mmgnc"))

@@ -1,0 +1,96 @@
+"""The commands `bm3 models` and `bm3 settings`: everything that is there, as its classes say it."""
+
+import importlib.metadata
+from dataclasses import fields, is_dataclass, make_dataclass
+from typing import Any
+
+import pytest
+from command_line import Command, refused
+
+from harness.models import registry
+from harness.models.registry import find_model, models
+from harness.runs.listing import about, meanings, settings
+from harness.runs.settings import configure
+from harness.training import TrainingConfig
+
+
+def cells(out: str, first: str) -> list[str]:
+    """The cells of the row of a table that begins so."""
+    (line,) = [line for line in out.splitlines() if line.split("  ")[0] == first]
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_models_says_what_each_needs_and_where_it_is_from(command: Command) -> None:
+    code, out, _ = command("models")
+    assert code == 0
+    assert cells(out, "bpr") == ["bpr", "no", "yes", "2", "BPR: matrix factorisation trained on pairs."]
+    assert cells(out, "bm3")[:4] == ["bm3", "yes", "no", str(len(fields(find_model("bm3").model.Config)))]
+    assert [name for name in models() if f"\n{name} " not in out] == []
+    assert 'Zhou et al., "Bootstrap Latent Representations for Multi-modal Recommendation"' in out
+
+
+def test_models_lists_those_of_other_packages(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = importlib.metadata.EntryPoint("mine", "harness.models.vbpr:VBPR", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [mine])
+    registry.models.cache_clear()
+    try:
+        assert cells(command("models").out, "mine")[:4] == ["mine", "yes", "yes", "2"]
+    finally:
+        registry.models.cache_clear()
+
+
+def test_a_model_is_introduced_by_its_module_with_the_source_if_it_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, module = find_model("bpr").model, "harness.models.bpr.__doc__"
+    assert about(model)[1].endswith('Implicit Feedback", UAI 2009.')
+    monkeypatch.setattr(module, "One line.\n\nNo source, but a remark. Another one.\n")
+    assert about(model) == ("One line.", "")
+    monkeypatch.setattr(module, None)
+    assert about(model)[0].startswith("L = ")
+
+
+@pytest.mark.parametrize("name", sorted(models()))
+def test_every_setting_is_listed_with_its_default_and_its_meaning(command: Command, name: str) -> None:
+    entry = find_model(name)
+    code, out, _ = command("settings", name)
+    assert code == 0
+    found = [*settings(entry.model.Config), *settings(TrainingConfig)]
+    assert configure(entry.model, {one.name: one.default for one in found}) == configure(entry.model, {})
+    assert {one.name for one in found} >= {field.name for field in fields(entry.model.Config)}
+    for one in found:
+        assert one.meaning, one.name
+        assert cells(out, one.name)[:2] == [one.name, str(one.default)]
+
+
+def test_settings_shows_values_grids_and_those_of_nested_configurations(command: Command) -> None:
+    out = command("settings", "bm3").out
+    assert cells(out, "objective")[2] == "published | paper"
+    assert cells(out, "masking")[2] == "False | True"
+    assert cells(out, "dropout") == ["dropout", "0.5", "number", "0.3, 0.5", cells(out, "dropout")[-1]]
+    assert cells(out, "early_stopping.rounding")[2] == "4 | none"
+    nested = sum(is_dataclass(field.type) for field in fields(TrainingConfig))
+    assert nested == 2
+    assert not [one for one in settings(TrainingConfig) if one.name in ("early_stopping", "evaluation")]
+
+
+def test_settings_without_a_model_are_those_of_training(command: Command) -> None:
+    out = command("settings").out
+    assert cells(out, "batch_size")[1] == "2048"
+    assert "n_layers" not in out
+
+
+def test_settings_of_an_unknown_model_is_one_line(command: Command) -> None:
+    assert "nearest: lightgcn" in refused(command("settings", "lightgnc"))
+
+
+def test_a_class_without_source_lists_its_settings_without_meanings() -> None:
+    config: Any = make_dataclass("Config", [("width", int, 3), ("name", str | None, None)])
+    assert meanings(config) == {}
+    assert [(one.name, one.default, one.values, one.meaning) for one in settings(config)] == [
+        ("width", 3, "whole number", ""),
+        ("name", None, "str | None", ""),
+    ]
+
+
+def test_settings_that_are_inherited_keep_their_meaning() -> None:
+    base = type(TrainingConfig().early_stopping)
+    assert meanings(type("Mine", (base,), {})) == meanings(base) != {}

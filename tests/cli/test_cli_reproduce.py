@@ -1,0 +1,301 @@
+"""`bm3 reproduce`: what it runs and does not run again, its log and status, its report, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import Command, refused
+
+from harness.paper import selfcheck
+from harness.paper.expected import expected_dir
+from harness.runs import trial as trial_module
+from harness.runs.store import SUPERSEDED, stored_runs
+from harness.studies.status import read_status
+
+SUITE = """
+title = "a small study"
+datasets = ["mini"]
+seeds = [1, 2]
+training = { epochs = 2, batch_size = 256, learning_rate = 0.01 }
+
+[[experiments]]
+model = "bpr"
+grid = { reg_weight = [0.1, 1.0] }
+
+[[experiments]]
+model = "lightgcn"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def study(command: Command) -> Path:
+    """The suite's file in the working folder; the folder its report will be in."""
+    Path("small.toml").write_text(SUITE, encoding="utf-8")
+    return Path("runs/small")
+
+
+def result_files() -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in Path("runs").rglob("result.json")}
+
+
+def test_a_study_is_run_reported_and_not_run_again(command: Command, study: Path) -> None:
+    outcome = command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    assert outcome.code == 0, outcome  # nothing is published, and accuracies were measured
+    runs = list(stored_runs(Path("runs")))
+    assert len(runs) in (5, 6)  # two points, one or two chosen ones' second seed, two of LightGCN
+    assert all(run.finished and run.path.parent == Path("runs/mini") for run in runs)
+    report = (study / "report.md").read_text(encoding="utf-8")
+    assert "a small study" in report
+    assert "## Selection" in report
+    status = read_status(study)
+    assert (status.state, status.done, status.total, status.failed) == ("finished", len(runs), len(runs), 0)
+    log = (study / "study.log").read_text(encoding="utf-8")
+    assert log.count(" finished: ") == len(runs)
+    assert "mean: lightgcn" in log
+
+    files = result_files()
+    again = command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    assert (again.code, again.out) == (outcome.code, outcome.out)
+    assert result_files() == files
+    assert read_status(study).reused == len(runs)
+
+
+ROWS = """
+title = "rows of many kinds"
+datasets = ["mini"]
+seeds = [1, 2]
+training = { epochs = 2, batch_size = 256 }
+
+[[experiments]]
+model = "bm3"
+set = { n_layers = 1, learning_rate = 0.01 }
+vary = { dropout = [0.3, 0.5] }
+
+[[experiments]]
+model = "bm3"
+label = "without text"
+set = { n_layers = 1, learning_rate = 0.01, modalities = "visual" }
+
+[[experiments]]
+model = "lightgcn"
+grid = { learning_rate = [1e-4, 0.01] }
+"""
+
+
+def lines_of(report: str, title: str) -> dict[str, list[str]]:
+    """First cell of each line of a section's first table → the others; none where there is no such section."""
+    _, _, rest = report.partition(f"## {title}\n")
+    table = re.search(r"^\|.*\n\|-.*\n((?:\|.*\n)*)", rest.split("\n## ")[0], re.MULTILINE)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()] if table else []
+    assert len({row[0] for row in rows}) == len(rows) or title == "All points"
+    return {" ".join([row[0], row[2]] if title == "All points" else row[:1]): row[1:] for row in rows}
+
+
+def test_a_report_has_the_rows_of_its_suite_with_their_points_and_names(command: Command) -> None:
+    Path("rows.toml").write_text(ROWS, encoding="utf-8")
+    command("reproduce", "rows.toml", "--in-process", "--threads", 1)
+    report = Path("runs/rows/report.md").read_text(encoding="utf-8")
+    base = "bm3 batch_size=256 epochs=2 learning_rate=0.01"
+    rows = lines_of(report, "Accuracy")
+    assert list(rows) == [
+        f"{base} dropout=0.3",
+        f"{base} dropout=0.5",
+        "without text",
+        "lightgcn batch_size=256 epochs=2",
+    ]
+    assert [cells[4] for cells in rows.values()] == ["2"] * 4  # varied values, too, have every seed
+    assert "modalities=visual" in rows["without text"][5]
+    assert "learning_rate=0.01" in rows["lightgcn batch_size=256 epochs=2"][5]
+    (chosen,) = lines_of(report, "Selection").values()  # what is varied is not chosen from, what is searched is
+    assert chosen[1:3] == ["2", "learning_rate=0.01"]
+    assert chosen[-1] == "2"
+    assert "## All points" not in report
+    log = Path("runs/rows/study.log").read_text(encoding="utf-8")
+    assert "mean: without text on mini" in log
+    assert "mean: lightgcn batch_size=256 epochs=2 on mini" in log
+
+
+def test_points_that_all_have_every_seed_are_all_in_the_report(command: Command, study: Path) -> None:
+    Path("small.toml").write_text(SUITE.replace("seeds =", 'repeat = "all"\nseeds ='), encoding="utf-8")
+    command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    points = lines_of((study / "report.md").read_text(encoding="utf-8"), "All points")
+    label = "bpr batch_size=256 epochs=2 learning_rate=0.01"
+    assert list(points) == [f"{label} reg_weight=0.1", f"{label} reg_weight=1"]
+    runs = [run for run in stored_runs(Path("runs")) if run.run["model"] == "bpr"]
+    for weight, cells in zip((0.1, 1.0), points.values(), strict=True):
+        found = [run.result for run in runs if run.run["config"]["reg_weight"] == weight and run.result]
+        valid, test = ([result[part]["recall@20"] for result in found] for part in ("valid", "test"))
+        figures = sum(valid) / 2, sum(test) / 2, max(test) - min(test)
+        assert cells[2:] == ["2", *(f"{figure:.4f}" for figure in figures)]
+
+
+def test_trials_of_another_suite_are_shared(command: Command, study: Path) -> None:
+    command(
+        "train", "lightgcn", "mini", "--seed", 1, "--threads", 1, *setting(epochs=2, batch_size=256, learning_rate=0.01)
+    )
+    (first,) = result_files().items()
+    command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    assert result_files()[first[0]] == first[1]
+
+
+def setting(**values: Any) -> list[str]:
+    return [text for key, value in values.items() for text in ("--set", f"{key}={value}")]
+
+
+def test_a_dry_run_lists_what_is_known_to_be_run(command: Command, study: Path) -> None:
+    outcome = command("reproduce", "small.toml", "--dry-run")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert len(lines) == 4 + 1  # two points and two seeds of LightGCN, and what follows
+    assert all(line.startswith("bm3 train ") for line in lines[:-1])
+    assert not Path("runs").exists()
+
+
+def test_the_self_check_says_which_models_are_consistent_and_compares_none(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = ("reproduce", "--in-process", "--threads", 1, "--model", "bpr")
+    outcome = command(*only)
+    assert outcome.code == 0
+    assert "BM3 on mini: not judged (nothing is published for it)." in outcome.out
+    assert "Self-check: 1 of 1 models consistent." in outcome.out
+    assert "reproduced" not in outcome.out
+    assert "only runs of the self-check" in command("report", "runs").out
+    assert command(*only, "--model", "buir", "--rerun", "none").code == 3
+
+    reference = selfcheck.load_reference(expected_dir())
+    known = reference.models["bpr"]
+    moved = replace(known, values={seed: 0.9 * value for seed, value in known.values.items()})
+    shifted = replace(reference, models={**reference.models, "bpr": moved})
+    monkeypatch.setattr(selfcheck, "load_reference", lambda directory: shifted)
+    outcome = command(*only)
+    assert outcome.code == 1
+    assert "0 of 1 models consistent, 1 inconsistent (bpr)" in outcome.out
+
+
+def test_rerun_none_reports_what_is_there(command: Command, study: Path) -> None:
+    command(
+        "train", "lightgcn", "mini", "--seed", 1, "--threads", 1, *setting(epochs=2, batch_size=256, learning_rate=0.01)
+    )
+    outcome = command("reproduce", "small.toml", "--rerun", "none")
+    assert outcome.code == 0
+    assert "3 of 4 trials, which are not run" in (study / "report.md").read_text(encoding="utf-8")
+    assert "Failed" not in outcome.out
+    assert "3 not run" in outcome.err
+    assert "failed" not in outcome.err
+    assert len(result_files()) == 1
+
+
+def test_rerun_all_moves_old_results_aside(command: Command, study: Path) -> None:
+    command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    files = result_files()
+    time.sleep(1.1)  # results are stamped to the second
+    command("reproduce", "small.toml", "--in-process", "--threads", 1, "--rerun", "all")
+    found = result_files()
+    assert len(found) == 2 * len(files)
+    assert sum(SUPERSEDED in path.parts for path in found) == len(files)
+    assert len(list(stored_runs(Path("runs")))) == len(files)
+
+
+def test_too_little_memory_is_a_dash_and_no_failure(
+    command: Command, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trial_module.build
+
+    def build(model: type[Any], *arguments: Any) -> Any:
+        if model.__name__ == "LightGCN":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(model, *arguments)
+
+    monkeypatch.setattr(trial_module, "build", build)
+    outcome = command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    assert outcome.code == 0
+    report = (study / "report.md").read_text(encoding="utf-8")
+    (row,) = [line for line in report.splitlines() if line.startswith("| lightgcn")]
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "-", "-", "-", "0", "out of memory"]
+    assert outcome.out.count("Out of memory, a dash below: `bm3 train lightgcn mini") == 2
+    assert read_status(study).failed == 2
+    monkeypatch.setattr(trial_module, "build", real)
+    command("reproduce", "small.toml", "--in-process", "--threads", 1)  # failed earlier: not tried again
+    assert read_status(study).failed == 2
+    command("reproduce", "small.toml", "--in-process", "--threads", 1, "--rerun", "failed")
+    assert read_status(study).failed == 0
+
+
+def test_a_trial_that_fails_makes_the_exit_code(command: Command, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study_file = SUITE.replace("learning_rate = 0.01", "learning_rate = 1e30")
+    Path("small.toml").write_text(study_file, encoding="utf-8")
+    outcome = command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    assert outcome.code == 1
+    failed = [line for line in outcome.out.splitlines() if "bm3 train lightgcn mini" in line]
+    assert len(failed) == 2  # seeds; named once each
+    assert all(re.match(r"- Failed: `bm3 train lightgcn mini .*`: .*training diverged", line) for line in failed)
+    assert "training diverged" in (study / "study.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["nosuch"], ["no suite 'nosuch'"]),
+        (["small.toml", "--in-process", "--workers", "2"], ["--in-process", "--workers"]),
+        (["small.toml", "--rerun", "some"], ["'some'", "missing", "failed"]),
+        (["small.toml", "--workers", "0"], ["--workers"]),
+        (["table4", "--dataset", "mini", "--workers", "2"], ["measures time", "--workers"]),
+        (["small.toml", "--out", "small.toml/runs"], ["small.toml", "--out"]),
+        (["small.toml", "--dataset", "minni"], ["'minni'", "mini"]),
+    ],
+)
+def test_bad_input_is_one_line(command: Command, study: Path, arguments: list[str], parts: list[str]) -> None:
+    line = refused(command("reproduce", *arguments))
+    for part in parts:
+        assert part in line
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_study_stops_its_trials_and_goes_on(command: Command, study: Path, sent: int, code: int) -> None:
+    suite = SUITE.replace("epochs = 2,", 'epochs = 400, "early_stopping.patience" = 1000,')
+    Path("small.toml").write_text(suite, encoding="utf-8")
+    arguments = [sys.executable, "-m", "harness", "reproduce", "small.toml", "--workers", "2", "--threads", "1"]
+    process = subprocess.Popen(
+        arguments,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while len(list(Path("runs").rglob("checkpoint.safetensors"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = [int(one.place.removeprefix("process ")) for one in read_status(study).running]
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert errors.splitlines()[-1] == (
+        "bm3: interrupted: finished trials are kept in runs; the same command goes on from there"
+    )
+    assert len(children) == 2
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+    assert read_status(study).state == "interrupted"
+    assert not (study / "report.md").exists()
+    runs = list(stored_runs(Path("runs")))
+    assert [run.state for run in runs] == ["unfinished"] * 2
+    assert all(json.loads((run.path / "run.json").read_text())["training"]["epochs"] == 400 for run in runs)

@@ -1,0 +1,326 @@
+"""`bm3 runs`: what the commands print, their exit codes, and what they refuse."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import Command, refused
+
+from harness.data import load_dataset
+from harness.measure.energy import UNMOVED
+from harness.runs.store import CHECKPOINT, LOG, RESULT, RUN, StoredRun, supersede, write_failure
+from harness.runs.text import run_text
+from harness.runs.trial import make_trial, run_trial
+
+SETTINGS = {"epochs": 2, "batch_size": 512, "learning_rate": 0.05}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two finished runs of BPR on mini."""
+    out = tmp_path_factory.mktemp("trained")
+    for seed in (1, 2):
+        run_trial(make_trial("bpr", load_dataset("mini"), "mini", SETTINGS, seed, torch.device("cpu")), out)
+    return out
+
+
+@pytest.fixture
+def store(trained: Path, command: Command) -> Path:
+    """A copy of it in the folder `runs` of the command's working folder."""
+    return Path(shutil.copytree(trained, "runs"))
+
+
+def run_of(store: Path, seed: int) -> Path:
+    (path,) = store.glob(f"mini/*-seed{seed}")
+    return path
+
+
+def edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def unfinish(path: Path) -> None:
+    (path / RESULT).unlink()
+
+
+# --- no runs ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["list"], 0), (["list", "nowhere"], 0), (["list", "--out", "nowhere"], 0), (["gc"], 0), (["verify"], 3)],
+)
+def test_without_runs_a_line_says_what_makes_some(command: Command, arguments: list[str], code: int) -> None:
+    outcome = command("runs", *arguments)
+    assert (outcome.code, outcome.err) == (code, "")
+    (line,) = outcome.out.splitlines()
+    assert line.startswith("There are no runs in ")
+    assert "bm3 reproduce mini" in line
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_an_empty_list_is_json_too(command: Command) -> None:
+    assert json.loads(command("runs", "list", "--json").out) == []
+
+
+@pytest.mark.parametrize("name", ["list", "gc", "verify"])
+def test_a_file_in_place_of_the_store_is_refused(command: Command, name: str) -> None:
+    Path("taken").touch()
+    assert "taken: is a file" in refused(command("runs", name, "taken"))
+
+
+# --- list ---
+
+
+def test_the_list_has_a_row_for_each_run_by_path_and_counts(command: Command, store: Path) -> None:
+    result = StoredRun.read(run_of(store, 1)).result
+    assert result is not None
+    outcome = command("runs", "list")
+    assert (outcome.code, outcome.err) == (0, "")
+    rows = [line for line in outcome.out.splitlines() if line.startswith("mini/")]
+    assert [row.split()[0] for row in rows] == sorted(path.relative_to(store).as_posix() for path in store.glob("*/*"))
+    (row,) = (row.split() for row in rows if "seed1" in row)
+    test = f"{result['test']['recall@20']:.4f}"
+    assert row[1:7] == ["finished", "2", "2", str(result["best_epoch"]), f"{result['valid']['recall@20']:.4f}", test]
+    assert row[-2:] == result["finished"][:16].split("T")
+    assert outcome.out.splitlines()[-1] == "2 runs: 2 finished"
+
+
+def test_damaged_and_failed_runs_are_listed_with_the_reason(command: Command, store: Path) -> None:
+    (run_of(store, 1) / RESULT).write_text("{")
+    unfinish(run_of(store, 2))
+    write_failure(run_of(store, 2), "error", "the loss is not finite")
+    outcome = command("runs", "list")
+    assert outcome.code == 0
+    assert f"damaged: mini/{run_of(store, 1).name}: runs/mini" in outcome.out
+    assert f"failed: mini/{run_of(store, 2).name}: the loss is not finite" in outcome.out
+    assert outcome.out.splitlines()[-1] == "2 runs: 1 failed, 1 damaged"
+
+
+def test_the_list_can_be_narrowed(command: Command, store: Path) -> None:
+    unfinish(run_of(store, 2))
+
+    def seeds(*arguments: str) -> list[str]:
+        return [one["key"][-5:] for one in json.loads(command("runs", "list", "--json", *arguments).out)]
+
+    assert seeds("--state", "unfinished") == ["seed2"]
+    assert sorted(seeds("--model", "BPR", "--dataset", "mini")) == ["seed1", "seed2"]
+    assert seeds("--model", "bm3") == seeds("--dataset", "baby") == []
+    assert command("runs", "list", "--model", "bm3").out == "None of the 2 runs in runs is of that kind.\n"
+    assert "'done'" in refused(command("runs", "list", "--state", "done"))
+
+
+def test_superseded_runs_are_only_counted(command: Command, store: Path) -> None:
+    supersede(store, run_of(store, 1))
+    assert command("runs", "list").out.splitlines()[-1] == "1 run: 1 finished; 1 superseded, which count nowhere"
+
+
+# --- show ---
+
+
+def test_a_run_is_shown_with_all_that_is_known(command: Command, store: Path) -> None:
+    outcome = command("runs", "show", "seed1")
+    run = StoredRun.read(run_of(store, 1))
+    assert run.result is not None
+    assert outcome.code == 0
+    for part in (
+        "settings        batch_size=512 epochs=2 learning_rate=0.05",
+        run.run["command"],
+        run.run["dataset_hash"],
+        run.run["code"],
+        run.result["state_hash"],
+        f"{run.run['dataset']['users']:,} users",
+        f"{run.result['parameters']:,}",
+        f"{run.result['test']['map@50']:.4f}",
+        f"{run.result['valid']['ndcg@10']:.4f}",
+        "process_rss_peak",
+        run.run["environment"]["torch"],
+        "stopped: limit",
+    ):
+        assert part in outcome.out
+
+
+def test_energy_warm_up_and_what_happened_on_the_device_are_shown(command: Command, store: Path) -> None:
+    file = run_of(store, 1) / RESULT
+    timing = json.loads(file.read_text())["timing"] | {"warm_up_epochs": 3, "warm_up_note": "no steady level was found"}
+    gpu = {"joules": None, "per_epoch": None, "epochs": 0, "note": "no CUDA device in use"}
+    cpu = {"joules": 2500.0, "per_epoch": 40.5, "epochs": 60, "note": None}
+    notes = ["other processes took 0.3 of 2 cores on average"]
+    edit(file, timing=timing, energy={"gpu": gpu, "cpu": cpu}, device_notes=notes)
+    out = command("runs", "show", "seed1").out
+    for part in (
+        "3 epochs left out of median and quartiles (no steady level was found)",
+        "– (no CUDA device in use)",
+        "40.5 J per epoch (mean of 60), 2,500.0 J in total",
+        f"while it ran\n  {notes[0]}\n",
+    ):
+        assert part in out
+
+
+def test_energy_of_a_run_that_went_on_is_that_of_its_last_process(command: Command, store: Path) -> None:
+    cpu = {"joules": 2500.0, "per_epoch": 40.5, "epochs": 54, "note": None}
+    edit(run_of(store, 1) / RESULT, energy={"cpu": cpu, "dram": {**cpu, "per_epoch": None, "note": UNMOVED}})
+    once = {"when": "2026-01-02T03:04:05+00:00", "changed": {}}
+    edit(run_of(store, 1) / RUN, resumed=[{**once, "after_epoch": epoch} for epoch in (2, 6)])
+    out = command("runs", "show", "seed1").out
+    assert "40.5 J per epoch (mean of 54), 2,500.0 J since it went on after epoch 6\n" in out
+    assert "– per epoch (not known: the counter did not move), 2,500.0 J since" in out
+
+
+def test_a_failed_run_is_shown_with_its_reason_and_its_last_words(command: Command, store: Path) -> None:
+    unfinish(run_of(store, 1))
+    write_failure(run_of(store, 1), "out of memory", "bpr on mini: out of memory")
+    (run_of(store, 1) / LOG).write_text("first words\nlast words\n")
+    out = command("runs", "show", "seed1").out
+    assert "bpr on mini: out of memory (out of memory, 20" in out
+    assert "last words" in out
+    assert "first words" not in out
+    assert "results" not in out
+
+
+def test_a_run_that_went_on_elsewhere_says_what_changed(store: Path) -> None:
+    once = {"after_epoch": 1, "when": "2026-01-02T03:04:05+00:00", "changed": {"torch": ["2.6", "2.7"]}}
+    edit(run_of(store, 1) / RUN, resumed=[once, {**once, "changed": {}}])
+    text = run_text(StoredRun.read(run_of(store, 1)), "key")
+    assert "after epoch 1, 2026-01-02 03:04, elsewhere (torch: 2.6 -> 2.7)" in text
+    assert "after epoch 1, 2026-01-02 03:04, in the same environment" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["show", "bpr"], "'bpr' fits 2 runs in runs, name one of them: mini/bpr-"),
+        (["show", "bm3"], "no run 'bm3': none of the 2 runs in runs is called so"),
+        (["show", "seed1", "--out", "nowhere"], "there are no runs in nowhere"),
+        (["diff", "seed1", "bm3"], "no run 'bm3'"),
+        (["diff", "seed1"], "Missing argument 'B'"),
+    ],
+)
+def test_names_that_do_not_fit_one_run_end_in_one_line(
+    command: Command, store: Path, arguments: list[str], part: str
+) -> None:
+    assert part in refused(command("runs", *arguments))
+
+
+def test_a_damaged_run_cannot_be_shown_or_compared(command: Command, store: Path) -> None:
+    (run_of(store, 1) / RESULT).write_text("[]")
+    assert "result.json: holds no JSON object" in refused(command("runs", "show", "seed1"))
+    assert "result.json: holds no JSON object" in refused(command("runs", "diff", "seed2", "seed1"))
+
+
+# --- diff ---
+
+
+def test_equal_runs_differ_in_nothing_but_times(command: Command, store: Path) -> None:
+    shutil.copytree(store, "again")
+    other = run_of(Path("again"), 1)
+    timing = {**json.loads((other / RESULT).read_text(encoding="utf-8"))["timing"], "median_s": 99.0}
+    edit(other / RESULT, timing=timing, finished="2020-01-01T00:00:00+00:00")
+    outcome = command("runs", "diff", "seed1", other)
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-2:] == ["Nothing but times differs.", "Parameters: the same bits."]
+
+
+def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, store: Path) -> None:
+    shutil.copytree(store, "again")
+    other = run_of(Path("again"), 1)
+    edit(other / RUN, environment={"torch": "1.0"})
+    outcome = command("runs", "diff", "seed1", other)
+    assert outcome.code == 0
+    assert "The results are the same bits." in outcome.out
+    assert "Nothing" not in outcome.out
+    assert "not recorded" in outcome.out
+
+
+def test_other_results_are_shown_with_relative_differences(command: Command, store: Path) -> None:
+    result = StoredRun.read(run_of(store, 1)).result
+    assert result is not None
+    shutil.copytree(store, "again")
+    other = run_of(Path("again"), 1)
+    edit(other / RESULT, valid={**result["valid"], "recall@20": result["valid"]["recall@20"] * 1.25}, state_hash="0")
+    outcome = command("runs", "diff", "seed1", other)
+    assert outcome.code == 1
+    assert "+25 %" in outcome.out
+    assert "The results differ." in outcome.out
+    assert "Parameters: other bits." in outcome.out
+
+
+def test_an_unfinished_run_has_nothing_to_compare(command: Command, store: Path) -> None:
+    unfinish(run_of(store, 2))
+    outcome = command("runs", "diff", "seed1", "seed2")
+    assert outcome.code == 3
+    assert f"No result to compare: {run_of(store, 2).name} (unfinished)." in outcome.out
+
+
+# --- gc ---
+
+
+def test_a_dry_run_only_says_what_would_go(command: Command, store: Path) -> None:
+    (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 2048)
+    before = sorted(store.rglob("*"))
+    outcome = command("runs", "gc", "--dry-run", "--unfinished", "--superseded", "--stale")
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [
+        f"would remove: {run_of(store, 1) / CHECKPOINT} (checkpoint of a finished run, 2.0 kB)",
+        "2.0 kB would be free",
+    ]
+    assert sorted(store.rglob("*")) == before
+
+
+def test_a_run_is_no_store_to_be_cleaned(command: Command, store: Path) -> None:
+    unfinish(run_of(store, 1))
+    before = sorted(store.rglob("*"))
+    line = refused(command("runs", "gc", run_of(store, 1), "--unfinished"))
+    assert "is a run itself; name its store, " in line
+    assert line.endswith("/runs")
+    assert sorted(store.rglob("*")) == before
+
+
+def test_what_goes_is_said_with_its_size(command: Command, store: Path) -> None:
+    (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 2048)
+    unfinish(run_of(store, 2))
+    assert command("runs", "gc", "runs").out.splitlines()[-1] == "2.0 kB are free"
+    assert not (run_of(store, 1) / CHECKPOINT).exists()
+    assert "(unfinished, " in command("runs", "gc", "--unfinished").out
+    assert list(store.glob("*/*")) == [run_of(store, 1)]
+    assert command("runs", "gc", "--unfinished").out == "Nothing to remove in runs.\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_what_cannot_be_removed_is_refused_in_one_line(command: Command, store: Path) -> None:
+    (run_of(store, 1) / CHECKPOINT).touch()
+    run_of(store, 1).chmod(0o500)
+    outcome = command("runs", "gc")
+    run_of(store, 1).chmod(0o700)
+    assert "cannot be written" in refused(outcome)
+
+
+# --- verify ---
+
+
+def test_runs_in_order_are_counted(command: Command, store: Path) -> None:
+    outcome = command("runs", "verify")
+    assert (outcome.code, outcome.out) == (0, "2 runs: 2 in order, 0 damaged\n")
+
+
+def test_damaged_runs_are_named_with_every_reason(command: Command, store: Path) -> None:
+    path = run_of(store, 1)
+    edit(path / RUN, seed=7)
+    (path / "epochs.jsonl").unlink()
+    outcome = command("runs", "verify", "runs")
+    assert outcome.code == 1
+    lines = outcome.out.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"damaged: mini/{path.name}: ") for line in lines[:2])
+    assert lines[2] == "2 runs: 1 in order, 1 damaged"
+
+
+def test_notes_are_no_damage(command: Command, store: Path) -> None:
+    (store / "mini").rename(store / "elsewhere")
+    outcome = command("runs", "verify")
+    assert outcome.code == 0
+    assert outcome.out.startswith("note: lies in no folder called mini")

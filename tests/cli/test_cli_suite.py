@@ -1,0 +1,168 @@
+"""`bm3 suite`: what is listed, what is counted as done, failed and left, and what works without the data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Command, refused
+from run_files import DESCRIPTION
+
+from harness.data import load_dataset
+from harness.runs.store import StoredRun
+from harness.runs.trial import Trial, make_trial, resolve_device, run_trial
+from harness.runs.words import suite_names
+from harness.studies.suite import Row, load_suite, plan
+
+SEARCH = """title = "a search"
+datasets = ["mini"]
+seeds = [1, 2, 3]
+training = { epochs = 2, batch_size = 512 }
+[[experiments]]
+model = "bpr"
+grid = { reg_weight = [1.0, 0.1] }
+[[experiments]]
+model = "lightgcn"
+"""
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Path:
+    path = tmp_path / "search.toml"
+    path.write_text(SEARCH, encoding="utf-8")
+    return path
+
+
+def rows_of(path: Path) -> list[Row]:
+    return plan(load_suite(str(path)), None, resolve_device("cpu"))
+
+
+def fail(trial: Trial, out: Path) -> None:
+    """Leave what a trial leaves that ended without a result."""
+    folder = out / trial.key
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({**DESCRIPTION, **trial.identity}))
+    (folder / "failure.json").write_text(json.dumps({"kind": "error", "message": "made up", "when": "now"}))
+    assert StoredRun.read(folder).state == "failed"
+
+
+def cells(out: str, label: str) -> list[str]:
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{label}  ")]
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_every_shipped_suite_is_listed_with_its_title_and_size(command: Command) -> None:
+    outcome = command("suite", "list")
+    assert outcome.code == 0
+    for name in suite_names():
+        assert cells(outcome.out, name)[1] == load_suite(name).title
+    assert cells(outcome.out, "table3")[2] == "345 to 405"
+    assert cells(outcome.out, "mini")[2] == "18"
+
+
+def test_nothing_done_shows_what_is_needed_and_the_commands_of_the_first_stage(command: Command, search: Path) -> None:
+    outcome = command("suite", "show", search, "--dry-run", "--device", "cpu")
+    assert outcome.code == 0
+    assert cells(outcome.out, "bpr")[:7] == ["bpr", "mini", "2", "3", "4 to 6", "0", "0"]
+    assert cells(outcome.out, "lightgcn")[:7] == ["lightgcn", "mini", "1", "3", "3", "0", "0"]
+    assert "7 to 9 trials: 0 done, 0 failed" in outcome.out
+    commands = [line for line in outcome.out.splitlines() if line.startswith("bm3 train ")]
+    bpr, lightgcn = rows_of(search)
+    assert commands == [trial.command for row in (bpr, lightgcn) for trial in row.wanted({})]
+    assert len(commands) == 5
+    assert "2 to 4 more trials follow from the selection" in outcome.out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Command, search: Path) -> None:
+    (bpr, lightgcn), out = rows_of(search), Path("store")
+    runs = {point.key: run_trial(point, out) for point in bpr.points}
+    fail(lightgcn.points[0], out)
+    chosen = bpr.chosen(runs)
+    outcome = command("suite", "show", search, "--dry-run", "--device", "cpu", "--out", out)
+    more = 2 * len(chosen)
+    assert cells(outcome.out, "bpr")[:7] == ["bpr", "mini", "2", "3", str(2 + more), "2", "0"]
+    assert cells(outcome.out, "bpr")[-1] == "2 past runs"
+    assert cells(outcome.out, "lightgcn")[:7] == ["lightgcn", "mini", "1", "3", "3", "0", "1"]
+    assert f"{5 + more} trials: 2 done, 1 failed" in outcome.out
+    commands = [line for line in outcome.out.splitlines() if line.startswith("bm3 train ")]
+    assert commands == [trial.command for trial in [*bpr.wanted(runs)[2:], *lightgcn.wanted({})[1:]]]
+    assert "more trials follow" not in outcome.out
+    assert "failed earlier, so not run again: 1; bm3 reproduce with --rerun failed tries again" in outcome.out
+
+
+def test_no_time_is_left_for_what_failed(command: Command, search: Path) -> None:
+    out = Path("store")
+    for trial in (trial for row in rows_of(search) for trial in row.wanted({})):
+        fail(trial, out)
+    outcome = command("suite", "show", search, "--dry-run", "--device", "cpu", "--out", out)
+    assert "5 trials: 0 done, 5 failed; time left, one after another: 0 s" in outcome.out
+    assert "bm3 train" not in outcome.out
+    assert "failed earlier, so not run again: 5" in outcome.out
+
+
+def test_damaged_runs_stop_nothing(command: Command, search: Path) -> None:
+    (bpr, _), out = rows_of(search), Path("store")
+    first, second = (run_trial(point, out) for point in bpr.points)
+    (first.path / "epochs.jsonl").write_text("[1]\n")
+    (second.path / "epochs.jsonl").write_text('{"loss": 1}\n')
+    assert command("suite", "show", search, "--device", "cpu", "--out", out).code == 0
+    (second.path / "result.json").write_text("{")
+    outcome = command("suite", "show", search, "--device", "cpu", "--out", out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert cells(outcome.out, "bpr")[5:7] == ["1", "1"]
+    assert "failed earlier, so not run again: 1" in outcome.out
+
+
+def test_modalities_that_are_not_there_are_refused(command: Command, search: Path) -> None:
+    search.write_text(SEARCH.replace('"lightgcn"', '"bm3"\nset = { modalities = "foo" }'), encoding="utf-8")
+    assert "no 'foo' in the data set" in refused(command("suite", "show", search, "--device", "cpu"))
+
+
+def test_one_store_is_shared_by_all_suites(command: Command, search: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 2, "batch_size": 512, "reg_weight": 0.1}
+    run_trial(make_trial("bpr", load_dataset("mini"), "mini", settings, 1, resolve_device("cpu")), Path("runs"))
+    other = tmp_path / "other.toml"
+    other.write_text(SEARCH.replace("[1.0, 0.1]", "[0.1]"), encoding="utf-8")
+    for path, trials in ((search, "4 to 6"), (other, "3")):
+        outcome = command("suite", "show", path, "--device", "cpu")
+        assert cells(outcome.out, "bpr")[4:6] == [trials, "1"]
+
+
+def test_without_the_data_the_counts_are_shown_with_one_line_that_says_so(command: Command) -> None:
+    outcome = command("suite", "show", "baby", "--device", "cpu", "--dry-run")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert cells(outcome.out, "bpr") == ["bpr", "baby", "4", "3", "6 to 8", *["–"] * 5]
+    assert "24 to 30 trials: 0 done, 0 failed" in outcome.out
+    (line,) = [line for line in outcome.out.splitlines() if "no data set" in line]
+    assert line.startswith("baby: counts from the suite's file alone")
+    lines = outcome.out.splitlines()
+    assert sum(line.startswith("bm3 train ") for line in lines) == 3 * 4 + 2 * 3
+    assert "bm3 train lightgcn baby --set reg_weight=0.0001 --set n_layers=3 --seed 999" in lines
+    assert lines[-1].startswith("6 to 12 more trials follow")
+
+
+def test_data_sets_can_be_named_and_each_is_looked_for(
+    command: Command, tmp_path: Path, write_npz: Any, small_parts: Any, small_features: Any
+) -> None:
+    write_npz(tmp_path / "data" / "shop", small_parts, small_features)
+    arguments = ["--dataset", "shop", "--dataset", "baby", "--data", tmp_path / "data", "--device", "cpu"]
+    outcome = command("suite", "show", "baby", *arguments)
+    assert outcome.code == 0
+    lines = [line.split() for line in outcome.out.splitlines() if line.startswith("buir ")]
+    assert [line[1] for line in lines] == ["shop", "baby"]
+    assert "for its size" in outcome.out
+    assert outcome.out.count("no data set 'baby'") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["tabel3"], ["no suite 'tabel3'", "table3"]),
+        (["mini", "--data", "nowhere"], ["nowhere", "--data"]),
+    ],
+)
+def test_bad_input_ends_in_one_line(command: Command, arguments: list[str], parts: list[str]) -> None:
+    line = refused(command("suite", "show", *arguments))
+    for part in parts:
+        assert part in line

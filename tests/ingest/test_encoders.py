@@ -1,0 +1,227 @@
+"""Features from texts and images: what is encoded, in which order it is stored, and what is said without a library."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from refusals import refusal
+
+from bm3 import ConfigError
+from harness.data import load_dataset
+from harness.ingest.adding import add_features
+from harness.ingest.encoders import ImageEncoder, SentenceEncoder
+from harness.ingest.encoding import encode_features, encode_in_batches, find_images, read_texts
+from harness.ingest.numbering import write_ids
+
+Parts = dict[str, NDArray[Any]]
+Write = Callable[..., Path]
+ASINS = [f"B{i:03}" for i in range(8)]
+
+
+class Lengths:
+    """Stands in for a model: a text's or file name's length, and a constant; remembers the batches it was given."""
+
+    name, revision, library = "lengths", "r1", "none 1.0"
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+
+    def encode(self, batch: Sequence[Any]) -> NDArray[Any]:
+        self.batches.append(list(batch))
+        return np.array([[len(getattr(each, "name", each)), 7.0] for each in batch])
+
+
+@pytest.fixture
+def shop(tmp_path: Path, write_inter: Write, small_parts: Parts) -> Path:
+    """A data set of eight items whose original ids are ASINS."""
+    folder = write_inter(tmp_path / "shop", small_parts)
+    write_ids(folder / "items.csv", ASINS)
+    return folder
+
+
+def test_texts_are_encoded_once_and_stored_in_the_order_of_the_items(shop: Path) -> None:
+    encoder = Lengths()
+    texts = {asin: "x" * (position + 1) for position, asin in enumerate(reversed(ASINS))} | {"other": "not in the set"}
+    encoded = encode_features(shop, texts, encoder, "text", "texts.csv", batch_size=3)
+    assert [len(batch) for batch in encoder.batches] == [3, 3, 2]
+    assert all("not in the set" not in batch for batch in encoder.batches)
+    assert (encoded.left_out, encoded.filled) == (1, 0)
+    table = load_dataset(str(shop)).features["text"]
+    assert table.dtype == np.float32
+    np.testing.assert_array_equal(table, [[8 - i, 7] for i in range(8)])
+
+
+def test_items_without_content_get_the_mean_of_the_others(shop: Path) -> None:
+    encoded = encode_features(shop, {ASINS[1]: "ab", ASINS[4]: "abcd"}, Lengths(), "text", "texts.csv")
+    assert encoded.filled == 6
+    np.testing.assert_array_equal(load_dataset(str(shop)).features["text"][:3], [[3, 7], [2, 7], [3, 7]])
+
+
+def test_the_model_is_recorded_beside_the_table(shop: Path) -> None:
+    encoded = encode_features(shop, dict.fromkeys(ASINS[:6], "a"), Lengths(), "title", "texts.csv")
+    assert (encoded.added.file.name, encoded.record.name) == ("title_feat.npy", "title_feat.encoder.json")
+    assert json.loads(encoded.record.read_text(encoding="utf-8")) == {
+        "format": 1,
+        "modality": "title",
+        "model": "lengths",
+        "revision": "r1",
+        "library": "none 1.0",
+        "width": 2,
+        "items_filled_with_the_mean": 2,
+    }
+
+
+def test_the_record_goes_when_other_features_take_the_place(shop: Path) -> None:
+    encoded = encode_features(shop, dict.fromkeys(ASINS, "a"), Lengths(), "title", "texts.csv")
+    add_features(shop, np.ones((8, 2)), "title", "here", surrogate=True, replace=True)
+    assert not encoded.record.exists()
+
+
+def test_any_number_of_modalities_can_be_encoded(shop: Path) -> None:
+    for modality in ("text", "title", "brand"):
+        encode_features(shop, dict.fromkeys(ASINS, modality), Lengths(), modality, "texts.csv")
+    assert set(load_dataset(str(shop)).features) == {"text", "title", "brand"}
+    assert "--replace" in refusal(
+        lambda: encode_features(shop, dict.fromkeys(ASINS, "a"), Lengths(), "title", "texts.csv")
+    )
+
+
+def test_contents_of_other_items_alone_are_refused(shop: Path) -> None:
+    message = refusal(lambda: encode_features(shop, {"0": "a", "1": "b"}, Lengths(), "text", "texts.csv"))
+    assert message.startswith("texts.csv: none of 2 ids is one of an item, the first item being 'B000'")
+
+
+@pytest.mark.parametrize("rows", [np.ones(3), np.ones((2, 4)), np.ones((3, 2, 2))])
+def test_an_encoder_that_gives_no_row_for_each_is_refused(rows: Any) -> None:
+    class Odd(Lengths):
+        def encode(self, batch: Sequence[Any]) -> NDArray[Any]:
+            found: NDArray[Any] = rows
+            return found
+
+    assert "needed is one row each" in refusal(lambda: encode_in_batches(["a", "b", "c"], Odd(), 3, "title"))
+
+
+def test_vectors_that_are_not_finite_are_not_stored(shop: Path) -> None:
+    class Broken(Lengths):
+        def encode(self, batch: Sequence[Any]) -> NDArray[Any]:
+            return np.full((len(batch), 2), np.nan)
+
+    assert "NaN" in refusal(lambda: encode_features(shop, dict.fromkeys(ASINS, "a"), Broken(), "text", "texts.csv"))
+    assert not list(shop.glob("text*"))
+
+
+# --- texts ---
+
+
+def test_the_other_columns_are_joined_by_blanks_without_newlines(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text(
+        'title,id,brand,text\nBib,B1,Acme,"soft\nand\r\n  dry"\n,B2,,\n', encoding="utf-8"
+    )
+    assert read_texts(tmp_path / "texts.csv") == {"B1": "Bib Acme soft and dry", "B2": ""}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "line 1: columns are nothing"),
+        ("asin,title\nB1,Bib\n", "line 1: columns are asin, title"),
+        ("id\nB1\n", "line 1: columns are id"),
+        ("id,title\nB1\n", "line 2: 1 fields"),
+        ("id,title\nB1,Bib\nB1,Bob\n", "line 3: id 'B1' stands there already"),
+        ('id,title\nB1,"Bib\n', "cannot be read"),
+    ],
+)
+def test_a_bad_table_of_texts_is_named_by_its_line(tmp_path: Path, content: str, complaint: str) -> None:
+    (tmp_path / "texts.csv").write_text(content, encoding="utf-8")
+    message = refusal(lambda: read_texts(tmp_path / "texts.csv"))
+    assert message.startswith(str(tmp_path / "texts.csv"))
+    assert complaint in message
+
+
+# --- images ---
+
+
+def test_an_image_belongs_to_the_item_of_its_name(tmp_path: Path, shop: Path) -> None:
+    folder = tmp_path / "covers"
+    folder.mkdir()
+    for name in ("B000.jpg", "B003.PNG", "B005.jpeg", "notes.txt", "zzz.webp"):
+        (folder / name).write_bytes(b"x")
+    images = find_images(folder)
+    assert images == {
+        "B000": folder / "B000.jpg",
+        "B003": folder / "B003.PNG",
+        "B005": folder / "B005.jpeg",
+        "zzz": folder / "zzz.webp",
+    }
+    encoded = encode_features(shop, images, Lengths(), "visual", str(folder))
+    assert (encoded.added.file.name, encoded.left_out, encoded.filled) == ("image_feat.npy", 1, 5)
+    np.testing.assert_array_equal(load_dataset(str(shop)).features["visual"][[0, 3, 5], 0], [8, 8, 9])
+
+
+def test_two_images_of_one_item_are_refused(tmp_path: Path) -> None:
+    for name in ("B1.jpg", "B1.png"):
+        (tmp_path / name).touch()
+    assert "B1.jpg is an image of the same item" in refusal(lambda: find_images(tmp_path))
+    assert "no such folder" in refusal(lambda: find_images(tmp_path / "none"))
+
+
+# --- the libraries ---
+
+
+@pytest.mark.parametrize(
+    ("module", "make", "extra"),
+    [("sentence_transformers", SentenceEncoder, "text"), ("timm", ImageEncoder, "images")],
+)
+def test_a_missing_library_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, module: str, make: Callable[[], object], extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert f"pip install 'bm3-harness[{extra}]'" in refusal(make, ConfigError)
+
+
+def test_the_libraries_are_imported_only_when_an_encoder_is_made() -> None:
+    import subprocess
+
+    code = "import sys, harness.ingest.encoding; print({'timm', 'sentence_transformers', 'PIL'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_sentence_model_in_a_folder_is_loaded_offline_and_known_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: dict[str, Any] = {}
+
+    class Model:
+        def __init__(self, model: str, **options: Any) -> None:
+            calls[model] = options
+
+        def encode(self, batch: list[str], **options: Any) -> NDArray[Any]:
+            return np.ones((len(batch), 3), np.float32)
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", type("Library", (), {"SentenceTransformer": Model}))
+    monkeypatch.setattr("importlib.metadata.version", lambda library: "9.9")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
+    encoder = SentenceEncoder(str(tmp_path / "model"))
+    assert calls[encoder.name]["local_files_only"] is True
+    assert calls[encoder.name]["model_kwargs"] == {"use_safetensors": True}
+    assert encoder.library == "sentence-transformers 9.9"
+    assert encoder.encode(["a", "b"]).shape == (2, 3)
+    assert encoder.revision == SentenceEncoder(str(tmp_path / "model")).revision
+    (tmp_path / "model" / "config.json").write_text("{ }", encoding="utf-8")
+    assert encoder.revision != SentenceEncoder(str(tmp_path / "model")).revision
+
+
+def test_a_model_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no connection\nto the hub")
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", type("Library", (), {"SentenceTransformer": fail}))
+    monkeypatch.setattr("importlib.metadata.version", lambda library: "9.9")
+    message = refusal(lambda: SentenceEncoder("who/knows"), ConfigError)
+    assert "'who/knows' cannot be loaded (no connection)" in message

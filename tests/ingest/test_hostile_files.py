@@ -1,0 +1,251 @@
+"""Files that claim too much or lead elsewhere are refused in one line; ordinary archives and links are not."""
+
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from refusals import NAMED, import_refused, refusal, write_table
+
+from harness.data import load_dataset
+from harness.data.files import MAX_EXPANSION
+from harness.data.synthetic import mini
+from harness.ingest.exporting import export
+from harness.ingest.importing import import_dataset
+
+Parts = dict[str, NDArray[Any]]
+Features = dict[str, NDArray[Any]]
+Write = Callable[..., Path]
+
+
+# --- archives, and files that mean harm ---
+
+
+def packed(folder: Path, archive: Path) -> Path:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in sorted(folder.iterdir()):
+                file.write(path, f"{folder.name}/{path.name}")
+    else:
+        mode: Any = {".tar": "w", ".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}[archive.suffix]
+        with tarfile.open(archive, mode) as file:
+            file.add(folder, arcname="." if archive.suffix == ".tgz" else folder.name)
+    return archive
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz"])
+def test_an_archive_is_imported_as_the_folder_in_it(tmp_path: Path, name: str) -> None:
+    export(mini(), tmp_path / "x")
+    found = import_dataset(packed(tmp_path / "x", tmp_path / name), "shop", tmp_path / "out")
+    assert found.dataset.content_hash == mini().content_hash
+
+
+def test_errors_in_an_archive_name_the_archive(tmp_path: Path) -> None:
+    write_table(tmp_path / "x" / "ratings.csv", [("", "i")], ("who", "what"))
+    archive = packed(tmp_path / "x", tmp_path / "x.zip")
+    assert import_refused(archive, tmp_path / "out", NAMED) == (
+        f"{archive}/x/ratings.csv, line 2: no user: fill it in or remove the row"
+    )
+
+
+def tar_of(path: Path, **attributes: Any) -> Path:
+    """A tar archive of one member with these attributes, of four bytes if it is a file."""
+    with tarfile.open(path, "w") as file:
+        member = tarfile.TarInfo("shop.inter")
+        member.size = 4
+        for name, value in attributes.items():
+            setattr(member, name, value)
+        file.addfile(member, io.BytesIO(b"text"))
+    return path
+
+
+@pytest.mark.parametrize("name", ["../shop.inter", "/tmp/shop.inter", "a/../../shop.inter", "a\\..\\shop.inter"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_members_that_would_lie_outside_are_refused(tmp_path: Path, name: str, kind: str) -> None:
+    archive = tmp_path / f"x.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr(name, "text")
+    else:
+        tar_of(archive, name=name)
+    message = import_refused(archive, tmp_path / "out")
+    assert "would lie outside" in message
+    assert str(archive) in message
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_members_that_are_links_or_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    archive = tar_of(tmp_path / "x.tar", type=kind, linkname="/etc/passwd", size=0)
+    assert "a link or device" in import_refused(archive, tmp_path / "out")
+
+
+def test_a_link_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        member = zipfile.ZipInfo("shop.inter")
+        member.external_attr = 0o120777 << 16
+        file.writestr(member, "/etc/passwd")
+    assert "a link or device" in import_refused(tmp_path / "x.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_that_expands_without_bounds_is_refused_before_it_is_unpacked(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.data.files.FREE_OF_LIMITS", 2**16)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "shop.inter").write_bytes(bytes(2**20))
+    archive = tmp_path / f"x.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            file.write(tmp_path / "x" / "shop.inter", "shop.inter")
+    else:
+        packed(tmp_path / "x", archive)
+    monkeypatch.setattr("harness.ingest.unpacking.shutil.copyfileobj", lambda *_: pytest.fail("unpacked"))
+    assert f"more than {MAX_EXPANSION} times" in import_refused(archive, tmp_path / "out")
+
+
+def test_a_tar_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    """Long names are read into memory whole; this one claims eight gigabytes."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 8 * 2**30 - 1
+    (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    assert "a header claims" in import_refused(tmp_path / "x.tar", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_negative_size_neither_leads_back_nor_hangs(tmp_path: Path, kind: bytes) -> None:
+    member = tarfile.TarInfo("shop.inter")
+    member.type, member.size = kind, -1024
+    (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    assert str(tmp_path / "x.tar") in import_refused(tmp_path / "x.tar", tmp_path / "out")
+
+
+def test_too_many_members_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        for member in range(10_001):
+            file.writestr(f"{member}", "")
+    assert "more than 10,000 files" in import_refused(tmp_path / "x.zip", tmp_path / "out")
+
+
+def header_of(shape: tuple[int, ...], descr: str = "<f4") -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("shape", [(10**12, 4), (2**62, 4), (8, 2**61), (-8, -4), (-8, 4)])
+def test_a_table_that_claims_more_than_its_file_has_is_refused_before_memory_is_taken(
+    tmp_path: Path, write_npz: Write, small_parts: Parts, shape: tuple[int, int], mapped: bool
+) -> None:
+    folder = write_npz(tmp_path / "shop", small_parts)
+    (folder / "visual.npy").write_bytes(header_of(shape) + bytes(128))
+    message = refusal(lambda: load_dataset(str(folder), mapped=mapped))
+    assert f"visual.npy: the header claims {list(shape)}" in message
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_array_in_an_archive_that_claims_more_than_is_there_is_refused(
+    tmp_path: Path, write_npz: Write, small_parts: Parts, compression: int
+) -> None:
+    folder = write_npz(tmp_path / "shop", small_parts)
+    with zipfile.ZipFile(folder / "interactions.npz", "w", compression) as file:
+        file.writestr("train.npy", header_of((10**13, 2), "<i4") + bytes(64))
+    message = refusal(lambda: load_dataset(str(folder)))
+    assert "interactions.npz, train.npy: the header claims" in message
+
+
+def test_an_archive_of_arrays_that_expands_without_bounds_is_refused(
+    tmp_path: Path, write_npz: Write, small_parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.data.files.FREE_OF_LIMITS", 2**16)
+    folder = write_npz(tmp_path / "shop", small_parts)
+    np.savez_compressed(folder / "interactions.npz", train=np.zeros((2**17, 2), np.int64))
+    message = refusal(lambda: load_dataset(str(folder)))
+    assert "interactions.npz, train.npy: claims" in message
+
+
+def test_a_dense_data_set_compressed_is_within_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pair of 200 users and 300 items in 64 bits: the most regular parts that there can be."""
+    monkeypatch.setattr("harness.data.files.FREE_OF_LIMITS", 0)
+    pairs = np.stack(np.meshgrid(np.arange(200), np.arange(300), indexing="ij"), axis=-1).reshape(-1, 2)
+    parts: Any = {"train": pairs[pairs[:, 1] < 280]}
+    parts["valid"], parts["test"] = (pairs[(pairs[:, 1] >= 280) & (pairs[:, 1] % 2 == odd)] for odd in (0, 1))
+    (tmp_path / "shop").mkdir()
+    np.savez_compressed(tmp_path / "shop" / "interactions.npz", **parts)
+    assert load_dataset(str(tmp_path / "shop")).n_interactions == 60_000
+
+
+@pytest.fixture
+def linked(tmp_path: Path, write_npz: Write, small_parts: Parts) -> Iterator[Callable[[str], Path]]:
+    """`linked(place)` gives a data set whose features are a link to a table at that place, relative to the folder."""
+
+    def make(place: str) -> Path:
+        folder = write_npz(tmp_path / "data" / "shop", small_parts)
+        target = (folder / place).resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            np.save(file, np.ones((8, 2), np.float32))
+        (folder / "visual.npy").symlink_to(target)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("place", ["kept/table.bin", "../pool/table.bin"])
+def test_a_link_to_a_file_in_the_data_root_is_followed(linked: Callable[[str], Path], place: str) -> None:
+    assert set(load_dataset(str(linked(place))).features) == {"visual"}
+
+
+def test_a_link_out_of_the_data_root_is_refused_unless_it_is_allowed(
+    linked: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = linked("../../elsewhere/table.bin")
+    message = refusal(lambda: load_dataset(str(folder)))
+    assert f"{folder / 'visual.npy'}: a link to " in message
+    assert "BM3_FOLLOW_LINKS=1" in message
+    monkeypatch.setenv("BM3_FOLLOW_LINKS", "1")
+    assert set(load_dataset(str(folder)).features) == {"visual"}
+
+
+def test_interactions_that_are_a_link_out_of_the_data_root_are_refused(
+    tmp_path: Path, write_inter: Write, small_parts: Parts
+) -> None:
+    folder = write_inter(tmp_path / "data" / "shop", small_parts)
+    (folder / "shop.inter").rename(tmp_path / "elsewhere")
+    (folder / "shop.inter").symlink_to(tmp_path / "elsewhere")
+    assert "a link to" in refusal(lambda: load_dataset(str(folder)))
+    assert "a link to" in import_refused(folder, tmp_path / "out")
+
+
+def test_a_data_folder_may_itself_be_a_link(tmp_path: Path, write_npz: Write, small_parts: Parts) -> None:
+    write_npz(tmp_path / "big disk" / "shop", small_parts, {"visual": np.ones((8, 2), np.float32)})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shop").symlink_to(tmp_path / "big disk" / "shop")
+    assert set(load_dataset("shop", tmp_path / "data").features) == {"visual"}
+
+
+@pytest.mark.parametrize("name", ["shop.inter", "visual.npy", "interactions.npz"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(
+    tmp_path: Path, write_npz: Write, small_parts: Parts, name: str
+) -> None:
+    folder = write_npz(tmp_path / "shop", small_parts)
+    if name != "visual.npy":
+        (folder / "interactions.npz").unlink()
+    os.mkfifo(folder / name)
+    refusal(lambda: load_dataset(str(folder)))
+    import_refused(folder, tmp_path / "out")
+    import_refused(folder / name, tmp_path / "out", NAMED)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "notes.md", "empty"])
+def test_a_source_of_no_known_kind_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.md").touch()
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / name) in import_refused(tmp_path / name, tmp_path / "out")

@@ -1,0 +1,369 @@
+"""Data sets that come in and go out: round trips, tables, RecBole files; and what is refused, with nothing left."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from refusals import NAMED, import_refused, refusal, write_table
+
+from bm3 import ConfigError
+from harness.data import PARTS, Dataset, checked_dataset, load_dataset, published_split
+from harness.data.synthetic import mini
+from harness.ingest.exporting import export
+from harness.ingest.importing import Division, import_dataset
+from harness.ingest.numbering import read_ids
+from harness.ingest.tables import Columns
+
+Parts = dict[str, NDArray[Any]]
+Features = dict[str, NDArray[Any]]
+Write = Callable[..., Path]
+
+
+# --- round trips ---
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> Dataset:
+    """Up to twelve users and nine items, up to three modalities of any float type, some of them surrogates."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    generator = np.random.default_rng(seed)
+    n_items = draw(st.integers(4, 9))
+    rows = [(u, i) for u in range(draw(st.integers(2, 12))) for i in generator.permutation(n_items)[:4]]
+    pairs = np.array([*rows, *((0, i) for i in range(n_items) if (0, i) not in rows)])
+    names = draw(st.lists(st.sampled_from(["visual", "text", "acoustic", "v1.5 audio", "a_feat"]), unique=True))
+    features = {}
+    for name in names:
+        dtype = draw(st.sampled_from([np.float16, np.float32, ">f4", np.float64]))
+        order = draw(st.sampled_from(["C", "F"]))
+        features[name] = np.asarray(generator.normal(size=(n_items, draw(st.integers(1, 3)))), dtype, order=order)
+    surrogates = frozenset(name for name in names if draw(st.booleans()))
+    return checked_dataset("tiny", published_split(pairs, generator), features, surrogates=surrogates, where="test")
+
+
+@given(data_sets())
+def test_export_and_import_give_back_the_same_data_set(tmp_path_factory: Any, dataset: Dataset) -> None:
+    folder = tmp_path_factory.mktemp("trip")
+    export(dataset, folder / "out")
+    found = import_dataset(folder / "out", "again", folder / "data").dataset
+    back = load_dataset("again", folder / "data")
+    assert back.content_hash == found.content_hash == dataset.content_hash
+    assert back.surrogates == dataset.surrogates
+    assert {name: table.dtype for name, table in back.features.items()} == {
+        name: table.dtype for name, table in dataset.features.items()
+    }
+    shutil.rmtree(folder)
+
+
+@given(data_sets(), st.booleans())
+def test_import_and_export_give_back_the_same_data_set(tmp_path_factory: Any, dataset: Dataset, packed: bool) -> None:
+    """From the layout of interactions.npz, compressed or not, to the .inter layout and out again."""
+    folder = tmp_path_factory.mktemp("trip")
+    (folder / "in").mkdir()
+    save: Any = np.savez_compressed if packed else np.savez
+    save(folder / "in" / "interactions.npz", **{part: dataset.part(part) for part in PARTS})
+    for name, table in dataset.features.items():
+        suffix = "_surrogate" if name in dataset.surrogates else "_feat"
+        np.save(folder / "in" / f"{name}{suffix}.npy", table)
+    import_dataset(folder / "in", "mine", folder / "data")
+    export(load_dataset("mine", folder / "data"), folder / "out")
+    back = load_dataset(str(folder / "out"))
+    assert back.content_hash == dataset.content_hash
+    assert back.surrogates == dataset.surrogates
+    shutil.rmtree(folder)
+
+
+def test_the_exported_files_are_those_that_other_tools_look_for(tmp_path: Path) -> None:
+    export(mini(), tmp_path / "x")
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {
+        "mini.inter",
+        "image_feat.npy",
+        "text_feat.npy",
+        "dataset.json",
+    }
+    record = json.loads((tmp_path / "x" / "dataset.json").read_text(encoding="utf-8"))
+    assert (record["name"], record["content_hash"]) == ("mini", mini().content_hash)
+
+
+def test_the_same_data_set_is_exported_in_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        export(mini(), tmp_path / name)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("modality", ["image", "textual", "a/b", "", ".x", "x_surrogate"])
+def test_modalities_that_would_be_read_back_as_others_are_not_exported(
+    tmp_path: Path, small_parts: Any, modality: str
+) -> None:
+    dataset = checked_dataset("shop", small_parts, {modality: np.ones((8, 2), np.float32)}, where="test")
+    if modality == "x_surrogate":  # a name like any other: only the last suffix counts
+        export(dataset, tmp_path / "x")
+        assert load_dataset(str(tmp_path / "x")).content_hash == dataset.content_hash
+        return
+    assert repr(modality) in refusal(lambda: export(dataset, tmp_path / "x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", ".hidden", "-x", "x" * 101, "a\nb", "mini", "a "])
+def test_names_that_no_folder_should_have_are_refused(tmp_path: Path, name: str) -> None:
+    export(mini(), tmp_path / "x")
+    refusal(lambda: import_dataset(tmp_path / "x", name, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+    export(mini(), tmp_path / "x")
+    (tmp_path / "out" / "shop").mkdir(parents=True)
+    assert "exists already" in refusal(lambda: import_dataset(tmp_path / "x", "shop", tmp_path / "out"))
+    assert "exists already" in refusal(lambda: export(mini(), tmp_path / "x"))
+
+
+def test_files_that_changed_since_their_export_are_not_imported(tmp_path: Path) -> None:
+    export(mini(), tmp_path / "x")
+    np.save(tmp_path / "x" / "text_feat.npy", np.array(mini().features["text"])[::-1])
+    message = import_refused(tmp_path / "x", tmp_path / "out")
+    assert "dataset.json" in message
+    assert mini().content_hash in message
+    (tmp_path / "x" / "dataset.json").unlink()
+    import_dataset(tmp_path / "x", "shop", tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"content_hash": 7}', "[" * 100_000, "\x00"])
+def test_a_damaged_record_is_refused(tmp_path: Path, content: str) -> None:
+    export(mini(), tmp_path / "x")
+    (tmp_path / "x" / "dataset.json").write_text(content, encoding="utf-8")
+    assert "dataset.json" in import_refused(tmp_path / "x", tmp_path / "out")
+
+
+# --- tables ---
+
+
+ROWS = [
+    (f"u{u}", f"item, {i}" if i % 2 else f"i{i}", 1000.5 + 10 * step + u)
+    for u in range(6)
+    for step, i in enumerate((u, u + 1, u + 3, u + 4))
+]
+
+
+def pairs_by_id(folder: Path) -> dict[str, set[tuple[str, str]]]:
+    """The interactions of each part, in original ids."""
+    dataset = load_dataset(str(folder))
+    users, items = read_ids(folder, "users.csv", dataset.n_users), read_ids(folder, "items.csv", dataset.n_items)
+    assert users is not None
+    assert items is not None
+    return {part: {(users[u], items[i]) for u, i in dataset.part(part).tolist()} for part in PARTS}
+
+
+@pytest.mark.parametrize(("ending", "delimiter"), [(".csv", ","), (".tsv", "\t"), (".CSV", ",")])
+def test_a_table_is_numbered_by_first_appearance_and_divided_as_published(
+    tmp_path: Path, ending: str, delimiter: str
+) -> None:
+    rows = [(i, "5.0", u) for u, i, _ in ROWS]
+    table = write_table(tmp_path / f"ratings{ending}", rows, ("what", "stars", "who"), delimiter)
+    found = import_dataset(table, "shop", tmp_path / "data", NAMED)
+    assert found.users == [f"u{u}" for u in range(6)]
+    assert found.items == list(dict.fromkeys(i for _, i, _ in ROWS))
+    by_part = pairs_by_id(tmp_path / "data" / "shop")
+    assert set.union(*by_part.values()) == {(u, i) for u, i, _ in ROWS}
+    assert [len(by_part[part]) for part in PARTS] == [12, 6, 6]
+    assert "numbered by first appearance" in " ".join(found.notes)
+
+
+def test_the_seed_decides_which_interactions_are_held_out(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "ratings.csv", [row[:2] for row in ROWS], ("who", "what"))
+    hashes = [
+        import_dataset(table, f"s{k}", tmp_path, NAMED, Division(seed=seed)).dataset.content_hash
+        for k, seed in enumerate((None, 0, 1))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_rule_by_time_holds_out_the_latest(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "ratings.csv", ROWS[::-1], ("who", "what", "when"))
+    columns = Columns("who", "what", time="when")
+    import_dataset(table, "shop", tmp_path / "data", columns, Division("leave_one_out"))
+    by_part = pairs_by_id(tmp_path / "data" / "shop")
+    assert by_part["test"] == {(u, i) for position, (u, i, _) in enumerate(ROWS) if position % 4 == 3}
+    assert by_part["valid"] == {(u, i) for position, (u, i, _) in enumerate(ROWS) if position % 4 == 2}
+
+
+def test_users_that_a_rule_leaves_out_leave_no_gap(tmp_path: Path) -> None:
+    late = [("newcomer", "i0", 10_000.0), ("newcomer", "only theirs", 10_001.0)]
+    table = write_table(tmp_path / "ratings.csv", [late[0], *ROWS, late[1]], ("who", "what", "when"))
+    found = import_dataset(
+        table, "shop", tmp_path / "data", Columns("who", "what", time="when"), Division("temporal_global")
+    )
+    assert "newcomer" not in (found.users or ())
+    assert any("left out" in note for note in found.notes)
+    by_part = pairs_by_id(tmp_path / "data" / "shop")
+    assert set.union(*by_part.values()) <= {(u, i) for u, i, _ in ROWS}
+    assert load_dataset("shop", tmp_path / "data").n_users == len(found.users or ())
+
+
+def test_parts_that_a_table_names_are_kept(tmp_path: Path) -> None:
+    labels = ["train", "0", "validation", "test"]
+    rows = [(u, i, labels[position % 4]) for position, (u, i, _) in enumerate(ROWS)]
+    table = write_table(tmp_path / "ratings.csv", rows, ("who", "what", "part"))
+    import_dataset(table, "shop", tmp_path / "data", Columns("who", "what", part="part"))
+    assert pairs_by_id(tmp_path / "data" / "shop")["test"] == {(u, i) for u, i, label in rows if label == "test"}
+
+
+def test_of_a_repeated_pair_the_earliest_is_kept(tmp_path: Path) -> None:
+    rows = [*ROWS, ("u0", "i0", 99_999.0), ("u0", "i0", 5.0)]
+    table = write_table(tmp_path / "ratings.csv", rows, ("who", "what", "when"))
+    columns = Columns("who", "what", time="when")
+    found = import_dataset(table, "shop", tmp_path / "data", columns, Division("leave_one_out"))
+    assert any(note.startswith("2 interactions repeat") for note in found.notes)
+    assert ("u0", "i0") in pairs_by_id(tmp_path / "data" / "shop")["train"]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "complaint"),
+    [
+        (("", "i0", "1", "0"), NAMED, "line 3: no user"),
+        (("u0", "", "1", "0"), NAMED, "line 3: no item"),
+        (("u0",), NAMED, "line 3: 1 fields"),
+        (("u0", "i0", "yesterday", "0"), Columns("who", "what", time="when"), "line 3: when is 'yesterday'"),
+        (("u0", "i0", "nan", "0"), Columns("who", "what", time="when"), "line 3: when is 'nan'"),
+        (("u0", "i0", "1", "3"), Columns("who", "what", part="part"), "line 3: part is '3'"),
+        (("u0", "i0", "1", "0"), Columns("whom", "what"), "line 1: no column 'whom' among who, what, when, part"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(tmp_path: Path, row: tuple[str, ...], columns: Columns, complaint: str) -> None:
+    table = write_table(tmp_path / "ratings.csv", [("u", "i", "1", "0"), row], ("who", "what", "when", "part"))
+    message = import_refused(table, tmp_path / "out", columns)
+    assert message.startswith(str(table))
+    assert complaint in message
+
+
+def test_two_columns_of_one_name_are_ambiguous(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "ratings.csv", [("u", "i", "j")], ("who", "what", "what"))
+    assert "two columns 'what'" in import_refused(table, tmp_path / "out", NAMED)
+
+
+@pytest.mark.parametrize(
+    ("columns", "division", "complaint"),
+    [
+        (Columns(), Division(), "--user"),
+        (Columns(user="who"), Division(), "--item"),
+        (Columns("who", "who"), Division(), "two things"),
+        (NAMED, Division("publishd"), "published"),
+        (NAMED, Division("leave_one_out"), "--time"),
+        (Columns("who", "what", part="part"), Division(seed=1), "--split"),
+    ],
+)
+def test_options_that_do_not_fit_a_table_are_refused(
+    tmp_path: Path, columns: Columns, division: Division, complaint: str
+) -> None:
+    rows = [(u, i, "train") for u, i, _ in ROWS]
+    table = write_table(tmp_path / "ratings.csv", rows, ("who", "what", "part"))
+    assert complaint in import_refused(table, tmp_path / "out", columns, division, ConfigError)
+
+
+def test_options_that_would_change_nothing_are_refused(tmp_path: Path) -> None:
+    export(mini(), tmp_path / "x")
+    assert "--split" in import_refused(tmp_path / "x", tmp_path / "out", None, Division("published"), ConfigError)
+    assert "--user" in import_refused(tmp_path / "x", tmp_path / "out", NAMED, None, ConfigError)
+
+
+def test_parquet_without_its_library_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "ratings.parquet").write_bytes(b"PAR1")
+    message = import_refused(tmp_path / "ratings.parquet", tmp_path / "out", NAMED, None, ConfigError)
+    assert "pip install 'bm3-harness[tables]'" in message
+
+
+def test_a_parquet_table_is_read_as_the_same_table_in_csv(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from datetime import UTC, datetime
+
+    users, items, times = zip(*ROWS, strict=True)
+    moments = [datetime.fromtimestamp(time, UTC) for time in times]
+    for name, who, when in (("a", users, times), ("b", [int(u[1:]) for u in users], moments)):
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(
+            pyarrow.table({"who": who, "what": items, "when": when}), tmp_path / f"{name}.parquet", row_group_size=5
+        )
+    table = write_table(tmp_path / "c.csv", ROWS, ("who", "what", "when"))
+    columns, rule = Columns("who", "what", time="when"), Division("leave_one_out")
+    found = [
+        import_dataset(path, path.stem, tmp_path, columns, rule)
+        for path in (tmp_path / "a.parquet", tmp_path / "b.parquet", table)
+    ]
+    assert len({each.dataset.content_hash for each in found}) == 1
+    assert found[0].users == found[2].users
+    assert found[1].users == [str(u) for u in range(6)]
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "ratings.parquet").write_bytes(b"PAR1" + bytes(200) + b"PAR1")
+    assert "ratings.parquet" in import_refused(tmp_path / "ratings.parquet", tmp_path / "out", NAMED)
+
+
+# --- RecBole's atomic files ---
+
+
+HEADER = "rating:float\tuser_id:token\titem_id:token\ttimestamp:float"
+
+
+def recbole(path: Path, rows: Any, header: str = HEADER) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *(f'5\t{u}\t"{i}\t{time}' for u, i, time in rows)]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_an_atomic_file_is_a_table_with_known_columns_and_no_quotes(tmp_path: Path) -> None:
+    file = recbole(tmp_path / "ml" / "ml.inter", ROWS)
+    table = write_table(tmp_path / "c.csv", [(u, f'"{i}', t) for u, i, t in ROWS], ("who", "what", "when"))
+    columns = Columns("who", "what", time="when")
+    expected = import_dataset(table, "csv", tmp_path, columns, Division("leave_one_out"))
+    for source in (file, file.parent):
+        found = import_dataset(source, f"from{source.suffix}", tmp_path / "out", None, Division("leave_one_out"))
+        assert found.dataset.content_hash == expected.dataset.content_hash
+        assert found.items == expected.items
+
+
+def test_atomic_files_of_parts_keep_their_parts(tmp_path: Path) -> None:
+    for part, positions in (("train", (0, 1)), ("valid", (2,)), ("test", (3,))):
+        rows = [row for position, row in enumerate(ROWS) if position % 4 in positions]
+        recbole(tmp_path / "ml" / f"ml.{part}.inter", rows)
+    np.save(tmp_path / "ml" / "image_feat.npy", np.ones((3, 2), np.float32))
+    found = import_dataset(tmp_path / "ml", "ml", tmp_path / "out")
+    assert pairs_by_id(tmp_path / "out" / "ml")["test"] == {(u, f'"{i}') for u, i, _ in ROWS[3::4]}
+    assert any("features beside RecBole files are left out" in note for note in found.notes)
+    assert found.dataset.features == {}
+
+
+def test_a_missing_part_is_named_by_those_that_are_there(tmp_path: Path) -> None:
+    recbole(tmp_path / "ml" / "ml.train.inter", ROWS)
+    recbole(tmp_path / "ml" / "ml.test.inter", ROWS)
+    message = import_refused(tmp_path / "ml", tmp_path / "out")
+    assert "ml.train.inter" in message
+    assert "NAME.valid.inter" in message
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        ("user_id:token\titem_id", "'item_id' is no name:type"),
+        ("user_id:token\titem_id:word", "'item_id:word' is no name:type"),
+        ("user:token\titem_id:token", "no column 'user_id'"),
+        ("user_id:token_seq\titem_id:token", "column 'user_id' is token_seq, needed is token"),
+        ("user_id:token\titem_id:token\ttimestamp:token", "column 'timestamp' is token, needed is float"),
+    ],
+)
+def test_a_header_of_another_kind_is_named(tmp_path: Path, header: str, complaint: str) -> None:
+    file = recbole(tmp_path / "ml.inter", ROWS, header)
+    message = import_refused(file, tmp_path / "out")
+    assert message.startswith(f"{file}, line 1: ")
+    assert complaint in message

@@ -1,0 +1,526 @@
+"""From raw files to data sets, against an example computed by hand (see raw_files.py), and the command."""
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Command, Outcome, refused
+from raw_files import METADATA, Q2, R3, RATINGS, WIDTH, X1, csv_of, image_records, write_raw
+
+from bm3 import BM3Error, ConfigError, DataError
+from harness.cli import main as cli
+from harness.cli.prepare import prepare_command
+from harness.data import PARTS, Dataset, load_dataset
+from harness.ingest.amazon import prepare
+from harness.ingest.core import k_core
+from harness.ingest.prepare_plan import Plan
+from harness.ingest.raw_file import Advance, RawFile
+from harness.ingest.raw_ratings import Ratings, read_ratings
+from harness.ingest.split_file import read_split
+
+GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> dict[str, Path]:
+    return write_raw(tmp_path / "raw")
+
+
+@pytest.fixture
+def plan(raw: dict[str, Path], tmp_path: Path) -> Plan:
+    """Of the example, split by each user's time, so that nothing in it is random."""
+    return Plan("shop", raw["ratings"], raw["metadata"], raw["images"], 2, "temporal_user", (), tmp_path / "out")
+
+
+def made(plan: Plan) -> Dataset:
+    (prepared,) = prepare(plan)
+    return load_dataset(str(prepared.folder))
+
+
+def parts_of(dataset: Dataset) -> dict[str, list[list[int]]]:
+    return {part: dataset.part(part).tolist() for part in PARTS}
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def refusal(plan: Plan) -> str:
+    """The message with which a plan is refused; nothing may be left of what was begun."""
+    with pytest.raises(BM3Error) as caught:
+        prepare(plan)
+    assert not plan.out.exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- the example ---
+
+
+def test_interactions_are_those_computed_by_hand(plan: Plan) -> None:
+    # NED, BEN, CARA are 0, 1, 2 and X1, Q2, R3 are 0, 1, 2; three interactions each, the latest to test.
+    assert parts_of(made(plan)) == {
+        "train": [[0, 0], [1, 0], [2, 1]],
+        "valid": [[0, 2], [1, 2], [2, 2]],
+        "test": [[0, 1], [1, 1], [2, 0]],
+    }
+
+
+def test_numbers_follow_the_first_appearance_among_what_is_left(plan: Plan) -> None:
+    made(plan)
+    assert rows(plan.out / "shop" / "users.csv") == [["index", "id"], ["0", "NED"], ["1", "BEN"], ["2", "CARA"]]
+    assert rows(plan.out / "shop" / "items.csv") == [["index", "id"], ["0", X1], ["1", Q2], ["2", R3]]
+
+
+def test_texts_are_title_brand_category_path_and_description(plan: Plan) -> None:
+    made(plan)
+    expected = [["id", "text"], [X1, "Cup &amp; lid Acme Baby Feeding Two lines."], [Q2, "Soft"], [R3, ""]]
+    assert rows(plan.out / "shop" / "texts.csv") == expected
+
+
+def test_items_without_an_image_get_the_mean_of_the_others(plan: Plan) -> None:
+    visual = made(plan).features["visual"]
+    ones, ramp = np.ones(WIDTH, np.float32), np.arange(WIDTH, dtype=np.float32)
+    np.testing.assert_array_equal(visual, np.stack([ones, (ones + ramp) / 2, ramp]))
+    assert visual.dtype == np.float32
+
+
+def test_the_record_says_what_was_read_left_out_and_filled_in(plan: Plan, raw: dict[str, Path]) -> None:
+    made(plan)
+    record = json.loads((plan.out / "shop" / "prepared.json").read_text(encoding="utf-8"))
+    for kind, path in raw.items():
+        content = path.read_bytes()
+        assert record["inputs"][kind] == {
+            "file": path.name,
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+    assert record["options"] == {"core": 2, "split": "temporal_user", "split_seed": 0}
+    assert record["counts"] == {
+        "ratings": 13,
+        "duplicates": 1,
+        "core_rounds": 2,
+        "core_users": 3,
+        "core_items": 3,
+        "core_interactions": 9,
+        "users": 3,
+        "items": 3,
+        "interactions": 9,
+        "train": 3,
+        "valid": 3,
+        "test": 3,
+    }
+    texts = record["metadata"]
+    assert [texts[key] for key in ("lines", "of_other_items", "repeated", "cut", "broken")] == [7, 1, 1, 0, 3]
+    assert [broken["line"] for broken in texts["first_broken"]] == [2, 5, 6]
+    assert "no asin" in texts["first_broken"][2]["reason"]
+    assert texts["items_without_text"] == [2]
+    assert record["images"] == {
+        "records": 3,
+        "of_other_items": 1,
+        "repeated": 0,
+        "without_image": 1,
+        "items_without_image": [1],
+    }
+    assert str(plan.out.parent) not in json.dumps(record)  # where files lay is nobody's business
+
+
+def test_packed_files_and_reviews_give_the_same_data_set(plan: Plan, tmp_path: Path) -> None:
+    expected = made(plan)
+    packed = {}
+    reviews = "".join(
+        json.dumps({"reviewerID": user, "asin": item, "overall": rating, "unixReviewTime": at, "reviewText": "{,}"})
+        + "\n"
+        for user, item, rating, at in RATINGS
+    )
+    contents = {"ratings": reviews.encode(), "metadata": "\n".join(METADATA).encode(), "images": image_records()}
+    for kind, content in contents.items():
+        packed[kind] = tmp_path / f"{kind}.gz"
+        half = len(content) // 2
+        packed[kind].write_bytes(gzip.compress(content[:half]) + gzip.compress(content[half:]))  # two members
+    again = made(replace(plan, **packed, out=tmp_path / "again"))
+    assert again.content_hash == expected.content_hash
+    for name in ("users.csv", "items.csv", "texts.csv"):
+        assert (tmp_path / "again/shop" / name).read_bytes() == (plan.out / "shop" / name).read_bytes()
+
+
+def test_only_ratings_are_needed(plan: Plan) -> None:
+    assert made(replace(plan, metadata=None, images=None)).features == {}
+    files = {path.name for path in (plan.out / "shop").iterdir()}
+    assert files == {"interactions.npz", "users.csv", "items.csv", "prepared.json"}
+
+
+# --- the k-core ---
+
+
+def ratings_of(pairs: list[tuple[int, int]]) -> Ratings:
+    users, items = np.array(pairs, np.int32).reshape(-1, 2).T
+    names = [str(n).encode() for n in range(max(100, len(pairs)))]
+    return Ratings(users, items, np.zeros(len(pairs), np.int64), names, names)
+
+
+def core_by_sets(pairs: list[tuple[int, int]], k: int) -> set[tuple[int, int]]:
+    """Remove one user or item at a time, whichever comes first, until none has too few."""
+    left = set(pairs)
+    while True:
+        for column in (0, 1):
+            for one in {pair[column] for pair in left}:
+                if sum(pair[column] == one for pair in left) < k:
+                    left = {pair for pair in left if pair[column] != one}
+                    break
+            else:
+                continue
+            break
+        else:
+            return left
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_core_is_the_same_however_it_is_reached(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    pairs = list(map(tuple, draw.integers(0, 14, size=(90, 2)).tolist()))
+    expected = core_by_sets(pairs, 4)
+    if not expected:
+        with pytest.raises(DataError, match="choose a lower --core"):
+            k_core(ratings_of(pairs), 4, "x")
+        return
+    left = k_core(ratings_of(pairs), 4, "x").ratings
+    users = [int(left.user_ids[user]) for user in left.users.tolist()]
+    items = [int(left.item_ids[item]) for item in left.items.tolist()]
+    first = [pair for pair in dict.fromkeys(pairs) if pair in expected]
+    assert list(zip(users, items, strict=True)) == first  # each once, in the order of the file
+    assert list(dict.fromkeys(left.users.tolist())) == list(range(len(left.user_ids)))
+    assert list(dict.fromkeys(left.items.tolist())) == list(range(len(left.item_ids)))
+
+
+def test_the_first_of_repeated_ratings_counts(raw: dict[str, Path]) -> None:
+    with RawFile(raw["ratings"]) as file:
+        core = k_core(read_ratings(file), 2, "x")
+    of_ned = core.ratings.users == 0
+    assert core.ratings.times[of_ned].tolist() == [100, 200, 150]  # 300 is the repeated one
+
+
+def test_a_core_that_leaves_nothing_is_refused(plan: Plan) -> None:
+    message = refusal(replace(plan, core=4))
+    assert str(plan.ratings) in message
+    assert "at least 4" in message
+    assert "13 ratings" in message
+
+
+# --- splits ---
+
+
+@pytest.fixture
+def many(plan: Plan) -> Plan:
+    """Ratings of forty users, so that seeds matter; no two are at the same time."""
+    draw = np.random.default_rng(3)
+    ratings = [(f"U{u}", f"B00000{i:04}", 5.0, int(draw.integers(10**9))) for u in range(40) for i in range(25)]
+    plan.ratings.write_text(csv_of(ratings), encoding="utf-8")
+    return replace(plan, metadata=None, images=None, core=5)
+
+
+def test_several_seeds_make_a_data_set_each_that_share_their_features(many: Plan, tmp_path: Path) -> None:
+    images = tmp_path / "images.b"
+    images.write_bytes(image_records().replace(R3.encode(), b"B000000003"))
+    first, second = prepare(replace(many, images=images, split="published", given_seeds=(4, 7)))
+    assert (first.folder.name, second.folder.name) == ("shop-split4", "shop-split7")
+    one, two = load_dataset(str(first.folder)), load_dataset(str(second.folder))
+    assert parts_of(one) != parts_of(two)
+    assert (first.folder / "visual.npy").samefile(second.folder / "visual.npy")
+    assert [json.loads((path / "prepared.json").read_text())["options"]["split_seed"] for path in many.out.iterdir()]
+    alone = made(replace(many, images=images, split="published", given_seeds=(7,), out=tmp_path / "alone"))
+    assert alone.content_hash == two.content_hash  # a seed's split depends on no other
+
+
+def test_features_are_copied_where_there_are_no_hard_links(
+    many: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    first, second = prepare(replace(many, split="published", given_seeds=(1, 2)))
+    assert (first.folder / "items.csv").read_bytes() == (second.folder / "items.csv").read_bytes()
+    assert not (first.folder / "items.csv").samefile(second.folder / "items.csv")
+
+
+@pytest.mark.parametrize("layout", ["folder", "npz", "inter"])
+def test_a_given_split_is_taken_as_it_is(plan: Plan, tmp_path: Path, write_inter: object, layout: str) -> None:
+    parts = {  # interactions of the example, divided as no rule would
+        "train": np.array([(0, 0), (0, 1), (1, 2), (2, 0), (2, 1), (1, 1)]),
+        "valid": np.array([(0, 2)]),
+        "test": np.array([(2, 2), (1, 0)]),
+    }
+    if layout == "inter":
+        path = write_inter(tmp_path / "theirs", parts) / "theirs.inter"  # type: ignore[operator]
+    else:
+        (tmp_path / "theirs").mkdir()
+        path = tmp_path / "theirs" / "interactions.npz"
+        np.savez(path, **parts)  # type: ignore[arg-type]
+    dataset = made(replace(plan, split=str(path.parent if layout == "folder" else path)))
+    assert parts_of(dataset) == {part: sorted(pairs.tolist()) for part, pairs in parts.items()}
+    record = json.loads((plan.out / "shop" / "prepared.json").read_text(encoding="utf-8"))
+    assert record["options"]["split"] == path.name
+    assert record["options"]["split_seed"] is None
+    assert record["inputs"]["split"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("train", "complaint"),
+    [
+        ([(0, 0), (0, 1)], "4 interactions of the ratings are not in it (first: user 1, item 1)"),
+        ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 1), (2, 0)], "1 interactions stand in it more than once"),
+        ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 3)], "user 2 and item 3, but the ratings 3 users and 3 items"),
+        ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (-1, 0)], "user -1 and item 0"),
+        ([(0.5, 0)], "float64 [1, 2], needed are integer pairs"),
+        ([0, 1], "needed are integer pairs"),
+    ],
+)
+def test_a_split_of_other_interactions_is_refused(
+    plan: Plan, tmp_path: Path, train: list[tuple[float, int]], complaint: str
+) -> None:
+    path = tmp_path / "theirs.npz"
+    np.savez(path, train=np.array(train), valid=np.array([(0, 2)]), test=np.array([(2, 2), (1, 0)]))
+    message = refusal(replace(plan, split=str(path)))
+    assert str(path) in message
+    assert complaint in message
+
+
+def test_a_split_of_as_many_other_interactions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.npz"
+    pairs = np.array([[0, 0], [0, 1], [1, 0], [2, 1]])
+    np.savez(path, train=pairs[:1], valid=pairs[1:2], test=np.array([[1, 1], [2, 1]]))
+    with pytest.raises(DataError, match=r"1 interactions are not in the ratings \(first: user 1, item 1\)"):
+        read_split(path, pairs)
+
+
+def test_users_whom_a_point_in_time_leaves_without_training_leave_no_gap(plan: Plan) -> None:
+    # 40 interactions before any of LATE's, whose only other item is of nobody else: both vanish, and ids close up.
+    early = [(f"U{u}", f"B00000000{i}", 5.0, 10 * u + i) for u in range(8) for i in range(5)]
+    late = [("LATE", "B000000009", 5.0, 1000), ("LATE", "B000000000", 5.0, 1001), ("U0", "B000000007", 5.0, 1002)]
+    plan.ratings.write_text(csv_of([*late[:1], *early, *late[1:]]), encoding="utf-8")
+    dataset = made(replace(plan, metadata=None, images=None, core=1, split="temporal_global"))
+    # 43 times: validation begins with the 35th, test with the 39th of them (positions 34 and 38).
+    assert [len(dataset.part(part)) for part in PARTS] == [34, 1, 1]
+    record = json.loads((plan.out / "shop" / "prepared.json").read_text(encoding="utf-8"))
+    counts = record["counts"]
+    assert (counts["core_users"], counts["users"]) == (9, 8 - 1)  # LATE, and U7, whose five are all held out
+    assert counts["core_interactions"] - counts["interactions"] == 2 + 5
+    assert [row[1] for row in rows(plan.out / "shop" / "users.csv")[1:]] == [f"U{u}" for u in range(7)]
+    assert "B000000009" not in (plan.out / "shop" / "items.csv").read_text()
+    assert record["options"]["split_seed"] is None
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"name": "../shop"}, "is no name for a folder"),
+        ({"name": "mini"}, "name of a synthetic data set"),
+        ({"core": 0}, "core is 0"),
+        ({"given_seeds": (3, 3)}, "given twice"),
+        ({"split": "temporal_globe"}, "nearest: temporal_global"),
+        ({"split": "temporal_global", "given_seeds": (1, 2)}, "leave --split-seed out"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_plans_that_cannot_be_carried_out_are_refused(plan: Plan, change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError):
+        prepare(replace(plan, **change))  # type: ignore[arg-type]
+    assert complaint in refusal(replace(plan, **change))  # type: ignore[arg-type]
+
+
+def test_an_existing_folder_is_kept_and_nothing_is_read_in_vain(plan: Plan, raw: dict[str, Path]) -> None:
+    raw["ratings"].write_text("no ratings\n")
+    (plan.out / "shop").mkdir(parents=True)
+    (plan.out / "shop" / "mine").touch()
+    with pytest.raises(DataError, match="exists already"):
+        prepare(plan)
+    assert [path.name for path in plan.out.rglob("*")] == ["shop", "mine"]
+
+
+def test_a_folder_that_was_there_before_stays(plan: Plan, raw: dict[str, Path]) -> None:
+    plan.out.mkdir()
+    raw["metadata"].write_bytes(b"nothing of use")
+    with pytest.raises(DataError):
+        prepare(plan)
+    assert list(plan.out.iterdir()) == []
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(plan: Plan, raw: dict[str, Path]) -> None:
+    @contextmanager
+    def watch(name: str, size: int) -> Iterator[Advance]:
+        def advance(n: int) -> None:
+            if n and raw["ratings"].stat().st_size == size:
+                with raw["ratings"].open("ab") as file:
+                    file.write(f"NEW,{X1},5.0,1\n".encode())
+
+        yield advance
+
+    with pytest.raises(DataError, match="leave the file alone"):
+        prepare(replace(plan, metadata=None, images=None), watch)
+    assert not plan.out.exists()
+
+
+@pytest.mark.parametrize("kind", ["ratings", "metadata", "images"])
+def test_a_missing_file_is_named(plan: Plan, raw: dict[str, Path], kind: str) -> None:
+    raw[kind].unlink()
+    assert f"{raw[kind]}: no such file" in refusal(plan)
+
+
+def test_an_image_file_that_is_cut_off_is_refused_before_anything_is_read(plan: Plan, raw: dict[str, Path]) -> None:
+    raw["images"].write_bytes(image_records()[:-7])
+    raw["ratings"].write_text("no ratings\n")
+    message = refusal(plan)
+    assert f"cut off in the record at byte {2 * 16394}" in message
+    assert str(raw["images"]) in message
+
+
+def test_files_of_another_category_are_refused(plan: Plan, raw: dict[str, Path]) -> None:
+    for kind, content in (("metadata", b"{'asin': 'B999999999'}\n"), ("images", image_records()[16394 : 2 * 16394])):
+        kept = raw[kind].read_bytes()
+        raw[kind].write_bytes(content)
+        assert "belongs to an item of the ratings" in refusal(plan)
+        raw[kind].write_bytes(kept)
+
+
+def test_parts_that_make_no_data_set_are_refused_before_features_are_read(plan: Plan, raw: dict[str, Path]) -> None:
+    raw["ratings"].write_text(csv_of([("A", X1, 1.0, 5), ("A", Q2, 1.0, 5), ("B", X1, 1.0, 5)]))
+    raw["metadata"].write_text("nothing of use\n")
+    assert "part valid is empty" in refusal(replace(plan, core=1))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    message = refusal(plan)
+    assert "No space left on device" in message
+    assert str(plan.out) in message
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def prepare_data(command: Command, monkeypatch: pytest.MonkeyPatch, raw: dict[str, Path]) -> Command:
+    """`bm3 data prepare shop` on the example, and more arguments."""
+    monkeypatch.setitem(cli.data.commands, "prepare", prepare_command)
+    options = [word for kind, path in raw.items() for word in (f"--{kind}", path)]
+
+    def run(*arguments: object, name: str = "shop") -> Outcome:
+        return command("data", "prepare", name, *options, "--core", 2, *arguments)
+
+    return run
+
+
+def test_the_command_writes_where_data_sets_are_looked_up(
+    prepare_data: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    outcome = prepare_data()
+    assert outcome.code == 0
+    assert f"written: {Path('data') / 'shop'}" in outcome.out
+    assert load_dataset("shop").n_interactions == 9
+    monkeypatch.setenv("BM3_DATA", str(tmp_path / "variable"))
+    assert prepare_data().code == 0
+    assert (tmp_path / "variable" / "shop").is_dir()
+
+
+def test_the_command_says_what_was_left_out_and_filled_in(prepare_data: Command) -> None:
+    out = prepare_data("--split", "temporal_user").out
+    assert "sparsity" in out
+    assert "parts: train 3, valid 3, test 3" in out
+    assert "13 ratings read, 9 left after 2 rounds" in out
+    assert "1 repeated ratings" in out
+    assert "3 of 7 lines" in out
+    assert "line 2: neither JSON nor a Python literal" in out
+    assert "1 items without an image got the mean" in out
+    assert "1 items have no text" in out
+
+
+def test_sizes_are_compared_with_every_source_that_prints_them(prepare_data: Command) -> None:
+    out = prepare_data(name="electronics").out
+    assert "differs from paper-table2: users 3 here, 192,403 there" in out
+    assert "1,689,133 there (disputed: 1689188 elsewhere and in the 5-core file)" in out
+    assert "paper-table2" not in prepare_data(name="shop").out
+
+
+def test_equal_sizes_are_said_to_agree(prepare_data: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    published = tmp_path / "expected" / "published"
+    published.mkdir(parents=True)
+    lines = [f"Shop,,{name},{value},a-table,as printed," for name, value in (("users", 3), ("items", 3))]
+    lines += ["Shop,,interactions,9,a-table,as printed,", "Shop,,sparsity_percent,0.00,a-table,as printed,"]
+    (published / "x.csv").write_text("\n".join(["dataset,model,metric,value,source,status,note", *lines]) + "\n")
+    (tmp_path / "expected" / "sources.toml").write_text(
+        '[a-table]\ntitle="t"\ntable="t"\ndate="d"\nhardware="h"\ncitation="c"\n'
+    )
+    monkeypatch.setattr("harness.paper.expected.expected_dir", lambda: tmp_path / "expected")
+    assert "agrees with a-table" in prepare_data().out
+
+
+def test_a_dry_run_reads_and_writes_nothing(prepare_data: Command, raw: dict[str, Path]) -> None:
+    raw["ratings"].write_text("no ratings\n")
+    outcome = prepare_data("--dry-run", "--split-seed", 1, "--split-seed", 2)
+    assert outcome.code == 0
+    for path in raw.values():
+        assert str(path) in outcome.out
+    assert f"writes {Path('data') / 'shop-split1'}" in outcome.out
+    assert f"writes {Path('data') / 'shop-split2'}" in outcome.out
+    assert list(Path.cwd().iterdir()) == []
+    (Path("data") / "shop-split2").mkdir(parents=True)
+    assert "shop-split2: exists already" in refused(prepare_data("--dry-run", "--split-seed", 1, "--split-seed", 2))
+
+
+def test_bad_input_of_the_command_is_one_line(prepare_data: Command, raw: dict[str, Path]) -> None:
+    assert "temporal_user" in refused(prepare_data("--split", "temporal_usr"))
+    assert "--core" in refused(prepare_data("--core", 0))
+    raw["ratings"].write_text(f"NED,{X1},5.0,100\nNED,{Q2},five,100\n")
+    assert f"{raw['ratings']}, line 2: rating is b'five'" in refused(prepare_data())
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_help_has_examples(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.data.commands, "prepare", prepare_command)
+    assert command("data", "prepare", "--help").out.count("bm3 data prepare") >= 3
+
+
+def test_ctrl_c_leaves_nothing_behind(raw: dict[str, Path], tmp_path: Path) -> None:
+    # Sent from inside, when images have been read: the folder has been begun and lacks its last files.
+    program = f"""
+import os, pathlib, signal
+from harness.__main__ import main
+from harness.ingest import amazon
+from harness.ingest.raw_images import read_images
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background would ignore it
+def interrupted(file, items, table):
+    read_images(file, items, table)
+    (begun,) = pathlib.Path({str(tmp_path / "out")!r}).iterdir()
+    print(sorted(path.name for path in begun.iterdir()), flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+amazon.read_images = interrupted
+main()
+"""
+    arguments = ["data", "prepare", "shop", "--core", "2", "--out", str(tmp_path / "out")]
+    arguments += [word for kind, path in raw.items() for word in (f"--{kind}", str(path))]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=GIVE_UP_AFTER, check=False
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stdout.strip() == "['items.csv', 'texts.csv', 'users.csv', 'visual.npy']"
+    assert ended.stderr.splitlines()[-1].startswith("bm3: interrupted: no data set was left unfinished")
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out").exists()

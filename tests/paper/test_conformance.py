@@ -1,0 +1,208 @@
+"""Replaying traces: the stored ones pass, changed ones fail, unknown models are unsupported, junk is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bm3 import DataError
+from harness.paper import conformance as conformance_module
+from harness.paper.conformance import Status, conformance, replay, rounded_updates, trace_statuses
+from harness.paper.expected import expected_dir
+
+TRACES = expected_dir() / "traces"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    with np.load(TRACES / f"{name}.npz", allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def changed(name: str, folder: Path, key: str, value: Any) -> Path:
+    """The trace with `value` added to an array; its meta is replaced."""
+    arrays = recorded(name)
+    arrays[key] = np.array(value) if key == "meta" else arrays[key] + value
+    path = folder / f"{name}.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_every_stored_trace_passes() -> None:
+    statuses = trace_statuses(conformance(TRACES))
+    models = {"bpr", "lightgcn", "buir", "vbpr", "mmgcn", "grcn", "dualgnn", "lattice"}
+    assert set(statuses) == models | {"bm3-dropout", "bm3-frozen", "bm3-nodrop"}
+    assert set(statuses.values()) == {Status.PASSED}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in TRACES.glob("*.npz")))
+@pytest.mark.parametrize(
+    ("group", "quantity"),
+    [
+        ("loss", "loss"),
+        ("scores", "scores"),
+        ("grad0/", "gradients"),
+        ("final/", "parameters"),
+        ("metric/test_recall@20", "metrics test"),
+        ("final/target_encoder", "followers' changes"),
+    ],
+)
+def test_a_difference_is_found_where_it_is(tmp_path: Path, name: str, group: str, quantity: str) -> None:
+    """Each array of a group is changed alone, by 0.1 % of its largest value (a follower by 2 % of its change)."""
+    for key in [key for key in recorded(name) if key.startswith(group)]:
+        array = recorded(name)[key]
+        if group == "final/target_encoder":
+            step = 0.02 * (array - recorded(name)[key.replace("final/", "init/")])
+        else:
+            step = 1e-3 * max(np.abs(array).max(), 1e-3)
+        failed = {
+            check.quantity for check in replay(changed(name, tmp_path, key, step)) if check.status is Status.FAILED
+        }
+        assert quantity in failed, key
+        assert failed <= {
+            quantity,
+            "followers' changes",
+            "top 20 valid",
+            "top 20 test",
+            "metrics valid",
+            "metrics test",
+        }
+
+
+LEARNING_RATE = 1e-3  # of all stored traces
+
+
+@pytest.mark.parametrize(("noise", "status"), [(True, Status.PASSED), (False, Status.FAILED)])
+def test_a_step_may_go_either_way_only_where_the_gradient_is_rounding(
+    tmp_path: Path, noise: bool, status: Status
+) -> None:
+    """In one entry the first step goes the other way: the one with the smallest gradient, or a middling one."""
+    name = "predictor.weight"
+    gradient = recorded("bm3-frozen")[f"grad0/{name}"]
+    order = np.argsort(np.abs(gradient), axis=None)
+    entry = np.unravel_index(order[0] if noise else order[len(order) // 2], gradient.shape)
+    assert (abs(gradient[entry]) < 1e-4 * np.abs(gradient).max()) == noise
+    other_way = np.zeros_like(gradient)
+    other_way[entry] = 1.9 * LEARNING_RATE * np.sign(gradient[entry])
+    checks = {check.quantity: check for check in replay(changed("bm3-frozen", tmp_path, f"final/{name}", other_way))}
+    assert checks["parameters"].status is status
+    further = replay(changed("bm3-frozen", tmp_path, f"final/{name}", 4 * other_way))
+    assert Status.FAILED in {check.status for check in further if check.quantity == "parameters"}
+
+
+def test_what_rounding_of_gradients_explains() -> None:
+    """In learning rates, of three steps: entries with the largest, a real, a tiny, a rounded and no gradient."""
+    gradient = np.array([1.0, 0.1, 1e-3, 1e-5, 0.0])
+    allowed = rounded_updates(np.stack([gradient, -gradient, gradient]), np.zeros((3, 5)))
+    assert allowed[0] < 1e-3
+    assert allowed[1] < 1e-2
+    assert allowed[2] < 0.5
+    assert 2 <= allowed[3] <= 6  # 2 lr for each step at most
+    assert allowed[4] == 0
+    rounded_once = np.stack([gradient[[0, 3]], gradient[[0, 0]], gradient[[0, 0]]])
+    assert rounded_updates(rounded_once, np.zeros((3, 2)))[1] == pytest.approx(2, abs=1e-2)  # later steps are real
+    decayed = rounded_updates(np.stack([gradient]), np.full((1, 5), 0.01))
+    assert decayed[3] < 1e-3  # weight decay decides the sign
+
+
+class Uncorrected(torch.optim.Optimizer):
+    """Adam without the correction of its moments' bias."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": LEARNING_RATE, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                m, v = self.state[p].setdefault("moments", (torch.zeros_like(p), torch.zeros_like(p)))
+                gradient = p.grad + group["weight_decay"] * p
+                m.lerp_(gradient, 0.1)
+                v.lerp_(gradient**2, 0.001)
+                p -= group["lr"] * m / (v.sqrt() + 1e-8)
+
+
+def _groups(model: Any) -> Any:
+    if hasattr(model, "parameter_groups"):
+        return model.parameter_groups()
+    return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        lambda model, rate: Uncorrected(_groups(model)),
+        lambda model, rate: torch.optim.Adam(_groups(model), lr=2 * rate),
+        lambda model, rate: torch.optim.Adam(_groups(model), lr=rate / 2),
+        lambda model, rate: torch.optim.Adam(_groups(model), lr=rate, eps=1e-4),
+    ],
+    ids=["no bias correction", "twice the rate", "half the rate", "another epsilon"],
+)
+def test_another_optimiser_fails_on_every_trace(faulty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance_module, "adam", faulty)
+    for path in sorted(TRACES.glob("*.npz")):
+        failed = {check.quantity for check in replay(path) if check.status is Status.FAILED}
+        assert "parameters" in failed, path.stem
+
+
+def test_a_tensor_that_should_not_train_is_found(tmp_path: Path) -> None:
+    meta = json.loads(str(recorded("mmgcn")["meta"]))
+    meta["trainable"].append("id_embedding")
+    checks = replay(changed("mmgcn", tmp_path, "meta", json.dumps(meta)))
+    (failed,) = [check for check in checks if check.status is Status.FAILED]
+    assert (failed.quantity, failed.note) == ("trained tensors", "id_embedding")
+
+
+def test_an_incomplete_trace_fails_alone(tmp_path: Path) -> None:
+    arrays = recorded("bpr")
+    np.savez(tmp_path / "complete.npz", **arrays)
+    del arrays["batch1/users"]
+    np.savez(tmp_path / "incomplete.npz", **arrays)
+    assert trace_statuses(conformance(tmp_path)) == {"complete": Status.PASSED, "incomplete": Status.FAILED}
+
+
+def test_masked_items_at_the_end_of_a_short_ranking_have_no_order(tmp_path: Path) -> None:
+    """A user with 30 of 36 items masked has six to rank; the other fourteen places are filled anyhow."""
+    arrays = recorded("bpr")
+    user = int(arrays["topk/test_users"][0])
+    held_out = {int(i) for part in ("valid", "test") for u, i in arrays[f"interactions/{part}"] if u == user}
+    seen = [item for item in range(36) if item not in held_out][:30]
+    others = arrays["interactions/train"][arrays["interactions/train"][:, 0] != user]
+    own = np.array([(user, item) for item in seen], dtype=np.int32)
+    arrays["interactions/train"] = np.concatenate([others, own])
+    left = [item for item in np.argsort(-arrays["scores"][user]) if item not in seen]
+    for part in ("valid", "test"):
+        row = list(arrays[f"topk/{part}_users"]).index(user)
+        arrays[f"topk/{part}"][row] = [*left, *seen[::-1]][:20]
+    arrays = {key: array for key, array in arrays.items() if not key.startswith("metric/")}
+    np.savez(tmp_path / "short.npz", **arrays)
+    assert [check for check in replay(tmp_path / "short.npz") if check.status is not Status.PASSED] == []
+
+
+def test_a_model_that_is_not_here_is_unsupported(tmp_path: Path) -> None:
+    meta = json.loads(str(recorded("bpr")["meta"])) | {"model": "Nobody"}
+    (check,) = replay(changed("bpr", tmp_path, "meta", json.dumps(meta)))
+    assert check.status is Status.UNSUPPORTED
+    assert "Nobody" in check.note
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
+def test_a_file_that_is_no_trace_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"bad\.npz"):
+        conformance(tmp_path)
+
+
+def test_one_file_may_be_named() -> None:
+    assert trace_statuses(conformance(TRACES / "bpr.npz")) == {"bpr": Status.PASSED}
+
+
+@pytest.mark.parametrize("name", ["absent", "empty", "notes.md"])
+def test_what_is_neither_a_trace_nor_a_folder_of_them_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.md").write_text("a trace")
+    why = "(holds no trace|no such file or folder); needed is a trace .* or a folder"
+    with pytest.raises(DataError, match=f"{name}: {why}"):
+        conformance(tmp_path / name)

@@ -1,0 +1,613 @@
+"""What a store is found to hold, whether its runs are whole, how two differ, and what is removed from it."""
+
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bm3 import DataError
+from harness.data import load_dataset
+from harness.runs.difference import NOT_RECORDED, Change, difference
+from harness.runs.inspection import entries, find
+from harness.runs.leftovers import REMOVED, Wish, leftovers, remove
+from harness.runs.store import (
+    CHECKPOINT,
+    EPOCHS,
+    HITS,
+    LOCK,
+    LOG,
+    RESULT,
+    RUN,
+    SUPERSEDED,
+    StoredRun,
+    run_folders,
+    run_lock,
+    supersede,
+    write_failure,
+)
+from harness.runs.trial import Trial, identity_digest, make_trial, run_trial
+from harness.runs.verification import IDENTITY, verify
+from harness.studies.status import Running, Status, write_status
+
+STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
+ALL = Wish(superseded=True, unfinished=True, stale=True)
+SHARED = f".shared-{'0a' * 16}"
+SPAWN = multiprocessing.get_context("spawn")
+Edit = Callable[[dict[str, Any]], Any]
+
+
+def trial(seed: int = 1, epochs: int = 3, patience: int = 20) -> Trial:
+    settings = {"epochs": epochs, "batch_size": 256, "early_stopping.patience": patience, "learning_rate": 0.05}
+    return make_trial("bpr", load_dataset("mini"), "mini", settings, seed, torch.device("cpu"))
+
+
+class CrashError(Exception):
+    """Ends a training as a kill would."""
+
+
+def crash(record: Any) -> None:
+    if record.epoch == 2:
+        raise CrashError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with seeds 1 and 2 finished, the second stopped early, and seed 3 interrupted in its second epoch."""
+    out = tmp_path_factory.mktemp("trained")
+    run_trial(trial(1), out)
+    run_trial(trial(2, 60, 0), out)
+    with pytest.raises(CrashError):
+        run_trial(trial(3), out, crash, share=1e9)
+    return out
+
+
+@pytest.fixture
+def store(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that store to do anything to."""
+    return Path(shutil.copytree(trained, tmp_path / "store"))
+
+
+def run_of(store: Path, seed: int) -> Path:
+    (path,) = store.glob(f"mini/*-seed{seed}")
+    return path
+
+
+def edit(file: Path, change: Edit) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def states(store: Path) -> list[str]:
+    return [one.state for one in entries(store)]
+
+
+def hold(path: str, ready: Any, done: Any) -> None:
+    with run_lock(Path(path)):
+        ready.set()
+        done.wait()
+
+
+@pytest.fixture
+def held() -> Iterator[Callable[[Path], None]]:
+    """`held(path)`: another process holds the lock of that run until the test ends."""
+    done, processes = SPAWN.Event(), []
+
+    def begin(path: Path) -> None:
+        ready = SPAWN.Event()
+        processes.append(SPAWN.Process(target=hold, args=(str(path), ready, done)))
+        processes[-1].start()
+        assert ready.wait(120)
+
+    yield begin
+    done.set()
+    for process in processes:
+        process.join()
+
+
+# --- what there is ---
+
+
+def test_every_run_is_an_entry_with_its_state_and_figures(store: Path) -> None:
+    first, second, third = sorted(entries(store), key=lambda one: one.key[-1])
+    assert (first.state, second.state, third.state) == ("finished", "finished", "unfinished")
+    run = StoredRun.read(first.path)
+    assert run.result is not None
+    assert first.key == trial(1).key
+    assert (first.epoch, first.limit, first.best_epoch) == (3, 3, run.result["best_epoch"])
+    assert (first.valid, first.test) == (run.result["valid"]["recall@20"], run.result["test"]["recall@20"])
+    assert first.seconds == pytest.approx(sum(e["seconds"] + e["evaluation_seconds"] for e in run.epochs()))
+    assert (third.epoch, third.test, third.finished) == (2, None, None)
+    best = max(e["valid"]["recall@20"] for e in StoredRun.read(third.path).epochs())
+    assert third.valid == best
+
+
+def test_a_run_that_is_being_written_is_running(store: Path, held: Callable[[Path], None]) -> None:
+    held(run_of(store, 3))
+    assert sorted(states(store)) == ["finished", "finished", "running"]
+
+
+def test_a_failed_run_says_why(store: Path) -> None:
+    write_failure(run_of(store, 3), "out of memory", "bpr on mini: out of memory")
+    (failed,) = (one for one in entries(store) if one.state == "failed")
+    assert failed.reason == "bpr on mini: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (RUN, b"", "run.json: cannot be read"),
+        (RUN, b"{}", "run.json: lacks model"),
+        (RUN, None, "run.json: cannot be read"),
+        (RESULT, b'{"finished": ', "result.json: cannot be read"),
+        (EPOCHS, b"[1]\n", "line 1 is no record"),
+        (EPOCHS, b"\xff\n", "line 1 is no record"),
+    ],
+)
+def test_a_damaged_run_hides_no_other(store: Path, name: str, content: bytes | None, reason: str) -> None:
+    file = run_of(store, 1) / name
+    file.write_bytes(content) if content is not None else file.unlink()
+    assert sorted(states(store)) == ["damaged", "finished", "unfinished"]
+    (damaged,) = (one for one in entries(store) if one.state == "damaged")
+    assert reason in damaged.reason
+    assert (damaged.model, damaged.dataset) == ("bpr", "mini")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda result: result.update(test=None),
+        lambda result: result["valid"].clear(),
+        lambda result: result.update(epochs="many"),
+    ],
+)
+def test_values_of_another_kind_are_damage_and_no_crash(store: Path, change: Edit) -> None:
+    edit(run_of(store, 1) / RESULT, change)
+    assert "damaged" in states(store)
+    with pytest.raises(DataError, match=r"result\.json: (test: |valid: lacks|epochs: )"):
+        find("seed1", store)
+
+
+def test_superseded_runs_and_links_do_not_count(store: Path) -> None:
+    moved = supersede(store, run_of(store, 1))
+    (store / "link").symlink_to(store / "mini", target_is_directory=True)
+    assert len(list(run_folders(store))) == 2
+    assert list(run_folders(store, superseded=True)) == [moved]
+
+
+def test_a_store_that_is_a_link_is_looked_into(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(store, target_is_directory=True)
+    assert len(list(entries(tmp_path / "link"))) == 3
+
+
+def test_a_store_that_is_a_file_is_refused_and_one_that_is_missing_is_empty(tmp_path: Path) -> None:
+    assert list(entries(tmp_path / "none")) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="is a file"):
+        list(entries(tmp_path / "file"))
+
+
+# --- by name ---
+
+
+def test_a_run_is_found_by_path_key_start_and_part(store: Path) -> None:
+    wanted = run_of(store, 2)
+    digest = wanted.name.split("-")[1]
+    for name in (str(wanted), str(wanted / RUN), trial(2, 60, 0).key, wanted.name, f"bpr-{digest[:6]}", digest[2:8]):
+        assert find(name, store).path == wanted
+
+
+def test_a_whole_name_wins_over_those_that_begin_so(store: Path) -> None:
+    wanted = run_of(store, 1)
+    shutil.copytree(wanted, store / "mini" / f"{wanted.name}2")
+    assert find(wanted.name, store).path == wanted
+
+
+def test_an_ambiguous_name_shows_the_candidates_in_one_line(store: Path) -> None:
+    with pytest.raises(DataError, match=r"'bpr' fits 3 runs in .*: mini/bpr-.*, mini/bpr-.*, mini/bpr-[^,]*$") as error:
+        find("bpr", store)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_says_how_to_see_all(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no run 'bm3'.*none of the 3 runs.*bm3 runs list"):
+        find("bm3", store)
+    with pytest.raises(DataError, match="there are no runs in"):
+        find("bm3", tmp_path / "elsewhere")
+
+
+# --- whether it is whole ---
+
+
+def problems(store: Path) -> dict[str, tuple[str, ...]]:
+    checked = [verify(path, path.name[-5:]) for path in run_folders(store)]
+    return {one.entry.key: one.problems for one in checked if one.problems}
+
+
+def test_runs_that_were_just_made_are_in_order_and_need_no_note(store: Path) -> None:
+    for path in run_folders(store):
+        verified = verify(path, path.name)
+        assert (verified.problems, verified.notes) == ((), ())
+
+
+def test_the_key_of_a_trial_has_the_digest_of_its_identity() -> None:
+    one = trial()
+    assert tuple(one.identity) == IDENTITY
+    assert one.key == f"mini/bpr-{identity_digest(one.identity)}-seed1"
+
+
+@pytest.mark.skipif(not STORED.is_dir(), reason="needs the checkout's docs/results/runs")
+def test_the_projects_own_runs_of_all_versions_are_in_order() -> None:
+    checked = [verify(path, path.relative_to(STORED).as_posix()) for path in run_folders(STORED)]
+    assert len(checked) >= 78
+    assert {one.entry.key: one.problems for one in checked if one.problems} == {}
+    earlier = {one.entry.key for one in checked if any("earlier version" in note for note in one.notes)}
+    assert earlier == {one.entry.key for one in checked if one.entry.run and "compiled" not in one.entry.run.run}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        (RUN, lambda run: run["config"].update(reg_weight=0.5), "is not of this folder"),
+        (RUN, lambda run: run.update(seed=7), "is not of this folder"),
+        (RUN, lambda run: run.update(code="000000000000"), "is not of this folder"),
+        (RESULT, lambda result: result.update(epochs=2), r"has 3 epochs, result\.json counts 2"),
+        (RESULT, lambda result: result.update(best_epoch=9), "best epoch 9 of 3 of at most 3 cannot be"),
+        (RESULT, lambda result: result.update(stopped="early"), "says that training stopped by 'early'"),
+        (RESULT, lambda result: result["valid"].update({"ndcg@5": 0.5}), "has another validation"),
+        (RESULT, lambda result: result["test"].update({"map@50": 0.5}), "whose map@50 is another"),
+    ],
+)
+def test_what_does_not_fit_is_named(store: Path, name: str, change: Edit, problem: str) -> None:
+    edit(run_of(store, 1) / name, change)
+    found = problems(store)
+    assert list(found) == ["seed1"]
+    assert any(re.search(problem, one) for one in found["seed1"]), found
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda lines: lines[:-1], "has 2 epochs"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], "epoch 2 stands where epoch 1 should"),
+        (lambda lines: [*lines[:2], lines[2][:40]], "line 3 is no record of an epoch"),
+        (lambda lines: [*lines, lines[-1]], "epoch 3 stands where epoch 4 should"),
+        (lambda lines: [one.replace('"improved": true', '"improved": false') for one in lines], "its last new best is"),
+    ],
+)
+def test_epochs_that_are_missing_or_out_of_order_are_named(
+    store: Path, change: Callable[[list[str]], list[str]], problem: str
+) -> None:
+    file = run_of(store, 1) / EPOCHS
+    file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
+    (found,) = problems(store)["seed1"]
+    assert problem in found
+
+
+def test_early_stopping_that_was_no_limit_is_known(store: Path) -> None:
+    edit(run_of(store, 2) / RESULT, lambda result: result.update(stopped="limit"))
+    assert "that is early stopping" in problems(store)["seed2"][0]
+
+
+@pytest.mark.parametrize("name", [EPOCHS, HITS])
+def test_a_file_that_is_missing_is_damage_unless_the_run_is_older_than_it(store: Path, name: str) -> None:
+    path = run_of(store, 1)
+    (path / name).unlink()
+    assert problems(store) == {"seed1": (f"{path / name}: is missing",)}
+    edit(path / RUN, lambda run: run.pop("compiled"))
+    digest = identity_digest({key: value for key, value in trial(1).identity.items() if key != "compiled"})
+    renamed = path.rename(path.parent / f"bpr-{digest}-seed1")
+    verified = verify(renamed, "")
+    assert (verified.problems, verified.notes) == ((), (f"{name} was not kept by the earlier version that made it",))
+
+
+def test_hits_that_are_damaged_are_named(store: Path) -> None:
+    file = run_of(store, 1) / HITS
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    np.savez(file, **{**arrays, "hits": ~arrays["hits"]})
+    assert "is not of" in problems(store)["seed1"][0]
+
+
+def test_an_unfinished_run_may_end_in_half_a_line_but_not_lack_an_epoch(store: Path) -> None:
+    file = run_of(store, 3) / EPOCHS
+    whole = file.read_text()
+    file.write_text(whole + '{"epoch": 3, "lo')
+    assert problems(store) == {}
+    file.write_text(whole.splitlines()[1])
+    assert "epoch 2 stands where epoch 1 should" in problems(store)["seed3"][0]
+
+
+def test_a_damaged_checkpoint_is_a_note_since_it_only_costs_time(store: Path) -> None:
+    file = run_of(store, 3) / CHECKPOINT
+    file.write_bytes(file.read_bytes()[:-10])
+    verified = verify(run_of(store, 3), "")
+    assert verified.problems == ()
+    assert "the training begins anew" in verified.notes[0]
+
+
+def test_a_run_in_another_folder_than_its_data_sets_is_noted(store: Path) -> None:
+    (store / "mini").rename(store / "other")
+    assert all("lies in no folder called mini" in verify(path, "").notes[0] for path in run_folders(store))
+
+
+# --- how two differ ---
+
+
+def test_the_same_training_twice_differs_in_times_alone(store: Path, tmp_path: Path) -> None:
+    again = run_trial(trial(1), tmp_path / "again")
+    found = difference(StoredRun.read(run_of(store, 1)), again)
+    assert (found.asked, found.environment, found.results) == ((), (), ())
+    assert (found.first_epoch, found.users, found.same_parameters) == (None, 0, True)
+    assert found.verdict == "same"
+
+
+def test_what_was_asked_and_what_came_out_is_compared(store: Path) -> None:
+    one, other = StoredRun.read(run_of(store, 1)), StoredRun.read(run_of(store, 2))
+    found = difference(one, other)
+    asked = {change.what: (change.first, change.second) for change in found.asked}
+    assert asked == {"seed": (1, 2), "epochs": (3, 60), "early_stopping.patience": (20, 0)}
+    assert found.same_parameters is False
+    assert found.first_epoch == 1
+    assert found.users is not None
+    assert found.users > 0
+    (recall,) = (change for change in found.results if change.what == "test recall@20")
+    assert one.result is not None
+    assert other.result is not None
+    then, here = one.result["test"]["recall@20"], other.result["test"]["recall@20"]
+    assert recall.relative == pytest.approx((here - then) / then)
+    assert found.verdict == "other"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (RESULT, lambda result: result.update(state_hash="0")),
+        (RESULT, lambda result: result["valid"].update({"map@5": result["valid"]["map@5"] + 1e-16})),
+        (RESULT, lambda result: result["test"].update({"map@5": result["test"]["map@5"] * (1 + 1e-12)})),
+    ],
+)
+def test_the_last_bit_counts(store: Path, tmp_path: Path, name: str, change: Edit) -> None:
+    other = shutil.copytree(run_of(store, 1), tmp_path / "other")
+    edit(other / name, change)
+    assert difference(StoredRun.read(run_of(store, 1)), StoredRun.read(other)).verdict == "other"
+
+
+def test_a_course_that_differs_in_one_epoch_is_told(store: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run_of(store, 1), tmp_path / "other"))
+    lines = (other / EPOCHS).read_text().splitlines()
+    record = json.loads(lines[1])
+    record["loss"] *= 1 + 1e-15
+    record["seconds"] = 99
+    (other / EPOCHS).write_text("\n".join([lines[0], json.dumps(record), lines[2]]))
+    assert difference(StoredRun.read(run_of(store, 1)), StoredRun.read(other)).first_epoch == 2
+
+
+def test_a_run_older_than_a_setting_had_its_default(store: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run_of(store, 1), tmp_path / "other"))
+
+    def as_earlier(run: dict[str, Any]) -> None:
+        del run["training"]["step"], run["compiled"], run["environment"]["numba"]
+
+    edit(other / RUN, as_earlier)
+    edit(other / RESULT, lambda result: result.pop("state_hash"))
+    found = difference(StoredRun.read(other), StoredRun.read(run_of(store, 1)))
+    assert [(change.what, change.first) for change in found.asked] == [("compiled", NOT_RECORDED)]
+    assert [(change.what, change.first) for change in found.environment] == [("numba", NOT_RECORDED)]
+    assert found.same_parameters is None
+    assert found.verdict == "same"
+
+
+def test_an_unfinished_run_has_no_result_to_compare(store: Path) -> None:
+    found = difference(StoredRun.read(run_of(store, 1)), StoredRun.read(run_of(store, 3)))
+    assert found.verdict == "unknown"
+    assert [run.path for run in found.unfinished] == [run_of(store, 3)]
+
+
+@pytest.mark.parametrize(("pair", "relative"), [((2, 3), 0.5), ((0, 1), None), (("a", 1), None), ((1.0, None), None)])
+def test_only_numbers_have_a_relative_difference(pair: tuple[Any, Any], relative: float | None) -> None:
+    assert Change("", *pair).relative == relative
+
+
+# --- what can go ---
+
+
+def gone(store: Path, wish: Wish = Wish(), *, later: float = 3600) -> set[str]:  # noqa: B008 - it is immutable
+    """Remove what can go, an hour from now, and give what has vanished, below the store."""
+    before = set(store.rglob("*"))
+    for leftover in leftovers(store, wish, now=time.time() + later):
+        assert remove(store, leftover)
+    return {path.relative_to(store).as_posix() for path in before - set(store.rglob("*"))}
+
+
+def test_a_tidy_store_loses_nothing(store: Path) -> None:
+    assert gone(store) == set()
+
+
+def test_only_what_no_one_needs_goes_by_default(store: Path) -> None:
+    finished, unfinished = run_of(store, 1), run_of(store, 3)
+    wanted = {f"mini/{finished.name}/{CHECKPOINT}", f"mini/{finished.name}/{LOCK}"}
+    wanted |= {f"mini/{finished.name}/{RESULT}.part", f"mini/{unfinished.name}/{CHECKPOINT}.part", "status.json.part"}
+    bare = "mini/bm3-0123456789-seed4"
+    wanted |= {bare, f"{bare}/{LOG}", f"{bare}/{RUN}.part", f"{bare}/{CHECKPOINT}.17-0a1b2c3d.part"}
+    wanted |= {f"mini/{finished.name}/{RESULT}.17-0a1b2c3d.part", "status.json.17-0a1b2c3d.part", SHARED}
+    (store / bare).mkdir()
+    for name in wanted - {bare}:
+        (store / name).write_text("x")
+    others = ["notes.part", "xstatus.json.part", "status.json.old.part", ".shared-notes", f"mini/{SHARED}"]
+    others += ["mini/reports/run.part", "mini/bm3-0123456789-seed5/thesis.txt"]
+    for name in others:
+        (store / name).parent.mkdir(exist_ok=True)
+        (store / name).write_text("precious")
+    supersede(store, run_of(store, 2))
+    assert gone(store) == wanted
+    assert all((store / name).is_file() for name in others)
+
+
+def test_the_size_is_that_of_the_files(store: Path) -> None:
+    (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 1234)
+    (leftover,) = leftovers(store, Wish())
+    assert leftover.size == 1234
+    whole = sum(file.stat().st_size for file in run_of(store, 3).iterdir())
+    assert [one.size for one in leftovers(store, Wish(unfinished=True)) if one.path == run_of(store, 3)] == [whole]
+
+
+def test_removing_a_checkpoint_leaves_no_lock_behind(store: Path) -> None:
+    (run_of(store, 1) / CHECKPOINT).touch()
+    names = sorted(path.name for path in run_of(store, 1).iterdir())
+    assert gone(store) == {f"mini/{run_of(store, 1).name}/{CHECKPOINT}"}
+    assert sorted([*(path.name for path in run_of(store, 1).iterdir()), CHECKPOINT]) == names
+
+
+def test_what_was_touched_just_now_may_be_in_use(store: Path) -> None:
+    (run_of(store, 1) / "run.json.part").touch()
+    (run_of(store, 1) / "run.json.17-0a1b2c3d.part").touch()
+    (store / "status.json.17-0a1b2c3d.part").touch()
+    (store / SHARED).touch()
+    (store / "mini/bm3-0123456789-seed4").mkdir()
+    assert gone(store, later=0) == set()
+
+
+def test_a_result_without_its_description_is_damage_and_stays(store: Path) -> None:
+    (run_of(store, 1) / RUN).unlink()
+    (run_of(store, 2) / RUN).write_text("{")
+    assert not any("seed1" in name or "seed2" in name for name in gone(store, ALL))
+
+
+def test_unfinished_and_failed_runs_go_when_asked(store: Path) -> None:
+    write_failure(run_of(store, 3), "error", "no")
+    path = run_of(store, 3)
+    assert gone(store, Wish(unfinished=True)) >= {f"mini/{path.name}", f"mini/{path.name}/{RUN}"}
+    assert sorted(states(store)) == ["finished", "finished"]
+    assert not (store / SUPERSEDED).exists()
+
+
+def test_a_run_that_is_being_written_stays(store: Path, held: Callable[[Path], None]) -> None:
+    found = leftovers(store, Wish(unfinished=True))
+    held(run_of(store, 3))
+    (leftover,) = found
+    assert not remove(store, leftover)
+    assert gone(store, ALL) == set()
+    assert "running" in states(store)
+
+
+def living(store: Path, *running: Running) -> Status:
+    """The status of a study that this process runs."""
+    counts = {"total": 1, "done": 0, "reused": 0, "failed": 0, "waiting": 0}
+    return Status(
+        suite="mini",
+        state="running",
+        store=str(store.resolve()),
+        started=time.time(),
+        now=time.time(),
+        running=running,
+        seconds_left=None,
+        recent=(),
+        process=os.getpid(),
+        host=socket.gethostname(),
+        **counts,
+    )
+
+
+def test_the_mark_of_a_ray_study_goes_when_no_study_runs(store: Path) -> None:
+    (store / SHARED).touch()
+    (store / "table3").mkdir()
+    write_status(store / "table3", living(store))
+    assert gone(store) == set()
+    write_status(store / "table3", Status(**{**vars(living(store)), "process": 2**22 + 1}))  # no such process
+    assert gone(store) == {SHARED}
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_run_in_place_of_a_store_is_refused_and_the_store_named(store: Path, seed: int) -> None:
+    path = run_of(store, seed)
+    before = sorted(store.rglob("*"))
+    with pytest.raises(DataError, match=f"{path.name}: is a run itself; name its store, {store.resolve()}$"):
+        leftovers(path, ALL)
+    moved = path.rename(store.parent / path.name)
+    with pytest.raises(DataError, match=f"name its store, {store.parent.resolve()}$"):
+        leftovers(moved, ALL)
+    moved.rename(path)
+    assert sorted(store.rglob("*")) == before
+
+
+def test_a_trial_that_a_living_study_is_about_to_run_stays(store: Path) -> None:
+    path = run_of(store, 3)
+    running = Running(f"mini/{path.name}", "bm3 train", time.time(), 1, 3, "process 1")
+    status = living(store, running)
+    write_status(store, status)
+    assert gone(store, Wish(unfinished=True)) == set()
+    write_status(store, Status(**{**vars(status), "state": "interrupted"}))
+    assert f"mini/{path.name}" in gone(store, Wish(unfinished=True))
+
+
+def test_superseded_runs_go_when_asked_with_their_folders(store: Path) -> None:
+    moved = supersede(store, run_of(store, 1))
+    assert gone(store) == set()
+    assert moved.relative_to(store).as_posix() in gone(store, Wish(superseded=True))
+    assert not (store / SUPERSEDED).exists()
+    assert len(states(store)) == 2
+
+
+def test_stale_runs_are_those_of_other_code_whose_model_is_known(store: Path) -> None:
+    assert gone(store, Wish(stale=True)) == set()
+    edit(run_of(store, 1) / RUN, lambda run: run.update(code="000000000000"))
+    edit(run_of(store, 2) / RUN, lambda run: run.update(code="000000000000", model="stranger"))
+    path = run_of(store, 1)
+    assert f"mini/{path.name}" in gone(store, Wish(stale=True))
+    assert sorted(states(store)) == ["finished", "unfinished"]
+
+
+def test_links_are_not_followed(store: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(run_of(store, 3), elsewhere / "mini" / run_of(store, 3).name)
+    (elsewhere / "precious").write_text("precious")
+    before = sorted(elsewhere.rglob("*"))
+    (store / "more").symlink_to(elsewhere, target_is_directory=True)
+    (run_of(store, 3) / "features").symlink_to(elsewhere, target_is_directory=True)
+    (run_of(store, 1) / "x.part").symlink_to(elsewhere / "precious")
+    gone(store, ALL)
+    assert sorted(elsewhere.rglob("*")) == before
+    assert (elsewhere / "precious").read_text() == "precious"
+
+
+def test_nothing_is_moved_through_a_link_out_of_the_store(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (store / SUPERSEDED).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (leftover,) = leftovers(store, Wish(unfinished=True))
+    with pytest.raises(DataError, match="superseded: is a link"):
+        remove(store, leftover)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_removal_that_is_killed_leaves_nothing_that_counts_and_is_gone_on_with(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path) -> None:
+        (path / RESULT).unlink(missing_ok=True)
+        raise CrashError
+
+    (leftover,) = leftovers(store, Wish(unfinished=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(CrashError):
+            remove(store, leftover)
+    assert sorted(states(store)) == ["finished", "finished"]
+    assert len(list((store / SUPERSEDED / REMOVED).iterdir())) == 1
+    gone(store)
+    assert not (store / SUPERSEDED).exists()
+
+
+def test_a_trial_can_be_run_again_after_its_run_was_removed(store: Path) -> None:
+    gone(store, Wish(unfinished=True))
+    assert run_trial(trial(3), store).finished

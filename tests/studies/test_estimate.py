@@ -1,0 +1,178 @@
+"""Estimates: from runs on the same data first, then from shipped figures in proportion, never from anything else."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import run_files
+import torch
+
+from bm3 import DataError
+from harness.data import load_dataset
+from harness.models.registry import models
+from harness.paper.expected import expected_dir, load_expected
+from harness.runs.store import StoredRun, stored_runs
+from harness.runs.trial import Trial, make_trial
+from harness.studies.estimate import COLUMNS, Cost, Estimates, cost_rows, costs_csv, load_costs
+
+MINI = load_dataset("mini")
+COST = Cost("shop", "bpr", "", 2 * len(MINI.train), 3.0, 1.0, 50, 10**9, "cpu", 2, "runs/shop")
+
+
+def trial(model: str = "bpr", **settings: Any) -> Trial:
+    return make_trial(model, MINI, "mini", settings, 1, torch.device("cpu"))
+
+
+def past(
+    folder: Path,
+    seconds: list[tuple[float, float]],
+    like: Trial | None = None,
+    *,
+    stopped: str = "early",
+    memory: int | None = 100,
+    device: str = "cpu",
+    **changes: Any,
+) -> StoredRun:
+    """A finished run like the trial, with these seconds per epoch and evaluation."""
+    folder.mkdir(parents=True)
+    epochs = [{**run_files.EPOCH, "seconds": epoch, "evaluation_seconds": evaluation} for epoch, evaluation in seconds]
+    (folder / "epochs.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    identity = (like or trial()).identity
+    dataset = {"name": "mini", "interactions": {"train": len(MINI.train)}}
+    run = {**identity, "device": device, "dataset": dataset, "environment": {"torch_threads": 2}, **changes}
+    timing = {"median_s": seconds[0][0], "evaluation_median_s": seconds[0][1]}
+    readings = {"process_rss_peak": {"bytes": memory}, "gpu_process_peak": {"bytes": memory and 7 * memory}}
+    return StoredRun(folder, run, {"epochs": len(seconds), "stopped": stopped, "timing": timing, "memory": readings})
+
+
+def test_runs_on_the_same_data_give_the_median_of_their_seconds_and_the_most_memory(tmp_path: Path) -> None:
+    runs = [
+        past(tmp_path / "a", [(1, 0.5), (2, 0.5)], memory=100),
+        past(tmp_path / "b", [(1, 1)] * 5, memory=300),
+        past(tmp_path / "c", [(50, 50)], memory=200),
+    ]
+    estimate = Estimates(runs, [COST]).of(trial())
+    assert estimate is not None
+    assert (estimate.seconds, estimate.memory_bytes, estimate.basis) == (10, 300, "3 past runs")
+
+
+@pytest.mark.parametrize("change", [{"dataset_hash": "another"}, {"model": "buir"}, {"device": "cuda"}])
+def test_runs_on_other_data_of_another_model_or_on_another_device_say_nothing(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    assert Estimates([past(tmp_path / "a", [(1, 1)])]).of(trial()) is not None
+    assert Estimates([past(tmp_path / "b", [(1, 1)], **change)]).of(trial()) is None
+
+
+def test_unfinished_runs_say_nothing(tmp_path: Path) -> None:
+    run = replace(past(tmp_path / "a", [(1, 1)]), result=None)
+    assert Estimates([run]).of(trial()) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"[1]\n", b"\xff\n", b'{"loss": 1}\n', b'{"seconds": "x", "evaluation_seconds": 1}\n']
+)
+def test_a_run_with_damaged_epochs_says_nothing_and_hides_no_other(tmp_path: Path, content: bytes) -> None:
+    damaged, whole = past(tmp_path / "a", [(9, 9)], memory=900), past(tmp_path / "b", [(1, 1)])
+    (damaged.path / "epochs.jsonl").write_bytes(content)
+    assert Estimates([damaged]).of(trial()) is None
+    assert Estimates([damaged, whole]).of(trial()) == Estimates([whole]).of(trial())
+
+
+def test_trained_and_frozen_features_cost_differently(tmp_path: Path) -> None:
+    trained, frozen = trial("bm3"), trial("bm3", features="frozen")
+    estimates = Estimates([past(tmp_path / "a", [(1, 1)], trained), past(tmp_path / "b", [(5, 1)], frozen)])
+    found = [estimates.of(one) for one in (trained, frozen)]
+    assert [estimate.seconds for estimate in found if estimate is not None] == [2, 6]
+
+
+def test_a_limit_of_epochs_cuts_an_estimate_and_a_run_cut_by_a_lower_limit_says_nothing(tmp_path: Path) -> None:
+    long, cut = past(tmp_path / "a", [(1, 1)] * 9), past(tmp_path / "b", [(7, 1)] * 4, stopped="limit")
+    assert Estimates([long]).of(trial(epochs=3)).seconds == 6  # type: ignore[union-attr]
+    assert Estimates([long, cut]).of(trial()).seconds == 18  # type: ignore[union-attr]
+    assert Estimates([cut]).of(trial(epochs=4)).seconds == 32  # type: ignore[union-attr]
+    assert Estimates([cut]).of(trial()) is None
+
+
+def test_on_cuda_memory_is_that_on_the_device(tmp_path: Path) -> None:
+    on_cuda = replace(trial(), device=torch.device("cuda"))
+    estimate = Estimates([past(tmp_path / "a", [(1, 1)], device="cuda")]).of(on_cuda)
+    assert estimate is not None
+    assert estimate.memory_bytes == 700
+
+
+def test_shipped_figures_are_taken_in_proportion_to_interactions_and_say_so() -> None:
+    estimate = Estimates([], [COST]).of(trial())
+    assert estimate is not None
+    assert estimate.seconds == pytest.approx(50 * (3 + 1) / 2)
+    assert estimate.memory_bytes is None
+    assert estimate.basis == "shipped figures for shop, times 0.5 for its size"
+    assert Estimates([], [COST]).of(trial("buir")) is None
+    assert Estimates([], [COST]).of(trial(epochs=10)).seconds == pytest.approx(20)  # type: ignore[union-attr]
+
+
+def test_the_data_set_nearest_in_size_counts_and_of_its_figures_those_with_more_threads() -> None:
+    same = replace(COST, dataset="mini", interactions=len(MINI.train), threads=1)
+    fast = replace(same, seconds_per_epoch=0.5, epochs=None, threads=2, memory_bytes=5)
+    estimate = Estimates([], [COST, same, fast]).of(trial())
+    assert estimate is not None
+    assert estimate.seconds == pytest.approx(50 * (0.5 + 1))
+    assert (estimate.memory_bytes, estimate.basis) == (5, "shipped figures for mini")
+
+
+# --- the shipped figures ---
+
+
+def test_figures_are_medians_over_the_runs_of_a_model_in_a_folder(tmp_path: Path) -> None:
+    runs = [
+        past(tmp_path / "runs" / "a", [(1, 0.1)] * 10, memory=1),
+        past(tmp_path / "runs" / "b", [(2, 0.2)] * 20, memory=9),
+        past(tmp_path / "runs" / "c", [(6, 0.3)] * 60, memory=5, stopped="limit"),
+        past(tmp_path / "else" / "d", [(8, 0.4)] * 4, memory=None, stopped="limit"),
+    ]
+    costs = {cost.source: cost for cost in cost_rows(runs)}
+    together, alone = costs[(tmp_path / "runs").as_posix()], costs[(tmp_path / "else").as_posix()]
+    assert (together.seconds_per_epoch, together.evaluation_seconds, together.memory_bytes) == (2, 0.2, 5)
+    assert together.epochs == 15  # the run that its limit ended does not tell
+    assert (alone.seconds_per_epoch, alone.epochs, alone.memory_bytes) == (8, None, None)
+
+
+def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    costs = [COST, replace(COST, dataset="a, b", epochs=None, memory_bytes=None)]
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "cost.csv").write_text(costs_csv(costs), encoding="utf-8")
+    assert load_costs(tmp_path) == costs
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seconds_per_epoch", "0"),
+        ("interactions", "-5"),
+        ("evaluation_seconds", "nan"),
+        ("threads", ""),
+        ("epochs", "x"),
+    ],
+)
+def test_a_figure_that_is_none_is_refused_with_its_line(tmp_path: Path, field: str, value: str) -> None:
+    lines = costs_csv([COST, COST]).splitlines()
+    cells = lines[2].split(",")
+    cells[COLUMNS.index(field)] = value
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "cost.csv").write_text("\n".join([*lines[:2], ",".join(cells)]) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"cost\.csv:3: .*needed are finite numbers above 0"):
+        load_costs(tmp_path)
+
+
+def test_the_shipped_figures_are_those_of_the_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert cost_rows(stored_runs(Path("docs/results/runs"))) == load_costs(Path("expected/bm3"))
+
+
+def test_shipped_figures_know_every_model_and_are_no_expected_results() -> None:
+    costs = load_costs(expected_dir())
+    here = {name for name, entry in models().items() if entry.model.__module__.startswith(("harness.", "bm3."))}
+    assert {cost.model for cost in costs if cost.dataset == "baby"} == here
+    assert "cost" not in {value.source for value in load_expected(expected_dir())}

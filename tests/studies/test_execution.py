@@ -1,0 +1,750 @@
+"""One function runs the trials of a study, whatever runs each of them; what the store has is not run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import run_files
+import torch
+from run_files import DESCRIPTION
+
+from bm3 import ConfigError
+from harness.common import WriteError
+from harness.data import load_dataset
+from harness.ending import IN_USE
+from harness.runs import trial as trial_module
+from harness.runs.store import (
+    FAILURE,
+    LOG,
+    RESULT,
+    SUPERSEDED,
+    InUseError,
+    StoredRun,
+    in_use,
+    run_lock,
+    stored_runs,
+    write_failure,
+)
+from harness.runs.trial import OutOfMemoryError, Trial, make_trial, run_trial
+from harness.studies import backends as backends_module
+from harness.studies.backends import InProcess, Processes, train_arguments
+from harness.studies.execution import Backend, Ending, Outcomes, Progress, execute
+
+CPU = torch.device("cpu")
+
+
+def trials(models: Sequence[str] = ("bpr", "lightgcn", "bm3"), seeds: Sequence[int] = (1, 2)) -> list[Trial]:
+    settings = {"epochs": 3, "batch_size": 256, "learning_rate": 0.01}
+    mini = load_dataset("mini")
+    return [make_trial(model, mini, "mini", settings, seed, CPU) for model in models for seed in seeds]
+
+
+def all_of(of: Sequence[Trial]) -> Callable[[Outcomes], Sequence[Trial]]:
+    return lambda outcomes: of
+
+
+def numbers(run: StoredRun | None) -> Any:
+    """What must be the same bits wherever a trial ran."""
+    assert run is not None
+    result = run.result or {}
+    losses = [(epoch["loss"], epoch["parts"], epoch["valid"]) for epoch in run.epochs()]
+    return result["state_hash"], result["valid"], result["test"], result["best_epoch"], losses
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass
+class Scripted:
+    """A backend that trains nothing: it writes a result, a failure or nothing, as it is told for each attempt."""
+
+    store: Path
+    script: dict[str, list[str]] = field(default_factory=dict)
+    room: int = 1
+    started: list[str] = field(default_factory=list)
+    stopped: bool = False
+    _running: list[Trial] = field(default_factory=list)
+
+    def full(self) -> bool:
+        return len(self._running) >= self.room
+
+    def start(self, trial: Trial) -> str | None:
+        self.started.append(trial.key)
+        self._running.append(trial)
+        return "a script"
+
+    def wait(self, seconds: float) -> list[Ending]:
+        if not self._running:
+            time.sleep(0.01)
+            return []
+        trial = self._running.pop(0)
+        what = self.script.get(trial.key, ["finish"]).pop(0)
+        path = self.store / trial.key
+        if what == "finish":
+            finished_run(path)
+        elif what == "fail":
+            unfinished_run(path)
+            write_failure(path, "error", "the loss is nan")
+        elif what == "vanish":
+            unfinished_run(path)
+            return [Ending(trial, "its process was ended by SIGKILL", vanished=True)]
+        elif what == "crash":
+            unfinished_run(path)
+            return [Ending(trial, "IndexError: 7 (exit code 1)")]
+        elif what == "misused":
+            unfinished_run(path)
+            return [Ending(trial, "no data set 'mini' (exit code 2)", misused=True)]
+        elif what == "starved":
+            unfinished_run(path)
+            return [Ending(trial, "out of memory (ended by the system)", vanished=True, out_of_memory=True)]
+        elif what == "elsewhere":
+            return [Ending(trial, "", elsewhere=True)]
+        elif what == "interrupt":
+            raise KeyboardInterrupt
+        return [Ending(trial, "")]
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def unfinished_run(path: Path) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / FAILURE).unlink(missing_ok=True)
+    (path / "run.json").write_text(json.dumps(DESCRIPTION))
+
+
+def finished_run(path: Path, finished: str = "2099-01-01T00:00:00+00:00") -> None:
+    unfinished_run(path)
+    (path / RESULT).write_text(json.dumps({**run_files.RESULT, "finished": finished}))
+
+
+def keys(of: Sequence[Trial]) -> list[str]:
+    return [trial.key for trial in of]
+
+
+# --- the numbers ---
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_the_same_bits_in_this_process_and_side_by_side(tmp_path: Path) -> None:
+    expected = execute(all_of(trials()), tmp_path / "here", InProcess(tmp_path / "here"))
+    assert len(expected) == 6
+    for workers in (1, 2):
+        store = tmp_path / f"workers{workers}"
+        found = execute(all_of(trials()), store, Processes(store, None, workers, threads=1))
+        assert found.keys() == expected.keys()
+        for key, run in found.items():
+            assert numbers(run) == numbers(expected[key]), key
+
+
+@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_same_bits_on_a_ray_cluster(tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    from harness.studies.cluster import RayCluster
+
+    some = trials(seeds=(1,))
+    expected = execute(all_of(some), tmp_path / "here", InProcess(tmp_path / "here"))
+    store = tmp_path / "ray"
+    cluster = RayCluster("local", store, None, threads=1, workers=2)
+    if not shared:  # as where the driver's disk is not the workers'
+        cluster._token.unlink()
+    found = execute(all_of(some), store, cluster)
+    assert found.keys() == expected.keys()
+    for key, run in found.items():
+        assert numbers(run) == numbers(expected[key]), key
+    assert {path.name for path in store.iterdir()} == {"mini"}
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    from harness.studies.cluster import RayCluster
+
+    with pytest.raises(ConfigError, match=r"--ray 127\.0\.0\.1:1: no cluster can be reached there"):
+        RayCluster("127.0.0.1:1", tmp_path, None, threads=1)
+
+
+def test_ray_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.studies.cluster import RayCluster
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'bm3-harness\[ray\]'"):
+        RayCluster("local", tmp_path, None, threads=1)
+
+
+# --- what is run, and what is not ---
+
+
+def test_what_is_wanted_may_depend_on_what_came_out(tmp_path: Path) -> None:
+    first, second, third = trials(("bpr",), (1, 2, 3))
+
+    def wanted(outcomes: Outcomes) -> list[Trial]:
+        return [first] if first.key not in outcomes else [first, second, third]
+
+    backend = Scripted(tmp_path)
+    outcomes = execute(wanted, tmp_path, backend)
+    assert backend.started == keys([first, second, third])
+    assert all(run is not None and run.finished for run in outcomes.values())
+    assert backend.stopped
+
+
+def test_a_selection_is_made_from_the_store_alone(tmp_path: Path) -> None:
+    first, second = trials(("bpr",))
+    finished_run(tmp_path / first.key)
+    backend = Scripted(tmp_path)
+    execute(lambda outcomes: [first] if first.key not in outcomes else [first, second], tmp_path, backend)
+    assert backend.started == [second.key]
+
+
+def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
+    some = trials(("bpr",))
+    finished_run(tmp_path / some[0].key)
+    seen: list[Progress] = []
+    backend = Scripted(tmp_path)
+    execute(all_of(some), tmp_path, backend, observe=seen.append)
+    assert backend.started == [some[1].key]
+    assert seen[-1].reused == {some[0].key}
+    assert seen[-1].outcomes.keys() == set(keys(some))
+
+
+@pytest.mark.parametrize(
+    ("policy", "run"),
+    [("missing", {"absent", "unfinished"}), ("failed", {"absent", "unfinished", "failed"}), ("none", set())],
+)
+def test_policies_choose_by_what_is_stored(tmp_path: Path, policy: Any, run: set[str]) -> None:
+    states = dict(zip(("absent", "unfinished", "failed", "finished"), trials(("bpr",), range(4)), strict=True))
+    unfinished_run(tmp_path / states["unfinished"].key)
+    unfinished_run(tmp_path / states["failed"].key)
+    write_failure(tmp_path / states["failed"].key, "out of memory", "too large")
+    finished_run(tmp_path / states["finished"].key)
+    backend = Scripted(tmp_path)
+    outcomes = execute(all_of(list(states.values())), tmp_path, backend, policy=policy)
+    assert backend.started == keys([states[state] for state in states if state in run])
+    assert {state for state in states if outcomes[states[state].key] is not None} == run | {"finished"}
+
+
+def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(tmp_path: Path) -> None:
+    old, new = trials(("bpr",))
+    finished_run(tmp_path / old.key, "2020-01-01T00:00:00+00:00")
+    finished_run(tmp_path / new.key)  # by another study, since this one began
+    backend = Scripted(tmp_path)
+    execute(all_of([old, new]), tmp_path, backend, policy="all")
+    assert backend.started == [old.key]
+    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == 1
+    assert len(list(stored_runs(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "attempts", "finished", "failure"),
+    [
+        (["finish"], 1, True, None),
+        (["fail"], 1, False, "the loss is nan"),
+        (["vanish", "finish"], 2, True, None),
+        (["vanish", "vanish"], 2, False, "its process was ended by SIGKILL"),
+        (["crash"], 1, False, "IndexError: 7 (exit code 1)"),
+        (["misused"], 1, False, None),
+        (["starved"], 1, False, "out of memory (ended by the system)"),
+        (["elsewhere", "finish"], 2, True, None),
+    ],
+)
+def test_what_becomes_of_a_trial(
+    tmp_path: Path, script: list[str], attempts: int, finished: bool, failure: str | None
+) -> None:
+    bad, good = trials(("bpr",))
+    backend = Scripted(tmp_path, {bad.key: script})
+    outcomes = execute(all_of([bad, good]), tmp_path, backend)
+    assert outcomes[good.key] is not None  # the study goes on
+    assert (outcomes[bad.key] is not None) == finished
+    assert backend.started.count(bad.key) == attempts
+    stored = StoredRun.read(tmp_path / bad.key)
+    assert (stored.failure or {}).get("message") == failure
+
+
+def test_a_run_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> None:
+    bad, good = trials(("bpr",))
+    finished_run(tmp_path / bad.key)
+    (tmp_path / bad.key / RESULT).write_text("{")
+    outcomes = execute(all_of([bad, good]), tmp_path, Scripted(tmp_path))
+    assert outcomes[bad.key] is None
+    assert outcomes[good.key] is not None
+
+
+def test_a_trial_that_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
+    theirs, ours = trials(("bpr",))
+    unfinished_run(tmp_path / theirs.key)
+    lock = run_lock(tmp_path / theirs.key)
+    lock.acquire()
+    seen: list[Progress] = []
+
+    def observe(progress: Progress) -> None:
+        seen.append(progress)
+        if ours.key in progress.outcomes and lock.is_locked:
+            finished_run(tmp_path / theirs.key)
+            lock.release()
+
+    backend = Scripted(tmp_path)
+    outcomes = execute(all_of([theirs, ours]), tmp_path, backend, observe=observe)
+    assert backend.started == [ours.key]
+    assert outcomes[theirs.key] is not None
+    assert any(running.place == "another process" for progress in seen for running in progress.running)
+    assert theirs.key not in seen[-1].reused
+
+
+def test_ctrl_c_stops_what_runs(tmp_path: Path) -> None:
+    backend = Scripted(tmp_path, {trials(("bpr",))[0].key: ["interrupt"]})
+    with pytest.raises(KeyboardInterrupt):
+        execute(all_of(trials(("bpr",))), tmp_path, backend)
+    assert backend.stopped
+
+
+# --- processes ---
+
+
+@dataclass
+class Child:
+    """A command that stands in for a training."""
+
+    code: str
+
+    def __call__(self, arguments: Sequence[str]) -> None:
+        exec(self.code)
+
+
+def backend_of(store: Path, monkeypatch: pytest.MonkeyPatch, code: str, **options: Any) -> Backend:
+    monkeypatch.setattr(backends_module, "command", Child(code))
+    return Processes(store, None, **{"workers": 2, "threads": 1} | options)
+
+
+def endings(backend: Backend, count: int) -> list[Ending]:
+    found: list[Ending] = []
+    deadline = time.monotonic() + 60
+    while len(found) < count and time.monotonic() < deadline:
+        found += backend.wait(0.2)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "vanished", "misused"),
+    [
+        ("print('a'); print('bm3: b'); exit(1)", "b (exit code 1)", False, False),
+        ("print('bm3: no such data'); exit(2)", "no such data (exit code 2)", False, True),
+        ("exit(3)", "it said nothing (exit code 3)", False, False),
+        ("import os; os.kill(os.getpid(), 9)", "its process was ended by SIGKILL", True, False),
+        ("exit(143)", "its process was interrupted", True, False),
+    ],
+)
+def test_how_a_process_ended_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str, vanished: bool, misused: bool
+) -> None:
+    backend = backend_of(tmp_path, monkeypatch, code)
+    (trial,) = trials(("bpr",), (1,))
+    assert (backend.start(trial) or "").startswith("process ")
+    assert endings(backend, 1) == [Ending(trial, message, vanished, misused)]
+
+
+def test_what_a_process_prints_is_in_the_log_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backend_of(tmp_path, monkeypatch, "import sys; print('out'); print('error', file=sys.stderr)")
+    (trial,) = trials(("bpr",), (1,))
+    backend.start(trial)
+    endings(backend, 1)
+    assert sorted((tmp_path / trial.key / LOG).read_text().split()) == ["error", "out"]
+
+
+def test_compiled_loops_have_the_threads_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the server was started with: numba reads their number when it is imported."""
+    pytest.importorskip("numba", reason="loops are compiled where numba is installed")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    backend = backend_of(tmp_path, monkeypatch, "import numba; print(numba.config.NUMBA_NUM_THREADS)", threads=3)
+    (trial,) = trials(("bpr",), (1,))
+    backend.start(trial)
+    endings(backend, 1)
+    assert (tmp_path / trial.key / LOG).read_text().split() == ["3"]
+
+
+def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {"bpr": 60, "lightgcn": 50, "bm3": 40, "vbpr": None}
+    backend = backend_of(
+        tmp_path, monkeypatch, "input()", workers=3, need=lambda trial: needs[trial.entry.name], memory=120
+    )
+    bpr, lightgcn, bm3, vbpr = trials(("bpr", "lightgcn", "bm3", "vbpr"), (1,))
+    monkeypatch.setattr(backends_module, "command", Child("import time; time.sleep(60)"))
+    assert backend.start(bpr)
+    assert backend.start(lightgcn)
+    assert backend.start(bm3) is None  # 60 + 50 + 40 > 120
+    assert backend.start(vbpr) is None  # 60 + 50 + a third of 120
+    assert not backend.full()  # something smaller could begin
+    backend.stop()
+    assert backend.start(vbpr)
+    assert backend.start(bm3)  # 40 + 40
+    backend.stop()
+
+
+def test_alone_a_trial_is_begun_whatever_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backend_of(tmp_path, monkeypatch, "", need=lambda trial: 10**18)
+    (trial,) = trials(("bpr",), (1,))
+    assert backend.start(trial)
+    backend.stop()
+
+
+def test_each_gpu_gets_its_share_of_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices by the names that the user chose; what a process sees is written to its log."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-a")
+    monkeypatch.setattr(backends_module, "_gpu_memory", lambda gpu: 100)
+    backend = backend_of(
+        tmp_path,
+        monkeypatch,
+        "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)",
+        workers=4,
+        need=lambda trial: 60,
+    )
+    some = [make_trial("bpr", load_dataset("mini"), "mini", {}, seed, torch.device("cuda")) for seed in range(3)]
+    assert [backend.start(trial) for trial in some][2] is None  # a second one of 60 does not fit beside the first
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len([log for log in tmp_path.rglob(LOG) if log.read_text()]) < 2:
+        time.sleep(0.05)
+    backend.stop()
+    assert sorted(log.read_text().strip() for log in tmp_path.rglob(LOG)) == ["3", "GPU-a"]
+
+
+def test_stopping_lets_processes_end_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print('saved'))); print('up', flush=True)"
+    backend = backend_of(tmp_path, monkeypatch, f"{code}; time.sleep(60)")
+    (trial,) = trials(("bpr",), (1,))
+    backend.start(trial)
+    log = tmp_path / trial.key / LOG
+    deadline = time.monotonic() + 60
+    while "up" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    backend.stop()
+    assert log.read_text().split() == ["up", "saved"]
+
+
+def test_a_killed_process_is_run_again_from_its_checkpoint(tmp_path: Path) -> None:
+    """The second attempt ends with the bits of one that nobody killed."""
+    settings = {"epochs": 40, "batch_size": 256, "learning_rate": 0.01, "early_stopping.patience": 100}
+    mini = load_dataset("mini")
+    trial = make_trial("lightgcn", mini, "mini", settings, 1, CPU)
+    killed: list[int] = []
+
+    def kill(progress: Progress) -> None:
+        for running in progress.running:
+            if not killed and (tmp_path / trial.key / "checkpoint.safetensors").exists():
+                killed.append(int(running.place.removeprefix("process ")))
+                os.kill(killed[0], signal.SIGKILL)
+
+    outcomes = execute(all_of([trial]), tmp_path, Processes(tmp_path, None, 1, threads=1), observe=kill)
+    assert killed
+    run = outcomes[trial.key]
+    assert run is not None
+    assert len(run.run["resumed"]) == 1
+    other = execute(all_of([trial]), tmp_path / "other", Processes(tmp_path / "other", None, 1, threads=1))
+    assert numbers(run) == numbers(other[trial.key])
+
+
+def test_a_forked_trial_is_the_command_that_repeats_it(tmp_path: Path) -> None:
+    """The same bits, the same environment, and memory that means the same: libraries are counted in both."""
+    (trial,) = trials(("lightgcn",), (1,))
+    forked = execute(all_of([trial]), tmp_path / "a", Processes(tmp_path / "a", None, 1, threads=2))[trial.key]
+    command = [sys.executable, "-m", "harness", *train_arguments(trial, tmp_path / "b", None, 2)]
+    subprocess.run(command, check=True, capture_output=True)
+    (anew,) = stored_runs(tmp_path / "b")
+    assert numbers(forked) == numbers(anew)
+    assert forked is not None
+    assert forked.run["environment"] == anew.run["environment"]
+    peaks = [run.result["memory"]["process_rss_peak"]["bytes"] for run in (forked, anew)]  # type: ignore[index]
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.06)
+
+
+@pytest.mark.skipif(not backends_module.FORKS, reason="there is no server here")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_study_that_ends_while_its_server_starts_leaves_nothing_running(tmp_path: Path, sent: int) -> None:
+    (tmp_path / "two.toml").write_text(STUDY)
+    command = [sys.executable, "-m", "harness", "reproduce", "two.toml", "--threads", "1"]
+    # Ctrl-C is for all processes of a terminal. A shell that starts the tests in the background may have it ignored.
+    study = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob(LOG)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    started = psutil.Process(study.pid).children(recursive=True)
+    (os.killpg if sent == signal.SIGINT else os.kill)(study.pid, sent)
+    _, said = study.communicate(timeout=60)  # which ends when all that was started has ended
+    assert started
+    assert psutil.wait_procs(started, timeout=60)[1] == []
+    assert list(tmp_path.rglob("run.json")) == []
+    assert "Traceback" not in said
+    assert study.returncode == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+
+
+def test_a_server_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
+    settings = {"epochs": 400, "batch_size": 256, "early_stopping.patience": 400}
+    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, 1, CPU)
+    ended: list[Ending] = []
+
+    def kill(progress: Progress) -> None:
+        if not ended and (tmp_path / trial.key / "run.json").exists():
+            (process,) = (int(running.place.removeprefix("process ")) for running in progress.running)
+            server = psutil.Process(process).ppid()
+            os.kill(server, signal.SIGKILL)
+            ended.append(Ending(trial, ""))
+
+    outcomes = execute(all_of([trial]), tmp_path, Processes(tmp_path, None, 1, threads=1), observe=kill)
+    assert ended
+    assert outcomes[trial.key] is not None
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9.31 GiB"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000 bytes"),
+    ],
+)
+def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real = trial_module.build
+
+    def build(model: type[Any], *arguments: Any) -> Any:
+        if model.__name__ == "LightGCN":
+            raise error
+        return real(model, *arguments)
+
+    monkeypatch.setattr(trial_module, "build", build)
+    some = trials(("lightgcn", "bpr"), (1,))
+    outcomes = execute(all_of(some), tmp_path, InProcess(tmp_path))
+    assert outcomes[some[0].key] is None
+    assert outcomes[some[1].key] is not None
+    stored = StoredRun.read(tmp_path / some[0].key)
+    assert stored.out_of_memory
+    assert str(error).splitlines()[0] in stored.failure["message"]  # type: ignore[index]
+
+
+def test_another_error_of_torch_is_no_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*arguments: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(trial_module, "build", build)
+    with pytest.raises(RuntimeError, match="mat1"):
+        run_trial(trials(("bpr",), (1,))[0], tmp_path)
+    (run,) = stored_runs(tmp_path)
+    assert run.state == "unfinished"
+
+
+def test_the_real_allocator_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*arguments: Any) -> Any:
+        return torch.empty(2**55)
+
+    monkeypatch.setattr(trial_module, "build", build)
+    with pytest.raises(OutOfMemoryError, match="bpr on mini: out of memory"):
+        run_trial(trials(("bpr",), (1,))[0], tmp_path)
+
+
+def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    for backend in (InProcess(tmp_path / "store"), Processes(tmp_path / "store", None, 1, 1)):
+        with pytest.raises(WriteError, match="cannot be written"):
+            execute(all_of(trials(("bpr",), (1,))), tmp_path / "store", backend)
+
+
+def test_a_big_trial_that_waits_lets_smaller_ones_pass(tmp_path: Path) -> None:
+    big, small, smaller = trials(("bpr", "lightgcn", "bm3"), (1,))
+
+    @dataclass
+    class Roomy(Scripted):
+        """Has no room for the big one beside another."""
+
+        def start(self, trial: Trial) -> str | None:
+            return None if trial.key == big.key and self._running else super().start(trial)
+
+    backend = Roomy(tmp_path, room=2)
+    execute(all_of([small, big, smaller]), tmp_path, backend)
+    assert backend.started == keys([small, smaller, big])
+
+
+def test_trials_that_measure_time_wait_for_those_of_other_processes(tmp_path: Path) -> None:
+    theirs, ours = trials(("bpr",))
+    unfinished_run(tmp_path / theirs.key)
+    lock = run_lock(tmp_path / theirs.key)
+    lock.acquire()
+    backend = Scripted(tmp_path)
+    looks: list[int] = []
+
+    def observe(progress: Progress) -> None:
+        looks.append(len(backend.started))
+        if len(looks) == 3 and lock.is_locked:
+            finished_run(tmp_path / theirs.key)
+            lock.release()
+
+    execute(all_of([ours, theirs]), tmp_path, backend, observe=observe, alone=True)
+    assert looks[:3] == [0, 0, 0]
+    assert backend.started == [ours.key]
+
+
+def test_a_trial_that_failed_elsewhere_is_not_running_any_more(tmp_path: Path) -> None:
+    theirs, ours = trials(("bpr",))
+    unfinished_run(tmp_path / theirs.key)
+    lock = run_lock(tmp_path / theirs.key)
+    lock.acquire()
+    seen: list[Progress] = []
+
+    def observe(progress: Progress) -> None:
+        seen.append(progress)
+        if lock.is_locked:
+            write_failure(tmp_path / theirs.key, "error", "the loss is nan")
+            lock.release()
+
+    outcomes = execute(all_of([theirs, ours]), tmp_path, Scripted(tmp_path), observe=observe)
+    assert outcomes[theirs.key] is None
+    assert seen[-1].running == ()
+
+
+def test_a_rerun_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    """What is newer than the beginning of the rerun belongs to it."""
+    old, new = trials(("bpr",))
+    finished_run(tmp_path / old.key, "2026-01-01T00:00:00+00:00")
+    finished_run(tmp_path / new.key, "2026-01-03T00:00:00+00:00")
+    backend = Scripted(tmp_path)
+    began = datetime.fromisoformat("2026-01-02T00:00:00+00:00").timestamp()
+    execute(all_of([old, new]), tmp_path, backend, policy="all", since=began)
+    assert backend.started == [old.key]
+
+
+@pytest.mark.parametrize("policy", ["failed", "all"])
+def test_a_damaged_result_is_moved_aside_where_reruns_are_asked_for(tmp_path: Path, policy: Any) -> None:
+    (trial,) = trials(("bpr",), (1,))
+    finished_run(tmp_path / trial.key)
+    (tmp_path / trial.key / RESULT).write_text("{")
+    outcomes = execute(all_of([trial]), tmp_path, Scripted(tmp_path), policy=policy)
+    assert outcomes[trial.key] is not None
+    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == 1
+
+
+def test_a_run_that_its_process_damaged_fails_alone(tmp_path: Path) -> None:
+    bad, good = trials(("bpr",))
+
+    @dataclass
+    class Damaging(Scripted):
+        def wait(self, seconds: float) -> list[Ending]:
+            ended = super().wait(seconds)
+            if ended and ended[0].trial.key == bad.key:
+                (tmp_path / bad.key / RESULT).write_text("{")
+            return ended
+
+    outcomes = execute(all_of([bad, good]), tmp_path, Damaging(tmp_path))
+    assert outcomes[bad.key] is None
+    assert outcomes[good.key] is not None
+
+
+def test_what_the_system_ended_for_want_of_memory_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its counter rises between the beginning and the end of the process."""
+    counters = tmp_path / "vmstat"
+    counters.write_text("nr_free_pages 7\noom_kill 3\n")
+    real = backends_module.memory_kills
+    assert (real(counters), real(tmp_path / "missing")) == (3, 0)
+    monkeypatch.setattr(backends_module, "memory_kills", lambda: real(counters))
+    backend = backend_of(tmp_path, monkeypatch, "import os; input; os.kill(os.getpid(), 9)")
+    (trial,) = trials(("bpr",), (1,))
+    backend.start(trial)
+    counters.write_text("oom_kill 4\n")
+    (ending,) = endings(backend, 1)
+    assert ending.out_of_memory
+    assert ending.message == "bpr on mini: out of memory (ended by the system)"
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from harness.common import write_json\n"
+        "for n in range(300): write_json(Path(sys.argv[1]), {'n': n})\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "status.json")]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [writer.communicate(timeout=120)[1] for writer in writers] == ["", ""]
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_lock_that_cannot_be_written_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another user's process left or holds it."""
+    lock = run_lock(tmp_path)
+    lock.acquire()
+
+    def refused(*arguments: Any, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("harness.runs.store.run_lock", refused)
+    assert in_use(tmp_path)
+    lock.release()
+    (tmp_path / ".lock").touch()
+    assert not in_use(tmp_path)
+
+
+def test_train_may_leave_a_trial_to_another_process(tmp_path: Path) -> None:
+    (trial,) = trials(("bpr",), (1,))
+    (tmp_path / trial.key).mkdir(parents=True)
+    with run_lock(tmp_path / trial.key):
+        command = [sys.executable, "-m", "harness", *train_arguments(trial, tmp_path, None, 1)]
+        left = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert left.returncode == IN_USE
+        assert "another process runs this trial" in left.stderr
+        with pytest.raises(InUseError):
+            run_trial(trial, tmp_path, wait=False)
+    assert not (tmp_path / trial.key / "run.json").exists()
+
+
+STUDY = """
+title = "two at once"
+datasets = ["mini"]
+seeds = [1, 2, 3, 4]
+training = { epochs = 150, batch_size = 256, "early_stopping.patience" = 200 }
+
+[[experiments]]
+model = "lightgcn"
+"""
+
+
+def test_two_studies_on_one_store_share_the_work(tmp_path: Path) -> None:
+    """Each trial is trained once, by one of the two, and both report all of them."""
+    (tmp_path / "two.toml").write_text(STUDY)
+    command = [sys.executable, "-m", "harness", "reproduce", "two.toml", "--threads", "1"]
+    studies = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ends = [study.communicate(timeout=300) for study in studies]
+    assert [study.returncode for study in studies] == [0, 0], ends
+    runs = list(stored_runs(tmp_path / "runs"))
+    assert len(runs) == 4
+    assert all(run.finished and "resumed" not in run.run and len(run.epochs()) == 150 for run in runs)
+    log = (tmp_path / "runs" / "two" / "study.log").read_text()
+    begun = [line.split("(process ")[0] for line in log.splitlines() if " started: " in line]
+    assert len(begun) - log.count("left to another process") == 4
+    by_study = [sum(f"finished: {run.path.relative_to(tmp_path / 'runs')}" in end[1] for run in runs) for end in ends]
+    assert sum(by_study) == 4
+    assert min(by_study) >= 1, ends

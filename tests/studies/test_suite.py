@@ -1,0 +1,415 @@
+"""Suites: rows and trials that follow from a file, which are needed next, and what is refused with its line."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bm3 import BM3Config, ConfigError, DataError
+from harness.models.registry import find_model
+from harness.paper.expected import expected_dir, load_grids
+from harness.runs import settings
+from harness.runs.settings import configure
+from harness.runs.store import StoredRun
+from harness.runs.trial import Trial
+from harness.runs.variants import ALL_MODELS, variants
+from harness.runs.words import suite_names
+from harness.studies.suite import Row, Suite, load_suite, outline, plan, wanted
+from harness.studies.suite_file import Experiment
+from harness.tools.audit.audit import plan_audit, trials_of
+
+CPU = torch.device("cpu")
+NINE = ["bm3", "bpr", "buir", "dualgnn", "grcn", "lattice", "lightgcn", "mmgcn", "vbpr"]
+GRIDS = load_grids(expected_dir())
+GRID = {"model": "bpr", "grid": {"reg_weight": [1.0, 0.1, 0.01]}}
+
+
+def suite(*experiments: dict[str, Any], seeds: list[int] | None = None, **keys: Any) -> Suite:
+    return Suite(
+        title="x",
+        datasets=["mini"],
+        seeds=seeds or [7, 8, 9],
+        experiments=[Experiment(**experiment) for experiment in experiments],
+        **keys,
+    )
+
+
+def rows_of(*experiments: dict[str, Any], **keys: Any) -> list[Row]:
+    return plan(suite(*experiments, **keys), None, CPU)
+
+
+def ended(valid: float, test: float) -> StoredRun:
+    return StoredRun(Path("run"), {}, {"valid": {"recall@20": valid}, "test": {"recall@20": test}})
+
+
+def short(trials: list[Trial]) -> list[tuple[float, int]]:
+    """λ and seed of trials of BPR."""
+    return [(trial.config.reg_weight, trial.seed) for trial in trials]
+
+
+# --- what follows from a file ---
+
+
+def test_every_combination_of_a_grid_is_a_point_of_one_row() -> None:
+    (row,) = rows_of(
+        {"model": "lightgcn", "set": {"reg_weight": 0.5}, "grid": {"n_layers": [1, 2], "embedding_size": [4, 8]}}
+    )
+    found = [(p.config.n_layers, p.config.embedding_size, p.config.reg_weight) for p in row.points]
+    assert found == [(1, 4, 0.5), (1, 8, 0.5), (2, 4, 0.5), (2, 8, 0.5)]
+    assert {point.seed for point in row.points} == {7}
+
+
+def test_every_combination_of_what_is_varied_is_a_row_of_its_own() -> None:
+    rows = rows_of(
+        {
+            "model": "bm3",
+            "vary": {"features": ["trained", "frozen"], "n_layers": [1, 2]},
+            "grid": {"dropout": [0.3, 0.5]},
+        }
+    )
+    assert [row.label for row in rows] == [
+        f"bm3 features={features} n_layers={n}" for features in ("trained", "frozen") for n in (1, 2)
+    ]
+    assert [(row.points[0].config.features, row.points[0].config.n_layers) for row in rows[1:3]] == [
+        ("trained", 2),
+        ("frozen", 1),
+    ]
+    assert all(len(row.points) == 2 for row in rows)
+
+
+def test_the_published_grid_is_that_of_the_file() -> None:
+    (row,) = rows_of({"model": "bm3", "grid": "published"})
+    points = {(p.config.n_layers, p.config.dropout, p.config.reg_weight) for p in row.points}
+    assert points == set(itertools.product(*GRIDS["bm3"].values()))
+
+
+def test_each_other_value_of_each_variant_is_a_row_beside_the_base() -> None:
+    base, *others = rows_of({"model": "grcn", "label": "g", "variants": "each"})
+    assert base.label == "g"
+    expected = [(r.setting, v) for r in variants() if r.model in ("grcn", ALL_MODELS) for v in r.values[1:]]
+    assert [row.label for row in others] == [f"g {setting}={value}" for setting, value in expected]
+    for row in others:
+        assert changed(base.points[0], row.points[0]) == 1
+    assert len(expected) > 2
+
+
+def changed(one: Trial, other: Trial) -> int:
+    """How many settings of two trials differ."""
+    pairs = [(asdict(one.config), asdict(other.config)), (asdict(one.training), asdict(other.training))]
+    for key in ("early_stopping", "evaluation"):
+        pairs.append((pairs[1][0].pop(key), pairs[1][1].pop(key)))
+    return sum(a[key] != b[key] for a, b in pairs for key in a)
+
+
+def test_variants_are_other_values_than_the_rows_own_and_not_of_what_is_varied_anyway() -> None:
+    frozen = rows_of({"model": "bm3", "set": {"features": "frozen"}, "variants": "each"})
+    assert "bm3 features=trained" in [row.label for row in frozen]
+    assert "bm3 features=frozen" not in [row.label for row in frozen]
+    both = rows_of({"model": "bm3", "vary": {"features": ["trained", "frozen"]}, "variants": "each"})
+    assert len(both) == 2 * (len(frozen) - 1)
+    assert len({(row.points[0].config, row.points[0].training) for row in both}) == len(both)
+
+
+def test_settings_with_dots_may_be_written_as_toml_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'title = "x"\ndatasets = ["mini"]\nseeds = [1]\ntraining.early_stopping.patience = 3\n'
+        '[[experiments]]\nmodel = "bpr"\nset = { "evaluation.top_k" = 30 }\n'
+    )
+    (row,) = plan(load_suite(str(path)), None, CPU)
+    assert row.points[0].training.early_stopping.patience == 3
+    assert row.points[0].training.evaluation.top_k == 30
+
+
+def test_other_data_sets_take_the_place_of_the_suites(
+    tmp_path: Path, write_npz: Callable[..., Path], small_parts: Any, small_features: Any
+) -> None:
+    write_npz(tmp_path / "shop", small_parts, small_features)
+    rows = plan(suite({"model": "bpr"}, {"model": "buir"}), tmp_path, CPU, ["shop", "mini"])
+    assert [(row.label, row.dataset.name) for row in rows] == [
+        ("bpr", "shop"),
+        ("buir", "shop"),
+        ("bpr", "mini"),
+        ("buir", "mini"),
+    ]
+    assert rows[0].points[0].dataset is rows[1].points[0].dataset
+    with pytest.raises(DataError, match="no data set 'shopp'"):
+        plan(suite({"model": "bpr"}), tmp_path, CPU, ["shopp"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "trials"),
+    [
+        ({}, (3 + 2, 3 + 4)),
+        ({"repeat": "all"}, (9, 9)),
+        ({"seeds": [1]}, (3, 3)),
+    ],
+)
+def test_the_outline_counts_what_the_plan_will_need(keys: dict[str, Any], trials: tuple[int, int]) -> None:
+    found = suite(GRID, **keys)
+    (line,) = outline(found)
+    (row,) = plan(found, None, CPU)
+    now, later = len(row.wanted({})), row.to_come({})
+    assert line.trials == (now + later[0], now + later[1]) == trials
+    assert (line.label, line.dataset, len(line.points)) == ("bpr", "mini", 3)
+
+
+# --- which are needed next ---
+
+
+def outcomes(row: Row, *values: tuple[float, float] | None) -> dict[str, StoredRun | None]:
+    pairs = zip(row.points, values, strict=False)
+    return {point.key: None if value is None else ended(*value) for point, value in pairs}
+
+
+@pytest.mark.parametrize(
+    ("values", "chosen"),
+    [
+        ([], []),
+        ([(0.5, 0.5), (0.9, 0.9)], []),  # one has not ended yet
+        ([(0.5, 0.5), (0.9, 0.9), (0.1, 0.1)], [0.1]),
+        ([(0.5, 0.6), (0.9, 0.1), (0.1, 0.2)], [0.1, 1.0]),
+        ([(0.5, 0.5), (0.5, 0.5), (0.5, 0.5)], [1.0]),  # the first of equals
+        ([(0.5, 0.5), None, (0.9, 0.1)], [0.01, 1.0]),  # one failed
+        ([(math.nan, math.nan), (0.5, 0.4), (0.1, 0.1)], [0.1]),
+        ([None, None, None], []),
+    ],
+)
+def test_the_best_on_validation_and_the_best_on_test_run_with_the_other_seeds_once_all_points_have_ended(
+    values: list[tuple[float, float] | None], chosen: list[float]
+) -> None:
+    (row,) = rows_of(GRID)
+    needed = row.wanted(outcomes(row, *values))
+    assert short(needed[:3]) == [(1.0, 7), (0.1, 7), (0.01, 7)]
+    assert short(needed[3:]) == [(weight, seed) for weight in chosen for seed in (8, 9)]
+    assert row.to_come(outcomes(row, *values)) == ((0, 0) if len(values) == 3 else (2, 4))
+
+
+def test_where_all_is_repeated_nothing_depends_on_what_has_ended() -> None:
+    (row,) = rows_of(GRID, repeat="all")
+    expected = [(weight, seed) for seed in (7, 8, 9) for weight in (1.0, 0.1, 0.01)]
+    assert short(row.wanted({})) == short(row.wanted(outcomes(row, (1, 1), None, (0, 0)))) == expected
+
+
+def test_a_single_point_has_nothing_to_be_chosen_from_so_all_its_seeds_are_needed_at_once() -> None:
+    (row,) = rows_of({"model": "bpr"})
+    assert [trial.seed for trial in row.wanted({})] == [7, 8, 9]
+    assert [trial.seed for trial in row.wanted({row.points[0].key: None})] == [7, 8, 9]
+
+
+def test_a_trial_of_two_rows_is_needed_once() -> None:
+    rows = rows_of(GRID, {"model": "bpr", "label": "other", "set": {"reg_weight": 0.1}})
+    trials = wanted(rows, {})
+    assert len({trial.key for trial in trials}) == len(trials) == 3 + 2
+
+
+def test_rows_come_one_after_another_or_repetition_by_repetition() -> None:
+    rows = rows_of({"model": "bpr"}, {"model": "buir"}, seeds=[9, 1])
+    assert [(t.entry.name, t.seed) for t in wanted(rows, {})] == [("bpr", 9), ("bpr", 1), ("buir", 9), ("buir", 1)]
+    interleaved = wanted(rows, {}, "interleaved")
+    assert [(t.entry.name, t.seed) for t in interleaved] == [("bpr", 9), ("buir", 9), ("bpr", 1), ("buir", 1)]
+
+
+def test_a_suite_may_except_cells(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(HEAD + BPR + EXCEPTION)
+    (exception,) = load_suite(str(path)).exceptions
+    assert (exception.model, exception.metrics, exception.low, exception.high) == ("bpr", ["R@10"], 0.1, 0.2)
+
+
+# --- what is refused ---
+
+HEAD = 'title = "x"\ndatasets = ["mini"]\nseeds = [1]\n'
+BPR = '[[experiments]]\nmodel = "bpr"\n'
+EXCEPTION = '[[exceptions]]\ndataset = "mini"\nmodel = "bpr"\nmetrics = ["R@10"]\nlow = 0.1\nhigh = 0.2\nreason = "x"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("seeds = [", "s.toml: Invalid value"),
+        ('title = "x"\n', "s.toml: datasets is missing"),
+        ("titel = 'x'\n", "s.toml:1: no key 'titel'; nearest: title"),
+        ('title = "x"\ndataset = ["mini"]\nseeds = [1]\n' + BPR, "s.toml:2: no key 'dataset'; nearest: datasets"),
+        (f'{HEAD}[[experiment]]\nmodel = "bpr"\n', "s.toml:4: no key 'experiment'; nearest: experiments"),
+        (f'{HEAD}[[experiments]]\nmodle = "bpr"\n', "s.toml:5: no key 'modle'; nearest: model"),
+        (f'{HEAD}alone = 1\n[[experiments]]\nmodle = "bpr"\n', "s.toml:6: no key 'modle'; nearest: model"),
+        (f"{HEAD}experiments = [5]\n", "s.toml:4: experiments: needed is a list of tables: [[experiments]]"),
+        (f'{HEAD}[experiments]\nmodel = "bpr"\n', "s.toml:4: experiments: needed is a list of tables: [[experiments]]"),
+        (f"{HEAD}{BPR}set = 5\n", "s.toml:6: set: needed is a table"),
+        (f"{HEAD}seed = 1\n{BPR}", "s.toml:4: no key 'seed'; nearest: seeds"),
+        (f'{HEAD}{BPR}gird = {{ reg_weight = [1] }}\n', "s.toml:6: no key 'gird'; nearest: grid"),
+        (f"{HEAD}{BPR}[[experiments]]\nlabel = 'y'\n", "s.toml:6: model is missing"),
+        (f"{HEAD}# [[experiments]]\nalone = 1\n{BPR}", "s.toml:5: alone: input should be a valid boolean"),
+        (f"{HEAD}experiments = []\n", "s.toml:4: experiments: list should have at least 1 item"),
+        ('title = "x"\ndatasets = ["mini"]\nseeds = [\n  1,\n  "2",\n]\n' + BPR, "s.toml:5: seeds.1: input should be"),
+        ('title = "x"\ndatasets = ["mini"]\nseeds = [1, -2]\n' + BPR, "s.toml:3: seeds.1: input should be greater"),
+        ('title = "x"\ndatasets = ["mini"]\nseeds = [1, 2, 1]\n' + BPR, "s.toml:3: seeds: 1 stands there twice"),
+        ('title = "x"\ndatasets = ["a", "a"]\nseeds = [1]\n' + BPR, "s.toml:2: datasets: 'a' stands there twice"),
+        (f'{HEAD}order = "columns"\n{BPR}', "s.toml:4: order: input should be 'rows' or 'interleaved'"),
+        (f'{HEAD}{BPR}variants = "all"\n', "s.toml:6: variants: input should be 'each'"),
+        (f'{HEAD}{BPR}grid = "publish"\n', "s.toml:6: grid: input should be 'published'"),
+        (f"{HEAD}{BPR}grid = {{ reg_weight = 1 }}\n", "s.toml:6: grid.reg_weight: input should be a valid list"),
+        (f"{HEAD}{BPR}grid = {{ reg_weight = [] }}\n", "s.toml:6: grid.reg_weight: list should have at least 1"),
+        (f"{HEAD}{BPR}[experiments.vary]\nreg_weight = [\n1,\n1.0]\n", "s.toml:7: vary.reg_weight: 1.0 stands there"),
+        (f"{HEAD}{BPR}set = {{ reg_weight = [1] }}\n", "s.toml:6: set.reg_weight: needed is a text, a number, true or"),
+        (f"{HEAD}{BPR}set = {{ reg_weight = 1979-05-27 }}\n", "s.toml:6: set.reg_weight: needed is a text, a number"),
+        (f'{HEAD}\n[[experiments]]\nmodel = "bmr"\n', "s.toml:6: no model 'bmr'; nearest: "),
+        (f"{HEAD}{BPR}[experiments.set]\nreg_weigth = 1\n", "s.toml:7: bpr has no setting 'reg_weigth'; nearest: reg"),
+        (f"{HEAD}{BPR}grid = {{ reg_weight = [1,\n -1] }}\n", "s.toml:7: BPRConfig: reg_weight is -1.0"),
+        (f"{HEAD}{BPR}vary = {{ 'early_stopping.rounding' = [4, 3] }}\n", "s.toml:6: setting early_stopping.rounding"),
+        (f"{HEAD}[training]\n# epochs\nepochs = 0\n{BPR}", "s.toml:6: TrainingConfig: epochs is 0"),
+        (f"{HEAD}[training]\nearly_stopping.patience = -1\n{BPR}", "s.toml:5: EarlyStopping: patience is"),
+        (f"{HEAD}{BPR}set = {{ reg_weight = 1 }}\nvary = {{ reg_weight = [1] }}\n", "s.toml:4: reg_weight stands"),
+        (f"{HEAD}{BPR}{BPR}", "s.toml:6: row 'bpr' is there already, with the same trials"),
+        (f"{HEAD}{BPR}{BPR}set = {{ reg_weight = 0.01 }}\n", "s.toml:6: row 'bpr' is there already"),
+        (HEAD + BPR + EXCEPTION.replace("low", "lower"), "s.toml:10: no key 'lower'; nearest: low"),
+        (HEAD + BPR + EXCEPTION.replace("0.2", "0.05"), "s.toml:6: low is 0.1, above high, 0.05"),
+        (HEAD + BPR + EXCEPTION.replace("mini", "baby"), "s.toml:7: dataset: 'baby' is none of this suite's: mini"),
+        (HEAD + BPR + EXCEPTION.replace('"bpr"', '"bm3"'), "s.toml:8: model: 'bm3' is none of this suite's: bpr"),
+        (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "s.toml:9: 'R' is not judged; choose from R@10"),
+        (f"{HEAD}exceptions = [5]\n{BPR}", "s.toml:4: exceptions: needed is a list of tables: [[exceptions]]"),
+        (
+            f'{HEAD}[[experiments]]\nmodel = "bm3"\nset = {{ reconstruction = false, modalities = "none" }}\n',
+            "s.toml:4: BM3: the regulariser is the only term left",
+        ),
+    ],
+)  # fmt: skip
+def test_a_bad_suite_file_is_one_line_with_file_line_and_key(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_suite(str(path))
+    assert str(caught.value).startswith(f"{tmp_path}/{named}")
+    assert "\n" not in str(caught.value)
+    assert "Experiment" not in str(caught.value)  # our own name for the table
+
+
+@pytest.mark.parametrize("settings", [{"set": {"modalities": "visual+foo"}}, {"vary": {"modalities": ["text", "foo"]}}])
+def test_modalities_that_the_data_set_lacks_are_refused_before_anything_runs(settings: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^bm3.* on mini: modalities is '.*foo': no 'foo' in the data set, which has"
+    ):
+        rows_of({"model": "bm3", **settings})
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"modalities": "visual"}, {"modalities": "text+visual"}, {"modalities": "none"}]
+)
+def test_modalities_that_it_has_are_not(settings: dict[str, Any]) -> None:
+    assert len(rows_of({"model": "bm3", "set": settings})) == 1
+
+
+def test_modalities_that_no_term_reads_are_not_looked_for() -> None:
+    assert rows_of({"model": "bm3", "set": {"modalities": "foo", "alignment": False, "masking": False}})
+
+
+def test_a_model_of_another_package_is_searched_by_its_own_grid_if_it_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(f'{HEAD}{BPR}grid = "published"\n')
+    assert len(outline(load_suite(str(path)))[0].points) == 7
+    monkeypatch.setattr(settings, "load_grids", lambda directory: {})
+    with pytest.raises(ConfigError, match=r"s\.toml:6: no grid was published for bpr"):
+        load_suite(str(path))
+    monkeypatch.setattr(find_model("bpr").model.Config, "GRID", {"reg_weight": (1.0, 0.1)}, raising=False)
+    assert [point["reg_weight"] for point in outline(load_suite(str(path)))[0].points] == [1.0, 0.1]
+
+
+def test_every_grid_is_of_settings_that_its_model_has_and_accepts() -> None:
+    assert sorted(GRIDS) == NINE
+    for model, grid in GRIDS.items():
+        for point in itertools.product(*grid.values()):
+            configure(find_model(model).model, dict(zip(grid, point, strict=True)))
+
+
+def test_the_good_file_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(f"{HEAD}{BPR}")
+    assert [row.label for row in outline(load_suite(str(path)))] == ["bpr"]
+
+
+def test_an_unknown_suite_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="no suite 'tabel3'; shipped: table3"):
+        load_suite("tabel3")
+
+
+# --- the suites that are shipped ---
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_load_and_become_trials_on_any_data(name: str) -> None:
+    found = load_suite(name)
+    lines = outline(found)
+    rows = plan(found, None, CPU, ["mini"])
+    assert len(lines) == len(found.datasets) * len(rows)
+    assert [(row.label, len(row.points)) for row in rows] == [
+        (line.label, len(line.points)) for line in lines[: len(rows)]
+    ]
+    assert len({trial.key for row in rows for trial in row.points}) == sum(len(row.points) for row in rows)
+
+
+def test_table_3_searches_the_published_grid_of_every_model_on_the_three_data_sets() -> None:
+    found = load_suite("table3")
+    assert found.datasets == ["baby", "sports", "electronics"]
+    lines = [line for line in outline(found) if line.dataset == "baby"]
+    assert sorted({line.model for line in lines}) == NINE
+    for line in lines:
+        grid = GRIDS[line.model]
+        points = {tuple(point[key] for key in grid) for point in line.points}
+        assert points == set(itertools.product(*grid.values()))
+    sizes = {model: sum(len(line.points) for line in lines if line.model == model) for model in NINE}
+    assert sizes == {
+        "bm3": 2 * 8,
+        "bpr": 7,
+        "buir": 24,
+        "dualgnn": 5,
+        "grcn": 5,
+        "lattice": 5,
+        "lightgcn": 20,
+        "mmgcn": 6,
+        "vbpr": 7,
+    }
+
+
+def test_table_4_times_every_model_alone_repetition_by_repetition() -> None:
+    found = load_suite("table4")
+    rows = plan(found, None, CPU, ["mini"])
+    assert found.alone
+    trials = wanted(rows, {}, found.order)
+    assert [trial.seed for trial in trials] == [seed for seed in found.seeds for _ in rows]
+    assert sorted({trial.entry.name for trial in trials}) == NINE
+    assert all(3 <= trial.training.epochs <= trial.training.early_stopping.patience for trial in trials)
+
+
+def test_the_suite_audit_has_exactly_the_trials_of_an_audit_of_mini() -> None:
+    found = load_suite("audit")
+    rows = plan(found, None, CPU)
+    _, comparisons = plan_audit("mini", None, NINE, (1, 2, 3), CPU)
+    audited = [trial.key for trial in trials_of(comparisons)]
+    assert sorted(trial.key for trial in wanted(rows, {}, found.order)) == sorted(audited)
+    assert len(audited) > 3 * 2 * len(NINE)
+
+
+def test_the_ablation_leaves_out_one_thing_at_a_time() -> None:
+    base, *others = plan(load_suite("ablation"), None, CPU, ["mini"])
+    assert [changed(base.points[0], row.points[0]) for row in others] == [1] * 6
+    assert (base.points[0].config.n_layers, base.points[0].config.dropout, base.points[0].config.reg_weight) == (
+        1,
+        0.5,
+        0.1,
+    )
+    assert asdict(base.points[0].config) == asdict(BM3Config(n_layers=1, dropout=0.5, reg_weight=0.1))
+
+
+def test_sensitivity_goes_beyond_the_published_grid_in_every_setting() -> None:
+    lines = outline(load_suite("sensitivity"))
+    for key, published in GRIDS["bm3"].items():
+        values = {point.get(key) for line in lines for point in line.points}
+        assert values > set(published)
