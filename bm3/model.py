@@ -109,6 +109,7 @@ class BM3(nn.Module):
     """
 
     Config = BM3Config
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = False
     reads_feature_rows: ClassVar[bool] = True
     """Features are read by `FeatureTable.project` alone, a batch's rows at a time."""

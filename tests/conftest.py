@@ -14,7 +14,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from harness.cli import main as cli
-from harness.data import PARTS, Dataset, checked_dataset, published_split
+from harness.data import PARTS, Dataset, checked_dataset, random_user_split
 
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=500)
@@ -137,4 +137,4 @@ def clustered() -> Dataset:
         "visual": np.eye(4, 6)[np.arange(40) % 4] + 0.3 * draw.normal(size=(40, 6)),
         "text": np.eye(4, 5)[np.arange(40) % 4] + 0.5 * draw.normal(size=(40, 5)),
     }
-    return checked_dataset("clustered", published_split(pairs, draw), features, where="test data set")
+    return checked_dataset("clustered", random_user_split(pairs, draw), features, where="test data set")

@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from harness.cli.data import DATA_COMMANDS
 from harness.cli.doctor import doctor
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
-from harness.cli.prepare import prepare_command
 from harness.cli.reference import reference
 from harness.cli.regress import regress
 from harness.cli.replay import replay
@@ -41,6 +40,8 @@ from harness.ending import (
 )
 
 DEFAULT_SEED = 999
+RENAMED: Mapping[str, Mapping[str, str]] = {"report": {"--to": "--out"}}
+"""By command: options whose old spelling goes on working until the next release, with a line that says so."""
 COMPLETION = "_BM3_COMPLETE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -135,8 +136,7 @@ def train(
     from harness.cli.progress import TrainingProgress
     from harness.evaluation.compiling import use_threads
     from harness.runs.settings import parse_assignments
-    from harness.runs.store import find_run
-    from harness.runs.trial import dataset_for, make_trial, resolve_device, run_trial
+    from harness.runs.trial import dataset_for, finished_run, make_trial, resolve_device, run_trial
 
     settings: dict[str, Any] = dict(parse_assignments(assignments))
     if epochs is not None:
@@ -145,7 +145,7 @@ def train(
         use_threads(threads)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
     if dry_run:
-        there = "is finished" if find_run(out, trial.key) else "would be trained"
+        there = "is finished" if finished_run(trial, out) else "would be trained"
         click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
         return
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
@@ -229,8 +229,8 @@ def profile_command(
 @bm3.command(name="report")
 @click.argument("folder", type=click.Path(path_type=Path))
 @REPORT_FORMATS
-@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
-def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
+def report_command(folder: Path, formats: list[str], out: Path | None) -> None:
     """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
 
     \b
@@ -240,7 +240,7 @@ def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
     from harness.cli.study import finish
     from harness.paper.study import make_study
 
-    finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), to or folder, formats)
+    finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), out or folder, formats)
 
 
 @bm3.command(name="conformance")
@@ -306,7 +306,7 @@ def data() -> None:
     """Look at data sets, check them, and bring them in and out."""
 
 
-for command in (*DATA_COMMANDS, prepare_command):
+for command in DATA_COMMANDS:
     data.add_command(command)
 
 
@@ -370,7 +370,9 @@ def _outcome(arguments: Sequence[str]) -> int:
     try:
         if instruction := os.environ.get(COMPLETION):
             return shell_complete(bm3, {}, "bm3", COMPLETION, instruction)
-        with bm3.make_context("bm3", list(arguments)) as context:  # click's own `main` ends a closed pipe with 1
+        with bm3.make_context(
+            "bm3", list(_respelled(arguments))
+        ) as context:  # click's own `main` ends a closed pipe with 1
             bm3.invoke(context)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
@@ -393,6 +395,17 @@ def _outcome(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _told(INTERRUPTED, "interrupted")
     return 0
+
+
+def _respelled(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments, with options as they are spelled now."""
+    words = [word for word in arguments if not word.startswith("-")]
+    renamed = {**RENAMED.get(" ".join(words[:1]), {}), **RENAMED.get(" ".join(words[:2]), {})}
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option in renamed:
+            click.echo(f"{option} is now {renamed[option]}; the old spelling goes with the next release", err=True)
+        yield renamed.get(option, option) + equals + value
 
 
 def _told(code: int, message: str) -> int:

@@ -91,7 +91,7 @@ def reproduce(
     from harness.cli.study import backend_for, conformance_line, finish, run_study, workers_for
     from harness.paper.conformance import known_traces
     from harness.paper.study import make_study
-    from harness.runs.trial import resolve_device
+    from harness.runs.trial import folder_of, resolve_device
     from harness.studies.conduct import Study, make_folder
     from harness.studies.pending import pending
     from harness.studies.suite import load_suite, plan, wanted
@@ -121,7 +121,7 @@ def reproduce(
     click.echo(conformance_line(checks))
     outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone, asked), backend)
     unread: list[str] = []
-    runs = [(trial, _stored(out / trial.key, unread)) for trial in trials(outcomes)]
+    runs = [(trial, _stored(folder_of(trial, out), unread)) for trial in trials(outcomes)]
     without = [
         trial.command if run is None else run.run["command"]
         for trial, run in runs

@@ -110,7 +110,7 @@ def diff(first: str, second: str, out: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--superseded", is_flag=True, help="Also runs that were run anew.")
 @click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
-@click.option("--stale", is_flag=True, help="Also finished runs of other code than today's.")
+@click.option("--stale", is_flag=True, help="Also finished runs of another numerics version than today's.")
 @OUT
 def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, out: Path) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.

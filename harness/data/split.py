@@ -1,18 +1,15 @@
 """Rules that divide interactions into training, validation and test, and their look-up by name.
 
-`published` is the rule of the published experiment; the others are the usual alternatives. Reading a split from files
-is elsewhere.
+`random_user` is the rule of the BM3 experiments and of others; the rest are the usual alternatives.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bm3 import ConfigError
+from harness.common import nearest
 from harness.data.dataset import Part
 from harness.data.words import SPLIT_RULES
 
@@ -24,14 +21,14 @@ Parts = dict[Part, Pairs]
 Divide = Callable[[Pairs, NDArray[np.integer], np.random.Generator], Parts]
 
 
-def published_split(interactions: Pairs, generator: np.random.Generator) -> Parts:
-    """Divide interactions [n, 2] (user, item) per user, items in random order, as the published experiment did.
+def random_user_split(interactions: Pairs, generator: np.random.Generator) -> Parts:
+    """Divide interactions [n, 2] (user, item) per user, items in random order.
 
     Fewer than 10 interactions: the last two go to validation and test. Otherwise h = ⌊0.2 n⌋ are held out, ⌊h/2⌋ to
     validation, the rest to test. Users with fewer than 3 interactions keep at least one in training.
     """
     shuffled = interactions[generator.permutation(len(interactions))]
-    return _hold_out_last(shuffled, _published_counts)
+    return _hold_out_last(shuffled, _held_out_counts)
 
 
 def leave_one_out_split(interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator) -> Parts:
@@ -47,10 +44,10 @@ def leave_one_out_split(interactions: Pairs, times: NDArray[np.integer], generat
 def temporal_user_split(interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator) -> Parts:
     """Divide interactions [n, 2] made at `times` [n] per user by time: the latest to test, those before to validation.
 
-    Each user's parts are as large as in `published_split`, few interactions included. A user's interactions at equal
+    Each user's parts are as large as in `random_user_split`, few interactions included. A user's interactions at equal
     times stand in random order.
     """
-    return _hold_out_last(_by_time(interactions, times, generator), _published_counts)
+    return _hold_out_last(_by_time(interactions, times, generator), _held_out_counts)
 
 
 def temporal_global_split(interactions: Pairs, times: NDArray[np.integer]) -> Parts:
@@ -82,28 +79,46 @@ class SplitRule:
     name: str
     divide: Divide
     """From interactions [n, 2], times [n] and a generator to parts."""
-    drawn: bool
+    drawn: bool = True
     """Whether the generator matters, if only for the order of equal times."""
+    by_time: bool = True
 
 
-_DIVIDE: tuple[Divide, ...] = (
-    lambda pairs, times, generator: published_split(pairs, generator),
-    leave_one_out_split,
-    temporal_user_split,
-    lambda pairs, times, generator: temporal_global_split(pairs, times),
-)
-_DRAWN = (True, True, True, False)
-RULES: Mapping[str, SplitRule] = MappingProxyType(
-    {rule[0]: SplitRule(*rule) for rule in zip(SPLIT_RULES, _DIVIDE, _DRAWN, strict=True)}
-)
+RULES: Mapping[str, SplitRule] = {
+    rule.name: rule
+    for rule in (
+        SplitRule("random_user", lambda pairs, times, generator: random_user_split(pairs, generator), by_time=False),
+        SplitRule("leave_one_out", leave_one_out_split),
+        SplitRule("temporal_user", temporal_user_split),
+        SplitRule("temporal_global", lambda pairs, times, generator: temporal_global_split(pairs, times), drawn=False),
+    )
+}
+assert tuple(RULES) == SPLIT_RULES
+OLD_NAMES = {"published": "random_user"}
 
 
 def split_rule(name: str) -> SplitRule:
-    """The rule of that name. Raises ConfigError with the nearest names."""
-    if name not in RULES:
-        near = difflib.get_close_matches(name, RULES, n=2, cutoff=0.4) or list(RULES)
-        raise ConfigError(f"no split rule {name!r}; nearest: {', '.join(near)}; or name an existing split's path")
-    return RULES[name]
+    """The rule of that name, or of one it had. Raises ConfigError with the nearest."""
+    return RULES[nearest(OLD_NAMES.get(name, name), list(RULES), "no split rule, and no path of an existing split,")]
+
+
+def without_repeats(pairs: Pairs, order: NDArray[np.integer] | None = None) -> NDArray[np.integer]:
+    """Positions, ascending, of `pairs` [n, 2] that keep each pair once: the first in `order` [n], or as they stand."""
+    keys = pairs[:, 0].astype(np.int64) * (int(pairs[:, 1].max(initial=0)) + 1) + pairs[:, 1]
+    order = np.arange(len(keys)) if order is None else order
+    _, first = np.unique(keys[order], return_index=True)
+    return np.sort(order[first])
+
+
+def without_gaps(parts: Mapping[Part, Pairs]) -> tuple[list[int], list[int], Parts]:
+    """Users and items, ascending, that are in a part, and the parts with these numbered from 0 in the same order."""
+    together = np.concatenate(list(parts.values()))
+    users, items = np.unique(together[:, 0]), np.unique(together[:, 1])
+    closed: Parts = {
+        part: np.stack([np.searchsorted(users, pairs[:, 0]), np.searchsorted(items, pairs[:, 1])], axis=1)
+        for part, pairs in parts.items()
+    }
+    return users.tolist(), items.tolist(), closed
 
 
 def _by_time(interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator) -> Pairs:
@@ -111,7 +126,7 @@ def _by_time(interactions: Pairs, times: NDArray[np.integer], generator: np.rand
     return interactions[np.lexsort((generator.permutation(len(times)), times))]
 
 
-def _published_counts(count: NDArray[np.integer]) -> NDArray[np.integer]:
+def _held_out_counts(count: NDArray[np.integer]) -> NDArray[np.integer]:
     """How many interactions of users with `count` of them [U] are held out."""
     return np.where(count < FEW_INTERACTIONS, np.minimum(2, count - 1), (HELD_OUT_SHARE * count).astype(int))
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.dataset import Dataset, checked_dataset
-from harness.data.split import published_split
+from harness.data.split import random_user_split
 
 MINI_SEED = 2023
 
@@ -32,7 +32,7 @@ def mini(seed: int = MINI_SEED) -> Dataset:
         "visual": _cluster_features(draw, item_cluster[kept], n_clusters, width=32, noise=0.4),
         "text": _cluster_features(draw, item_cluster[kept], n_clusters, width=16, noise=0.56),
     }
-    return checked_dataset("mini", published_split(pairs, draw), features, where="synthetic data set mini")
+    return checked_dataset("mini", random_user_split(pairs, draw), features, where="synthetic data set mini")
 
 
 def baby_sized(seed: int = MINI_SEED) -> Dataset:
@@ -57,7 +57,7 @@ def baby_sized(seed: int = MINI_SEED) -> Dataset:
     pairs = np.stack([users, items], axis=1)
     features = {m: draw.standard_normal((n_items, d), dtype=np.float32) for m, d in (("visual", 256), ("text", 64))}
     return checked_dataset(
-        "baby-sized", published_split(pairs, draw), features, where="synthetic data set of Baby's size"
+        "baby-sized", random_user_split(pairs, draw), features, where="synthetic data set of Baby's size"
     )
 
 

@@ -19,6 +19,7 @@ from harness.data.files import checked_file
 from harness.data.folder import new_folder
 from harness.data.layouts import read_folder, read_interactions
 from harness.data.split import split_rule
+from harness.data.words import SPLIT_RULES
 from harness.ingest.exporting import check_recorded_hash, checked_name, write_dataset
 from harness.ingest.numbering import ITEMS, USERS, numbered, read_ids, write_ids
 from harness.ingest.tables import (
@@ -31,8 +32,6 @@ from harness.ingest.tables import (
     read_table,
 )
 from harness.ingest.unpacking import is_archive, unpack
-
-PUBLISHED_RULE = "published"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Division:
-    """How interactions that come in no parts are divided; no rule named: as published."""
+    """How interactions that come in no parts are divided; no rule named: the first of SPLIT_RULES."""
 
     rule: str | None = None
     seed: int | None = None
@@ -185,8 +184,8 @@ def divide(
     pairs: NDArray[np.int64], times: NDArray[np.float64] | None, division: Division, where: str
 ) -> Mapping[Part, NDArray[Any]]:
     """The interactions [n, 2] in parts, by the rule of `harness.data.split` that is named; raises ConfigError."""
-    rule = split_rule(division.rule or PUBLISHED_RULE)
-    if times is None and rule.name != PUBLISHED_RULE:
+    rule = split_rule(division.rule or SPLIT_RULES[0])
+    if times is None and rule.by_time:
         raise ConfigError(f"{where}: the rule {rule.name} goes by time: name the column with --time")
     moments: NDArray[Any] = np.zeros(len(pairs)) if times is None else times
     return rule.divide(pairs, moments, np.random.default_rng(division.seed or 0))

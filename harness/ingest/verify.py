@@ -1,24 +1,35 @@
-"""Checks of interactions: is this the published data set, does it obey a split rule, are parts apart.
+"""Whether a data set can be trusted: its counts, split, leaks and features, and whether rows are in the order of items.
 
-Those of feature tables are in `verify_features` and `verify_order`. All are pure functions from a Dataset to findings.
+All are pure functions from a Dataset to findings. Which counts are expected is the caller's knowledge.
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
-from harness.data.dataset import PARTS, Dataset
-from harness.data.split import RULES
-from harness.paper.expected import PublishedValue, Status
+from harness.data.dataset import PARTS, ROWS_AT_A_TIME, Dataset
+from harness.data.split import RULES, Pairs
 
-RULES_BY_COUNT = {
-    "published": "published (and temporal_user, whose parts are as large)",
-    "leave_one_out": "leave_one_out",
-}
-"""The rules that fix how many of a user's interactions each part gets, with their names for people."""
+COUNTED_RULES = {"random_user": "random_user (and temporal_user, whose parts are as large)", "leave_one_out": ""}
+"""The rules that fix how many of a user's interactions each part gets, and what to say of them."""
+NEIGHBOURS = 10
+SAMPLE = 2000  # items; all their products of pairs take a second at 4096 columns
+PERMUTATIONS = 999
+SEED = 2023
+LEVEL = 0.01
+"""Share of random orders that do as well as the real one, above which the real one is taken to be no better."""
+FEW_ITEMS = 50
+FEW_SHARED = 5.0  # near pairs with a user in common that chance alone would give; below this nothing can be told
+
+Printed = Mapping[str, Mapping[str, tuple[float, str]]]
+"""By source, then by count: the value that it prints, and why that is disputed if it is, else an empty text."""
 
 
 class Severity(StrEnum):
@@ -38,123 +49,242 @@ class Finding:
     text: str
 
 
-def check_statistics(dataset: Dataset, values: Iterable[PublishedValue]) -> list[Finding]:
-    """Hold the counts of a data set of a published name against every source that prints them (Table 2).
+def verify(dataset: Dataset, printed: Printed, rule: str | None, recorded: str | None) -> list[Finding]:
+    """Every finding; counts of this data set are `printed`, a split `rule` must hold, and a hash was `recorded`."""
+    counts = {"users": dataset.n_users, "items": dataset.n_items, "interactions": dataset.n_interactions}
+    findings = [
+        *check_counts(counts, printed),
+        *check_split(dataset, rule),
+        *check_overlap(dataset),
+        *check_training(dataset),
+    ]
+    for modality in dataset.features:
+        content = check_features(dataset, modality)
+        findings += content
+        if all(finding.severity != Severity.PROBLEM for finding in content):  # without content, order means nothing
+            findings.append(check_order(dataset, modality))
+    return [*findings, check_hash(dataset, recorded)]
 
-    Sparsity is compared at the two decimals that are printed. A figure that the sources dispute is a note.
-    """
-    of_data_sets = [value for value in values if not value.model]
-    ours = {
-        "users": dataset.n_users,
-        "items": dataset.n_items,
-        "interactions": dataset.n_interactions,
-        "sparsity_percent": round(dataset.sparsity, 2),
-    }
-    printed = [value for value in of_data_sets if value.cell[0] == dataset.name.lower() and value.metric in ours]
-    if not printed:
-        known = sorted({value.dataset.lower() for value in of_data_sets})
-        text = f"not compared: published counts are at hand for {', '.join(known)}, not for {dataset.name!r}"
-        return [Finding("statistics", Severity.NOTE, text)]
+
+def check_counts(counts: Mapping[str, int], printed: Printed) -> list[Finding]:
+    """Hold users, items and interactions against every source that prints them, and sparsity to two decimals."""
+    sparsity = 100 * (1 - counts["interactions"] / (counts["users"] * counts["items"]))
+    ours: dict[str, float] = {**counts, "sparsity_percent": round(sparsity, 2)}
     findings = []
-    for source in dict.fromkeys(value.source for value in printed):
-        of_source = [value for value in printed if value.source == source]
-        agreeing = [value for value in of_source if value.value == ours[value.metric]]
+    for source, values in printed.items():
+        known = {name: each for name, each in values.items() if name in ours}
+        agreeing = [f"{name} {ours[name]:,.9g}" for name, (value, _) in known.items() if value == ours[name]]
         if agreeing:
-            text = ", ".join(f"{value.metric} {ours[value.metric]:,}" for value in agreeing)
-            findings.append(Finding("statistics", Severity.OK, f"as in {source}: {text}"))
-        for value in of_source:
-            if value not in agreeing:
-                disputed = value.status is Status.DISPUTED
-                note = f" ({value.status}: {value.note})" if value.note else ""
-                text = f"{value.metric} {ours[value.metric]:,}, but {source} prints {value.value:,}{note}"
-                findings.append(Finding("statistics", Severity.NOTE if disputed else Severity.PROBLEM, text))
-    return findings
+            findings.append(Finding("counts", Severity.OK, f"as in {source}: {', '.join(agreeing)}"))
+        for name, (value, disputed) in known.items():
+            if value != ours[name]:
+                note = f" (disputed: {disputed})" if disputed else ""
+                text = f"{name} {ours[name]:,.9g}, but {source} prints {value:,.9g}{note}"
+                findings.append(Finding("counts", Severity.NOTE if disputed else Severity.PROBLEM, text))
+    return findings or [Finding("counts", Severity.NOTE, "not compared: no source prints those of this data set")]
 
 
-def check_split(dataset: Dataset, *, as_published: bool) -> list[Finding]:
-    """Which rule the sizes of every user's parts obey; another than the published one is a problem if `as_published`.
+def check_split(dataset: Dataset, rule: str | None) -> list[Finding]:
+    """Which rule the sizes of every user's parts obey; another one than the given one is a problem.
 
     Sizes alone show no more than that the rule may have made the split: not which interactions were held out, nor why.
     """
-    together = np.concatenate([dataset.part(part) for part in PARTS])
-    ours = _sizes([dataset.part(part) for part in PARTS], dataset.n_users)
+    together, n = np.concatenate([dataset.part(part) for part in PARTS]), dataset.n_users
+    ours = _sizes([dataset.part(part) for part in PARTS], n)
     obeying = {}
-    for name in RULES_BY_COUNT:
+    for name in COUNTED_RULES:
         parts = RULES[name].divide(together, np.zeros(len(together), np.int64), np.random.default_rng(0))
-        by_rule = _sizes([parts[part] for part in PARTS], dataset.n_users)
-        obeying[name] = int((ours == by_rule).all(axis=0).sum())
-    n = dataset.n_users
-    full = [RULES_BY_COUNT[name] for name, users in obeying.items() if users == n]
+        obeying[name] = int((ours == _sizes([parts[part] for part in PARTS], n)).all(axis=0).sum())
+    full = [name for name, users in obeying.items() if users == n]
+    wrong = rule is not None and rule not in full
     if full:
-        severity = Severity.OK if not as_published or obeying["published"] == n else Severity.PROBLEM
-        text = f"all {n:,} users have parts as large as by the rule {' and '.join(full)}"
-    else:
-        severity = Severity.PROBLEM if as_published else Severity.NOTE
-        counts = ", ".join(f"{name} in {users:,} of {n:,} users" for name, users in obeying.items())
-        text = f"sizes of parts follow no rule that fixes them per user ({counts})"
-    return [Finding("split rule", severity, text)]
+        names = " and ".join(COUNTED_RULES[name] or name for name in full)
+        text = f"all {n:,} users have parts as large as by the rule {names}" + (f", not {rule}" if wrong else "")
+        return [Finding("split rule", Severity.PROBLEM if wrong else Severity.OK, text)]
+    counts = ", ".join(f"{name} in {users:,} of {n:,} users" for name, users in obeying.items())
+    text = f"sizes of parts follow no rule that fixes them per user ({counts})"
+    return [Finding("split rule", Severity.PROBLEM if wrong else Severity.NOTE, text)]
 
 
-def _sizes(parts: Sequence[NDArray[np.integer]], n_users: int) -> NDArray[np.integer]:
+def _sizes(parts: Sequence[Pairs], n_users: int) -> NDArray[np.integer]:
     """Interactions of every user in each part, [parts, users]."""
     return np.stack([np.bincount(part[:, 0], minlength=n_users) for part in parts])
 
 
 def check_overlap(dataset: Dataset) -> list[Finding]:
     """Interactions in two parts, which leak what is to be predicted, and interactions twice in one."""
-    keys = {part: _keys(dataset, dataset.part(part)) for part in PARTS}
-    findings = []
-    for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        shared = np.intersect1d(keys[first], keys[second])  # type: ignore[index]
-        if len(shared):
-            pair = _pair(dataset, shared[0])
-            text = f"{len(shared):,} of the interactions in {first} stand in {second} too (first: {pair})"
-            findings.append(Finding("leakage", Severity.PROBLEM, text))
-    if not findings:
-        findings.append(Finding("leakage", Severity.OK, "no interaction stands in two parts"))
-    repeated = []
+    keys = {
+        part: dataset.part(part)[:, 0].astype(np.int64) * dataset.n_items + dataset.part(part)[:, 1] for part in PARTS
+    }
+
+    def problems(check: str, found: NDArray[np.int64], text: str) -> list[Finding]:
+        if len(found) == 0:
+            return []
+        user, item = divmod(int(found[0]), dataset.n_items)
+        text = f"{len(found):,} of the interactions in {text} (first: user {user}, item {item})"
+        return [Finding(check, Severity.PROBLEM, text)]
+
+    leaks: list[Finding] = []
+    for at, first in enumerate(PARTS):
+        for second in PARTS[at + 1 :]:
+            leaks += problems("leakage", np.intersect1d(keys[first], keys[second]), f"{first} stand in {second} too")
+    twice: list[Finding] = []
     for part in PARTS:
         present, counts = np.unique(keys[part], return_counts=True)
-        if (counts > 1).any():
-            pair, n = _pair(dataset, present[counts > 1][0]), int((counts > 1).sum())
-            text = f"{n:,} of the interactions in {part} stand there twice or more (first: {pair})"
-            repeated.append(Finding("duplicates", Severity.PROBLEM, text))
-    return [*findings, *(repeated or [Finding("duplicates", Severity.OK, "no interaction stands in a part twice")])]
-
-
-def _keys(dataset: Dataset, pairs: NDArray[np.int32]) -> NDArray[np.int64]:
-    return pairs[:, 0].astype(np.int64) * dataset.n_items + pairs[:, 1]
-
-
-def _pair(dataset: Dataset, key: np.int64) -> str:
-    user, item = divmod(int(key), dataset.n_items)
-    return f"user {user}, item {item}"
+        twice += problems("duplicates", present[counts > 1], f"{part} stand there twice or more")
+    return [
+        *(leaks or [Finding("leakage", Severity.OK, "no interaction stands in two parts")]),
+        *(twice or [Finding("duplicates", Severity.OK, "no interaction stands in a part twice")]),
+    ]
 
 
 def check_training(dataset: Dataset) -> list[Finding]:
     """Users and items without an interaction in training: the first are not evaluated, the second are never learnt."""
     n_users = dataset.n_users - len(np.unique(dataset.train[:, 0]))
-    n_items = dataset.n_items - len(np.unique(dataset.train[:, 1]))
+    cold = np.setdiff1d(np.arange(dataset.n_items), dataset.train[:, 1])
     findings = []
     if n_users:
         text = f"{n_users:,} of {dataset.n_users:,} users have none and are left out of evaluation"
         findings.append(Finding("training", Severity.NOTE, text))
-    if n_items:
-        cold = np.setdiff1d(np.arange(dataset.n_items), dataset.train[:, 1])
-        held_out = sum(int(np.isin(dataset.part(part)[:, 1], cold).sum()) for part in ("valid", "test"))
+    if len(cold):
+        held_out = int(np.isin(np.concatenate([dataset.valid[:, 1], dataset.test[:, 1]]), cold).sum())
         text = (
-            f"{n_items:,} of {dataset.n_items:,} items have none, so only features can tell about them; "
+            f"{len(cold):,} of {dataset.n_items:,} items have none, so only features can tell about them; "
             f"{held_out:,} held-out interactions are with them"
         )
         findings.append(Finding("training", Severity.NOTE, text))
     return findings or [Finding("training", Severity.OK, "every user and every item has an interaction in training")]
 
 
-def check_hash(dataset: Dataset, recorded: str | None) -> list[Finding]:
+def check_hash(dataset: Dataset, recorded: str | None) -> Finding:
     """The content hash, and whether it is the one recorded beside the data."""
-    if recorded is None:
-        return [Finding("content hash", Severity.OK, f"{dataset.content_hash} (none is recorded to compare with)")]
-    if recorded == dataset.content_hash:
-        return [Finding("content hash", Severity.OK, f"{dataset.content_hash}, as recorded")]
-    text = f"{dataset.content_hash}, but {recorded[:80]!r} is recorded: files have changed since"
-    return [Finding("content hash", Severity.PROBLEM, text)]
+    if recorded in (None, dataset.content_hash):
+        said = "as recorded" if recorded else "none is recorded to compare with"
+        return Finding("content hash", Severity.OK, f"{dataset.content_hash} ({said})")
+    text = f"{dataset.content_hash}, but {str(recorded)[:80]!r} is recorded: files have changed since"
+    return Finding("content hash", Severity.PROBLEM, text)
+
+
+# --- features ---
+
+
+def check_features(dataset: Dataset, modality: str) -> list[Finding]:
+    """Rows of no content: zero, equal to others, or filled with the mean of the others; and columns of no content.
+
+    That all numbers are finite is seen to when a data set is read.
+    """
+    table, check = dataset.features[modality], f"features {modality}"
+    n, width = table.shape
+    seen = Counter(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for rows in _blocks(table) for row in rows)
+    if len(seen) == 1:
+        return [Finding(check, Severity.PROBLEM, "all rows are equal: they tell nothing about the items")]
+    mean, spread = _moments(table)
+    zero, filled = _zero_rows(table), _mean_rows(table, mean, spread)
+    text, note = f"{n:,} x {width:,} {table.dtype.name}, all finite", dataset.surrogates & {modality}
+    text += ", surrogate vectors: figures made with them are not comparable with published ones" if note else ""
+    findings = [Finding(check, Severity.NOTE if note else Severity.OK, text)]
+    if zero.any():
+        severity = Severity.PROBLEM if 2 * zero.sum() > n else Severity.NOTE
+        findings.append(Finding(check, severity, f"{zero.sum():,} of {n:,} rows are zero"))
+    if filled.any():
+        text = f"{filled.sum():,} of {n:,} rows are the mean of the others, as published for items without content"
+        findings.append(Finding(check, Severity.NOTE, text))
+    repeated = [count for count in seen.values() if count > 1]
+    if repeated:
+        text = f"{sum(repeated):,} of {n:,} rows equal another one exactly, in {len(repeated):,} groups"
+        findings.append(Finding(check, Severity.NOTE, f"{text} (largest: {max(repeated):,})"))
+    flat = int((np.asarray(table).min(axis=0) == np.asarray(table).max(axis=0)).sum())
+    if flat:
+        findings.append(Finding(check, Severity.NOTE, f"{flat:,} of {width:,} columns are constant"))
+    return findings
+
+
+def _blocks(table: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """The table some rows at a time, as float64: it may be larger than memory."""
+    for start in range(0, len(table), ROWS_AT_A_TIME):
+        yield np.asarray(table[start : start + ROWS_AT_A_TIME], np.float64)
+
+
+def _moments(table: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+    """The mean row [d], and the root mean square distance of rows to it."""
+    mean = sum((rows.sum(axis=0) for rows in _blocks(table)), np.zeros(table.shape[1])) / len(table)
+    squares = sum((np.square(rows).sum(axis=0) for rows in _blocks(table)), np.zeros(table.shape[1])) / len(table)
+    return mean, float(np.sqrt(np.maximum(squares - np.square(mean), 0).sum()))
+
+
+def _zero_rows(table: NDArray[Any]) -> NDArray[np.bool_]:
+    """[I]"""
+    return np.concatenate([(rows == 0).all(axis=1) for rows in _blocks(table)])
+
+
+def _mean_rows(table: NDArray[Any], mean: NDArray[np.float64], spread: float) -> NDArray[np.bool_]:
+    """Which rows [I] are the mean, as far as their type can tell.
+
+    If rows are the mean of the others, they are the mean of all rows too, so the one mean does for any number of them.
+    """
+    limit = 1e-3 * spread + 2 * float(np.finfo(table.dtype).eps) * float(np.linalg.norm(mean))
+    return np.concatenate([np.linalg.norm(rows - mean, axis=1) <= limit for rows in _blocks(table)])
+
+
+# --- the order of rows ---
+
+
+def check_order(dataset: Dataset, modality: str) -> Finding:
+    """Do items near in features share users more often than under a random order of the rows?
+
+    Of each item of a sample the nearest ones in it (cosine of centred rows) are taken; the statistic is the mean
+    cosine of their users, over all parts. Where it is no better than under random assignments of rows to items, that is
+    a problem. Features without any relation to behaviour look like a wrong order here: the table alone cannot tell the
+    two apart.
+    """
+    check = f"row order {modality}"
+    sample, pairs = _near_pairs(dataset.features[modality])
+    if len(sample) < FEW_ITEMS:
+        text = f"{len(sample)} items with features of their own, fewer than {FEW_ITEMS}: too few to tell"
+        return Finding(check, Severity.NOTE, text)
+    together = _shared_users(dataset, sample)
+    if len(pairs) * float((together > 0).mean()) < FEW_SHARED:
+        return Finding(check, Severity.NOTE, "items share too few users to tell whether near ones share more")
+    draw = np.random.default_rng(SEED)
+    orders = (draw.permutation(len(together)) for _ in range(PERMUTATIONS))
+    by_chance = np.array([together[order[pairs[:, 0]], order[pairs[:, 1]]].mean() for order in orders], np.float64)
+    ours = float(together[pairs[:, 0], pairs[:, 1]].mean())
+    p = (1 + int((by_chance >= ours).sum())) / (1 + PERMUTATIONS)
+    text = (
+        f"items near in content, {NEIGHBOURS} for each of {len(sample):,}, have {ours / by_chance.mean():.2f} times "
+        f"the overlap of users that {PERMUTATIONS} random orders of the rows give (p = {p:.3f})"
+    )
+    if p > LEVEL:
+        return Finding(check, Severity.PROBLEM, f"{text}: are the rows in the order of the items?")
+    return Finding(check, Severity.OK, text)
+
+
+def _near_pairs(table: NDArray[Any]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """A sample of items [S], and pairs of positions in it, [n, 2]: each item and one of its nearest in features.
+
+    Items are drawn among those whose row is neither zero nor the mean: such rows are near to each other for no reason.
+    """
+    mean, spread = _moments(table)
+    candidates = np.flatnonzero(~(_zero_rows(table) | _mean_rows(table, mean, spread)))
+    sample = np.sort(np.random.default_rng(SEED).permutation(candidates)[:SAMPLE])
+    if len(sample) < 2:
+        return sample, np.empty((0, 2), np.int64)
+    centred = np.asarray(table[sample], np.float64) - mean
+    unit = (centred / np.linalg.norm(centred, axis=1, keepdims=True)).astype(np.float32)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    k = min(NEIGHBOURS, len(sample) - 1)
+    nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+    return sample, np.stack([np.repeat(np.arange(len(sample)), k), nearest.ravel()], axis=1)
+
+
+def _shared_users(dataset: Dataset, sample: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Cosine of the users, in any part, of every two items of a sample, [S, S]; zero on the diagonal."""
+    together = np.concatenate([dataset.part(part) for part in PARTS])
+    counts = np.bincount(together[:, 1], minlength=dataset.n_items)
+    weights = (1 / np.sqrt(counts[together[:, 1]])).astype(np.float32)
+    shape = (dataset.n_items, dataset.n_users)
+    users = scipy.sparse.csr_array((weights, (together[:, 1], together[:, 0])), shape=shape)[sample]
+    cosines: NDArray[np.float32] = (users @ users.T).toarray()
+    np.fill_diagonal(cosines, 0)
+    return cosines

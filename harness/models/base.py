@@ -25,7 +25,9 @@ class Recommender(Protocol):
     Adam where they are not simply all trainable parameters; `learning_rate_factor(epoch)`, which multiplies the rate of
     an epoch (from 1); `reads_features = False` where item features take no part; `reads_feature_rows = True` where
     features are read by `FeatureTable.project` alone, so that they may stay off the device and, if trained, move by
-    row; `fetch(batch)`, called ahead of the batch's `loss`, to begin to read such features.
+    row; `fetch(batch)`, called ahead of the batch's `loss`, to begin to read such features; `numerics_version = 1`, a
+    whole number to be raised whenever the same settings and seed would train to other numbers than before, by more than
+    rounding: it is part of a run's identity, so that runs of the former numbers no longer stand for the model.
 
     A `Config` field `train_batch_size` is given the training's batch size unless it is set. `Config.GRID` of another
     package's model maps settings to the values that a search tries; `Config.VARIANTS` maps those in which text and

@@ -33,6 +33,7 @@ class BPR(nn.Module):
     """L = −log(1e-10 + σ(s_ui − s_uj)) + λ (‖h_u‖F + ‖h_i‖F + ‖h_j‖F)/B, s_ui = h_u · h_i."""
 
     Config = BPRConfig
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
     reads_features: ClassVar[bool] = False
 

@@ -44,6 +44,7 @@ class BUIR(nn.Module):
     """
 
     Config = BUIRConfig
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = False
     reads_features: ClassVar[bool] = False
 

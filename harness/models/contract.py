@@ -34,6 +34,9 @@ def check_class(entry: ModelEntry) -> None:
     negatives = getattr(entry.model, "uses_negatives", None)
     if not isinstance(negatives, bool):
         raise ConfigError(f"{where}: uses_negatives is {negatives!r}, it must be True or False")
+    version = getattr(entry.model, "numerics_version", 1)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ConfigError(f"{where}: numerics_version is {version!r}, it must be a whole number from 1")
     if not (hasattr(entry.model, "embed") or hasattr(entry.model, "score")):
         raise ConfigError(f"{where}: it has neither embed() nor score(users), one of them must give the scores")
     for name in HOOKS:

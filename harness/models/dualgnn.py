@@ -91,6 +91,7 @@ class DualGNN(nn.Module):
     """
 
     Config = DualGNNConfig
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
 
     def __init__(self, data: TrainingData, config: DualGNNConfig, generator: torch.Generator) -> None:

@@ -94,6 +94,7 @@ class GRCN(nn.Module):
     """
 
     Config = GRCNConfig
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
 
     def __init__(self, data: TrainingData, config: GRCNConfig, generator: torch.Generator) -> None:

@@ -86,6 +86,7 @@ class LATTICE(nn.Module):
     """
 
     Config = LATTICEConfig
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
 
     def __init__(self, data: TrainingData, config: LATTICEConfig, generator: torch.Generator) -> None:

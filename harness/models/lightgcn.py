@@ -37,6 +37,7 @@ class LightGCN(nn.Module):
     """H = 1/(L+1) Σ_{l=0..L} Â^l H⁰; the loss of BPR on rows of H, its regulariser on rows of H⁰."""
 
     Config = LightGCNConfig
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
     reads_features: ClassVar[bool] = False
 

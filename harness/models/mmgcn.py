@@ -81,6 +81,7 @@ class MMGCN(nn.Module):
     """
 
     Config = MMGCNConfig
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
 
     def __init__(self, data: TrainingData, config: MMGCNConfig, generator: torch.Generator) -> None:

@@ -45,6 +45,11 @@ class ModelEntry:
         """Whether item features take part: a model that does not say so is taken to read them."""
         return bool(getattr(self.model, "reads_features", True))
 
+    @property
+    def numerics_version(self) -> int:
+        """Which of its numbers the model computes (see `base.Recommender`)."""
+        return int(getattr(self.model, "numerics_version", 1))
+
 
 @cache
 def models() -> Mapping[str, ModelEntry]:

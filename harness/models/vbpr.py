@@ -44,6 +44,7 @@ class VBPR(nn.Module):
     """h_i = [id_i ; W e_i + b], h_u of width 2d; the loss of BPR on them, its regulariser on the full vectors."""
 
     Config = VBPRConfig
+    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
     reads_feature_rows: ClassVar[bool] = True
 

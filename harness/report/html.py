@@ -19,7 +19,7 @@ from harness.paper.results import METRICS, ResultRow, environments
 from harness.paper.significance import Difference
 from harness.paper.study import Study, StudyRow, headline
 from harness.paper.verdict import Outcome, Range, Verdict
-from harness.runs.store import StoredRun
+from harness.runs.store import StoredRun, numerics_of
 
 Picture = tuple[str, str, str]
 """Title, caption, SVG."""
@@ -296,9 +296,10 @@ def _run(study: Study, run: StoredRun, value: float) -> tuple[str, ...]:
 
 
 def _source(run: StoredRun) -> str:
-    """The revision that a run was made with; where that is not known, the hash of what decided its numbers."""
+    """The revision that a run was made with; where that is not known, of what numerics version it is."""
     revision, dirty = (run.run["environment"][key] for key in ("source_revision", "source_dirty"))
-    return (revision[:12] if revision else f"code {run.run['code']}") + (", dirty" if dirty else "")
+    known = revision[:12] if revision else "numerics {model}.{training}".format(**numerics_of(run.run))
+    return known + (", dirty" if dirty else "")
 
 
 def _citation(study: Study, value: PublishedValue, verdict: Verdict) -> Citation:

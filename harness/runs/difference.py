@@ -7,13 +7,13 @@ from typing import Any, Final, Literal
 
 from harness.runs.inspection import changed_settings, settings
 from harness.runs.settings import flatten
-from harness.runs.store import StoredRun
+from harness.runs.store import StoredRun, numerics_of
 from harness.training.config import STOPPING_METRIC
 
 OF_TIME = {"seconds", "evaluation_seconds", "sampling_seconds"}  # fields of an epoch that differ in every run
 RESULTS = ("best_epoch", "epochs", "stopped")
 PARTS = ("valid", "test")
-ASKED = ("model", "dataset_hash", "seed", "device", "compiled", "features_location", "code")
+ASKED = ("model", "dataset_hash", "seed", "device", "compiled", "features_location")
 
 NOT_RECORDED: Final = "not recorded"
 
@@ -62,7 +62,12 @@ class Difference:
 
 def difference(first: StoredRun, second: StoredRun) -> Difference:
     """How the second run differs from the first. Raises DataError when a file of theirs is damaged."""
-    asked = [*_changes({key: run.run.get(key, NOT_RECORDED) for key in ASKED} for run in (first, second))]
+    asked = [
+        *_changes({key: run.run.get(key, NOT_RECORDED) for key in ASKED} for run in (first, second)),
+        *_changes(
+            {f"numerics of {of}": version for of, version in numerics_of(run.run).items()} for run in (first, second)
+        ),
+    ]
     asked += [change for change in _changes(map(settings, (first, second))) if not _is_default(change, first, second)]
     unfinished = tuple(run for run in (first, second) if not run.finished)
     return Difference(

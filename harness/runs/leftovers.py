@@ -3,7 +3,6 @@
 Nothing is removed that a process is writing to, that cannot be read as a run, or that lies behind a link.
 """
 
-import inspect
 import os
 import re
 import shutil
@@ -30,6 +29,7 @@ from harness.runs.store import (
     SUPERSEDED,
     StoredRun,
     in_use,
+    numerics_of,
     run_folders,
     run_lock,
 )
@@ -68,7 +68,7 @@ class Wish:
     unfinished: bool = False
     """Runs without a result that nobody is running, failed ones included."""
     stale: bool = False
-    """Finished runs of other code than today's, if their model is known."""
+    """Finished runs of other numerics versions than today's, if their model is known."""
 
 
 def leftovers(out: Path, wish: Wish, *, now: float | None = None) -> list[Leftover]:
@@ -156,14 +156,14 @@ def _unwanted(run: StoredRun, wish: Wish) -> str:
         return run.state if wish.unfinished else ""
     if not wish.stale:
         return ""
-    from harness.models.registry import models
-    from harness.runs.trial import code_version  # torch, which looking at a store does not wait for
+    from harness.models.registry import models  # torch, which looking at a store does not wait for
+    from harness.training.config import NUMERICS_VERSION
 
     model = models().get(run.run["model"])
     if model is None:
         return ""
-    code = code_version(inspect.getfile(model.model))
-    return "" if run.run.get("code") == code else f"of other code than today's {code}"
+    same = numerics_of(run.run) == {"model": model.numerics_version, "training": NUMERICS_VERSION}
+    return "" if same else "of another numerics version than today's"
 
 
 def _folders_without_run(out: Path, now: float) -> Iterator[Path]:

@@ -12,7 +12,8 @@ from harness.runs.trial import Trial, dataset_for, make_trial, resolve_device
 from harness.training import TrainingConfig
 
 CAUSES: Mapping[str, str] = {
-    "code": "the source of the model, of training or of evaluation is another",
+    "numerics of model": "the model computes other numbers by now",
+    "numerics of training": "training or evaluation computes other numbers by now",
     "device": "another kind of device sums in another order",
     "compiled": "compiled loops round otherwise than torch's (numba is or is not installed)",
     "gpu": "another GPU",
@@ -23,6 +24,7 @@ CAUSES: Mapping[str, str] = {
     "scipy": "another scipy",
     "numba": "another numba",
     "cpu": "another processor, for which libraries choose other instructions",
+    "source_revision": "another revision of the source, which may round otherwise",
     "torch_threads": "sums are shared out among another number of threads",
     "platform": "another operating system or C library",
     "deterministic_algorithms": "deterministic algorithms were off in one of the two",

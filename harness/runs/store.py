@@ -305,9 +305,10 @@ def identity_digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def find_run(out: Path, key: str) -> StoredRun | None:
-    """The finished run `key` of the store `out`, if there is one."""
-    return StoredRun.read(out / key) if (out / key / RESULT).is_file() else None
+def numerics_of(run: Mapping[str, Any]) -> Mapping[str, int]:
+    """Versions of the numbers of a run's model and training; runs of format 1, which did not record them, have 1."""
+    versions: Mapping[str, int] = run.get("numerics", {"model": 1, "training": 1})
+    return versions
 
 
 def run_folders(out: Path, *, superseded: bool = False) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from harness.paper.measured import device_notes
 from harness.runs.course import last_log_line
 from harness.runs.difference import NOT_RECORDED, Change, Difference
 from harness.runs.inspection import Entry, changed_settings, entry, seconds_of
-from harness.runs.store import StoredRun
+from harness.runs.store import StoredRun, numerics_of
 from harness.runs.words import STATES
 
 LIST_HEAD = ("run", "state", "epoch", "of", "best", "valid R@20", "test R@20", "time", "finished (UTC)")
@@ -53,7 +53,7 @@ def run_text(run: StoredRun, key: str) -> str:
         ("data", _data(data)),
         ("data hash", str(about["dataset_hash"])),
         ("seed", str(about["seed"])),
-        ("code", str(about.get("code", NOT_RECORDED))),
+        ("numerics", "version {model} of the model, {training} of training".format(**numerics_of(about))),
         ("started", clock_time(str(about.get("started", NOT_RECORDED)))),
         *(("went on", _went_on(once)) for once in about.get("resumed", ())),
         ("epochs", _epochs(found, run)),

@@ -4,9 +4,9 @@ Which trials there are is `suite`; what a run directory looks like is `store`.
 """
 
 import hashlib
-import inspect
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,10 +14,6 @@ from typing import Any
 
 import torch
 
-import bm3
-import harness.evaluation
-import harness.models
-import harness.training
 from bm3 import BM3Error, ConfigError, DataError
 from harness.common import WriteError
 from harness.data import PARTS, Dataset, load_dataset
@@ -27,25 +23,27 @@ from harness.measure import EnergyMeter, MemorySampler
 from harness.measure.environment import environment
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
-from harness.runs.settings import changed_from_defaults, configure, search_grid
+from harness.runs.settings import changed_from_defaults, configure, flatten, search_grid
 from harness.runs.store import (
     CHECKPOINT,
     OUT_OF_MEMORY,
+    RESULT,
     RUN,
     RunWriter,
     StoredRun,
-    find_run,
     identity_digest,
     locked,
     now,
+    numerics_of,
     write_failure,
 )
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
+from harness.training.config import NUMERICS_VERSION
 from harness.training.fit import fit, make_deterministic
 
-FORMAT = 1  # of run.json and result.json
-SHARED_BY_MODELS = ("base.py", "item_graph.py", "products.py")  # files beside the models that decide their numbers
+FORMAT = 2  # of run.json; 1 named the source's hash, `code`, where 2 has `numerics`
+RESULT_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Trial:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two runs must share to be the same trial: all that decides numbers, to the last bit."""
+        """What two runs must share to be the same trial: all that decides numbers, up to what machines round."""
         training = asdict(self.training)
         del training["features_location"]
         return {
@@ -73,8 +71,16 @@ class Trial:
             "seed": self.seed,
             "device": self.device.type,
             "compiled": can_compile(),
-            "code": code_version(inspect.getfile(self.entry.model)),
+            "numerics": {"model": self.entry.numerics_version, "training": NUMERICS_VERSION},
         }
+
+    def was_of(self, run: StoredRun) -> bool:
+        """Whether a stored run is of this trial, whatever its folder's name; of later settings it had the defaults."""
+        about, identity = {**run.run, "numerics": numerics_of(run.run)}, self.identity
+        asked = flatten({**identity["config"], **identity["training"]})
+        had = {key: value for key, value in flatten({**about["config"], **about["training"]}).items() if key in asked}
+        same = all(about.get(name) == value for name, value in identity.items() if name not in ("config", "training"))
+        return same and had.items() <= asked.items() and not self.changed.keys() & (asked.keys() - had.keys())
 
     @cached_property
     def key(self) -> str:
@@ -144,12 +150,12 @@ def run_trial(
     fails, which is stored as the run's failure. What else ends it, Ctrl-C or a kill, leaves a run that a later call
     goes on with.
     """
-    finished = find_run(out, trial.key)
+    finished = finished_run(trial, out)
     if finished is not None:
         return finished
     path = out / trial.key
     with locked(path, wait=wait, tell=lambda: tell(f"waiting for another process that runs the same trial ({path})")):
-        finished = find_run(out, trial.key)
+        finished = finished_run(trial, out)
         if finished is None:
             try:
                 check_model(trial.entry, trial.dataset, trial.config)
@@ -215,7 +221,7 @@ def _run(
     writer.hits(outcome.test_ranking)
     writer.finish(
         {
-            "format": FORMAT,
+            "format": RESULT_FORMAT,
             "finished": now(),
             "best_epoch": outcome.best_epoch,
             "epochs": outcome.epochs,
@@ -253,6 +259,35 @@ def _left_behind(
     return resume, {**before.run, "resumed": [*earlier, went_on]}
 
 
+def folder_of(trial: Trial, out: Path) -> Path:
+    """Where below `out` the trial's run is or would be: the folder of its key, or that of a finished earlier one.
+
+    An earlier version made up the key from the hash of its source, so the same trial may have another name.
+    """
+    path = out / trial.key
+    if path.exists():
+        return path
+    earlier = (run for run in _of_the_first_format(path.parent) if trial.was_of(run) and (run.path / RUN).is_file())
+    return next((run.path for run in earlier), path)
+
+
+@cache
+def _of_the_first_format(folder: Path) -> list[StoredRun]:
+    """Finished runs in the folder of a data set, by path; none are added to them any more."""
+    found = []
+    for path in sorted(path.parent for path in folder.glob(f"*/{RESULT}")):
+        with suppress(DataError):  # damaged
+            run = StoredRun.read(path)
+            found += [run] if "numerics" not in run.run else []
+    return found
+
+
+def finished_run(trial: Trial, out: Path) -> StoredRun | None:
+    """The finished run of a trial in the store `out`, if there is one."""
+    path = folder_of(trial, out)
+    return StoredRun.read(path) if (path / RESULT).is_file() else None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, the device's or the machine's, did not suffice."""
     # On the CPU torch raises a plain RuntimeError.
@@ -275,19 +310,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
     return torch.device(name)
-
-
-@cache
-def code_version(model_file: str) -> str:
-    """Hash of the source that decides a model's numbers: its own file, what models share, training and evaluation."""
-    shared = Path(inspect.getfile(harness.models)).parent
-    files = {Path(model_file), *(shared / name for name in SHARED_BY_MODELS)}
-    for package in (bm3, harness.training, harness.evaluation):
-        files.update(Path(inspect.getfile(package)).parent.glob("*.py"))
-    digest = hashlib.sha256()
-    for content in sorted(path.read_bytes() for path in files):
-        digest.update(content)
-    return digest.hexdigest()[:12]
 
 
 def _description(trial: Trial) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from harness.runs.inspection import Entry, entry
 from harness.runs.store import CHECKPOINT, EPOCHS, HITS, RESULT, RUN, StoredRun, identity_digest
 from harness.training.config import EarlyStopping
 
-IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "code")
-"""Fields of `Trial.identity`; a run of an earlier version has those there were then."""
+IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "numerics", "code")
+"""Fields of `Trial.identity`; a run of an earlier version has those there were then, such as the hash `code`."""
 ALWAYS_KEPT_SINCE = "compiled"  # versions that did not record it did not keep epochs and hits of every run either
 NAME = re.compile(r"(?P<model>.+)-(?P<digest>[0-9a-f]{10})-seed(?P<seed>\d+)")
 

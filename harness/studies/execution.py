@@ -23,7 +23,7 @@ from harness.runs.store import (
     supersede,
     write_failure,
 )
-from harness.runs.trial import Trial
+from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.status import Running
 from harness.training.config import STOPPING_METRIC
@@ -176,7 +176,7 @@ class _Execution:
         return len(self.outcomes) > before
 
     def _read(self, trial: Trial) -> StoredRun | None:
-        path = self._store / trial.key
+        path = folder_of(trial, self._store)
         return StoredRun.read(path) if (path / RUN).is_file() else None
 
     def _settle_damaged(self, trial: Trial, error: DataError) -> None:
@@ -194,7 +194,7 @@ class _Execution:
         mine = trial.key in self._attempts
         if run is not None and run.finished:
             if self._policy == "all" and not mine and _ended_before(run, self._since):
-                LOGGER.info("set aside: %s", supersede(self._store, self._store / trial.key))
+                LOGGER.info("set aside: %s", supersede(self._store, run.path))
                 return
             self.outcomes[trial.key] = run
             if not mine and trial.key not in self._elsewhere:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bm3 import DataError
 from harness.runs.store import RESULT, RUN, StoredRun, in_use
-from harness.runs.trial import Trial
+from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.execution import Outcomes, Wanted
 
@@ -47,7 +47,7 @@ def _settled(trial: Trial, store: Path, policy: Policy) -> dict[str, StoredRun |
     """The outcome of a trial that would not be run, by its key; empty for another."""
     if policy == "all":
         return {}
-    path = store / trial.key
+    path = folder_of(trial, store)
     try:
         run = StoredRun.read(path) if (path / RUN).is_file() else None
     except DataError:

@@ -7,6 +7,11 @@ from typing import ClassVar, Literal
 from bm3 import Variant
 from harness.models.checks import require
 
+NUMERICS_VERSION = 1
+"""Raised whenever the same model, settings and seed come out with other numbers, by more than rounding, for a reason
+that is no single model's: random streams, batches and negatives, Adam, stopping, ranking, metrics, or pieces that
+models share. Part of every run's identity: runs of a former version no longer stand for their trial. A change of one
+model alone raises its class's `numerics_version`."""
 STOPPING_CUTOFF = 20
 STOPPING_METRIC = f"recall@{STOPPING_CUTOFF}"
 MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # what torch calls them

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from harness.cli import main as cli
-from harness.cli.prepare import prepare_command
+from harness.cli.data import prepare_command
 from harness.measure import MemorySampler
 from harness.paper.expected import expected_dir, load_expected
 

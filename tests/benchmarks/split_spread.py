@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from harness.data import PARTS, load_dataset, published_split
+from harness.data import PARTS, load_dataset, random_user_split
 from harness.data.folder import new_folder
 from harness.measure.environment import environment
 from harness.runs.trial import Trial, make_trial
@@ -32,7 +32,7 @@ def divided(dataset: str, data: Path, work: Path, seed: int) -> Path:
         pairs = np.concatenate([known.part(part) for part in PARTS])
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # whichever part a pair was in is forgotten
         with new_folder(folder) as made:
-            np.savez_compressed(made / "interactions.npz", **published_split(pairs, np.random.default_rng(seed)))
+            np.savez_compressed(made / "interactions.npz", **random_user_split(pairs, np.random.default_rng(seed)))
     return folder
 
 

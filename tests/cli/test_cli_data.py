@@ -85,7 +85,7 @@ def test_a_table_is_imported_with_its_columns_and_rule(command: Command, tmp_pat
     [
         ((), "--user"),
         (("--user", "buyer", "--item", "item"), "no column 'buyer' among item, user, when"),
-        (("--user", "user", "--item", "item", "--split", "random"), "no split rule 'random'"),
+        (("--user", "user", "--item", "item", "--split", "random"), "'random'; nearest: random_user"),
         (("--user", "user", "--item", "item", "--split", "temporal_user"), "--time"),
         (("--user", "user", "--item", "item", "--name", "mini"), "mini"),
     ],
@@ -109,7 +109,7 @@ def test_a_sound_data_set_is_verified(command: Command) -> None:
     outcome = command("data", "verify", "mini")
     assert outcome.code == 0
     assert re.search(r"^mini: 0 problems, \d notes$", outcome.out, re.MULTILINE)
-    for check in ("statistics", "split rule", "leakage", "duplicates", "training", "row order visual", "content hash"):
+    for check in ("counts", "split rule", "leakage", "duplicates", "training", "row order visual", "content hash"):
         assert re.search(rf"^{check} +(ok|note) ", outcome.out, re.MULTILINE), check
 
 

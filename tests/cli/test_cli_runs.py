@@ -131,7 +131,7 @@ def test_a_run_is_shown_with_all_that_is_known(command: Command, store: Path) ->
         "settings        batch_size=512 epochs=2 learning_rate=0.05",
         run.run["command"],
         run.run["dataset_hash"],
-        run.run["code"],
+        "version 1 of the model, 1 of training",
         run.result["state_hash"],
         f"{run.run['dataset']['users']:,} users",
         f"{run.result['parameters']:,}",

@@ -175,7 +175,7 @@ os.kill(os.getpid(), signal.SIGINT)
 
 def program(statement: str) -> list[str]:
     """Arguments of Python for a command that does this."""
-    lines = ["import click, rich", "from harness import cli"]
+    lines = ["import click, rich", "from harness.cli import main as cli"]
     lines += [f"cli.bm3.add_command(click.Command('prints', callback=lambda: {statement}))", "cli.main()"]
     return ["-c", "\n".join(lines), "prints"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bm3 import ConfigError
-from harness.data import PARTS, published_split
+from harness.data import PARTS, random_user_split
 from harness.data.split import (
     RULES,
     Parts,
@@ -53,7 +53,7 @@ def assert_each_users_order_is_kept(parts: Parts, pairs: NDArray[np.int64], time
 
 
 @given(data=timed(), seed=seeds)
-@pytest.mark.parametrize("name", ["published", "leave_one_out", "temporal_user"])
+@pytest.mark.parametrize("name", ["random_user", "leave_one_out", "temporal_user"])
 def test_rules_per_user_put_every_interaction_in_exactly_one_part(
     name: str, data: tuple[NDArray[np.int64], NDArray[np.int64]], seed: int
 ) -> None:
@@ -69,7 +69,7 @@ def test_by_time_per_user_counts_are_the_published_ones_and_the_order_of_time_is
     pairs, times = data
     parts = temporal_user_split(pairs, times, np.random.default_rng(seed))
     n_users = int(pairs[:, 0].max()) + 1
-    published = published_split(pairs, np.random.default_rng(0))
+    published = random_user_split(pairs, np.random.default_rng(0))
     assert sizes_per_user(parts, n_users) == sizes_per_user(published, n_users)
     assert_each_users_order_is_kept(parts, pairs, times)
 
@@ -135,7 +135,7 @@ def test_equal_times_favour_no_item_and_a_seed_repeats_its_choice(rule: object) 
 
 
 def test_rules_are_found_by_name_and_near_names_are_shown() -> None:
-    assert list(RULES) == ["published", "leave_one_out", "temporal_user", "temporal_global"]
+    assert list(RULES) == ["random_user", "leave_one_out", "temporal_user", "temporal_global"]
     assert split_rule("temporal_user").divide is temporal_user_split
     assert [name for name, rule in RULES.items() if not rule.drawn] == ["temporal_global"]
     with pytest.raises(ConfigError, match="nearest: leave_one_out"):
@@ -144,7 +144,7 @@ def test_rules_are_found_by_name_and_near_names_are_shown() -> None:
 
 def test_the_published_rule_by_name_is_the_published_rule() -> None:
     pairs = np.array([(user, item) for user in range(4) for item in range(20)])
-    named = split_rule("published").divide(pairs, np.arange(80), np.random.default_rng(3))
-    expected = published_split(pairs, np.random.default_rng(3))
+    named = split_rule("random_user").divide(pairs, np.arange(80), np.random.default_rng(3))
+    expected = random_user_split(pairs, np.random.default_rng(3))
     for part in PARTS:
         np.testing.assert_array_equal(named[part], expected[part])

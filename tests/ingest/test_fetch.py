@@ -21,8 +21,7 @@ from filelock import FileLock
 from refusals import refusal
 
 from bm3 import ConfigError
-from harness.cli.data import SOURCES
-from harness.cli.prepare import prepare_command
+from harness.cli.data import SOURCES, prepare_command
 from harness.ingest.fetch import BLOCK, LOCK, Fetch, find_source, load_sources
 
 RATINGS = bytes(range(256)) * 1200  # 300 kB: some blocks

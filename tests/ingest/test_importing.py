@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from refusals import NAMED, import_refused, refusal, write_table
 
 from bm3 import ConfigError
-from harness.data import PARTS, Dataset, checked_dataset, load_dataset, published_split
+from harness.data import PARTS, Dataset, checked_dataset, load_dataset, random_user_split
 from harness.data.synthetic import mini
 from harness.ingest.exporting import export
 from harness.ingest.importing import Division, import_dataset
@@ -45,7 +45,7 @@ def data_sets(draw: st.DrawFn) -> Dataset:
         order = draw(st.sampled_from(["C", "F"]))
         features[name] = np.asarray(generator.normal(size=(n_items, draw(st.integers(1, 3)))), dtype, order=order)
     surrogates = frozenset(name for name in names if draw(st.booleans()))
-    return checked_dataset("tiny", published_split(pairs, generator), features, surrogates=surrogates, where="test")
+    return checked_dataset("tiny", random_user_split(pairs, generator), features, surrogates=surrogates, where="test")
 
 
 @given(data_sets())
@@ -255,7 +255,7 @@ def test_two_columns_of_one_name_are_ambiguous(tmp_path: Path) -> None:
         (Columns(), Division(), "--user"),
         (Columns(user="who"), Division(), "--item"),
         (Columns("who", "who"), Division(), "two things"),
-        (NAMED, Division("publishd"), "published"),
+        (NAMED, Division("random_usr"), "random_user"),
         (NAMED, Division("leave_one_out"), "--time"),
         (Columns("who", "what", part="part"), Division(seed=1), "--split"),
     ],

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import hashlib
 import json
 import os
 import struct
@@ -19,12 +18,20 @@ from hypothesis import strategies as st
 from raw_files import METADATA, RATINGS, X1, csv_of
 
 from bm3 import DataError
-from harness.ingest import raw_file
-from harness.ingest.raw_file import RawFile
-from harness.ingest.raw_images import Images, read_images
-from harness.ingest.raw_metadata import Metadata, item_text, read_metadata
-from harness.ingest.raw_ratings import Ratings, read_ratings
-from harness.ingest.raw_record import MAX_LITERAL, BrokenRecordError, parse_record
+from harness.ingest.amazon import raw
+from harness.ingest.amazon.raw import (
+    MAX_LITERAL,
+    BrokenRecordError,
+    Images,
+    Metadata,
+    Ratings,
+    item_text,
+    opened,
+    parse_record,
+    read_images,
+    read_metadata,
+    read_ratings,
+)
 
 WIDTH = 3  # of the image features here; the original ones have 4096
 Write = Callable[[bytes], Path]
@@ -44,18 +51,18 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
 
 
 def ratings(path: Path) -> Ratings:
-    with RawFile(path) as file:
+    with opened(path) as file:
         return read_ratings(file)
 
 
 def metadata(path: Path, items: dict[bytes, int]) -> Metadata:
-    with RawFile(path) as file:
+    with opened(path) as file:
         return read_metadata(file, items)
 
 
 def images(path: Path, items: dict[bytes, int], width: int = WIDTH) -> tuple[Images, Any]:
     table = np.full((len(items), width), np.nan, np.float32)
-    with RawFile(path) as file:
+    with opened(path) as file:
         return read_images(file, items, table), table
 
 
@@ -72,39 +79,38 @@ def refusal(read: Callable[[], object], path: Path) -> str:
 
 
 def test_lines_have_numbers_and_no_ends_and_empty_ones_are_left_out(write: Write) -> None:
-    with RawFile(write(b"\xef\xbb\xbfone\r\n\n  \ntwo\nthree")) as file:
+    with opened(write(b"\xef\xbb\xbfone\r\n\n  \ntwo\nthree")) as file:
         assert list(file.lines()) == [(1, b"one"), (4, b"two"), (5, b"three")]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_lines_across_blocks_come_whole_and_the_digest_is_of_the_file(
+def test_lines_across_blocks_come_whole_and_the_position_is_told(
     write: Write, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raw_file, "BLOCK", 7)
+    monkeypatch.setattr(raw, "BLOCK", 7)
     lines = [str(n).encode() * n for n in range(1, 30)]
     content = pack(b"\n".join(lines))
-    seen = []
-    with RawFile(write(content), seen.append) as file:
+    seen: list[tuple[int, int]] = []
+    with opened(write(content), lambda position, size: seen.append((position, size))) as file:
         assert [line for _, line in file.lines()] == lines
-        assert file.sha256 == hashlib.sha256(content).hexdigest()
-        assert file.position == file.size == sum(seen) == len(content)
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(content), len(content))
 
 
 def test_a_line_without_an_end_is_refused_before_it_fills_memory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raw_file, "BLOCK", 64)
-    monkeypatch.setattr(raw_file, "MAX_LINE", 100)
+    monkeypatch.setattr(raw, "BLOCK", 64)
+    monkeypatch.setattr(raw, "MAX_LINE", 100)
     path = write(b"short\n" + b"x" * 10_000)
-    with RawFile(path) as file:
+    with opened(path) as file:
         message = refusal(lambda: list(file.lines()), path)
-        assert file.position < 1000
     assert f"{path}, line 2: longer than 100 bytes" in message
 
 
 def test_a_gzip_bomb_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raw_file, "FREE_EXPANSION", 2**20)
+    monkeypatch.setattr("harness.data.files.FREE_OF_LIMITS", 2**20)
     path = write(gzip.compress(b"\n" * 2**24))
-    with RawFile(path) as file:
-        assert "expands to more than 200 times" in refusal(lambda: list(file.lines()), path)
+    with opened(path) as file:
+        assert "more than 100 times as many" in refusal(lambda: list(file.lines()), path)
 
 
 @pytest.mark.parametrize("spoil", [lambda c: c[:-9], lambda c: c[:40] + b"\0" + c[41:], lambda c: c + b"more"])
@@ -116,7 +122,7 @@ def test_a_damaged_gzip_file_is_named_with_the_place(write: Write, spoil: Callab
 def test_a_folder_or_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        assert "not a file" in refusal(lambda path=path: RawFile(path), path)  # type: ignore[misc]
+        assert "not a file" in refusal(lambda path=path: ratings(path), path)  # type: ignore[misc]
 
 
 # --- ratings ---
@@ -133,35 +139,33 @@ def test_ratings_keep_their_order_and_numbers_follow_first_appearance(write: Wri
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"),
+    "line",
     [
-        ("NED,X1,5.0", "3 fields (b'NED,X1,5.0'), needed are 4 with commas between: user,item,rating,timestamp"),
-        ("NED,X1,5.0,100,7", "5 fields"),
-        (",X1,5.0,100", "user is b''"),
-        ("NED,X 1,5.0,100", "item is b'X 1'"),
-        ('NED,"X1",5.0,100', "item is"),
-        ("NED," + "X" * 65 + ",5.0,100", "item is b'XXX"),
-        ("NED,X1,nan,100", "rating is b'nan', needed is a number"),
-        ("NED,X1,1_0,100", "rating is b'1_0'"),
-        ("NED,X1,5.0,", "timestamp is b''"),
-        ("NED,X1,5.0,-100", "timestamp is b'-100', needed are whole seconds"),
-        ("NED,X1,5.0,1e9", "timestamp is b'1e9'"),
-        ("NED,X1,5.0,9999999999999", "timestamp is"),
-        ("N\u00cbD,X1,5.0,100", "user is"),
+        "NED,X1,5.0",
+        "NED,X1,5.0,100,7",
+        ",X1,5.0,100",
+        "NED,X 1,5.0,100",
+        'NED,"X1",5.0,100',
+        "NED," + "X" * 65 + ",5.0,100",
+        "NED,X1,nan,100",
+        "NED,X1,1_0,100",
+        "NED,X1,5.0,",
+        "NED,X1,5.0,-100",
+        "NED,X1,5.0,1e9",
+        "NED,X1,5.0,9999999999999",
+        "N\u00cbD,X1,5.0,100",
     ],
 )
-def test_a_line_that_is_no_rating_is_named_with_what_is_needed(write: Write, line: str, complaint: str) -> None:
+def test_a_line_that_is_no_rating_is_named_with_what_is_needed(write: Write, line: str) -> None:
     path = write(f"NED,X1,5.0,100\n\n{line}\nBEN,X1,5,100.0\n".encode())
     message = refusal(lambda: ratings(path), path)
-    assert f"{path}, line 3: " in message
-    assert complaint in message
+    assert message.startswith(f"{path}, line 3: {line.encode()!r}"[:60])
+    assert "needed is user,item,rating,timestamp" in message
 
 
 def test_a_header_is_refused_with_the_remedy(write: Write) -> None:
     path = write(b"user,item,rating,timestamp\nNED,X1,5.0,100\n")
-    assert "line 1: rating is b'rating', needed is a number; the original files have no header, remove it" in refusal(
-        lambda: ratings(path), path
-    )
+    assert "; the original files have no header, remove it" in refusal(lambda: ratings(path), path)
 
 
 def test_reviews_may_be_literals_of_python_too(write: Write) -> None:
@@ -195,7 +199,7 @@ def test_a_line_that_is_no_review_is_named(write: Write, change: dict[str, Any],
     good = {"reviewerID": "NED", "asin": X1, "overall": 5.0, "unixReviewTime": 100}
     path = write(f"{json.dumps(good)}\n{json.dumps(good | change)}\n".encode())
     message = refusal(lambda: ratings(path), path)
-    assert f"{path}, line 2: no review ({complaint}" in message
+    assert f"{path}, line 2: {complaint}" in message
 
 
 def test_a_file_without_ratings_is_refused(write: Write) -> None:
@@ -306,7 +310,7 @@ ITEMS = {b"a_________": 0, b"b_________": 1, b"c_________": 2}
 def test_rows_go_to_their_items_and_the_first_record_counts(
     write: Write, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.ingest.raw_images.BLOCK_BYTES", block)
+    monkeypatch.setattr("harness.ingest.amazon.raw.IMAGE_BLOCK", block)
     path = write(record(b"c", 1, 2, 3) + record(b"x", 9, 9, 9) + record(b"a", 3, 4, 7) + record(b"c", 5, 5, 5))
     found, table = images(path, ITEMS)
     np.testing.assert_array_equal(table, [[3, 4, 7], [2, 3, 5], [1, 2, 3]])
@@ -318,7 +322,7 @@ def test_rows_go_to_their_items_and_the_first_record_counts(
 def test_a_file_that_is_cut_off_is_named_with_the_byte(
     write: Write, pack: Callable[[bytes], bytes], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.ingest.raw_images.BLOCK_BYTES", block)
+    monkeypatch.setattr("harness.ingest.amazon.raw.IMAGE_BLOCK", block)
     path = write(pack((record(b"a", 1, 2, 3) * 5)[:-4]))
     assert "cut off: the record at byte 88 has 18 of 22 bytes" in refusal(lambda: images(path, ITEMS), path)
 
@@ -335,7 +339,7 @@ def test_records_that_begin_elsewhere_are_named_with_the_byte(write: Write) -> N
 def test_features_that_are_not_finite_are_named_with_item_and_byte(
     write: Write, bad: float, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.ingest.raw_images.BLOCK_BYTES", block)
+    monkeypatch.setattr("harness.ingest.amazon.raw.IMAGE_BLOCK", block)
     other = record(b"x", bad, 0, 0)  # of no item of the data set: no harm
     path = write(other + record(b"a", 1, 2, 3) + record(b"b", 1, bad, 3))
     message = refusal(lambda: images(path, ITEMS), path)

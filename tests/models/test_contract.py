@@ -78,6 +78,7 @@ BROKEN = [
     (broken(Config={"width": 4}), "Config is dict .*must be a frozen dataclass"),
     (broken(Config=Thawed), "Config must be frozen"),
     (broken(Config=Undecided), "Config.width has no default"),
+    (broken(numerics_version=0), "numerics_version is 0, it must be a whole number from 1"),
     (broken(uses_negatives=None), "uses_negatives is None, it must be True or False"),
     (broken(after_step=3), "after_step must be a method"),
     (broken(__init__=no_generator), r"Broken\(data, config, generator\) raised TypeError: [^/]*$"),

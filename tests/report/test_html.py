@@ -158,7 +158,7 @@ def test_every_cell_unfolds_to_all_that_its_verdict_rests_on(study: Study, folde
                 assert str(run.run["seed"]) in text
                 assert f"{result['best_epoch']} of {result['epochs']}" in text
                 assert result["finished"][:10] in text
-                assert (environment["source_revision"] or run.run["code"])[:12] in text
+                assert (environment["source_revision"] or run.run.get("code"))[:12] in text
                 assert ("dirty" in text) == bool(environment["source_dirty"])
             for value in row.sources[metric]:
                 source = study.sources[value.source]

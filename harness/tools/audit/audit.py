@@ -83,7 +83,7 @@ class Audit:
                     self.tolerances,
                     identical=identical,
                 ),
-                code=comparison.base[0].identity["code"],
+                code="numerics {model}.{training}".format(**comparison.base[0].identity["numerics"]),
             )
             for metric in AUDIT_METRICS
         ]

@@ -1,0 +1,321 @@
+"""From the original Amazon 2014 files to a data set on disk: k-core, new numbers, a split, and the folder written.
+
+Parsing each kind of file is `raw`, rules that divide are in `harness.data.split`.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bm3 import ConfigError, DataError
+from harness.data.dataset import PARTS, Dataset, checked_dataset
+from harness.data.folder import new_folder
+from harness.data.layouts import SYNTHETIC, find_interactions, read_interactions
+from harness.data.split import OLD_NAMES, RULES, Pairs, Parts, split_rule, without_gaps, without_repeats
+from harness.data.words import DEFAULT_SPLIT_SEED
+from harness.ingest.amazon.raw import (
+    ASIN_BYTES,
+    IMAGE_WIDTH,
+    Metadata,
+    Ratings,
+    RawFile,
+    Report,
+    opened,
+    read_images,
+    read_metadata,
+    read_ratings,
+)
+from harness.ingest.numbering import ITEMS, USERS, write_ids
+
+RECORD, TEXTS, IMAGES = "prepared.json", "texts.csv", "visual.npy"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Watch = Callable[[str], AbstractContextManager[Report]]
+"""From a file's name to a context manager whose value is told how far it has been read."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to read, how to divide it, and where to write. `check` before anything is read."""
+
+    name: str
+    ratings: Path
+    metadata: Path | None
+    """None: no texts."""
+    images: Path | None
+    """None: no visual features."""
+    core: int
+    """Interactions that every user and every item must have."""
+    split: str
+    """A rule's name, or the path of a given split."""
+    split_seed: int | None
+    """None: DEFAULT_SPLIT_SEED."""
+    out: Path
+
+    @property
+    def target(self) -> Path:
+        return self.out / self.name
+
+    @property
+    def given_split(self) -> Path | None:
+        """The file of the split if it is given: itself, or the one in a folder. Raises DataError when there is none."""
+        path = Path(self.split)
+        if self.split in (*RULES, *OLD_NAMES) or not (os.sep in self.split or path.exists()):
+            return None
+        if path.is_dir():
+            return find_interactions(path)
+        if path.suffix not in (".npz", ".inter") or not path.is_file():
+            raise DataError(f"{path}: no split; needed is a folder, or an existing file that ends in .npz or .inter")
+        return path
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the seed makes a difference. Raises ConfigError or DataError where there is no such split."""
+        return self.given_split is None and split_rule(self.split).drawn
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The files to read, by what they hold."""
+        files = {"ratings": self.ratings, "metadata": self.metadata, "images": self.images, "split": self.given_split}
+        return {kind: path for kind, path in files.items() if path is not None}
+
+    def check(self) -> None:
+        """Raises ConfigError or DataError if it cannot be carried out, as far as is known before reading."""
+        if not NAME.fullmatch(self.name):
+            raise ConfigError(f"{self.name!r} is no name for a folder; use letters, digits, and . _ - after the first")
+        if self.name in SYNTHETIC:
+            raise ConfigError(f"{self.name!r} is the name of a synthetic data set; choose another one")
+        if self.core < 1:
+            raise ConfigError(f"core is {self.core}, needed is at least 1 interaction")
+        if self.split_seed is not None and not self.drawn:
+            raise ConfigError(f"split {self.split}: nothing is drawn; leave --split-seed out")
+        if self.target.exists():
+            raise DataError(f"{self.target}: exists already; remove it or choose another name")
+        for path in self.inputs.values():
+            with opened(path) as file:  # said now and not after long reading
+                record = ASIN_BYTES + 4 * IMAGE_WIDTH
+                if path == self.images and not file.compressed and file.size % record:
+                    raise DataError(
+                        f"{path}: {file.size} bytes are no multiple of {record}: cut off in the record at byte "
+                        f"{file.size // record * record}, or no file of image features; download it again"
+                    )
+
+
+@dataclass(frozen=True)
+class Core:
+    """What is left of ratings, in the order of their file."""
+
+    ratings: Ratings
+    """Users and items numbered in order of first appearance among what is left; nobody else has an id."""
+    read: int
+    """Ratings in the file."""
+    duplicates: int
+    """Ratings left out because their user had rated that item further up."""
+    rounds: int
+    """How often users or items had to be removed until none had too few interactions."""
+
+
+def k_core(ratings: Ratings, k: int, where: str) -> Core:
+    """The largest set of ratings in which every user and every item has at least `k`.
+
+    Of several ratings of one item by one user the first in the file counts. Users and items with too few are removed
+    together, then all are counted again. Raises DataError, beginning with `where`, when nothing is left.
+    """
+    kept = without_repeats(np.stack([ratings.users, ratings.items], axis=1))
+    duplicates, rounds = len(ratings) - len(kept), 0
+    while len(kept):
+        users, items = ratings.users[kept], ratings.items[kept]
+        enough = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
+        if enough.all():
+            break
+        kept, rounds = kept[enough], rounds + 1
+    if len(kept) == 0:
+        raise DataError(
+            f"{where}: no users and items with at least {k} interactions among themselves are left of {len(ratings)} "
+            f"ratings; choose a lower --core"
+        )
+    users, user_ids = _renumbered(ratings.users[kept], ratings.user_ids)
+    items, item_ids = _renumbered(ratings.items[kept], ratings.item_ids)
+    return Core(Ratings(users, items, ratings.times[kept], user_ids, item_ids), len(ratings), duplicates, rounds)
+
+
+def _renumbered(old: NDArray[np.int32], ids: list[bytes]) -> tuple[NDArray[np.int32], list[bytes]]:
+    """Numbers in order of first appearance in `old`, and the ids in the new order."""
+    present, first, inverse = np.unique(old, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    new = np.empty(len(present), np.int32)
+    new[order] = np.arange(len(present), dtype=np.int32)
+    return new[inverse], [ids[number] for number in present[order].tolist()]
+
+
+def read_split(path: Path, interactions: Pairs) -> Parts:
+    """The split in a file, checked to divide exactly these interactions [n, 2] (user, item).
+
+    Raises DataError where users or items are others, or numbered in another order.
+    """
+    stored = checked_dataset(path.stem, read_interactions(path), {}, where=str(path))
+    parts: Parts = {part: stored.part(part) for part in PARTS}
+    there, here = (
+        {tuple(pair) for pair in pairs.tolist()} for pairs in (np.concatenate(list(parts.values())), interactions)
+    )
+    for odd, what in ((there - here, "are not in the ratings"), (here - there, "of the ratings are not in it")):
+        if odd:
+            user, item = min(odd)
+            raise DataError(
+                f"{path}: {len(odd)} interactions {what} (first: user {user}, item {item}); needed is a split of the "
+                f"same ratings with the same --core, users and items numbered in order of first appearance"
+            )
+    return parts
+
+
+def prepare(
+    plan: Plan, versions: Mapping[str, object], watch: Watch = lambda name: nullcontext(lambda position, size: None)
+) -> dict[str, Any]:
+    """Write the data set of a plan; gives what its prepared.json says. It appears whole, or not when something fails.
+
+    `versions` of what makes it go into the record. Raises ConfigError, or DataError with file and line or byte.
+    """
+    plan.check()
+    inputs: dict[str, Any] = {}
+    with _reading("ratings", plan, watch, inputs) as file:
+        core = k_core(read_ratings(file), plan.core, str(plan.ratings))
+    dataset, user_ids, item_ids = _divide(plan, core.ratings, inputs)
+    made = [folder for folder in (plan.out, *plan.out.parents) if not folder.exists()]
+    try:
+        with new_folder(plan.target) as folder:
+            write_ids(folder / USERS, user_ids)
+            write_ids(folder / ITEMS, item_ids)
+            features = _write_features(folder, item_ids, plan, watch, inputs)
+            record = {
+                "format": 1,
+                "name": plan.name,
+                "inputs": inputs,
+                "options": {
+                    "core": plan.core,
+                    "split": split_rule(plan.split).name if plan.given_split is None else plan.given_split.name,
+                    "split_seed": _seed(plan) if plan.drawn else None,
+                },
+                "counts": _counts(core, dataset),
+                **features,
+                "versions": {
+                    "bm3_harness": metadata.version("bm3-harness"),
+                    "python": platform.python_version(),
+                    "numpy": np.__version__,
+                    **versions,
+                },
+            }
+            parts = {part: dataset.part(part) for part in PARTS}
+            np.savez_compressed(folder / "interactions.npz", **parts)  # type: ignore[arg-type]
+            (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{plan.out}: cannot be written ({error.strerror or error}); make room, or choose another folder with --out"
+        ) from error
+    finally:
+        with suppress(OSError):  # left only with a data set in it
+            for folder in made:
+                folder.rmdir()
+    return record
+
+
+@contextmanager
+def _reading(kind: str, plan: Plan, watch: Watch, inputs: dict[str, Any]) -> Iterator[RawFile]:
+    """A file of the plan, entered in `inputs`."""
+    path = plan.inputs[kind]
+    with path.open("rb") as whole:
+        digest = hashlib.file_digest(whole, "sha256").hexdigest()
+    with watch(path.name) as report, opened(path, report) as file:
+        inputs[kind] = {"file": path.name, "bytes": file.size, "sha256": digest}
+        yield file
+
+
+def _seed(plan: Plan) -> int:
+    return DEFAULT_SPLIT_SEED if plan.split_seed is None else plan.split_seed
+
+
+def _divide(plan: Plan, ratings: Ratings, inputs: dict[str, Any]) -> tuple[Dataset, list[str], list[str]]:
+    """Interactions in parts, without features, and what the files call users [U] and items [I].
+
+    Raises DataError where parts make no data set, before anything else is read.
+    """
+    pairs = np.stack([ratings.users, ratings.items], axis=1)
+    user_ids, item_ids = ([each.decode() for each in ids] for ids in (ratings.user_ids, ratings.item_ids))
+    if plan.given_split is not None:
+        content = plan.given_split.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        inputs["split"] = {"file": plan.given_split.name, "bytes": len(content), "sha256": digest}
+        parts = read_split(plan.given_split, pairs)
+    else:
+        drawn = split_rule(plan.split).divide(pairs, ratings.times, np.random.default_rng(_seed(plan)))
+        users, items, parts = without_gaps(drawn)  # a rule by time can leave users out, and then items
+        user_ids, item_ids = [user_ids[user] for user in users], [item_ids[item] for item in items]
+    return checked_dataset(plan.name, parts, {}, where=str(plan.target)), user_ids, item_ids
+
+
+def _write_features(
+    folder: Path, item_ids: Sequence[str], plan: Plan, watch: Watch, inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """Texts and image features where the plan has them, and what the record says of them."""
+    items = {name.encode(): item for item, name in enumerate(item_ids)}
+    record: dict[str, Any] = {}
+    if plan.metadata is not None:
+        with _reading("metadata", plan, watch, inputs) as file:
+            found = read_metadata(file, items)
+        with (folder / TEXTS).open("w", newline="", encoding="utf-8") as texts:  # with the ids that encoding joins by
+            rows = csv.writer(texts, lineterminator="\n")
+            rows.writerows([("id", "text"), *zip(item_ids, found.texts, strict=True)])
+        record["metadata"] = _record_of_texts(found)
+    if plan.images is not None:
+        table = np.empty((len(items), IMAGE_WIDTH), np.float32)
+        with _reading("images", plan, watch, inputs) as file:
+            images = read_images(file, items, table)
+        np.save(folder / IMAGES, table)
+        record["images"] = {
+            "records": images.records,
+            "of_other_items": images.other_items,
+            "repeated": images.repeated,
+            "without_image": len(images.without_image),
+            "items_without_image": images.without_image,
+        }
+    return record
+
+
+def _record_of_texts(found: Metadata) -> dict[str, Any]:
+    without = [item for item, text in enumerate(found.texts) if not text]
+    return {
+        "lines": found.lines,
+        "of_other_items": found.other_items,
+        "repeated": found.repeated,
+        "cut": found.cut,
+        "broken": found.broken,
+        "first_broken": [{"line": line, "reason": reason} for line, reason in found.first_broken],
+        "without_text": len(without),
+        "items_without_text": without,
+    }
+
+
+def _counts(core: Core, dataset: Dataset) -> dict[str, int]:
+    return {
+        "ratings": core.read,
+        "duplicates": core.duplicates,
+        "core_rounds": core.rounds,
+        "core_users": len(core.ratings.user_ids),
+        "core_items": len(core.ratings.item_ids),
+        "core_interactions": len(core.ratings),
+        "users": dataset.n_users,
+        "items": dataset.n_items,
+        "interactions": dataset.n_interactions,
+        **{part: len(dataset.part(part)) for part in PARTS},
+    }
