@@ -127,8 +127,8 @@ class Worker:
     def memory(self, subject: str) -> int:
         """Peak bytes above the start of building the model and taking some steps, or of an evaluation.
 
-        On CUDA the bytes of torch's allocator; else resident ones, of a copy of this process, which ends with it. Before
-        the copy no thread may have been started.
+        On CUDA the bytes of torch's allocator; else resident ones, of a copy of this process, which ends with it.
+        Before the copy no thread may have been started.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
