@@ -52,12 +52,11 @@ def audit(
     bm3 audit baby --data ~/data --model bm3 --seeds 2
     """
     from harness.cli.study import backend_for, run_study, workers_for
-    from harness.paper.expected import expected_dir, load_tolerances
+    from harness.paper.load import load_paper
     from harness.runs.trial import resolve_device
     from harness.studies.conduct import Study, make_folder
     from harness.studies.pending import pending
-    from harness.tools.audit.audit import Audit, plan_audit, results_of, training_settings, trials_of
-    from harness.tools.audit.report import audit_markdown, write_audit, write_known_effects
+    from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
 
     chosen_seeds = tuple(range(1, seeds + 1))
     where = resolve_device(device)
@@ -75,19 +74,11 @@ def audit(
         out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
     )
     outcomes = run_study(Study(name, lambda outcomes: trials, out, folder, rerun, side_by_side), backend)
-    runs, failed = results_of(trials, outcomes)
-    outcome = Audit(
-        dataset=found,
-        training=training_settings(dataset),
-        seeds=chosen_seeds,
-        comparisons=comparisons,
-        runs=runs,
-        failed=failed,
-        tolerances=load_tolerances(expected_dir() / "tolerances.toml"),
-    )
-    paths = write_audit(outcome, folder)
-    if as_reference and outcome.code == 0:
-        paths.append(write_known_effects(outcome, expected_dir()))
+    runs = {key: run for key, run in outcomes.items() if run is not None}
+    failed = tuple(trial.command for trial in trials if trial.key not in runs)
+    paper = load_paper()
+    outcome = Audit(found, comparisons, runs, failed, paper.tolerances)
+    paths = write_audit(outcome, folder, paper.folder if as_reference and outcome.code == 0 else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
         click.echo(f"written: {path}")

@@ -108,7 +108,8 @@ def _keep(
     elif kind == "accuracy":
         kept.accuracy.setdefault(subject, [[] for _ in seeds])[seeds.index(seed)].append(Result(**answer["answer"]))
     else:
-        getattr(kept, kind).setdefault(subject, []).append(answer["answer"])
+        figure = tuple(answer["answer"]) if kind == "time" else answer["answer"]
+        getattr(kept, kind).setdefault(subject, []).append(figure)
 
 
 def _answers(
