@@ -9,17 +9,16 @@ from harness.paper.folders import DEFAULT, paper_folder, suite_files
 
 Policy = Literal["missing", "failed", "all", "none"]
 """Which stored trials are run: those without a result that did not fail; failed ones too; all, anew; none."""
-State = Literal["finished", "failed", "unfinished"]
-EntryState = State | Literal["running", "damaged"]
+EntryState = Literal["finished", "failed", "unfinished", "running", "damaged"]
 STATES: Final[tuple[EntryState, ...]] = ("finished", "running", "unfinished", "failed", "damaged")
 
 
-def suite_names(paper: str = DEFAULT) -> list[str]:
+def suite_names(paper: str | Path = DEFAULT) -> list[str]:
     """Names of the suites of a paper."""
     return sorted(suite_files(paper_folder(paper)))
 
 
-def suite_path(name: str, paper: str = DEFAULT) -> Path:
+def suite_path(name: str, paper: str | Path = DEFAULT) -> Path:
     """The file of a paper's suite by name, or the one at a path. Raises ConfigError where there is none."""
     path = Path(name) if name.endswith(".toml") else suite_files(paper_folder(paper)).get(name)
     if path is None or not path.is_file():

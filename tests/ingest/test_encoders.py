@@ -13,10 +13,9 @@ from refusals import refusal
 
 from bm3 import ConfigError
 from harness.data import load_dataset
-from harness.ingest.adding import add_features
 from harness.ingest.encoders import ImageEncoder, SentenceEncoder
-from harness.ingest.encoding import encode_features, encode_in_batches, find_images, read_texts
-from harness.ingest.numbering import write_ids
+from harness.ingest.exporting import write_ids
+from harness.ingest.features import add_features, encode_features, encode_in_batches, find_images, read_texts
 
 Parts = dict[str, NDArray[Any]]
 Write = Callable[..., Path]
@@ -64,7 +63,7 @@ def test_items_without_content_get_the_mean_of_the_others(shop: Path) -> None:
 
 def test_the_model_is_recorded_beside_the_table(shop: Path) -> None:
     encoded = encode_features(shop, dict.fromkeys(ASINS[:6], "a"), Lengths(), "title", "texts.csv")
-    assert (encoded.added.file.name, encoded.record.name) == ("title_feat.npy", "title_feat.encoder.json")
+    assert (encoded.file.name, encoded.record.name) == ("title_feat.npy", "title_feat.encoder.json")
     assert json.loads(encoded.record.read_text(encoding="utf-8")) == {
         "format": 1,
         "modality": "title",
@@ -103,7 +102,9 @@ def test_an_encoder_that_gives_no_row_for_each_is_refused(rows: Any) -> None:
             found: NDArray[Any] = rows
             return found
 
-    assert "needed is one row each" in refusal(lambda: encode_in_batches(["a", "b", "c"], Odd(), 3, "title"))
+    assert "needed is one row each" in refusal(
+        lambda: encode_in_batches(["a", "b", "c"], Odd(), 3, lambda done, total: None)
+    )
 
 
 def test_vectors_that_are_not_finite_are_not_stored(shop: Path) -> None:
@@ -128,9 +129,9 @@ def test_the_other_columns_are_joined_by_blanks_without_newlines(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("", "line 1: columns are nothing"),
-        ("asin,title\nB1,Bib\n", "line 1: columns are asin, title"),
-        ("id\nB1\n", "line 1: columns are id"),
+        ("", "line 1: no column 'id' among nothing"),
+        ("asin,title\nB1,Bib\n", "line 1: no column 'id' among asin, title"),
+        ("id\nB1\n", "line 1: needed are columns of texts"),
         ("id,title\nB1\n", "line 2: 1 fields"),
         ("id,title\nB1,Bib\nB1,Bob\n", "line 3: id 'B1' stands there already"),
         ('id,title\nB1,"Bib\n', "cannot be read"),
@@ -159,7 +160,7 @@ def test_an_image_belongs_to_the_item_of_its_name(tmp_path: Path, shop: Path) ->
         "zzz": folder / "zzz.webp",
     }
     encoded = encode_features(shop, images, Lengths(), "visual", str(folder))
-    assert (encoded.added.file.name, encoded.left_out, encoded.filled) == ("image_feat.npy", 1, 5)
+    assert (encoded.file.name, encoded.left_out, encoded.filled) == ("image_feat.npy", 1, 5)
     np.testing.assert_array_equal(load_dataset(str(shop)).features["visual"][[0, 3, 5], 0], [8, 8, 9])
 
 
@@ -187,7 +188,7 @@ def test_a_missing_library_says_how_to_install_it(
 def test_the_libraries_are_imported_only_when_an_encoder_is_made() -> None:
     import subprocess
 
-    code = "import sys, harness.ingest.encoding; print({'timm', 'sentence_transformers', 'PIL'} & set(sys.modules))"
+    code = "import sys, harness.ingest.features; print({'timm', 'sentence_transformers', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

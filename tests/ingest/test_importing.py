@@ -17,9 +17,8 @@ from refusals import NAMED, import_refused, refusal, write_table
 from bm3 import ConfigError
 from harness.data import PARTS, Dataset, checked_dataset, load_dataset, random_user_split
 from harness.data.synthetic import mini
-from harness.ingest.exporting import export
+from harness.ingest.exporting import export, read_ids
 from harness.ingest.importing import Division, import_dataset
-from harness.ingest.numbering import read_ids
 from harness.ingest.tables import Columns
 
 Parts = dict[str, NDArray[Any]]
@@ -217,7 +216,7 @@ def test_parts_that_a_table_names_are_kept(tmp_path: Path) -> None:
 
 
 def test_of_a_repeated_pair_the_earliest_is_kept(tmp_path: Path) -> None:
-    rows = [*ROWS, ("u0", "i0", 99_999.0), ("u0", "i0", 5.0)]
+    rows = [("u0", "i0", 99_999.0), *ROWS, ("u0", "i0", 5.0)]  # by the first of them it would be held out
     table = write_table(tmp_path / "ratings.csv", rows, ("who", "what", "when"))
     columns = Columns("who", "what", time="when")
     found = import_dataset(table, "shop", tmp_path / "data", columns, Division("leave_one_out"))

@@ -122,7 +122,7 @@ def audit_markdown(audit: Audit) -> str:
         f"- Seeds: {', '.join(str(seed) for seed in dict.fromkeys(t.seed for t in trials_of(audit.comparisons)))}",
         "- Effects: " + ", ".join(f"{n} {change}" for change, n in counts),
     ]
-    surrogates = {run.run["model"] for run in audit.runs.values() if run.run["reads_features"]}
+    surrogates = {run.model for run in audit.runs.values() if run.reads_features}
     if audit.dataset.surrogates and surrogates:
         lines.append(f"- Trained on surrogate features, not on the original vectors: {', '.join(sorted(surrogates))}")
     lines += [f"- Failed: `{command}`" for command in audit.failed]
@@ -189,4 +189,4 @@ def write_audit(audit: Audit, folder: Path, paper: Path | None = None) -> list[P
 
 def _outcome(run: StoredRun) -> list[Any]:
     """The epoch that was best, and all its metrics: the same in runs that ended with the same bits."""
-    return [(run.result or {})[part] for part in ("best_epoch", "valid", "test")]
+    return [run.outcome.best_epoch, run.outcome.valid, run.outcome.test]

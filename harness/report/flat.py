@@ -1,0 +1,167 @@
+"""Figures for other programs: a table as CSV, and every cell of a study as flat records, as CSV and as strict JSON.
+
+Figures of records are not rounded; an empty field, null in JSON, is a figure that there is not.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.paper.expected import PublishedValue, short_metric, values_of_cell
+from harness.paper.measured import GB
+from harness.paper.study import Study, StudyRow, headline
+from harness.paper.verdict import Range
+from harness.report import costs
+from harness.report.tables import Table
+
+NOT_JUDGED = "shown for orientation: time and memory are not judged against other hardware"
+
+Record = dict[str, Any]
+
+
+def table_csv(table: Table) -> str:
+    """A table for a spreadsheet: texts without marks; what is noted on a row's cells is in the column `notes`."""
+    noted = ("; ".join(f"{h}: {c.note}" for h, c in zip(table.head, row, strict=True) if c.note) for row in table.rows)
+    rows = ([*(cell.text for cell in row), notes] for row, notes in zip(table.rows, noted, strict=True))
+    return csv_text([*table.head, "notes"], rows)
+
+
+def csv_text(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """Rows under a head."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()
+
+
+def cells(study: Study) -> list[Record]:
+    """A record per row and metric, with the same keys each; lists hold one value per seed, in the order of `runs`.
+
+    Of accuracy, `mean` and its interval are over seeds, and the outcome is the verdict's. Of time and memory, `mean` is
+    that of the runs which measured it, the report's table shows the first of `values`, and nothing is judged; `shared`
+    says of each run whether another one ran beside it on the same machine, which its times then show too. A GB is
+    2^30 bytes, and `Memory (GB)` is the peak of the process on the GPU.
+    """
+    return [record for row in study.rows for record in (*_accuracy(study, row), *_costs(study, row))]
+
+
+def cells_csv(study: Study) -> str:
+    """The records as CSV with a header; values of a list have `; ` between them."""
+    records = cells(study)
+    lines = [[_joined(_finite(value)) for value in record.values()] for record in records]
+    return csv_text(records[0] if records else ["dataset", "model", "label", "metric"], lines)
+
+
+def cells_json(study: Study) -> str:
+    """The records as JSON, with the question, the answer, the rule they were judged by, differences and claims."""
+    content = {
+        "format": 1,
+        "asked": study.asked,
+        "answer": " ".join(headline(study)),
+        "code": study.code,
+        "conformance": dict(study.conformance),
+        "self_check": None if study.selfcheck is None else [asdict(one) for one in study.selfcheck],
+        "unread": study.unread,
+        "cells": cells(study),
+        "differences": [{"dataset": d, **asdict(pair)} for d, found in study.differences.items() for pair in found],
+        "claims": [asdict(result) for result in study.claims],
+        "tolerances": study.tolerances.model_dump(),
+        "sources": {key: source.model_dump() for key, source in study.sources.items()},
+    }
+    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
+
+
+def _accuracy(study: Study, row: StudyRow) -> Iterator[Record]:
+    for metric, verdict in row.verdicts.items():
+        source = verdict.published or next(iter(row.sources[metric]), None)
+        yield _record(
+            study,
+            row,
+            short_metric(metric),
+            row.result.values(metric),
+            source,
+            mean=verdict.mean,
+            interval=verdict.interval,
+            difference_percent=None if verdict.difference is None else 100 * verdict.difference,
+            band=verdict.band,
+            outcome=verdict.outcome.value,
+            reason=verdict.reason,
+        )
+
+
+def _costs(study: Study, row: StudyRow) -> Iterator[Record]:
+    """Time and memory, with the note that says why a figure is missing."""
+    readings: dict[str, list[tuple[float | None, str | None]]] = {}
+    for metric, key in costs.TIMES.items():
+        timings = [run.outcome.timing for run in row.result.runs]
+        readings[metric] = [(getattr(timing, key), timing.note) for timing in timings]
+    for metric, key in costs.MEMORY.items():
+        found = [run.outcome.memory.of(key) for run in row.result.runs]
+        readings[metric] = [(None if one.bytes is None else one.bytes / GB, one.note) for one in found]
+    for metric, figures in readings.items():
+        values = [value for value, _ in figures]
+        known = [value for value in values if value is not None]
+        reason = NOT_JUDGED if known else "; ".join(dict.fromkeys(str(note) for _, note in figures))
+        published = next(iter(values_of_cell(study.expected, row.dataset, row.result.model, metric)), None)
+        mean = math.fsum(known) / len(known) if known else None
+        yield _record(study, row, metric, values, published, mean=mean, reason=reason)
+
+
+def _record(
+    study: Study,
+    row: StudyRow,
+    metric: str,
+    values: Sequence[float | None],
+    source: PublishedValue | None,
+    *,
+    mean: float | None,
+    interval: Range | None = None,
+    difference_percent: float | None = None,
+    band: Range | None = None,
+    outcome: str | None = None,
+    reason: str,
+) -> Record:
+    runs = row.result.runs
+    low, high = interval or (None, None)
+    band_low, band_high = band or (None, None)
+    return {
+        "dataset": row.dataset,
+        "model": row.result.model,
+        "label": row.label,
+        "metric": metric,
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "seeds": len(runs),
+        "values": list(values),
+        "published": source.value if source else None,
+        "source": source.source if source else None,
+        "status": source.status.value if source else None,
+        "difference_percent": difference_percent,
+        "band_low": band_low,
+        "band_high": band_high,
+        "outcome": outcome,
+        "reason": reason,
+        "surrogates": row.result.surrogates,
+        "settings": row.result.settings,
+        "seed_of_run": [run.seed for run in runs],
+        "runs": [run.path.relative_to(study.folder).as_posix() for run in runs],
+        "shared": [run.path in study.shared for run in runs],
+        "commands": study.commands(row),
+    }
+
+
+def _joined(value: Any) -> Any:
+    return "; ".join("" if v is None else str(v) for v in value) if isinstance(value, list) else value
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for what JSON cannot say: NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

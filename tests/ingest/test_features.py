@@ -1,0 +1,151 @@
+"""Adding a modality to a data set on disk, by order or by id; nothing is written unless all of it fits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from refusals import refusal
+
+from harness.data import load_dataset
+from harness.data.synthetic import mini
+from harness.ingest.exporting import export
+from harness.ingest.features import add_features, item_ids, join_by_id
+from harness.ingest.importing import import_dataset
+
+Parts = dict[str, NDArray[Any]]
+Features = dict[str, NDArray[Any]]
+Write = Callable[..., Path]
+
+
+# --- adding features ---
+
+
+@pytest.mark.parametrize("layout", ["npz", "inter"])
+@pytest.mark.parametrize(("surrogate", "suffix"), [(False, {"npz": "", "inter": "_feat"}), (True, "_surrogate")])
+def test_a_modality_is_added_in_the_folders_own_layout(
+    tmp_path: Path, small_parts: Parts, write_npz: Write, write_inter: Write, layout: str, surrogate: bool, suffix: Any
+) -> None:
+    folder = {"npz": write_npz, "inter": write_inter}[layout](tmp_path / "shop", small_parts)
+    table = np.random.default_rng(0).normal(size=(8, 3))
+    file, added = add_features(folder, table, "audio", "here", surrogate=surrogate)
+    ending = suffix if isinstance(suffix, str) else suffix[layout]
+    assert file == folder / f"audio{ending}.npy"
+    dataset = load_dataset(str(folder))
+    assert dataset.content_hash == added.content_hash
+    np.testing.assert_array_equal(dataset.features["audio"], table.astype(np.float32))
+    assert dataset.features["audio"].dtype == np.float32
+    assert ("audio" in dataset.surrogates) == surrogate
+
+
+def test_features_are_replaced_only_on_request_and_under_whatever_name_they_stand(
+    tmp_path: Path, small_parts: Parts, write_inter: Write
+) -> None:
+    folder = write_inter(tmp_path / "shop", small_parts, {"image": np.ones((8, 2), np.float32)})
+    table = np.full((8, 3), 2.0, np.float32)
+    assert "--replace" in refusal(lambda: add_features(folder, table, "visual", "here", surrogate=True))
+    assert load_dataset(str(folder)).features["visual"].shape == (8, 2)
+    add_features(folder, table, "visual", "here", surrogate=True, replace=True)
+    dataset = load_dataset(str(folder))
+    assert dataset.surrogates == {"visual"}
+    np.testing.assert_array_equal(dataset.features["visual"], table)
+    assert sorted(path.name for path in folder.iterdir()) == ["image_surrogate.npy", "shop.inter"]
+
+
+def test_the_record_follows_what_was_added(tmp_path: Path) -> None:
+    export(mini(), tmp_path / "x")
+    _, added = add_features(tmp_path / "x", np.ones((699, 2)), "audio", "here")
+    assert import_dataset(tmp_path / "x", "shop", tmp_path).dataset.content_hash == added.content_hash
+    assert added.content_hash != mini().content_hash
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        (np.ones((7, 2)), "have 7 rows for 8 items"),
+        (np.ones(8), "have shape [8]"),
+        (np.ones((8, 2), np.int64), "are int64"),
+        (np.full((8, 2), np.nan), "contain NaN"),
+        (np.full((8, 2), 1e300), "contain NaN or infinity"),
+        (np.full((8, 2), "x"), "are <U1"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused_and_nothing_is_written(
+    tmp_path: Path, small_parts: Parts, write_npz: Write, table: Any, complaint: str
+) -> None:
+    folder = write_npz(tmp_path / "shop", small_parts)
+    message = refusal(lambda: add_features(folder, table, "audio", "vectors.npy"))
+    assert message.startswith("vectors.npy: ")
+    assert complaint in message
+    assert [path.name for path in folder.iterdir()] == ["interactions.npz"]
+
+
+def test_a_failed_write_leaves_the_old_features(
+    tmp_path: Path, small_parts: Parts, write_npz: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_npz(tmp_path / "shop", small_parts, {"image": np.ones((8, 2), np.float32)})
+    before = load_dataset(str(folder)).content_hash
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    table = np.zeros((8, 3), np.float32)
+    assert "No space left" in refusal(lambda: add_features(folder, table, "visual", "here", replace=True))
+    assert load_dataset(str(folder)).content_hash == before
+    assert sorted(path.name for path in folder.iterdir()) == ["image.npy", "interactions.npz"]
+
+
+def test_rows_are_joined_by_id_and_others_left_out() -> None:
+    table = np.arange(8.0).reshape(4, 2)
+    joined = join_by_id(table, ["c", "x", "a", "b"], ["a", "b", "c"], "ids.txt")
+    np.testing.assert_array_equal(joined.table, [[4, 5], [6, 7], [0, 1]])
+    assert (joined.left_out, joined.filled) == (1, 0)
+
+
+def test_an_item_without_a_row_is_refused_or_gets_the_mean_of_the_others() -> None:
+    table, ids, items = np.array([[1.0, 2.0], [3.0, 8.0], [100.0, 100.0]]), ["a", "c", "x"], ["a", "b", "c"]
+    message = refusal(lambda: join_by_id(table, ids, items, "ids.txt"))
+    assert "1 of 3 items have no row (first: 'b')" in message
+    joined = join_by_id(table, ids, items, "ids.txt", fill=True)
+    np.testing.assert_array_equal(joined.table, [[1, 2], [2, 5], [3, 8]])
+    assert (joined.left_out, joined.filled) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "complaint"),
+    [
+        (["a", "b", "a"], "'a' stands more than once"),
+        (["a", "b"], "2 ids"),
+        (["x", "y", "z"], "none of 3 ids is one of an item"),
+    ],
+)
+def test_ids_that_do_not_fit_the_rows_are_refused(ids: list[str], complaint: str) -> None:
+    message = refusal(lambda: join_by_id(np.ones((3, 2)), ids, ["a", "b", "c"], "ids.txt", fill=True))
+    assert message.startswith("ids.txt: ")
+    assert complaint in message
+
+
+def test_without_a_list_of_ids_items_go_by_their_numbers(tmp_path: Path) -> None:
+    assert item_ids(tmp_path, 3) == ["0", "1", "2"]
+    (tmp_path / "items.csv").write_text('name,id,index\nx,"b,1",1\ny,a,0\n', encoding="utf-8")
+    assert item_ids(tmp_path, 2) == ["a", "b,1"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "id\na\n",
+        "index,id\n0,a\n",
+        "index,id\n0,a\n0,b\n",
+        "index,id\n0,a\n2,b\n",
+        "index,id\n0,a\n1,a\n",
+        "index,id\n0\n",
+    ],
+)
+def test_a_list_of_ids_with_gaps_or_repeats_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "items.csv").write_text(content, encoding="utf-8")
+    assert str(tmp_path / "items.csv") in refusal(lambda: item_ids(tmp_path, 2))
