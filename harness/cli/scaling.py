@@ -63,7 +63,6 @@ def _multiplier(text: str) -> int:
 @DEVICE
 @THREADS
 @OUT
-@click.option("--to", "out", type=click.Path(path_type=Path), hidden=True)
 @click.option("--dry-run", is_flag=True, help="Say what would be measured.")
 def scaling(
     wanted: tuple[str, ...],
