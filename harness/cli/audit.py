@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
+from harness.cli.options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, PAPER, RAY, RERUN, THREADS_EACH, WORKERS
 from harness.runs.words import Policy
 
 
@@ -20,11 +20,12 @@ from harness.runs.words import Policy
 @RAY
 @IN_PROCESS
 @DRY_RUN
-@click.option("--as-reference", is_flag=True, help="Write the effects to expected/bm3/audit/<data set>.csv too.")
+@click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @DEVICE
 @THREADS_EACH
 @DATA
 @OUT
+@PAPER
 def audit(
     dataset: str,
     wanted: tuple[str, ...],
@@ -39,6 +40,7 @@ def audit(
     threads: int | None,
     data: Path | None,
     out: Path,
+    paper: Path,
 ) -> None:
     """Measure what every variant changes on DATASET (default: mini): the settings in which text and code disagree.
 
@@ -58,9 +60,10 @@ def audit(
     from harness.studies.pending import pending
     from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
 
+    about = load_paper(paper)
     chosen_seeds = tuple(range(1, seeds + 1))
     where = resolve_device(device)
-    found, comparisons = plan_audit(dataset, data, wanted, chosen_seeds, where)
+    found, comparisons = plan_audit(about, dataset, data, wanted, chosen_seeds, where)
     trials = trials_of(comparisons)
     if dry_run:
         for trial in pending(lambda outcomes: trials, out, rerun).to_run:
@@ -71,14 +74,13 @@ def audit(
     folder = out / name
     make_folder(folder)
     backend = backend_for(
-        out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
+        out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process, paper=about
     )
-    outcomes = run_study(Study(name, lambda outcomes: trials, out, folder, rerun, side_by_side), backend)
+    outcomes = run_study(Study(name, lambda outcomes: trials, out, folder, about, rerun, side_by_side), backend)
     runs = {key: run for key, run in outcomes.items() if run is not None}
     failed = tuple(trial.command for trial in trials if trial.key not in runs)
-    paper = load_paper()
-    outcome = Audit(found, comparisons, runs, failed, paper.tolerances)
-    paths = write_audit(outcome, folder, paper.folder if as_reference and outcome.code == 0 else None)
+    outcome = Audit(found, comparisons, runs, failed, about.tolerances)
+    paths = write_audit(outcome, folder, paper if as_reference and outcome.code == 0 else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
         click.echo(f"written: {path}")

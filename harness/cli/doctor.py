@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, OUT
+from harness.cli.options import DATA, OUT, PAPER
 
 INDENT = 22  # severity and topic
 NARROWEST, WIDEST = 60, 120
@@ -21,7 +21,8 @@ NARROWEST, WIDEST = 60, 120
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @DATA
 @OUT
-def doctor(as_json: bool, data: Path | None, out: Path) -> None:
+@PAPER
+def doctor(as_json: bool, data: Path | None, out: Path, paper: Path) -> None:
     """Look at this machine and installation: what can be run and measured here, and what to do about the rest.
 
     Nothing is stored. Exit code 0 where the main job, bm3 reproduce, can run, 1 where a problem is in its way.
@@ -33,7 +34,7 @@ def doctor(as_json: bool, data: Path | None, out: Path) -> None:
     """
     from harness.tools.doctor.doctor import diagnose
 
-    findings = diagnose(data, out)
+    findings = diagnose(data, out, paper)
     problems = sum(finding.severity == "problem" for finding in findings)
     if as_json:
         able = not problems

@@ -12,7 +12,7 @@ import click
 
 import harness
 from bm3.errors import ConfigError
-from harness.cli.options import DEVICE
+from harness.cli.options import DEVICE, PAPER
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 CHECKOUT = Path(harness.__file__).parent.parent
@@ -29,6 +29,7 @@ CHECKOUT = Path(harness.__file__).parent.parent
 @click.option("--against", metavar="REV", help="Compare with this git revision, measured in turn with the files here.")
 @click.option("--quick", is_flag=True, help="Fewer repetitions: some two minutes on two slow cores.")
 @click.option("--dry-run", is_flag=True, help="Say what would be measured and compared, and do neither.")
+@PAPER
 @DEVICE
 @click.option(
     "--threads",
@@ -52,6 +53,7 @@ def regress(
     against: str | None,
     quick: bool,
     dry_run: bool,
+    paper: Path,
     device: str,
     threads: int,
     out: Path,
@@ -61,7 +63,7 @@ def regress(
     Recorded traces are replayed, all models trained for a few epochs on mini and some steps on a synthetic data set of
     Baby's size, and rankings evaluated, again and again in processes of their own. The figures are compared with a
     stored baseline of the same machine class, or with another revision. What looks like a slowdown or a growth is
-    measured again before it counts. The rules are in regression.toml, docs/ci.md explains them.
+    measured again before it counts. The rules are the paper's regression.toml, docs/ci.md explains them.
 
     Exit codes: 0 nothing regressed, 1 something did, 2 wrong usage, 3 nothing could be compared.
 
@@ -72,16 +74,19 @@ def regress(
     """
     from harness.common import check_writable, write_whole, writing
     from harness.measure.environment import source
+    from harness.paper.load import load_paper
     from harness.runs.store import now
     from harness.runs.trial import resolve_device
     from harness.tools.regress import baseline as stored
     from harness.tools.regress import check, judge, measure, text
+    from harness.tools.regress.rules import load_rules
 
     if against is not None and (baseline is not None or update_baseline):
         raise ConfigError("--against compares with a revision: leave --baseline and --update-baseline out")
     if quick and update_baseline:
         raise ConfigError("--quick is for checks: a baseline needs its repetitions, leave one of the two options out")
-    rules = check.shipped_rules()
+    published = load_paper(paper)
+    rules = load_rules(published.file("regression.toml"))
     where = resolve_device(device)
     machine = stored.machine_class(where, threads)
     path = baseline or out / f"baseline-{stored.digest(machine)}.json"
@@ -111,7 +116,7 @@ def regress(
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
-        plan = check.plan_of(rules.workload, *check.inputs(), inputs, where.type, threads)
+        plan = check.plan_of(rules.workload, *check.inputs(published), inputs, where.type, threads)
         if update_baseline:
             measured = measure.measure([here], plan, often, tell=_tell)[0]
             failed, unstable = check.faults(measured, rules, where.type)

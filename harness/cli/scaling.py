@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3.errors import ConfigError
-from harness.cli.options import DEVICE, OUT, THREADS
+from harness.cli.options import DEVICE, OUT, PAPER, THREADS
 from harness.ending import Interrupted
 from harness.tools.scaling.sizes import FIELDS
 
@@ -63,6 +63,7 @@ def _multiplier(text: str) -> int:
 @DEVICE
 @THREADS
 @OUT
+@PAPER
 @click.option("--dry-run", is_flag=True, help="Say what would be measured.")
 def scaling(
     wanted: tuple[str, ...],
@@ -74,6 +75,7 @@ def scaling(
     device: str,
     threads: int | None,
     out: Path,
+    paper: Path,
     dry_run: bool,
 ) -> None:
     """Check the published complexities: how time and memory of each MODEL (default: all) grow with the problem.
@@ -96,7 +98,6 @@ def scaling(
     from harness.evaluation.compiling import use_threads
     from harness.measure.environment import environment
     from harness.models.registry import find_model, models
-    from harness.paper.folders import DEFAULT, paper_folder
     from harness.runs.trial import resolve_device
     from harness.tools.scaling import measure, report
     from harness.tools.scaling.fit import FEWEST_SIZES, load_complexity
@@ -116,7 +117,10 @@ def scaling(
         for name in names:
             click.echo(f"{name}: {len(plan.factors_of(find_model(name)))} sizes, {plan.repetitions} repetitions each")
         return
-    complexity = load_complexity(paper_folder(DEFAULT) / "complexity.toml")
+    stated = paper / "complexity.toml"
+    if not stated.is_file():
+        raise ConfigError(f"{stated}: no such file, so no published cost to judge by; name another --paper")
+    complexity = load_complexity(stated)
     if not quick:
         with writing(out, "name another folder with --out"):
             out.mkdir(parents=True, exist_ok=True)

@@ -275,9 +275,8 @@ def test_users_whom_a_point_in_time_leaves_without_training_leave_no_gap(plan: P
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"name": "../shop"}, "is no name for a folder"),
-        ({"name": "mini"}, "name of a synthetic data set"),
-        ({"core": 0}, "core is 0"),
+        ({"name": "../shop"}, "needed is a plain name"),
+        ({"name": "mini"}, "means the synthetic data set"),
         (
             {"core": 4},
             "ratings_Shop.csv: no users and items with at least 4 interactions among themselves are left of 13",

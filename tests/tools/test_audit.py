@@ -37,7 +37,8 @@ from harness.tools.audit.effects import (
 from harness.training import TrainingConfig
 
 CPU = torch.device("cpu")
-TOLERANCES = load_paper(DEFAULT).tolerances
+PAPER = load_paper()
+TOLERANCES = PAPER.tolerances
 HEADER = ",".join(COLUMNS)
 LINE = "mini,bpr,s,v,recall@20,0.5,0.6,20,10,30,3,higher,abc"
 
@@ -60,7 +61,7 @@ Metrics = Sequence[tuple[float, float]]
 def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best_epoch: int = 7) -> Audit:
     """BPR on mini with made-up (R@20, N@20) per seed: `variant` without rounding, else those of `base`."""
     seeds = tuple(range(1, len(base) + 1))
-    dataset, comparisons = plan_audit("mini", None, ["bpr"], seeds, CPU)
+    dataset, comparisons = plan_audit(PAPER, "mini", None, ["bpr"], seeds, CPU)
     runs = {}
     for comparison in comparisons:
         differs = comparison.variant.setting == "early_stopping.rounding"
@@ -82,7 +83,7 @@ def differences(audit: Audit) -> tuple[Effect, Effect]:
 
 
 def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_it() -> None:
-    _, comparisons = plan_audit("mini", None, [], (1,), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, [], (1,), CPU)
     found = Counter((c.base[0].entry.name, c.variant.setting, c.value) for c in comparisons)
     wanted = {
         (model, row.setting, value)
@@ -95,7 +96,7 @@ def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_
 
 
 def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
-    _, comparisons = plan_audit("mini", None, [], (1, 2), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, [], (1, 2), CPU)
     for comparison in comparisons:
         for base, trial in zip(comparison.base, comparison.trials, strict=True):
             one, other = settings_of(base), settings_of(trial)
@@ -107,7 +108,7 @@ def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
 
 
 def test_comparisons_of_a_model_share_its_published_trials() -> None:
-    _, comparisons = plan_audit("mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
     assert [c.base[0].entry.name for c in comparisons] == ["grcn"] * 4 + ["bpr"] * 2
     trials = trials_of(comparisons)
     assert len({trial.key for trial in trials}) == len(trials) == 2 * (1 + 4 + 1 + 2)
@@ -119,10 +120,10 @@ def test_mini_is_trained_as_its_suite_says_and_other_data_as_published(
 ) -> None:
     suite = load_suite("mini").training
     assert suite["batch_size"] != TrainingConfig().batch_size
-    _, on_mini = plan_audit("mini", None, ["bpr"], (1,), CPU)
+    _, on_mini = plan_audit(PAPER, "mini", None, ["bpr"], (1,), CPU)
     assert {key: settings_of(on_mini[0].base[0])[key] for key in suite} == suite
     folder = write_npz(tmp_path / "shop", small_parts, small_features)
-    _, elsewhere = plan_audit(str(folder), None, ["bpr"], (1,), CPU)
+    _, elsewhere = plan_audit(PAPER, str(folder), None, ["bpr"], (1,), CPU)
     assert elsewhere[0].base[0].training == TrainingConfig()
 
 
@@ -290,7 +291,7 @@ def test_the_line_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
 
 
 def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> None:
-    known = [effect for effect in known_effects() if effect.dataset == "mini"]
+    known = [effect for effect in known_effects(PAPER.folder) if effect.dataset == "mini"]
     found = {(effect.model, effect.setting, effect.value) for effect in known}
     wanted = {
         (model, row.setting, str(value))
@@ -377,11 +378,10 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     """Trained for real, for a few epochs. Masked validation items are rivals less of test items: R@20 rises."""
     suite = load_suite("mini")
     short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
-    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name: short)
+    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name, paper: short)
     expected = Path(shutil.copytree(paper_folder(DEFAULT), tmp_path / "expected"))
-    monkeypatch.setattr("harness.paper.load.load_paper", lambda: load_paper(expected))
     run_by(monkeypatch, run_trial)
-    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference")
+    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected)
     assert outcome.code == 0
     assert "6 of 6 trials have a result" in Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     folder = Path("runs/audit-mini")
@@ -422,7 +422,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
         return None if trial.training.evaluation.mask_validation and trial.seed == 2 else finished(trial, 0.4, 0.2)
 
     run_by(monkeypatch, execute)
-    before = effects_csv(known_effects())
+    before = effects_csv(known_effects(PAPER.folder))
     outcome = audit("--model", "bpr", "--as-reference")
     assert outcome.code == 1
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
@@ -430,7 +430,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
     assert "--seed 2" in line
     log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (9, 1, 8)
-    assert effects_csv(known_effects()) == before
+    assert effects_csv(known_effects(PAPER.folder)) == before
 
 
 def test_one_seed_measures_nothing(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:

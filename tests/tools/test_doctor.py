@@ -16,7 +16,6 @@ from command_line import Command, refused
 from harness.measure.gpu import GpuSurvey
 from harness.measure.host import Limits
 from harness.paper.folders import DEFAULT, paper_folder
-from harness.paper.load import load_paper
 from harness.tools.doctor import doctor
 from harness.tools.doctor.doctor import (
     NEEDED_DISK,
@@ -141,16 +140,15 @@ def test_a_store_is_tried_without_leaving_anything(tmp_path: Path, monkeypatch: 
     assert check_store(tmp_path).severity == "problem"
 
 
-def test_missing_traces_and_a_damaged_paper_are_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, paper = check_paper()
+def test_missing_traces_and_a_damaged_paper_are_problems(tmp_path: Path) -> None:
+    whole, paper = check_paper(paper_folder(DEFAULT))
     assert paper is not None
     assert f"{len(paper.values)} figures to compare with, {len(list(paper.folder.glob('traces/*.npz')))}" in whole.found
     folder = tmp_path / "paper"
     shutil.copytree(paper_folder(DEFAULT), folder, ignore=shutil.ignore_patterns("traces"))
-    monkeypatch.setattr(doctor, "load_paper", lambda: load_paper(folder))
-    assert check_paper()[0].severity == "problem"
+    assert check_paper(folder)[0].severity == "problem"
     (folder / "sources.toml").write_text("[")
-    finding, none = check_paper()
+    finding, none = check_paper(folder)
     assert (finding.severity, "sources.toml" in finding.found, none) == ("problem", True, None)
 
 
@@ -212,7 +210,7 @@ def test_a_problem_is_exit_code_1_and_advice_stands_beneath_it(
         Finding("data", "no", "note"),
         Finding("data", "x"),
     ]
-    monkeypatch.setattr(doctor, "diagnose", lambda data, out: findings)
+    monkeypatch.setattr(doctor, "diagnose", lambda data, out, paper: findings)
     code, out, _ = command("doctor", *layout)
     assert code == 1
     if not layout:

@@ -20,13 +20,14 @@ from harness.paper.folders import DEFAULT, paper_folder
 from harness.tools.regress import check as checking
 from harness.tools.regress import measure as measuring
 from harness.tools.regress.baseline import Measurement, NothingToCompareError
-from harness.tools.regress.check import check, faults, plan_of, shipped_rules
+from harness.tools.regress.check import check, faults, plan_of
 from harness.tools.regress.judge import MEMORY, TIME, WALL, Comparison, compare, exit_code
 from harness.tools.regress.judge import Outcome as Word
 from harness.tools.regress.measure import Plan, Tree, measure, revision_of, tree_of
-from harness.tools.regress.rules import Repetitions, Rules
+from harness.tools.regress.rules import Repetitions, Rules, load_rules
 
 ROOT = Path(harness.__file__).parent.parent
+PAPER = paper_folder(DEFAULT)
 HERE = Tree("here", ROOT)
 ONCE = Repetitions(passes=1, rounds=2, memory=1)
 TELLS_PEAKS = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' resident memory")
@@ -35,7 +36,7 @@ Inputs = tuple[Dataset, Dataset, Path]
 
 def tiny_rules() -> Rules:
     """The rules that ship, of less work; blocks of a millisecond are too short for a judgement on time."""
-    rules = shipped_rules()
+    rules = load_rules(PAPER / "regression.toml")
     size = replace(
         rules.workload,
         models=("bpr", "lightgcn"),
@@ -52,7 +53,7 @@ def tiny_rules() -> Rules:
 def inputs(clustered: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     """Twice the same data set, and one recorded trace."""
     traces = tmp_path_factory.mktemp("traces")
-    shutil.copy(paper_folder(DEFAULT) / "traces" / "bpr.npz", traces)
+    shutil.copy(PAPER / "traces" / "bpr.npz", traces)
     return replace(clustered, name="small"), replace(clustered, name="large"), traces
 
 
@@ -232,7 +233,7 @@ def test_a_slowdown_counts_if_it_is_there_again(
         return [given]
 
     monkeypatch.setattr(checking, "measure", measured)
-    found: tuple[Comparison, ...] = check(HERE, plan, ONCE, shipped_rules(), usual())
+    found: tuple[Comparison, ...] = check(HERE, plan, ONCE, load_rules(PAPER / "regression.toml"), usual())
     assert asked == [None, {"time": ["small/bpr"]}][: len(gives)]
     (one,) = (one for one in found if (one.subject, one.quantity) == ("small/bpr", TIME))
     assert one.outcome is outcome
@@ -250,8 +251,8 @@ def _no_summary(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shrink(patch: pytest.MonkeyPatch, inputs: Inputs) -> None:
     """Let the command measure for seconds only."""
-    patch.setattr(checking, "shipped_rules", tiny_rules)
-    patch.setattr(checking, "inputs", lambda: inputs)
+    patch.setattr("harness.tools.regress.rules.load_rules", lambda path: tiny_rules())
+    patch.setattr(checking, "inputs", lambda paper: inputs)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from bm3 import DataError
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.tools.regress.baseline import Measurement, Result
-from harness.tools.regress.check import shipped_rules
 from harness.tools.regress.judge import (
     CONFORMANCE,
     DETERMINISM,
@@ -35,7 +34,7 @@ SUBJECTS = [f"{data}/{model}" for data, model in itertools.product(("mini", "lar
 
 @pytest.fixture(scope="module")
 def rules() -> Rules:
-    return shipped_rules()
+    return load_rules(paper_folder(DEFAULT) / "regression.toml")
 
 
 def timed(

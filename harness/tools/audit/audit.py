@@ -14,14 +14,13 @@ import torch
 from harness.common import write_whole, writing
 from harness.data import Dataset, load_dataset
 from harness.models.registry import find_model, models
-from harness.paper.load import Tolerances
+from harness.paper.load import Paper, Tolerances
 from harness.paper.published import short_metric
 from harness.report.markdown import environment_table
 from harness.report.tables import markdown, table
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, make_trial
 from harness.runs.variants import ALL_MODELS, VariantRow, variants
-from harness.runs.words import suite_names
 from harness.studies.execution import metric_of
 from harness.studies.suite import load_suite
 from harness.tools.audit.effects import AUDIT, Change, Effect, effects_csv, known_effects, paired_effect, signed
@@ -81,16 +80,16 @@ class Audit:
 
 
 def plan_audit(
-    name: str, data: Path | None, wanted: Sequence[str], seeds: Sequence[int], device: torch.device
+    paper: Paper, name: str, data: Path | None, wanted: Sequence[str], seeds: Sequence[int], device: torch.device
 ) -> tuple[Dataset, tuple[Comparison, ...]]:
     """The data set called `name` and the comparisons of the `wanted` models there, of all models if none is.
 
     Variants of training are compared with each of them: what they change depends on the model. Training is that of the
-    suite that has the data set's name; without such a suite the published one. Raises ConfigError or DataError before
-    anything runs.
+    paper's suite that has the data set's name; without such a suite the published one. Raises ConfigError or DataError
+    before anything runs.
     """
     chosen = dict.fromkeys(find_model(model).name for model in wanted) or sorted(models())
-    dataset, training = load_dataset(name, data), load_suite(name).training if name in suite_names() else {}
+    dataset, training = load_dataset(name, data), load_suite(name, paper).training if name in paper.suites else {}
 
     def trials(model: str, settings: Mapping[str, Any]) -> tuple[Trial, ...]:
         return tuple(make_trial(model, dataset, name, {**training, **settings}, seed, device) for seed in seeds)

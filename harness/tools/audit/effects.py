@@ -16,7 +16,6 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, TypeAdapter, Validatio
 from pydantic.dataclasses import dataclass
 
 from bm3.errors import DataError
-from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.load import Tolerances, field_fault
 from harness.paper.published import read_rows, short_metric
 from harness.paper.significance import over_seeds
@@ -111,14 +110,14 @@ def effects_csv(effects: Iterable[Effect]) -> str:
     return text.getvalue()
 
 
-def known_effects(paper: Path | None = None) -> tuple[Effect, ...]:
-    """The measured effects in `audit/*.csv` of a paper's folder, by default the one that comes with the harness.
+def known_effects(paper: Path) -> tuple[Effect, ...]:
+    """The measured effects in `audit/*.csv` of a paper's folder.
 
     Raises DataError naming file and line for anything that does not fit the columns, is there twice, or contradicts
     itself.
     """
     effects: dict[tuple[str, ...], Effect] = {}
-    for path in sorted(((paper or paper_folder(DEFAULT)) / AUDIT).glob("*.csv")):
+    for path in sorted((paper / AUDIT).glob("*.csv")):
         for where, row in read_rows(path, COLUMNS):
             values = dict(zip(COLUMNS, row, strict=True))
             try:

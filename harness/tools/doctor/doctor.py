@@ -57,13 +57,13 @@ class Finding:
     """What to do about it; empty where there is nothing to do."""
 
 
-def diagnose(data: Path | None, out: Path) -> list[Finding]:
+def diagnose(data: Path | None, out: Path, paper: Path) -> list[Finding]:
     """All findings about this machine and installation, with data sets from `data` and runs stored in `out`.
 
     Raises DataError where `data` is no folder; whatever else is wrong is a finding.
     """
     roots, limits, cublas = data_roots(data), container_limits(), os.environ.get(CUBLAS)
-    memory, (finding, paper) = psutil.virtual_memory(), check_paper()
+    memory, (finding, about) = psutil.virtual_memory(), check_paper(paper)
     try:
         gpus: list[GpuSurvey] | str = survey()
         driver: str | None = driver_version()
@@ -82,7 +82,7 @@ def diagnose(data: Path | None, out: Path) -> list[Finding]:
         check_memory(memory.available, memory.total, limits),
         check_store(out),
         finding,
-        *check_data(roots, () if paper is None else paper.datasets),
+        *check_data(roots, () if about is None else about.datasets),
     ]
 
 
@@ -170,10 +170,10 @@ def check_store(out: Path) -> Finding:
     return Finding("store", text)
 
 
-def check_paper() -> tuple[Finding, Paper | None]:
+def check_paper(folder: Path) -> tuple[Finding, Paper | None]:
     """Whether the figures and traces that results are compared with can be read, and the paper where they can."""
     try:
-        paper = load_paper()
+        paper = load_paper(folder)
     except BM3Error as error:
         return Finding("paper", str(error), "problem", "reinstall the package"), None
     traces = len(list(paper.folder.glob("traces/*.npz")))

@@ -10,24 +10,19 @@ import numpy as np
 
 from harness.data import PARTS, Dataset
 from harness.data.synthetic import baby_sized, mini
-from harness.paper.folders import DEFAULT, paper_folder
+from harness.paper.load import Paper
 from harness.tools.regress.baseline import Measurement, NothingToCompareError
 from harness.tools.regress.judge import Comparison, Outcome, compare, confirmed, to_repeat
 from harness.tools.regress.measure import Plan, Tell, Tree, measure
-from harness.tools.regress.rules import Repetitions, Rules, Workload, load_rules
+from harness.tools.regress.rules import Repetitions, Rules, Workload
 
 WORKLOAD_FORMAT = 2
 """Counts on when `worker` measures something else under the same names."""
 
 
-def shipped_rules() -> Rules:
-    """Those that come with the harness."""
-    return load_rules(paper_folder(DEFAULT) / "regression.toml")
-
-
-def inputs() -> tuple[Dataset, Dataset, Path]:
-    """What the workload computes on: `mini`, the synthetic set of Baby's size, and the recorded traces."""
-    return mini(), baby_sized(), paper_folder(DEFAULT) / "traces"
+def inputs(paper: Paper) -> tuple[Dataset, Dataset, Path]:
+    """What the workload computes on: `mini`, the synthetic set of Baby's size, and the paper's traces."""
+    return mini(), baby_sized(), paper.file("traces")
 
 
 def plan_of(
