@@ -102,7 +102,9 @@ def test_the_loss_is_the_sum_of_the_terms_that_are_on(terms: tuple[str, ...], ob
     if terms != ("reconstruction",):  # without modalities their tables are not drawn, and all else is as it was
         assert loss.parts == {name: whole.parts[name] for name in [*(TERMS[term] for term in terms), "regulariser"]}
     assert list(loss.parts) == [*(TERMS[term] for term in terms), "regulariser"]
-    assert float(loss.total.detach()) == pytest.approx(sum(float(part.detach()) for part in loss.parts.values()), rel=1e-6)
+    assert float(loss.total.detach()) == pytest.approx(
+        sum(float(part.detach()) for part in loss.parts.values()), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["trained", "frozen"])
