@@ -48,8 +48,7 @@ def our_steps(model: Any, batches: list[Batch]) -> Steps:
         train_step(model, optimiser, next(supply))
 
     def first() -> None:
-        if True:
-            model.start_epoch(epoch)
+        model.start_epoch(epoch)
         plain()
 
     return Steps(plain, first, model.state_dict)

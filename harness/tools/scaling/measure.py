@@ -73,7 +73,7 @@ class Plan:
         return [
             factor
             for factor in self.factors
-            if (factor != "d_m" or entry.reads_features)
+            if (factor != "d_m" or entry.model.reads_features)
             and (factor not in SETTINGS or own.intersection(SETTINGS[factor]))
         ]
 
