@@ -1,6 +1,5 @@
 """Whether a stored run is what it says: name, epochs, result and hits fit together. Nothing is repaired here."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +7,13 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from bm3 import DataError
-from harness.runs.inspection import Entry, entry
+from harness.runs.inspect import NAME, Entry, entry
 from harness.runs.record import EPOCHS, HITS, RESULT, RUN, RunRecord
 from harness.runs.store import CHECKPOINT, identity_digest
 from harness.training.config import EarlyStopping
 
 IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "numerics", "code")
 """Fields of `Trial.identity`; a run of an earlier version has those there were then, such as the hash `code`."""
-NAME = re.compile(r"(?P<model>.+)-(?P<digest>[0-9a-f]{10})-seed(?P<seed>\d+)")
 
 
 @dataclass(frozen=True)
