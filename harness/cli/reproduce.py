@@ -128,7 +128,7 @@ def reproduce(
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, out), unread)) for trial in trials(outcomes)]
     without = [
-        trial.command if run is None else run.run["command"]
+        trial.command if run is None else run.command
         for trial, run in runs
         if run is None or not (run.finished or run.out_of_memory)
     ]

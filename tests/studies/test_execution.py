@@ -56,9 +56,9 @@ def all_of(of: Sequence[Trial]) -> Callable[[Outcomes], Sequence[Trial]]:
 def numbers(run: StoredRun | None) -> Any:
     """What must be the same bits wherever a trial ran."""
     assert run is not None
-    result = run.result or {}
-    losses = [(epoch["loss"], epoch["parts"], epoch["valid"]) for epoch in run.epochs()]
-    return result["state_hash"], result["valid"], result["test"], result["best_epoch"], losses
+    result = run.outcome
+    losses = [(epoch.loss, epoch.parts, epoch.valid) for epoch in run.epochs()]
+    return result.state_hash, result.valid, result.test, result.best_epoch, losses
 
 
 @pytest.fixture
@@ -451,7 +451,7 @@ def test_a_killed_process_is_run_again_from_its_checkpoint(tmp_path: Path) -> No
     assert killed
     run = outcomes[trial.key]
     assert run is not None
-    assert len(run.run["resumed"]) == 1
+    assert len(run.resumed) == 1
     other = execute(all_of([trial]), tmp_path / "other", Processes(tmp_path / "other", None, 1, threads=1))
     assert numbers(run) == numbers(other[trial.key])
 
@@ -465,8 +465,8 @@ def test_a_forked_trial_is_the_command_that_repeats_it(tmp_path: Path) -> None:
     (anew,) = stored_runs(tmp_path / "b")
     assert numbers(forked) == numbers(anew)
     assert forked is not None
-    assert forked.run["environment"] == anew.run["environment"]
-    peaks = [run.result["memory"]["process_rss_peak"]["bytes"] for run in (forked, anew)]  # type: ignore[index]
+    assert forked.environment == anew.environment
+    peaks = [run.result.memory.process_rss_peak.bytes for run in (forked, anew)]  # type: ignore[index]
     assert peaks[0] == pytest.approx(peaks[1], rel=0.06)
 
 
@@ -544,7 +544,7 @@ def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
     assert outcomes[some[1].key] is not None
     stored = StoredRun.read(tmp_path / some[0].key)
     assert stored.out_of_memory
-    assert str(error).splitlines()[0] in stored.failure["message"]  # type: ignore[index]
+    assert str(error).splitlines()[0] in stored.failure.message  # type: ignore[index]
 
 
 def test_another_error_of_torch_is_no_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
