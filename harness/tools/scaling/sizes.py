@@ -1,4 +1,4 @@
-"""The sizes that grow in measurements of how costs grow. What is measured at them is `parts`."""
+"""The sizes that grow in measurements of how costs grow. What is measured at them is `measure`."""
 
 from dataclasses import dataclass, replace
 

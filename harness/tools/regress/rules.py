@@ -1,4 +1,4 @@
-"""Reads `expected/bm3/regression.toml`: what counts as a regression, what is measured for it, and how often."""
+"""Reads `regression.toml`: what counts as a regression, what is measured for it, and how often."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,11 +6,10 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from harness.paper.expected import STRICT, Seeds, Share, Tolerance, validated_toml
+from harness.paper.load import STRICT, Share, validated_toml
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Factor = Annotated[float, Field(gt=1, strict=True)]
-Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -22,9 +21,8 @@ class TimeRule:
     level: Share
     """Of the one-sided test, after correction for the number of subjects."""
     max_spread: Annotated[float, Field(gt=0, strict=True)]
-    """Interquartile range over median above which a measurement is unstable, unless the sides do not overlap."""
+    """Interquartile range over median above which nothing is judged, unless the sides do not overlap."""
     min_repetitions: Count
-    justification: Text
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,71 +33,57 @@ class MemoryRule:
     """Each peak now must be larger than each before by more than this."""
     least_bytes: Count
     """Changes of less than this are never counted."""
-    justification: Text
 
 
 @dataclass(frozen=True, config=STRICT)
 class AccuracyRule:
-    """When a subject is less accurate: the band of the verdict rule around the metric before."""
+    """When a subject is less accurate: its mean over seeds lies below the band around the mean before."""
 
     relative: Share
-    confidence: Share
-    min_seeds: Seeds
-    justification: Text
+    """Half-width of the band as a share of the mean before."""
     models: dict[str, Share] = Field(default_factory=dict)
     """Bands of their own."""
 
-    def of(self, model: str) -> Tolerance:
-        """The tolerance of a model's metrics."""
-        relative = self.models.get(model, self.relative)
-        return Tolerance(relative=relative, confidence=self.confidence, min_seeds=self.min_seeds)
-
 
 @dataclass(frozen=True, config=STRICT)
-class WorkloadSize:
+class Workload:
     """What is measured."""
 
-    models: Annotated[tuple[Text, ...], Field(min_length=1)]
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[int, ...], Field(min_length=2)]
     training: dict[str, Any]
     """Settings of short trainings."""
     training_of: dict[str, dict[str, Any]]
     """What differs in it, by model."""
     steps: dict[str, dict[str, Count]]
-    """Device → model → steps of a timed block."""
-    justification: Text
+    """Device → model → steps of a timed block; the first one begins an epoch."""
 
 
 @dataclass(frozen=True, config=STRICT)
-class Preset:
-    """How often everything is measured; see `harness.tools.regress.alternation.Repetitions`."""
+class Repetitions:
+    """How often everything is measured."""
 
     passes: Count
+    """Processes one after another: what a process happens to get, addresses for one, is the same for all its rounds."""
     rounds: Count
+    """Blocks of each subject per pass."""
     memory: Count
-
-
-@dataclass(frozen=True, config=STRICT)
-class Presets:
-    """Of a check, of a shorter one, and of the baseline that both are compared with."""
-
-    quick: Preset
-    default: Preset
-    baseline: Preset
+    """Peaks of each subject, each from a process of its own."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Rules:
-    """The file `regression.toml`."""
+    """The whole file."""
 
     time: TimeRule
     wall: TimeRule
     memory: MemoryRule
     accuracy: AccuracyRule
-    workload: WorkloadSize
-    presets: Presets
+    workload: Workload
+    presets: dict[str, Repetitions]
+    """Of a `quick` check, of the `default` one, and of the `baseline` that both are compared with."""
 
 
 def load_rules(path: Path) -> Rules:
-    """A file such as `expected/bm3/regression.toml`; raises DataError naming the file and the field."""
+    """Raises DataError naming the file and the field."""
     return validated_toml(path, TypeAdapter(Rules))

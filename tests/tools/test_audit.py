@@ -15,7 +15,7 @@ from command_line import Command, refused
 
 from bm3 import DataError
 from harness.models.registry import models
-from harness.paper.folders import paper_folder
+from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.load import load_paper
 from harness.runs.settings import flatten
 from harness.runs.store import StoredRun, stored_runs
@@ -24,18 +24,16 @@ from harness.runs.variants import ALL_MODELS, variants
 from harness.studies.backends import InProcess
 from harness.studies.execution import Ending
 from harness.studies.suite import load_suite
-from harness.tools.audit.audit import AUDIT_METRICS, Audit, plan_audit, trials_of
+from harness.tools.audit.audit import AUDIT_METRICS, Audit, audit_markdown, plan_audit, trials_of, write_audit
 from harness.tools.audit.effects import (
     COLUMNS,
     Change,
-    Difference,
     Effect,
+    effect_lines,
     effects_csv,
     known_effects,
-    merged,
-    paired_difference,
+    paired_effect,
 )
-from harness.tools.audit.report import audit_markdown, effect_lines, write_known_effects
 from harness.training import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -71,14 +69,14 @@ def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best
             runs[trial.key] = finished(trial, *values)
         for trial, values in zip(comparison.trials, variant if differs else base, strict=False):
             runs[trial.key] = finished(trial, *values, best_epoch if differs else 7)
-    return Audit(dataset, {"epochs": 100}, seeds, comparisons, runs, tuple(failed), TOLERANCES)
+    return Audit(dataset, comparisons, runs, tuple(failed), TOLERANCES)
 
 
-def differences(audit: Audit) -> tuple[Difference, Difference]:
+def differences(audit: Audit) -> tuple[Effect, Effect]:
     """Of R@20 and N@20 without rounding."""
     recall, ndcg = (effect for effect in audit.effects if effect.setting == "early_stopping.rounding")
     assert (recall.metric, ndcg.metric) == AUDIT_METRICS
-    return recall.difference, ndcg.difference
+    return recall, ndcg
 
 
 # --- the plan ---
@@ -86,7 +84,7 @@ def differences(audit: Audit) -> tuple[Difference, Difference]:
 
 def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_it() -> None:
     _, comparisons = plan_audit(PAPER, "mini", None, [], (1,), CPU)
-    found = Counter((c.model, c.variant.setting, c.value) for c in comparisons)
+    found = Counter((c.base[0].entry.name, c.variant.setting, c.value) for c in comparisons)
     wanted = {
         (model, row.setting, value)
         for row in variants()
@@ -111,7 +109,7 @@ def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
 
 def test_comparisons_of_a_model_share_its_published_trials() -> None:
     _, comparisons = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
-    assert [c.model for c in comparisons] == ["grcn"] * 4 + ["bpr"] * 2
+    assert [c.base[0].entry.name for c in comparisons] == ["grcn"] * 4 + ["bpr"] * 2
     trials = trials_of(comparisons)
     assert len({trial.key for trial in trials}) == len(trials) == 2 * (1 + 4 + 1 + 2)
     assert [trial.key for trial in trials[:2]] == [trial.key for trial in comparisons[0].base]
@@ -137,33 +135,34 @@ def test_differences_are_paired_and_in_percent_of_the_published_mean() -> None:
     recall, ndcg = differences(
         audited([(0.4, 0.1), (0.5, 0.2), (0.6, 0.3)], [(0.42, 0.11), (0.53, 0.212), (0.61, 0.314)])
     )
-    assert (recall.base, recall.variant, recall.percent) == pytest.approx((0.5, 0.52, 4))
+    assert (recall.base, recall.variant, recall.difference_percent) == pytest.approx((0.5, 0.52, 4))
     assert (recall.low_percent, recall.high_percent) == pytest.approx((4 - 4.96828, 4 + 4.96828), abs=1e-4)
-    assert (recall.seeds, recall.change) == (3, Change.WITHIN_NOISE)
-    assert (ndcg.base, ndcg.variant, ndcg.percent) == pytest.approx((0.2, 0.212, 6))
+    assert (recall.seeds, recall.effect) == (3, Change.WITHIN_NOISE)
+    assert (ndcg.base, ndcg.variant, ndcg.difference_percent) == pytest.approx((0.2, 0.212, 6))
     assert (ndcg.low_percent, ndcg.high_percent) == pytest.approx((6 - 2.48414, 6 + 2.48414), abs=1e-4)
-    assert ndcg.change is Change.HIGHER
+    assert ndcg.effect is Change.HIGHER
 
 
 def test_a_fall_is_lower_and_the_same_bits_are_none() -> None:
     values = [(0.4, 0.2), (0.5, 0.2)]
     recall, ndcg = differences(audited(values, [(0.3, 0.2), (0.401, 0.2)]))
-    assert recall.change is Change.LOWER
-    assert ndcg.change is Change.WITHIN_NOISE  # this metric alone is alike
+    assert recall.effect is Change.LOWER
+    assert ndcg.effect is Change.WITHIN_NOISE  # this metric alone is alike
     for difference in differences(audited(values, values)):
-        assert (difference.percent, difference.low_percent, difference.high_percent) == (0, 0, 0)
-        assert difference.change is Change.NONE
-    assert differences(audited(values, values, best_epoch=8))[0].change is Change.WITHIN_NOISE
-
-
-def test_the_last_bit_of_one_seed_is_a_difference() -> None:
-    values = [(0.4, 0.2), (0.5, 0.2)]
-    assert differences(audited(values, [values[0], (0.5 + 2**-53, 0.2)]))[0].change is not Change.NONE
+        assert (difference.difference_percent, difference.low_percent, difference.high_percent) == (0, 0, 0)
+        assert difference.effect is Change.NONE
+    assert differences(audited(values, values, best_epoch=8))[0].effect is Change.WITHIN_NOISE
+    last_bit = [values[0], (0.5 + 2**-53, 0.2)]
+    assert differences(audited(values, last_bit))[0].effect is not Change.NONE
 
 
 def test_one_seed_is_no_evidence_even_of_no_difference() -> None:
     for difference in differences(audited([(0.4, 0.2)], [(0.4, 0.2)])):
-        assert (difference.percent, difference.low_percent, difference.change) == (0, None, Change.NO_EVIDENCE)
+        assert (difference.difference_percent, difference.low_percent, difference.effect) == (
+            0,
+            None,
+            Change.NO_EVIDENCE,
+        )
 
 
 def test_a_seed_that_failed_with_one_value_counts_for_neither() -> None:
@@ -172,9 +171,9 @@ def test_a_seed_that_failed_with_one_value_counts_for_neither() -> None:
 
 
 def test_nothing_can_be_said_in_percent_of_nothing() -> None:
-    for base in ([], [0.0, 0.0]):
-        found = paired_difference(base, base, TOLERANCES, identical=True)
-        assert (found.percent, found.change) == (None, Change.NO_EVIDENCE)
+    for base in ({}, {1: 0.0, 2: 0.0}):
+        found = paired_effect(("mini", "bpr", "s", "v", "recall@20"), base, base, TOLERANCES, True, "abc")
+        assert (found.difference_percent, found.effect) == (None, Change.NO_EVIDENCE)
 
 
 def test_the_exit_code_tells_failures_from_no_evidence() -> None:
@@ -187,37 +186,24 @@ def test_the_exit_code_tells_failures_from_no_evidence() -> None:
 # --- the report ---
 
 
-def test_the_report_says_what_text_and_code_say_what_changes_and_how_to_repeat_it() -> None:
+def test_the_report_has_a_row_per_difference_and_names_what_failed() -> None:
     audit = audited([(0.4, 0.2), (0.5, 0.2)], [(0.3, 0.2), (0.401, 0.2)], failed=["bm3 train x mini"])
     text = audit_markdown(audit)
-    (row,) = [row for row in variants() if row.setting == "early_stopping.rounding"]
-    (line,) = [line for line in text.splitlines() if line.startswith("| all ") and "rounding" in line]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == [
-        "all",
-        row.setting,
-        "4 → none",
-        row.text,
-        row.code,
-        "R@20 -22.1 % (lower), N@20 +0.0 % (within noise)",
-    ]
-    (line,) = [line for line in text.splitlines() if line.startswith("| bpr ") and "rounding" in line]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[2:7] == ["4 → none", "2", "0.4500", "0.3505", "-22.11"]
-    assert cells[-1] == "R@20 lower, N@20 within noise"
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    (row,) = (row for row in rows if "-22.11" in row)
+    assert row[2:8] == ["4 → none", "R@20", "2", "0.4500", "0.3505", "-22.11"]
+    assert row[-1] == "lower"
     assert "Seeds: 1, 2" in text
     assert audit.dataset.content_hash[:10] in text
-    assert "- Changes nothing here, to the last bit: evaluation.mask_validation=True of bpr\n" in text
     assert "- Failed: `bm3 train x mini`" in text
     assert "made up" in text.split("## Environment")[1]
-    commands = text.split("## Commands")[1].splitlines()
-    assert all(commands.count(trial.command) == 1 for trial in trials_of(audit.comparisons))
 
 
 def effect(percent: float, change: Change, model: str = "bpr", **fields: str) -> Effect:
     place = {"dataset": "mini", "setting": "early_stopping.rounding", "value": "none", "metric": "recall@20", **fields}
-    difference = Difference(0.5, 0.5 + percent / 200, percent, percent - 1, percent + 1, 3, change)
-    return Effect(model=model, difference=difference, code="abc", **place)
+    figures = {"base": 0.5, "variant": 0.5 + percent / 200, "difference_percent": percent}
+    ends = {"low_percent": percent - 1, "high_percent": percent + 1}
+    return Effect(model=model, **place, **figures, **ends, seeds=3, effect=change, code="abc")
 
 
 def test_a_variant_has_a_line_per_data_set_of_its_model_or_of_all_models() -> None:
@@ -246,31 +232,23 @@ def test_a_variant_of_one_model_does_not_take_the_effect_of_anothers_with_the_sa
 # --- effects as data ---
 
 
-def test_effects_come_back_from_their_file_with_six_digits(tmp_path: Path) -> None:
+def test_effects_come_back_from_their_file_and_those_of_other_models_stay(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    kept = [effect(1, Change.WITHIN_NOISE, "vbpr"), effect(1, Change.WITHIN_NOISE, "bpr", value="gone")]
+    (tmp_path / "audit" / "mini.csv").write_text(effects_csv(kept))
     audit = audited([(0.4, 0.2), (0.5, 0.2)], [(0.3, 0.2), (0.401234567, 0.2)])
-    shutil.copy(paper_folder("bm3") / "tolerances.toml", tmp_path)
-    assert write_known_effects(audit, tmp_path) == tmp_path / "audit" / "mini.csv"
-    read = known_effects(tmp_path)
-    assert [effect.key for effect in read] == [effect.key for effect in audit.effects]
-    for one, other in zip(read, audit.effects, strict=True):
-        assert (one.code, one.difference.change) == (other.code, other.difference.change)
-        for name in ("base", "variant", "percent", "low_percent", "high_percent"):
-            assert getattr(one.difference, name) == pytest.approx(getattr(other.difference, name), rel=1e-5)
-
-
-def test_known_effects_of_other_models_stay_and_those_of_the_same_model_go() -> None:
-    known = [
-        effect(1, Change.HIGHER, "bpr"),
-        effect(1, Change.HIGHER, "vbpr"),
-        effect(1, Change.HIGHER, dataset="baby"),
-    ]
-    new = effect(-3, Change.LOWER, "bpr")
-    assert merged(known, [new]) == [new, known[1]]
+    assert write_audit(audit, tmp_path / "out", tmp_path)[-1] == tmp_path / "audit" / "mini.csv"
+    *read, other = known_effects(tmp_path)
+    assert other.model == "vbpr"
+    for one, measured in zip(read, audit.effects, strict=True):
+        assert (one.key, one.code, one.effect) == (measured.key, measured.code, measured.effect)
+        for name in ("base", "variant", "difference_percent", "low_percent", "high_percent"):
+            assert getattr(one, name) == pytest.approx(getattr(measured, name), rel=1e-5)
 
 
 def test_an_audit_with_failures_is_never_taken_as_known(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not everything"):
-        write_known_effects(audited([(0.4, 0.2)] * 2, [(0.4, 0.2)] * 2, failed=["x"]), tmp_path)
+        write_audit(audited([(0.4, 0.2)] * 2, [(0.4, 0.2)] * 2, failed=["x"]), tmp_path / "out", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -281,19 +259,19 @@ def test_an_audit_with_failures_is_never_taken_as_known(tmp_path: Path) -> None:
         ([HEADER.replace("code", "source")], "mini.csv:1: columns are"),
         ([HEADER, LINE + ",more"], "mini.csv:2: 14 fields"),
         ([HEADER, LINE.replace("mini", "baby")], "mini.csv:2: data set 'baby' does not belong in mini.csv"),
-        ([HEADER, LINE.replace("bpr", "")], "mini.csv:2: dataset, model, setting"),
-        ([HEADER, LINE.replace("recall@20", "R20")], "mini.csv:2: metric 'R20'"),
-        ([HEADER, LINE.replace(",20,", ",nan,")], "mini.csv:2: 'nan' is not a finite number"),
-        ([HEADER, LINE.replace(",20,", ",1e999,")], "mini.csv:2: '1e999' is not a finite number"),
-        ([HEADER, LINE.replace(",3,", ",0,")], "mini.csv:2: seeds '0'"),
-        ([HEADER, LINE.replace("higher", "better")], "mini.csv:2: unknown effect 'better'; use one of"),
+        ([HEADER, LINE.replace("bpr", "")], "mini.csv:2: model"),
+        ([HEADER, LINE.replace("recall@20", "R20")], "mini.csv:2: metric"),
+        ([HEADER, LINE.replace(",20,", ",nan,")], "mini.csv:2: difference_percent"),
+        ([HEADER, LINE.replace(",20,", ",1e999,")], "mini.csv:2: difference_percent"),
+        ([HEADER, LINE.replace(",3,", ",-1,")], "mini.csv:2: seeds"),
+        ([HEADER, LINE.replace("higher", "better")], "mini.csv:2: effect"),
         ([HEADER, LINE.replace("higher", "lower")], "mini.csv:2: effect 'lower' contradicts"),
         ([HEADER, LINE.replace("higher", "none")], "mini.csv:2: effect 'none' contradicts"),
         ([HEADER, LINE.replace("higher", "no evidence")], "mini.csv:2: effect 'no evidence' contradicts"),
         ([HEADER, LINE.replace(",10,30,", ",,,")], "mini.csv:2: effect 'higher' contradicts"),
         ([HEADER, LINE.replace(",20,", ",31,")], "mini.csv:2: effect 'higher' contradicts"),
-        ([HEADER, LINE.replace("0.5,", "-0.5,")], "mini.csv:2: effect 'higher' contradicts"),
-        ([HEADER, LINE, LINE], "mini.csv:3: the same effect as"),
+        ([HEADER, LINE.replace("0.5,", "-0.5,")], "mini.csv:2: base"),
+        ([HEADER, LINE, LINE], "mini.csv:3: this effect is there"),
     ],
 )
 def test_a_file_of_effects_that_does_not_fit_is_refused_with_its_line(
@@ -313,7 +291,7 @@ def test_the_line_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
 
 
 def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> None:
-    known = [effect for effect in known_effects(paper_folder("bm3")) if effect.dataset == "mini"]
+    known = [effect for effect in known_effects(PAPER.folder) if effect.dataset == "mini"]
     found = {(effect.model, effect.setting, effect.value) for effect in known}
     wanted = {
         (model, row.setting, str(value))
@@ -323,7 +301,7 @@ def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> Non
     }
     assert found == wanted
     assert len(known) == 2 * len(wanted)
-    assert all(effect.difference.seeds >= TOLERANCES.min_seeds for effect in known)
+    assert all(effect.seeds >= TOLERANCES.min_seeds for effect in known)
 
 
 # --- the command ---
@@ -401,7 +379,7 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     suite = load_suite("mini")
     short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
     monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name, paper: short)
-    expected = Path(shutil.copytree(paper_folder("bm3"), tmp_path / "expected"))
+    expected = Path(shutil.copytree(paper_folder(DEFAULT), tmp_path / "expected"))
     run_by(monkeypatch, run_trial)
     outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected)
     assert outcome.code == 0
@@ -410,10 +388,10 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     assert len([run for run in stored_runs(Path("runs")) if run.finished]) == 6
     written = {effect.key: effect for effect in known_effects(expected) if effect.model == "bpr"}
     assert (folder / "audit.csv").read_text(encoding="utf-8") == effects_csv(written.values())
-    masked = written["mini", "bpr", "evaluation.mask_validation", "True", "recall@20"].difference
-    assert masked.percent is not None
-    assert masked.percent > 0
-    assert masked.change is not Change.NONE
+    masked = written["mini", "bpr", "evaluation.mask_validation", "True", "recall@20"]
+    assert masked.difference_percent is not None
+    assert masked.difference_percent > 0
+    assert masked.effect is not Change.NONE
     summary = outcome.out[outcome.out.index("# What the variants change") :].split("\n\nwritten: ")[0]
     assert (folder / "report.md").read_text(encoding="utf-8").startswith(summary)
 
@@ -444,7 +422,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
         return None if trial.training.evaluation.mask_validation and trial.seed == 2 else finished(trial, 0.4, 0.2)
 
     run_by(monkeypatch, execute)
-    before = effects_csv(known_effects(paper_folder("bm3")))
+    before = effects_csv(known_effects(PAPER.folder))
     outcome = audit("--model", "bpr", "--as-reference")
     assert outcome.code == 1
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
@@ -452,7 +430,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
     assert "--seed 2" in line
     log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (9, 1, 8)
-    assert effects_csv(known_effects(paper_folder("bm3"))) == before
+    assert effects_csv(known_effects(PAPER.folder)) == before
 
 
 def test_one_seed_measures_nothing(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
