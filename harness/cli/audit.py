@@ -55,7 +55,7 @@ def audit(
     from harness.paper.expected import expected_dir, load_tolerances
     from harness.runs.trial import resolve_device
     from harness.studies.conduct import Study, make_folder
-    from harness.studies.pending import pending
+    from harness.studies.execute import pending
     from harness.tools.audit.audit import Audit, plan_audit, results_of, training_settings, trials_of
     from harness.tools.audit.report import audit_markdown, write_audit, write_known_effects
 

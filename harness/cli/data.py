@@ -293,7 +293,7 @@ def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
     bm3 data prepare baby-in-time --ratings ratings_Baby.csv --split temporal_global --out ~/data
     """
     import harness
-    from harness.cli.reading_progress import reading_progress
+    from harness.cli.progress import reading_progress
     from harness.data.layouts import data_roots
     from harness.ingest.amazon.prepare import Plan, prepare
     from harness.ingest.verify import check_counts
@@ -392,7 +392,7 @@ def fetch_command(
     bm3 data fetch baby --base-url https://mirror.example.org/productGraph
     bm3 data fetch shop --manifest shop.toml --dry-run
     """
-    from harness.cli.reading_progress import reading_progress
+    from harness.cli.progress import reading_progress
     from harness.data.layouts import data_roots
     from harness.ingest.fetch import Fetch, find_source
 

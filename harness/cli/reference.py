@@ -26,7 +26,7 @@ def reference(folder: Path, out: Path | None, overwrite: bool) -> None:
     from harness.paper.expected import expected_dir
     from harness.paper.selfcheck import FILE, SUITE, reference_from, write_reference
     from harness.runs.store import stored_runs
-    from harness.studies.suite_file import load_suite
+    from harness.studies.suite import load_suite
 
     unread: list[str] = []
     models = [one.model for one in load_suite(SUITE, check=False).experiments]

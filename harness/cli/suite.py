@@ -17,7 +17,7 @@ from harness.cli.options import DATA, DEVICE, MODELS, OUT, SEEDS, known_suite
 if TYPE_CHECKING:
     from harness.runs.trial import Trial
     from harness.studies.estimate import Estimate, Estimates
-    from harness.studies.pending import Pending
+    from harness.studies.execute import Pending
     from harness.studies.suite import Outcomes, Outline, Row
 
 HEAD = ("row", "data set", "points", "seeds", "trials", "done", "failed", "time left", "memory", "estimated from")
@@ -49,7 +49,7 @@ def list_command() -> None:
     from tabulate import tabulate
 
     from harness.runs.words import suite_names
-    from harness.studies.suite_file import load_suite, outline
+    from harness.studies.suite import load_suite, outline
 
     table = []
     for name in suite_names():
@@ -101,7 +101,7 @@ def show(
     from harness.runs.store import readable_runs
     from harness.runs.trial import resolve_device
     from harness.studies.estimate import Estimates, load_costs
-    from harness.studies.pending import pending
+    from harness.studies.execute import pending
     from harness.studies.suite import Outline, Row, load_suite, outline, plan, wanted
 
     if dry_run and form != "text":

@@ -34,8 +34,7 @@ from harness.runs.store import (
     run_lock,
 )
 from harness.runs.verification import NAME
-from harness.studies.status import STATUS
-from harness.studies.studies import studies, trials_under_way, vanished
+from harness.studies.status import STATUS, studies, trials_under_way, vanished
 
 PART, PROBE = ".part", ".probe"
 REMOVED = ".removed"

@@ -16,8 +16,8 @@ from harness.data import PARTS, load_dataset, random_user_split
 from harness.data.folder import new_folder
 from harness.measure.environment import environment
 from harness.runs.trial import Trial, make_trial
-from harness.studies.backends import Processes
-from harness.studies.execution import execute, metric_of
+from harness.studies.execute import execute, metric_of
+from harness.studies.local import Processes
 
 CPU = torch.device("cpu")
 SETTINGS = {"n_layers": 4, "reg_weight": 1e-4}  # LightGCN's best on the authors' split of Baby

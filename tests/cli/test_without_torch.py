@@ -21,8 +21,8 @@ READERS = {
     "gc": "from harness.runs.leftovers import Wish, leftovers; leftovers(store, Wish(unfinished=True))",
     "expected": "from harness.paper.expected import *; load_expected(expected_dir()); load_grids(expected_dir())",
     "tables": "import harness.report.paper, harness.report.latex",
-    "watch": "import harness.cli.study_progress, harness.studies.studies",
-    "suites": "from harness.studies.suite_file import load_suite, outline; "
+    "watch": "import harness.cli.study_progress, harness.studies.status",
+    "suites": "from harness.studies.suite import load_suite, outline; "
     "from harness.runs.words import suite_names; "
     "assert all(outline(load_suite(name, check=False), variants=False) for name in suite_names())",
     "report": "from harness.paper.study import make_study; from harness.report.formats import FORMATS; "

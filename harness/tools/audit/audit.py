@@ -17,8 +17,8 @@ from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, make_trial
 from harness.runs.variants import ALL_MODELS, VariantRow, variants
 from harness.runs.words import suite_names
-from harness.studies.execution import Outcomes, metric_of
-from harness.studies.suite import load_suite
+from harness.studies.execute import metric_of
+from harness.studies.suite import Outcomes, load_suite
 from harness.tools.audit.effects import Change, Effect, paired_difference
 
 AUDIT_METRICS = ("recall@20", "ndcg@20")
