@@ -9,8 +9,9 @@ from typing import get_args
 
 import click
 
+from harness.paper.folders import suite_path
 from harness.report.formats import FORMATS
-from harness.runs.words import Policy, suite_path
+from harness.runs.words import Policy
 
 DATA = click.option(
     "--data",

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,7 +23,7 @@ class Meter:
 
     def __init__(self, title: str, total: int | None = None, unit: str = "B", *, stays: bool = False) -> None:
         """`stays`: whether a bar is still there in the end."""
-        self._title, self._total, self._unit, self._stays = title, total, unit, stays
+        self._title, self.total, self._unit, self._stays = title, total, unit, stays
         self._bar: Any = None
         self._began: tuple[float, int] | None = None
         self._last_line, self._last = time.monotonic(), 0
@@ -40,7 +41,7 @@ class Meter:
             # What goes to a file or a pipe must not end up on the terminal.
             onto = sys.stdout.isatty()
             self._bar = Progress(*columns, console=console, transient=not self._stays, redirect_stdout=onto)
-            self._bar.add_task(self._title, total=self._total, figures="")
+            self._bar.add_task(self._title, total=self.total, figures="")
             self._bar.start()
         return self
 
@@ -50,14 +51,13 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
 
-    def to(self, done: int, figures: str = "", *, total: int | None = None, at_once: bool = False) -> None:
-        """So much is done of `total`, where that is known by now; without a terminal a line is due, or `at_once`.
+    def to(self, done: int, figures: str = "", *, at_once: bool = False) -> None:
+        """So much is done. Without a terminal a line follows where one is due, or `at_once`.
 
         What was done at first says nothing of speed; it may go back, as where a transfer begins anew.
         """
-        self._total = self._total if total is None else total
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=self._total, figures=figures)
+            self._bar.update(self._bar.task_ids[0], completed=done, total=self.total, figures=figures)
             return
         now = time.monotonic()
         if self._began is None or done < self._last:
@@ -76,21 +76,29 @@ class Meter:
 
     def _amount(self, done: int) -> str:
         if self._unit != "B":
-            return f"{self._unit} {done}" + ("" if self._total is None else f"/{self._total}")
-        return size(done) + ("" if self._total is None else f" of {size(self._total)}")
+            return f"{self._unit} {done}" + ("" if self.total is None else f"/{self.total}")
+        return size(done) + ("" if self.total is None else f" of {size(self.total)}")
 
     def _left(self, now: float, done: int) -> str:
         """At the mean speed so far."""
-        if self._began is None or self._total is None or done <= self._began[1]:
+        if self._began is None or self.total is None or done <= self._began[1]:
             return ""
-        return f", about {duration((now - self._began[0]) / (done - self._began[1]) * (self._total - done))} left"
+        return f", about {duration((now - self._began[0]) / (done - self._began[1]) * (self.total - done))} left"
 
 
 @contextmanager
-def reading_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A function to be told the position in the file `name`, and its size where that is known."""
-    with Meter(name) as meter:
-        yield lambda position, total: meter.to(position, total=total)
+def reading_progress(name: str, unit: str = "B") -> Iterator[Callable[[int, int | None], None]]:
+    """A function to be told the position in the file `name`, and its size if that is known; in bytes, or in items."""
+    with Meter(name, unit=unit) as meter:
+
+        def at(position: int, total: int | None) -> None:
+            meter.total = total
+            meter.to(position)
+
+        yield at
+
+
+items_progress = partial(reading_progress, unit="item")
 
 
 class TrainingProgress:

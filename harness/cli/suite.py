@@ -48,7 +48,7 @@ def list_command() -> None:
     """
     from tabulate import tabulate
 
-    from harness.runs.words import suite_names
+    from harness.paper.folders import suite_names
     from harness.studies.suite import load_suite, outline
 
     table = []

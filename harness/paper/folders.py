@@ -1,5 +1,6 @@
 """Where papers lie: by name, or as a folder. Known before anything is loaded; what a folder holds is `load`."""
 
+import difflib
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +39,7 @@ def paper_folder(name: str | Path) -> Path:
         return known[str(name)]
     folder = Path(name)
     if (folder / PAPER_FILE).is_file():
-        return folder.resolve()
+        return folder
     if folder.is_dir():
         raise ConfigError(f"{folder / PAPER_FILE}: no such file; `bm3 paper new` makes a folder with one")
     return known[nearest(str(name), list(known), "no paper and no folder")]
@@ -47,3 +48,17 @@ def paper_folder(name: str | Path) -> Path:
 def suite_files(folder: Path) -> dict[str, Path]:
     """The suite files of a paper, by name."""
     return {path.stem: path for path in sorted((folder / "suites").glob("*.toml"))}
+
+
+def suite_names(paper: str | Path = DEFAULT) -> list[str]:
+    """Names of the suites of a paper."""
+    return sorted(suite_files(paper_folder(paper)))
+
+
+def suite_path(name: str, paper: str | Path = DEFAULT) -> Path:
+    """The file of a paper's suite by name, or the one at a path. Raises ConfigError where there is none."""
+    path = Path(name) if name.endswith(".toml") else suite_files(paper_folder(paper)).get(name)
+    if path is None or not path.is_file():
+        near = difflib.get_close_matches(name, suite_names(paper), n=3, cutoff=0.4) or suite_names(paper)
+        raise ConfigError(f"no suite {name!r}; shipped: {', '.join(near)}, or give the path of a .toml file")
+    return path

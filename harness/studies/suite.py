@@ -12,6 +12,7 @@ import math
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +35,9 @@ from bm3 import ConfigError
 from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.expected import Scalar
+from harness.paper.folders import suite_path
+from harness.paper.load import Paper, load_paper
 from harness.runs.settings import configure, flatten, search_grid
-from harness.runs.words import suite_path
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +95,8 @@ class Experiment(_Checked):
     set: Settings = {}
     """Settings, as after `--set`."""
     grid: Grid = {}
-    """Settings with several values each; every combination is a point, of which the best are chosen. `published`: the
-    paper's, or of a model that it does not state, the model's own `Config.GRID`."""
+    """Settings with several values each; every combination is a point, of which the best are chosen. `published`: those
+    of the paper, or of a model that it does not state, its own `Config.GRID`, as `load_suite` puts in place."""
     vary: Values = {}
     """Settings with several values each; every combination is a row of its own."""
     variants: Literal["each"] | None = None
@@ -102,13 +104,17 @@ class Experiment(_Checked):
 
     @property
     def values(self) -> Mapping[str, list[Scalar]]:
-        """The grid, a published one looked up. Raises ConfigError where the model has none."""
+        """The grid, once a published one is in its place."""
+        return {} if isinstance(self.grid, str) else self.grid
+
+    def searching(self, grids: Mapping[str, Mapping[str, Sequence[Scalar]]]) -> Experiment:
+        """With the values of a published grid in its place. Raises ConfigError where the model has none."""
         if not isinstance(self.grid, str):
-            return self.grid
-        published = search_grid(self.model)
+            return self
+        published = search_grid(self.model, grids)
         if not published:
             raise ConfigError(f"no grid was published for {self.model}: give its values as a table of lists")
-        return {key: list(values) for key, values in published.items()}
+        return self.model_copy(update={"grid": {key: list(values) for key, values in published.items()}})
 
     def points(self) -> list[dict[str, Scalar]]:
         """What each grid point adds to the settings of a row."""
@@ -257,25 +263,33 @@ def assignments(settings: Mapping[str, Scalar]) -> list[str]:
     return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
 
 
-def outline(suite: Suite, datasets: Sequence[str] = (), *, variants: bool = True) -> list[Outline]:
-    """The rows of a suite, on other data sets than its own if some are named; those of variants can be left out."""
-    return [
-        Outline(
-            label=label,
-            model=experiment.model,
-            dataset=dataset,
-            settings=settings,
-            points=tuple({**settings, **point} for point in experiment.points()),
-            seeds=tuple(suite.seeds),
-            repeat=suite.repeat,
-        )
-        for dataset in (datasets or suite.datasets)
-        for experiment in suite.experiments
-        for label, settings in experiment.rows(suite.training, variants=variants)
-    ]
+def outline(
+    suite: Suite, datasets: Sequence[str] = (), paper: Paper | None = None, *, variants: bool = True
+) -> list[Outline]:
+    """The rows of a suite, on other data sets than its own if some are named; those of variants can be left out.
+
+    What the suite does not set is as in the paper's own runs.
+    """
+    paper = paper or load_paper()
+    found = []
+    for dataset in datasets or suite.datasets:
+        for experiment in suite.experiments:
+            own = paper.departures(experiment.model, Path(dataset).name)
+            for label, settings in experiment.rows(suite.training, variants=variants):
+                shared = {**own, **settings}
+                points = tuple({**shared, **point} for point in experiment.points())
+                seeds = tuple(suite.seeds)
+                found.append(Outline(label, experiment.model, dataset, shared, points, seeds, suite.repeat))
+    return found
 
 
-def plan(suite: Suite, data: Path | None, device: torch.device, datasets: Sequence[str] = ()) -> list[Row]:
+def plan(
+    suite: Suite,
+    data: Path | None,
+    device: torch.device,
+    datasets: Sequence[str] = (),
+    paper: Paper | None = None,
+) -> list[Row]:
     """The rows of a suite as trials, every setting and data set checked.
 
     Raises ConfigError or DataError before anything runs.
@@ -284,7 +298,7 @@ def plan(suite: Suite, data: Path | None, device: torch.device, datasets: Sequen
 
     loaded: dict[str, Dataset] = {}
     rows = []
-    for row in outline(suite, datasets):
+    for row in outline(suite, datasets, paper):
         name = row.dataset
         if name not in loaded:
             loaded[name] = dataset_for(suite.training, name, data)
@@ -308,14 +322,15 @@ def wanted(rows: Sequence[Row], outcomes: Outcomes, order: Order = "rows") -> li
     return list({trial.key: trial for _, trial in trials}.values())
 
 
-def load_suite(name: str, *, check: bool = True) -> Suite:
-    """A shipped suite by name, or the suite file at a path, with models and settings checked.
+def load_suite(name: str, paper: Paper | None = None, *, check: bool = True) -> Suite:
+    """A suite of a paper by name, or the suite file at a path, with models and settings checked.
 
     Without the check the models, and torch with them, are not imported. Raises ConfigError naming file and key.
     """
-    path = suite_path(name)
+    paper = paper or load_paper()
+    path = suite_path(name, paper.folder)
     try:
-        suite = Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        suite = _searching(Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))), paper)
         if check:
             _check(suite)
     except ValidationError as error:
@@ -327,13 +342,31 @@ def load_suite(name: str, *, check: bool = True) -> Suite:
     return suite
 
 
+@contextmanager
+def _named(place: int, experiment: Experiment) -> Iterator[None]:
+    """An error of the block says which experiment it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"experiments.{place} ({experiment.model}): {error}") from error
+
+
+def _searching(suite: Suite, paper: Paper) -> Suite:
+    """With published grids in their places. Raises ConfigError."""
+    experiments = []
+    for place, experiment in enumerate(suite.experiments):
+        with _named(place, experiment):
+            experiments.append(experiment.searching(paper.grids))
+    return suite.model_copy(update={"experiments": experiments})
+
+
 def _check(suite: Suite) -> None:
     """Every model and setting, and that no row stands there twice. Raises ConfigError naming the key."""
     from harness.models.registry import find_model  # torch, which a list of suites does not wait for
 
     seen: set[tuple[str, ...]] = set()
     for place, experiment in enumerate(suite.experiments):
-        try:
+        with _named(place, experiment):
             model = find_model(experiment.model).model
             tables = [set(table) for table in (experiment.set, experiment.values, experiment.vary)]
             for one, other in itertools.combinations(tables, 2):
@@ -344,8 +377,6 @@ def _check(suite: Suite) -> None:
                 if row in seen:
                     raise ConfigError(f"row {label!r} is there already, with the same trials: remove one")
                 seen.add(row)
-        except ConfigError as error:
-            raise ConfigError(f"experiments.{place} ({experiment.model}): {error}") from error
     known = {
         "dataset": sorted({Path(name).name for name in suite.datasets}),
         "model": sorted({find_model(experiment.model).name for experiment in suite.experiments}),

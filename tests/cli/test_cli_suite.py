@@ -9,9 +9,9 @@ from command_line import Command, refused
 from run_files import DESCRIPTION
 
 from harness.data import load_dataset
+from harness.paper.folders import suite_names
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, make_trial, resolve_device, run_trial
-from harness.runs.words import suite_names
 from harness.studies.suite import Row, load_suite, plan
 
 SEARCH = """title = "a search"

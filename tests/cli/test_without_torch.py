@@ -23,7 +23,7 @@ READERS = {
     "tables": "import harness.report.paper, harness.report.latex",
     "watch": "import harness.cli.study_progress, harness.studies.status",
     "suites": "from harness.studies.suite import load_suite, outline; "
-    "from harness.runs.words import suite_names; "
+    "from harness.paper.folders import suite_names; "
     "assert all(outline(load_suite(name, check=False), variants=False) for name in suite_names())",
     "report": "from harness.paper.study import make_study; from harness.report.formats import FORMATS; "
     "study = make_study(store, 'x'); [FORMATS[form](study) for form in ('md', 'csv', 'json', 'tex')]",

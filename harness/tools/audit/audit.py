@@ -13,10 +13,10 @@ import torch
 from harness.data import Dataset, load_dataset
 from harness.models.registry import find_model, models
 from harness.paper.expected import Tolerances
+from harness.paper.folders import suite_names
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, make_trial
 from harness.runs.variants import ALL_MODELS, VariantRow, variants
-from harness.runs.words import suite_names
 from harness.studies.execute import metric_of
 from harness.studies.suite import Outcomes, load_suite
 from harness.tools.audit.effects import Change, Effect, paired_difference
