@@ -33,10 +33,10 @@ def shared_machine(runs: Sequence[StoredRun]) -> frozenset[Path]:
     """
     by_host: dict[tuple[Any, ...], list[tuple[datetime, datetime, Path]]] = {}
     for run in runs:
-        end = (run.result or {}).get("finished") or (run.failure or {}).get("when")
-        if end and run.run.get("started"):
-            span = (datetime.fromisoformat(run.run["started"]), datetime.fromisoformat(end), run.path)
-            by_host.setdefault(tuple(run.run["environment"].get(key) for key in HOST), []).append(span)
+        end = run.outcome.finished if run.finished else run.failure.when if run.failure else None
+        if end and run.started:
+            span = (datetime.fromisoformat(run.started), datetime.fromisoformat(end), run.path)
+            by_host.setdefault(tuple(run.environment.get(key) for key in HOST), []).append(span)
     found: set[Path] = set()
     for spans in by_host.values():
         last: tuple[datetime, datetime, Path] | None = None

@@ -10,7 +10,7 @@ from harness.paper.expected import PublishedValue, Tolerances, expected_dir, loa
 from harness.paper.significance import UserValues
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.inspection import changed_settings, settings
-from harness.runs.records import METRICS as METRICS
+from harness.runs.record import METRICS as METRICS
 from harness.runs.store import StoredRun
 from harness.training.config import STOPPING_METRIC
 
@@ -402,10 +402,8 @@ def _text(value: Any) -> str:
 
 
 def _searched_settings(run: StoredRun) -> dict[str, Any]:
-    return {key: run.run["config"][key] for key in run.run["searched"]}
+    return {key: run.config[key] for key in run.searched}
 
 
-def _result(run: StoredRun) -> Mapping[str, Any]:
-    if run.result is None:
-        raise ValueError(f"{run.path} is unfinished")
-    return run.result
+def _result(run: StoredRun) -> Any:
+    return run.outcome

@@ -19,7 +19,7 @@ from harness.paper.results import METRICS, ResultRow, environments
 from harness.paper.significance import Difference
 from harness.paper.study import Study, StudyRow, headline
 from harness.paper.verdict import Outcome, Range, Verdict
-from harness.runs.store import StoredRun, numerics_of
+from harness.runs.store import StoredRun
 
 Picture = tuple[str, str, str]
 """Title, caption, SVG."""
@@ -298,7 +298,7 @@ def _run(study: Study, run: StoredRun, value: float) -> tuple[str, ...]:
 def _source(run: StoredRun) -> str:
     """The revision that a run was made with; where that is not known, of what numerics version it is."""
     revision, dirty = (run.run["environment"][key] for key in ("source_revision", "source_dirty"))
-    known = revision[:12] if revision else "numerics {model}.{training}".format(**numerics_of(run.run))
+    known = revision[:12] if revision else "numerics {model}.{training}".format(**run.numerics.model_dump())
     return known + (", dirty" if dirty else "")
 
 

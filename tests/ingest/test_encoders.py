@@ -63,7 +63,7 @@ def test_items_without_content_get_the_mean_of_the_others(shop: Path) -> None:
 
 def test_the_model_is_recorded_beside_the_table(shop: Path) -> None:
     encoded = encode_features(shop, dict.fromkeys(ASINS[:6], "a"), Lengths(), "title", "texts.csv")
-    assert (encoded.added.file.name, encoded.record.name) == ("title_feat.npy", "title_feat.encoder.json")
+    assert (encoded.file.name, encoded.record.name) == ("title_feat.npy", "title_feat.encoder.json")
     assert json.loads(encoded.record.read_text(encoding="utf-8")) == {
         "format": 1,
         "modality": "title",
@@ -102,7 +102,9 @@ def test_an_encoder_that_gives_no_row_for_each_is_refused(rows: Any) -> None:
             found: NDArray[Any] = rows
             return found
 
-    assert "needed is one row each" in refusal(lambda: encode_in_batches(["a", "b", "c"], Odd(), 3, "title"))
+    assert "needed is one row each" in refusal(
+        lambda: encode_in_batches(["a", "b", "c"], Odd(), 3, lambda done, total: None)
+    )
 
 
 def test_vectors_that_are_not_finite_are_not_stored(shop: Path) -> None:
@@ -158,7 +160,7 @@ def test_an_image_belongs_to_the_item_of_its_name(tmp_path: Path, shop: Path) ->
         "zzz": folder / "zzz.webp",
     }
     encoded = encode_features(shop, images, Lengths(), "visual", str(folder))
-    assert (encoded.added.file.name, encoded.left_out, encoded.filled) == ("image_feat.npy", 1, 5)
+    assert (encoded.file.name, encoded.left_out, encoded.filled) == ("image_feat.npy", 1, 5)
     np.testing.assert_array_equal(load_dataset(str(shop)).features["visual"][[0, 3, 5], 0], [8, 8, 9])
 
 

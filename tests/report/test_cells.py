@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_files
 
 from harness.paper.results import METRICS
 from harness.paper.significance import Difference
 from harness.paper.study import Study, headline, make_study
 from harness.report.cells import MEMORY, TIMES, cells, cells_csv, cells_json
-from harness.runs.store import StoredRun
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 
@@ -40,7 +40,7 @@ def with_result(study: Study, change: dict[str, Any]) -> Study:
     """The first row's first run with another result."""
     row = study.rows[0]
     run = row.result.runs[0]
-    changed = StoredRun(run.path, run.run, {**(run.result or {}), **change})
+    changed = run.model_copy(update={"result": run_files.check({**run.outcome.written(), **change}, run_files.Result)})
     result = replace(row.result, runs=(changed, *row.result.runs[1:]))
     return replace(study, rows=(replace(row, result=result), *study.rows[1:]))
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from run_files import altered
 
 from harness.data import load_dataset
 from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
@@ -68,13 +69,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (1, 2):
             settings = {"epochs": 2, "batch_size": 512}
             run = run_trial(make_trial(model, mini, "mini", settings, seed, resolve_device("cpu")), folder / "runs")
-            changed = {
-                **run.run,
-                "training": asdict(TrainingConfig()),
-                "changed": [],
-                "dataset": {**run.run["dataset"], "name": "baby"},
-            }
-            (run.path / "run.json").write_text(json.dumps(changed), encoding="utf-8")
+            changed = altered(run, training=asdict(TrainingConfig()), changed=[], dataset={"name": "baby"})
+            (run.path / "run.json").write_text(json.dumps(changed.described()), encoding="utf-8")
     return folder / "runs"
 
 
@@ -88,7 +84,7 @@ def hostile(study: Study) -> Study:
     rows = []
     for row in study.rows:
         runs = tuple(
-            replace(run, run={**run.run, "command": HOSTILE, "environment": {**run.run["environment"], "cpu": HOSTILE}})
+            run.model_copy(update={"command": HOSTILE, "environment": {**run.environment, "cpu": HOSTILE}})
             for run in row.result.runs
         )
         verdicts = {metric: replace(verdict, reason=HOSTILE) for metric, verdict in row.verdicts.items()}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from run_files import altered, without_result
 
 from bm3 import ConfigError
 from harness.paper.claims import Improvement, load_claims
@@ -188,7 +189,7 @@ def test_our_ratios_stand_next_to_the_published_ones_and_absolutes_before_them(s
 def test_figures_of_two_machines_are_not_divided(study: Study) -> None:
     lightgcn = next(row for row in study.rows if row.result.model == "lightgcn")
     run = lightgcn.result.runs[0]
-    elsewhere = replace(run, run={**run.run, "environment": {"device": "cuda", "gpu": "Some GPU"}})
+    elsewhere = altered(run, environment={"device": "cuda", "gpu": "Some GPU"})
     moved = replace(lightgcn, result=replace(lightgcn.result, runs=(elsewhere,)))
     rows = tuple(moved if row is lightgcn else row for row in study.rows)
     found = table(4, replace(study, rows=rows))
@@ -200,8 +201,8 @@ def test_memory_that_was_not_simply_read_is_marked_with_how_it_was_found(study: 
     bpr = study.rows[1]
     run = bpr.result.runs[0]
     assert run.result is not None
-    memory = {**run.result["memory"], "gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
-    found_so = replace(run, result={**run.result, "memory": memory})
+    memory = {"gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
+    found_so = altered(run, {"memory": memory})
     row = replace(bpr, result=replace(bpr.result, runs=(found_so,)))
     found = table(4, replace(study, rows=(row,)))
     assert line(found, "Baby", "Memory (GB)", "ours").cells == {"BPR": "2.00"}
@@ -265,7 +266,7 @@ def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str
     (lost, kept) = list(starved)[:2]
     failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
     others = [run for run in whole.runs if run.run["model"] != lost]
-    runs = [*others, *(replace(starved[model], result=None, failure=failure) for model in (lost, kept))]
+    runs = [*others, *(without_result(starved[model], failure) for model in (lost, kept))]
     study = make_study(RUNS, "a report", of=runs)
     ours = [line for line in table(number, study, dataset="Baby").lines if line.head[-1].startswith("ours")]
     lines = [line for line in ours if line.head[1] == metric and "/" not in line.head[-1]]

@@ -53,7 +53,7 @@ def store(trained: Path, tmp_path: Path) -> Path:
 def change(folder: Path, edit: Change) -> None:
     """Let `edit` change description and result of every run."""
     for stored in stored_runs(folder):
-        run, result = dict(stored.run), dict(stored.result or {})
+        run, result = stored.described(), stored.outcome.written()
         edit(stored, run, result)
         (stored.path / "run.json").write_text(json.dumps(run))
         (stored.path / "result.json").write_text(json.dumps(result))
@@ -177,8 +177,8 @@ def test_a_grid_of_three_settings_has_layers_on_the_axis_dropout_as_colour_and_w
     (bm3,) = [run for run in stored_runs(store) if run.run["model"] == "bm3"]
     for layers, dropout, weight in itertools.product((1, 2), (0.3, 0.5), (0.1, 0.01)):
         copy = shutil.copytree(bm3.path, store / f"bm3-{layers}-{dropout}-{weight}")
-        config = {**bm3.run["config"], "n_layers": layers, "dropout": dropout, "reg_weight": weight}
-        (copy / "run.json").write_text(json.dumps({**bm3.run, "config": config}))
+        config = {**bm3.config, "n_layers": layers, "dropout": dropout, "reg_weight": weight}
+        (copy / "run.json").write_text(json.dumps({**bm3.described(), "config": config}))
     panels = [axes for axes in drawn(store)["mini-grid"].figure.axes if axes.get_xlabel() == "n_layers (layers)"]
     legends = [axes.get_legend() for axes in panels]
     titles = [legend.get_title().get_text().replace("\n", " ") for legend in legends if legend]

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from command_line import Command
+from run_files import altered, record, without_result
 
 from harness.data import load_dataset
 from harness.paper.results import AskedPoint, AskedRow, incomparable, label_of, result_rows, starved_labels
@@ -57,7 +58,6 @@ def searched(path: Path, weight: float, seed: int, valid: float, test: float) ->
     run = {
         "model": "bpr",
         "config": {"reg_weight": weight},
-        "training": {},
         "dataset": {"name": "mini", "surrogates": []},
         "dataset_hash": "abc",
         "seed": seed,
@@ -67,8 +67,8 @@ def searched(path: Path, weight: float, seed: int, valid: float, test: float) ->
         "environment": {},
     }
     metrics = dict.fromkeys(("recall@10", "ndcg@10", "ndcg@20"), 0.1)
-    result = {"finished": "2026-01-01", "valid": metrics | {"recall@20": valid}}
-    return StoredRun(path, run, result | {"test": metrics | {"recall@20": test}})
+    result = {"valid": metrics | {"recall@20": valid}}
+    return record(path, result | {"test": metrics | {"recall@20": test}}, **run)
 
 
 def test_points_are_chosen_by_either_part_and_compared_on_all_seeds_that_both_have(tmp_path: Path) -> None:
@@ -106,9 +106,7 @@ def hand_made(folder: Path, settings: dict[str, Any], seed: int, valid: float, t
     config = {key: value for key, value in settings.items() if key == "reg_weight"}
     training = {key: value for key, value in settings.items() if key != "reg_weight"}
     changed = [key for key, value in settings.items() if value != asdict(TrainingConfig()).get(key)]
-    return replace(
-        run, run={**run.run, "config": {**run.run["config"], **config}, "training": training, "changed": changed}
-    )
+    return altered(run, config=config, training=training, changed=changed)
 
 
 def asked(*points: dict[str, Any], every_seed: bool = False) -> AskedRow:
@@ -195,16 +193,16 @@ def test_rows_of_one_name_are_told_apart_by_what_they_set(tmp_path: Path) -> Non
 def test_a_point_without_a_result_is_left_out_and_a_row_without_one_is_none(tmp_path: Path) -> None:
     points = {"reg_weight": 1.0}, {"reg_weight": 0.1}
     done = hand_made(tmp_path, points[0], 1, 0.5, 0.4)
-    failed = replace(hand_made(tmp_path, points[1], 1, 0.9, 0.9), result=None)
+    failed = without_result(hand_made(tmp_path, points[1], 1, 0.9, 0.9))
     (row,) = result_rows([done, failed], [asked(*points)])
     assert (row.points, row.selection.on_test.name) == (1, "reg_weight=1")
     assert result_rows([failed], [asked(*points)]) == []
 
 
 def test_a_row_without_a_result_for_want_of_memory_keeps_its_name(tmp_path: Path) -> None:
-    starved = {"kind": "out of memory", "message": "", "when": ""}
+    starved = {"kind": "out of memory", "message": "", "when": "2026-01-01"}
     runs = [hand_made(tmp_path, {"reg_weight": weight}, 1, 0.5, 0.4) for weight in (1.0, 0.1)]
-    runs[1] = replace(runs[1], result=None, failure=starved)
+    runs[1] = without_result(runs[1], starved)
     points = [AskedPoint({}, {1: f"mini/{run.path.name}"}) for run in runs]
     for names, dash in (((None, None), "bpr reg_weight=0.1"), (("one", "two"), "two")):
         rows = [AskedRow(name, (point,)) for name, point in zip(names, points, strict=True)]
@@ -216,8 +214,8 @@ def test_a_row_without_a_result_for_want_of_memory_keeps_its_name(tmp_path: Path
 def test_no_name_decides_which_of_two_rows_stands_for_its_model_in_the_claims(store: Path) -> None:
     """The runs count as runs of LightGCN on Baby, of which alone the paper claims something."""
     for run in stored_runs(store):
-        dataset = {**run.run["dataset"], "name": "baby"}
-        (run.path / "run.json").write_text(json.dumps({**run.run, "model": "lightgcn", "dataset": dataset}))
+        other = altered(run, model="lightgcn", dataset={"name": "baby"})
+        (run.path / "run.json").write_text(json.dumps(other.described()))
     found: dict[float, dict[int, str]] = {0.1: {}, 1e-3: {}}
     for run in stored_runs(store):
         found[run.run["config"]["reg_weight"]][run.run["seed"]] = "/".join(run.path.parts[-2:])
@@ -244,14 +242,14 @@ def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(store: Path) -> Non
 def test_a_report_on_costs_needs_no_evidence_on_accuracy(store: Path) -> None:
     """One seed is no evidence for a cell of accuracy, and enough for time and memory."""
     runs = [run for run in stored_runs(store) if run.run["seed"] == 1]
-    runs = [replace(run, run={**run.run, "dataset": {**run.run["dataset"], "name": "baby"}}) for run in runs]
+    runs = [altered(run, dataset={"name": "baby"}) for run in runs]
     assert make_study(store, "test", of=runs).code == 3
     study = make_study(store, "test", of=runs, of_costs=True)
     assert (study.code, headline(study)[-1]) == (0, "Time and memory of 1 of 1 rows were measured.")
     assert make_study(store, "test", of=runs, of_costs=True, failed=["bm3 train"]).code == 1
     assert make_study(store, "test", of=[], of_costs=True).code == 3
     timing = {"median_s": None, "q1_s": None, "q3_s": None, "warmup_s": 1.0, "note": "", "evaluation_median_s": None}
-    untimed = [replace(run, result={**(run.result or {}), "timing": timing}) for run in runs]
+    untimed = [altered(run, {"timing": timing}) for run in runs]
     assert make_study(store, "test", of=untimed, of_costs=True).code == 3
 
 
@@ -378,7 +376,7 @@ def test_a_report_that_cannot_be_written_is_one_line_and_damages_nothing(store: 
 def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(store: Path) -> None:
     runs = [run for run in stored_runs(store) if run.run["config"]["reg_weight"] == 0.1]
     for run, change in zip(runs, ({"dataset_hash": "another"}, {}), strict=True):
-        (run.path / "run.json").write_text(json.dumps({**run.run, **change}))
+        (run.path / "run.json").write_text(json.dumps({**run.described(), **change}))
     rows = result_rows(list(stored_runs(store)))
     assert len({row.label for row in rows}) == len(rows) == 2
     assert {row.data for row in rows} == {"another", runs[1].run["dataset_hash"]}
@@ -388,7 +386,7 @@ def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(store: Path) 
 def test_runs_whose_settings_differ_only_by_a_default_that_changed_are_rows_of_their_own(tmp_path: Path) -> None:
     def run(seed: int, **config: Any) -> StoredRun:
         one = searched(tmp_path / str(seed), 0.1, seed, 0.5, 0.4)
-        return replace(one, run={**one.run, "config": {**one.run["config"], **config}, "changed": []})
+        return altered(one, config=config, changed=[])
 
     alike = result_rows([run(1, dropout=0.3), run(2, dropout=0.3), run(3, dropout=0.3)])
     assert [(row.label, row.seeds) for row in alike] == [("bpr", (1, 2, 3))]
@@ -399,10 +397,10 @@ def test_runs_whose_settings_differ_only_by_a_default_that_changed_are_rows_of_t
 def test_a_run_records_what_differs_from_the_defaults_and_an_earlier_one_says_it_in_its_command(store: Path) -> None:
     run = next(iter(stored_runs(store)))
     assert {*run.run["changed"]} - {"reg_weight"} == {"epochs", "batch_size"}
-    earlier = replace(run, run={key: value for key, value in run.run.items() if key != "changed"})
+    earlier = run.model_copy(update={"changed": None})
     assert changed_settings(earlier) == changed_settings(run)
     assert changed_settings(run)["epochs"] == run.run["training"]["epochs"]
-    named = replace(run, run={**earlier.run, "command": "bm3 train bpr epochs --set batch_size=512"})
+    named = altered(earlier, command="bm3 train bpr epochs --set batch_size=512")
     assert changed_settings(named) == {"batch_size": run.run["training"]["batch_size"]}
 
 

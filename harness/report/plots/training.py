@@ -1,7 +1,7 @@
 """How training went: curves by epoch, and accuracy by searched setting."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ SETTINGS = {"n_layers": "n_layers (layers)", "dropout": "dropout (share)", "reg_
 COLUMNS = 3
 ACROSS = 20  # characters of tick labels that fit below a panel
 
-Epochs = Sequence[Mapping[str, Any]]
+Epochs = Sequence[Any]
 Panel = tuple[str, str | None, str, list[GridPoint]]
 """The setting on the x axis, the one told by colour, the values of all others, and the points."""
 
