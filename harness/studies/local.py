@@ -35,7 +35,7 @@ SHARE_OF_MEMORY = 0.9  # of what is available when a study begins, for its trial
 SECONDS_TO_STOP = 30  # for a process that was asked to; an epoch's end is not waited for
 FORKS = sys.platform == "linux"  # elsewhere system libraries may not survive a fork, and each process starts anew
 PRELOADED = (
-    "harness.cli",
+    "harness.cli.main",
     "harness.runs.trial",
     "harness.cli.progress",
     *(module.name for module in pkgutil.iter_modules(harness.models.__path__, "harness.models.")),
