@@ -50,15 +50,11 @@ def suite_files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted((folder / "suites").glob("*.toml"))}
 
 
-def suite_names(paper: str | Path = DEFAULT) -> list[str]:
-    """Names of the suites of a paper."""
-    return sorted(suite_files(paper_folder(paper)))
-
-
-def suite_path(name: str, paper: str | Path = DEFAULT) -> Path:
+def suite_path(name: str, folder: Path) -> Path:
     """The file of a paper's suite by name, or the one at a path. Raises ConfigError where there is none."""
-    path = Path(name) if name.endswith(".toml") else suite_files(paper_folder(paper)).get(name)
+    known = suite_files(folder)
+    path = Path(name) if name.endswith(".toml") else known.get(name)
     if path is None or not path.is_file():
-        near = difflib.get_close_matches(name, suite_names(paper), n=3, cutoff=0.4) or suite_names(paper)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
         raise ConfigError(f"no suite {name!r}; shipped: {', '.join(near)}, or give the path of a .toml file")
     return path

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median
 
 from harness.common import WriteError, writing
-from harness.paper.expected import expected_dir, load_expected, load_tolerances
+from harness.paper.load import Paper
 from harness.paper.results import AskedRow, result_rows, verdicts
 from harness.paper.verdict import Outcome, Verdict
 from harness.runs.store import FAILURE, StoredRun, readable_runs
 from harness.runs.trial import Trial
 from harness.runs.words import Policy
-from harness.studies.estimate import Estimates, load_costs
+from harness.studies.estimate import COST_FILE, Estimates, load_costs
 from harness.studies.execute import LOGGER, Backend, Progress, Wanted, execute
 from harness.studies.status import Status, write_status
 from harness.studies.suite import Outcomes
@@ -44,6 +44,8 @@ class Study:
     """The folder of runs, which studies share."""
     folder: Path
     """The study's own: its log and status, and what the caller writes of it."""
+    paper: Paper
+    """What results are judged by."""
     policy: Policy = "missing"
     side_by_side: int = 1
     """Trials that may run at a time, for the time left."""
@@ -119,10 +121,9 @@ class _Reporter:
     _ended: int = -1
 
     def __post_init__(self) -> None:
-        directory = expected_dir()
-        self._expected = load_expected(directory)
-        self._tolerances = load_tolerances(directory / "tolerances.toml")
-        self._estimates = Estimates(readable_runs(self.study.store), load_costs(directory))
+        self._expected = self.study.paper.values
+        self._tolerances = self.study.paper.tolerances
+        self._estimates = Estimates(readable_runs(self.study.store), load_costs(self.study.paper.file(COST_FILE)))
 
     def observe(self, progress: Progress) -> None:
         changed = len(progress.outcomes) != self._ended

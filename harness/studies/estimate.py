@@ -110,10 +110,10 @@ class Estimates:
         return Estimate(seconds, None, f"shipped figures for {near.dataset}, times {scale:.2g} for its size")
 
 
-def load_costs(directory: Path) -> list[Cost]:
-    """The file `cost.csv` of a paper's folder. Raises DataError naming file and line."""
+def load_costs(path: Path) -> list[Cost]:
+    """A file like `cost.csv`. Raises DataError naming file and line."""
     costs, columns = [], tuple(Cost.model_fields)
-    for where, row in read_rows(directory / COST_FILE, columns):
+    for where, row in read_rows(path, columns):
         try:
             costs.append(Cost.model_validate(dict(zip(columns, row, strict=True))))
         except ValidationError as error:

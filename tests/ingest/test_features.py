@@ -98,14 +98,11 @@ def test_a_failed_write_leaves_the_old_features(
     assert sorted(path.name for path in folder.iterdir()) == ["image.npy", "interactions.npz"]
 
 
-def test_rows_are_joined_by_id_and_others_left_out() -> None:
+def test_rows_are_joined_by_id_and_items_without_one_refused_or_given_the_mean() -> None:
     table = np.arange(8.0).reshape(4, 2)
     joined = join_by_id(table, ["c", "x", "a", "b"], ["a", "b", "c"], "ids.txt")
     np.testing.assert_array_equal(joined.table, [[4, 5], [6, 7], [0, 1]])
     assert (joined.left_out, joined.filled) == (1, 0)
-
-
-def test_an_item_without_a_row_is_refused_or_gets_the_mean_of_the_others() -> None:
     table, ids, items = np.array([[1.0, 2.0], [3.0, 8.0], [100.0, 100.0]]), ["a", "c", "x"], ["a", "b", "c"]
     message = refusal(lambda: join_by_id(table, ids, items, "ids.txt"))
     assert "1 of 3 items have no row (first: 'b')" in message

@@ -13,7 +13,7 @@ import torch
 from bm3 import DataError
 from harness.data import load_dataset
 from harness.models.registry import models
-from harness.paper.expected import expected_dir, load_expected
+from harness.paper.load import load_paper
 from harness.runs.store import StoredRun, stored_runs
 from harness.runs.trial import Trial, make_trial
 from harness.studies.estimate import COST_FILE, Cost, Estimates, load_costs
@@ -132,7 +132,7 @@ def test_the_data_set_nearest_in_size_counts_and_of_its_figures_those_with_more_
 def costs_file(folder: Path, *lines: str) -> Path:
     (folder / COST_FILE).parent.mkdir()
     (folder / COST_FILE).write_text("\n".join([",".join(Cost.model_fields), *lines]) + "\n", encoding="utf-8")
-    return folder
+    return folder / COST_FILE
 
 
 def test_a_line_is_a_cost_and_what_is_empty_is_not_known(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_figure_that_is_none_is_refused_with_its_line(tmp_path: Path, field: s
 
 def test_the_shipped_figures_are_medians_over_the_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    for cost in load_costs(expected_dir()):
+    for cost in load_costs(load_paper().file(COST_FILE)):
         runs = [run for run in stored_runs(Path(cost.source)) if run.result and run.run["model"] == cost.model]
         runs = [run for run in runs if run.run["config"].get("features", "") == cost.features]
         runs = [run for run in runs if run.run["environment"]["torch_threads"] == cost.threads]
@@ -172,7 +172,7 @@ def test_the_shipped_figures_are_medians_over_the_stored_runs(monkeypatch: pytes
 
 
 def test_shipped_figures_know_every_model_and_are_no_expected_results() -> None:
-    costs = load_costs(expected_dir())
+    costs = load_costs(load_paper().file(COST_FILE))
     here = {name for name, entry in models().items() if entry.model.__module__.startswith(("harness.", "bm3."))}
     assert {cost.model for cost in costs if cost.dataset == "baby"} == here
-    assert "cost" not in {value.source for value in load_expected(expected_dir())}
+    assert "cost" not in {value.source for value in load_paper().values}

@@ -13,7 +13,7 @@ from harness.paper.expected import short_metric
 from harness.paper.results import METRICS
 from harness.paper.significance import paired
 from harness.paper.study import Study, StudyRow
-from harness.report.plots.parts import BLUE, INK, ORANGE, WIDTH, Picture, picture, sampled, signed
+from harness.report.plots.style import BLUE, INK, ORANGE, WIDTH, Picture, picture, sampled, signed
 from harness.runs.store import StoredRun
 from harness.training.config import STOPPING_METRIC
 
