@@ -192,9 +192,7 @@ def _unchecked(suite: Suite) -> list[str]:
 
     missing = []
     if suite.self_check:
-        missing.append(
-            "the published tables (Amazon data): run `bm3 reproduce baby --data DIR`, DIR/baby as in the README"
-        )
+        missing.append("the published tables: run one of the suites that `bm3 suite list` names, with their --data DIR")
     if not torch.cuda.is_available():
         missing.append("anything on a GPU, its memory included: install a CUDA build of torch and use `--device cuda`")
     return missing

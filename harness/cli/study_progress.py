@@ -19,8 +19,7 @@ from rich.text import Text
 
 from harness.cli.progress import SECONDS_BETWEEN_LINES
 from harness.common import NOT_KNOWN, duration
-from harness.runs.course import course
-from harness.runs.verification import NAME
+from harness.runs.inspect import NAME, course
 from harness.studies.status import Running, Status
 
 REFRESHES_PER_SECOND = 2

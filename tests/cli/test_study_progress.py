@@ -20,7 +20,7 @@ from rich.console import Console
 from harness.cli import watch as cli_watch
 from harness.cli.study_progress import StudyProgress, line, render
 from harness.common import clock_time, duration
-from harness.runs.course import Course, course, last_log_line, lines_backwards
+from harness.runs.inspect import Course, course, last_log_line
 from harness.studies.status import STATUS, Running, Status, read_status, vanished, write_status
 
 START = 1_800_000_000.0
@@ -96,14 +96,6 @@ def test_a_training_that_has_not_begun_has_no_course(tmp_path: Path) -> None:
     assert course(tmp_path) == Course(0, 0, None)
     (tmp_path / "epochs.jsonl").write_text("")
     assert course(tmp_path) == Course(0, 0, None)
-
-
-@pytest.mark.parametrize("block", [1, 2, 3, 7, 100])
-@pytest.mark.parametrize("text", ["", "one", "one\n", "one\ntwo\nthree", "\n\none\n\ntwo\n\n", "ä\nößü\n"])
-def test_lines_come_from_the_end_whatever_the_size_of_blocks(tmp_path: Path, text: str, block: int) -> None:
-    (tmp_path / "file").write_text(text, encoding="utf-8")
-    found = [one.decode() for one in lines_backwards(tmp_path / "file", block)]
-    assert found == [one for one in reversed(text.split("\n")) if one]
 
 
 def test_the_last_line_of_a_log_is_the_last_that_says_something(tmp_path: Path) -> None:

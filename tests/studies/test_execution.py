@@ -37,8 +37,9 @@ from harness.runs.store import (
 )
 from harness.runs.trial import OutOfMemoryError, Trial, make_trial, run_trial
 from harness.studies import local as backends_module
-from harness.studies.execute import Backend, Ending, Outcomes, Progress, execute
+from harness.studies.execute import Backend, Ending, Progress, execute
 from harness.studies.local import InProcess, Processes, train_arguments
+from harness.studies.suite import Outcomes
 
 CPU = torch.device("cpu")
 

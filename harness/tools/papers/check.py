@@ -125,7 +125,7 @@ class Check:
                 self._fault(where, f"source: '{table.source}' is not in {SOURCES}")
             if table.improvement and about.proposed is None:
                 self._fault(where, "improvement: no model is proposed")
-        self._settings("bpr", about.training, f"{PAPER_FILE}: training")
+        self._settings(next(iter(models())), about.training, f"{PAPER_FILE}: training")
         for place, own in enumerate(about.settings):
             for model in own.models:
                 self._settings(model, own.set, f"{PAPER_FILE}: settings.{place}.set")
