@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from harness.paper.results import AskedRow
     from harness.runs.store import StoredRun
     from harness.runs.trial import Trial
-    from harness.studies.execution import Outcomes
-    from harness.studies.suite import Row, Suite
+    from harness.studies.suite import Outcomes, Row, Suite
 
 
 @click.command()
@@ -97,12 +96,12 @@ def reproduce(
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
     from harness.studies.conduct import Study, make_folder
-    from harness.studies.pending import pending
+    from harness.studies.execute import pending
     from harness.studies.suite import load_suite, plan, wanted
 
     about = load_paper(paper)
     chosen, where = load_suite(suite, about).narrowed(models, seeds), resolve_device(device)
-    rows = plan(chosen, data, where, list(datasets) or None, about)
+    rows = plan(chosen, data, where, datasets, about)
 
     def trials(outcomes: Outcomes) -> list[Trial]:
         return wanted(rows, outcomes, chosen.order)

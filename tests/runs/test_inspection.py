@@ -37,8 +37,7 @@ from harness.runs.store import (
 )
 from harness.runs.trial import Trial, identity_digest, make_trial, run_trial
 from harness.runs.verify import IDENTITY, verify
-from harness.studies.status import Running, Status, write_status
-from harness.studies.studies import trials_under_way
+from harness.studies.status import Running, Status, trials_under_way, write_status
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
 ALL: tuple[Also, ...] = ("superseded", "unfinished", "stale")
