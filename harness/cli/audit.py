@@ -57,7 +57,7 @@ def audit(
     from harness.paper.load import load_paper
     from harness.runs.trial import resolve_device
     from harness.studies.conduct import Study, make_folder
-    from harness.studies.pending import pending
+    from harness.studies.execute import pending
     from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
 
     about = load_paper(paper)

@@ -160,9 +160,9 @@ def train(
     ):
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
-    result = run.result or {}
-    test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
-    click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
+    result = run.outcome
+    test = "  ".join(f"{name} {result.test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
+    click.echo(f"best epoch {result.best_epoch} of {result.epochs}; test: {test}\nrun: {run.path}")
 
 
 @bm3.command(name="report")

@@ -21,8 +21,8 @@ READERS = {
     "gc": "from harness.runs.clean import unneeded; unneeded(store, ['unfinished'])",
     "expected": "from harness.paper.load import load_paper; load_paper().claims",
     "tables": "import harness.report.paper_tables, harness.report.latex",
-    "watch": "import harness.cli.study_progress, harness.studies.studies",
-    "suites": "from harness.studies.suite_file import load_suite, outline; "
+    "watch": "import harness.cli.study_progress, harness.studies.status",
+    "suites": "from harness.studies.suite import load_suite, outline; "
     "from harness.paper.load import load_paper; "
     "assert all(outline(load_suite(name, check=False), variants=False) for name in load_paper().suites)",
     "report": "from harness.paper.study import make_study; from harness.report.write import FORMATS; "

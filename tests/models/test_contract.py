@@ -150,5 +150,5 @@ def test_it_is_refused_before_an_epoch(command: Command, monkeypatch: pytest.Mon
         registry.models.cache_clear()
     (run,) = stored_runs(Path("runs"))
     assert run.failure is not None
-    assert "embed() returned" in run.failure["message"]
+    assert "embed() returned" in run.failure.message
     assert run.epochs() == []

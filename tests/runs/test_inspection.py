@@ -37,8 +37,7 @@ from harness.runs.store import (
 )
 from harness.runs.trial import Trial, identity_digest, make_trial, run_trial
 from harness.runs.verify import IDENTITY, verify
-from harness.studies.status import Running, Status, write_status
-from harness.studies.studies import trials_under_way
+from harness.studies.status import Running, Status, trials_under_way, write_status
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
 ALL: tuple[Also, ...] = ("superseded", "unfinished", "stale")
@@ -124,11 +123,11 @@ def test_every_run_is_an_entry_with_its_state_and_figures(store: Path) -> None:
     run = StoredRun.read(first.path)
     assert run.result is not None
     assert first.key == trial(1).key
-    assert (first.epoch, first.limit, first.best_epoch) == (3, 3, run.result["best_epoch"])
-    assert (first.valid, first.test) == (run.result["valid"]["recall@20"], run.result["test"]["recall@20"])
-    assert first.seconds == pytest.approx(sum(e["seconds"] + e["evaluation_seconds"] for e in run.epochs()))
+    assert (first.epoch, first.limit, first.best_epoch) == (3, 3, run.result.best_epoch)
+    assert (first.valid, first.test) == (run.result.valid["recall@20"], run.result.test["recall@20"])
+    assert first.seconds == pytest.approx(sum(e.seconds + e.evaluation_seconds for e in run.epochs()))
     assert (third.epoch, third.test, third.finished) == (2, None, None)
-    best = max(e["valid"]["recall@20"] for e in StoredRun.read(third.path).epochs())
+    best = max(e.valid["recall@20"] for e in StoredRun.read(third.path).epochs())
     assert third.valid == best
 
 
@@ -364,7 +363,7 @@ def test_what_was_asked_and_what_came_out_is_compared(store: Path) -> None:
     (recall,) = (change for change in found.results if change.what == "test recall@20")
     assert one.result is not None
     assert other.result is not None
-    then, here = one.result["test"]["recall@20"], other.result["test"]["recall@20"]
+    then, here = one.result.test["recall@20"], other.result.test["recall@20"]
     assert recall.relative == pytest.approx((here - then) / then)
     assert found.verdict == "other"
 

@@ -29,7 +29,7 @@ from harness.paper.load import (
 )
 from harness.paper.published import COLUMNS, COSTS, STATISTICS, parse_value, read_rows, short_metric
 from harness.runs.settings import configure
-from harness.studies.suite_file import load_suite
+from harness.studies.suite import load_suite
 
 T = TypeVar("T")
 FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml"}
