@@ -32,22 +32,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from bm3 import ConfigError
-<<<<<<< HEAD
-from harness.data import Dataset
-from harness.models.bm3 import BM3Config
-from harness.paper.load import Paper
-from harness.runs.store import StoredRun
-from harness.runs.trial import Trial, dataset_for, make_trial
-from harness.studies.suite_file import Experiment, Order, Outline, Repeat, Suite, load_suite, outline
-from harness.training.config import STOPPING_METRIC
-=======
 from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.expected import Scalar
 from harness.paper.folders import suite_path
 from harness.paper.load import Paper, load_paper
 from harness.runs.settings import configure, flatten, search_grid
->>>>>>> main
 
 if TYPE_CHECKING:
     import torch
