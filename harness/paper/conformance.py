@@ -27,8 +27,7 @@ from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metric
 from harness.evaluation.metrics import averages
 from harness.models.registry import ModelEntry, models
 from harness.paper.load import Paper
-from harness.training.accelerators.rows import BETAS, EPSILON
-from harness.training.optimiser import adam
+from harness.training.optimiser import BETAS, EPSILON, adam
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -78,9 +77,9 @@ def known_traces(paper: Paper) -> list[Check]:
     """Replay the traces that come with the paper, then those that models of other packages bring."""
     checks = conformance(paper.file("traces"))
     for name, entry in models().items():
-        if entry.traces is not None:
+        if entry.TRACES is not None:
             try:
-                checks += conformance(entry.traces)
+                checks += conformance(entry.TRACES)
             except DataError as error:
                 checks.append(Check(name, "all", Status.FAILED, None, None, str(error)))
     return checks
@@ -131,7 +130,7 @@ class _Replay:
     """One trace replayed step by step, keeping what is compared."""
 
     def __init__(self, entry: ModelEntry, arrays: Arrays, meta: Mapping[str, Any]) -> None:
-        self._arrays, self._meta = arrays, meta
+        self._entry, self._arrays, self._meta = entry, arrays, meta
         features = _group(arrays, "features/")
         data = Data(int(meta["n_users"]), int(meta["n_items"]), arrays["interactions/train"], features)
         self._config = _config(entry, meta)
@@ -216,8 +215,7 @@ class _Replay:
                 gradients[name].append(_gradient(tensor))
                 decays[name].append(decay.get(id(tensor), 0.0) * tensor.detach().numpy())
             optimiser.step()
-            if hasattr(self._model, "after_step"):
-                self._model.after_step()
+            self._model.after_step()
         rounded = {name: rate * rounded_updates(np.stack(gradients[name]), np.stack(decays[name])) for name in trained}
         return losses, {name: of_steps[0] for name, of_steps in gradients.items()}, rounded
 
@@ -229,8 +227,9 @@ class _Replay:
             if name in recorded
         ]
         keep = {name.removeprefix("keep_"): _mask(recorded, name) for name in recorded if f"{name}_shape" in recorded}
-        loss: Tensor = self._model.loss(Batch(*ids), **({"keep": keep} if keep else {})).total
-        return loss
+        if keep and self._entry.trace_dropout is not None:
+            self._entry.trace_dropout(self._model, keep)
+        return self._model.loss(Batch(*ids)).total
 
     def _ranking_checks(self, part: str, ranking: Ranking, recorded: NDArray[Any]) -> Iterator[Row]:
         """The ranking against the recorded one, then the metrics of the ranking.
