@@ -126,7 +126,11 @@ def show(
     notes = [*missing, *(f"cannot be read, left out: {path}" for path in unread)]
     if form != "text":
         as_json = json.dumps([dict(zip(HEAD, line, strict=True)) for line in lines], indent=1, ensure_ascii=False)
-        layouts = {"json": lambda: as_json + "\n", "md": lambda: markdown(shown, 0), "csv": lambda: csv_text(HEAD, lines)}
+        layouts = {
+            "json": lambda: as_json + "\n",
+            "md": lambda: markdown(shown, 0),
+            "csv": lambda: csv_text(HEAD, lines),
+        }
         click.echo(layouts[form](), nl=False)
         click.echo("".join(f"{note}\n" for note in notes), err=True, nl=False)
         return
