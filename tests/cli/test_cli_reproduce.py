@@ -17,7 +17,7 @@ import torch
 from command_line import Command, refused
 
 from harness.paper import selfcheck
-from harness.paper.expected import expected_dir
+from harness.paper.load import load_paper
 from harness.runs import trial as trial_module
 from harness.runs.store import SUPERSEDED, stored_runs
 from harness.studies.status import read_status
@@ -180,7 +180,7 @@ def test_the_self_check_says_which_models_are_consistent_and_compares_none(
     assert "only runs of the self-check" in command("report", "runs").out
     assert command(*only, "--model", "buir", "--rerun", "none").code == 3
 
-    reference = selfcheck.load_reference(expected_dir())
+    reference = selfcheck.load_reference(load_paper().folder)
     known = reference.models["bpr"]
     moved = replace(known, values={seed: 0.9 * value for seed, value in known.values.items()})
     shifted = replace(reference, models={**reference.models, "bpr": moved})
