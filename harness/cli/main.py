@@ -18,6 +18,7 @@ from harness.cli.data import DATA_COMMANDS
 from harness.cli.doctor import doctor
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
+from harness.cli.prepare import prepare_command
 from harness.cli.reference import reference
 from harness.cli.regress import regress
 from harness.cli.replay import replay
@@ -237,8 +238,10 @@ def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
     """
     from harness.cli.study import finish
     from harness.paper.study import make_study
+    from harness.tools.scaling.fit import stored_exponents
 
-    finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), to or folder, formats)
+    asked = f"a report on the runs in {folder.name or 'this folder'}"
+    finish(make_study(folder, asked, exponents=stored_exponents(folder)), to or folder, formats)
 
 
 @bm3.command(name="conformance")
@@ -304,7 +307,7 @@ def data() -> None:
     """Look at data sets, check them, and bring them in and out."""
 
 
-for command in DATA_COMMANDS:
+for command in (*DATA_COMMANDS, prepare_command):
     data.add_command(command)
 
 

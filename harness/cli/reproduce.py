@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import cycle
@@ -30,7 +31,7 @@ from harness.cli.suite import following, left_alone, to_follow
 from harness.runs.words import Policy
 
 if TYPE_CHECKING:
-    from harness.paper.results import AskedRow
+    from harness.paper.rows import Planned
     from harness.runs.store import StoredRun
     from harness.runs.trial import Trial
     from harness.studies.execution import Outcomes
@@ -89,12 +90,13 @@ def reproduce(
     bm3 reproduce ablation --dataset mini --dry-run
     """
     from harness.cli.study import backend_for, conformance_line, finish, run_study, workers_for
-    from harness.paper.conformance import known_traces
+    from harness.paper.conformance import known_traces, trace_statuses
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
     from harness.studies.conduct import Study, make_folder
     from harness.studies.pending import pending
     from harness.studies.suite import load_suite, plan, wanted
+    from harness.tools.scaling.fit import stored_exponents
 
     chosen, where = load_suite(suite).narrowed(models, seeds), resolve_device(device)
     rows = plan(chosen, data, where, list(datasets) or None)
@@ -116,10 +118,10 @@ def reproduce(
     backend = backend_for(
         out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
     )
-    asked = _asked_for(rows, chosen)
+    planned = _planned(rows, chosen, out)
     checks = known_traces()
     click.echo(conformance_line(checks))
-    outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone, asked), backend)
+    outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone, planned), backend)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, out), unread)) for trial in trials(outcomes)]
     without = [
@@ -135,8 +137,9 @@ def reproduce(
         out,
         f"{chosen.title} (only {', '.join(models)})" if models else chosen.title,
         of=[run for _, run in runs if run is not None],
-        asked_for=asked,
-        checks=checks,
+        planned=planned,
+        exponents=stored_exponents(out),
+        conformance=Counter(status.value for status in trace_statuses(checks).values()),
         unchecked=unchecked,
         failed=without,
         of_costs=chosen.alone,
@@ -147,29 +150,30 @@ def reproduce(
     finish(study, folder, formats)
 
 
-def _asked_for(rows: Sequence[Row], suite: Suite) -> list[AskedRow]:
+def _planned(rows: Sequence[Row], suite: Suite, out: Path) -> list[Planned]:
     """The rows of the plan for its report."""
-    from harness.paper.results import AskedPoint, AskedRow
+    from harness.paper.rows import Planned
     from harness.runs.settings import flatten
+    from harness.runs.trial import folder_of
 
     named = cycle(
         experiment.label not in (None, experiment.model)
         for experiment in suite.experiments
         for _ in experiment.rows(suite.training)
     )
-    asked = []
+    planned = []
     for row, by_label in zip(rows, named, strict=False):
         settings = [flatten({**asdict(point.config), **asdict(point.training)}) for point in row.points]
         differing = sorted(key for key in settings[0] if any(other[key] != settings[0][key] for other in settings))
         points = tuple(
-            AskedPoint(
+            (
                 {key: of_point[key] for key in differing},
-                {seed: replace(point, seed=seed).key for seed in row.seeds},
+                {s: "/".join(folder_of(replace(point, seed=s), out).parts[-2:]) for s in row.seeds},
             )
             for point, of_point in zip(row.points, settings, strict=True)
         )
-        asked.append(AskedRow(row.label if by_label else None, points, row.repeat == "all"))
-    return asked
+        planned.append(Planned(row.label if by_label else None, points, row.repeat == "all"))
+    return planned
 
 
 def _stored(path: Path, unread: list[str]) -> StoredRun | None:

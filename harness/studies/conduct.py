@@ -15,8 +15,9 @@ from pathlib import Path
 from statistics import median
 
 from harness.common import WriteError, writing
-from harness.paper.expected import expected_dir, load_expected, load_tolerances
-from harness.paper.results import AskedRow, result_rows, verdicts
+from harness.paper.expected import expected_dir
+from harness.paper.load import load_paper
+from harness.paper.rows import Planned, judged, rows_of
 from harness.paper.verdict import Outcome, Verdict
 from harness.runs.store import FAILURE, StoredRun, readable_runs
 from harness.runs.trial import Trial
@@ -48,7 +49,7 @@ class Study:
     """Trials that may run at a time, for the time left."""
     alone: bool = False
     """No two of its trials may run at a time, in whichever process."""
-    asked_for: Sequence[AskedRow] | None = None
+    planned: Sequence[Planned] | None = None
     """The rows that verdicts are on; None where runs form them."""
 
 
@@ -118,10 +119,8 @@ class _Reporter:
     _ended: int = -1
 
     def __post_init__(self) -> None:
-        directory = expected_dir()
-        self._expected = load_expected(directory)
-        self._tolerances = load_tolerances(directory / "tolerances.toml")
-        self._estimates = Estimates(readable_runs(self.study.store), load_costs(directory))
+        self._paper = load_paper()
+        self._estimates = Estimates(readable_runs(self.study.store), load_costs(expected_dir()))
 
     def observe(self, progress: Progress) -> None:
         changed = len(progress.outcomes) != self._ended
@@ -149,8 +148,8 @@ class _Reporter:
 
     def _judge(self, runs: list[StoredRun], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
-        for row in result_rows(runs, self.study.asked_for):
-            verdict = verdicts(row, self._expected, self._tolerances)[SHOWN_METRIC]
+        for row in rows_of(runs, self._paper, self.study.planned)[0]:
+            verdict = judged(row, self._paper).verdicts[SHOWN_METRIC]
             key = row.dataset, row.label, row.data
             if self._known.get(key) != verdict and not first:
                 what = "mean" if verdict.outcome is Outcome.UNPUBLISHED else "verdict"

@@ -4,7 +4,6 @@ Grid points run with the first seed. Two of them are chosen, always: the best on
 best on test, as the published code did; so that the difference is known with as many seeds.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ import torch
 
 from bm3 import BM3Config, ConfigError
 from harness.data import Dataset
+from harness.paper.rows import Point, choose
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, dataset_for, make_trial
 from harness.studies.suite_file import Experiment, Order, Outline, Repeat, Suite, load_suite, outline
@@ -61,11 +61,15 @@ class Row:
         """
         if any(point.key not in outcomes for point in self.points):
             return []
-        runs = [(point, run) for point in self.points if (run := outcomes[point.key]) is not None]
-        if not runs:
+        first = self.seeds[0]
+        points = [
+            Point({"key": point.key}, {first: run} if (run := outcomes[point.key]) else {}, STOPPING_METRIC)
+            for point in self.points
+        ]
+        if (best := choose(points, [first])) is None:
             return []
-        best = [max(runs, key=lambda pair: _accuracy(pair[1], part))[0] for part in ("valid", "test")]
-        return list({point.key: point for point in best}.values())
+        keys = dict.fromkeys(point.settings["key"] for point in (best.on_validation, best.on_test))
+        return [point for key in keys for point in self.points if point.key == key]
 
     def to_come(self, outcomes: Outcomes) -> tuple[int, int]:
         """How many trials, at least and at most, follow from a choice that cannot be made yet."""
@@ -123,10 +127,3 @@ def _check_modalities(trial: Trial, label: str) -> None:
                 f"{label} on {trial.dataset_name}: modalities is {config.modalities!r}: no {name!r} in the data set, "
                 f"which has {has}"
             )
-
-
-def _accuracy(run: StoredRun, part: str) -> float:
-    if run.result is None:
-        raise ValueError(f"{run.path} is unfinished")
-    value = float(run.result[part][STOPPING_METRIC])
-    return -math.inf if math.isnan(value) else value

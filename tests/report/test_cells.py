@@ -41,8 +41,7 @@ def with_result(study: Study, change: dict[str, Any]) -> Study:
     row = study.rows[0]
     run = row.result.runs[0]
     changed = StoredRun(run.path, run.run, {**(run.result or {}), **change})
-    result = replace(row.result, runs=(changed, *row.result.runs[1:]))
-    return replace(study, rows=(replace(row, result=result), *study.rows[1:]))
+    return replace(study, rows=(replace(row, runs=(changed, *row.runs[1:])), *study.rows[1:]))
 
 
 def test_each_row_has_a_record_per_metric_all_with_the_same_fields(study: Study) -> None:

@@ -54,7 +54,7 @@ def with_differences(study: Study, *differences: Difference) -> Study:
 
 
 def renamed(row: StudyRow, dataset: str, label: str) -> StudyRow:
-    return replace(row, result=replace(row.result, dataset=dataset, label=label))
+    return replace(row, dataset=dataset, label=label)
 
 
 @pytest.mark.parametrize("name", ["report.md", "report.tex"])

@@ -164,7 +164,7 @@ def test_our_figures_on_surrogate_features_are_marked_and_so_is_what_follows_fro
 
 def test_the_row_with_default_settings_stands_for_a_model_and_else_the_note_says_which(study: Study) -> None:
     bpr = study.rows[1]
-    variant = replace(bpr, result=replace(bpr.result, label="bpr embedding_size=8", runs=bpr.result.runs[:1]))
+    variant = replace(bpr, label="bpr embedding_size=8", runs=bpr.runs[:1])
     both = table(3, replace(study, rows=(variant, *study.rows)))
     assert both.lines == table(3, study).lines
     alone = line(table(3, replace(study, rows=(variant,))), "Baby", "R@10", "ours")
@@ -189,7 +189,7 @@ def test_figures_of_two_machines_are_not_divided(study: Study) -> None:
     lightgcn = next(row for row in study.rows if row.result.model == "lightgcn")
     run = lightgcn.result.runs[0]
     elsewhere = replace(run, run={**run.run, "environment": {"device": "cuda", "gpu": "Some GPU"}})
-    moved = replace(lightgcn, result=replace(lightgcn.result, runs=(elsewhere,)))
+    moved = replace(lightgcn, runs=(elsewhere,))
     rows = tuple(moved if row is lightgcn else row for row in study.rows)
     found = table(4, replace(study, rows=rows))
     assert line(found, "Baby", "Time (s/epoch)", "ours / LightGCN").cells == {"LightGCN": "1.00"}
@@ -202,7 +202,7 @@ def test_memory_that_was_not_simply_read_is_marked_with_how_it_was_found(study: 
     assert run.result is not None
     memory = {**run.result["memory"], "gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
     found_so = replace(run, result={**run.result, "memory": memory})
-    row = replace(bpr, result=replace(bpr.result, runs=(found_so,)))
+    row = replace(bpr, runs=(found_so,))
     found = table(4, replace(study, rows=(row,)))
     assert line(found, "Baby", "Memory (GB)", "ours").cells == {"BPR": "2.00"}
     assert line(found, "Baby", "Memory (GB)", "ours").notes["BPR"].reason == "rise of the device's"

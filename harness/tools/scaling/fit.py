@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as validated
 from scipy.special import ndtr, stdtrit
 
 from bm3.errors import DataError
-from harness.paper.claim_checks import Exponent
+from harness.paper.claims import Exponent
 from harness.paper.expected import STRICT, validated_toml
 
 Factor = Literal["E", "I", "d_m", "d", "B", "L"]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from bm3 import DataError
-from harness.paper.claim_checks import claims_of_runs
-from harness.paper.claims import ClaimOutcome, load_claims
+from harness.paper.claims import ClaimOutcome, Measured, claims_of_rows, load_claims
 from harness.paper.expected import expected_dir, load_tolerances
 from harness.tools.scaling.fit import (
     FORMAT,
@@ -232,7 +231,9 @@ def test_stored_exponents_judge_the_claim_on_complexity(tmp_path: Path) -> None:
     exponents = stored_exponents(tmp_path)
     assert exponents["bm3", "E"] == pytest.approx((2.0,) * 3, abs=0.2)
     claims = [claim for claim in load_claims(expected_dir() / "claims.toml") if claim.kind == "growth"]
-    (result,) = claims_of_runs(claims, [], load_tolerances(expected_dir() / "tolerances.toml"), {}, exponents)
+    (result,) = claims_of_rows(
+        claims, Measured([], load_tolerances(expected_dir() / "tolerances.toml"), exponents=exponents)
+    )
     outcomes = {what: outcome for what, _, outcome in result.details}
     assert result.outcome is ClaimOutcome.FAILS
     assert outcomes["BM3, power of E"] is ClaimOutcome.FAILS
