@@ -33,10 +33,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check format and style with ruff, CI files against their schemas; takes nothing after `--`."""
+    """Check format and style with ruff, which room imports which, CI files; takes nothing after `--`."""
     install(session, *EXTRAS["lint"])  # without the project: these tools need none of its dependencies
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
+    session.run("lint-imports")
     for schema, files in CI_FILES.items():
         session.run("check-jsonschema", "--builtin-schema", schema, *files)
 
@@ -77,7 +78,7 @@ def results(session: nox.Session) -> None:
     for runs in sorted(path for path in Path("docs/results/runs").iterdir() if path.is_dir()):
         # A report's exit code is its verdict, which may be "outside its band" (1) or "nothing judged" (3).
         formats, target = "md,html,tex,csv,json", Path("docs/results") / runs.name
-        session.run("bm3", "report", f"{runs}", "--format", formats, "--to", f"{target}", success_codes=[0, 1, 3])
+        session.run("bm3", "report", f"{runs}", "--format", formats, "--out", f"{target}", success_codes=[0, 1, 3])
 
 
 @nox.session

@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from harness.cli.data import DATA_COMMANDS
 from harness.cli.doctor import doctor
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
-from harness.cli.prepare import prepare_command
 from harness.cli.reference import reference
 from harness.cli.regress import regress
 from harness.cli.replay import replay
@@ -41,6 +40,8 @@ from harness.ending import (
 )
 
 DEFAULT_SEED = 999
+RENAMED: Mapping[str, Mapping[str, str]] = {"report": {"--to": "--out"}}
+"""By command: options whose old spelling goes on working until the next release, with a line that says so."""
 COMPLETION = "_BM3_COMPLETE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -228,8 +229,8 @@ def profile_command(
 @bm3.command(name="report")
 @click.argument("folder", type=click.Path(path_type=Path))
 @REPORT_FORMATS
-@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
-def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
+def report_command(folder: Path, formats: list[str], out: Path | None) -> None:
     """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
 
     \b
@@ -241,7 +242,7 @@ def report_command(folder: Path, formats: list[str], to: Path | None) -> None:
     from harness.tools.scaling.fit import stored_exponents
 
     asked = f"a report on the runs in {folder.name or 'this folder'}"
-    finish(make_study(folder, asked, exponents=stored_exponents(folder)), to or folder, formats)
+    finish(make_study(folder, asked, exponents=stored_exponents(folder)), out or folder, formats)
 
 
 @bm3.command(name="conformance")
@@ -307,7 +308,7 @@ def data() -> None:
     """Look at data sets, check them, and bring them in and out."""
 
 
-for command in (*DATA_COMMANDS, prepare_command):
+for command in DATA_COMMANDS:
     data.add_command(command)
 
 
@@ -371,7 +372,9 @@ def _outcome(arguments: Sequence[str]) -> int:
     try:
         if instruction := os.environ.get(COMPLETION):
             return shell_complete(bm3, {}, "bm3", COMPLETION, instruction)
-        with bm3.make_context("bm3", list(arguments)) as context:  # click's own `main` ends a closed pipe with 1
+        with bm3.make_context(
+            "bm3", list(_respelled(arguments))
+        ) as context:  # click's own `main` ends a closed pipe with 1
             bm3.invoke(context)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
@@ -394,6 +397,17 @@ def _outcome(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _told(INTERRUPTED, "interrupted")
     return 0
+
+
+def _respelled(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments, with options as they are spelled now."""
+    words = [word for word in arguments if not word.startswith("-")]
+    renamed = {**RENAMED.get(" ".join(words[:1]), {}), **RENAMED.get(" ".join(words[:2]), {})}
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option in renamed:
+            click.echo(f"{option} is now {renamed[option]}; the old spelling goes with the next release", err=True)
+        yield renamed.get(option, option) + equals + value
 
 
 def _told(code: int, message: str) -> int:

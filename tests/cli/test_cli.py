@@ -298,3 +298,11 @@ def test_variants_lists_both_sides_and_where_they_are(command: Command) -> None:
 
 def test_variants_of_an_unknown_model_is_one_line(command: Command) -> None:
     assert "nearest: mmgcn" in refused(command("variants", "mmgnc"))
+
+
+def test_an_old_spelling_of_an_option_goes_on_working_and_says_the_new_one(command: Command, tmp_path: Path) -> None:
+    for arguments in (["--to", tmp_path / "there"], [f"--to={tmp_path / 'there'}"]):
+        outcome = command("report", tmp_path / "nowhere", *arguments)
+        assert outcome.code == 2
+        assert outcome.err.splitlines()[0] == "--to is now --out; the old spelling goes with the next release"
+        assert "nowhere: no such folder" in outcome.err

@@ -37,7 +37,7 @@ SUITES = ("ablation", "audit", "baby", "electronics", "mini", "selfcheck", "sens
 SOURCES = ("table2", "table3", "table4", "toolbox")
 
 COMMANDS: dict[str, list[str]] = {
-    "data-stats": ["data stats mini", "data verify mini", "data verify minni", "data fetch baby --dry-run"],
+    "data-stats": ["data stats mini", "data verify mini", "data verify minni"],
     "expected-list": ["expected list", "expected show tabel3"],
     **{f"expected-{source}": [f"expected show {source}"] for source in SOURCES},
     "expected-formats": [
@@ -167,7 +167,7 @@ def test_help(inside: Command) -> None:
 
 
 def test_report(inside: Command) -> None:
-    outcome = inside("report", "store", "--to", "written", "--format", ",".join(FILES))
+    outcome = inside("report", "store", "--out", "written", "--format", ",".join(FILES))
     compare("report.txt", transcript("report store --to written --format …", outcome))
     for name in FILES.values():
         compare(name, Path("written", name).read_text(encoding="utf-8"))
@@ -176,6 +176,6 @@ def test_report(inside: Command) -> None:
 @pytest.mark.parametrize("name", ["baby", "cost", "mini", "sports", "tiktok"])
 def test_stored_runs_of_the_documentation_give_its_reports(name: str, inside: Command) -> None:
     formats = [form for form in FILES if form != "html"]
-    inside("report", f"results/runs/{name}", "--to", "written", "--format", ",".join(formats))
+    inside("report", f"results/runs/{name}", "--out", "written", "--format", ",".join(formats))
     for form in formats:
         compare("", Path("written", FILES[form]).read_text(encoding="utf-8"), RESULTS / name / FILES[form])

@@ -83,7 +83,7 @@ def test_no_page_has_a_tick_while_its_own_question_is_open() -> None:
 
 
 def test_a_cell_above_its_band_is_named_where_the_report_begins_and_fails(tmp_path: Path, command: Command) -> None:
-    assert command("report", SPORTS, "--to", tmp_path).code == 1
+    assert command("report", SPORTS, "--out", tmp_path).code == 1
     begins = "\n".join((tmp_path / "report.md").read_text(encoding="utf-8").splitlines()[:12])
     assert "4 above (buir R@10, buir R@20, buir N@10, buir N@20)" in begins
     assert "BM3 on sports: not run." in begins

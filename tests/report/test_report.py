@@ -149,7 +149,7 @@ def test_the_best_row_is_compared_with_the_second_over_users(store: Path) -> Non
 
 def test_every_format_is_written_where_it_is_asked_for(store: Path, tmp_path: Path, command: Command) -> None:
     before = sorted(store.rglob("*"))
-    outcome = command("report", store, "--format", "md, html,tex,csv,json", "--to", tmp_path / "there")
+    outcome = command("report", store, "--format", "md, html,tex,csv,json", "--out", tmp_path / "there")
     assert outcome.code == 0
     written = {path.relative_to(tmp_path / "there").as_posix() for path in (tmp_path / "there").rglob("*.*")}
     assert written >= {
@@ -175,7 +175,7 @@ def test_a_report_that_cannot_be_written_is_one_line_and_damages_nothing(store: 
     command("report", store)
     before = (store / "report.md").read_bytes()
     (store / "taken").write_text("")
-    outcome = command("report", store, "--to", store / "taken")
+    outcome = command("report", store, "--out", store / "taken")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "cannot be written" in outcome.err
     assert (store / "report.md").read_bytes() == before
