@@ -18,7 +18,6 @@ from harness.ending import keeping
 
 if TYPE_CHECKING:
     from harness.data import Dataset
-    from harness.ingest.encoding import Encoded
     from harness.ingest.fetch import Fetch, Found
 
 PATH = click.Path(path_type=Path)
@@ -158,7 +157,7 @@ def add_features_command(
     bm3 data add-features shop vectors.npy --modality audio --ids asins.txt --replace
     """
     from harness.data.layouts import read_folder
-    from harness.ingest.adding import add_features, item_ids, join_by_id, read_features, read_row_ids
+    from harness.ingest.features import add_features, item_ids, join_by_id, read_features, read_row_ids
 
     folder = _folder(name, data)
     table: Any = read_features(file)
@@ -205,22 +204,25 @@ def encode_command(
     """
     if (text is None) == (images is None):
         raise ConfigError("give either --text FILE or --images DIR; for both, run the command twice")
+    from harness.cli.reading_progress import items_progress
     from harness.ingest.encoders import ImageEncoder, SentenceEncoder
-    from harness.ingest.encoding import encode_features, find_images, read_texts
+    from harness.ingest.features import encode_features, find_images, read_texts
 
     folder = _folder(name, data)
-    encoded: Encoded
-    if text is not None:
-        texts, text_encoder = read_texts(text), SentenceEncoder(model or TEXT_MODEL, revision)
-        encoded = encode_features(
-            folder, texts, text_encoder, modality or "text", str(text), batch_size=batch_size, replace=replace
-        )
-    else:
-        assert images is not None
-        files, image_encoder = find_images(images), ImageEncoder(model or IMAGE_MODEL, revision)
-        encoded = encode_features(
-            folder, files, image_encoder, modality or "visual", str(images), batch_size=batch_size, replace=replace
-        )
+    contents: Any = read_texts(text) if text is not None else find_images(images or Path())
+    encoder: Any = (
+        ImageEncoder(model or IMAGE_MODEL, revision) if text is None else SentenceEncoder(model or TEXT_MODEL, revision)
+    )
+    encoded = encode_features(
+        folder,
+        contents,
+        encoder,
+        modality or ("visual" if text is None else "text"),
+        str(text or images),
+        batch_size=batch_size,
+        replace=replace,
+        progress=items_progress,
+    )
     if encoded.left_out:
         click.echo(f"note: ids of other items, left out: {encoded.left_out:,}")
     if encoded.filled:

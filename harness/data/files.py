@@ -1,13 +1,17 @@
-"""Files that may come from anyone: arrays read without pickle, within limits checked first, and links kept inside.
+"""Files that may come from anyone: arrays without pickle, tables by line, limits checked first, links kept inside.
 
-Which files make a data set is `layouts`; archives of whole folders are unpacked in `unpacking`.
+Which files make a data set is `layouts`.
 """
 
+import csv
 import os
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +136,73 @@ def _check_header(file: IO[bytes], size: int, where: str) -> None:
             f"{where}: the header claims {list(shape)} of {dtype}, {claimed:,} bytes, and {max(0, present):,} are "
             f"there: download or export it again"
         )
+
+
+def read_csv(path: Path, delimiter: str = ",", *, quoted: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Header, and each row that is not blank and as long as the header, with its line in the file.
+
+    Raises DataError with the line.
+    """
+    width = None
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+            rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+            for fields in rows:
+                if width is None:
+                    width = len(fields)
+                elif fields and len(fields) != width:
+                    raise DataError(f"{path}, line {rows.line_num}: {len(fields)} fields, and the header names {width}")
+                if fields:
+                    yield rows.line_num, fields
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(unreadable(path, error)) from error
+    if width is None:
+        yield 1, []
+
+
+def read_columns(
+    path: Path, wanted: Sequence[str], delimiter: str = ",", *, quoted: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """Line and fields of the columns `wanted` of each row of a table with a header, in any order. Raises DataError."""
+    rows = read_csv(path, delimiter, quoted=quoted)
+    positions = column_positions(next(rows)[1], wanted, f"{path}, line 1")
+    for line, fields in rows:
+        yield line, [fields[position] for position in positions]
+
+
+def column_positions(header: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
+    """Where each of the columns `wanted` stands in a header. Raises DataError unless each stands there once."""
+    for column in wanted:
+        if header.count(column) != 1:
+            there = "two columns" if column in header else "no column"
+            raise DataError(f"{where}: {there} {column!r} among {listed(header)}; needed are {listed(wanted)}")
+    return [header.index(column) for column in wanted]
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`, which takes its name when the block ends and is removed when it raises.
+
+    Raises DataError when `target` exists already or it cannot be written.
+    """
+    if target.exists():
+        raise DataError(f"{target}: exists already; remove it or choose another name")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield made
+            mask = os.umask(0)
+            os.umask(mask)
+            made.chmod(0o777 & ~mask)
+            made.rename(target)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror or error}); make room, or choose another folder"
+        ) from error
 
 
 def unreadable(path: Path, error: Exception) -> str:

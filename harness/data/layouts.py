@@ -4,11 +4,10 @@ Nothing is ever unpickled, and links lead nowhere else: see `files`. What a data
 in `dataset`.
 """
 
-import csv
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from bm3 import DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset
-from harness.data.files import checked_file, listed, read_archive, read_array, unreadable
+from harness.data.files import checked_file, read_archive, read_array, read_columns
 from harness.data.synthetic import mini
 
 DATA_VARIABLE = "BM3_DATA"
@@ -54,7 +53,10 @@ def find_folder(name: str, data: Path | None = None) -> Path:
             return root / name
     if data is None and Path(name).is_dir():
         return Path(name)
-    known = [*SYNTHETIC, *(folder.name for root in roots for folder in _folders(root))]
+    known = [
+        *SYNTHETIC,
+        *(path.name for root in roots if root.is_dir() for path in sorted(root.iterdir()) if path.is_dir()),
+    ]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
     raise DataError(
         f"no data set {name!r} in {', '.join(map(str, roots))}; nearest: {', '.join(dict.fromkeys(near))}. "
@@ -81,9 +83,14 @@ def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
         raise DataError(f"{folder}: no such folder")
     interactions = find_interactions(folder)
     parts = read_interactions(interactions)
-    features, surrogates, files = _read_features(folder, mapped)
+    files = feature_files(folder)
     return checked_dataset(
-        folder.resolve().name, parts, features, surrogates=surrogates, where=str(interactions), feature_files=files
+        folder.resolve().name,
+        parts,
+        {modality: _read_table(path, mapped) for modality, (path, _) in files.items()},
+        surrogates=frozenset(modality for modality, (_, surrogate) in files.items() if surrogate),
+        where=str(interactions),
+        feature_files={modality: path for modality, (path, _) in files.items()},
     )
 
 
@@ -102,10 +109,8 @@ def find_interactions(folder: Path) -> Path:
 
 def read_interactions(path: Path) -> dict[Part, NDArray[Any]]:
     """The parts in an .npz archive or else a file of the .inter layout, not checked further; raises DataError."""
-    return _read_npz(path) if path.suffix.lower() == ".npz" else _read_inter(path)
-
-
-def _read_npz(path: Path) -> dict[Part, NDArray[Any]]:
+    if path.suffix.lower() != ".npz":
+        return _read_inter(path)
     arrays = read_archive(path, PARTS)
     for part in PARTS:
         if part not in arrays:
@@ -115,28 +120,16 @@ def _read_npz(path: Path) -> dict[Part, NDArray[Any]]:
 
 def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
     """Tab-separated with a header; columns in any order, those not named in INTER_COLUMNS are ignored."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, delimiter="\t")
-            header = next(lines, [])
-            missing = [column for column in INTER_COLUMNS if column not in header]
-            if missing:
-                raise DataError(f"{path}, line 1: no column {missing[0]!r} among {listed(header)}")
-            positions = [header.index(column) for column in INTER_COLUMNS]
-            rows = [_inter_row(fields, positions, f"{path}, line {lines.line_num}") for fields in lines if fields]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(unreadable(path, error)) from error
+    rows = [_inter_row(fields, f"{path}, line {line}") for line, fields in read_columns(path, INTER_COLUMNS, "\t")]
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return {part: table[table[:, 2] == label, :2] for label, part in enumerate(PARTS)}
 
 
-def _inter_row(fields: list[str], positions: list[int], where: str) -> tuple[int, int, int]:
-    if len(fields) <= max(positions):
-        raise DataError(f"{where}: {len(fields)} fields, fewer than the header names")
-    for column, position in zip(INTER_COLUMNS, positions, strict=True):
-        if not WHOLE_NUMBER.fullmatch(fields[position]):
-            raise DataError(f"{where}: {column} is {fields[position][:40]!r}, needed is a whole number")
-    user, item, label = (int(fields[position]) for position in positions)
+def _inter_row(fields: list[str], where: str) -> tuple[int, int, int]:
+    for column, field in zip(INTER_COLUMNS, fields, strict=True):
+        if not WHOLE_NUMBER.fullmatch(field):
+            raise DataError(f"{where}: {column} is {field[:40]!r}, needed is a whole number")
+    user, item, label = map(int, fields)
     if not 0 <= label < len(PARTS):
         raise DataError(f"{where}: x_label is {label}, needed is 0 (train), 1 (valid) or 2 (test)")
     if not (0 <= user < 2**31 and 0 <= item < 2**31):
@@ -164,13 +157,6 @@ def modality_of(stem: str) -> tuple[str, bool]:
     return MODALITY_NAMES.get(stem, stem), suffix == "_surrogate"
 
 
-def _read_features(folder: Path, mapped: bool) -> tuple[dict[str, NDArray[Any]], frozenset[str], dict[str, Path]]:
-    files = feature_files(folder)
-    tables = {modality: _read_table(path, mapped) for modality, (path, _) in files.items()}
-    surrogates = frozenset(modality for modality, (_, surrogate) in files.items() if surrogate)
-    return tables, surrogates, {modality: path for modality, (path, _) in files.items()}
-
-
 def _read_table(path: Path, mapped: bool) -> NDArray[Any]:
     table = read_array(path, mapped=mapped)
     if mapped and (table.dtype not in (np.dtype(np.float32), np.dtype(np.float16)) or not table.flags.c_contiguous):
@@ -180,7 +166,3 @@ def _read_table(path: Path, mapped: bool) -> NDArray[Any]:
             f"np.save(F, np.ascontiguousarray(np.load(F), 'float32')), or leave features_location out"
         )
     return table
-
-
-def _folders(root: Path) -> Iterable[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ()

@@ -1,7 +1,7 @@
 """Models that make vectors of texts and images, by sentence-transformers and timm, which are imported only here.
 
 Whatever else has `name`, `revision`, `library` and `encode` does as well. Reading texts, finding images and adding the
-vectors to a data set is `encoding`.
+vectors to a data set is `features`.
 """
 
 import hashlib

@@ -1,20 +1,24 @@
-"""Writing data sets: the `.inter` layout with feature files and a record of what was written. Reading is `layouts`."""
+"""Writing data sets: the `.inter` layout, feature files, a record of what was written, and original ids.
 
+`items.csv` and `users.csv` beside the interactions have the columns index and id: the number inside, the id of origin.
+"""
+
+import csv
 import json
-import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bm3 import DataError
+from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset
-from harness.data.files import checked_file, unreadable
-from harness.data.folder import new_folder
+from harness.data.files import checked_file, new_folder, read_columns, unreadable
 from harness.data.layouts import INTER_COLUMNS, SYNTHETIC, modality_of
 
-RECORD = "dataset.json"
+RECORD, ITEMS, USERS = "dataset.json", "items.csv", "users.csv"
 FILE_NAMES = {"visual": "image"}  # other tools that read this layout look for image_feat.npy
 PLAIN_NAME = re.compile(r"[^\W_][\w .+-]{0,99}")
 
@@ -44,28 +48,20 @@ def feature_file_name(modality: str, surrogate: bool, *, inter: bool = True) -> 
     return f"{stem}.npy"
 
 
-def export(dataset: Dataset, target: Path) -> Path:
+def export(dataset: Dataset, target: Path) -> None:
     """Write `dataset` as the new folder `target`: NAME.inter, a feature file per modality, dataset.json.
 
     Reading the folder gives the same content hash. Raises DataError if the folder exists or cannot be written; then
     nothing is left of it.
     """
+    name = dataset.name if dataset.name in SYNTHETIC else checked_name(dataset.name, "data set")
     with new_folder(target) as folder:
-        try:
-            write_dataset(dataset, folder, checked_file_stem(dataset.name))
-        except OSError as error:
-            raise DataError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
-    return target
-
-
-def checked_file_stem(name: str) -> str:
-    """The name of the .inter file of a data set called `name`: synthetic data sets may be written too."""
-    return name if name in SYNTHETIC else checked_name(name, "data set")
+        write_dataset(dataset, folder, name)
 
 
 def write_dataset(dataset: Dataset, folder: Path, name: str) -> None:
     """Write the files of `dataset`, called `name`, into `folder`; raises DataError for names that no file can have."""
-    files = {m: feature_file_name(m, m in dataset.surrogates) for m in dataset.features}
+    files = {modality: feature_file_name(modality, modality in dataset.surrogates) for modality in dataset.features}
     with (folder / f"{name}.inter").open("w", encoding="utf-8", newline="") as file:
         file.write("\t".join(INTER_COLUMNS) + "\n")
         for label, part in enumerate(PARTS):
@@ -87,17 +83,7 @@ def write_record(folder: Path, dataset: Dataset, name: str) -> None:
         "features": {modality: list(table.shape) for modality, table in dataset.features.items()},
         "surrogates": sorted(dataset.surrogates),
     }
-    write_text_at_once(folder / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text_at_once(path: Path, text: str) -> None:
-    """Write a text file that is never seen half-written."""
-    made = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        made.write_text(text, encoding="utf-8")
-        made.replace(path)
-    finally:
-        made.unlink(missing_ok=True)
+    write_json(folder / RECORD, record)
 
 
 def recorded_hash(folder: Path) -> str | None:
@@ -107,21 +93,37 @@ def recorded_hash(folder: Path) -> str | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        found = record["content_hash"]
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(unreadable(path, error)) from error
-    except (KeyError, TypeError):
-        found = None
+    found = record.get("content_hash") if isinstance(record, dict) else None
     if not isinstance(found, str):
         raise DataError(f"{path}: no content_hash: remove the file, or export the data set again")
     return found
 
 
-def check_recorded_hash(dataset: Dataset, folder: Path) -> None:
-    """Raise DataError if the folder's record names another content than was read."""
-    recorded = recorded_hash(folder)
-    if recorded is not None and recorded != dataset.content_hash:
-        raise DataError(
-            f"{folder / RECORD}: records the content hash {recorded[:80]!r}, but the files have "
-            f"{dataset.content_hash}: copy or export them again, or remove {RECORD} if they were meant to change"
-        )
+def write_ids(path: Path, ids: Sequence[str]) -> None:
+    """Write the ids in the order of their numbers."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("index", "id"), *enumerate(ids)])
+
+
+def read_ids(folder: Path, name: str, n: int) -> list[str] | None:
+    """The original ids that `folder` has in the file `name`, for numbers 0 to n-1; None without such a file.
+
+    Raises DataError, with the line, unless every number and every id stands there once.
+    """
+    path = checked_file(folder / name, folder)
+    if not path.is_file():
+        return None
+    ids: dict[int, str] = {}
+    for line, (index, each) in read_columns(path, ("index", "id")):
+        number = int(index) if re.fullmatch("[0-9]{1,18}", index) else -1
+        if not 0 <= number < n or number in ids:
+            raise DataError(f"{path}, line {line}: index is {index[:40]!r}, needed is each of 0 to {n - 1} once")
+        ids[number] = each
+    if len(ids) != n:
+        missing = next(number for number in range(n) if number not in ids)
+        raise DataError(f"{path}: {len(ids)} of {n} numbers (first without an id: {missing}): list each of them once")
+    if (repeats := n - len(set(ids.values()))) > 0:
+        raise DataError(f"{path}: {repeats} ids stand twice: an id belongs to one number")
+    return [ids[number] for number in range(n)]

@@ -3,7 +3,6 @@
 They give text; numbering ids and dividing interactions is `importing`.
 """
 
-import csv
 import importlib
 import math
 import re
@@ -15,7 +14,7 @@ from typing import Any
 
 from bm3 import ConfigError, DataError
 from harness.data.dataset import PARTS, Part
-from harness.data.files import check_claim, listed, unreadable
+from harness.data.files import check_claim, column_positions, read_columns, read_csv, unreadable
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
@@ -27,10 +26,12 @@ PART_NAMES: dict[str, Part] = {
 }
 RECBOLE_COLUMNS = {"user": "user_id", "item": "item_id", "time": "timestamp"}
 RECBOLE_TYPES = ("token", "token_seq", "float", "float_seq")
-RECBOLE_ENDINGS: dict[Part, str] = {part: f".{part}.inter" for part in PARTS}
 NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
 BATCH = 65_536  # rows of parquet at a time
-INSTALL_TABLES = "pip install 'bm3-harness[tables]'"
+LONGEST_HEADER = 2**17  # bytes
+
+Rows = Iterator[tuple[int, Sequence[str]]]
+"""Where a row stands in its file, and its fields."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Columns:
     item: str | None = None
     time: str | None = None
     part: str | None = None
+
+    @property
+    def named(self) -> list[str]:
+        return [column for column in (self.user, self.item, self.time, self.part) if column is not None]
 
 
 @dataclass
@@ -59,20 +64,18 @@ def read_table(path: Path, columns: Columns) -> Table:
     for option, column in (("--user", columns.user), ("--item", columns.item)):
         if column is None:
             raise ConfigError(f"{path}: which column holds the {option[2:]}s? name it with {option} COLUMN")
-    wanted = [column for column in (columns.user, columns.item, columns.time, columns.part) if column is not None]
-    if len(set(wanted)) < len(wanted):
-        raise ConfigError(f"{path}: one column is named for two things: {', '.join(wanted)}")
-    if path.suffix.lower() == PARQUET:
-        return _table(path, "row", _parquet_rows(path, wanted), columns)
-    rows = _csv_rows(path, DELIMITERS[path.suffix.lower()], wanted, quoting=csv.QUOTE_MINIMAL)
-    return _table(path, "line", rows, columns)
+    _check_distinct(path, columns)
+    suffix = path.suffix.lower()
+    if suffix == PARQUET:
+        return _table(path, "row", _parquet_rows(path, columns.named), columns)
+    return _table(path, "line", read_columns(path, columns.named, DELIMITERS[suffix]), columns)
 
 
 def is_recbole(path: Path) -> bool:
     """Whether a file's first line is a header with types, as in `user_id:token`. Raises DataError if unreadable."""
     try:
         with path.open("rb") as file:
-            return b":" in file.readline(csv.field_size_limit())
+            return b":" in file.readline(LONGEST_HEADER)
     except OSError as error:
         raise DataError(unreadable(path, error)) from error
 
@@ -82,9 +85,8 @@ def read_recbole(path: Path, columns: Columns) -> Table:
 
     The format is that of the RecBole documentation, "Atomic files": tabs, a header of name:type, no quotes.
     """
-    header = next(_lines(path, "\t", csv.QUOTE_NONE), (1, []))[1]
     types: dict[str, str] = {}
-    for field in header:
+    for field in next(read_csv(path, "\t", quoted=False))[1]:
         name, colon, kind = field.rpartition(":")
         if not colon or kind not in RECBOLE_TYPES:
             raise DataError(
@@ -93,80 +95,53 @@ def read_recbole(path: Path, columns: Columns) -> Table:
         types[name] = kind
     time = columns.time or (RECBOLE_COLUMNS["time"] if RECBOLE_COLUMNS["time"] in types else None)
     found = Columns(columns.user or RECBOLE_COLUMNS["user"], columns.item or RECBOLE_COLUMNS["item"], time)
-    typed = []
-    for column, kind in ((found.user, "token"), (found.item, "token"), (found.time, "float")):
-        if column is None:
-            continue
-        if column not in types:
-            raise DataError(f"{path}, line 1: no column {column!r} among {listed(header)}")
+    _check_distinct(path, found)
+    column_positions(list(types), found.named, f"{path}, line 1")
+    wanted = dict(zip(found.named, ("token", "token", "float"), strict=False))
+    for column, kind in wanted.items():
         if types[column] != kind:
             raise DataError(f"{path}, line 1: column {column!r} is {types[column]}, needed is {kind}")
-        typed.append(f"{column}:{kind}")
-    if len(set(typed)) < len(typed):
-        raise ConfigError(f"{path}: one column is named for two things: {', '.join(typed)}")
-    return _table(path, "line", _csv_rows(path, "\t", typed, quoting=csv.QUOTE_NONE), found)
+    typed = [f"{column}:{kind}" for column, kind in wanted.items()]
+    return _table(path, "line", read_columns(path, typed, "\t", quoted=False), found)
 
 
-def _table(path: Path, unit: str, rows: Iterator[tuple[int, Sequence[str]]], columns: Columns) -> Table:
+def _check_distinct(path: Path, columns: Columns) -> None:
+    if len(set(columns.named)) < len(columns.named):
+        raise ConfigError(f"{path}: one column is named for two things: {', '.join(columns.named)}")
+
+
+def _table(path: Path, unit: str, rows: Rows, columns: Columns) -> Table:
     """Gather rows whose fields are user, item, and time and part if there are such columns."""
     table = Table(str(path), [], [], [] if columns.time else None, [] if columns.part else None)
-    for number, fields in rows:
-        rest = iter(fields)
-        user, item = next(rest), next(rest)
+    for number, (user, item, *rest) in rows:
+        where = f"{path}, {unit} {number}"
         if not user or not item:
-            raise DataError(f"{path}, {unit} {number}: no {'item' if user else 'user'}: fill it in or remove the row")
+            raise DataError(f"{where}: no {'item' if user else 'user'}: fill it in or remove the row")
         table.users.append(user)
         table.items.append(item)
         if table.times is not None:
-            text = next(rest)
-            time = float(text) if NUMBER.fullmatch(text) else math.nan
+            time = float(rest[0]) if NUMBER.fullmatch(rest[0]) else math.nan
             if not math.isfinite(time):
-                raise DataError(f"{path}, {unit} {number}: {columns.time} is {text[:40]!r}, needed is a number")
+                raise DataError(f"{where}: {columns.time} is {rest[0][:40]!r}, needed is a number")
             table.times.append(time)
         if table.parts is not None:
-            text = next(rest)
-            if text not in PART_NAMES:
+            if rest[-1] not in PART_NAMES:
                 known = ", ".join(PART_NAMES)
-                raise DataError(f"{path}, {unit} {number}: {columns.part} is {text[:40]!r}, needed is one of {known}")
-            table.parts.append(PART_NAMES[text])
+                raise DataError(f"{where}: {columns.part} is {rest[-1][:40]!r}, needed is one of {known}")
+            table.parts.append(PART_NAMES[rest[-1]])
     return table
 
 
-def _csv_rows(path: Path, delimiter: str, wanted: Sequence[str], quoting: int) -> Iterator[tuple[int, Sequence[str]]]:
-    lines = _lines(path, delimiter, quoting)
-    header = next(lines, (1, []))[1]
-    for column in wanted:
-        if header.count(column) != 1:
-            there = "two columns" if column in header else "no column"
-            raise DataError(f"{path}, line 1: {there} {column!r} among {listed(header)}")
-    positions = [header.index(column) for column in wanted]
-    for number, fields in lines:
-        if len(fields) != len(header):
-            raise DataError(f"{path}, line {number}: {len(fields)} fields, and the header names {len(header)}")
-        yield number, [fields[position] for position in positions]
-
-
-def _lines(path: Path, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
-    """Each line that is not blank, with its number in the file."""
+def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
-            for fields in lines:
-                if fields:
-                    yield lines.line_num, fields
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(unreadable(path, error)) from error
-
-
-def _parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    parquet = _pyarrow_parquet(path)
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise ConfigError(
+            f"{path}: reading parquet needs pyarrow: pip install 'bm3-harness[tables]', or convert the table to CSV"
+        ) from None
     try:
         with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            for column in wanted:
-                if names.count(column) != 1:
-                    there = "two columns" if column in names else "no column"
-                    raise DataError(f"{path}: {there} {column!r} among {listed(names)}")
+            column_positions(file.schema_arrow.names, wanted, str(path))
             groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
             claimed = max(sum(group.total_byte_size for group in groups), 8 * len(wanted) * file.metadata.num_rows)
             check_claim(claimed, path.stat().st_size, str(path))
@@ -174,7 +149,7 @@ def _parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Sequ
             for batch in file.iter_batches(batch_size=BATCH, columns=list(wanted)):
                 fields = [batch.column(batch.schema.get_field_index(column)).to_pylist() for column in wanted]
                 for row in zip(*fields, strict=True):
-                    yield number, ["" if field is None else _text(field, path, number) for field in row]
+                    yield number, ["" if field is None else _text(field, f"{path}, row {number}") for field in row]
                     number += 1
     except DataError:
         raise
@@ -182,20 +157,11 @@ def _parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Sequ
         raise DataError(unreadable(path, error)) from error
 
 
-def _text(field: Any, path: Path, number: int) -> str:
+def _text(field: Any, where: str) -> str:
     if isinstance(field, bool | dict | list):
-        raise DataError(f"{path}, row {number}: {str(field)[:40]!r} is no id, number or name: choose another column")
+        raise DataError(f"{where}: {str(field)[:40]!r} is no id, number or name: choose another column")
     if isinstance(field, bytes):
         return field.decode("utf-8")
     if isinstance(field, datetime):  # only their order matters, so any zone will do
         return repr((field if field.tzinfo else field.replace(tzinfo=UTC)).timestamp())
     return str(int(field)) if isinstance(field, float) and field.is_integer() else str(field)
-
-
-def _pyarrow_parquet(path: Path) -> Any:
-    try:
-        return importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise ConfigError(
-            f"{path}: reading parquet needs pyarrow: {INSTALL_TABLES}, or convert the table to CSV"
-        ) from None

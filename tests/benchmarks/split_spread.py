@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 
 from harness.data import PARTS, load_dataset, random_user_split
-from harness.data.folder import new_folder
+from harness.data.files import new_folder
 from harness.measure.environment import environment
 from harness.runs.trial import Trial, make_trial
 from harness.studies.backends import Processes

@@ -242,7 +242,7 @@ def test_an_empty_inter_file_lacks_its_columns(tmp_path: Path) -> None:
         ("1\t-3\t0", "ids are 1 and -3, needed are whole numbers from 0"),
         ("1\t2147483648\t0", "needed are whole numbers from 0 that fit 31 bits"),
         ("1\t0\t3", "x_label is 3, needed is 0 (train), 1 (valid) or 2 (test)"),
-        ("1\t0", "2 fields, fewer than the header names"),
+        ("1\t0", "2 fields, and the header names 3"),
     ],
 )
 def test_a_bad_line_is_named_with_what_is_needed(tmp_path: Path, line: str, complaint: str) -> None:

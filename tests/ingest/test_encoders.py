@@ -13,10 +13,9 @@ from refusals import refusal
 
 from bm3 import ConfigError
 from harness.data import load_dataset
-from harness.ingest.adding import add_features
 from harness.ingest.encoders import ImageEncoder, SentenceEncoder
-from harness.ingest.encoding import encode_features, encode_in_batches, find_images, read_texts
-from harness.ingest.numbering import write_ids
+from harness.ingest.exporting import write_ids
+from harness.ingest.features import add_features, encode_features, encode_in_batches, find_images, read_texts
 
 Parts = dict[str, NDArray[Any]]
 Write = Callable[..., Path]
@@ -128,9 +127,9 @@ def test_the_other_columns_are_joined_by_blanks_without_newlines(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("", "line 1: columns are nothing"),
-        ("asin,title\nB1,Bib\n", "line 1: columns are asin, title"),
-        ("id\nB1\n", "line 1: columns are id"),
+        ("", "line 1: no column 'id' among nothing"),
+        ("asin,title\nB1,Bib\n", "line 1: no column 'id' among asin, title"),
+        ("id\nB1\n", "line 1: needed are columns of texts"),
         ("id,title\nB1\n", "line 2: 1 fields"),
         ("id,title\nB1,Bib\nB1,Bob\n", "line 3: id 'B1' stands there already"),
         ('id,title\nB1,"Bib\n', "cannot be read"),
@@ -187,7 +186,7 @@ def test_a_missing_library_says_how_to_install_it(
 def test_the_libraries_are_imported_only_when_an_encoder_is_made() -> None:
     import subprocess
 
-    code = "import sys, harness.ingest.encoding; print({'timm', 'sentence_transformers', 'PIL'} & set(sys.modules))"
+    code = "import sys, harness.ingest.features; print({'timm', 'sentence_transformers', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

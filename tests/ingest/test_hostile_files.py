@@ -106,7 +106,7 @@ def test_an_archive_that_expands_without_bounds_is_refused_before_it_is_unpacked
             file.write(tmp_path / "x" / "shop.inter", "shop.inter")
     else:
         packed(tmp_path / "x", archive)
-    monkeypatch.setattr("harness.ingest.unpacking.shutil.copyfileobj", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr("harness.ingest.archives.shutil.copyfileobj", lambda *_: pytest.fail("unpacked"))
     assert f"more than {MAX_EXPANSION} times" in import_refused(archive, tmp_path / "out")
 
 

@@ -17,9 +17,8 @@ from refusals import NAMED, import_refused, refusal, write_table
 from bm3 import ConfigError
 from harness.data import PARTS, Dataset, checked_dataset, load_dataset, random_user_split
 from harness.data.synthetic import mini
-from harness.ingest.exporting import export
+from harness.ingest.exporting import export, read_ids
 from harness.ingest.importing import Division, import_dataset
-from harness.ingest.numbering import read_ids
 from harness.ingest.tables import Columns
 
 Parts = dict[str, NDArray[Any]]

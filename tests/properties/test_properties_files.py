@@ -20,13 +20,11 @@ from bm3 import BM3Error
 from harness.data import Dataset, checked_dataset
 from harness.data.files import read_array
 from harness.data.layouts import read_folder
-from harness.ingest.adding import join_by_id
-from harness.ingest.encoding import read_texts
-from harness.ingest.exporting import RECORD, recorded_hash
+from harness.ingest.archives import unpack
+from harness.ingest.exporting import RECORD, read_ids, recorded_hash
+from harness.ingest.features import join_by_id, read_texts
 from harness.ingest.importing import Division, read_source
-from harness.ingest.numbering import read_ids
 from harness.ingest.tables import Columns
-from harness.ingest.unpacking import unpack
 
 THOROUGH = 500  # examples of any other property in the profile of that name
 FILES = 10_000 if (settings.default or settings()).max_examples >= THOROUGH else 100

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bm3 import ConfigError, DataError
 from harness.data.dataset import PARTS, Dataset, checked_dataset
-from harness.data.folder import new_folder
+from harness.data.files import new_folder
 from harness.data.layouts import SYNTHETIC, find_interactions, read_interactions
 from harness.data.split import OLD_NAMES, RULES, Pairs, Parts, split_rule, without_gaps, without_repeats
 from harness.data.words import DEFAULT_SPLIT_SEED
@@ -37,7 +37,7 @@ from harness.ingest.amazon.raw import (
     read_metadata,
     read_ratings,
 )
-from harness.ingest.numbering import ITEMS, USERS, write_ids
+from harness.ingest.exporting import ITEMS, USERS, write_ids
 
 RECORD, TEXTS, IMAGES = "prepared.json", "texts.csv", "visual.npy"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

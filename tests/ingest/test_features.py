@@ -11,8 +11,8 @@ from refusals import refusal
 
 from harness.data import load_dataset
 from harness.data.synthetic import mini
-from harness.ingest.adding import add_features, item_ids, join_by_id
 from harness.ingest.exporting import export
+from harness.ingest.features import add_features, item_ids, join_by_id
 from harness.ingest.importing import import_dataset
 
 Parts = dict[str, NDArray[Any]]
@@ -119,7 +119,7 @@ def test_an_item_without_a_row_is_refused_or_gets_the_mean_of_the_others() -> No
     [
         (["a", "b", "a"], "'a' stands more than once"),
         (["a", "b"], "2 ids"),
-        (["x", "y", "z"], "no id is one of an item"),
+        (["x", "y", "z"], "none of 3 ids is one of an item"),
     ],
 )
 def test_ids_that_do_not_fit_the_rows_are_refused(ids: list[str], complaint: str) -> None:
