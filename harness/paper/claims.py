@@ -26,6 +26,8 @@ Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1)]
 Figure = Annotated[float, Field(ge=0, strict=True)]
 Decimals = Annotated[int, Field(ge=0, strict=True)]
+LeftOut = dict[Text, Names]
+"""Data set → models that the paper has no figure for."""
 Exponent = tuple[float, float, float]
 """A fitted exponent, and the lower and upper end of its interval."""
 
@@ -181,16 +183,7 @@ class _Claim:
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)
-class _OfModels(_Claim):
-    left_out: dict[Text, Names] = Field(default_factory=dict)
-    """Data set → models that the paper has no figure for."""
-
-    def present(self, models: Sequence[str], dataset: str) -> list[str]:
-        return [model for model in models if model not in self.left_out.get(dataset, ())]
-
-
-@validated(frozen=True, kw_only=True, config=STRICT)
-class Ordering(_OfModels):
+class Ordering(_Claim):
     """`model` is better than each of `others` in each of `metrics`.
 
     Over runs it is decided where one row is significantly better over users (`Difference.winner`) and no seed that both
@@ -202,15 +195,16 @@ class Ordering(_OfModels):
     others: Names
     datasets: Names
     metrics: Names
+    left_out: LeftOut = Field(default_factory=dict)
 
     def comparisons(self, place: Place) -> Iterator[Comparison | None]:
         for dataset, metric in product(self.datasets, self.metrics):
-            for other in self.present(self.others, dataset):
+            for other in _present(self.others, self.left_out, dataset):
                 yield place.compare(dataset, metric, self.model, other, partial(_lead, place, metric))
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)
-class Improvement(_OfModels):
+class Improvement(_Claim):
     """`model` is so many percent better in `metric` than the best of `others`.
 
     Over runs: the claimed ratio, ± the tolerance of the metric, against the t-interval of the ratio over seeds.
@@ -223,11 +217,15 @@ class Improvement(_OfModels):
     percent: Annotated[dict[Text, Figure], Field(min_length=1)]
     """By data set."""
     decimals: Decimals
+    left_out: LeftOut = Field(default_factory=dict)
 
     def comparisons(self, place: Place) -> Iterator[Comparison | None]:
         """The best baseline is known only when all of them were run, on inputs that can be compared."""
         for dataset, percent in self.percent.items():
-            others = {other: place.side(dataset, other, self.metric) for other in self.present(self.others, dataset)}
+            others = {
+                other: place.side(dataset, other, self.metric)
+                for other in _present(self.others, self.left_out, dataset)
+            }
             values = {other: side.value for other, side in others.items() if isinstance(side, Side)}
             if not values:
                 what = f"{self.model} over the best baseline, {dataset} {self.metric}"
@@ -260,7 +258,7 @@ class Improvement(_OfModels):
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)
-class Ratio(_OfModels):
+class Ratio(_Claim):
     """A cost of each numerator, divided by that of the denominator, is between `low` and `high` as printed.
 
     Over runs: against the range between the typical epochs of both rows at their farthest apart, from the lowest lower
@@ -275,10 +273,11 @@ class Ratio(_OfModels):
     low: Figure = 0.0
     high: Figure | None = None
     decimals: Decimals
+    left_out: LeftOut = Field(default_factory=dict)
 
     def comparisons(self, place: Place) -> Iterator[Comparison | None]:
         for dataset, metric in product(self.datasets, self.metrics):
-            for numerator in self.present(self.numerators, dataset):
+            for numerator in _present(self.numerators, self.left_out, dataset):
                 yield place.compare(dataset, metric, numerator, self.denominator, self._quotient)
 
     def _quotient(self, what: str, first: Side, second: Side) -> Comparison:
@@ -382,6 +381,10 @@ def claims_of_published(claims: Sequence[Claim], expected: Iterable[PublishedVal
 def claims_of_rows(claims: Sequence[Claim], place: Measured) -> tuple[ClaimResult, ...]:
     """Each claim against our runs."""
     return tuple(_result(claim, "ours", [*claim.comparisons(place)]) for claim in claims)
+
+
+def _present(models: Sequence[str], left_out: Mapping[str, Sequence[str]], dataset: str) -> list[str]:
+    return [model for model in models if model not in left_out.get(dataset, ())]
 
 
 def _lead(place: Place, metric: str, what: str, first: Side, second: Side) -> Comparison:

@@ -1,11 +1,13 @@
 """What runs measured beside accuracy, as reports show it."""
 
-from harness.measure.energy import UNMOVED
 from harness.paper.rows import GB, SHARED_NOTE
 from harness.paper.study import SHARED, shared_machine
 from harness.runs.store import StoredRun
 
 __all__ = ["GB", "SHARED", "SHARED_NOTE", "device_notes", "joules_per_epoch", "shared_machine"]
+
+UNMOVED = "not known: the counter did not move"
+"""What runs note of such a counter: `harness.measure.energy`, which imports torch, writes it."""
 
 
 def joules_per_epoch(run: StoredRun) -> float | None:
