@@ -18,6 +18,7 @@ from harness.cli.data import DATA_COMMANDS
 from harness.cli.doctor import doctor
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
+from harness.cli.paper import paper
 from harness.cli.reference import reference
 from harness.cli.regress import regress
 from harness.cli.replay import replay
@@ -68,6 +69,7 @@ def bm3() -> None:
     bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
     bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
     bm3 tables 3                    the paper's tables, ours beneath
+    bm3 paper list                  papers that runs can be compared with; new, check: one of your own
     bm3 expected list               the figures that runs are compared with
     bm3 audit                       what each variant changes
 
@@ -82,6 +84,7 @@ for command in (
         doctor,
         expected,
         models_command,
+        paper,
         reference,
         regress,
         replay,

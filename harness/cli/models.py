@@ -46,6 +46,7 @@ def settings_command(model: str | None) -> None:
 
     from harness.models.contract import check_class
     from harness.models.registry import find_model
+    from harness.paper.load import load_paper
     from harness.runs.listing import settings
     from harness.runs.settings import search_grid
     from harness.training import TrainingConfig
@@ -54,7 +55,7 @@ def settings_command(model: str | None) -> None:
     if model is not None:
         entry = find_model(model)
         check_class(entry)
-        listed.insert(0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name))))
+        listed.insert(0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name, load_paper().grids))))
     for of, some in listed:
         found = list(some)
         table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in found]

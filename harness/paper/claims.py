@@ -336,7 +336,7 @@ Claim = Annotated[Ordering | Improvement | Ratio | Share | Growth, Field(discrim
 
 
 @validated(frozen=True, config=STRICT)
-class _ClaimsFile:
+class ClaimsFile:
     claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
 
 
@@ -356,7 +356,7 @@ class ClaimResult:
 
 def load_claims(path: Path) -> tuple[Claim, ...]:
     """A file `claims.toml`; raises DataError naming the file and the field."""
-    claims = validated_toml(path, TypeAdapter(_ClaimsFile)).claims
+    claims = validated_toml(path, TypeAdapter(ClaimsFile)).claims
     for name, count in Counter(claim.id for claim in claims).items():
         if count > 1:
             raise DataError(f"{path}: {count} claims have the id '{name}'; give each its own")

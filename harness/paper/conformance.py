@@ -100,7 +100,7 @@ def replay(path: Path) -> list[Check]:
 
     Raises DataError when the file is not a readable trace.
     """
-    arrays, meta = _read(path)
+    arrays, meta = read_trace(path)
     entry = models().get(str(meta["model"]).lower())
     try:
         reason = _unsupported(entry, arrays, meta)
@@ -262,7 +262,8 @@ class _Replay:
         yield f"metrics {part}", difference, METRIC_TOLERANCE, ""
 
 
-def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_trace(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays of a trace, and what it says of itself. Raises DataError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -38,7 +38,7 @@ def paper_folder(name: str | Path) -> Path:
         return known[str(name)]
     folder = Path(name)
     if (folder / PAPER_FILE).is_file():
-        return folder.resolve()
+        return folder
     if folder.is_dir():
         raise ConfigError(f"{folder / PAPER_FILE}: no such file; `bm3 paper new` makes a folder with one")
     return known[nearest(str(name), list(known), "no paper and no folder")]

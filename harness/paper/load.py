@@ -30,6 +30,7 @@ MetricName = Annotated[str, Field(pattern=r"^[a-z]+@[1-9][0-9]*$")]
 TestPart = Literal["test", "valid"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+Grids = TypeAdapter(dict[str, dict[str, Values]])
 SOURCES, TOLERANCES, GRIDS, CLAIMS = (f"{name}.toml" for name in ("sources", "tolerances", "grids", "claims"))
 
 
@@ -156,6 +157,8 @@ class PaperFile(_Part):
     settings: tuple[OwnSettings, ...] = ()
     """What differs from that, and from a model's defaults, by model and data set."""
     tables: tuple[PublishedTable, ...]
+    also: tuple[str, ...] = ()
+    """Further models and data sets that a source prints figures of."""
 
 
 class Paper(PaperFile):
@@ -209,6 +212,12 @@ class Paper(PaperFile):
                 stated |= own.set
         return stated
 
+    def departures(self, model: str, dataset: str) -> dict[str, Scalar]:
+        """Those of `own_settings` that are not as by default: the paper bm3 states the defaults of training in full."""
+        defaults = load_paper().training
+        stated = self.own_settings(model, dataset)
+        return {key: value for key, value in stated.items() if key not in defaults or defaults[key] != value}
+
     def test_part(self, dataset: str) -> TestPart:
         """Which part, as called here, the paper's figures of a data set are of."""
         return {name.lower(): part for name, part in self.test_parts.items()}.get(dataset.lower(), "test")
@@ -222,12 +231,12 @@ def load_paper(name: str | Path = DEFAULT) -> Paper:
     grids = folder / GRIDS
     return Paper.model_construct(
         **dict(about),
-        name=folder.name,
+        name=folder.resolve().name,
         folder=folder,
         sources=sources,
         values=load_values(folder / "published", {key: place for place, key in enumerate(sources)}),
         tolerances=validated_toml(folder / TOLERANCES, TypeAdapter(Tolerances)),
-        grids=validated_toml(grids, TypeAdapter(dict[str, dict[str, Values]])) if grids.is_file() else {},
+        grids=validated_toml(grids, Grids) if grids.is_file() else {},
     )
 
 

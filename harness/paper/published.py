@@ -13,6 +13,10 @@ from bm3.errors import DataError
 COLUMNS = ("dataset", "model", "metric", "value", "source", "status", "note")
 
 _RANKING_METRICS = {"R": "recall", "N": "ndcg", "P": "precision"}
+STATISTICS = ("users", "items", "interactions", "sparsity_percent")
+"""Figures about a data set, by their names."""
+COSTS = ("Memory (GB)", "Time (s/epoch)")
+"""Figures about what training costs."""
 # float() alone would also take "nan", "inf" and "1_000".
 _NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII)
 

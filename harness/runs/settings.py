@@ -6,10 +6,10 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from bm3 import ConfigError
-from harness.paper.expected import Scalar, expected_dir, load_grids
 from harness.training import TrainingConfig
 
 Values = Mapping[str, Any]
+Scalar = bool | int | float | str
 
 BATCH_SIZE_FIELD = "train_batch_size"
 """A model's field of this name is the training's batch size unless it is set."""
@@ -62,13 +62,12 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def search_grid(model: str) -> Mapping[str, Sequence[Scalar]]:
-    """The values that a search of the model tries: those that were published, else its own `Config.GRID`.
+def search_grid(model: str, grids: Mapping[str, Mapping[str, Sequence[Scalar]]]) -> Mapping[str, Sequence[Scalar]]:
+    """The values that a search of the model tries: those of a paper's `grids`, else its own `Config.GRID`.
 
     Empty where there are none. Raises ConfigError for an unknown model.
     """
-    published = load_grids(expected_dir()).get(model.lower())
-    if published is not None:
+    if (published := grids.get(model.lower())) is not None:
         return published
     from harness.models.registry import find_model  # torch, which published grids do not wait for
 

@@ -14,12 +14,12 @@ EntryState = State | Literal["running", "damaged"]
 STATES: Final[tuple[EntryState, ...]] = ("finished", "running", "unfinished", "failed", "damaged")
 
 
-def suite_names(paper: str = DEFAULT) -> list[str]:
+def suite_names(paper: str | Path = DEFAULT) -> list[str]:
     """Names of the suites of a paper."""
     return sorted(suite_files(paper_folder(paper)))
 
 
-def suite_path(name: str, paper: str = DEFAULT) -> Path:
+def suite_path(name: str, paper: str | Path = DEFAULT) -> Path:
     """The file of a paper's suite by name, or the one at a path. Raises ConfigError where there is none."""
     path = Path(name) if name.endswith(".toml") else suite_files(paper_folder(paper)).get(name)
     if path is None or not path.is_file():

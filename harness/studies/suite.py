@@ -13,6 +13,7 @@ import torch
 
 from bm3 import BM3Config, ConfigError
 from harness.data import Dataset
+from harness.paper.load import Paper
 from harness.paper.rows import Point, choose
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, dataset_for, make_trial
@@ -84,14 +85,20 @@ class Row:
         return self.points, *others
 
 
-def plan(suite: Suite, data: Path | None, device: torch.device, datasets: Sequence[str] | None = None) -> list[Row]:
+def plan(
+    suite: Suite,
+    data: Path | None,
+    device: torch.device,
+    datasets: Sequence[str] | None = None,
+    paper: Paper | None = None,
+) -> list[Row]:
     """The rows of a suite, on other data sets than its own if some are named, every setting and data set checked.
 
     Raises ConfigError or DataError before anything runs.
     """
     loaded: dict[str, Dataset] = {}
     rows = []
-    for row in outline(suite, list(datasets) if datasets else None):
+    for row in outline(suite, list(datasets) if datasets else None, paper):
         name = row.dataset
         if name not in loaded:
             loaded[name] = dataset_for(suite.training, name, data)

@@ -29,6 +29,7 @@ from bm3 import ConfigError
 from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.expected import Scalar
+from harness.paper.load import Paper, load_paper
 from harness.runs.settings import configure, flatten, search_grid
 from harness.runs.words import suite_path
 from harness.studies.toml_lines import Location, line_of
@@ -81,7 +82,8 @@ class Experiment(BaseModel):
     """Settings, as after `--set`."""
     grid: Grid = {}
     """Settings with several values each; every combination is a point, of which the best are chosen. `published`: those
-    of `expected/bm3/grids.toml`, or of another package's model its own `Config.GRID`."""
+    of the paper's `grids.toml`, or of a model that it does not state, its own `Config.GRID`; `load_suite` puts them
+    in place."""
     vary: Table = {}
     """Settings with several values each; every combination is a row of its own."""
     variants: Literal["each"] | None = None
@@ -89,13 +91,17 @@ class Experiment(BaseModel):
 
     @property
     def values(self) -> Mapping[str, list[Scalar]]:
-        """The grid, a published one looked up. Raises ConfigError where the model has none."""
-        if not isinstance(self.grid, str):
-            return self.grid
-        published = search_grid(self.model)
+        """The grid, once a published one is in its place."""
+        return {} if isinstance(self.grid, str) else self.grid
+
+    def searching(self, grids: Mapping[str, Mapping[str, Sequence[Scalar]]]) -> "Experiment":
+        """With the values of a published grid in its place. Raises ConfigError where the model has none."""
+        if self.grid != PUBLISHED:
+            return self
+        published = search_grid(self.model, grids)
         if not published:
             raise ConfigError(f"no grid was published for {self.model}: give its values as a table of lists")
-        return {key: list(values) for key, values in published.items()}
+        return self.model_copy(update={"grid": {key: list(values) for key, values in published.items()}})
 
     def points(self) -> list[dict[str, Scalar]]:
         """What each grid point adds to the settings of a row."""
@@ -203,33 +209,36 @@ def assignments(settings: Mapping[str, Scalar]) -> list[str]:
     return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
 
 
-def outline(suite: Suite, datasets: list[str] | None = None, *, variants: bool = True) -> list[Outline]:
-    """The rows of a suite, on other data sets than its own if some are named; those of variants can be left out."""
-    return [
-        Outline(
-            label=label,
-            model=experiment.model,
-            dataset=dataset,
-            settings=settings,
-            points=tuple({**settings, **point} for point in experiment.points()),
-            seeds=tuple(suite.seeds),
-            repeat=suite.repeat,
-        )
-        for dataset in (datasets or suite.datasets)
-        for experiment in suite.experiments
-        for label, settings in experiment.rows(suite.training, variants=variants)
-    ]
+def outline(
+    suite: Suite, datasets: list[str] | None = None, paper: Paper | None = None, *, variants: bool = True
+) -> list[Outline]:
+    """The rows of a suite, on other data sets than its own if some are named; those of variants can be left out.
+
+    What the suite does not set is as in the paper's own runs.
+    """
+    paper = paper or load_paper()
+    found = []
+    for dataset in datasets or suite.datasets:
+        for experiment in suite.experiments:
+            own = paper.departures(experiment.model, Path(dataset).name)
+            for label, settings in experiment.rows(suite.training, variants=variants):
+                shared = {**own, **settings}
+                points = tuple({**shared, **point} for point in experiment.points())
+                seeds = tuple(suite.seeds)
+                found.append(Outline(label, experiment.model, dataset, shared, points, seeds, suite.repeat))
+    return found
 
 
-def load_suite(name: str, *, check: bool = True) -> Suite:
-    """A shipped suite by name, or the suite file at a path, with models and settings checked.
+def load_suite(name: str, paper: Paper | None = None, *, check: bool = True) -> Suite:
+    """A suite of a paper by name, or the suite file at a path, with models and settings checked.
 
     Without the check the models, and torch with them, are not imported. Raises ConfigError naming file, line and key.
     """
-    path = suite_path(name)
+    paper = paper or load_paper()
+    path = suite_path(name, paper.folder)
     try:
         text = path.read_text(encoding="utf-8")
-        suite = Suite.model_validate(tomllib.loads(text))
+        suite = _searching(Suite.model_validate(tomllib.loads(text)), paper)
         if check:
             _check(suite)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -240,6 +249,18 @@ def load_suite(name: str, *, check: bool = True) -> Suite:
     except _Misplaced as error:
         raise ConfigError(f"{_place(path, text, error.location)}: {error}") from error
     return suite
+
+
+def _searching(suite: Suite, paper: Paper) -> Suite:
+    """With published grids in their places."""
+    experiments = []
+    for place, experiment in enumerate(suite.experiments):
+        try:
+            experiments.append(experiment.searching(paper.grids))
+        except ConfigError as error:
+            part = "grid" if "grid" in str(error) else "model"
+            raise _Misplaced(("experiments", place, part), str(error)) from error
+    return suite.model_copy(update={"experiments": experiments})
 
 
 class _Misplaced(Exception):  # noqa: N818 - it only carries the place to where the text is at hand
@@ -259,11 +280,7 @@ def _check(suite: Suite) -> None:
             model = find_model(experiment.model).model
         except ConfigError as error:
             raise _Misplaced((*here, "model"), str(error)) from error
-        try:
-            searched = experiment.values
-        except ConfigError as error:
-            raise _Misplaced((*here, "grid"), str(error)) from error
-        for one, other in itertools.combinations(({*experiment.set}, {*searched}, {*experiment.vary}), 2):
+        for one, other in itertools.combinations(({*experiment.set}, {*experiment.values}, {*experiment.vary}), 2):
             for key in sorted(one & other):
                 raise _Misplaced(here, f"{key} stands twice among set, grid and vary: keep one of them")
         try:

@@ -1,11 +1,10 @@
-"""What the benchmarks share: data, training steps, alternating timing, the report. What is measured is in the tests."""
+"""What the benchmarks share: data, training steps, alternating timing. What is measured is in the tests."""
 
 import itertools
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,8 +21,7 @@ from harness.training.optimiser import adam
 N_USERS, N_ITEMS, N_INTERACTIONS = 19_445, 7_050, 118_551
 FEATURE_WIDTHS = {"visual": 4096, "text": 384}
 BATCH_SIZE, LEARNING_RATE = 2048, 1e-3
-DATA_VARIABLE, REPORT_VARIABLE, ROUNDS_VARIABLE = "BM3_BENCH_DATA", "BM3_BENCH_REPORT", "BM3_BENCH_ROUNDS"
-COMMAND = f"{REPORT_VARIABLE}=FILE pytest tests/benchmarks --benchmark-only -s"
+DATA_VARIABLE, ROUNDS_VARIABLE = "BM3_BENCH_DATA", "BM3_BENCH_ROUNDS"
 
 Key = TypeVar("Key", bound=str)
 Step = Callable[[], object]
@@ -170,32 +168,14 @@ def described(data: TrainingData) -> str:
 {"random " if is_synthetic() else surrogates}features of {widths}, batch {BATCH_SIZE}"""
 
 
-class Report:
-    """Sections of Markdown by name; written to $BM3_BENCH_REPORT whenever one changes, the machine at the end."""
-
-    def __init__(self) -> None:
-        self._sections: dict[str, str] = {}
-
-    def put(self, name: str, section: str) -> None:
-        """Add the section or replace it."""
-        self._sections[name] = section
-        if path := os.environ.get(REPORT_VARIABLE):
-            Path(path).write_text("\n".join([*self._sections.values(), _machine()]), encoding="utf-8")
-
-
-def _machine() -> str:
+def machine() -> str:
+    """A line on where figures are from."""
     where = environment(torch.device("cpu"))
-    return f"""- CPU: {where["cpu"]}, {where["logical_cores"]} logical cores, {where["torch_threads"]} torch threads
-- torch {where["torch"]}, Python {where["python"]}
-- source {where["source_revision"]}{" with uncommitted changes" if where["source_dirty"] else ""}
-- command: `{_set_variables()}{COMMAND}`
-"""
-
-
-def _set_variables() -> str:
-    """What was set by environment variables, to stand before the command; where the data lies stays out of reports."""
-    rounds = f"{ROUNDS_VARIABLE}={os.environ[ROUNDS_VARIABLE]} " if ROUNDS_VARIABLE in os.environ else ""
-    return rounds + ("" if is_synthetic() else f"{DATA_VARIABLE}=DIR ")
+    source = f"{where['source_revision']}{' with uncommitted changes' if where['source_dirty'] else ''}"
+    return (
+        f"{where['cpu']}, {where['logical_cores']} logical cores, {where['torch_threads']} torch threads; "
+        f"torch {where['torch']}, Python {where['python']}, source {source}"
+    )
 
 
 def _power_law(n: int, offset: int, exponent: float) -> NDArray[np.float64]:

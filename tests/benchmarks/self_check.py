@@ -2,27 +2,22 @@
 
     python tests/benchmarks/self_check.py alarms RECORD.jsonl
     python tests/benchmarks/self_check.py faults RECORD.jsonl
-    python tests/benchmarks/self_check.py rounding RECORD.jsonl
     python tests/benchmarks/self_check.py table RECORD.jsonl
 
 `alarms`: ten sets of three seeds, each with every instruction set that torch can be told to use, on one or two threads.
 `faults`: each of `planted/faults.py`, with the seeds of the suite. There is a process per instruction set and threads,
-or per fault. `rounding`: how far other instructions move MMGCN's R@20, beside another seed, at the learning rate of the
-suite and at ten times that. What is in the record is not run again; the tables are of all of it.
+or per fault. What is in the record is not run again; the tables are of all of it.
 """
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -34,7 +29,6 @@ CAPABILITIES = ("default", "avx2", "native")
 THREADS = (1, 2)
 SETS, SEEDS_OF_A_SET = 10, 3
 NO_FAULT = "none"
-ROUNDED, RATES, ROUNDED_SEEDS = "mmgcn", (0.001, 0.01), tuple(range(1, 9))
 
 Record = dict[str, Any]
 
@@ -58,20 +52,6 @@ def self_check(seeds: Sequence[int]) -> Record:
     return {one.model: [one.outcome, one.mean, *(one.interval or ())] for one in found}
 
 
-def results(model: str, rate: float, seeds: Sequence[int]) -> dict[str, float]:
-    """Seed → test R@20 of the suite's settings for the model, but for the learning rate."""
-    import torch
-
-    from harness.runs.trial import run_trial
-    from harness.studies.suite import load_suite, plan
-
-    with TemporaryDirectory() as folder:
-        (row,) = plan(load_suite(SUITE).narrowed([model], []), None, torch.device("cpu"))
-        trial = replace(row.points[0], training=replace(row.points[0].training, learning_rate=rate))
-        runs = {seed: run_trial(replace(trial, seed=seed), Path(folder)) for seed in seeds}
-    return {str(seed): float((run.result or {})["test"]["recall@20"]) for seed, run in runs.items()}
-
-
 def conformance() -> list[str]:
     """Names of the recorded traces that fail."""
     from harness.paper.conformance import Status, known_traces, trace_statuses
@@ -93,11 +73,6 @@ def worker(arguments: argparse.Namespace) -> None:
             FAULTS[arguments.fault]()
         said = {"fault": arguments.fault, "revision": revision, "traces": conformance()}
         print(json.dumps(said | {"models": self_check(arguments.seeds)}), flush=True)
-        return
-    if arguments.rate:
-        found = results(ROUNDED, arguments.rate, arguments.seeds)
-        said = {"rounding": arguments.rate, "with": arguments.capability, "revision": revision}
-        print(json.dumps(said | {"values": found}), flush=True)
         return
     for start in range(0, len(arguments.seeds), SEEDS_OF_A_SET):
         seeds = arguments.seeds[start : start + SEEDS_OF_A_SET]
@@ -145,13 +120,6 @@ def faults(record: Path) -> None:
             run(record, ["--fault", fault, "--seeds", "1", "2", "3"], "native", 1)
 
 
-def rounding(record: Path) -> None:
-    done = {(one["rounding"], one["with"]) for one in read(record) if "rounding" in one}
-    for rate, capability in product(RATES, ("default", "native")):
-        if (rate, capability) not in done:
-            run(record, ["--rate", str(rate), "--seeds", *map(str, ROUNDED_SEEDS)], capability, 1)
-
-
 def inconsistent(one: Record) -> list[str]:
     return [model for model, (outcome, *_) in one["models"].items() if outcome != "consistent"]
 
@@ -180,15 +148,6 @@ def tables(records: Sequence[Record]) -> Iterator[str]:
     found = sum(row[1:] != ["–", "–"] for row in rows if row[0] != NO_FAULT)
     yield _table(rows, ["fault", "self-check: mean R@20 (where it was expected)", "conformance: traces that fail"])
     yield f"{found} of {sum(row[0] != NO_FAULT for row in rows)} planted faults are found."
-    rows = []
-    for rate in RATES:
-        values = [list(one["values"].values()) for one in records if one.get("rounding") == rate]
-        if len(values) == 2:
-            pairs = list(zip(*values, strict=True))
-            mean, seeds = fmean(map(fmean, pairs)), stdev(map(fmean, pairs))
-            same_seed = math.sqrt(fmean((one - other) ** 2 / 2 for one, other in pairs))
-            rows.append([f"{rate:g}", len(pairs), f"{mean:.4f}", f"{seeds / mean:.1%}", f"{same_seed / mean:.1%}"])
-    yield _table(rows, ["learning rate", "seeds", "mean R@20", "deviation between seeds", "between instruction sets"])
     yield f"Source revisions: {', '.join(dict.fromkeys(str(one['revision'])[:12] for one in records))}."
 
 
@@ -202,20 +161,17 @@ def _table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["alarms", "faults", "rounding", "table", "worker"])
+    parser.add_argument("what", choices=["alarms", "faults", "table", "worker"])
     parser.add_argument("record", type=Path)
     parser.add_argument("--capability", choices=CAPABILITIES, help="alarms: only this one")
     parser.add_argument("--threads", type=int, choices=THREADS, help="alarms: only this many")
     parser.add_argument("--seeds", type=int, nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--fault", help=argparse.SUPPRESS)
-    parser.add_argument("--rate", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what == "worker":
         worker(arguments)
     elif arguments.what == "faults":
         faults(arguments.record)
-    elif arguments.what == "rounding":
-        rounding(arguments.record)
     elif arguments.what == "alarms":
         capabilities = [arguments.capability] if arguments.capability else CAPABILITIES
         alarms(arguments.record, capabilities, [arguments.threads] if arguments.threads else THREADS)

@@ -1,10 +1,10 @@
-"""What an epoch of every model costs at the size of Baby, against an epoch of its textbook version.
+"""What an epoch of every model, and an evaluation, cost at the size of Baby, against their textbook versions.
 
-    pytest tests/benchmarks/test_bench_models.py --benchmark-only -s
+    pytest tests/benchmarks --benchmark-only -s
 
-Up to 6 GB of memory and some fifteen minutes on two cores. Seconds depend on the machine; ratios within one run are
-asserted. BM3_BENCH_ROUNDS=N sets the rounds, BM3_BENCH_REPORT=FILE writes the tables to FILE as Markdown, and with
-BM3_BENCH_DATA=DIR the data set in DIR takes the place of the random one, and nothing is asserted.
+prints the tables of docs/performance.md. Up to 6 GB of memory and some fifteen minutes on two cores. Seconds depend on
+the machine; ratios within one run are asserted. BM3_BENCH_ROUNDS=N sets the rounds, and with BM3_BENCH_DATA=DIR the
+data set in DIR takes the place of the random one, and nothing is asserted.
 """
 
 import bench
@@ -13,7 +13,7 @@ import pytest
 from comparison import Comparison, Record, Seconds
 from peak_memory import in_fresh_process
 from pytest_benchmark.fixture import BenchmarkFixture
-from sides import SIDES, SUBJECTS, batches_of, steps_of
+from sides import EVALUATION, SIDES, SUBJECTS, batches_of, evaluation_of, steps_of
 
 from harness.data import Dataset
 
@@ -43,6 +43,15 @@ def test_epoch_at_baby_size(name: str, dataset: Dataset, record: Record, benchma
 
     n_steps = bench.steps_per_epoch(dataset)
     seconds = {side: Seconds(plain[side], first[side], made[side], state[side], n_steps) for side in SIDES}
-    result = Comparison(name, seconds, memory)
-    benchmark.extra_info.update(result.extra_info)
-    record(result)
+    record(Comparison(name, seconds, memory))
+
+
+def test_evaluation_at_baby_size(dataset: Dataset, record: Record, benchmark: BenchmarkFixture) -> None:
+    """Both sides rank all items for all users, from the same vectors."""
+    memory = {side: in_fresh_process(EVALUATION, side) for side in SIDES}
+    both = {side: evaluation_of(side, dataset) for side in SIDES}
+    rounds = bench.rounds(ROUNDS_OF_SLOW)
+    bench.medians(both, WARM_UP_OF_SLOW)
+    seconds = {side: Seconds(median) for side, median in bench.medians(both, rounds).items()}
+    benchmark.pedantic(both["ours"], rounds=rounds)
+    record(Comparison(EVALUATION, seconds, memory))

@@ -2,7 +2,7 @@
 
     pytest tests/benchmarks/test_bench_sampling.py --benchmark-only -s
 
-Half a minute on two cores; BM3_BENCH_ROUNDS and BM3_BENCH_REPORT are as in `test_bench_models`.
+Half a minute on two cores; BM3_BENCH_ROUNDS is as in `test_bench_models`.
 """
 
 import statistics
@@ -25,7 +25,7 @@ MAX_SHARE = 0.02  # of one core; measured without a GPU: below 0.001
 MAX_SLOWDOWN = 1.1  # of the median block; measured: 0.98, within what rounds differ by
 
 
-def test_the_sampler_takes_little_of_a_core(benchmark: BenchmarkFixture, report: bench.Report) -> None:
+def test_the_sampler_takes_little_of_a_core(benchmark: BenchmarkFixture) -> None:
     with MemorySampler(DEVICE, NEVER_S) as memory:
         share = statistics.median(_seconds(memory.sample) for _ in range(200)) / INTERVAL_S
     steps = max(int(BLOCK_S / _block_s(100, sampled=False) * 100), 1)
@@ -36,9 +36,7 @@ def test_the_sampler_takes_little_of_a_core(benchmark: BenchmarkFixture, report:
     benchmark.pedantic(_block_s, (steps, True), rounds=1)
     slowdown = statistics.median(seconds[True]) / statistics.median(seconds[False])
     benchmark.extra_info.update(slowdown=slowdown, share=share)
-    text = f"{100 * share:.2f} % of one core; a loop takes {slowdown:.3f} times as long"
-    print(f"\n{text}")
-    report.put("sampling", f"# What sampling costs\n\n{text}\n")
+    print(f"\n{100 * share:.2f} % of one core; a loop takes {slowdown:.3f} times as long")
     assert share <= MAX_SHARE
     assert slowdown <= MAX_SLOWDOWN
 

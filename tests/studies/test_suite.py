@@ -12,8 +12,7 @@ import torch
 
 from bm3 import BM3Config, ConfigError, DataError
 from harness.models.registry import find_model
-from harness.paper.expected import expected_dir, load_grids
-from harness.runs import settings
+from harness.paper.load import load_paper
 from harness.runs.settings import configure
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial
@@ -25,7 +24,7 @@ from harness.tools.audit.audit import plan_audit, trials_of
 
 CPU = torch.device("cpu")
 NINE = ["bm3", "bpr", "buir", "dualgnn", "grcn", "lattice", "lightgcn", "mmgcn", "vbpr"]
-GRIDS = load_grids(expected_dir())
+GRIDS = load_paper().grids
 GRID = {"model": "bpr", "grid": {"reg_weight": [1.0, 0.1, 0.01]}}
 
 
@@ -34,7 +33,7 @@ def suite(*experiments: dict[str, Any], seeds: list[int] | None = None, **keys: 
         title="x",
         datasets=["mini"],
         seeds=seeds or [7, 8, 9],
-        experiments=[Experiment(**experiment) for experiment in experiments],
+        experiments=[Experiment(**experiment).searching(GRIDS) for experiment in experiments],
         **keys,
     )
 
@@ -312,14 +311,13 @@ def test_modalities_that_no_term_reads_are_not_looked_for() -> None:
 def test_a_model_of_another_package_is_searched_by_its_own_grid_if_it_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "s.toml"
+    path, silent = tmp_path / "s.toml", load_paper().model_copy(update={"grids": {}})
     path.write_text(f'{HEAD}{BPR}grid = "published"\n')
     assert len(outline(load_suite(str(path)))[0].points) == 7
-    monkeypatch.setattr(settings, "load_grids", lambda directory: {})
     with pytest.raises(ConfigError, match=r"s\.toml:6: no grid was published for bpr"):
-        load_suite(str(path))
+        load_suite(str(path), silent)
     monkeypatch.setattr(find_model("bpr").model.Config, "GRID", {"reg_weight": (1.0, 0.1)}, raising=False)
-    assert [point["reg_weight"] for point in outline(load_suite(str(path)))[0].points] == [1.0, 0.1]
+    assert [point["reg_weight"] for point in outline(load_suite(str(path), silent))[0].points] == [1.0, 0.1]
 
 
 def test_every_grid_is_of_settings_that_its_model_has_and_accepts() -> None:

@@ -339,7 +339,7 @@ def serve(workload: Workload, questions: TextIO, answers: TextIO) -> None:
 def main(plan: str, seam: str | None = None) -> None:
     """`plan` is JSON. `seam` is the path of a Python file whose `plant(Workload)` may change what is measured.
 
-    The seam is how tests, and `tests/benchmarks/false_alarms.py`, plant regressions; no option of `bm3` leads to it.
+    The seam is how tests plant regressions; no option of `bm3` leads to it.
     """
     # What is printed anywhere must not come between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")

@@ -1,0 +1,207 @@
+"""Whether a paper's folder is consistent, told whole: every fault with its file and line or key path."""
+
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from bm3.errors import BM3Error, ConfigError, DataError
+from harness.common import nearest
+from harness.models.registry import find_model, models
+from harness.paper.claims import ClaimsFile
+from harness.paper.conformance import read_trace
+from harness.paper.folders import PAPER_FILE
+from harness.paper.load import (
+    CLAIMS,
+    GRIDS,
+    SOURCES,
+    TOLERANCES,
+    Grids,
+    PaperFile,
+    Source,
+    Tolerances,
+    field_fault,
+    load_paper,
+)
+from harness.paper.published import COLUMNS, COSTS, STATISTICS, parse_value, read_rows, short_metric
+from harness.runs.settings import configure
+from harness.studies.suite_file import load_suite
+
+T = TypeVar("T")
+FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml"}
+FOLDERS = {"published", "literature", "suites", "traces", "logs", "reference", "audit"}
+NAMED_BY = {
+    "model": ("models", "proposed", "model", "others", "numerators", "denominator", "ratios", "exponents"),
+    "data set": ("datasets", "percent", "test_parts", "rows", "left_out"),
+    "metric": ("metrics", "metric", "stopping"),
+}
+"""The keys under which a file names models, data sets and metrics."""
+
+
+class Check:
+    """The faults of one folder, found file by file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faults: list[str] = []
+        self._known: dict[str, list[str]] = {}
+
+    def run(self) -> list[str]:
+        """All faults, none twice; where there is no paper.toml, that alone."""
+        about = self._toml(PAPER_FILE, TypeAdapter(PaperFile))
+        if not (self.folder / PAPER_FILE).is_file():
+            return self.faults
+        sources = self._toml(SOURCES, TypeAdapter(dict[str, Source])) or {}
+        tolerances = self._toml(TOLERANCES, TypeAdapter(Tolerances))
+        if about:
+            self._known = {
+                "model": [*about.models, *about.also],
+                "data set": [*about.datasets, *about.also],
+                "metric": [*{short_metric(f"{kind}@{k}") for kind in ("recall", "ndcg", "precision", "map")
+                             for k in about.cutoffs}, *STATISTICS, *COSTS],
+            }  # fmt: skip
+            self._paper(about, sources)
+        if tolerances:
+            self._names(tolerances.published.metrics, "metric", f"{TOLERANCES}: published.metrics")
+        self._published(sources)
+        self._grids()
+        if claims := self._toml(CLAIMS, TypeAdapter(ClaimsFile), needed=False):
+            self._twice((claim.id for claim in claims.claims), f"{CLAIMS}: claims: id")
+        for name in (CLAIMS, "complexity.toml"):
+            self._named_in(name)
+        with suppress(BM3Error):  # told above
+            paper = load_paper(self.folder)
+            self._loads(paper.suites.values(), lambda path: load_suite(str(path), paper))
+        self._loads((self.folder / "traces").glob("*.npz"), read_trace)
+        for path in sorted(self.folder.iterdir()):
+            if path.name not in (FOLDERS if path.is_dir() else FILES) and path.suffix != ".md":
+                self._fault(path.name, "no file of a paper has this name; expected/README.md lists them")
+        return list(dict.fromkeys(self.faults))
+
+    def _fault(self, where: str, what: str) -> None:
+        self.faults.append(f"{self.folder / where}: {what}")
+
+    def _toml(self, name: str, form: TypeAdapter[T], *, needed: bool = True) -> T | None:
+        """The file as a value; None where it is not there or has faults."""
+        path = self.folder / name
+        if not needed and not path.exists():
+            return None
+        try:
+            return form.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            for problem in error.errors():
+                self._fault(name, field_fault(problem))
+        except FileNotFoundError:
+            self._fault(name, "no such file; `bm3 paper new` makes a folder with one")
+        except (OSError, ValueError) as error:  # ValueError: not TOML, not UTF-8
+            self._fault(name, str(error))
+        return None
+
+    def _names(self, names: Iterable[str], kind: str, where: str) -> None:
+        """Each has to be a model, data set or metric of the paper."""
+        for name in names if self._known else ():
+            try:
+                nearest(short_metric(name) if kind == "metric" else name, self._known[kind], f"no {kind}")
+            except ConfigError as error:
+                self._fault(where, f"{error} of {PAPER_FILE}")
+
+    def _twice(self, things: Iterable[Any], where: str) -> None:
+        for thing, count in Counter(things).items():
+            if count > 1:
+                self._fault(where, f"{thing} stands there {count} times; keep one")
+
+    def _paper(self, about: PaperFile, sources: Mapping[str, Source]) -> None:
+        self._named_in(PAPER_FILE)
+        for key in ("models", "datasets", "metrics", "cutoffs"):
+            self._twice(getattr(about, key), f"{PAPER_FILE}: {key}")
+        self._twice((table.number for table in about.tables), f"{PAPER_FILE}: tables: number")
+        for place, table in enumerate(about.tables):
+            where = f"{PAPER_FILE}: tables.{place}"
+            if table.source not in sources:
+                self._fault(where, f"source: '{table.source}' is not in {SOURCES}")
+            if table.improvement and about.proposed is None:
+                self._fault(where, "improvement: no model is proposed")
+        self._settings("bpr", about.training, f"{PAPER_FILE}: training")
+        for place, own in enumerate(about.settings):
+            for model in own.models:
+                self._settings(model, own.set, f"{PAPER_FILE}: settings.{place}.set")
+
+    def _settings(self, model: str, settings: Mapping[str, Any], where: str) -> None:
+        """Each setting has to be one of the model or of training, with a value that it can have."""
+        if model.lower() not in models():
+            return  # a model that is not here has settings that nobody knows
+        for key, value in settings.items():
+            try:
+                configure(find_model(model).model, {key: value})
+            except ConfigError as error:
+                self._fault(where, str(error))
+
+    def _named_in(self, name: str) -> None:
+        """Every name of a model, data set or metric in a TOML file."""
+
+        def walk(node: Any, path: str) -> None:
+            children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            for key, value in children:
+                here = f"{path}.{key}" if path else str(key)
+                kind = next((kind for kind, keys in NAMED_BY.items() if key in keys), None)
+                if key == "exponents" and not any(isinstance(powers, dict) for powers in value.values()):
+                    kind = None  # of one model, by size
+                if isinstance(value, str | dict) or (isinstance(value, list) and set(map(type, value)) == {str}):
+                    names = [value] if isinstance(value, str) else list(value)
+                    self._names(names if kind else (), kind or "", f"{name}: {here}")
+                if not kind or key == "left_out":
+                    walk(value, here)
+
+        try:
+            walk(tomllib.loads((self.folder / name).read_text(encoding="utf-8")), "")
+        except (OSError, ValueError):
+            return  # told where the file was read as a value, or it may be missing
+
+    def _published(self, sources: Mapping[str, Source]) -> None:
+        seen: dict[tuple[str, ...], str] = {}
+        found = set()
+        for path in sorted((self.folder / "published").glob("*.csv")):
+            rows = iter(read_rows(path, COLUMNS))
+            while True:
+                try:
+                    where, row = next(rows)
+                except StopIteration:
+                    break
+                except DataError as error:
+                    self.faults.append(str(error))
+                    break
+                try:
+                    value = parse_value(row, where)
+                except DataError as error:
+                    self.faults.append(str(error))
+                    continue
+                found.add(value.source)
+                if value.source not in sources:
+                    self.faults.append(f"{where}: unknown source '{value.source}'; describe it in {SOURCES}")
+                place = where.removeprefix(f"{self.folder}/")
+                self._names([value.dataset], "data set", place)
+                self._names([value.model] if value.model else [], "model", place)
+                self._names([value.metric], "metric", place)
+                earlier = seen.setdefault((value.source, *value.cell), where)
+                if earlier != where:
+                    self.faults.append(f"{where}: the same cell and source as {earlier}; remove one")
+        for key in sources.keys() - found:
+            self._fault(SOURCES, f"{key}: no figure in published/*.csv is from this source")
+
+    def _grids(self) -> None:
+        for model, settings in (self._toml(GRIDS, Grids, needed=False) or {}).items():
+            self._names([model], "model", GRIDS)
+            for key, values in settings.items():
+                for value in values:
+                    self._settings(model, {key: value}, f"{GRIDS}: {model}.{key}")
+
+    def _loads(self, paths: Iterable[Path], load: Callable[[Path], object]) -> None:
+        for path in sorted(paths):
+            try:
+                load(path)
+            except BM3Error as error:
+                self.faults.append(str(error))
