@@ -1,8 +1,10 @@
 """The least that the files of a run hold, for tests that write them by hand."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from harness.runs.records import METRICS
+from harness.runs.record import METRICS, Failure, Result, RunRecord, check
 
 DATA = {"name": "mini", "users": 9, "items": 699, "interactions": {}, "modalities": {}, "surrogates": []}
 DESCRIPTION: dict[str, Any] = {
@@ -36,3 +38,29 @@ EPOCH: dict[str, Any] = {
     "valid": dict.fromkeys(METRICS, 0.5),
     "improved": True,
 }
+
+
+def record(path: Path | str = "run", result: Mapping[str, Any] | None = None, **description: Any) -> RunRecord:
+    """A run that was not stored: the least there is, and over that what is given; finished if a result is."""
+    ended = None if result is None else check(_over(RESULT, result), Result)
+    return check({**_over(DESCRIPTION, description), "path": Path(path), "result": ended}, RunRecord)
+
+
+def altered(run: RunRecord, result: Mapping[str, Any] | None = None, **description: Any) -> RunRecord:
+    """A run with other values here and there in its description and its result."""
+    ended = run.result and check(_over(run.outcome.written(), result or {}), Result)
+    about = {**_over(run.described(), description), "path": run.path, "failure": run.failure}
+    return check({**about, "result": ended}, RunRecord)
+
+
+def without_result(run: RunRecord, failure: Mapping[str, Any] | None = None) -> RunRecord:
+    """The run before it ended, or as it failed."""
+    return run.model_copy(update={"result": None, "failure": failure and check(failure, Failure)})
+
+
+def _over(least: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    both = {**least, **given}
+    for key in least.keys() & given.keys():
+        if isinstance(least[key], Mapping) and isinstance(given[key], Mapping):
+            both[key] = _over(least[key], given[key])
+    return both

@@ -1,10 +1,9 @@
-"""The commands of `bm3 data` that bring data in and out and check it: options and messages. The group is in `cli`."""
+"""The commands of `bm3 data` that bring data in and out and check it: options and messages. The group is in `main`."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +12,30 @@ import click
 from bm3 import ConfigError
 from harness.cli.options import DATA
 from harness.common import size
-from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, PARTS, SPLIT_RULES, TEXT_MODEL
+from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_RULES, TEXT_MODEL
 from harness.ending import keeping
 
 if TYPE_CHECKING:
     from harness.data import Dataset
-    from harness.ingest.fetch import Fetch, Found
 
 PATH = click.Path(path_type=Path)
 SOURCES = Path(__file__).parents[1] / "ingest" / "sources.toml"
+PARENT = click.option(
+    "--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data."
+)
+REPLACE = click.option("--replace", is_flag=True, help="Replace features of this modality.")
+
+
+def _default_root() -> Path:
+    from harness.data.layouts import data_roots
+
+    return data_roots()[0]
 
 
 @click.command(name="import")
 @click.argument("source", type=PATH)
 @click.option("--name", required=True, help="Name of the data set, and of its folder.")
-@click.option("--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data.")
+@PARENT
 @click.option("--user", metavar="COLUMN", help="Column of a table with user ids.")
 @click.option("--item", metavar="COLUMN", help="Column of a table with item ids.")
 @click.option("--time", metavar="COLUMN", help="Column of a table with times, as numbers.")
@@ -37,15 +45,7 @@ SOURCES = Path(__file__).parents[1] / "ingest" / "sources.toml"
 )
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the division. Default: 0.")
 def import_command(
-    source: Path,
-    name: str,
-    out: Path | None,
-    user: str | None,
-    item: str | None,
-    time: str | None,
-    part: str | None,
-    split: str | None,
-    split_seed: int | None,
+    source: Path, name: str, out: Path | None, split: str | None, split_seed: int | None, **columns: str | None
 ) -> None:
     """Bring SOURCE in as the data set NAME, a new folder DIR/NAME with NAME.inter and feature files.
 
@@ -58,16 +58,14 @@ def import_command(
     bm3 data import ratings.csv --name shop --user reviewerID --item asin --time unixReviewTime --split leave_one_out
     bm3 data import ~/recbole/ml-100k --name ml --split-seed 7
     """
-    from harness.data.layouts import data_roots
     from harness.ingest.importing import Division, import_dataset
     from harness.ingest.tables import Columns
 
-    root = out if out is not None else data_roots()[0]
-    found = import_dataset(source, name, root, Columns(user, item, time, part), Division(split, split_seed))
+    root = out or _default_root()
+    found = import_dataset(source, name, root, Columns(**columns), Division(split, split_seed))
     for note in found.notes:
         click.echo(f"note: {note}")
-    click.echo(_summary(found.dataset))
-    click.echo(f"written: {root / name}")
+    click.echo(f"{_summary(found.dataset)}\nwritten: {root / name}")
 
 
 @click.command(name="export")
@@ -89,8 +87,7 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
 
     found = load_dataset(dataset, data)
     export(found, out)
-    click.echo(_summary(found))
-    click.echo(f"written: {out}")
+    click.echo(f"{_summary(found)}\nwritten: {out}")
 
 
 @click.command(name="verify")
@@ -142,7 +139,7 @@ def _printed(name: str) -> dict[str, dict[str, tuple[float, str]]]:
 @click.option("--modality", required=True, help="What the features are of, such as audio.")
 @click.option("--ids", type=PATH, metavar="FILE", help="One original item id per line, for each row of the table.")
 @click.option("--surrogate", is_flag=True, help="The vectors stand in for the original ones.")
-@click.option("--replace", is_flag=True, help="Replace features of this modality.")
+@REPLACE
 @DATA
 def add_features_command(
     name: str, file: Path, modality: str, ids: Path | None, surrogate: bool, replace: bool, data: Path | None
@@ -156,19 +153,19 @@ def add_features_command(
     bm3 data add-features shop vectors.npy --modality audio
     bm3 data add-features shop vectors.npy --modality audio --ids asins.txt --replace
     """
+    from harness.data.files import read_array
     from harness.data.layouts import read_folder
-    from harness.ingest.features import add_features, item_ids, join_by_id, read_features, read_row_ids
+    from harness.ingest.features import add_features, item_ids, join_by_id, read_row_ids
 
     folder = _folder(name, data)
-    table: Any = read_features(file)
+    table: Any = read_array(file)
     if ids is not None:
         joined = join_by_id(table, read_row_ids(ids), item_ids(folder, read_folder(folder).n_items), str(ids))
         table = joined.table
         if joined.left_out:
             click.echo(f"note: rows of other items, left out: {joined.left_out:,}")
-    added = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
-    click.echo(_summary(added.dataset))
-    click.echo(f"written: {added.file}")
+    path, dataset = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
+    click.echo(f"{_summary(dataset)}\nwritten: {path}")
 
 
 @click.command(name="encode")
@@ -179,7 +176,7 @@ def add_features_command(
 @click.option("--model", metavar="MODEL", help=f"Name or folder. Default: {TEXT_MODEL}, {IMAGE_MODEL}.")
 @click.option("--revision", help="State of the model on its hub, such as a commit.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, metavar="N")
-@click.option("--replace", is_flag=True, help="Replace features of this modality.")
+@REPLACE
 @DATA
 def encode_command(
     name: str,
@@ -210,25 +207,17 @@ def encode_command(
 
     folder = _folder(name, data)
     contents: Any = read_texts(text) if text is not None else find_images(images or Path())
-    encoder: Any = (
-        ImageEncoder(model or IMAGE_MODEL, revision) if text is None else SentenceEncoder(model or TEXT_MODEL, revision)
-    )
+    encoder: Any = SentenceEncoder if text is not None else ImageEncoder
+    made = encoder(model or (IMAGE_MODEL if text is None else TEXT_MODEL), revision)
+    modality, where = modality or ("visual" if text is None else "text"), str(text or images)
     encoded = encode_features(
-        folder,
-        contents,
-        encoder,
-        modality or ("visual" if text is None else "text"),
-        str(text or images),
-        batch_size=batch_size,
-        replace=replace,
-        progress=items_progress,
+        folder, contents, made, modality, where, batch_size=batch_size, replace=replace, progress=items_progress
     )
     if encoded.left_out:
         click.echo(f"note: ids of other items, left out: {encoded.left_out:,}")
     if encoded.filled:
         click.echo(f"note: items with nothing to encode, given the mean of the others: {encoded.filled:,}")
-    click.echo(_summary(encoded.added.dataset))
-    click.echo(f"written: {encoded.added.file}\nwritten: {encoded.record}")
+    click.echo(f"{_summary(encoded.dataset)}\nwritten: {encoded.file}\nwritten: {encoded.record}")
 
 
 def _folder(name: str, data: Path | None) -> Path:
@@ -275,7 +264,7 @@ def _number(count: int, what: str) -> str:
     help=f"{', '.join(SPLIT_RULES)}; or the folder or file (.npz, .inter) of a split of the same interactions.",
 )
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
-@click.option("--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data.")
+@PARENT
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
 def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
     """Make the data set NAME from the original Amazon 2014 files of one category.
@@ -296,12 +285,11 @@ def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
     """
     import harness
     from harness.cli.reading_progress import reading_progress
-    from harness.data.layouts import data_roots
     from harness.ingest.amazon.prepare import Plan, prepare
     from harness.ingest.verify import check_counts
     from harness.measure.environment import source
 
-    plan = Plan(out=data_roots()[0] if out is None else out, **asked)
+    plan = Plan(out=out or _default_root(), **asked)
     if dry_run:
         plan.check()
         for kind, path in plan.inputs.items():
@@ -311,37 +299,15 @@ def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
         return
     with keeping(lambda: f"no data set was left unfinished in {plan.out}; the same command begins anew"):
         record = prepare(plan, source(Path(harness.__file__).parent), reading_progress)
-    counts = record["counts"]
-    click.echo(", ".join(f"{kind} {counts[kind]:,}" for kind in ("users", "items", "interactions", *PARTS)))
-    for finding in check_counts(
-        {kind: counts[kind] for kind in ("users", "items", "interactions")}, _printed(plan.name)
-    ):
+    for kind in ("counts", "metadata", "images"):
+        if kind in record:
+            counted = {name: len(value) if isinstance(value, list) else value for name, value in record[kind].items()}
+            click.echo(f"{kind}: {', '.join(f'{name} {value:,}' for name, value in counted.items())}")
+    for broken in record.get("metadata", {}).get("first_broken", ()):
+        click.echo(f"note: {plan.metadata}, line {broken['line']}: {broken['reason']}")
+    for finding in check_counts(record["counts"], _printed(plan.name)):
         click.echo(f"{finding.severity}: {finding.text}")
-    for note in _left_out(plan.core, record):
-        click.echo(f"note: {note}")
     click.echo(f"written: {plan.target}")
-
-
-def _left_out(core: int, record: Mapping[str, Any]) -> Iterator[str]:
-    """What was left out or filled in, where anything was."""
-    counts, texts, images = record["counts"], record.get("metadata"), record.get("images")
-    read, left = f"{counts['ratings']:,} ratings read", f"{counts['core_interactions']:,} left"
-    yield f"{read}, {left} after {counts['core_rounds']} rounds of removing users and items with fewer than {core}"
-    if counts["duplicates"]:
-        yield f"{counts['duplicates']:,} repeated ratings of one item by one user left out"
-    gone = {kind: counts[f"core_{kind}"] - counts[kind] for kind in ("interactions", "users", "items")}
-    if gone["interactions"]:
-        yield (
-            f"{gone['interactions']:,} interactions of {gone['users']:,} users left out, which have none in training; "
-            f"with them went {gone['items']:,} items"
-        )
-    if texts and texts["broken"]:
-        shown = "; ".join(f"line {broken['line']}: {broken['reason']}" for broken in texts["first_broken"])
-        yield f"{texts['broken']:,} of {texts['lines']:,} lines of metadata broken ({shown})"
-    if texts and texts["without_text"]:
-        yield f"{texts['without_text']:,} items have no text"
-    if images and images["without_image"]:
-        yield f"{images['without_image']:,} items without an image got the mean of the others"
 
 
 @click.command(name="fetch")
@@ -349,41 +315,20 @@ def _left_out(core: int, record: Mapping[str, Any]) -> Iterator[str]:
 @click.option("--out", "--to", type=PATH, metavar="DIR", help="Default: raw/NAME in $BM3_DATA if set, else in ./data.")
 @click.option("--only", multiple=True, metavar="FILE", help="Fetch this file alone; may be repeated.")
 @click.option("--base-url", metavar="URL", help="Another host with the same folders, in place of the manifest's.")
-@click.option("--manifest", type=PATH, metavar="FILE", help="A list of data sets and their files of your own.")
+@click.option("--manifest", type=PATH, default=SOURCES, metavar="FILE", help="Data sets and their files of your own.")
+@click.option("--checksum", "checksums", multiple=True, metavar="FILE=SHA256", help="What FILE must be.")
 @click.option(
-    "--checksum", "checksums", multiple=True, metavar="FILE=SHA256", help="What FILE must be; may be repeated."
+    "--retries", type=click.IntRange(min=0), default=5, show_default=True, metavar="N", help="While no more comes."
 )
-@click.option(
-    "--retries",
-    type=click.IntRange(min=0),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Attempts after one that brought nothing more, with longer and longer pauses.",
-)
-@click.option(
-    "--stall",
-    type=click.FloatRange(min=0, min_open=True, max=86400),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Without a byte for so long, the connection is given up and tried again.",
-)
+@click.option("--stall", type=click.FloatRange(0.1, 86400), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch and write nothing.")
 def fetch_command(
-    name: str,
-    out: Path | None,
-    only: tuple[str, ...],
-    base_url: str | None,
-    manifest: Path | None,
-    checksums: tuple[str, ...],
-    retries: int,
-    stall: float,
-    dry_run: bool,
+    name: str, out: Path | None, base_url: str | None, manifest: Path, dry_run: bool, checksums: Any, **options: Any
 ) -> None:
     """Fetch the original files of the data set NAME: baby, sports or electronics of Amazon 2014.
 
-    The same command goes on after whatever stopped it, also within a file. Files that are there stay as they are.
+    The same command goes on after whatever stopped it, also within a file, and after --stall seconds without a byte.
+    Files that are there stay as they are.
 
     The publisher prints no checksums. So a file is trusted when it first comes, and recorded in fetched.json beside it.
     One that comes later must be the same; if it is not, it is kept under another name, and the command says so.
@@ -395,29 +340,25 @@ def fetch_command(
     bm3 data fetch shop --manifest shop.toml --dry-run
     """
     from harness.cli.reading_progress import reading_progress
-    from harness.data.layouts import data_roots
     from harness.ingest.fetch import Fetch, find_source
 
-    fetch = Fetch(
-        find_source(name, manifest or SOURCES, base_url),
-        data_roots()[0] / "raw" / name if out is None else out,
-        only,
-        dict(map(_checksum, checksums)),
-        retries,
-        stall,
-        tell=lambda line: click.echo(line, err=True),
-        progress=reading_progress,
-    )
-    with keeping(lambda: _kept(fetch)):
+    source = find_source(name, manifest, base_url)
+    options |= {"checksums": dict(map(_checksum, checksums)), "progress": reading_progress}
+    folder = out or _default_root() / "raw" / name
+    fetch = Fetch(source, folder, tell=lambda line: click.echo(line, err=True), **options)
+    with keeping(fetch.kept):
         found = fetch.survey()
-        for line in _intentions(fetch, found):
-            click.echo(line)
+        click.echo(f"{source.title}\nlicence: {source.licence}\nsource: {source.page}\nplease cite: {source.citation}")
+        for each in found:
+            known = "size not known" if each.size is None else size(each.size)
+            begun = f"{known}, of which {size(each.here)} are there" if each.here else known
+            click.echo(f"{fetch.url(each.name)} ({'there already' if each.there else begun})")
         if dry_run:
             return
         fetch.run(found)
-    click.echo(f"fetched: {fetch.folder}")
-    if set(fetch.files) == set(fetch.source.files):
-        click.echo(f"next: {fetch.source.prepare_command(fetch.folder)}")
+    click.echo(f"fetched: {folder}")
+    if len(found) == len(source.files):
+        click.echo(f"next: {source.prepare_command(folder)}")
 
 
 def _checksum(text: str) -> tuple[str, str]:
@@ -425,27 +366,6 @@ def _checksum(text: str) -> tuple[str, str]:
     if match is None:
         raise ConfigError(f"--checksum {text!r}: needed is FILE=SHA256, the latter in 64 hexadecimal digits")
     return match[1], match[2].lower()
-
-
-def _intentions(fetch: Fetch, found: Sequence[Found]) -> list[str]:
-    """What a user should know before anything is fetched."""
-    source = fetch.source
-    lines = [source.title, f"licence: {source.licence}", f"source: {source.page}", f"please cite: {source.citation}"]
-    lines.append(f"into {fetch.folder}:")
-    for each in found:
-        known = f"size not known{f', {each.trouble}' if each.trouble else ''}" if each.size is None else size(each.size)
-        begun = f"{known}, of which {size(each.here)} are there" if each.here else known
-        lines.append(f"  {source.url(each.file)} ({'there already' if each.there else begun})")
-    missing = [each for each in found if not each.there]
-    total = sum(max(0, each.size - each.here) for each in missing if each.size is not None)
-    unknown = sum(each.size is None for each in missing)
-    return [*lines, f"to fetch: {size(total)}" + (f", and files of unknown size: {unknown}" if unknown else "")]
-
-
-def _kept(fetch: Fetch) -> str:
-    begun = [path for path in map(fetch.partial, fetch.files) if path.exists()]
-    kept = ", ".join(f"{path.stat().st_size:,} bytes are kept in {path}" for path in begun)
-    return f"{kept or 'no file is left unfinished'}; the same command goes on"
 
 
 DATA_COMMANDS = (

@@ -9,7 +9,7 @@ from typing import get_args
 
 import click
 
-from harness.report.formats import FORMATS
+from harness.report.write import FORMATS
 from harness.runs.words import Policy, suite_path
 
 DATA = click.option(

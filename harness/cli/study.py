@@ -100,8 +100,8 @@ def conformance_line(checks: list[Check]) -> str:
 
 def finish(study: Report, folder: Path, formats: list[str]) -> NoReturn:
     """Write a report, print how it begins and where it is, and leave with its verdict as exit code."""
-    from harness.report.formats import write_report
     from harness.report.markdown import markdown
+    from harness.report.write import write_report
 
     paths = write_report(study, folder, formats)
     click.echo(markdown(study).split("\n## ")[0].rstrip() + "\n")

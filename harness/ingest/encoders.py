@@ -25,17 +25,12 @@ Content = TypeVar("Content", contravariant=True)
 class Encoder(Protocol[Content]):
     """What makes vectors of texts (str) or of images (Path)."""
 
-    @property
-    def name(self) -> str:
-        """The model's name, as whoever repeats this must give it."""
-
-    @property
-    def revision(self) -> str:
-        """Which state of the model this is."""
-
-    @property
-    def library(self) -> str:
-        """The library that runs it, with version."""
+    name: str
+    """As whoever repeats this must give it."""
+    revision: str
+    """Which state of the model this is."""
+    library: str
+    """What runs it, with version."""
 
     def encode(self, batch: Sequence[Content]) -> NDArray[Any]:
         """One row for each text or image, [n, d]."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bm3 import DataError
 from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset, checked_dataset
-from harness.data.files import column_positions, read_array, read_csv, unreadable
+from harness.data.files import column_positions, read_csv, unreadable
 from harness.data.layouts import feature_files, find_interactions, read_folder
 from harness.ingest.encoders import Encoder
 from harness.ingest.exporting import ITEMS, RECORD, feature_file_name, read_ids, write_record
@@ -44,19 +44,13 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Added:
-    """A feature file that was written, and the data set that the folder holds now."""
-
-    file: Path
-    dataset: Dataset
-
-
-@dataclass(frozen=True)
 class Encoded:
     """What was written, and what did not fit."""
 
-    added: Added
+    file: Path
     record: Path
+    dataset: Dataset
+    """What the folder holds now."""
     left_out: int
     filled: int
 
@@ -64,13 +58,6 @@ class Encoded:
 def item_ids(folder: Path, n_items: int) -> list[str]:
     """The id of origin of each item by the folder's items.csv, or its number where there is none."""
     return read_ids(folder, ITEMS, n_items) or [str(item) for item in range(n_items)]
-
-
-def read_features(path: Path) -> NDArray[Any]:
-    """The array in an .npy file that is to be added; raises DataError."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    return read_array(path)
 
 
 def read_row_ids(path: Path) -> list[str]:
@@ -124,11 +111,12 @@ def _as_float32(table: NDArray[Any]) -> NDArray[np.float32]:
 
 def add_features(
     folder: Path, table: NDArray[Any], modality: str, where: str, *, surrogate: bool = False, replace: bool = False
-) -> Added:
+) -> tuple[Path, Dataset]:
     """Write `table` [I, d], in the order of the items, as float32 into the data set in `folder`, as its layout has it.
 
-    The file appears whole or not at all, and dataset.json, if there is one, is made anew. Raises DataError for a table
-    that does not fit, beginning with `where`, and if the modality is there already and not to be replaced.
+    Gives the file, which appears whole or not at all, and the data set that the folder holds now; dataset.json, if
+    there is one, is made anew. Raises DataError for a table that does not fit, beginning with `where`, and if the
+    modality is there already and not to be replaced.
     """
     dataset = read_folder(folder)
     inter = find_interactions(folder).suffix != ".npz"
@@ -139,33 +127,23 @@ def add_features(
     parts = {part: dataset.part(part) for part in PARTS}
     wanted = _as_float32(table) if np.issubdtype(table.dtype, np.floating) else table
     checked = checked_dataset(dataset.name, parts, {modality: wanted}, where=where).features[modality]
+    made = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        _write_at_once(checked, target, present)
+        with made.open("wb") as file:
+            np.save(file, checked, allow_pickle=False)
+        for old in {present, target}:  # what it says is no longer so
+            old.with_name(f"{old.stem}{ENCODER_RECORD}").unlink(missing_ok=True)
+        made.replace(target)
+        if present != target:
+            present.unlink()
         written = read_folder(folder)
         if (folder / RECORD).is_file():
             write_record(folder, written, written.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); copy the data set elsewhere") from error
-    return Added(target, written)
-
-
-def _write_at_once(table: NDArray[Any], target: Path, present: Path) -> None:
-    """Put the table in the place of `present`; at no moment are there two files or half of one, nor is one lost."""
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    aside = present.with_name(f".{present.name}.replaced")
-    try:
-        with made.open("wb") as file:
-            np.save(file, table, allow_pickle=False)
-        if present != target:
-            present.rename(aside)
-        made.replace(target)
-        aside.unlink(missing_ok=True)
-        for old in {present, target}:  # what it says is no longer so
-            old.with_name(f"{old.stem}{ENCODER_RECORD}").unlink(missing_ok=True)
     finally:
         made.unlink(missing_ok=True)
-        if aside.exists():
-            aside.rename(present)
+    return target, written
 
 
 # --- from texts and images ---
@@ -227,8 +205,8 @@ def encode_features(
     with progress(f"{modality} by {encoder.name}") as report:
         table = encode_in_batches(list(wanted.values()), encoder, batch_size, report)
     joined = join_by_id(table, list(wanted), items, where, fill=True)
-    added = add_features(folder, joined.table, modality, where, replace=replace)
-    record = added.file.with_name(f"{added.file.stem}{ENCODER_RECORD}")
+    file, dataset = add_features(folder, joined.table, modality, where, replace=replace)
+    record = file.with_name(f"{file.stem}{ENCODER_RECORD}")
     values = {
         "format": 1,
         "modality": modality,
@@ -239,7 +217,7 @@ def encode_features(
         "items_filled_with_the_mean": joined.filled,
     }
     write_json(record, values)
-    return Encoded(added, record, len(contents) - len(wanted), joined.filled)
+    return Encoded(file, record, dataset, len(contents) - len(wanted), joined.filled)
 
 
 def encode_in_batches(

@@ -12,7 +12,7 @@ import re
 import shlex
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -41,21 +41,9 @@ Report = Callable[[int, int | None], None]
 """Is told the position in a file, and its size where that is known."""
 Line = Annotated[str, Field(pattern=r"^[^\s\p{C}]\PC*$")]  # it is printed: a terminal must not be told anything by it
 Url = Annotated[str, Field(pattern=r"^https?://[^\s\p{C}?#@/]+(/[^\s\p{C}?#@]*)?$")]  # no password: URLs are recorded
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Place = Annotated[str, Field(pattern="^([A-Za-z0-9][A-Za-z0-9._-]*/)*[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Of a file below the base URL. Its last part is the file's name, so it can lead to no other folder."""
 STRICT = ConfigDict(extra="forbid")
-
-
-@validated(frozen=True, config=STRICT)
-class SourceFile:
-    """One original file."""
-
-    path: Annotated[str, Field(pattern="^([A-Za-z0-9][A-Za-z0-9._-]*/)*[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Below the base URL; its last part is the file's name, so it can lead to no other folder."""
-    sha256: Sha256 | None = None
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
 
 
 @validated(frozen=True, config=STRICT)
@@ -70,17 +58,15 @@ class Source:
     base: Url
     prepare: Line
     """The command that makes a data set of the files; {folder} stands for theirs."""
-    files: Annotated[tuple[SourceFile, ...], Field(min_length=1)]
+    files: Annotated[tuple[Place, ...], Field(min_length=1)]
 
-    def url(self, file: SourceFile) -> str:
-        return f"{self.base.rstrip('/')}/{file.path}"
-
-    def file(self, name: str) -> SourceFile:
-        """The file of that name; raises ConfigError."""
-        by_name = {file.name: file for file in self.files}
-        if name not in by_name:
-            raise ConfigError(f"no file {name!r} in {self.title}; there are: {', '.join(by_name)}")
-        return by_name[name]
+    def chosen(self, names: Iterable[str]) -> dict[str, str]:
+        """Places by file name, all of them where none is named. Raises ConfigError."""
+        places = {place.rpartition("/")[2]: place for place in self.files}
+        for name in names:
+            if name not in places:
+                raise ConfigError(f"no file {name!r} in {self.title}; there are: {', '.join(places)}")
+        return {name: places[name] for name in names} or places
 
     def prepare_command(self, folder: Path) -> str:
         """The command for a shell, with the files in `folder`."""
@@ -111,7 +97,7 @@ class Fetched:
 
     url: str | None
     bytes: int
-    sha256: Sha256
+    sha256: str
     when: str
 
 
@@ -136,16 +122,12 @@ class _Unavailable(Exception):  # noqa: N818 - it is mended by trying again
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a file before it is fetched."""
+    """What is known of a file before it is fetched: bytes in the folder, and bytes it has, if its server says so."""
 
-    file: SourceFile
+    name: str
     there: bool
     here: int
-    """Bytes of it in the folder."""
     size: int | None
-    """Bytes it has, by the record or its server."""
-    trouble: str = ""
-    """Why its server does not say the size."""
 
 
 @dataclass(frozen=True)
@@ -166,38 +148,38 @@ class Fetch:
     progress: Callable[[str], AbstractContextManager[Report]] = lambda name: nullcontext(lambda position, total: None)
     wait: Callable[[float], None] = time.sleep
 
-    @property
-    def files(self) -> tuple[SourceFile, ...]:
-        """Raises ConfigError."""
-        for name, sha256 in self.checksums.items():
-            if (listed := self.source.file(name).sha256) not in (None, sha256):
-                raise ConfigError(f"{name}: --checksum says {sha256}, and the manifest {listed}; leave --checksum out")
-        return tuple(map(self.source.file, dict.fromkeys(self.only))) or self.source.files
+    def url(self, name: str) -> str:
+        return f"{self.source.base.rstrip('/')}/{self.source.chosen([name])[name]}"
 
-    def partial(self, file: SourceFile) -> Path:
+    def partial(self, name: str) -> Path:
         """Where what has come of a file is kept until all of it is there."""
-        return self.folder / (file.name + PARTIAL)
+        return self.folder / (name + PARTIAL)
 
     def survey(self) -> list[Found]:
-        """What is there of each file, and how large it is. Raises DataError."""
-        recorded = _recorded(self.folder)
-        return [self._look_up(file, recorded.get(file.name)) for file in self.files]
+        """What is there of each file, and how large it is. Writes nothing. Raises ConfigError or DataError."""
+        self.source.chosen(self.checksums)
+        recorded, found = _recorded(self.folder), []
+        for name in self.source.chosen(self.only):
+            target, part = self.folder / name, self.partial(name)
+            for path in (target, part, part.with_name(name + NOTE)):
+                if path.is_symlink() or (path.exists() and not path.is_file()):
+                    raise DataError(f"{path}: is no plain file; move it away, or choose another folder with --out")
+            size = recorded[name].bytes if name in recorded and name not in self.checksums else self._remote_size(name)
+            found.append(Found(name, target.exists(), max(_size(target), _size(part)), size))
+        return found
 
-    def _look_up(self, file: SourceFile, recorded: Fetched | None) -> Found:
-        target, part = self.folder / file.name, self.partial(file)
-        for path in (target, part, part.with_name(file.name + NOTE)):
-            if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise DataError(f"{path}: is no plain file; move it away, or choose another folder with --out")
-        found = Found(file, target.exists(), max(_size(target), _size(part)), None)
-        if recorded is not None and file.name not in self.checksums:
-            return replace(found, size=recorded.bytes)
+    def kept(self) -> str:
+        """What is there of files that are not whole, for whoever interrupts."""
+        begun = [path for path in map(self.partial, self.source.chosen(self.only)) if path.exists()]
+        kept = ", ".join(f"{_size(path):,} bytes are kept in {path}" for path in begun)
+        return f"{kept or 'no file is left unfinished'}; the same command goes on"
+
+    def _remote_size(self, name: str) -> int | None:
         try:
-            with _ask("HEAD", self.source.url(file), {}, min(self.stall, 15.0)) as response:
-                if response.status_code == HTTPStatus.OK:
-                    return replace(found, size=_length(response))
-                return replace(found, trouble=_said(response))
-        except (_Unavailable, DataError) as error:
-            return replace(found, trouble=str(error))
+            with _ask("HEAD", self.url(name), {}, min(self.stall, 15.0)) as response:
+                return _length(response) if response.status_code == HTTPStatus.OK else None
+        except (_Unavailable, DataError):
+            return None
 
     def run(self, found: list[Found]) -> None:
         """Fetch what is missing, check all of it, and keep the record; what is there stays as it is.
@@ -215,11 +197,11 @@ class Fetch:
         try:
             for each in found:
                 if each.there:
-                    self._admit(each.file, self.folder / each.file.name, None, each.size)
+                    self._admit(each.name, self.folder / each.name, None, each.size)
                     continue
-                with self.progress(each.file.name) as report:
-                    self._transfer(each.file, report)
-                self._admit(each.file, self.partial(each.file), self.source.url(each.file), None)
+                with self.progress(each.name) as report:
+                    self._transfer(each.name, report)
+                self._admit(each.name, self.partial(each.name), self.url(each.name), None)
         finally:
             with suppress(OSError):  # some systems remove no file that is open
                 (self.folder / LOCK).unlink(missing_ok=True)
@@ -228,76 +210,68 @@ class Fetch:
                 for folder in made:
                     folder.rmdir()
 
-    def _admit(self, file: SourceFile, path: Path, url: str | None, size: int | None) -> None:
+    def _admit(self, name: str, path: Path, url: str | None, size: int | None) -> None:
         """Record a file if it is what it must be, and give it its name; `url` is where it has just come from.
 
         One that lay there is never touched, as its owner may have nothing else.
         """
-        recorded, demanded = _recorded(self.folder).get(file.name), self.checksums.get(file.name)
-        known = {"the manifest": file.sha256, "--checksum": demanded, RECORD: recorded.sha256 if recorded else None}
-        authority, expected = next(((who, sha) for who, sha in known.items() if sha), ("", None))
-        sha256, n_bytes = self._hashed(path, file.name), _size(path)
-        accept = "" if file.sha256 else f", or accept it with --checksum {file.name}={sha256}"
-        left = f"it is left as it is. Move it away to fetch it again{accept}"
-        note = path.with_name(file.name + NOTE)
+        recorded, demanded = _recorded(self.folder).get(name), self.checksums.get(name)
+        authority = "--checksum" if demanded else RECORD
+        expected = demanded or (recorded.sha256 if recorded else None)
+        try:
+            with path.open("rb") as content:
+                sha256, n_bytes = hashlib.file_digest(content, "sha256").hexdigest(), _size(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        accept = f"or accept it with --checksum {name}={sha256}"
+        left = f"it is left as it is. Move it away to fetch it again, {accept}"
         if expected is None and size not in (None, n_bytes):
-            raise DataError(f"{path}: {n_bytes:,} bytes, and {self.source.url(file)} has {size:,}; {left}")
+            raise DataError(f"{path}: {n_bytes:,} bytes, and {self.url(name)} has {size:,}; {left}")
         if expected not in (None, sha256):
             if url is not None:
-                aside = path.with_name(f"{file.name}{MISMATCH}{sha256[:8]}")
-                self._rename(path, aside, note)
-                renamed = f"{accept} once it is renamed to {file.name}" if accept else ""
-                left = f"what came is kept as {aside}. Fetch it from another host with --base-url{renamed}"
+                aside = self._rename(path, f"{name}{MISMATCH}{sha256[:8]}", name)
+                left = f"what came is kept as {aside}. Fetch it from another host with --base-url, {accept} once it is "
+                left += f"renamed to {name}"
             raise DataError(f"{url or path}: its sha256 is {sha256}, and {authority} says {expected}; {left}")
         if recorded is None or recorded.sha256 != sha256:  # before it has its name: it must not be there unrecorded
             entry = Fetched(url, n_bytes, sha256, datetime.now(UTC).isoformat(timespec="seconds"))
-            files = dict(sorted({**_recorded(self.folder), file.name: entry}.items()))
+            files = dict(sorted({**_recorded(self.folder), name: entry}.items()))
             with writing(self.folder / RECORD):
                 write_json(self.folder / RECORD, asdict(_Record(1, files)))
         if url is not None:
-            self._rename(path, self.folder / file.name, note)
+            self._rename(path, name, name)
         trust = f"as {authority} says" if expected else "recorded, and later copies must equal it"
-        self.tell(f"{file.name}: {n_bytes:,} bytes, sha256 {sha256} ({trust})")
+        self.tell(f"{name}: {n_bytes:,} bytes, sha256 {sha256} ({trust})")
 
-    def _rename(self, part: Path, target: Path, note: Path) -> None:
-        with writing(target):
-            part.replace(target)
-            note.unlink(missing_ok=True)
+    def _rename(self, part: Path, new: str, name: str) -> Path:
+        with writing(self.folder / new):
+            part.replace(self.folder / new)
+            part.with_name(name + NOTE).unlink(missing_ok=True)
+        return self.folder / new
 
-    def _hashed(self, path: Path, name: str) -> str:
-        digest = hashlib.sha256()
-        try:
-            with path.open("rb") as file, self.progress(f"{name}, checking") as report:
-                while block := file.read(2**20):
-                    digest.update(block)
-                    report(file.tell(), _size(path))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-        return digest.hexdigest()
-
-    def _transfer(self, file: SourceFile, report: Report) -> None:
+    def _transfer(self, name: str, report: Report) -> None:
         """Attempts until the partial file is whole. Raises DataError, and leaves what has come."""
-        part, failures = self.partial(file), 0
+        part, failures = self.partial(name), 0
         best = _size(part)
         while True:
             try:
-                self._attempt(file, report)
+                self._attempt(name, report)
                 return
             except _Unavailable as error:
                 reached = _size(part)
                 failures, best = 1 if reached > best else failures + 1, max(best, reached)
                 if failures > self.retries:
                     kept = f"; {reached:,} bytes are kept in {part}, and the same command goes on after them"
-                    message = f"{self.source.url(file)}: {error}{kept if reached else ''}"
+                    message = f"{self.url(name)}: {error}{kept if reached else ''}"
                     raise DataError(f"{message}. If the host is gone, {ELSEWHERE}") from error
                 pause = min(LONGEST_WAIT, 2.0 ** (failures - 1))
-                self.tell(f"{file.name}: {error}; trying again in {pause:.0f} s")
+                self.tell(f"{name}: {error}; trying again in {pause:.0f} s")
                 self.wait(pause)
 
-    def _attempt(self, file: SourceFile, report: Report) -> None:
+    def _attempt(self, name: str, report: Report) -> None:
         """Go on after what is there, by the rules of RFC 9110 on ranges. Raises _Unavailable or DataError."""
-        url, part = self.source.url(file), self.partial(file)
-        note, offset = part.with_name(file.name + NOTE), _size(part)
+        url, part = self.url(name), self.partial(name)
+        note, offset = part.with_name(name + NOTE), _size(part)
         begun = _begun(note, url) if offset else None
         if begun is not None and begun.total == offset:
             return  # stopped after the last byte
@@ -308,13 +282,13 @@ class Fetch:
                 total, given = begun.total, response.headers.get("Content-Range", "")
                 another_tag = tag is not None and '"' in begun.condition and tag != begun.condition
                 if another_tag or not re.fullmatch(rf"bytes {offset}-[0-9]+/{total}", given):
-                    self.tell(f"{file.name}: is another file on the server now; begins again")
+                    self.tell(f"{name}: is another file on the server now; begins again")
                     part.unlink()
-                    self._attempt(file, report)
+                    self._attempt(name, report)
                     return
             elif response.status_code == HTTPStatus.OK:
                 if begun is not None:
-                    self.tell(f"{file.name}: comes from the beginning; it has changed, or its server cannot go on")
+                    self.tell(f"{name}: comes from the beginning; it has changed, or its server cannot go on")
                 offset = 0
             elif response.status_code in PASSING:
                 raise _Unavailable(_said(response))
@@ -333,7 +307,7 @@ class Fetch:
                 content.flush()
                 os.fsync(content.fileno())
         if total is None:
-            self.tell(f"{file.name}: the server does not say how long it is, so an end may be missing unnoticed")
+            self.tell(f"{name}: the server does not say how long it is, so an end may be missing unnoticed")
         elif offset < total:
             raise _Unavailable(f"the connection broke off after {offset:,} of {total:,} bytes")
 

@@ -24,8 +24,6 @@ PART_NAMES: dict[str, Part] = {
     **dict.fromkeys(("validation", "val", "dev"), PARTS[1]),
     **{str(label): part for label, part in enumerate(PARTS)},
 }
-RECBOLE_COLUMNS = {"user": "user_id", "item": "item_id", "time": "timestamp"}
-RECBOLE_TYPES = ("token", "token_seq", "float", "float_seq")
 NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
 BATCH = 65_536  # rows of parquet at a time
 LONGEST_HEADER = 2**17  # bytes
@@ -85,24 +83,13 @@ def read_recbole(path: Path, columns: Columns) -> Table:
 
     The format is that of the RecBole documentation, "Atomic files": tabs, a header of name:type, no quotes.
     """
-    types: dict[str, str] = {}
-    for field in next(read_csv(path, "\t", quoted=False))[1]:
-        name, colon, kind = field.rpartition(":")
-        if not colon or kind not in RECBOLE_TYPES:
-            raise DataError(
-                f"{path}, line 1: {field[:40]!r} is no name:type, with a type of {', '.join(RECBOLE_TYPES)}"
-            )
-        types[name] = kind
-    time = columns.time or (RECBOLE_COLUMNS["time"] if RECBOLE_COLUMNS["time"] in types else None)
-    found = Columns(columns.user or RECBOLE_COLUMNS["user"], columns.item or RECBOLE_COLUMNS["item"], time)
+    rows = read_csv(path, "\t", quoted=False)
+    header = [field.partition(":")[0] for field in next(rows)[1]]
+    time = columns.time or ("timestamp" if "timestamp" in header else None)
+    found = Columns(columns.user or "user_id", columns.item or "item_id", time)
     _check_distinct(path, found)
-    column_positions(list(types), found.named, f"{path}, line 1")
-    wanted = dict(zip(found.named, ("token", "token", "float"), strict=False))
-    for column, kind in wanted.items():
-        if types[column] != kind:
-            raise DataError(f"{path}, line 1: column {column!r} is {types[column]}, needed is {kind}")
-    typed = [f"{column}:{kind}" for column, kind in wanted.items()]
-    return _table(path, "line", read_columns(path, typed, "\t", quoted=False), found)
+    positions = column_positions(header, found.named, f"{path}, line 1")
+    return _table(path, "line", ((line, [fields[at] for at in positions]) for line, fields in rows), found)
 
 
 def _check_distinct(path: Path, columns: Columns) -> None:

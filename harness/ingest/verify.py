@@ -69,7 +69,8 @@ def verify(dataset: Dataset, printed: Printed, rule: str | None, recorded: str |
 def check_counts(counts: Mapping[str, int], printed: Printed) -> list[Finding]:
     """Hold users, items and interactions against every source that prints them, and sparsity to two decimals."""
     sparsity = 100 * (1 - counts["interactions"] / (counts["users"] * counts["items"]))
-    ours: dict[str, float] = {**counts, "sparsity_percent": round(sparsity, 2)}
+    ours: dict[str, float] = {name: counts[name] for name in ("users", "items", "interactions")}
+    ours["sparsity_percent"] = round(sparsity, 2)
     findings = []
     for source, values in printed.items():
         known = {name: each for name, each in values.items() if name in ours}

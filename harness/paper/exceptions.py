@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from harness.paper.expected import canonical_metric, short_metric
 from harness.paper.verdict import Verdict
-from harness.runs.records import METRICS
+from harness.runs.record import METRICS
 
 
 def _shown(name: str) -> str:

@@ -14,21 +14,18 @@ from typing import TYPE_CHECKING, Any
 from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric
 from harness.paper.verdict import Outcome, Verdict, judge
-from harness.runs.inspection import changed_settings, settings
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord, memory_kind
 
 if TYPE_CHECKING:
     from harness.paper.significance import UserValues
 
 SHARED_NOTE = "beside another run on the same machine: not to be compared"
-MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
-"""Readings by preference: what published figures look like first."""
 COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
 """Settings of training that change what an epoch costs."""
 GB = 2**30
 """Bytes."""
 
-Runs = Mapping[int, StoredRun]
+Runs = Mapping[int, RunRecord]
 """Seed → run."""
 
 
@@ -142,7 +139,7 @@ class Row:
     label: str
     """What it is called: as its suite says, else the model with what it departs in. Nothing is decided by it."""
     selection: Selection
-    runs: tuple[StoredRun, ...]
+    runs: tuple[RunRecord, ...]
     """Of the chosen point, by seed."""
     departures: tuple[str, ...] = ()
     """In what it is not as published, in words; a default where nothing is published."""
@@ -193,12 +190,12 @@ class Row:
     def settings(self) -> str:
         """Searched settings of the chosen point, and all that differ from their defaults where the label is a name."""
         searched = {**_searched(self.runs[0]), **self.selection.on_validation.settings}
-        return named({**changed_settings(self.runs[0]), **searched} if self.named else searched)
+        return named({**self.runs[0].changed_settings, **searched} if self.named else searched)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Of the runs, in their order."""
-        return tuple(int(run.run["seed"]) for run in self.runs)
+        return tuple(run.seed for run in self.runs)
 
     def values(self, metric: str) -> list[float]:
         """The metric, one value per seed."""
@@ -223,7 +220,7 @@ class Row:
     @property
     def data(self) -> str:
         """Content hash of the data set."""
-        return str(self.runs[0].run["dataset_hash"])
+        return self.runs[0].dataset_hash
 
     @property
     def surrogates(self) -> list[str]:
@@ -240,31 +237,34 @@ class Row:
     @property
     def host(self) -> str:
         """Device and machine in words: costs are only compared between rows of the same one."""
-        return "; ".join(sorted({_host(run.run["environment"]) for run in self.runs}))
+        return "; ".join(sorted({_host(run.environment) for run in self.runs}))
 
     @property
     def seconds(self) -> dict[int, tuple[float, float, float]]:
         """Seed → quartiles of the seconds of its epochs: lower, median, upper; of the runs that timed them."""
-        timed = ((seed, (run.result or {})["timing"]) for seed, run in zip(self.seeds, self.runs, strict=True))
-        found = {seed: (timing["q1_s"], timing["median_s"], timing["q3_s"]) for seed, timing in timed}
-        return {seed: quartiles for seed, quartiles in found.items() if None not in quartiles}
+        timings = ((run.seed, run.outcome.timing) for run in self.runs)
+        return {
+            seed: (timing.q1_s, timing.median_s, timing.q3_s)
+            for seed, timing in timings
+            if timing.q1_s is not None and timing.median_s is not None and timing.q3_s is not None
+        }
 
     @property
     def memory(self) -> tuple[str, dict[int, float]]:
-        """The first kind of MEMORY_KINDS that every run measured, in words; seed → peak in GB, empty without one."""
-        for kind in MEMORY_KINDS:
-            sizes = [int(((run.result or {})["memory"].get(kind) or {}).get("bytes") or 0) for run in self.runs]
-            if all(sizes):
-                return kind.replace("_", " "), {s: size / GB for s, size in zip(self.seeds, sizes, strict=True)}
-        return "memory", {}
+        """Which reading counts for all its runs, in words; seed → peak in GB, empty without one."""
+        kind = memory_kind([run.outcome.memory for run in self.runs])
+        if kind is None:
+            return "memory", {}
+        sizes = {run.seed: run.outcome.memory.of(kind).bytes or 0 for run in self.runs}
+        return kind.replace("_", " "), {seed: size / GB for seed, size in sizes.items()}
 
     @property
     def sampling(self) -> dict[int, float]:
         """Seed → seconds of drawing negatives per second of an epoch, median without the first epoch; of the runs that
         timed it."""
         timed = {
-            seed: [e["sampling_seconds"] / e["seconds"] for e in run.epochs()[1:] if e.get("sampling_seconds")]
-            for seed, run in zip(self.seeds, self.runs, strict=True)
+            run.seed: [e.sampling_seconds / e.seconds for e in run.epochs()[1:] if e.sampling_seconds]
+            for run in self.runs
         }
         return {seed: median(shares) for seed, shares in timed.items() if shares}
 
@@ -278,7 +278,7 @@ class Row:
         """Why time and memory cannot be compared with published figures; empty where they can."""
         if self.surrogates:
             return f"surrogate features ({', '.join(self.surrogates)}), of other widths"
-        changed = sorted(COST_SETTINGS & changed_settings(self.runs[0]).keys())
+        changed = sorted(COST_SETTINGS & self.runs[0].changed_settings.keys())
         return f"{', '.join(changed)} changed" if changed else ""
 
     @property
@@ -315,7 +315,7 @@ def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
 
 
 def rows_of(
-    runs: Iterable[StoredRun], paper: Paper, planned: Sequence[Planned] | None = None
+    runs: Iterable[RunRecord], paper: Paper, planned: Sequence[Planned] | None = None
 ) -> tuple[list[Row], dict[str, tuple[str, ...]]]:
     """Rows by data set and model, not yet judged; and by data set what those are called that have no result for want of
     memory.
@@ -373,19 +373,19 @@ class _Group:
     every_seed: bool = False
 
     @property
-    def runs(self) -> list[StoredRun]:
+    def runs(self) -> list[RunRecord]:
         return [run for _, runs in self.points for run in runs.values()]
 
     @property
     def dataset(self) -> str:
-        return str(self.runs[0].run["dataset"]["name"])
+        return self.runs[0].dataset.name
 
     @property
     def apart(self) -> dict[str, Any]:
         """What may tell it from a row of the same name: all settings that its points share, and its data."""
         run, differing = self.runs[0], {key for points, _ in self.points for key in points if len(self.points) > 1}
-        shared = {key: value for key, value in sorted(settings(run).items()) if key not in differing}
-        return {"data": run.run["dataset_hash"][:10], **shared, "surrogates": "+".join(_surrogates(run)) or "none"}
+        shared = {key: value for key, value in sorted(run.settings.items()) if key not in differing}
+        return {"data": run.dataset_hash[:10], **shared, "surrogates": "+".join(_surrogates(run)) or "none"}
 
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
@@ -397,7 +397,7 @@ class _Group:
         if selection is None:
             return None
         runs = tuple(selection.on_validation.runs.values())
-        model = str(runs[0].run["model"])
+        model = runs[0].model
         return Row(
             dataset=self.dataset,
             model=model,
@@ -411,7 +411,7 @@ class _Group:
         )
 
 
-def _planned_groups(runs: Iterable[StoredRun], paper: Paper, planned: Sequence[Planned]) -> list[_Group]:
+def _planned_groups(runs: Iterable[RunRecord], paper: Paper, planned: Sequence[Planned]) -> list[_Group]:
     stored = {"/".join(run.path.parts[-2:]): run for run in runs}
     groups = []
     for row in planned:
@@ -424,40 +424,40 @@ def _planned_groups(runs: Iterable[StoredRun], paper: Paper, planned: Sequence[P
             alone = row.every_seed or len(points) == 1
             first = None if alone else frozenset([next(iter(row.points[0][1]))])
             groups.append(_Group(label, points, first, row.label is not None, row.every_seed))
-    return sorted(groups, key=lambda group: (group.dataset, group.runs[0].run["model"]))
+    return sorted(groups, key=lambda group: (group.dataset, group.runs[0].model))
 
 
-def _stored_groups(runs: Iterable[StoredRun], paper: Paper) -> list[_Group]:
-    alike: dict[tuple[str, ...], list[StoredRun]] = defaultdict(list)
+def _stored_groups(runs: Iterable[RunRecord], paper: Paper) -> list[_Group]:
+    alike: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
     for run in runs:
         if run.finished or run.out_of_memory:
-            what = run.run["dataset"]["name"], run.run["model"], label_of(run, paper), run.run["dataset_hash"]
-            alike[*what, ",".join(run.run["dataset"]["surrogates"])].append(run)
+            what = run.dataset.name, run.model, label_of(run, paper), run.dataset_hash
+            alike[*what, ",".join(run.dataset.surrogates)].append(run)
     groups = []
     for key, found in sorted(alike.items()):
         for part in _by_unsearched(found):
-            points: dict[str, tuple[dict[str, Any], dict[int, StoredRun]]] = {}
+            points: dict[str, tuple[dict[str, Any], dict[int, RunRecord]]] = {}
             # The latest run of a seed counts, once.
-            for run in sorted(part, key=lambda run: str((run.result or {}).get("finished", ""))):
+            for run in sorted(part, key=lambda run: run.outcome.finished if run.finished else ""):
                 searched = _searched(run)
                 _, seeds = points.setdefault(json.dumps(searched, sort_keys=True), (searched, {}))
-                if run.finished or run.run["seed"] not in seeds:
-                    seeds[int(run.run["seed"])] = run
+                if run.finished or run.seed not in seeds:
+                    seeds[run.seed] = run
             ordered = sorted(points.values(), key=lambda point: [_sortable(value) for value in point[0].values()])
             groups.append(_Group(key[2], tuple(sorted(ordered, key=lambda point: -_finished(point[1])))))
     return groups
 
 
-def _by_unsearched(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
+def _by_unsearched(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Runs apart where a setting that is not searched differs between them, such as a default that was changed.
 
     One that a run is older than tells it from no other.
     """
-    found = [{key: v for key, v in settings(run).items() if key not in run.run["searched"]} for run in runs]
+    found = [{key: v for key, v in run.settings.items() if key not in run.searched} for run in runs]
     values: dict[str, set[str]] = defaultdict(set)
     for key, value in (pair for of_run in found for pair in of_run.items()):
         values[key].add(str(value))
-    parts: dict[str, list[StoredRun]] = defaultdict(list)
+    parts: dict[str, list[RunRecord]] = defaultdict(list)
     for run, of_run in zip(runs, found, strict=True):
         parts[" ".join(f"{key}={of_run[key]}" for key in sorted(of_run) if len(values[key]) > 1)].append(run)
     return [part for _, part in sorted(parts.items())]
@@ -478,21 +478,20 @@ def _told_apart(groups: Sequence[_Group]) -> Iterator[_Group]:
         yield replace(group, label=f"{label} ({times})" if times > 1 else label)
 
 
-def label_of(run: StoredRun, paper: Paper, searched: Collection[str] = ()) -> str:
+def label_of(run: RunRecord, paper: Paper, searched: Collection[str] = ()) -> str:
     """What a row of such runs is called: the model, with what it departs in and what is not `searched` there."""
     departures = _departures(run, paper)
-    return " ".join([str(run.run["model"]), *(text for key, text in sorted(departures.items()) if key not in searched)])
+    return " ".join([run.model, *(text for key, text in sorted(departures.items()) if key not in searched)])
 
 
-def _departures(run: StoredRun, paper: Paper) -> dict[str, str]:
+def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
     """Settings, but for those of the model's grid, that are neither as the paper states them nor, where it says
     nothing, their defaults: key → `key=value`."""
-    stated = paper.own_settings(run.run["model"], run.run["dataset"]["name"])
-    changed = changed_settings(run)
+    stated = paper.own_settings(run.model, run.dataset.name)
     departing = {
         key: value
-        for key, value in settings(run).items()
-        if key not in run.run["searched"] and (value != stated[key] if key in stated else key in changed)
+        for key, value in run.settings.items()
+        if key not in run.searched and (value != stated[key] if key in stated else key in run.changed_settings)
     }
     return {key: f"{key}={value}" for key, value in sorted(departing.items())}
 
@@ -504,7 +503,7 @@ def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator
     run = next(iter(selection.on_validation.runs.values()))
     for key in selection.on_validation.settings:
         values = {point.settings[key] for point in selection.points}
-        if key not in run.run["searched"]:
+        if key not in run.searched:
             yield f"{key} searched"
         elif len(values) > 1 and key in grid and not values <= set(grid[key]):
             yield f"{key} searched beyond the published grid"
@@ -530,8 +529,8 @@ def _text(value: Any) -> str:
     return short if float(short := f"{value:g}") == value else str(value)
 
 
-def _searched(run: StoredRun) -> dict[str, Any]:
-    return {key: run.run["config"][key] for key in run.run["searched"]}
+def _searched(run: RunRecord) -> dict[str, Any]:
+    return {key: run.config[key] for key in run.searched}
 
 
 def _host(environment: Mapping[str, Any]) -> str:
@@ -539,11 +538,9 @@ def _host(environment: Mapping[str, Any]) -> str:
     return f"{device}, torch {environment.get('torch')}"
 
 
-def _surrogates(run: StoredRun) -> list[str]:
-    return list(run.run["dataset"]["surrogates"]) if run.run["reads_features"] else []
+def _surrogates(run: RunRecord) -> list[str]:
+    return run.dataset.surrogates if run.reads_features else []
 
 
-def _metric(run: StoredRun, part: str, metric: str) -> float:
-    if run.result is None:
-        raise ValueError(f"{run.path} is unfinished")
-    return float(run.result[part][metric])
+def _metric(run: RunRecord, part: str, metric: str) -> float:
+    return (run.outcome.valid if part == "valid" else run.outcome.test)[metric]

@@ -19,7 +19,8 @@ from harness.paper.rows import Planned, Row, finite, judged, ranked, representat
 from harness.paper.selfcheck import Checked
 from harness.paper.significance import Difference, UserValues, compare_all, paired
 from harness.paper.verdict import Outcome
-from harness.runs.store import StoredRun, readable_runs, stored_runs
+from harness.runs.record import RunRecord
+from harness.runs.store import readable_runs, stored_runs
 
 SHARED = "§"
 HOST = ("platform", "cpu", "logical_cores", "memory_bytes")
@@ -35,7 +36,7 @@ class Study:
     asked: str
     rows: tuple[Row, ...]
     """By data set and model."""
-    runs: tuple[StoredRun, ...]
+    runs: tuple[RunRecord, ...]
     """All that were found, unfinished ones too."""
     unread: tuple[str, ...]
     """What of them could not be read and is left out: a line each, its path and why."""
@@ -123,19 +124,19 @@ class Study:
         return dict(Counter(cell.verdict.outcome for cell in cells_of(self.rows)).most_common())
 
     @property
-    def unfinished(self) -> list[StoredRun]:
+    def unfinished(self) -> list[RunRecord]:
         """Runs without a result that did not fail."""
         ended = {*self.failed}
-        return [r for r in self.runs if not (r.finished or r.out_of_memory or r.run["command"] in ended)]
+        return [r for r in self.runs if not (r.finished or r.out_of_memory or r.command in ended)]
 
     @property
     def failures(self) -> Mapping[str, str]:
         """Command of a failed trial → what its run says of why, empty where it left nothing."""
-        told = {run.run["command"]: str(run.failure["message"]) for run in self.runs if run.failure is not None}
+        told = {run.command: run.failure.message for run in self.runs if run.failure is not None}
         return {command: told.get(command, "") for command in self.failed}
 
     @property
-    def out_of_memory(self) -> list[StoredRun]:
+    def out_of_memory(self) -> list[RunRecord]:
         """Runs that needed more memory than there was."""
         return [run for run in self.runs if run.out_of_memory]
 
@@ -205,7 +206,7 @@ def make_study(
     asked: str,
     *,
     paper: Paper | None = None,
-    of: Sequence[StoredRun] | None = None,
+    of: Sequence[RunRecord] | None = None,
     planned: Sequence[Planned] | None = None,
     conformance: Mapping[str, int] | None = None,
     unchecked: Sequence[str] = (),
@@ -246,7 +247,7 @@ def make_study(
     checked = None
     if self_check is not None:
         checked = selfcheck.check(runs, reference, paper.tolerances.selfcheck.error, self_check)
-    lost = (run.run["command"] for run in runs if run.state == "failed" and not run.out_of_memory)
+    lost = (run.command for run in runs if run.state == "failed" and not run.out_of_memory)
     keys = (key for row in planned or () for _, keys in row.points for key in keys.values())
     study = Study(
         paper=paper,
@@ -291,17 +292,17 @@ def differences_of(rows: Iterable[Row], confidence: float) -> dict[str, tuple[Di
     return {data: compare_all(per_user, confidence=confidence) for data, per_user in families.items()}
 
 
-def shared_machine(runs: Sequence[StoredRun]) -> frozenset[Path]:
+def shared_machine(runs: Sequence[RunRecord]) -> frozenset[Path]:
     """Paths of the runs beside which another of these ran on the same machine at the same time.
 
     Times are stored in whole seconds: a run that began in the second in which another ended came after it.
     """
     by_host: dict[tuple[Any, ...], list[tuple[datetime, datetime, Path]]] = {}
     for run in runs:
-        end = (run.result or {}).get("finished") or (run.failure or {}).get("when")
-        if end and run.run.get("started"):
-            span = (datetime.fromisoformat(run.run["started"]), datetime.fromisoformat(end), run.path)
-            by_host.setdefault(tuple(run.run["environment"].get(key) for key in HOST), []).append(span)
+        end = run.outcome.finished if run.finished else run.failure.when if run.failure else None
+        if end and run.started:
+            span = (datetime.fromisoformat(run.started), datetime.fromisoformat(end), run.path)
+            by_host.setdefault(tuple(run.environment.get(key) for key in HOST), []).append(span)
     found: set[Path] = set()
     for spans in by_host.values():
         last: tuple[datetime, datetime, Path] | None = None
@@ -340,7 +341,7 @@ def _proposed(study: Study, dataset: str) -> str:
     about = f"{proposed} on {dataset}"
     row = representative(study.of(dataset), proposed)
     if row is None:
-        tried = [r for r in study.runs if (r.run["model"], r.run["dataset"]["name"]) == (proposed.lower(), dataset)]
+        tried = [r for r in study.runs if (r.model, r.dataset.name) == (proposed.lower(), dataset)]
         starved = any(run.out_of_memory for run in tried)
         return f"{about}: {'out of memory' if starved else 'no run finished' if tried else 'not run'}."
     cells = [verdict for verdict in row.verdicts.values() if verdict.outcome is not Outcome.UNPUBLISHED]

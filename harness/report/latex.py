@@ -1,34 +1,18 @@
-"""A study, or a table of the paper, as LaTeX tables that can be pasted into a paper.
-
-Figures come from `study` and `paper`; here they are only laid out, escaped and marked.
-"""
+"""Tables as LaTeX that can be pasted into a paper: laid out, escaped and marked; no figure is computed here."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable
+from dataclasses import replace
 
-from harness.paper.expected import short_metric
-from harness.paper.numbers import number
-from harness.paper.results import METRICS
-from harness.paper.significance import Difference
-from harness.paper.study import PROPOSED, Study, StudyRow, headline
-from harness.paper.verdict import Outcome
-from harness.report.paper import (
-    IMPROVEMENT,
-    PaperTable,
-    grid,
-    header,
-    improvement,
-    number_text,
-    printed_models,
-    rows_by_model,
-)
+from harness.paper.load import load_paper
+from harness.paper.study import Study, headline
+from harness.report.paper_tables import ours_alone
+from harness.report.study_tables import about_stars, overview, verdicts
+from harness.report.tables import Cell, Emphasis, Table
 
-LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 MOST_LINES = 36  # of a table that fits a page
-MOST_MODELS = 9  # beside each other
 LONG_LABEL = 24  # characters; longer ones are broken into lines
-DAGGER = "†"
+WRAPPED = r"p{0.3\linewidth}"
 
 _ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -46,6 +30,7 @@ _ESCAPED = {
     **{character: "\\" + character for character in "&%$#_{}"},
 }
 _PLAIN = re.compile(r"[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
+_EMPHASIS = {Emphasis.BEST: r"\textbf{%s}", Emphasis.SECOND: r"\underline{%s}", None: "%s"}
 
 
 def escape(text: str) -> str:
@@ -67,166 +52,95 @@ def document(fragment: str) -> str:
 
 
 def latex(study: Study) -> str:
-    """Tables per data set: models by metrics, ours beside what was published; then ours in the layout of Table 3."""
-    tables = [_comment(*headline(study), study.asked)]
+    """Tables per data set: models by metrics, ours beside what was published; then ours in the paper's layout."""
+    tables: list[str] = []
     for dataset in study.datasets:
-        tables += [_models(study, dataset), *_verdicts(study, dataset)]
-    tables += [_as_in_the_paper(study) if study.published else ""] if study.rows else ["No finished run."]
-    return "\n\n".join(table for table in tables if table) + "\n"
+        means, judged = overview(study, dataset), verdicts(study, dataset)
+        about = " Best in bold, second underlined." if len(means.rows) > 1 else ""
+        notes = [about_stars(study, dataset), *means.notes] if about else means.notes
+        title = f"{dataset}: test metrics, means over seeds.{about}"
+        shown = [name for name in means.head if name != "settings"]
+        tables += _pages(replace(means, title=title, notes=tuple(notes)).only(*shown), f"models-{dataset}")
+        judged = replace(judged, title=f"{dataset}: ours beside the expected figures.", groups=1)
+        if judged.rows:
+            columns = ("model", "metric", "ours", "seeds", "expected", "diff. %", "verdict")
+            tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
+    printed = ours_alone(load_paper(), study) if study.published else None
+    if printed:
+        about = ": default settings, test metrics, means over seeds. Best in bold, second underlined, not tested."
+        tables += _pages(replace(printed, title=printed.title + about, groups=1), "as-published")
+    return "\n\n".join([_comment(*headline(study), study.asked), *(tables or ["No finished run."])]) + "\n"
 
 
-def tex_table(table: PaperTable) -> str:
-    """A table of the paper; one that is too long for a page becomes a table per data set."""
-    long = len(table.lines) > MOST_LINES
-    lines = list(zip(table.lines, grid(table), strict=True))
-    groups = [list(group) for _, group in groupby(lines, key=lambda pair: long and pair[0].head[0])]
-    tables = []
-    for i, group in enumerate(groups):
-        body: list[str] = []
-        for _, cells in group:
-            if body and any(cells[: len(table.heads) - 1]):
-                body.append(r"\midrule" if cells[0] else r"\addlinespace")
-            body.append(_row(map(escape, cells)))
-        heads = map(escape, (*table.heads, *map(header, table.columns)))
-        columns = "l" * len(table.heads) + "r" * len(table.columns)
-        caption = escape(table.title + (" (continued)." if i else "."))
-        notes = map(escape, table.notes) if i == len(groups) - 1 else ()
-        tables.append(
-            _table(caption, group[0][0].source + group[0][0].head[0], columns, heads, body, notes, "scriptsize")
+def tex_table(table: Table) -> str:
+    """One table, as many pages as it takes."""
+    name = table.title.partition(",")[0].partition(":")[0]
+    return "\n\n".join([_comment(table.title), *_pages(table, name, "scriptsize")]) + "\n"
+
+
+def _pages(table: Table, label: str, size: str = "footnotesize") -> list[str]:
+    """The table as LaTeX tables which fit a page each; groups stay together."""
+    pages: list[list[tuple[Cell, ...]]] = [[]]
+    for group in _groups(table):
+        if pages[-1] and len(pages[-1]) + len(group) > MOST_LINES:
+            pages.append([])
+        pages[-1] += group
+    parts = []
+    for number, rows in enumerate(pages):
+        title = table.title.rstrip(".") + (" (continued)" if number else "")
+        notes = table.notes if number == len(pages) - 1 else ()
+        parts.append(
+            _table(replace(table, title=f"{title}.", rows=tuple(rows), notes=notes), f"{label}-{number}", size)
         )
-    return "\n\n".join([_comment(table.title), *tables]) + "\n"
+    return parts
 
 
-def _models(study: Study, dataset: str) -> str:
-    rows = study.of(dataset)
-    tested = {metric: study.tested(dataset, metric) for metric in METRICS}
-    body = [
-        _row(
-            [
-                _label(row),
-                *(_ranked(study.best_two(dataset, metric), row, metric, tested[metric]) for metric in METRICS),
-                str(len(row.result.runs)),
-            ]
-        )
-        for row in rows
-    ]
-    caption = f"{escape(dataset)}: test metrics, means over seeds."
-    if len(rows) > 1:
-        caption += f" Best in bold, second underlined. {_significance(tested)}"
-    heads = ["model", *map(short_metric, METRICS), "seeds"]
-    return _table(caption + _surrogates(rows), f"models-{dataset}", _label_column(rows) + "rrrrr", heads, body)
+def _groups(table: Table) -> Iterable[list[tuple[Cell, ...]]]:
+    """Rows that belong together: those of a first column, where it says groups."""
+    group: list[tuple[Cell, ...]] = []
+    for row in table.rows:
+        if group and not (table.groups and row[0] == group[-1][0]):
+            yield group
+            group = []
+        group.append(row)
+    yield group
 
 
-def _ranked(best_two: Sequence[StudyRow], row: StudyRow, metric: str, tested: Difference | None) -> str:
-    """The mean, marked if it is one of the best two; stars where the best is significantly better."""
-    text = number_text(metric, row.mean(metric))
-    if len(best_two) < 2 or row not in best_two:
-        return text
-    if row is not best_two[0]:
-        return rf"\underline{{{text}}}"
-    stars = next((s for s, level in LEVELS.items() if tested and tested.winner(level) == row.label), "")
-    return rf"\textbf{{{text}}}" + (rf"\textsuperscript{{{stars}}}" if stars else "")
-
-
-def _significance(tested: Mapping[str, Difference | None]) -> str:
-    found = [difference for difference in tested.values() if difference]
-    if not found:
-        return "Differences between models were not tested."
-    text = (
-        f"Stars: best against second, paired over {min(pair.users for pair in found):,} users, "
-        f"mean over {min(pair.runs for pair in found)} run(s) of each, which are taken as given "
-        r"(\textsuperscript{*}\,\(p<.05\), \textsuperscript{**}\,\(p<.01\), \textsuperscript{***}\,\(p<.001\), "
-        "Wilcoxon signed-rank test, Holm-adjusted)."
-    )
-    untested = [short_metric(metric) for metric, difference in tested.items() if difference is None]
-    return text + (f" Not tested: {', '.join(untested)}." if untested else "")
-
-
-def _verdicts(study: Study, dataset: str) -> Iterator[str]:
-    """Ours beside the expected figures, as many tables as it takes."""
-    judged = [
-        row for row in study.of(dataset) if any(v.outcome is not Outcome.UNPUBLISHED for v in row.verdicts.values())
-    ]
-    step = MOST_LINES // len(METRICS)
-    for start in range(0, len(judged), step):
-        rows = judged[start : start + step]
-        body: list[str] = []
-        used: dict[str, None] = {}
-        for row in rows:
-            body += [r"\addlinespace"] if body else []
-            label = _label(row)
-            for metric, verdict in row.verdicts.items():
-                if verdict.published is None:
-                    continue
-                used[verdict.published.source] = None
-                ours = "not finite" if verdict.mean is None else number_text(metric, verdict.mean)
-                difference = "" if verdict.difference is None else rf"\({number(100 * verdict.difference, '+.1f')}\)"
-                expected = number_text(metric, verdict.published.value)
-                cells = [ours, str(verdict.seeds), expected, difference, verdict.outcome.value]
-                body.append(_row([label, short_metric(metric), *cells]))
-                label = ""
-        sources = "; ".join(f"{key}: {study.sources[key].citation}, {study.sources[key].table}" for key in used)
-        caption = f"{escape(dataset)}: ours beside the expected figures{' (continued)' if start else ''}."
-        caption += f" Source {escape(sources)}." + _surrogates(rows)
-        heads = ["model", "metric", "ours", "seeds", "expected", r"diff.\ (\%)", "verdict"]
-        yield _table(caption, f"verdicts-{dataset}-{start}", _label_column(rows) + "lrrrrl", heads, body)
-
-
-def _as_in_the_paper(study: Study) -> str:
-    """Ours in the layout of Table 3, of models with default settings; empty without BM3 or with too many models."""
-    by_dataset = {
-        dataset: {m: row for m, row in rows_by_model(study, dataset).items() if row.label == row.result.model}
-        for dataset in study.datasets
-    }
-    present = {model for rows in by_dataset.values() for model in rows}
-    printed = {name.lower(): name for name in printed_models(study.expected)}
-    names = {model: printed.get(model, model) for model in [*printed, *sorted(present - set(printed))]}
-    names = {model: name for model, name in names.items() if model in present}
-    if PROPOSED not in names.values() or not 2 <= len(names) <= MOST_MODELS:
-        return ""
+def _table(table: Table, label: str, size: str) -> str:
+    long = any(len(row[0].text) > LONG_LABEL for row in table.rows)
+    align = ("p" if long else table.align[0]) + table.align[1:]
     body: list[str] = []
-    for dataset, rows in by_dataset.items():
-        body += [r"\midrule"] if body and rows else []
-        for metric in METRICS if rows else ():
-            first = escape(dataset) if metric == METRICS[0] else ""
-            body.append(_row([first, short_metric(metric), *_across(rows, names, metric)]))
-    caption = (
-        "Ours in the layout of the paper's Table 3: default settings, test metrics, means over seeds. "
-        f"Best in bold, second underlined, not tested. {escape(IMPROVEMENT)}: {PROPOSED} over the best other model."
-    )
-    shown = [row for rows in by_dataset.values() for row in rows.values()]
-    heads = ["data set", "metric", *map(escape, names.values()), escape(IMPROVEMENT)]
-    return _table(caption + _surrogates(shown), "as-published", "ll" + "r" * (len(names) + 1), heads, body)
+    for cells in table.grid:
+        if body and any(cell.text for cell in cells[: table.groups]):
+            body.append(r"\midrule" if cells[0].text and table.groups > 1 else r"\addlinespace")
+        body.append(_row(_cell(cell, letter) for cell, letter in zip(cells, align, strict=True)))
+    lines = [
+        r"\begin{table}[htbp]",
+        rf"\centering\{size}\setlength{{\tabcolsep}}{{3pt}}",
+        rf"\caption{{{escape(table.title)}}}",
+        r"\smallskip",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', label.lower())}}}",
+        rf"\begin{{tabular}}{{{align.replace('p', WRAPPED)}}}",
+        r"\toprule",
+        _row(map(escape, table.head)),
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\smallskip{{\raggedright\scriptsize {escape(note)}\par}}" for note in table.notes),
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
 
 
-def _across(rows: Mapping[str, StudyRow], names: Mapping[str, str], metric: str) -> list[str]:
-    """A metric of all models (lower-case name -> as printed), and BM3's improvement, which is as firm as its figure."""
-    means = {names[model]: row.mean(metric) for model, row in rows.items()}
-    daggers = {names[model]: escape(DAGGER) for model, row in rows.items() if row.result.surrogates}
-    ranked = sorted(means, key=lambda name: -means[name])
-    wraps = dict(zip(ranked, (r"\textbf{%s}", r"\underline{%s}"), strict=False)) if len(ranked) > 1 else {}
-    cells = {name: wraps.get(name, "%s") % number_text(metric, mean) for name, mean in means.items()}
-    gain = improvement(means)
-    if gain is not None:
-        cells[IMPROVEMENT], daggers[IMPROVEMENT] = rf"\({number(gain, '+.2f')}\)", daggers.get(PROPOSED, "")
-    return [cells.get(name, "") + daggers.get(name, "") for name in (*names.values(), IMPROVEMENT)]
-
-
-def _label(row: StudyRow) -> str:
-    text = escape(row.label + (DAGGER if row.result.surrogates else ""))
-    # In a narrow column, spaces would be stretched.
-    return rf"\raggedright {text}" if len(row.label) > LONG_LABEL else text
-
-
-def _label_column(rows: Sequence[StudyRow]) -> str:
-    return r"p{0.3\linewidth}" if max(len(row.label) for row in rows) > LONG_LABEL else "l"
-
-
-def _surrogates(rows: Sequence[StudyRow]) -> str:
-    """The note that goes with the daggers."""
-    if not any(row.result.surrogates for row in rows):
-        return ""
-    return f" {escape(DAGGER)}\\,Trained on surrogate features, not on the original vectors: an orientation only."
+def _cell(cell: Cell, align: str) -> str:
+    text = escape(cell.text)
+    if align == "r" and re.fullmatch(r"[+-]\d[\d.]*", cell.text):
+        text = rf"\({text}\)"  # with a sign, not a hyphen
+    if align == "p" and len(cell.text) > LONG_LABEL:
+        text = rf"\raggedright {text}"  # in a narrow column, spaces would be stretched
+    stars = rf"\textsuperscript{{{cell.stars}}}" if cell.stars else ""
+    return _EMPHASIS[cell.emphasis] % text + stars + escape(cell.mark)
 
 
 def _comment(*lines: str) -> str:
@@ -236,31 +150,3 @@ def _comment(*lines: str) -> str:
 
 def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
-
-
-def _table(
-    caption: str,
-    label: str,
-    columns: str,
-    heads: Iterable[str],
-    body: Sequence[str],
-    notes: Iterable[str] = (),
-    size: str = "footnotesize",
-) -> str:
-    lines = [
-        r"\begin{table}[htbp]",
-        rf"\centering\{size}\setlength{{\tabcolsep}}{{3pt}}",
-        rf"\caption{{{caption}}}",
-        r"\smallskip",
-        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', label.lower())}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        _row(heads),
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par\smallskip{{\raggedright\scriptsize {note}\par}}" for note in notes),
-        r"\end{table}",
-    ]
-    return "\n".join(lines)

@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from harness.paper.verdict import Word
 
-PADDED = 60
+PADDED = 80
 """Characters up to which Markdown pads a column."""
 
 
@@ -75,6 +75,11 @@ class Table:
         )
 
     @property
+    def unfolds(self) -> bool:
+        """Whether there is more to some cell than it shows."""
+        return any(cell.details for row in self.rows for cell in row)
+
+    @property
     def grid(self) -> list[list[Cell]]:
         """The rows as they are printed: a group's name is empty where it is that of the row above."""
         printed: list[list[Cell]] = []
@@ -90,7 +95,7 @@ class Table:
 def table(
     title: str,
     head: Sequence[str],
-    rows: Iterable[Sequence[Cell | str | int | None]],
+    rows: Iterable[Sequence[object]],
     align: str = "",
     *,
     lead: str = "",
@@ -151,7 +156,7 @@ def _in_markdown(cell: Cell) -> str:
     return f"**{cell.text}**{cell.mark}" if cell.emphasis is Emphasis.BEST else cell.marked
 
 
-def _cell(value: Cell | str | int | None) -> Cell:
+def _cell(value: object) -> Cell:
     return value if isinstance(value, Cell) else Cell("" if value is None else str(value))
 
 

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final, Literal
 
-from harness.runs.inspection import changed_settings, settings
-from harness.runs.settings import flatten
-from harness.runs.store import StoredRun, numerics_of
+from harness.runs.record import Record, RunRecord, flatten
 from harness.training.config import STOPPING_METRIC
 
 OF_TIME = {"seconds", "evaluation_seconds", "sampling_seconds"}  # fields of an epoch that differ in every run
 RESULTS = ("best_epoch", "epochs", "stopped")
-PARTS = ("valid", "test")
 ASKED = ("model", "dataset_hash", "seed", "device", "compiled", "features_location")
 
 NOT_RECORDED: Final = "not recorded"
@@ -46,7 +43,7 @@ class Difference:
     """The first epoch whose record differs in anything but time, if both runs have records."""
     users: int | None
     """How many users' test metrics differ; None where a run did not store them."""
-    unfinished: tuple[StoredRun, ...]
+    unfinished: tuple[RunRecord, ...]
     """Of the two, those without a result."""
     same_parameters: bool | None
     """Whether the trained models have the same bits; None where a run did not record it."""
@@ -60,19 +57,22 @@ class Difference:
         return "other" if other else "same"
 
 
-def difference(first: StoredRun, second: StoredRun) -> Difference:
+def difference(first: RunRecord, second: RunRecord) -> Difference:
     """How the second run differs from the first. Raises DataError when a file of theirs is damaged."""
     asked = [
-        *_changes({key: run.run.get(key, NOT_RECORDED) for key in ASKED} for run in (first, second)),
+        *_changes(_recorded(run, ASKED) for run in (first, second)),
         *_changes(
-            {f"numerics of {of}": version for of, version in numerics_of(run.run).items()} for run in (first, second)
+            {f"numerics of {of}": version for of, version in run.numerics.model_dump().items()}
+            for run in (first, second)
         ),
     ]
-    asked += [change for change in _changes(map(settings, (first, second))) if not _is_default(change, first, second)]
+    asked += [
+        change for change in _changes(run.settings for run in (first, second)) if not _is_default(change, first, second)
+    ]
     unfinished = tuple(run for run in (first, second) if not run.finished)
     return Difference(
         asked=tuple(asked),
-        environment=tuple(_changes(run.run["environment"] for run in (first, second))),
+        environment=tuple(_changes(run.environment for run in (first, second))),
         results=() if unfinished else tuple(_changes(_results(run) for run in (first, second))),
         first_epoch=_first_epoch(first, second),
         users=None if unfinished else _users(first, second),
@@ -81,12 +81,12 @@ def difference(first: StoredRun, second: StoredRun) -> Difference:
     )
 
 
-def _is_default(change: Change, first: StoredRun, second: StoredRun) -> bool:
+def _is_default(change: Change, first: RunRecord, second: RunRecord) -> bool:
     """Whether one run is older than a setting, so had its default, and the other one has the default too."""
     newer = first if change.second is NOT_RECORDED else second if change.first is NOT_RECORDED else None
-    if newer is None or change.what in changed_settings(newer):
+    if newer is None or change.what in newer.changed_settings:
         return False
-    return first.run["model"] == second.run["model"] or change.what in flatten(newer.run["training"])
+    return first.model == second.model or change.what in flatten(newer.training.written())
 
 
 def _changes(pair: Iterable[Mapping[str, Any]]) -> list[Change]:
@@ -95,13 +95,21 @@ def _changes(pair: Iterable[Mapping[str, Any]]) -> list[Change]:
     return [Change(key, one, other) for key, one, other in found if one != other]
 
 
-def _results(run: StoredRun) -> dict[str, Any]:
-    result = run.result or {}
-    metrics = {f"{part} {metric}": value for part in PARTS for metric, value in result[part].items()}
-    return {key: result.get(key, NOT_RECORDED) for key in RESULTS} | metrics
+def _recorded(record: Record, names: Iterable[str]) -> dict[str, Any]:
+    """Those fields of a record, as far as its file has them."""
+    written = record.model_dump(include={*names}, exclude_unset=True)
+    return {name: written.get(name, NOT_RECORDED) for name in names}
 
 
-def _first_epoch(first: StoredRun, second: StoredRun) -> int | None:
+def _results(run: RunRecord) -> dict[str, Any]:
+    if run.result is None:
+        return {}
+    parts = {"valid": run.result.valid, "test": run.result.test}
+    metrics = {f"{part} {metric}": value for part, values in parts.items() for metric, value in values.items()}
+    return _recorded(run.result, RESULTS) | metrics
+
+
+def _first_epoch(first: RunRecord, second: RunRecord) -> int | None:
     records = first.epochs(), second.epochs()
     if not all(records):
         return None
@@ -109,14 +117,14 @@ def _first_epoch(first: StoredRun, second: StoredRun) -> int | None:
         if one is None or other is None:
             both_ended = first.finished and second.finished
             return number if both_ended else None
-        if any(one.get(key) != other.get(key) for key in {*one, *other} - OF_TIME):
+        if one.model_dump(exclude=OF_TIME) != other.model_dump(exclude=OF_TIME):
             return number
     return None
 
 
-def _users(first: StoredRun, second: StoredRun) -> int | None:
+def _users(first: RunRecord, second: RunRecord) -> int | None:
     """How many users have other test metrics, over those that both runs have."""
-    tests = (first.result or {})["test"], (second.result or {})["test"]
+    tests = [run.result.test for run in (first, second) if run.result is not None]
     metrics = [metric for metric in tests[0] if metric in tests[1]] or [STOPPING_METRIC]
     differing: set[int] = set()
     for metric in metrics:
@@ -128,6 +136,6 @@ def _users(first: StoredRun, second: StoredRun) -> int | None:
     return len(differing)
 
 
-def _same_parameters(first: StoredRun, second: StoredRun) -> bool | None:
-    hashes = [(run.result or {}).get("state_hash") for run in (first, second)]
+def _same_parameters(first: RunRecord, second: RunRecord) -> bool | None:
+    hashes = [run.result and run.result.state_hash for run in (first, second)]
     return None if None in hashes else hashes[0] == hashes[1]

@@ -3,16 +3,13 @@
 How two of them differ, whether all is in order and what can go are `difference`, `verification` and `leftovers`.
 """
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from bm3 import DataError
 from harness.runs.course import course
-from harness.runs.settings import flatten
 from harness.runs.store import RESULT, RUN, StoredRun, in_use, run_folders
 from harness.runs.words import EntryState
 from harness.training.config import STOPPING_METRIC
@@ -97,24 +94,14 @@ def find(name: str, out: Path) -> StoredRun:
     raise DataError(f"no run {name!r}: {what}; bm3 runs list shows what there is, --out names another folder")
 
 
-def settings(run: StoredRun) -> Mapping[str, Any]:
+def settings(run: StoredRun) -> dict[str, Any]:
     """All settings that a run recorded, with dotted keys."""
-    return flatten({**run.run["config"], **run.run["training"]})
+    return run.settings
 
 
 def changed_settings(run: StoredRun) -> dict[str, Any]:
-    """The settings that differed from their defaults when the run was made; a run older than a setting had its default.
-
-    Earlier versions recorded them in the command alone.
-    """
-    words = pairwise(shlex.split(run.run["command"]))
-    changed = run.run.get("changed", [word.partition("=")[0] for option, word in words if option == "--set"])
-    return {key: value for key, value in settings(run).items() if key in changed}
-
-
-def seconds_of(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """Seconds that epochs took, training and evaluation; None without epochs."""
-    return sum(float(one["seconds"]) + float(one["evaluation_seconds"]) for one in records) if records else None
+    """The settings that differed from their defaults when the run was made."""
+    return run.changed_settings
 
 
 def _entry(run: StoredRun, key: str) -> Entry:
@@ -123,23 +110,23 @@ def _entry(run: StoredRun, key: str) -> Entry:
         "path": run.path,
         "key": key,
         "state": state,
-        "model": str(run.run["model"]),
-        "dataset": str(run.run["dataset"]["name"]),
+        "model": run.model,
+        "dataset": run.dataset.name,
         "run": run,
-        "reason": "" if run.failure is None else str(run.failure["message"]),
-        "limit": int(run.run["training"]["epochs"]),
-        "seconds": seconds_of(run.epochs()),
+        "reason": "" if run.failure is None else run.failure.message,
+        "limit": run.training.epochs,
+        "seconds": run.seconds,
     }
     if run.result is None:
         so_far = course(run.path)
         return Entry(**known, epoch=so_far.epoch, best_epoch=so_far.best_epoch, valid=so_far.best)
     return Entry(
         **known,
-        epoch=int(run.result["epochs"]),
-        best_epoch=int(run.result["best_epoch"]),
-        valid=float(run.result["valid"][STOPPING_METRIC]),
-        test=float(run.result["test"][STOPPING_METRIC]),
-        finished=str(run.result["finished"]),
+        epoch=run.result.epochs,
+        best_epoch=run.result.best_epoch,
+        valid=run.result.valid[STOPPING_METRIC],
+        test=run.result.test[STOPPING_METRIC],
+        finished=run.result.finished,
     )
 
 

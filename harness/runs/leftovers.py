@@ -18,6 +18,7 @@ from filelock import Timeout
 from bm3 import DataError
 from harness.common import HALF_WRITTEN, writing
 from harness.runs.inspection import entry, key_below
+from harness.runs.record import Numerics
 from harness.runs.store import (
     CHECKPOINT,
     EPOCHS,
@@ -29,7 +30,6 @@ from harness.runs.store import (
     SUPERSEDED,
     StoredRun,
     in_use,
-    numerics_of,
     run_folders,
     run_lock,
 )
@@ -159,10 +159,10 @@ def _unwanted(run: StoredRun, wish: Wish) -> str:
     from harness.models.registry import models  # torch, which looking at a store does not wait for
     from harness.training.config import NUMERICS_VERSION
 
-    model = models().get(run.run["model"])
+    model = models().get(run.model)
     if model is None:
         return ""
-    same = numerics_of(run.run) == {"model": model.numerics_version, "training": NUMERICS_VERSION}
+    same = run.numerics == Numerics(model=model.numerics_version, training=NUMERICS_VERSION)
     return "" if same else "of another numerics version than today's"
 
 

@@ -3,11 +3,12 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bm3 import ConfigError, DataError
 from harness.runs.difference import Difference
-from harness.runs.settings import GONE, flatten
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
+from harness.runs.settings import GONE
 from harness.runs.trial import Trial, dataset_for, make_trial, resolve_device
 from harness.training import TrainingConfig
 
@@ -32,39 +33,36 @@ CAUSES: Mapping[str, str] = {
 """What may change the bits of a run, the likeliest first, by what a run records."""
 
 
-def trial_of(run: StoredRun, data: Path | None, device: str | None = None) -> Trial:
+def trial_of(run: RunRecord, data: Path | None, device: str | None = None) -> Trial:
     """The trial that a run was of, with its data set as it is found now, on its own kind of device if none is given.
 
     Raises ConfigError where this version lacks the model or one of its settings, DataError where the data set is not
     there or another one, and where files of the run cannot be read.
     """
-    _, unread = run.readable(list((run.result or {}).get("test", ())))
+    _, unread = run.readable([*run.result.test] if run.result else [])
     if unread:
         raise DataError(unread[0])
-    about = run.run
     dataset_name = named_dataset(run)
-    settings = flatten(
-        {**about["config"], **{key: value for key, value in about["training"].items() if key not in GONE}}
-    )
-    settings["features_location"] = about.get("features_location", TrainingConfig().features_location)
-    where = resolve_device(device or str(about.get("device", "cpu")))
+    settings: dict[str, Any] = {key: value for key, value in run.settings.items() if key not in GONE}
+    settings["features_location"] = run.features_location or TrainingConfig().features_location
+    where = resolve_device(device or run.device)
     try:
         dataset = dataset_for(settings, dataset_name, data)
-        trial = make_trial(about["model"], dataset, dataset_name, settings, int(about["seed"]), where)
+        trial = make_trial(run.model, dataset, dataset_name, settings, run.seed, where)
     except ConfigError as error:
         raise ConfigError(f"{run.path}: cannot be repeated by this version: {error}") from error
-    if dataset.content_hash != about["dataset_hash"]:
+    if dataset.content_hash != run.dataset_hash:
         raise DataError(
             f"data set {dataset_name!r} is not the one of {run.path}: its content hash is {dataset.content_hash[:12]}, "
-            f"the run's is {about['dataset_hash'][:12]}; name the folder that holds the run's data set with --data"
+            f"the run's is {run.dataset_hash[:12]}; name the folder that holds the run's data set with --data"
         )
     return trial
 
 
-def named_dataset(run: StoredRun) -> str:
+def named_dataset(run: RunRecord) -> str:
     """The data set as the run's command names it."""
-    words = shlex.split(str(run.run["command"]))
-    return words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else str(run.run["dataset"]["name"])
+    words = shlex.split(run.command)
+    return words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
 
 
 def causes(found: Difference) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from bm3 import ConfigError
+from harness.runs.record import flatten as flatten
 from harness.training import TrainingConfig
 
 Values = Mapping[str, Any]
@@ -52,14 +53,6 @@ def configure(model: type[Any], values: Values) -> tuple[Any, TrainingConfig]:
     if BATCH_SIZE_FIELD in model_keys:
         model_values.setdefault(BATCH_SIZE_FIELD, training.batch_size)
     return _validated(model.Config, model_values), training
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 def search_grid(model: str, grids: Mapping[str, Mapping[str, Sequence[Scalar]]]) -> Mapping[str, Sequence[Scalar]]:

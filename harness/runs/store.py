@@ -9,36 +9,32 @@ holds its lock, which the system releases when the process ends, however it ends
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from bm3 import BM3Error, DataError
 from harness.common import write_json, write_whole, writing
 from harness.ending import IN_USE
-from harness.evaluation.metrics import per_user_metrics
-from harness.runs.records import Epoch, Failure, Record, Result, Run, check
-from harness.runs.words import State
+from harness.runs.record import EPOCHS as EPOCHS
+from harness.runs.record import FAILURE as FAILURE
+from harness.runs.record import HITS as HITS
+from harness.runs.record import OUT_OF_MEMORY as OUT_OF_MEMORY
+from harness.runs.record import RESULT as RESULT
+from harness.runs.record import RUN as RUN
+from harness.runs.record import FailureKind as FailureKind
+from harness.runs.record import RunRecord
 
 if TYPE_CHECKING:
     from harness.evaluation import Ranking
 
-OUT_OF_MEMORY: Final = "out of memory"
-RUN, EPOCHS, HITS, RESULT = "run.json", "epochs.jsonl", "hits.npz", "result.json"
-FAILURE, CHECKPOINT, LOCK, LOG = "failure.json", "checkpoint.safetensors", ".lock", "log.txt"
-DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
-"""What reading a damaged archive raises."""
+CHECKPOINT, LOCK, LOG = "checkpoint.safetensors", ".lock", "log.txt"
 SUPERSEDED = "superseded"
 """Folder of a store for runs that were run anew; no run in it counts."""
 
@@ -49,130 +45,7 @@ class InUseError(BM3Error):
     exit_code = IN_USE
 
 
-FailureKind = Literal["out of memory", "error", "killed"]
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """A run as read from its directory; `result` is None when it is unfinished. Contents as `run_trial` wrote them."""
-
-    path: Path
-    run: Mapping[str, Any]
-    result: Mapping[str, Any] | None
-    failure: Mapping[str, Any] | None = None
-    """`kind`, `message` and `when` of what ended it; None when it is finished or was merely interrupted."""
-    without: frozenset[str] = frozenset()
-    """Names of files that are there, cannot be read, and are taken as not there."""
-
-    @property
-    def finished(self) -> bool:
-        return self.result is not None
-
-    @property
-    def state(self) -> State:
-        return "finished" if self.finished else "unfinished" if self.failure is None else "failed"
-
-    @property
-    def out_of_memory(self) -> bool:
-        return self.failure is not None and self.failure["kind"] == OUT_OF_MEMORY
-
-    def epochs(self) -> list[dict[str, Any]]:
-        """Records of the epochs, in order; a last line that was cut off is left out. Raises DataError."""
-        file = self.path / EPOCHS
-        if EPOCHS in self.without or not file.is_file():
-            return []
-        try:
-            lines = file.read_bytes().split(b"\n")
-        except OSError as error:
-            raise _unreadable(file, error) from error
-        records: list[dict[str, Any]] = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                check(record, Epoch)
-            except ValueError as error:
-                if number == len(lines):
-                    break
-                raise DataError(
-                    f"{file}: line {number} is no record of an epoch ({error}); remove the folder to run again"
-                ) from error
-            records.append(record)
-        return records
-
-    def per_user(self, metric: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-        """Users [n] and their test metric [n], such as `recall@20`; None where the run did not store its hits.
-
-        Ranks past the last item are misses. Raises DataError when the file cannot be read, its lists end before the
-        cut-off though there are more items, or it is not of this result.
-        """
-        file = self.path / HITS
-        if HITS in self.without or not file.is_file():
-            return None
-        if metric in self._per_user:
-            return self._per_user[metric]
-        users, n_relevant, packed, length = self._hits
-        cutoff, n_items = int(metric.partition("@")[2]), self.run["dataset"]["items"]
-        asked = self.run["training"].get("evaluation", {}).get("top_k", length)
-        if length < (wanted := min(max(cutoff, asked), n_items)):
-            raise DataError(
-                f"{file}: its lists end at rank {length}, before rank {wanted}; remove the folder to run it again"
-            )
-        hits = np.unpackbits(packed, axis=1, count=length).astype(bool)
-        values = per_user_metrics(hits[:, :cutoff], n_relevant, [cutoff])[metric]
-        stored_mean = (self.result or {}).get("test", {}).get(metric)
-        if stored_mean is not None and abs(values.mean() - stored_mean) > 1e-6:
-            raise DataError(f"{file}: is not of {self.path / RESULT}, whose {metric} is another; run that trial again")
-        self._per_user[metric] = users, values
-        return users, values
-
-    @cached_property
-    def _per_user(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """What `per_user` has found already, since a report asks several times."""
-        return {}
-
-    @cached_property
-    def _hits(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], int]:
-        """Users [n], their numbers of relevant items [n], their hits [n, ⌈length / 8⌉] as bits, and the length."""
-        file = self.path / HITS
-        try:
-            with np.load(file, allow_pickle=False) as stored:
-                users, n_relevant, packed = stored["users"], stored["n_relevant"], stored["hits"]
-                length = int(stored["length"])
-        except DAMAGE as error:
-            raise _unreadable(file, error) from error
-        whole = [array.ndim == 1 and np.issubdtype(array.dtype, np.integer) for array in (users, n_relevant)]
-        fits = all(whole) and packed.dtype == np.uint8 and packed.shape == (len(users), -(-length // 8))
-        if not fits or not len(users) == len(np.unique(users)) == len(n_relevant) or not (n_relevant > 0).all():
-            raise DataError(f"{file}: its users do not fit its lists; remove the folder to run that trial again")
-        return users, n_relevant, packed, length
-
-    def readable(self, metrics: Sequence[str]) -> tuple[Self, list[str]]:
-        """The run without those of its files of epochs and hits that cannot be read, and why they cannot, a line each.
-
-        After that, `epochs` and `per_user` of these metrics raise nothing.
-        """
-        unread: dict[str, str] = {}
-        try:
-            found = len(self.epochs())
-            if self.result is not None and (self.path / EPOCHS).is_file() and found != self.result["epochs"]:
-                raise DataError(f"{self.path / EPOCHS}: has {found} epochs, {RESULT} counts {self.result['epochs']}")
-        except DataError as error:
-            unread[EPOCHS] = f"{error}; the run counts without it"
-        try:
-            for metric in metrics:
-                self.per_user(metric)
-        except DataError as error:
-            unread[HITS] = f"{error}; the run counts without it"
-        return (replace(self, without=frozenset(unread)) if unread else self), list(unread.values())
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Raises DataError when the files are missing, not JSON, or not what every run has."""
-        run = _read_json(path / RUN, Run)
-        if (path / RESULT).is_file():
-            return cls(path, run, _read_json(path / RESULT, Result))
-        failed = (path / FAILURE).is_file()
-        return cls(path, run, None, _read_json(path / FAILURE, Failure) if failed else None)
+StoredRun = RunRecord  # its former name
 
 
 class RunWriter:
@@ -305,12 +178,6 @@ def identity_digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def numerics_of(run: Mapping[str, Any]) -> Mapping[str, int]:
-    """Versions of the numbers of a run's model and training; runs of format 1, which did not record them, have 1."""
-    versions: Mapping[str, int] = run.get("numerics", {"model": 1, "training": 1})
-    return versions
-
-
 def run_folders(out: Path, *, superseded: bool = False) -> Iterator[Path]:
     """Folders with a run, damaged ones included, by path; those that count, or else the superseded ones.
 
@@ -347,21 +214,3 @@ def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRu
 def readable_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRun]:
     """As `stored_runs`; nothing where there is no folder."""
     return stored_runs(out, unread) if out.is_dir() else iter(())
-
-
-def _read_json(path: Path, form: type[Record]) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds no JSON object; remove the folder to run that trial again")
-    try:
-        check(content, form)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}; remove the folder to run that trial again") from error
-    return content
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: cannot be read ({error}); remove the folder to run that trial again")

@@ -1,17 +1,16 @@
 """Texts on stored runs: a list, one in full, two compared. What they are made from is `harness.experiments`."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from harness.common import NOT_KNOWN, clock_time, duration, size
-from harness.paper.measured import device_notes
 from harness.runs.course import last_log_line
 from harness.runs.difference import NOT_RECORDED, Change, Difference
-from harness.runs.inspection import Entry, changed_settings, entry, seconds_of
-from harness.runs.store import StoredRun, numerics_of
+from harness.runs.inspection import Entry, entry
+from harness.runs.record import DatasetRecord, Energy, Failure, Reading, Result, Resumed, RunRecord, Timing
 from harness.runs.words import STATES
 
 LIST_HEAD = ("run", "state", "epoch", "of", "best", "valid R@20", "test R@20", "time", "finished (UTC)")
@@ -36,45 +35,43 @@ def counts_text(entries: Sequence[Entry], superseded: int) -> str:
     return text + (f"; {superseded} superseded, which count nowhere" if superseded else "")
 
 
-def run_text(run: StoredRun, key: str) -> str:
+def run_text(run: RunRecord, key: str) -> str:
     """Everything that is known of a run, but its epochs one by one."""
-    found, about = entry(run.path, key), run.run
-    data = about["dataset"]
-    lines: list[tuple[str, str]] = [("state", found.state), ("folder", str(run.path)), ("command", about["command"])]
-    if found.reason:
-        lines.append(("failure", _failure(run)))
+    found, result = entry(run.path, key), run.result
+    lines: list[tuple[str, str]] = [("state", found.state), ("folder", str(run.path)), ("command", run.command)]
+    if run.failure is not None:
+        lines.append(("failure", _failure(run.failure)))
     if found.state in ("failed", "unfinished") and (said := last_log_line(run.path)):
         lines.append(("last log line", said))
-    changed = " ".join(f"{name}={value}" for name, value in sorted(changed_settings(run).items()))
+    changed = " ".join(f"{name}={value}" for name, value in sorted(run.changed_settings.items()))
     lines += [
-        ("model", str(about["model"])),
+        ("model", run.model),
         ("settings", changed or NO_SETTINGS),
-        ("searched", ", ".join(about["searched"]) or "nothing"),
-        ("data", _data(data)),
-        ("data hash", str(about["dataset_hash"])),
-        ("seed", str(about["seed"])),
-        ("numerics", "version {model} of the model, {training} of training".format(**numerics_of(about))),
-        ("started", clock_time(str(about.get("started", NOT_RECORDED)))),
-        *(("went on", _went_on(once)) for once in about.get("resumed", ())),
+        ("searched", ", ".join(run.searched) or "nothing"),
+        ("data", _data(run.dataset)),
+        ("data hash", run.dataset_hash),
+        ("seed", str(run.seed)),
+        ("numerics", f"version {run.numerics.model} of the model, {run.numerics.training} of training"),
+        ("started", clock_time(run.started) if run.started else NOT_RECORDED),
+        *(("went on", _went_on(once)) for once in run.resumed),
         ("epochs", _epochs(found, run)),
     ]
-    result = run.result or {}
-    if run.finished:
+    if result is not None:
         lines += [
-            ("finished", clock_time(str(result["finished"]))),
-            ("parameters", f"{result['parameters']:,}" if "parameters" in result else NOT_RECORDED),
-            ("parameter hash", str(result.get("state_hash", NOT_RECORDED))),
+            ("finished", clock_time(result.finished)),
+            ("parameters", NOT_RECORDED if result.parameters is None else f"{result.parameters:,}"),
+            ("parameter hash", result.state_hash or NOT_RECORDED),
         ]
     blocks = [f"{key}\n" + _indented(lines)]
-    if run.finished:
+    if result is not None:
         blocks.append("results\n" + _metrics(result))
-        blocks.append("time\n" + _indented(_timing(result["timing"], run)))
-        blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result["memory"].items()]))
-        if energy := result.get("energy"):
-            blocks.append("energy\n" + _indented([(name, _energy(one, run)) for name, one in energy.items()]))
-        if notes := device_notes(run):
-            blocks.append("while it ran\n" + "\n".join(f"  {note}" for note in notes))
-    environment = [(name, NOT_KNOWN if value is None else str(value)) for name, value in about["environment"].items()]
+        blocks.append("time\n" + _indented(_timing(result.timing, run)))
+        blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result.memory.readings.items()]))
+        if result.energy:
+            blocks.append("energy\n" + _indented([(name, _energy(one, run)) for name, one in result.energy.items()]))
+        if result.device_notes:
+            blocks.append("while it ran\n" + "\n".join(f"  {note}" for note in result.device_notes))
+    environment = [(name, NOT_KNOWN if value is None else str(value)) for name, value in run.environment.items()]
     blocks.append("environment\n" + _indented(environment))
     return "\n\n".join(blocks)
 
@@ -117,75 +114,74 @@ def _list_row(one: Entry) -> list[str]:
     ]
 
 
-def _failure(run: StoredRun) -> str:
-    failure = run.failure or {}
-    return f"{failure['message']} ({failure['kind']}, {clock_time(str(failure['when']))})"
+def _failure(failure: Failure) -> str:
+    return f"{failure.message} ({failure.kind}, {clock_time(failure.when)})"
 
 
-def _data(data: Mapping[str, Any]) -> str:
-    interactions = sum(data["interactions"].values())
-    text = f"{data['name']}: {data['users']:,} users, {data['items']:,} items, {interactions:,} interactions"
+def _data(data: DatasetRecord) -> str:
+    interactions = sum(data.interactions.values())
+    text = f"{data.name}: {data.users:,} users, {data.items:,} items, {interactions:,} interactions"
     modalities = [
-        f"{name} {' x '.join(map(str, shape))}{' (surrogate)' if name in data['surrogates'] else ''}"
-        for name, shape in data["modalities"].items()
+        f"{name} {' x '.join(map(str, shape))}{' (surrogate)' if name in data.surrogates else ''}"
+        for name, shape in data.modalities.items()
     ]
     return "; ".join([text, *modalities])
 
 
-def _went_on(once: Mapping[str, Any]) -> str:
-    changed = "; ".join(f"{name}: {then} -> {here}" for name, (then, here) in once["changed"].items())
+def _went_on(once: Resumed) -> str:
+    changed = "; ".join(f"{name}: {then} -> {here}" for name, (then, here) in once.changed.items())
     where = f"elsewhere ({changed})" if changed else "in the same environment"
-    return f"after epoch {once['after_epoch']}, {clock_time(str(once['when']))}, {where}"
+    return f"after epoch {once.after_epoch}, {clock_time(once.when)}, {where}"
 
 
-def _epochs(found: Entry, run: StoredRun) -> str:
+def _epochs(found: Entry, run: RunRecord) -> str:
     text = f"{found.epoch} of at most {found.limit}"
     if found.best_epoch:
         text += f", best {found.best_epoch} (validation R@20 {_figure(found.valid)})"
-    return text + (f", stopped: {run.result.get('stopped', NOT_RECORDED)}" if run.result else "")
+    return text + (f", stopped: {run.result.stopped or NOT_RECORDED}" if run.result else "")
 
 
-def _metrics(result: Mapping[str, Any]) -> str:
-    valid, test = result["valid"], result["test"]
+def _metrics(result: Result) -> str:
+    valid, test = result.valid, result.test
     table = [[name, _figure(valid.get(name)), _figure(test.get(name))] for name in {**valid, **test}]
     head, alignment = ("  metric", "valid", "test"), ("left", "right", "right")
     return tabulate([[f"  {row[0]}", *row[1:]] for row in table], head, disable_numparse=True, colalign=alignment)
 
 
-def _timing(timing: Mapping[str, Any], run: StoredRun) -> list[tuple[str, str]]:
-    def seconds(name: str) -> str:
-        value = timing.get(name)
-        return NOT_KNOWN if value is None else f"{value:.3g} s"
-
+def _timing(timing: Timing, run: RunRecord) -> list[tuple[str, str]]:
     lines = [
-        ("per epoch", f"{seconds('median_s')} (quartiles {seconds('q1_s')} and {seconds('q3_s')})"),
-        ("first epoch", seconds("warmup_s")),
+        ("per epoch", f"{_seconds(timing.median_s)} (quartiles {_seconds(timing.q1_s)} and {_seconds(timing.q3_s)})"),
+        ("first epoch", _seconds(timing.warmup_s)),
         ("warm-up", _warm_up(timing)),
-        ("per evaluation", seconds("evaluation_median_s")),
-        ("in total", duration(seconds_of(run.epochs()))),
+        ("per evaluation", _seconds(timing.evaluation_median_s)),
+        ("in total", duration(run.seconds)),
     ]
-    return lines + ([("note", str(timing["note"]))] if timing.get("note") else [])
+    return lines + ([("note", timing.note)] if timing.note else [])
 
 
-def _warm_up(timing: Mapping[str, Any]) -> str:
-    if "warm_up_epochs" not in timing:
+def _seconds(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.3g} s"
+
+
+def _warm_up(timing: Timing) -> str:
+    if timing.warm_up_epochs is None:
         return NOT_RECORDED
-    text = f"{_count(timing['warm_up_epochs'], 'epoch')} left out of median and quartiles"
-    return f"{text} ({timing['warm_up_note']})" if timing["warm_up_note"] else text
+    text = f"{_count(timing.warm_up_epochs, 'epoch')} left out of median and quartiles"
+    return f"{text} ({timing.warm_up_note})" if timing.warm_up_note else text
 
 
-def _energy(energy: Mapping[str, Any], run: StoredRun) -> str:
-    if energy["joules"] is None:
-        return f"{NOT_KNOWN} ({energy['note']})"
-    each = NOT_KNOWN if energy["per_epoch"] is None else f"{energy['per_epoch']:,.1f} J"
-    about = energy["note"] or f"mean of {energy['epochs']}"
-    resumed = run.run.get("resumed")  # counters begin anew in each process
-    covered = f"since it went on after epoch {resumed[-1]['after_epoch']}" if resumed else "in total"
-    return f"{each} per epoch ({about}), {energy['joules']:,.1f} J {covered}"
+def _energy(energy: Energy, run: RunRecord) -> str:
+    if energy.joules is None:
+        return f"{NOT_KNOWN} ({energy.note})"
+    each = NOT_KNOWN if energy.per_epoch is None else f"{energy.per_epoch:,.1f} J"
+    about = energy.note or f"mean of {energy.epochs}"
+    # Counters begin anew in each process.
+    covered = f"since it went on after epoch {run.resumed[-1].after_epoch}" if run.resumed else "in total"
+    return f"{each} per epoch ({about}), {energy.joules:,.1f} J {covered}"
 
 
-def _reading(reading: Mapping[str, Any]) -> str:
-    return size(reading["bytes"]) if reading["bytes"] is not None else f"{NOT_KNOWN} ({reading['note']})"
+def _reading(reading: Reading) -> str:
+    return f"{NOT_KNOWN} ({reading.note})" if reading.bytes is None else size(reading.bytes)
 
 
 def _changes(changes: Sequence[Change], *, relative: bool) -> str:

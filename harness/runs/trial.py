@@ -35,7 +35,6 @@ from harness.runs.store import (
     identity_digest,
     locked,
     now,
-    numerics_of,
     write_failure,
 )
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
@@ -77,10 +76,10 @@ class Trial:
 
     def was_of(self, run: StoredRun) -> bool:
         """Whether a stored run is of this trial, whatever its folder's name; of later settings it had the defaults."""
-        about, identity = {**run.run, "numerics": numerics_of(run.run)}, self.identity
-        asked = flatten({**identity["config"], **identity["training"]})
-        had = {key: value for key, value in flatten({**about["config"], **about["training"]}).items() if key in asked}
-        same = all(about.get(name) == value for name, value in identity.items() if name not in ("config", "training"))
+        identity = self.identity
+        asked = flatten({**identity.pop("config"), **identity.pop("training")})
+        had = {key: value for key, value in run.settings.items() if key in asked}
+        same = run.model_dump(include={*identity}) == identity
         return same and had.items() <= asked.items() and not self.changed.keys() & (asked.keys() - had.keys())
 
     @cached_property
@@ -247,17 +246,17 @@ def _left_behind(
         return None, description
     try:
         before = StoredRun.read(path)
-        records = [EpochRecord(**record) for record in before.epochs()[: state.epoch]]
+        records = [EpochRecord(**record.model_dump()) for record in before.epochs()[: state.epoch]]
     except (DataError, TypeError):  # damaged, as by a power failure
         return None, description
     if len(records) < state.epoch:
         return None, description
-    then, here = before.run["environment"], description["environment"]
+    then, here = before.environment, description["environment"]
     changed = {key: [then.get(key), value] for key, value in here.items() if then.get(key) != value}
-    earlier = list(before.run.get("resumed", ()))
+    earlier = list(before.described().get("resumed", ()))
     went_on = {"after_epoch": state.epoch, "when": description["started"], "changed": changed}
     resume = Resume(state, records, [0, *(one["after_epoch"] for one in earlier)])
-    return resume, {**before.run, "resumed": [*earlier, went_on]}
+    return resume, {**before.described(), "resumed": [*earlier, went_on]}
 
 
 def folder_of(trial: Trial, out: Path) -> Path:
@@ -279,7 +278,7 @@ def _of_the_first_format(folder: Path) -> list[StoredRun]:
     for path in sorted(path.parent for path in folder.glob(f"*/{RESULT}")):
         with suppress(DataError):  # damaged
             run = StoredRun.read(path)
-            found += [run] if "numerics" not in run.run else []
+            found += [run] if run.format == 1 else []
     return found
 
 

@@ -9,12 +9,12 @@ from safetensors import SafetensorError, safe_open
 
 from bm3 import DataError
 from harness.runs.inspection import Entry, entry
-from harness.runs.store import CHECKPOINT, EPOCHS, HITS, RESULT, RUN, StoredRun, identity_digest
+from harness.runs.record import EPOCHS, HITS, RESULT, RUN, RunRecord
+from harness.runs.store import CHECKPOINT, identity_digest
 from harness.training.config import EarlyStopping
 
 IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "numerics", "code")
 """Fields of `Trial.identity`; a run of an earlier version has those there were then, such as the hash `code`."""
-ALWAYS_KEPT_SINCE = "compiled"  # versions that did not record it did not keep epochs and hits of every run either
 NAME = re.compile(r"(?P<model>.+)-(?P<digest>[0-9a-f]{10})-seed(?P<seed>\d+)")
 
 
@@ -47,69 +47,68 @@ def verify(path: Path, key: str) -> Verified:
 Tell = Callable[[str], None]
 
 
-def _check_name(run: StoredRun, problem: Tell, note: Tell) -> None:
+def _check_name(run: RunRecord, problem: Tell, note: Tell) -> None:
     named = NAME.fullmatch(run.path.name)
     if named is None:
         note(f"the folder's name has no hash to compare with {RUN}")
         return
-    digest = identity_digest({key: run.run[key] for key in IDENTITY if key in run.run})
-    expected = f"{run.run['model']}-{digest}-seed{run.run['seed']}"
+    digest = identity_digest({key: value for key, value in run.described().items() if key in IDENTITY})
+    expected = f"{run.model}-{digest}-seed{run.seed}"
     if run.path.name != expected:
         problem(f"{run.path / RUN}: is not of this folder: what it asks for is called {expected}")
-    elif run.path.resolve().parent.name != run.run["dataset"]["name"]:
-        note(f"lies in no folder called {run.run['dataset']['name']}, so that no command finds it as finished")
+    elif run.path.resolve().parent.name != run.dataset.name:
+        note(f"lies in no folder called {run.dataset.name}, so that no command finds it as finished")
 
 
-def _check_epochs(run: StoredRun, problem: Tell, note: Tell) -> None:
+def _check_epochs(run: RunRecord, problem: Tell, note: Tell) -> None:
     path = run.path / EPOCHS
     if not path.is_file():
         _missing(run, EPOCHS, problem, note)
         return
-    result = run.result or {}
-    records = run.epochs()
-    numbers = [record["epoch"] for record in records]
-    if numbers != list(range(1, result["epochs"] + 1)):
-        said = f"{RESULT} counts {result['epochs']}"
-        problem(f"{path}: {_sequence(numbers)}, {said}")
+    result, records = run.outcome, run.epochs()
+    numbers = [record.epoch for record in records]
+    if numbers != list(range(1, result.epochs + 1)):
+        problem(f"{path}: {_sequence(numbers)}, {RESULT} counts {result.epochs}")
         return
-    if not 1 <= result["best_epoch"] <= len(records):
+    if not 1 <= result.best_epoch <= len(records):
         return  # `_check_result` says so
-    best = records[result["best_epoch"] - 1]
-    improved = [record["epoch"] for record in records if record["improved"]]
-    if not improved or improved[-1] != result["best_epoch"]:
-        problem(f"{path}: its last new best is epoch {improved[-1] if improved else 0}, not {result['best_epoch']}")
-    elif best["valid"] != result["valid"]:
-        problem(f"{path}: epoch {best['epoch']} has another validation than {RESULT}")
+    best = records[result.best_epoch - 1]
+    improved = [record.epoch for record in records if record.improved]
+    if not improved or improved[-1] != result.best_epoch:
+        problem(f"{path}: its last new best is epoch {improved[-1] if improved else 0}, not {result.best_epoch}")
+    elif best.valid != result.valid:
+        problem(f"{path}: epoch {best.epoch} has another validation than {RESULT}")
 
 
-def _check_result(run: StoredRun, problem: Tell, note: Tell) -> None:
-    result, training = run.result or {}, run.run["training"]
-    path, epochs, limit = run.path / RESULT, result["epochs"], training["epochs"]
-    if not 1 <= result["best_epoch"] <= epochs <= limit:
-        problem(f"{path}: best epoch {result['best_epoch']} of {epochs} of at most {limit} cannot be")
+def _check_result(run: RunRecord, problem: Tell, note: Tell) -> None:
+    result = run.outcome
+    path, epochs, limit = run.path / RESULT, result.epochs, run.training.epochs
+    if not 1 <= result.best_epoch <= epochs <= limit:
+        problem(f"{path}: best epoch {result.best_epoch} of {epochs} of at most {limit} cannot be")
         return
-    patience = training.get("early_stopping", {}).get("patience", EarlyStopping().patience)
+    recorded = run.training.early_stopping.patience
+    patience = EarlyStopping().patience if recorded is None else recorded
     # Training ends with the epoch in which patience is lost, which may be the last one allowed.
-    ended = "early" if epochs - result["best_epoch"] > patience else "limit" if epochs == limit else "neither"
-    if result.get("stopped") != ended:
+    ended = "early" if epochs - result.best_epoch > patience else "limit" if epochs == limit else "neither"
+    if result.stopped != ended:
         said = {"early": "that is early stopping", "limit": "that is the limit", "neither": "there was no reason to"}
         problem(
-            f"{path}: says that training stopped by {result.get('stopped')!r} after epoch {epochs}; {said[ended]} "
-            f"(best epoch {result['best_epoch']}, patience {patience}, limit {limit})"
+            f"{path}: says that training stopped by {result.stopped!r} after epoch {epochs}; {said[ended]} "
+            f"(best epoch {result.best_epoch}, patience {patience}, limit {limit})"
         )
 
 
-def _check_hits(run: StoredRun, problem: Tell, note: Tell) -> None:
+def _check_hits(run: RunRecord, problem: Tell, note: Tell) -> None:
     if not (run.path / HITS).is_file():
         _missing(run, HITS, problem, note)
         return
-    for metric in (run.result or {})["test"]:
+    for metric in run.outcome.test:
         run.per_user(metric)  # raises when its mean is not the result's
 
 
-def _check_unfinished(run: StoredRun, problem: Tell, note: Tell) -> None:
+def _check_unfinished(run: RunRecord, problem: Tell, note: Tell) -> None:
     _check_name(run, problem, note)
-    numbers = [record["epoch"] for record in run.epochs()]
+    numbers = [record.epoch for record in run.epochs()]
     if numbers != list(range(1, len(numbers) + 1)):
         problem(f"{run.path / EPOCHS}: {_sequence(numbers)}")
     checkpoint = run.path / CHECKPOINT
@@ -122,8 +121,8 @@ def _check_unfinished(run: StoredRun, problem: Tell, note: Tell) -> None:
         note(f"{CHECKPOINT} cannot be read ({error}), so that the training begins anew")
 
 
-def _missing(run: StoredRun, name: str, problem: Tell, note: Tell) -> None:
-    if ALWAYS_KEPT_SINCE in run.run:
+def _missing(run: RunRecord, name: str, problem: Tell, note: Tell) -> None:
+    if run.compiled is not None:  # versions that did not record it did not keep epochs and hits of every run
         problem(f"{run.path / name}: is missing")
     else:
         note(f"{name} was not kept by the earlier version that made it")

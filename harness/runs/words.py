@@ -9,8 +9,7 @@ from harness.paper.folders import DEFAULT, paper_folder, suite_files
 
 Policy = Literal["missing", "failed", "all", "none"]
 """Which stored trials are run: those without a result that did not fail; failed ones too; all, anew; none."""
-State = Literal["finished", "failed", "unfinished"]
-EntryState = State | Literal["running", "damaged"]
+EntryState = Literal["finished", "failed", "unfinished", "running", "damaged"]
 STATES: Final[tuple[EntryState, ...]] = ("finished", "running", "unfinished", "failed", "damaged")
 
 

@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 from statistics import median
@@ -76,10 +77,10 @@ def whole(trial: Trial) -> dict[str, float]:
         return dict((run.result or {})["test"])
 
 
-def seconds(work: object, trial: Trial) -> tuple[float, float, dict[str, float]]:
+def seconds(work: Callable[[Trial], dict[str, float]], trial: Trial) -> tuple[float, float, dict[str, float]]:
     """Of wall time, of CPU time, and what was found."""
     started, cpu = time.perf_counter(), time.process_time()
-    found = work(trial)  # type: ignore[operator]
+    found = work(trial)
     return time.perf_counter() - started, time.process_time() - cpu, found
 
 
@@ -100,44 +101,23 @@ def main() -> None:
             continue
         settings = {"epochs": epochs, "early_stopping.patience": epochs}
         trial = make_trial(model, dataset_for({}, options.dataset, options.data), options.dataset, settings, 1, CPU)
-        times: dict[str, list[float]] = {"bare": [], "harness": []}
-        cpu: dict[str, list[float]] = {"bare": [], "harness": []}
+        wall: list[tuple[float, float]] = []  # bare, harness
+        cpu: list[tuple[float, float]] = []
         for number in range(options.repetitions + 1):
-            if number % 2:  # whoever comes second finds caches and memory as the first left them, so they take turns
-                (whole_s, whole_cpu, theirs), (bare_s, bare_cpu, ours) = seconds(whole, trial), seconds(bare, trial)
-            else:
-                (bare_s, bare_cpu, ours), (whole_s, whole_cpu, theirs) = seconds(bare, trial), seconds(whole, trial)
-            cpu["bare"].append(bare_cpu)
-            cpu["harness"].append(whole_cpu)
-            if ours != theirs:
+            order = (whole, bare) if number % 2 else (bare, whole)  # the second finds memory as the first left it
+            found = {work: seconds(work, trial) for work in order}
+            if found[bare][2] != found[whole][2]:
                 sys.exit(f"{model}: the bare loop trains another model, so there is nothing to compare")
-            times["bare"].append(bare_s)
-            times["harness"].append(whole_s)
-        bare_s, whole_s = (median(values[1:]) for values in times.values())  # the first of each warms up
-        pairs = sorted(h / b for b, h in zip(times["bare"][1:], times["harness"][1:], strict=True))
-        rows.append(
-            [
-                model,
-                epochs,
-                f"{bare_s:.2f}",
-                f"{whole_s:.2f}",
-                f"{100 * (whole_s / bare_s - 1):+.1f}",
-                f"{100 * (median(cpu['harness'][1:]) / median(cpu['bare'][1:]) - 1):+.1f}",
-                f"{100 * (median(pairs) - 1):+.1f}",
-                f"{100 * (pairs[0] - 1):+.1f} to {100 * (pairs[-1] - 1):+.1f}",
-            ]
-        )
+            wall.append((found[bare][0], found[whole][0]))
+            cpu.append((found[bare][1], found[whole][1]))
+        bare_s, whole_s = (median(side) for side in zip(*wall[1:], strict=True))  # the first of each warms up
+        bare_cpu, whole_cpu = (median(side) for side in zip(*cpu[1:], strict=True))
+        pairs = sorted(100 * (theirs / ours - 1) for ours, theirs in wall[1:])
+        over = [100 * (whole_s / bare_s - 1), 100 * (whole_cpu / bare_cpu - 1), median(pairs)]
+        of_pairs = f"{pairs[0]:+.1f} to {pairs[-1]:+.1f}"
+        rows.append([model, epochs, f"{bare_s:.2f}", f"{whole_s:.2f}", *(f"{share:+.1f}" for share in over), of_pairs])
     here = environment(CPU)
-    head = [
-        "model",
-        "epochs",
-        "bare (s)",
-        "harness (s)",
-        "over (%)",
-        "CPU time (%)",
-        "of pairs, median (%)",
-        "of pairs, range (%)",
-    ]
+    head = ["model", "epochs", "bare (s)", "harness (s)", "over (%)", "CPU time (%)", "of pairs (%)", "their range (%)"]
     print(f"Data set {options.dataset}, {options.threads} thread(s), {options.repetitions} repetitions, {here['cpu']},")
     print(f"torch {here['torch']}, source {here['source_revision']}{' (changed)' if here['source_dirty'] else ''}.\n")
     print(tabulate(rows, head, tablefmt="github", disable_numparse=True))

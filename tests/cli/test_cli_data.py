@@ -186,7 +186,7 @@ def test_features_are_added_by_original_id(command: Command, tmp_path: Path, sho
     ("arguments", "complaint"),
     [
         (("shop", "v.npy", "--modality", "a/b"), "modality 'a/b'"),
-        (("shop", "none.npy", "--modality", "audio"), "no such file"),
+        (("shop", "none.npy", "--modality", "audio"), "No such file"),
         (("shop", "v.npy", "--modality", "audio", "--ids", "none.txt"), "none.txt"),
         (("shop", "short.npy", "--modality", "audio"), "19 rows for 20 items"),
         (("mini", "v.npy", "--modality", "audio"), "made in memory"),

@@ -125,7 +125,11 @@ def test_another_environment_is_no_excuse_for_much(command: Command, stored: Pat
 
 def test_every_cause_is_something_that_runs_record(stored: Path) -> None:
     run = StoredRun.read(stored)
-    recorded = {*environment(torch.device("cpu")), *run.run, *(f"numerics of {of}" for of in run.run["numerics"])}
+    recorded = {
+        *environment(torch.device("cpu")),
+        *run.described(),
+        *(f"numerics of {of}" for of in run.numerics.model_dump()),
+    }
     assert set(CAUSES) <= recorded
     assert causes(difference(run, run)) == []
 

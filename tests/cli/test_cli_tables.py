@@ -54,11 +54,11 @@ def test_statistics_of_data_that_is_found_stand_beneath_and_the_others_are_named
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["tables", "5"], ["'5'", "2", "3", "4"]),
+        (["tables", "5"], ["no table 5", "2, 3, 4"]),
         (["tables", "3", "nowhere"], ["nowhere: no such folder"]),
         (["tables", "3", "--dataset", "babby"], ["'babby'", "Baby, Sports, Electronics"]),
         (["tables", "3", "--format", "html"], ["'html'"]),
-        (["tables", "3", "--data", "."], ["--data", "table 2"]),
+        (["tables", "3", "--data", "."], ["--data", "tables of data sets"]),
         (["tables", "2", "--data", "nowhere"], ["nowhere: no such folder"]),
         (["expected", "show", "tabel3"], ["'tabel3'", "nearest: table3"]),
         (["expected", "show", "paper-table9"], ["nearest: paper-table"]),

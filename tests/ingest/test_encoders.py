@@ -15,7 +15,7 @@ from bm3 import ConfigError
 from harness.data import load_dataset
 from harness.ingest.encoders import ImageEncoder, SentenceEncoder
 from harness.ingest.exporting import write_ids
-from harness.ingest.features import add_features, encode_features, encode_in_batches, find_images, read_texts
+from harness.ingest.features import add_features, encode_features, find_images, read_texts
 
 Parts = dict[str, NDArray[Any]]
 Write = Callable[..., Path]
@@ -55,15 +55,10 @@ def test_texts_are_encoded_once_and_stored_in_the_order_of_the_items(shop: Path)
     np.testing.assert_array_equal(table, [[8 - i, 7] for i in range(8)])
 
 
-def test_items_without_content_get_the_mean_of_the_others(shop: Path) -> None:
-    encoded = encode_features(shop, {ASINS[1]: "ab", ASINS[4]: "abcd"}, Lengths(), "text", "texts.csv")
-    assert encoded.filled == 6
-    np.testing.assert_array_equal(load_dataset(str(shop)).features["text"][:3], [[3, 7], [2, 7], [3, 7]])
-
-
-def test_the_model_is_recorded_beside_the_table(shop: Path) -> None:
-    encoded = encode_features(shop, dict.fromkeys(ASINS[:6], "a"), Lengths(), "title", "texts.csv")
-    assert (encoded.added.file.name, encoded.record.name) == ("title_feat.npy", "title_feat.encoder.json")
+def test_items_without_content_get_the_mean_and_the_model_is_recorded(shop: Path) -> None:
+    encoded = encode_features(shop, {ASINS[1]: "ab", ASINS[4]: "abcd"}, Lengths(), "title", "texts.csv")
+    assert (encoded.file.name, encoded.record.name) == ("title_feat.npy", "title_feat.encoder.json")
+    np.testing.assert_array_equal(load_dataset(str(shop)).features["title"][:3], [[3, 7], [2, 7], [3, 7]])
     assert json.loads(encoded.record.read_text(encoding="utf-8")) == {
         "format": 1,
         "modality": "title",
@@ -71,7 +66,7 @@ def test_the_model_is_recorded_beside_the_table(shop: Path) -> None:
         "revision": "r1",
         "library": "none 1.0",
         "width": 2,
-        "items_filled_with_the_mean": 2,
+        "items_filled_with_the_mean": 6,
     }
 
 
@@ -81,36 +76,30 @@ def test_the_record_goes_when_other_features_take_the_place(shop: Path) -> None:
     assert not encoded.record.exists()
 
 
-def test_any_number_of_modalities_can_be_encoded(shop: Path) -> None:
-    for modality in ("text", "title", "brand"):
-        encode_features(shop, dict.fromkeys(ASINS, modality), Lengths(), modality, "texts.csv")
-    assert set(load_dataset(str(shop)).features) == {"text", "title", "brand"}
-    assert "--replace" in refusal(
-        lambda: encode_features(shop, dict.fromkeys(ASINS, "a"), Lengths(), "title", "texts.csv")
-    )
+class Odd(Lengths):
+    """Gives what it is told to for every batch."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def encode(self, batch: Sequence[Any]) -> NDArray[Any]:
+        found: NDArray[Any] = self.rows
+        return found
 
 
-def test_contents_of_other_items_alone_are_refused(shop: Path) -> None:
-    message = refusal(lambda: encode_features(shop, {"0": "a", "1": "b"}, Lengths(), "text", "texts.csv"))
-    assert message.startswith("texts.csv: none of 2 ids is one of an item, the first item being 'B000'")
-
-
-@pytest.mark.parametrize("rows", [np.ones(3), np.ones((2, 4)), np.ones((3, 2, 2))])
-def test_an_encoder_that_gives_no_row_for_each_is_refused(rows: Any) -> None:
-    class Odd(Lengths):
-        def encode(self, batch: Sequence[Any]) -> NDArray[Any]:
-            found: NDArray[Any] = rows
-            return found
-
-    assert "needed is one row each" in refusal(lambda: encode_in_batches(["a", "b", "c"], Odd(), 3, "title"))
-
-
-def test_vectors_that_are_not_finite_are_not_stored(shop: Path) -> None:
-    class Broken(Lengths):
-        def encode(self, batch: Sequence[Any]) -> NDArray[Any]:
-            return np.full((len(batch), 2), np.nan)
-
-    assert "NaN" in refusal(lambda: encode_features(shop, dict.fromkeys(ASINS, "a"), Broken(), "text", "texts.csv"))
+@pytest.mark.parametrize(
+    ("ids", "rows", "complaint"),
+    [
+        (("0", "1"), np.ones((2, 2)), "texts.csv: none of 2 ids is one of an item, the first item being 'B000'"),
+        *[(ASINS, rows, "needed is one row each") for rows in (np.ones(8), np.ones((7, 4)), np.ones((8, 2, 2)))],
+        (ASINS, np.full((8, 2), np.nan), "NaN"),
+    ],
+)
+def test_what_makes_no_features_is_refused_and_nothing_stored(
+    shop: Path, ids: Sequence[str], rows: Any, complaint: str
+) -> None:
+    contents = dict.fromkeys(ids, "a")
+    assert complaint in refusal(lambda: encode_features(shop, contents, Odd(rows), "text", "texts.csv"))
     assert not list(shop.glob("text*"))
 
 
@@ -158,7 +147,7 @@ def test_an_image_belongs_to_the_item_of_its_name(tmp_path: Path, shop: Path) ->
         "zzz": folder / "zzz.webp",
     }
     encoded = encode_features(shop, images, Lengths(), "visual", str(folder))
-    assert (encoded.added.file.name, encoded.left_out, encoded.filled) == ("image_feat.npy", 1, 5)
+    assert (encoded.file.name, encoded.left_out, encoded.filled) == ("image_feat.npy", 1, 5)
     np.testing.assert_array_equal(load_dataset(str(shop)).features["visual"][[0, 3, 5], 0], [8, 8, 9])
 
 

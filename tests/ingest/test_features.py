@@ -30,11 +30,11 @@ def test_a_modality_is_added_in_the_folders_own_layout(
 ) -> None:
     folder = {"npz": write_npz, "inter": write_inter}[layout](tmp_path / "shop", small_parts)
     table = np.random.default_rng(0).normal(size=(8, 3))
-    added = add_features(folder, table, "audio", "here", surrogate=surrogate)
+    file, added = add_features(folder, table, "audio", "here", surrogate=surrogate)
     ending = suffix if isinstance(suffix, str) else suffix[layout]
-    assert added.file == folder / f"audio{ending}.npy"
+    assert file == folder / f"audio{ending}.npy"
     dataset = load_dataset(str(folder))
-    assert dataset.content_hash == added.dataset.content_hash
+    assert dataset.content_hash == added.content_hash
     np.testing.assert_array_equal(dataset.features["audio"], table.astype(np.float32))
     assert dataset.features["audio"].dtype == np.float32
     assert ("audio" in dataset.surrogates) == surrogate
@@ -56,9 +56,9 @@ def test_features_are_replaced_only_on_request_and_under_whatever_name_they_stan
 
 def test_the_record_follows_what_was_added(tmp_path: Path) -> None:
     export(mini(), tmp_path / "x")
-    added = add_features(tmp_path / "x", np.ones((699, 2)), "audio", "here")
-    assert import_dataset(tmp_path / "x", "shop", tmp_path).dataset.content_hash == added.dataset.content_hash
-    assert added.dataset.content_hash != mini().content_hash
+    _, added = add_features(tmp_path / "x", np.ones((699, 2)), "audio", "here")
+    assert import_dataset(tmp_path / "x", "shop", tmp_path).dataset.content_hash == added.content_hash
+    assert added.content_hash != mini().content_hash
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,11 @@ def test_a_failed_write_leaves_the_old_features(
     assert sorted(path.name for path in folder.iterdir()) == ["image.npy", "interactions.npz"]
 
 
-def test_rows_are_joined_by_id_and_others_left_out() -> None:
+def test_rows_are_joined_by_id_and_items_without_one_refused_or_given_the_mean() -> None:
     table = np.arange(8.0).reshape(4, 2)
     joined = join_by_id(table, ["c", "x", "a", "b"], ["a", "b", "c"], "ids.txt")
     np.testing.assert_array_equal(joined.table, [[4, 5], [6, 7], [0, 1]])
     assert (joined.left_out, joined.filled) == (1, 0)
-
-
-def test_an_item_without_a_row_is_refused_or_gets_the_mean_of_the_others() -> None:
     table, ids, items = np.array([[1.0, 2.0], [3.0, 8.0], [100.0, 100.0]]), ["a", "c", "x"], ["a", "b", "c"]
     message = refusal(lambda: join_by_id(table, ids, items, "ids.txt"))
     assert "1 of 3 items have no row (first: 'b')" in message

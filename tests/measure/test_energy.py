@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
 from recorded_nvml import RecordedNvml
+from run_files import record
 
 from harness.measure import Energy, EnergyMeter
 from harness.measure.energy import FELL, NO_COUNTER, UNMOVED
 from harness.measure.gpu import MIG_WHOLE, NvmlGpu
 from harness.paper.measured import joules_per_epoch
-from harness.runs.store import StoredRun
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -107,7 +106,7 @@ def test_joules_per_epoch_of_a_run_are_of_all_its_counters_or_unknown() -> None:
 
     def of(gpu: Energy) -> float | None:
         energy = {"gpu": asdict(gpu), "cpu": asdict(Energy(9.0, 4.0, 2))}
-        return joules_per_epoch(StoredRun(Path("/nowhere"), {}, {"energy": energy}))
+        return joules_per_epoch(record(result={"energy": energy}))
 
     assert of(Energy(7.0, 3.0, 2)) == 7.0
     assert of(Energy(None, None, 0, NO_COUNTER)) == 4.0

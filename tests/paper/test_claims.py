@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ def row(
     shares: Sequence[float] = (),
     host: str = "a core",
     data: str = "0123456789abcdef",
+    of_runs: Mapping[str, Any] = MappingProxyType({}),
     **fields: Any,
 ) -> Row:
     """A row whose runs have these values of every metric, and so on; as many users as their mean have 1, others 0."""
@@ -74,11 +76,12 @@ def row(
             seconds=seconds[place] if place < len(seconds) else None,
             memory={kind: int(memory[place] * 2**30)} if place < len(memory) else None,
             users={"recall@10": reaching(float(np.mean(values)))} if per_user and place == 0 else {},
-            shares=shares[place : place + 1],
+            shares=tuple(shares[place : place + 1]),
+            host=host,
+            **of_runs,
         )
         for place, (seed, value) in enumerate(enumerate(values, first_seed))
     ]
-    runs = [replace(one, run={**one.run, "environment": {"gpu": host, "torch": "2"}}) for one in runs]
     return row_of(*runs, **fields)
 
 
@@ -435,23 +438,20 @@ def test_costs_on_different_machines_or_data_form_no_ratio(tmp_path: Path, chang
 
 def test_what_makes_costs_incomparable_is_not_what_makes_accuracy_incomparable(tmp_path: Path) -> None:
     judged = claim(tmp_path, RATIO)
-    slow = row("b", seconds=[(3.0, 3.0, 3.0)])
+    slow, third = row("b", seconds=[(3.0, 3.0, 3.0)]), [(3.0, 3.0, 3.0)]
     fast = row("a", seconds=[(1.0, 1.0, 1.0)], departures=("epochs=7",))
     assert ours(judged, fast, slow).outcome is HOLDS
-
-    def told(row: Row, **about: Any) -> Row:
-        return replace(row, runs=tuple(replace(one, run={**one.run, **about}) for one in row.runs))
-
+    beside = replace(slow, shared=frozenset([slow.runs[0].path]))
     for changed, why in (
-        (told(slow, dataset={**slow.runs[0].run["dataset"], "surrogates": ["visual"]}), "surrogate features (visual)"),
-        (told(slow, training={"batch_size": 7}, changed=["batch_size"]), "batch_size changed"),
-        (replace(slow, shared=frozenset([slow.runs[0].path])), "timed beside another run"),
+        (row("b", seconds=third, of_runs={"surrogates": ["visual"]}), "surrogate features (visual)"),
+        (row("b", seconds=third, of_runs={"changed": {"batch_size": 7}}), "batch_size changed"),
+        (beside, "timed beside another run"),
     ):
         result = ours(judged, fast, changed)
         assert (result.outcome, "3.00" in result.evidence) == (NO_EVIDENCE, True)
         assert why in result.evidence
     of_memory = claim(tmp_path, RATIO.replace("Time (s/epoch)", "Memory (GB)").replace("low = 2", "low = 1"))
-    assert ours(of_memory, fast, replace(slow, shared=frozenset([slow.runs[0].path]))).outcome is HOLDS
+    assert ours(of_memory, fast, beside).outcome is HOLDS
 
 
 def test_unmeasured_costs_are_no_evidence(tmp_path: Path) -> None:

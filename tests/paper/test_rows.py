@@ -25,14 +25,13 @@ from harness.paper.rows import (
     representatives,
     rows_of,
 )
-from harness.runs.inspection import changed_settings
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 
 ONE, TENTH = {"reg_weight": 1.0}, {"reg_weight": 0.1}
 
 
 def point(runs: Sequence[HandRun]) -> Point:
-    return Point(runs[0].run["config"], {one.run["seed"]: one for one in runs}, "recall@20")
+    return Point(runs[0].config, {one.seed: one for one in runs}, "recall@20")
 
 
 def searched(grid: dict[str, Any], *figures: tuple[float, float], **given: Any) -> list[HandRun]:
@@ -40,13 +39,13 @@ def searched(grid: dict[str, Any], *figures: tuple[float, float], **given: Any) 
     return [run(seed=s, grid=grid, valid=v, test=t, **given) for s, (v, t) in enumerate(figures, 1)]
 
 
-def planned(*points: Sequence[StoredRun], label: str | None = None, every_seed: bool = False) -> Planned:
+def planned(*points: Sequence[RunRecord], label: str | None = None, every_seed: bool = False) -> Planned:
     """A row of these points, of which the first run is of the seed that points are chosen with."""
-    keys = [{one.run["seed"]: "/".join(one.path.parts[-2:]) for one in runs} for runs in points]
-    return Planned(label, tuple(zip([runs[0].run["config"] for runs in points], keys, strict=True)), every_seed)
+    keys = [{one.seed: "/".join(one.path.parts[-2:]) for one in runs} for runs in points]
+    return Planned(label, tuple(zip([runs[0].config for runs in points], keys, strict=True)), every_seed)
 
 
-def rows(runs: Sequence[StoredRun], *plan: Planned) -> list[Row]:
+def rows(runs: Sequence[RunRecord], *plan: Planned) -> list[Row]:
     return rows_of(runs, PAPER, plan or None)[0]
 
 
@@ -88,7 +87,7 @@ def test_of_equals_a_plan_takes_the_earlier_and_a_store_the_one_with_more_seeds_
     one, tenth = searched(ONE, (0.5, 0.4)), searched(TENTH, (0.5, 0.4), (0.5, 0.4))
     assert rows([*one, *tenth], planned(one, tenth))[0].selection.on_validation.settings == ONE
     assert rows([*one, *tenth])[0].selection.on_validation.settings == TENTH
-    early = [replace(each, result={**(each.result or {}), "finished": "2025-01-01"}) for each in one]
+    early = searched(ONE, (0.5, 0.4), finished="2025-01-01T00:00:00+00:00")
     assert rows([*early, tenth[0]])[0].selection.on_validation.settings == TENTH
 
 
@@ -107,8 +106,7 @@ def test_no_point_exceeds_the_chosen_one_and_what_is_not_finite_is_only_chosen_w
     figures: list[list[tuple[float, float]]], seeds: tuple[int, ...] | None
 ) -> None:
     points = [
-        Point({"x": i}, {r.run["seed"]: r for r in searched({"x": i}, *one)}, "recall@20")
-        for i, one in enumerate(figures)
+        Point({"x": i}, {r.seed: r for r in searched({"x": i}, *one)}, "recall@20") for i, one in enumerate(figures)
     ]
     chosen = choose(points, seeds)
     assert (chosen is None) == (not any(figures))
@@ -196,7 +194,7 @@ def test_a_grid_beyond_the_published_one_is_no_evidence_and_a_part_of_it_is() ->
 
 def test_settings_are_published_if_they_are_as_the_paper_states_them_default_or_not() -> None:
     paper = PAPER.model_copy(update={"training": {**PAPER.training, "epochs": 7}})
-    as_stated, by_default = run(changed={"epochs": 7}), replace(run(), run={**run().run, "training": {"epochs": 1000}})
+    as_stated, by_default = run(changed={"epochs": 7}, training={"epochs": 7}), run()
     assert [row.departures for row in rows_of([as_stated], paper)[0]] == [()]
     assert [row.label for row in rows_of([by_default], paper)[0]] == ["bpr epochs=1000"]
 
@@ -248,8 +246,7 @@ def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(change: dict[
 
 def test_a_default_that_was_changed_between_runs_tells_them_apart_and_one_that_came_later_does_not() -> None:
     def with_default(seed: int, **config: Any) -> HandRun:
-        one = run(seed=seed)
-        return replace(one, run={**one.run, "config": config})
+        return run(seed=seed, config=config)
 
     alike = rows([with_default(1, dropout=0.3), with_default(2), with_default(3, dropout=0.3)])
     assert [(row.label, row.seeds) for row in alike] == [("bpr", (1, 2, 3))]
@@ -258,10 +255,7 @@ def test_a_default_that_was_changed_between_runs_tells_them_apart_and_one_that_c
 
 
 def test_the_latest_run_of_a_seed_counts_once() -> None:
-    early = run(test=0.1)
-    early = replace(
-        early, path=early.path.with_name("early"), result={**(early.result or {}), "finished": "2025-01-01"}
-    )
+    early = run(test=0.1, finished="2025-01-01T00:00:00+00:00")
     for order in ([early, run()], [run(), early]):
         (row,) = rows(order)
         assert row.values("recall@20") == [0.5]
@@ -278,9 +272,3 @@ def test_a_point_without_a_result_is_left_out_and_a_row_for_want_of_memory_keeps
         assert rows_of([*done, *starved], PAPER, plan)[1] == {"mini": (dash,)}
     assert rows_of([*done, *starved], PAPER, [planned(done, starved)])[1] == {}
     assert rows_of(starved, PAPER)[1] == {"mini": ("bpr",)}
-
-
-def test_settings_that_differ_from_defaults_stand_in_the_command_of_an_earlier_version() -> None:
-    about = {"training": {"epochs": 7, "batch_size": 512}, "command": "bm3 train bpr epochs --set batch_size=512"}
-    earlier = {key: value for key, value in {**run().run, **about}.items() if key != "changed"}
-    assert changed_settings(replace(run(), run=earlier)) == {"batch_size": 512}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from run_files import record
 from scipy import stats
 
 from bm3 import DataError
@@ -39,7 +40,7 @@ def run_of(seed: int, value: float, *, model: str = "bpr", epochs: int = 8, data
         "model": model,
         "config": asdict(config),
         "training": asdict(training),
-        "changed": {"epochs": epochs},
+        "changed": ["epochs"],
         "command": f"bm3 train {model} mini --set epochs={epochs} --seed {seed}",
         "dataset": {"name": "mini", "surrogates": []},
         "dataset_hash": data,
@@ -47,7 +48,7 @@ def run_of(seed: int, value: float, *, model: str = "bpr", epochs: int = 8, data
         "searched": [],
         "environment": {"cpu": "any", "torch_threads": 1, "gpu": None},
     }
-    return StoredRun(Path(f"runs/mini/{model}-seed{seed}"), about, {"test": {"recall@20": value}})
+    return record(f"runs/mini/{model}-seed{seed}", {"test": {"recall@20": value}}, **about)
 
 
 @pytest.fixture

@@ -1,40 +1,26 @@
 """The paper's tables: every published figure, what other sources print, and ours beneath without mixing the two."""
 
-import csv
-import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from run_files import altered, without_result
 
 from bm3 import ConfigError
 from harness.paper.claims import Improvement, load_claims
-from harness.paper.expected import (
-    PublishedValue,
-    Status,
-    expected_dir,
-    load_expected,
-    load_sources,
-    load_tolerances,
-    values_of_cell,
-)
+from harness.paper.expected import Status, expected_dir, values_of_cell
+from harness.paper.load import Paper, load_paper
+from harness.paper.measured import SHARED
 from harness.paper.study import Study, make_study
-from harness.report.efficiency import RATIOS_TO
-from harness.report.paper import (
-    IMPROVEMENT,
-    Line,
-    PaperTable,
-    Statistics,
-    as_csv,
-    as_markdown,
-    as_text,
-    improvement,
-    paper_table,
-)
+from harness.report.paper_tables import IMPROVEMENT, Statistics, improvement, ours_alone, paper_table
+from harness.report.tables import Cell, Emphasis, Table
+from harness.runs.store import StoredRun
 
 RUNS = Path(__file__).parent / "golden" / "runs"
-EXPECTED = load_expected(expected_dir())
-NINE = ("BPR", "LightGCN", "BUIR", "VBPR", "MMGCN", "GRCN", "DualGNN", "LATTICE", "BM3")
+PAPER = load_paper()
+TIME, MEMORY = "Time (s/epoch)", "Memory (GB)"
 
 
 @pytest.fixture(scope="module")
@@ -42,72 +28,82 @@ def study() -> Study:
     return make_study(RUNS, "a report on hand-made records")
 
 
-def table(
-    number: int,
-    study: Study | None = None,
-    statistics: dict[str, Statistics | None] | None = None,
-    dataset: str | None = None,
-    expected: tuple[PublishedValue, ...] = EXPECTED,
-) -> PaperTable:
-    directory = expected_dir()
-    return paper_table(
-        number,
-        expected,
-        load_sources(directory),
-        load_tolerances(directory / "tolerances.toml"),
-        study=study,
-        statistics=statistics,
-        dataset=dataset,
-    )
+def table(number: int, study: Study | None = None, paper: Paper = PAPER, **options: Any) -> Table:
+    return paper_table(paper, paper.table(number), study=study, **options)
 
 
-def line(found: PaperTable, *head: str) -> Line:
-    (only,) = [line for line in found.lines if line.head == head]
-    return only
+def line(found: Table, *head: str) -> dict[str, Cell]:
+    """The cells of a line by column, as far as they are not empty."""
+    (only,) = [row for row in found.rows if tuple(cell.text for cell in row[: len(head)]) == head]
+    cells = dict(zip(found.head, only, strict=True))
+    return {name: cell for name, cell in cells.items() if cell.text and name not in ("data set", "metric", "figures")}
+
+
+def texts(cells: dict[str, Cell]) -> dict[str, str]:
+    return {column: cell.text for column, cell in cells.items()}
+
+
+def changed(study: Study, model: str, **result: Any) -> Study:
+    """With another result of the first run of a model, which alone is left of it."""
+    row = next(row for row in study.rows if row.result.model == model)
+    run = row.result.runs[0]
+    one = altered(run, result)
+    new = replace(row, runs=(one,))
+    return replace(study, rows=tuple(new if other is row else other for other in study.rows))
 
 
 @pytest.mark.parametrize("number", [2, 3, 4])
-def test_every_published_figure_stands_in_its_cell(number: int) -> None:
+def test_every_published_figure_stands_in_its_cell_with_its_source_below(number: int) -> None:
     found = table(number)
-    for value in EXPECTED:
+    for value in PAPER.values:
         if value.source == f"paper-table{number}":
-            head = (value.dataset, "published") if number == 2 else (value.dataset, value.metric, "published")
-            text = line(found, *head).cells[value.model or value.metric]
-            assert text == "-" if value.value is None else float(text) == value.value
+            head = (value.dataset, *([value.metric] if value.model else []), "published")
+            column = (value.model or value.metric).replace("_percent", " (%)")
+            text = line(found, *head)[column].text
+            assert (None if text == "-" else float(text)) == value.value
+    source = PAPER.sources[f"paper-table{number}"]
+    assert any(all(text in note for text in (source.title, source.table, source.hardware)) for note in found.notes)
 
 
-def test_models_stand_in_the_papers_order_and_figures_have_its_digits() -> None:
+def test_figures_have_the_papers_order_and_digits_and_the_best_of_a_line_is_told() -> None:
     found = table(3)
-    assert found.columns == (*NINE, IMPROVEMENT)
-    assert line(found, "Baby", "R@10", "published").cells["BM3"] == "0.0564"
-    assert line(table(4), "Sports", "Memory (GB)", "published").cells["BPR"] == "2.00"
+    models = ["BPR", "LightGCN", "BUIR", "VBPR", "MMGCN", "GRCN", "DualGNN", "LATTICE", "BM3"]
+    assert found.head == ("data set", "metric", "figures", *models, IMPROVEMENT)
+    published = line(found, "Baby", "R@10", "published")
+    assert published["BM3"] == Cell("0.0564", emphasis=Emphasis.BEST)
+    assert published["LATTICE"] == Cell("0.0544", emphasis=Emphasis.SECOND)
+    assert line(table(4), "Sports", MEMORY, "published")["BPR"].text == "2.00"
 
 
 def test_the_improvement_that_is_computed_is_the_one_that_is_claimed() -> None:
     claims = load_claims(expected_dir() / "claims.toml")
     (claim,) = [claim for claim in claims if isinstance(claim, Improvement)]
-    found = table(3)
     for dataset, percent in claim.percent.items():
-        assert line(found, dataset, claim.metric, "published").cells[IMPROVEMENT] == f"+{percent:.2f}"
+        assert line(table(3), dataset, claim.metric, "published")[IMPROVEMENT].text == f"+{percent:.2f}"
 
 
-def test_the_improvement_is_over_the_best_model_that_has_a_figure() -> None:
-    assert improvement({"BM3": 3.0, "BPR": 1.0, "VBPR": 2.0, "LATTICE": None}) == pytest.approx(50)
-    assert improvement({"BM3": 3.0, "VBPR": float("nan"), "BPR": 2.0}) == pytest.approx(50)
-    assert improvement({"BM3": 3.0}) is None
-    assert improvement({"BPR": 3.0, "BM3": None}) is None
+@pytest.mark.parametrize(
+    ("figures", "gain"),
+    [
+        ({"BM3": 3.0, "BPR": 1.0, "VBPR": 2.0}, 50),
+        ({"BM3": 3.0, "VBPR": float("nan"), "BPR": 2.0}, 50),
+        ({"BM3": 3.0}, None),
+        ({"BPR": 3.0}, None),
+    ],
+)
+def test_the_improvement_is_over_the_best_model_that_has_a_figure(figures: dict[str, float], gain: float) -> None:
+    assert improvement(figures, "BM3") == (None if gain is None else pytest.approx(gain))
 
 
 def test_another_source_has_a_line_with_only_the_figures_that_differ() -> None:
     found = table(3)
-    assert line(found, "Baby", "R@10", "toolbox").cells == {"GRCN": "0.0539", "LATTICE": "0.0547"}
-    assert all(
-        values_of_cell(EXPECTED, dataset, model, metric)[1].value == float(text)
-        for dataset, metric, source in (other.head for other in found.lines if other.head[2] == "toolbox")
-        for model, text in line(found, dataset, metric, source).cells.items()
-    )
-    assert "toolbox" in found.sources
-    assert "toolbox" not in table(4).sources
+    assert texts(line(found, "Baby", "R@10", "toolbox")) == {"GRCN": "0.0539", "LATTICE": "0.0547"}
+    for dataset, metric, whose in ((cell.text for cell in row[:3]) for row in found.rows):
+        if whose == "toolbox":
+            for model, text in texts(line(found, dataset, metric, whose)).items():
+                assert values_of_cell(PAPER.values, dataset, model, metric)[1].value == float(text)
+    assert any(note.startswith("Source toolbox") for note in found.notes)
+    assert not any(note.startswith("Source toolbox") for note in table(4).notes)
 
 
 @pytest.mark.parametrize(
@@ -115,161 +111,137 @@ def test_another_source_has_a_line_with_only_the_figures_that_differ() -> None:
     [
         (2, ("Electronics", "published"), "interactions", "1689188 elsewhere"),
         (3, ("Sports", "R@10", "published"), "GRCN", "sources differ by more than 3 %"),
-        (4, ("Electronics", "Memory (GB)", "published"), "BM3", "about 9.5 GB"),
-        (4, ("Electronics", "Memory (GB)", "published"), "LATTICE", "neither a time nor an accuracy"),
+        (4, ("Electronics", MEMORY, "published"), "BM3", "about 9.5 GB"),
+        (4, ("Electronics", MEMORY, "published"), "LATTICE", "neither a time nor an accuracy"),
     ],
 )
-def test_a_disputed_figure_is_marked_and_the_dispute_is_told(
+def test_a_figure_that_no_run_is_judged_by_is_marked_and_the_reason_told(
     number: int, head: tuple[str, ...], column: str, reason: str
 ) -> None:
     found = table(number)
-    assert reason in line(found, *head).notes[column].reason
-    assert f"{line(found, *head).cells[column]}‡" in as_text(found)
-    assert any(text.startswith("‡") and reason in text for text in found.footnotes)
+    cell = line(found, *head)[column]
+    assert (cell.mark, reason in cell.note) == ("‡", True)
+    assert any(note.startswith("‡") and reason in note for note in found.notes)
 
 
 def test_sources_that_differ_by_less_than_the_band_are_no_dispute() -> None:
-    assert line(table(3), "Baby", "R@10", "published").notes == {}
+    assert not any(cell.note for cell in line(table(3), "Baby", "R@10", "published").values())
 
 
-def test_a_figure_that_a_source_disputes_is_marked_in_table_3_too() -> None:
-    cell = next(v for v in EXPECTED if (v.source, *v.cell) == ("paper-table3", "baby", "bm3", "recall@10"))
+def test_a_figure_that_a_source_disputes_is_marked_where_accuracy_is_judged_too() -> None:
+    cell = next(v for v in PAPER.values if (v.source, *v.cell) == ("paper-table3", "baby", "bm3", "recall@10"))
     disputed = replace(cell, status=Status.DISPUTED, note="a misprint")
-    expected = tuple(disputed if value is cell else value for value in EXPECTED)
-    assert line(table(3, expected=expected), "Baby", "R@10", "published").notes["BM3"].reason == "disputed: a misprint"
+    paper = PAPER.model_copy(update={"values": tuple(disputed if v is cell else v for v in PAPER.values)})
+    published = line(table(3, paper=paper), "Baby", "R@10", "published")
+    assert published["BM3"].note == published[IMPROVEMENT].note == "disputed: a misprint"
 
 
-def test_ours_stand_beneath_with_half_interval_and_seeds(study: Study) -> None:
+def test_ours_stand_beneath_with_half_interval_and_seeds_and_change_no_published_line(study: Study) -> None:
     found = table(3, study)
     verdict = study.rows[1].verdicts["recall@10"]
     assert verdict.interval is not None
-    assert line(found, "Baby", "R@10", "ours").cells["BPR"] == f"{verdict.mean:.4f}"
+    assert line(found, "Baby", "R@10", "ours")["BPR"].text == f"{verdict.mean:.4f}"
     half = (verdict.interval[1] - verdict.interval[0]) / 2
-    assert line(found, "Baby", "R@10", "± 95 %").cells["BPR"] == f"{half:.4f}"
-    assert line(found, "Baby", "R@10", "seeds").cells == {"BPR": "2", "LightGCN": "2", "BM3": "2"}
-    assert not [other for other in found.lines if other.head[0] == "Sports" and other.head[-1] == "ours"]
-
-
-def test_our_runs_change_no_published_line(study: Study) -> None:
+    assert line(found, "Baby", "R@10", "± 95 %")["BPR"].text == f"{half:.4f}"
+    assert texts(line(found, "Baby", "R@10", "seeds")) == {"BPR": "2", "LightGCN": "2", "BM3": "2"}
+    assert not [row for row in found.rows if (row[0].text, row[2].text) == ("Sports", "ours")]
     for number in (2, 3, 4):
-        assert set(map(str, table(number).lines)) <= set(map(str, table(number, study).lines))
+        assert {*map(str, table(number).rows)} <= {*map(str, table(number, study).rows)}
 
 
 def test_our_figures_on_surrogate_features_are_marked_and_so_is_what_follows_from_them(study: Study) -> None:
     ours = line(table(3, study), "Baby", "R@10", "ours")
-    assert set(ours.notes) == {"BM3", IMPROVEMENT}
-    assert "surrogate features: text, visual" in ours.notes["BM3"].reason
-    assert set(line(table(4, study), "Baby", "Time (s/epoch)", "ours").notes) == {"BM3"}
+    assert {column for column, cell in ours.items() if cell.mark} == {"BM3", IMPROVEMENT}
+    assert "surrogate features: text, visual" in ours["BM3"].note
+    times = line(table(4, study), "Baby", TIME, "ours")
+    assert {column for column, cell in times.items() if cell.mark} == {"BM3"}
 
 
 def test_the_row_with_default_settings_stands_for_a_model_and_else_the_note_says_which(study: Study) -> None:
     bpr = study.rows[1]
-    variant = replace(bpr, label="bpr embedding_size=8", runs=bpr.runs[:1])
-    both = table(3, replace(study, rows=(variant, *study.rows)))
-    assert both.lines == table(3, study).lines
+    variant = replace(bpr, label="bpr embedding_size=8", departures=("embedding_size=8",), runs=bpr.runs[:1])
+    assert table(3, replace(study, rows=(variant, *study.rows))) == table(3, study)
     alone = line(table(3, replace(study, rows=(variant,))), "Baby", "R@10", "ours")
-    assert alone.notes["BPR"].reason == "run with embedding_size=8"
+    assert alone["BPR"].note == "run with embedding_size=8"
 
 
-def test_time_and_memory_have_ratios_to_lightgcn_and_bpr(study: Study) -> None:
+def test_ratios_stand_after_the_absolute_figures_ours_next_to_the_published_ones(study: Study) -> None:
     found = table(4, study)
-    published = line(found, "Baby", "Time (s/epoch)", "published / LightGCN").cells
-    ours = line(found, "Baby", "Time (s/epoch)", "ours / LightGCN").cells
-    assert published["BM3"] == f"{0.85 / 0.99:.2f}"
+    assert line(found, "Baby", TIME, "published / LightGCN")["BM3"].text == f"{0.85 / 0.99:.2f}"
+    ours = texts(line(found, "Baby", TIME, "ours / LightGCN"))
     assert ours == {"BPR": f"{0.5 / 3.2:.2f}", "LightGCN": "1.00", "BM3": f"{1.7 / 3.2:.2f}"}
-    assert "LATTICE" not in line(found, "Electronics", "Time (s/epoch)", "published / BPR").cells
+    assert "LATTICE" not in line(found, "Electronics", TIME, "published / BPR")
+    whose = [row[2].text for row in found.rows if (row[0].text, row[1].text) == ("Baby", TIME)]
+    ratios = [f"{one} / {model}" for model in ("LightGCN", "BPR") for one in ("published", "ours")]
+    assert whose == ["published", "ours", *ratios]
 
 
-def test_our_ratios_stand_next_to_the_published_ones_and_absolutes_before_them(study: Study) -> None:
-    heads = [line.head[-1] for line in table(4, study).lines if line.head[:2] == ("Baby", "Time (s/epoch)")]
-    assert heads == ["published", "ours", *(f"{whose} / {m}" for m in RATIOS_TO for whose in ("published", "ours"))]
-
-
-def test_figures_of_two_machines_are_not_divided(study: Study) -> None:
+def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study) -> None:
     lightgcn = next(row for row in study.rows if row.result.model == "lightgcn")
     run = lightgcn.result.runs[0]
-    elsewhere = replace(run, run={**run.run, "environment": {"device": "cuda", "gpu": "Some GPU"}})
+    elsewhere = altered(run, environment={"device": "cuda", "gpu": "Some GPU"})
     moved = replace(lightgcn, runs=(elsewhere,))
-    rows = tuple(moved if row is lightgcn else row for row in study.rows)
-    found = table(4, replace(study, rows=rows))
-    assert line(found, "Baby", "Time (s/epoch)", "ours / LightGCN").cells == {"LightGCN": "1.00"}
-    assert set(line(found, "Baby", "Time (s/epoch)", "ours / BPR").cells) == {"BPR", "BM3"}
+    found = table(4, replace(study, rows=tuple(moved if row is lightgcn else row for row in study.rows)))
+    assert texts(line(found, "Baby", TIME, "ours / LightGCN")) == {"LightGCN": "1.00"}
+    assert set(line(found, "Baby", TIME, "ours / BPR")) == {"BPR", "BM3"}
+    shared = table(4, replace(study, shared=frozenset({run.path})))
+    assert line(shared, "Baby", TIME, "ours")["LightGCN"].mark == SHARED
+    assert set(line(shared, "Baby", TIME, "ours / BPR")) == {"BPR", "BM3"}
+    assert not [row for row in shared.rows if [cell.text for cell in row[1:3]] == [TIME, "ours / LightGCN"]]
 
 
-def test_memory_that_was_not_simply_read_is_marked_with_how_it_was_found(study: Study) -> None:
-    bpr = study.rows[1]
-    run = bpr.result.runs[0]
-    assert run.result is not None
-    memory = {**run.result["memory"], "gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
-    found_so = replace(run, result={**run.result, "memory": memory})
-    row = replace(bpr, runs=(found_so,))
-    found = table(4, replace(study, rows=(row,)))
-    assert line(found, "Baby", "Memory (GB)", "ours").cells == {"BPR": "2.00"}
-    assert line(found, "Baby", "Memory (GB)", "ours").notes["BPR"].reason == "rise of the device's"
-    assert line(found, "Baby", "Time (s/epoch)", "ours").notes == {}
-
-
-def test_our_time_and_memory_name_their_device_and_main_memory_is_not_taken_for_a_gpus(study: Study) -> None:
+def test_memory_says_how_it_was_read_and_found_and_main_memory_is_not_taken_for_a_gpus(study: Study) -> None:
     found = table(4, study)
-    assert line(found, "Baby", "Memory (GB)", "ours, RAM").cells["BPR"] == f"{700 / 1024:.2f}"
-    assert not [other for other in found.lines if other.head == ("Baby", "Memory (GB)", "ours")]
-    (machine,) = [text for text in found.remarks if text.startswith("Ours on")]
-    assert "cpu, a processor, 2 cores, torch threads: 1: Baby BPR, Baby LightGCN, Baby BM3" in machine
+    assert line(found, "Baby", MEMORY, "ours, RAM")["BPR"].text == f"{700 / 1024:.2f}"
+    assert not [row for row in found.rows if [cell.text for cell in row[:3]] == ["Baby", MEMORY, "ours"]]
+    assert any(
+        "cpu, a processor, 2 cores, torch threads: 1: Baby BPR, Baby LightGCN, Baby BM3" in n for n in found.notes
+    )
+    on_gpu = {"gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
+    cell = line(table(4, changed(study, "bpr", memory=on_gpu)), "Baby", MEMORY, "ours")["BPR"]
+    assert (cell.text, cell.note) == ("2.00", "rise of the device's")
 
 
-def test_statistics_of_data_stand_beneath_the_published_ones() -> None:
+def test_counts_of_data_stand_beneath_the_published_ones_also_from_runs(study: Study) -> None:
     found = table(2, statistics={"Baby": Statistics(19445, 7050, 160792), "Sports": None})
-    assert line(found, "Baby", "ours").cells == line(found, "Baby", "published").cells
-    assert set(line(found, "Sports", "ours").cells.values()) == {"not found"}
-    assert not [other for other in found.lines if other.head == ("Electronics", "ours")]
-
-
-def test_statistics_come_from_runs_too(study: Study) -> None:
-    assert line(table(2, study), "Baby", "ours").cells["interactions"] == "160792"
-
-
-@pytest.mark.parametrize("number", [2, 3, 4])
-@pytest.mark.parametrize("layout", [as_text, as_markdown])
-def test_every_table_ends_with_its_sources(number: int, layout: object) -> None:
-    assert callable(layout)
-    text = layout(table(number))
-    last = text.rstrip().splitlines()[-3:]
-    source = load_sources(expected_dir())[f"paper-table{number}"]
-    assert any(all(part in row for part in (source.title, source.table, source.hardware)) for row in last)
-
-
-@pytest.mark.parametrize("number", [2, 3, 4])
-def test_the_csv_repeats_heads_and_has_plain_figures_with_their_notes_and_source(number: int, study: Study) -> None:
-    found = table(number, study)
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert len(rows) == len(found.lines)
-    for row in rows:
-        assert row["data set"] in ("Baby", "Sports", "Electronics")
-        assert all(row[column] in ("", "-") or float(row[column]) is not None for column in found.columns)
-        assert ("Zhou et al." in row["source"]) == (row["figures"] == "published")
-    assert any("disputed" in row["notes"] for row in rows)
+    rows = {(row[0].text, row[1].text): [cell.text for cell in row[2:]] for row in found.rows}
+    assert rows["Baby", "ours"] == rows["Baby", "published"]
+    assert set(rows["Sports", "ours"]) == {"not found"}
+    assert ("Electronics", "ours") not in rows
+    ours = next(row for row in table(2, study).rows if row[1].text == "ours")
+    assert "160792" in [cell.text for cell in ours]
 
 
 def test_one_data_set_can_be_chosen_in_any_case() -> None:
-    assert {found.head[0] for found in table(3, dataset="sports").lines} == {"Sports"}
+    assert {row[0].text for row in table(3, dataset="sports").rows} == {"Sports"}
     with pytest.raises(ConfigError, match=r"no data set 'tiktok'; it has Baby, Sports, Electronics"):
         table(3, dataset="tiktok")
 
 
-@pytest.mark.parametrize(("number", "metric"), [(3, "R@20"), (4, "Memory (GB)"), (4, "Time (s/epoch)")])
-def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str) -> None:
+@pytest.mark.parametrize(("number", "metric"), [(3, "R@20"), (4, MEMORY), (4, TIME)])
+def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str, study: Study) -> None:
     """Unless another of its runs on the data set has a result."""
-    whole = make_study(RUNS, "a report on hand-made records")
-    on_baby = [run for run in whole.runs if run.finished and run.run["dataset"]["name"] == "baby"]
-    starved = {run.run["model"]: run for run in on_baby}
+    starved = {run.model: run for run in study.runs if run.finished}
     (lost, kept) = list(starved)[:2]
     failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
-    others = [run for run in whole.runs if run.run["model"] != lost]
-    runs = [*others, *(replace(starved[model], result=None, failure=failure) for model in (lost, kept))]
-    study = make_study(RUNS, "a report", of=runs)
-    ours = [line for line in table(number, study, dataset="Baby").lines if line.head[-1].startswith("ours")]
-    lines = [line for line in ours if line.head[1] == metric and "/" not in line.head[-1]]
-    assert lines
-    cells = {column.lower(): text for line in lines for column, text in line.cells.items()}
+    others: Sequence[StoredRun] = [run for run in study.runs if run.model != lost]
+    runs = [*others, *(without_result(starved[model], failure) for model in (lost, kept))]
+    found = table(number, make_study(RUNS, "a report", of=runs), dataset="Baby")
+    ours = [row for row in found.rows if row[1].text == metric and row[2].text in ("ours", "ours, RAM")]
+    (cells,) = [{name.lower(): cell.text for name, cell in zip(found.head, row, strict=True)} for row in ours]
     assert cells[lost] == "-"
     assert cells[kept] != "-"
+
+
+def test_ours_alone_have_the_models_that_were_run_and_need_the_proposed_one_and_another(study: Study) -> None:
+    found = ours_alone(PAPER, study)
+    assert found is not None
+    assert found.head == ("data set", "metric", "BPR", "LightGCN", "BM3", IMPROVEMENT)
+    assert {row[0].text for row in found.rows} == {"Baby"}
+    first = found.rows[0]
+    assert [cell.emphasis for cell in first[2:5]] == [None, Emphasis.SECOND, Emphasis.BEST]
+    assert first[5].text == f"{100 * (0.0531 / 0.0494 - 1):+.2f}"
+    assert ours_alone(PAPER, replace(study, rows=study.rows[1:])) is None
+    assert ours_alone(PAPER, replace(study, rows=study.rows[:1])) is None
+    variant = replace(study.rows[0], label="bm3 epochs=4", departures=("epochs=4",))
+    assert ours_alone(PAPER, replace(study, rows=(variant, *study.rows[1:]))) is None

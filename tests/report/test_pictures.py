@@ -18,8 +18,8 @@ from harness.data import load_dataset
 from harness.paper.expected import short_metric
 from harness.paper.results import METRICS
 from harness.paper.study import make_study
-from harness.report.pictures import Picture, draw, files, svg
-from harness.report.plots.parts import INK
+from harness.report.plots import draw
+from harness.report.plots.style import INK, Picture, files, svg
 from harness.runs.store import StoredRun, stored_runs
 from harness.runs.trial import make_trial, resolve_device, run_trial
 
@@ -53,7 +53,7 @@ def store(trained: Path, tmp_path: Path) -> Path:
 def change(folder: Path, edit: Change) -> None:
     """Let `edit` change description and result of every run."""
     for stored in stored_runs(folder):
-        run, result = dict(stored.run), dict(stored.result or {})
+        run, result = stored.described(), stored.outcome.written()
         edit(stored, run, result)
         (stored.path / "run.json").write_text(json.dumps(run))
         (stored.path / "result.json").write_text(json.dumps(result))
@@ -155,11 +155,14 @@ def test_cost_shows_what_was_measured(store: Path) -> None:
     assert "mini-cost" not in drawn(store)
 
 
-def test_cost_labels_every_model_and_leaves_markers_of_surrogate_features_open(store: Path) -> None:
+def test_cost_names_every_model_and_leaves_markers_of_surrogate_features_open(store: Path) -> None:
     change(store, lambda stored, run, result: run["dataset"].update(surrogates=["text"]))  # only BM3 reads features
-    for axes in drawn(store)["mini-cost"].figure.axes:
-        assert {text.get_text().split()[0] for text in axes.texts if text.get_text()} == {"bm3", "bpr"}
-        assert sorted(line.get_markerfacecolor() == "none" for line in axes.lines) == [False, True]
+    figure = drawn(store)["mini-cost"].figure
+    for axes in figure.axes:
+        markers = {str(line.get_label()).split()[0]: line.get_markerfacecolor() for line in axes.lines}
+        assert {model: face == "none" for model, face in markers.items()} == {"bm3": True, "bpr": False}
+    (legend,) = figure.legends
+    assert [text.get_text().split()[0] for text in legend.get_texts()] == ["bm3", "bpr"]
 
 
 def test_grid_points_lie_at_their_settings_and_the_chosen_one_is_ringed(store: Path) -> None:
@@ -173,17 +176,17 @@ def test_grid_points_lie_at_their_settings_and_the_chosen_one_is_ringed(store: P
     assert np.array_equal(ring.get_xdata(), [row.result.runs[0].run["config"]["reg_weight"]])
 
 
-def test_a_grid_of_three_settings_has_layers_on_the_axis_dropout_as_colour_and_weights_as_panels(store: Path) -> None:
+def test_a_grid_of_three_settings_has_layers_on_the_axis_and_a_line_for_each_of_the_others(store: Path) -> None:
     (bm3,) = [run for run in stored_runs(store) if run.run["model"] == "bm3"]
     for layers, dropout, weight in itertools.product((1, 2), (0.3, 0.5), (0.1, 0.01)):
         copy = shutil.copytree(bm3.path, store / f"bm3-{layers}-{dropout}-{weight}")
-        config = {**bm3.run["config"], "n_layers": layers, "dropout": dropout, "reg_weight": weight}
-        (copy / "run.json").write_text(json.dumps({**bm3.run, "config": config}))
-    panels = [axes for axes in drawn(store)["mini-grid"].figure.axes if axes.get_xlabel() == "n_layers (layers)"]
-    legends = [axes.get_legend() for axes in panels]
-    titles = [legend.get_title().get_text().replace("\n", " ") for legend in legends if legend]
-    assert [re.findall(r"reg_weight = ([\d.]+); dropout:", title) for title in titles] == [["0.01"], ["0.1"]]
-    assert [[text.get_text() for text in legend.get_texts()] for legend in legends if legend] == [["0.3", "0.5"]] * 2
+        config = {**bm3.config, "n_layers": layers, "dropout": dropout, "reg_weight": weight}
+        (copy / "run.json").write_text(json.dumps({**bm3.described(), "config": config}))
+    (axes,) = [axes for axes in drawn(store)["mini-grid"].figure.axes if axes.get_xlabel() == "n_layers (of bm3)"]
+    legend = axes.get_legend()
+    assert legend is not None
+    wanted = [f"dropout = {dropout}, reg_weight = {weight}" for dropout in (0.3, 0.5) for weight in (0.01, 0.1)]
+    assert [text.get_text() for text in legend.get_texts()] == wanted
 
 
 def test_users_who_gain_lose_and_are_equal_are_those_of_runs_with_the_same_seed(store: Path) -> None:

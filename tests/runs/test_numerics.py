@@ -17,7 +17,7 @@ import torch
 
 from bm3.losses import alignment_loss
 from harness.data import Dataset, checked_dataset
-from harness.data.split import published_split
+from harness.data.split import random_user_split
 from harness.models import base
 from harness.models.registry import find_model
 from harness.runs.store import RUN
@@ -45,7 +45,7 @@ def data() -> Dataset:
         name: (np.eye(5)[cluster] @ draw.normal(size=(5, width)) + draw.normal(size=(40, width))).astype(np.float32)
         for name, width in (("visual", 12), ("text", 8))
     }
-    return checked_dataset("tiny", published_split(np.array(pairs), draw), features, where="tiny data set")
+    return checked_dataset("tiny", random_user_split(np.array(pairs), draw), features, where="tiny data set")
 
 
 def numbers(name: str) -> dict[str, Any]:

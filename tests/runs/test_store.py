@@ -81,7 +81,7 @@ def test_damaged_hits_are_named(tmp_path: Path, clustered: Dataset, damage: byte
 
 def test_hits_of_another_run_are_refused(tmp_path: Path, clustered: Dataset) -> None:
     run = stored(tmp_path, ranking(clustered, 20))
-    mended = {**(run.result or {}), "test": {**(run.result or {})["test"], "recall@5": 0.0}}
+    mended = {**run.outcome.written(), "test": {**run.outcome.test, "recall@5": 0.0}}
     (tmp_path / RESULT).write_text(json.dumps(mended))
     with pytest.raises(DataError, match=r"hits\.npz: is not of .*result\.json, whose recall@5 is another"):
         StoredRun.read(tmp_path).per_user("recall@5")

@@ -44,7 +44,9 @@ def past(
     run = {**identity, "device": device, "dataset": dataset, "environment": {"torch_threads": 2}, **changes}
     timing = {"median_s": seconds[0][0], "evaluation_median_s": seconds[0][1]}
     readings = {"process_rss_peak": {"bytes": memory}, "gpu_process_peak": {"bytes": memory and 7 * memory}}
-    return StoredRun(folder, run, {"epochs": len(seconds), "stopped": stopped, "timing": timing, "memory": readings})
+    return run_files.record(
+        folder, {"epochs": len(seconds), "stopped": stopped, "timing": timing, "memory": readings}, **run
+    )
 
 
 def test_runs_on_the_same_data_give_the_median_of_their_seconds_and_the_most_memory(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_runs_on_other_data_of_another_model_or_on_another_device_say_nothing(
 
 
 def test_unfinished_runs_say_nothing(tmp_path: Path) -> None:
-    run = replace(past(tmp_path / "a", [(1, 1)]), result=None)
+    run = run_files.without_result(past(tmp_path / "a", [(1, 1)]))
     assert Estimates([run]).of(trial()) is None
 
 

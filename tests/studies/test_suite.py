@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_files import record
 
 from bm3 import BM3Config, ConfigError, DataError
 from harness.models.registry import find_model
@@ -43,7 +44,7 @@ def rows_of(*experiments: dict[str, Any], **keys: Any) -> list[Row]:
 
 
 def ended(valid: float, test: float) -> StoredRun:
-    return StoredRun(Path("run"), {}, {"valid": {"recall@20": valid}, "test": {"recall@20": test}})
+    return record(result={"valid": {"recall@20": valid}, "test": {"recall@20": test}})
 
 
 def short(trials: list[Trial]) -> list[tuple[float, int]]:

@@ -11,7 +11,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from harness.data.words import DEFAULT_SPLIT_SEED
 from harness.ingest.amazon.raw import (
     ASIN_BYTES,
     IMAGE_WIDTH,
-    Metadata,
     Ratings,
     RawFile,
     Report,
@@ -113,25 +112,12 @@ class Plan:
                     )
 
 
-@dataclass(frozen=True)
-class Core:
-    """What is left of ratings, in the order of their file."""
-
-    ratings: Ratings
-    """Users and items numbered in order of first appearance among what is left; nobody else has an id."""
-    read: int
-    """Ratings in the file."""
-    duplicates: int
-    """Ratings left out because their user had rated that item further up."""
-    rounds: int
-    """How often users or items had to be removed until none had too few interactions."""
-
-
-def k_core(ratings: Ratings, k: int, where: str) -> Core:
-    """The largest set of ratings in which every user and every item has at least `k`.
+def k_core(ratings: Ratings, k: int, where: str) -> tuple[Ratings, dict[str, int]]:
+    """The largest set of ratings in which every user and every item has at least `k`, and what was counted on the way.
 
     Of several ratings of one item by one user the first in the file counts. Users and items with too few are removed
-    together, then all are counted again. Raises DataError, beginning with `where`, when nothing is left.
+    together, then all are counted again. What is left stands in the order of the file, users and items numbered in
+    order of first appearance in it. Raises DataError, beginning with `where`, when nothing is left.
     """
     kept = without_repeats(np.stack([ratings.users, ratings.items], axis=1))
     duplicates, rounds = len(ratings) - len(kept), 0
@@ -148,7 +134,15 @@ def k_core(ratings: Ratings, k: int, where: str) -> Core:
         )
     users, user_ids = _renumbered(ratings.users[kept], ratings.user_ids)
     items, item_ids = _renumbered(ratings.items[kept], ratings.item_ids)
-    return Core(Ratings(users, items, ratings.times[kept], user_ids, item_ids), len(ratings), duplicates, rounds)
+    counts = {
+        "ratings": len(ratings),
+        "duplicates": duplicates,
+        "core_rounds": rounds,
+        "core_users": len(user_ids),
+        "core_items": len(item_ids),
+        "core_interactions": len(kept),
+    }
+    return Ratings(users, items, ratings.times[kept], user_ids, item_ids), counts
 
 
 def _renumbered(old: NDArray[np.int32], ids: list[bytes]) -> tuple[NDArray[np.int32], list[bytes]]:
@@ -190,8 +184,10 @@ def prepare(
     plan.check()
     inputs: dict[str, Any] = {}
     with _reading("ratings", plan, watch, inputs) as file:
-        core = k_core(read_ratings(file), plan.core, str(plan.ratings))
-    dataset, user_ids, item_ids = _divide(plan, core.ratings, inputs)
+        core, counts = k_core(read_ratings(file), plan.core, str(plan.ratings))
+    dataset, user_ids, item_ids = _divide(plan, core, inputs)
+    counts |= {"users": dataset.n_users, "items": dataset.n_items, "interactions": dataset.n_interactions}
+    counts |= {part: len(dataset.part(part)) for part in PARTS}
     made = [folder for folder in (plan.out, *plan.out.parents) if not folder.exists()]
     try:
         with new_folder(plan.target) as folder:
@@ -207,7 +203,7 @@ def prepare(
                     "split": split_rule(plan.split).name if plan.given_split is None else plan.given_split.name,
                     "split_seed": _seed(plan) if plan.drawn else None,
                 },
-                "counts": _counts(core, dataset),
+                "counts": counts,
                 **features,
                 "versions": {
                     "bm3_harness": metadata.version("bm3-harness"),
@@ -219,10 +215,6 @@ def prepare(
             parts = {part: dataset.part(part) for part in PARTS}
             np.savez_compressed(folder / "interactions.npz", **parts)  # type: ignore[arg-type]
             (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{plan.out}: cannot be written ({error.strerror or error}); make room, or choose another folder with --out"
-        ) from error
     finally:
         with suppress(OSError):  # left only with a data set in it
             for folder in made:
@@ -276,46 +268,13 @@ def _write_features(
         with (folder / TEXTS).open("w", newline="", encoding="utf-8") as texts:  # with the ids that encoding joins by
             rows = csv.writer(texts, lineterminator="\n")
             rows.writerows([("id", "text"), *zip(item_ids, found.texts, strict=True)])
-        record["metadata"] = _record_of_texts(found)
+        without = [item for item, text in enumerate(found.texts) if not text]
+        record["metadata"] = asdict(found) | {"items_without_text": without}
+        del record["metadata"]["texts"]
     if plan.images is not None:
         table = np.empty((len(items), IMAGE_WIDTH), np.float32)
         with _reading("images", plan, watch, inputs) as file:
             images = read_images(file, items, table)
         np.save(folder / IMAGES, table)
-        record["images"] = {
-            "records": images.records,
-            "of_other_items": images.other_items,
-            "repeated": images.repeated,
-            "without_image": len(images.without_image),
-            "items_without_image": images.without_image,
-        }
+        record["images"] = asdict(images)
     return record
-
-
-def _record_of_texts(found: Metadata) -> dict[str, Any]:
-    without = [item for item, text in enumerate(found.texts) if not text]
-    return {
-        "lines": found.lines,
-        "of_other_items": found.other_items,
-        "repeated": found.repeated,
-        "cut": found.cut,
-        "broken": found.broken,
-        "first_broken": [{"line": line, "reason": reason} for line, reason in found.first_broken],
-        "without_text": len(without),
-        "items_without_text": without,
-    }
-
-
-def _counts(core: Core, dataset: Dataset) -> dict[str, int]:
-    return {
-        "ratings": core.read,
-        "duplicates": core.duplicates,
-        "core_rounds": core.rounds,
-        "core_users": len(core.ratings.user_ids),
-        "core_items": len(core.ratings.item_ids),
-        "core_interactions": len(core.ratings),
-        "users": dataset.n_users,
-        "items": dataset.n_items,
-        "interactions": dataset.n_interactions,
-        **{part: len(dataset.part(part)) for part in PARTS},
-    }

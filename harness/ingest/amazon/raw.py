@@ -7,6 +7,7 @@ import ast
 import gzip
 import json
 import re
+import reprlib
 import warnings
 import zlib
 from array import array
@@ -146,11 +147,7 @@ def identifier(record: dict[Any, Any], key: str) -> bytes:
 
 def shown(value: object) -> str:
     """A value as errors show it: in quotes, escaped, and short."""
-    long_number = isinstance(value, int) and value.bit_length() > 200
-    if long_number or not isinstance(value, str | bytes | int | float | None):
-        return f"of type {type(value).__name__}"  # too long or too deeply nested to be shown
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return reprlib.repr(value)[:60]
 
 
 # --- ratings ---
@@ -233,16 +230,15 @@ class Metadata:
     texts: list[str]
     """[I]; empty where an item has none."""
     lines: int = 0
-    other_items: int = 0
-    """Lines of items that are not in the data set."""
+    of_other_items: int = 0
     repeated: int = 0
     """Further lines of an item; the first counts."""
     cut: int = 0
     """Texts of which only the first MAX_TEXT characters are kept."""
     broken: int = 0
     """Lines that are no metadata of an item. Those that begin with the id of another item are not examined."""
-    first_broken: list[tuple[int, str]] = field(default_factory=list)
-    """Line number and reason of the first few."""
+    first_broken: list[dict[str, Any]] = field(default_factory=list)
+    """Line and reason of the first few."""
 
 
 def read_metadata(file: RawFile, items: Mapping[bytes, int]) -> Metadata:
@@ -257,17 +253,17 @@ def read_metadata(file: RawFile, items: Mapping[bytes, int]) -> Metadata:
         # Parsing takes most of the time, and most items are not in the data set.
         begin = ASIN_FIRST.match(line)
         if begin and begin[1] not in items:
-            found.other_items += 1
+            found.of_other_items += 1
             continue
         try:
             record = parse_record(line)
             item = items.get(identifier(record, "asin"))
         except BrokenRecordError as error:
             found.broken += 1
-            found.first_broken += [(number, str(error))][: SHOWN_BROKEN - len(found.first_broken)]
+            found.first_broken += [{"line": number, "reason": str(error)}][: SHOWN_BROKEN - len(found.first_broken)]
             continue
         if item is None:
-            found.other_items += 1
+            found.of_other_items += 1
         elif item in seen:
             found.repeated += 1
         else:
@@ -276,7 +272,7 @@ def read_metadata(file: RawFile, items: Mapping[bytes, int]) -> Metadata:
             found.cut += len(text) > MAX_TEXT
             seen.add(item)
     if not seen:
-        first = "".join(f"; line {number} is broken: {reason}" for number, reason in found.first_broken[:1])
+        first = "".join(f"; line {each['line']} is broken: {each['reason']}" for each in found.first_broken[:1])
         raise DataError(
             f"{file.path}: none of {found.lines} lines belongs to an item of the ratings; needed is the metadata of "
             f"the same category{first}"
@@ -307,12 +303,11 @@ class Images:
     """What was read of image features."""
 
     records: int
-    other_items: int
-    """Records of items that are not in the data set."""
+    of_other_items: int
     repeated: int
     """Further records of an item; the first counts."""
-    without_image: list[int]
-    """Items, ascending, whose row is the mean of the others."""
+    items_without_image: list[int]
+    """Ascending; their rows are the mean of the others."""
 
 
 def read_images(file: RawFile, items: Mapping[bytes, int], table: NDArray[np.float32]) -> Images:

@@ -1,4 +1,23 @@
-"""The pictures of a study as matplotlib figures, a module per question. How they become files is `report.pictures`.
+"""The pictures of a study as matplotlib figures, a module per question.
 
-Each function returns None where the study has nothing for it to show.
+Each of their functions returns None where the study has nothing for it to show.
 """
+
+from harness.paper.study import Study
+from harness.report.plots.accuracy import difference, scatter
+from harness.report.plots.cost import cost
+from harness.report.plots.style import Picture, style
+from harness.report.plots.training import grid, learning
+from harness.report.plots.users import users
+
+
+def draw(study: Study) -> tuple[Picture, ...]:
+    """The pictures that the study has data for: by data set, then those over all data sets.
+
+    Raises DataError when a file of a run is damaged.
+    """
+    with style():
+        by_dataset = [
+            make(study, name) for name in study.datasets for make in (difference, learning, cost, grid, users)
+        ]
+        return tuple(picture for picture in (*by_dataset, scatter(study)) if picture is not None)

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from harness.paper.expected import PublishedValue, short_metric
+from harness.paper.expected import short_metric
 from harness.paper.results import METRICS
 from harness.paper.study import Study
 from harness.paper.verdict import Outcome, Verdict
-from harness.report.plots.parts import (
+from harness.report.plots.style import (
     BLUE,
     GREEN,
     INK,
@@ -100,8 +100,8 @@ def scatter(study: Study) -> Picture | None:
     datasets = list(dict.fromkeys(dataset for dataset, *_ in shown))
     for dataset, verdict, value in shown:
         marker = _marker(datasets.index(dataset), verdict.outcome)
-        identity.plot([_number(value)], [verdict.mean], **marker)
-        residual.plot([_number(value)], [100 * (verdict.difference or 0)], **marker)
+        identity.plot([value.value], [verdict.mean], **marker)
+        residual.plot([value.value], [100 * (verdict.difference or 0)], **marker)
     identity.set(xlim=ends, ylim=ends, ylabel="ours, mean over seeds (recall or NDCG, 0 to 1)")
     residual.set(xlim=ends, ylabel="difference (% of the published value)")
     for axes in (identity, residual):
@@ -155,7 +155,3 @@ def _marker(dataset: int, outcome: Outcome) -> dict[str, Any]:
     colour, fill = OUTCOMES[outcome]
     style = {"marker": _shape(dataset), "fillstyle": fill, "markerfacecoloralt": "none", "markersize": 6}
     return {"color": colour, "linestyle": "none", **style}
-
-
-def _number(value: PublishedValue) -> float:
-    return value.value or 0.0

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from harness.paper.expected import short_metric
 from harness.paper.results import METRICS
+from harness.paper.rows import ranked, representative, representatives
 from harness.paper.significance import paired
 from harness.paper.study import Study, StudyRow
-from harness.report.plots.parts import BLUE, INK, ORANGE, WIDTH, Picture, picture, sampled, signed
+from harness.report.plots.style import BLUE, INK, ORANGE, WIDTH, Picture, picture, sampled, signed
 from harness.runs.store import StoredRun
 from harness.training.config import STOPPING_METRIC
 
@@ -51,13 +52,14 @@ def users(study: Study, dataset: str) -> Picture | None:
 
 
 def _pair(study: Study, dataset: str) -> tuple[StudyRow, StudyRow] | None:
-    """The best BM3 and the best other model; without one of them the best and the second row."""
-    ranked = sorted(study.of(dataset), key=lambda row: (-row.mean(STOPPING_METRIC), row.label))
-    own = [row for row in ranked if row.result.model == "bm3"]
-    others = [row for row in ranked if row.result.model != "bm3"]
-    if own and others:
-        return own[0], others[0]
-    return (ranked[0], ranked[1]) if len(ranked) > 1 else None
+    """The row of the proposed model and the best of the other models' rows; without one of them the best two rows."""
+    rows = study.of(dataset)
+    own = representative(rows, study.paper.proposed or "")
+    others = ranked([row for row in representatives(rows) if row is not own], STOPPING_METRIC)
+    if own is not None and others:
+        return own, others[0]
+    best = ranked(rows, STOPPING_METRIC)
+    return (best[0], best[1]) if len(best) > 1 else None
 
 
 def _runs(first: StudyRow, second: StudyRow) -> list[tuple[StoredRun, StoredRun]]:

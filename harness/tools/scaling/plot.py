@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.report.pictures import STYLE
-from harness.report.plots.parts import COLOURS, INK, MARKERS, WIDTH, Picture, named, picture, plain_log
+from harness.report.plots.style import COLOURS, INK, MARKERS, WIDTH, Picture, named, picture, plain_log, style
 from harness.tools.scaling.fit import Cell
 
 ROW = 2.3  # inches
@@ -23,7 +21,7 @@ def scaling_picture(model: str, cells: Sequence[Cell], name: str) -> Picture:
     factors = list(dict.fromkeys(cell.factor for cell in drawn)) or [""]
     lines = {key: place for place, key in enumerate(dict.fromkeys((cell.part, cell.quantity) for cell in drawn))}
     rows = [kind for kind in (False, True) if any((cell.quantity == "memory") is kind for cell in drawn)] or [False]
-    with matplotlib.style.context(["default", STYLE]):
+    with style():
         figure = Figure((WIDTH, ROW * len(rows) + 0.5), layout="constrained")
         grid = figure.subplots(len(rows), len(factors), squeeze=False, sharey="row")
         for panels, memory in zip(grid, rows, strict=True):

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from bm3 import ConfigError
 from harness.common import write_json, write_whole, writing
-from harness.report.pictures import files
+from harness.report.plots.style import files
 from harness.tools.scaling.fit import FORMAT, JSON_FILE, Cell, Complexity, Verdict, exit_code, judge
 from harness.tools.scaling.measure import Plan, Point, complete_models
 from harness.tools.scaling.plot import scaling_picture

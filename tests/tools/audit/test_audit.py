@@ -16,7 +16,6 @@ from command_line import Command, refused
 from bm3 import DataError
 from harness.models.registry import models
 from harness.paper.expected import expected_dir, load_tolerances
-from harness.paper.results import METRICS
 from harness.runs.settings import flatten
 from harness.runs.store import StoredRun, stored_runs
 from harness.runs.trial import Trial, run_trial
@@ -51,8 +50,9 @@ def settings_of(trial: Trial) -> dict[str, Any]:
 def finished(trial: Trial, recall: float, ndcg: float, best_epoch: int = 7) -> StoredRun:
     """A run as if the trial had ended with these metrics."""
     run = {"model": trial.entry.name, "reads_features": True, "environment": {"torch": "made up"}}
+    run |= {"config": asdict(trial.config), "training": asdict(trial.training)}
     test = {"recall@20": recall, "ndcg@20": ndcg}
-    return StoredRun(Path(trial.key), run, {"best_epoch": best_epoch, "valid": {}, "test": test})
+    return run_files.record(trial.key, {"best_epoch": best_epoch, "test": test}, **run)
 
 
 Metrics = Sequence[tuple[float, float]]
@@ -351,13 +351,11 @@ class By(InProcess):
         path = self.out / trial.key
         if run is not None and not path.is_dir():
             path.mkdir(parents=True)
-            described = {**trial.identity, **run_files.DESCRIPTION, **run.run, "model": "bpr", "searched": []}
+            described = {**trial.identity, **run.described(), "model": "bpr", "searched": []}
             described |= {"config": asdict(trial.config), "training": asdict(trial.training), "seed": trial.seed}
             described["dataset"] = run_files.DATA
             (path / "run.json").write_text(json.dumps(described), encoding="utf-8")
-            result = {**run_files.RESULT, **(run.result or {}), "finished": run_files.RESULT["finished"]}
-            parts = {part: dict.fromkeys(METRICS, 0.5) | result[part] for part in ("valid", "test")}
-            (path / "result.json").write_text(json.dumps(result | parts), encoding="utf-8")
+            (path / "result.json").write_text(json.dumps(run.outcome.written()), encoding="utf-8")
         return [Ending(trial, "as told (exit code 1)")]
 
 

@@ -23,12 +23,13 @@ def _markdown(study: Study) -> Mapping[str, bytes]:
 
 
 def _page(study: Study) -> Mapping[str, bytes]:
-    from harness.report import pictures
     from harness.report.html import html
+    from harness.report.plots import draw
+    from harness.report.plots.style import files, svg
 
-    drawn = pictures.draw(study)
-    page = html(study, [(picture.title, picture.caption, pictures.svg(picture)) for picture in drawn])
-    return {"report.html": page.encode(), **pictures.files(drawn)}
+    drawn = draw(study)
+    page = html(study, [(picture.title, picture.caption, svg(picture)) for picture in drawn])
+    return {"report.html": page.encode(), **files(drawn)}
 
 
 def _latex(study: Study) -> Mapping[str, bytes]:
@@ -38,13 +39,13 @@ def _latex(study: Study) -> Mapping[str, bytes]:
 
 
 def _csv(study: Study) -> Mapping[str, bytes]:
-    from harness.report.cells import cells_csv
+    from harness.report.flat import cells_csv
 
     return {"cells.csv": cells_csv(study).encode()}
 
 
 def _json(study: Study) -> Mapping[str, bytes]:
-    from harness.report.cells import cells_json
+    from harness.report.flat import cells_json
 
     return {"cells.json": cells_json(study).encode()}
 

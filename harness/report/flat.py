@@ -1,13 +1,13 @@
-"""Every cell of a study as flat records, for other programs: accuracy, and time and memory. CSV and strict JSON.
+"""Figures for other programs: a table as CSV, and every cell of a study as flat records, as CSV and as strict JSON.
 
-Figures are not rounded here; an empty field, null in JSON, is a figure that there is not.
+Figures of records are not rounded; an empty field, null in JSON, is a figure that there is not.
 """
 
 import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,24 +15,26 @@ from harness.paper.expected import PublishedValue, short_metric, values_of_cell
 from harness.paper.measured import GB
 from harness.paper.study import Study, StudyRow, headline
 from harness.paper.verdict import Range
+from harness.report import costs
+from harness.report.tables import Table
 
-TIMES = {
-    "Time (s/epoch)": "median_s",
-    "Time, lower quartile (s/epoch)": "q1_s",
-    "Time, upper quartile (s/epoch)": "q3_s",
-    "Time, first epoch (s)": "warmup_s",
-    "Time, evaluation (s)": "evaluation_median_s",
-}
-MEMORY = {
-    "Memory (GB)": "gpu_process_peak",
-    "Memory, GPU device (GB)": "gpu_device_peak",
-    "Memory, allocator (GB)": "allocator_peak",
-    "Memory, allocator reserved (GB)": "allocator_reserved_peak",
-    "Memory, process (GB)": "process_rss_peak",
-}
 NOT_JUDGED = "shown for orientation: time and memory are not judged against other hardware"
 
 Record = dict[str, Any]
+
+
+def table_csv(table: Table) -> str:
+    """A table for a spreadsheet: texts without marks; what is noted on a row's cells is in the column `notes`."""
+    noted = ("; ".join(f"{h}: {c.note}" for h, c in zip(table.head, row, strict=True) if c.note) for row in table.rows)
+    rows = ([*(cell.text for cell in row), notes] for row, notes in zip(table.rows, noted, strict=True))
+    return csv_text([*table.head, "notes"], rows)
+
+
+def csv_text(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """Rows under a head."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()
 
 
 def cells(study: Study) -> list[Record]:
@@ -43,21 +45,14 @@ def cells(study: Study) -> list[Record]:
     says of each run whether another one ran beside it on the same machine, which its times then show too. A GB is
     2^30 bytes, and `Memory (GB)` is the peak of the process on the GPU.
     """
-    return [record for row in study.rows for record in (*_accuracy(study, row), *_efficiency(study, row))]
+    return [record for row in study.rows for record in (*_accuracy(study, row), *_costs(study, row))]
 
 
 def cells_csv(study: Study) -> str:
     """The records as CSV with a header; values of a list have `; ` between them."""
-    text = io.StringIO()
     records = cells(study)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(records[0] if records else ["dataset", "model", "label", "metric"])
-    for record in records:
-        writer.writerow(
-            "; ".join("" if v is None else str(v) for v in value) if isinstance(value, list) else value
-            for value in map(_finite, record.values())
-        )
-    return text.getvalue()
+    lines = [[_joined(_finite(value)) for value in record.values()] for record in records]
+    return csv_text(records[0] if records else ["dataset", "model", "label", "metric"], lines)
 
 
 def cells_json(study: Study) -> str:
@@ -71,11 +66,7 @@ def cells_json(study: Study) -> str:
         "self_check": None if study.selfcheck is None else [asdict(one) for one in study.selfcheck],
         "unread": study.unread,
         "cells": cells(study),
-        "differences": [
-            {"dataset": dataset, **asdict(difference)}
-            for dataset, found in study.differences.items()
-            for difference in found
-        ],
+        "differences": [{"dataset": d, **asdict(pair)} for d, found in study.differences.items() for pair in found],
         "claims": [asdict(result) for result in study.claims],
         "tolerances": study.tolerances.model_dump(),
         "sources": {key: source.model_dump() for key, source in study.sources.items()},
@@ -101,24 +92,22 @@ def _accuracy(study: Study, row: StudyRow) -> Iterator[Record]:
         )
 
 
-def _efficiency(study: Study, row: StudyRow) -> Iterator[Record]:
-    results = [run.result or {} for run in row.result.runs]
-    for metric, key in TIMES.items():
-        yield _measured(study, row, metric, [(result["timing"][key], result["timing"]["note"]) for result in results])
-    for metric, key in MEMORY.items():
-        readings = [(result["memory"][key]["bytes"], result["memory"][key]["note"]) for result in results]
-        yield _measured(study, row, metric, [(None if size is None else size / GB, note) for size, note in readings])
-
-
-def _measured(study: Study, row: StudyRow, metric: str, figures: Sequence[tuple[float | None, str | None]]) -> Record:
-    """A record from figures with the note that says why one is missing."""
-    found = [value for value, _ in figures if value is not None]
-    mean = math.fsum(found) / len(found) if found else None
-    reason = NOT_JUDGED if found else "; ".join(dict.fromkeys(str(note) for _, note in figures))
-    published = values_of_cell(study.expected, row.dataset, row.result.model, metric)
-    return _record(
-        study, row, metric, [value for value, _ in figures], next(iter(published), None), mean=mean, reason=reason
-    )
+def _costs(study: Study, row: StudyRow) -> Iterator[Record]:
+    """Time and memory, with the note that says why a figure is missing."""
+    readings: dict[str, list[tuple[float | None, str | None]]] = {}
+    for metric, key in costs.TIMES.items():
+        timings = [run.outcome.timing for run in row.result.runs]
+        readings[metric] = [(getattr(timing, key), timing.note) for timing in timings]
+    for metric, key in costs.MEMORY.items():
+        found = [run.outcome.memory.of(key) for run in row.result.runs]
+        readings[metric] = [(None if one.bytes is None else one.bytes / GB, one.note) for one in found]
+    for metric, figures in readings.items():
+        values = [value for value, _ in figures]
+        known = [value for value in values if value is not None]
+        reason = NOT_JUDGED if known else "; ".join(dict.fromkeys(str(note) for _, note in figures))
+        published = next(iter(values_of_cell(study.expected, row.dataset, row.result.model, metric)), None)
+        mean = math.fsum(known) / len(known) if known else None
+        yield _record(study, row, metric, values, published, mean=mean, reason=reason)
 
 
 def _record(
@@ -158,11 +147,15 @@ def _record(
         "reason": reason,
         "surrogates": row.result.surrogates,
         "settings": row.result.settings,
-        "seed_of_run": [run.run["seed"] for run in runs],
+        "seed_of_run": [run.seed for run in runs],
         "runs": [run.path.relative_to(study.folder).as_posix() for run in runs],
         "shared": [run.path in study.shared for run in runs],
         "commands": study.commands(row),
     }
+
+
+def _joined(value: Any) -> Any:
+    return "; ".join("" if v is None else str(v) for v in value) if isinstance(value, list) else value
 
 
 def _finite(value: Any) -> Any:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_files import altered
 
 from harness.paper.results import METRICS
 from harness.paper.significance import Difference
 from harness.paper.study import Study, headline, make_study
-from harness.report.cells import MEMORY, TIMES, cells, cells_csv, cells_json
-from harness.runs.store import StoredRun
+from harness.report.costs import MEMORY, TIMES
+from harness.report.flat import cells, cells_csv, cells_json, table_csv
+from harness.report.tables import Cell, table
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 
@@ -40,8 +42,15 @@ def with_result(study: Study, change: dict[str, Any]) -> Study:
     """The first row's first run with another result."""
     row = study.rows[0]
     run = row.result.runs[0]
-    changed = StoredRun(run.path, run.run, {**(run.result or {}), **change})
-    return replace(study, rows=(replace(row, runs=(changed, *row.runs[1:])), *study.rows[1:]))
+    changed = altered(run, change)
+    new = replace(row, runs=(changed, *row.runs[1:]))
+    return replace(study, rows=(new, *study.rows[1:]))
+
+
+def test_a_table_for_a_spreadsheet_has_no_marks_and_repeats_its_groups() -> None:
+    rows = [["Baby", Cell("0.05", "†", "two seeds")], ["Baby", Cell("0.08")]]
+    text = table_csv(table("Ours", ("data set", "BM3"), rows, groups=1))
+    assert text.splitlines() == ["data set,BM3,notes", "Baby,0.05,BM3: two seeds", "Baby,0.08,"]
 
 
 def test_each_row_has_a_record_per_metric_all_with_the_same_fields(study: Study) -> None:

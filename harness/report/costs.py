@@ -1,0 +1,59 @@
+"""Time and memory of a run as reports show them: which readings there are, and which of them counts."""
+
+from dataclasses import dataclass
+
+from harness.paper.measured import GB
+from harness.runs.record import RunRecord
+
+TIMES = {
+    "Time (s/epoch)": "median_s",
+    "Time, lower quartile (s/epoch)": "q1_s",
+    "Time, upper quartile (s/epoch)": "q3_s",
+    "Time, first epoch (s)": "warmup_s",
+    "Time, evaluation (s)": "evaluation_median_s",
+}
+"""Name → key in a run's result."""
+MEMORY = {
+    "Memory (GB)": "gpu_process_peak",
+    "Memory, GPU device (GB)": "gpu_device_peak",
+    "Memory, allocator (GB)": "allocator_peak",
+    "Memory, allocator reserved (GB)": "allocator_reserved_peak",
+    "Memory, process (GB)": "process_rss_peak",
+}
+"""Name → key in a run's result; a GB is 2^30 bytes."""
+WAYS = {"gpu_process_peak": "", "allocator_reserved_peak": "torch", "process_rss_peak": "RAM"}
+"""The readings that may stand beside published memory → how ours was read."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A figure of a run that may stand beside a published one."""
+
+    value: float
+    """Seconds, or GB of 2^30 bytes."""
+    way: str = ""
+    """How it was read, where that is not what was published."""
+    how: str = ""
+    """How it was found, if it was not simply read."""
+
+
+def epoch_seconds(run: RunRecord) -> Reading | None:
+    """The median epoch; None where none was timed."""
+    value = run.outcome.timing.median_s
+    return None if value is None else Reading(value)
+
+
+def peak_memory(run: RunRecord) -> Reading | None:
+    """The reading that counts; None where there is none."""
+    kind = run.outcome.memory.kind
+    found = run.outcome.memory.of(kind) if kind else None
+    return Reading(found.bytes / GB, WAYS[str(kind)], found.how or "") if found and found.bytes else None
+
+
+def device(run: RunRecord) -> str:
+    """What a run was measured on, for readers who compare costs."""
+    where = run.environment
+    if where.get("device") == "cuda":
+        return f"cuda, {where.get('gpu') or 'a GPU without a name'}"
+    cpu, cores = where.get("cpu") or "a processor without a name", where.get("logical_cores")
+    return f"{where.get('device')}, {cpu}, {cores} cores, torch threads: {where.get('torch_threads')}"

@@ -1,0 +1,375 @@
+"""The paper's own tables: what was published, what other sources print, and ours beneath.
+
+Which tables there are and what is computed from their figures is the paper's to say; ours come from a study.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from bm3 import ConfigError
+from harness.paper.expected import PublishedValue, Source, Status, canonical_metric, values_of_cell
+from harness.paper.load import Paper, PublishedTable
+from harness.paper.measured import SHARED, SHARED_NOTE
+from harness.paper.numbers import number
+from harness.paper.rows import representatives
+from harness.paper.study import Study, StudyRow
+from harness.paper.verdict import Outcome, Verdict, judge
+from harness.report.costs import Reading, device, epoch_seconds, peak_memory
+from harness.report.tables import Cell, Table, ranked, table
+
+DISPUTED, APART = "‡", "†"
+DASH = "-"
+"""Printed where a model ran out of memory."""
+PUBLISHED, OURS = "published", "ours"
+IMPROVEMENT = "Improv. (%)"
+WHOSE = "figures"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts of a data set."""
+
+    users: int
+    items: int
+    interactions: int
+
+    def figures(self) -> dict[str, float]:
+        """By the names that published counts have."""
+        sparsity = 100 * (1 - self.interactions / (self.users * self.items))
+        whole = {"users": self.users, "items": self.items, "interactions": self.interactions}
+        return {**whole, "sparsity_percent": sparsity}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table before it is laid out."""
+
+    whose: str
+    cells: Mapping[str, Cell]
+    """By column; a column may be missing."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """By column: what may be divided by each other."""
+    machines: Mapping[str, str] = field(default_factory=dict)
+    """By column: what a figure was measured on; empty where all are of one machine."""
+    source: str = ""
+    """What is said of the source; empty for ours."""
+
+
+def paper_table(
+    paper: Paper,
+    layout: PublishedTable,
+    *,
+    study: Study | None = None,
+    statistics: Mapping[str, Statistics | None] | None = None,
+    dataset: str | None = None,
+) -> Table:
+    """A table of the paper, of all its data sets or of one.
+
+    `study` gives our figures, and `statistics` those of data sets by printed name, None for one that was not found.
+    Raises ConfigError for a data set that the table does not have.
+    """
+    values = [value for value in paper.values if value.source == layout.source]
+    names = list(layout.rows or dict.fromkeys(value.dataset for value in values))
+    if dataset is not None:
+        chosen = [name for name in names if name.lower() == dataset.lower()]
+        if not chosen:
+            raise ConfigError(f"Table {layout.number} has no data set {dataset!r}; it has {', '.join(names)}")
+        names = chosen
+    of_models = layout.kind != "datasets"
+    columns = list(layout.columns or dict.fromkeys(_column(value) for value in values))
+    lines: list[tuple[tuple[str, ...], Line]] = []
+    for name in names:
+        for metric in dict.fromkeys(value.metric for value in values) if of_models else [""]:
+            printed = {
+                _column(value): value for value in values if value.dataset == name and metric in ("", value.metric)
+            }
+            found = [*_published(paper, layout, printed)]
+            match layout.kind:
+                case "datasets":
+                    found += _counted(study, statistics or {}, name, columns)
+                case "accuracy":
+                    found += _measured(study, name, metric, columns)
+                    found = [_compared(line, paper.proposed if layout.improvement else None) for line in found]
+                case _:
+                    own = _costs(study, name, metric, columns)
+                    found += [
+                        *own,
+                        *(r for model in layout.ratios for one in (found[0], *own) for r in _ratio(model, one)),
+                    ]
+            lines += [((name, metric) if of_models else (name,), line) for line in found]
+    columns += [IMPROVEMENT] if layout.improvement else []
+    title = f"The paper's {paper.sources[layout.source].table}: as published"
+    return table(
+        title + (", with ours" if study or statistics else ""),
+        ["data set", *(["metric"] if of_models else []), WHOSE, *map(_heading, columns)],
+        [
+            [*head, Cell(line.whose, note=line.source), *(line.cells.get(column) for column in columns)]
+            for head, line in lines
+        ],
+        "l" * (3 if of_models else 2) + "r" * len(columns),
+        notes=[*_footnotes(lines), *_remarks(paper, layout, names, columns, study), *_sources(paper, lines)],
+        groups=2 if of_models else 1,
+    )
+
+
+def published_figures(key: str, source: Source, values: Iterable[PublishedValue]) -> Table:
+    """Figures as one source gives them."""
+    about = {"citation": source.citation, "date": source.date, "hardware": source.hardware}
+    return table(
+        f"{key}: {source.title}, {source.table}",
+        ("data set", "model", "metric", "value", "status", "note"),
+        [(v.dataset, v.model, v.metric, figure_text(v.metric, v.value), v.status.value, v.note) for v in values],
+        "lllrll",
+        lead="\n".join(f"  {name:<9}  {text}" for name, text in about.items() if text),
+    )
+
+
+def ours_alone(paper: Paper, study: Study) -> Table | None:
+    """Our accuracy with default settings in the layout of the paper's first table of it: only what was run.
+
+    None without the proposed model or with nothing to compare it with.
+    """
+    layout = next((one for one in paper.tables if one.kind == "accuracy"), None)
+    if layout is None:
+        return None
+    by_default = tuple(row for row in study.rows if row.label == row.result.model)
+    whole = paper_table(paper, layout, study=replace(study, rows=by_default))
+    ours = [row for row in whole.rows if row[2].text == OURS]
+    there = [name for place, name in enumerate(whole.head) if place < 2 or any(row[place].text for row in ours)]
+    models = {*there[2:]} - {WHOSE, IMPROVEMENT}
+    if len(models) < 2 or (paper.proposed or "") not in models:
+        return None
+    notes = [note for note in whole.notes if note.startswith((APART, IMPROVEMENT))]
+    title = f"Ours in the layout of the paper's Table {layout.number}"
+    return replace(whole, title=title, rows=tuple(ours), notes=tuple(notes)).only(*(n for n in there if n != WHOSE))
+
+
+def improvement(figures: Mapping[str, float], proposed: str) -> float | None:
+    """By how many per cent a model exceeds the best of the others; None where either is missing or not finite."""
+    known = {model: value for model, value in figures.items() if math.isfinite(value)}
+    best = max((value for model, value in known.items() if model != proposed), default=0)
+    return 100 * (known[proposed] / best - 1) if proposed in known and best > 0 else None
+
+
+def figure_text(metric: str, value: float | None) -> str:
+    """A figure with the digits that sources print for this metric; a dash where there is none."""
+    if value is None:
+        return DASH
+    return number(value, ".4f" if "@" in metric else ".2f" if "(" in metric or "percent" in metric else ".0f")
+
+
+def rows_by_model(study: Study, dataset: str) -> dict[str, StudyRow]:
+    """By lower-case name of the model: the row that stands for it."""
+    return {row.model.lower(): row for row in representatives(study.of(dataset))}
+
+
+def _column(value: PublishedValue) -> str:
+    return value.model or value.metric
+
+
+def _heading(column: str) -> str:
+    return column.replace("_percent", " (%)")
+
+
+def _published(paper: Paper, layout: PublishedTable, printed: Mapping[str, PublishedValue]) -> Iterator[Line]:
+    """The table's own line, then one for each other source, with only the figures that differ."""
+    cells, others = {}, defaultdict[str, dict[str, Cell]](dict)
+    for column, value in printed.items():
+        known = values_of_cell(paper.values, value.dataset, value.model, value.metric)
+        rest = [other for other in known if other.source != layout.source]
+        reason = _dispute(paper, [value, *rest])
+        cells[column] = Cell(figure_text(value.metric, value.value), DISPUTED if reason else "", reason)
+        for other in rest:
+            if other.value != value.value:
+                others[other.source][column] = Cell(figure_text(other.metric, other.value))
+    figures = {column: value.value for column, value in printed.items() if value.value is not None}
+    yield Line(PUBLISHED, cells, figures, source=_described(paper, layout.source))
+    for source, differing in others.items():
+        yield Line(source, differing, source=_described(paper, source))
+
+
+def _dispute(paper: Paper, values: Sequence[PublishedValue]) -> str:
+    """Why no run is judged by the cell, if so; of accuracy the verdict rule says it, for a run that hits the figure."""
+    value = values[0]
+    if value.status is Status.DISPUTED:
+        return f"disputed: {value.note}"
+    if "@" not in value.metric or value.value is None:
+        return ""
+    tolerance = paper.tolerances.of(value.metric)
+    if judge([value.value] * tolerance.min_seeds, values, tolerance).outcome is not Outcome.DISPUTED:
+        return ""
+    return f"disputed: sources differ by more than {100 * tolerance.relative:g} %"
+
+
+def _counted(
+    study: Study | None, statistics: Mapping[str, Statistics | None], dataset: str, columns: Sequence[str]
+) -> Iterator[Line]:
+    """Counts of our data set, of `statistics` or as a run recorded them."""
+    known = dict(statistics)
+    for run in study.runs if study else ():
+        about = run.dataset
+        if about.name.lower() == dataset.lower():
+            known.setdefault(dataset, Statistics(about.users, about.items, sum(about.interactions.values())))
+    if dataset in known:
+        ours = known[dataset]
+        figures = ours.figures() if ours else {}
+        yield Line(OURS, {c: Cell(figure_text(c, figures[c]) if figures else "not found") for c in columns})
+
+
+def _measured(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> Iterator[Line]:
+    """Our means, half of their intervals, and how many seeds they are of."""
+    rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
+    if study is None or not (rows or starved):
+        return
+    found = {column: row.verdicts[canonical_metric(metric)] for column, row in rows.items()}
+    means = {column: math.nan if verdict.mean is None else verdict.mean for column, verdict in found.items()}
+    cells = {
+        column: _noted(figure_text(metric, means[column]), _apart(row, found[column])) for column, row in rows.items()
+    }
+    halves = {column: (v.interval[1] - v.interval[0]) / 2 for column, v in found.items() if v.interval}
+    yield Line(OURS, cells | starved, means)
+    share = f"± {100 * study.tolerances.confidence:g} %"
+    yield Line(share, {column: Cell(f"{half:.4f}") for column, half in halves.items()})
+    yield Line("seeds", {column: Cell(str(verdict.seeds)) for column, verdict in found.items()})
+
+
+def _compared(line: Line, proposed: str | None) -> Line:
+    """The line with its best figures told, and with the improvement of the proposed model, which stands no firmer than
+    that model's figure."""
+    told = dict(zip(line.figures, ranked(list(line.figures.values())), strict=True))
+    cells = {column: replace(cell, emphasis=told.get(column)) for column, cell in line.cells.items()}
+    gain = improvement(line.figures, proposed) if proposed else None
+    if gain is not None and proposed:
+        cells[IMPROVEMENT] = replace(line.cells[proposed], text=number(gain, "+.2f"))
+    return replace(line, cells=cells)
+
+
+def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> list[Line]:
+    """Our seconds or memory: a line for each way of reading."""
+    rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
+    read = epoch_seconds if metric.startswith("Time") else peak_memory
+    readings = {column: reading for column, row in rows.items() if (reading := read(row.result.runs[0]))}
+    lines = []
+    for way in dict.fromkeys(reading.way for reading in readings.values()):
+        found = {column: reading for column, reading in readings.items() if reading.way == way}
+        shared = {c for c in found if read is epoch_seconds and study and study.time_mark(rows[c])}
+        cells = {c: _cost(metric, rows[c], reading, c in shared) for c, reading in found.items()}
+        figures = {column: reading.value for column, reading in found.items() if column not in shared}
+        machines = {column: device(rows[column].result.runs[0]) for column in found}
+        lines.append(Line(", ".join(filter(None, (OURS, way))), cells | starved, figures, machines))
+    return lines
+
+
+def _cost(metric: str, row: StudyRow, reading: Reading, shared: bool) -> Cell:
+    """A figure with in what it differs from the published one, how it was found if not simply read, and whether its
+    time is one of a `shared` machine."""
+    reasons = [_apart(row), reading.how, SHARED_NOTE if shared else ""]
+    return _noted(figure_text(metric, reading.value), "; ".join(filter(None, reasons)), SHARED if shared else APART)
+
+
+def _ratio(model: str, line: Line) -> Iterator[Line]:
+    """The figures over those of `model`, of the same machine; nothing where it has none."""
+    base = line.figures.get(model)
+    if base:
+        alike = [c for c in line.figures if line.machines.get(c) == line.machines.get(model)]
+        cells = {column: Cell(f"{line.figures[column] / base:.2f}") for column in alike}
+        yield Line(f"{line.whose} / {model}", cells)
+
+
+def _our_rows(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, StudyRow]:
+    """By column, as far as there are any: the row that stands for its model."""
+    rows = rows_by_model(study, dataset) if study else {}
+    return {column: rows[column.lower()] for column in columns if column.lower() in rows}
+
+
+def _dashes(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, Cell]:
+    """By column: a dash where our runs of the model ran out of memory and none has a result, as is printed."""
+    rows = _our_rows(study, dataset, columns)
+    starved = {
+        run.model.lower()
+        for run in (study.out_of_memory if study else ())
+        if run.dataset.name.lower() == dataset.lower()
+    }
+    return {column: Cell(DASH) for column in columns if column.lower() in starved and column not in rows}
+
+
+def _apart(row: StudyRow, verdict: Verdict | None = None) -> str:
+    """In what our runs of a cell differ from what was published."""
+    reasons = [f"run with {' '.join(row.departures)}"] if row.departures else []
+    if verdict is not None and verdict.outcome is Outcome.NO_EVIDENCE:
+        reasons.append(verdict.reason)
+    elif verdict is None and row.result.surrogates:
+        reasons.append(f"surrogate features ({', '.join(row.result.surrogates)})")
+    return "; ".join(reasons)
+
+
+def _noted(text: str, reason: str, mark: str = APART) -> Cell:
+    return Cell(text, mark if reason else "", reason)
+
+
+def _footnotes(lines: Iterable[tuple[tuple[str, ...], Line]]) -> Iterator[str]:
+    """What the marks mean, and whose they are."""
+    marked: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for (dataset, *metric), line in lines:
+        for column, cell in line.cells.items():
+            if cell.mark:
+                marked[cell.mark, cell.note][f"{dataset} {_heading(column)}"] += metric
+    for (mark, reason), cells in marked.items():
+        places = (" ".join((place, *dict.fromkeys(metrics))) for place, metrics in cells.items())
+        yield f"{mark} {', '.join(places)}: {reason}."
+
+
+def _remarks(
+    paper: Paper, layout: PublishedTable, datasets: Sequence[str], columns: Sequence[str], study: Study | None
+) -> Iterator[str]:
+    if layout.kind != "datasets":
+        yield "A dash: out of memory."
+    if layout.improvement:
+        yield f"{IMPROVEMENT}: {paper.proposed} over the best other model of the line, computed from its figures."
+    if layout.kind == "accuracy":
+        yield "The line of another source has only the figures that differ from the published ones."
+    ours = [(name, column, row) for name in datasets for column, row in _our_rows(study, name, columns).items()]
+    if study is not None and not ours:
+        yield f"Ours: no finished run below {study.folder} is of a model and data set of this table."
+    if layout.kind == "cost":
+        yield (
+            "Lines with a slash: the figures over those of that model. Absolute figures depend on the machine, ratios "
+            "less so."
+        )
+        yield from _cost_remarks(ours)
+
+
+def _cost_remarks(ours: Sequence[tuple[str, str, StudyRow]]) -> Iterator[str]:
+    """What is to be known about our figures, and the machines that they are from."""
+    machines: dict[str, list[str]] = defaultdict(list)
+    warm_ups: dict[str, list[str]] = defaultdict(list)
+    for dataset, column, row in ours:
+        machines[device(row.result.runs[0])].append(f"{dataset} {column}")
+        if (note := row.result.runs[0].outcome.timing.warm_up_note) is not None:
+            warm_ups[note].append(f"{dataset} {column}")
+    if machines:
+        yield (
+            "Ours: the first seed's run; the time is the median over epochs after the warm-up (the first epoch at "
+            "least), evaluation excluded. Our ratios stand beneath the published ones."
+        )
+        yield (
+            "Memory of ours: the peak of the process on the GPU; what torch reserved there, where the driver gives no "
+            "figure per process; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes."
+        )
+    for note, cells in warm_ups.items():
+        yield f"Warm-up of ours: {note}: {', '.join(cells)}."
+    for name, cells in machines.items():
+        yield f"Ours on {name}: {', '.join(cells)}."
+
+
+def _sources(paper: Paper, lines: Iterable[tuple[tuple[str, ...], Line]]) -> Iterator[str]:
+    described = {_described(paper, key): key for key in paper.sources}
+    for text in dict.fromkeys(line.source for _, line in lines if line.source):
+        yield f"Source {described[text]}: {text}."
+
+
+def _described(paper: Paper, key: str) -> str:
+    source = paper.sources[key]
+    return f"{source.title} ({source.citation}), {source.table}; date: {source.date}; hardware: {source.hardware}"

@@ -1,0 +1,453 @@
+"""A stored run as a value: what its files say, parsed and checked once where they are read. Writing them is `store`.
+
+A file may hold more than what is named here, and may lack what has a default, which came with a later version. Format 1
+of `run.json` had the hash of the source, `code`, where format 2 has numerics versions: its runs count as version 1.
+"""
+
+import json
+import shlex
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bm3 import DataError
+from harness.evaluation.metrics import per_user_metrics
+
+RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "result.json", "failure.json"
+OUT_OF_MEMORY: Final = "out of memory"
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+"""Those that every run has and reports show."""
+MEMORY_READINGS = (
+    "allocator_peak",
+    "allocator_reserved_peak",
+    "gpu_process_peak",
+    "gpu_device_peak",
+    "process_rss_peak",
+)
+MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
+"""Peaks of memory by how near they are to what is published: the first that was measured counts."""
+DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
+"""What reading a damaged archive raises."""
+
+State = Literal["finished", "failed", "unfinished"]
+FailureKind = Literal["out of memory", "error", "killed"]
+PerUser = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+def _words(text: str) -> str:
+    shlex.split(text)
+    return text
+
+
+def _reported(metrics: dict[str, float]) -> dict[str, float]:
+    if missing := [name for name in METRICS if name not in metrics]:
+        raise ValueError(f"lacks {', '.join(missing)}")
+    return metrics
+
+
+Time = Annotated[str, AfterValidator(_time)]
+Count = Annotated[int, Field(ge=0)]
+Metrics = Annotated[dict[str, float], AfterValidator(_reported)]
+
+
+class Record(BaseModel):
+    """A JSON object with these fields, and perhaps others, which are kept."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    def __getitem__(self, name: str) -> Any:
+        """For readers that still ask by key."""
+        return getattr(self, name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """For readers that still ask by key."""
+        return getattr(self, name, default)
+
+    def written(self) -> dict[str, Any]:
+        """What the file said, as JSON has it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class EvaluationSettings(Record):
+    top_k: Annotated[int, Field(ge=1)] | None = None
+
+
+class EarlyStopping(Record):
+    patience: int | None = None
+
+
+class Training(Record):
+    epochs: int
+    evaluation: EvaluationSettings = EvaluationSettings()
+    early_stopping: EarlyStopping = EarlyStopping()
+
+
+class DatasetRecord(Record):
+    name: str
+    users: Count
+    items: Count
+    interactions: dict[str, Count]
+    modalities: dict[str, list[Any]]
+    """Shape and type of each table of features."""
+    surrogates: list[str]
+
+
+class Resumed(Record):
+    """The run went on, perhaps somewhere else."""
+
+    after_epoch: int
+    when: Time
+    changed: dict[str, Annotated[list[Any], Field(min_length=2, max_length=2)]]
+    """What of the environment was another, before and after."""
+
+
+class Numerics(Record):
+    """Versions of what the model, and training with evaluation, compute."""
+
+    model: int = 1
+    training: int = 1
+
+
+class Timing(Record):
+    """Seconds; `note` says why some are missing."""
+
+    median_s: float | None
+    """Of an epoch's training, after the warm-up."""
+    q1_s: float | None
+    q3_s: float | None
+    warmup_s: float | None
+    """Of the first epoch."""
+    evaluation_median_s: float | None
+    note: str | None
+    warm_up_epochs: int | None = None
+    """How many epochs are left out of median and quartiles."""
+    warm_up_note: str | None = None
+
+
+class Reading(Record):
+    """Bytes, or why there are none; `how` they were found where they were not simply read."""
+
+    bytes: int | None
+    note: str | None
+    how: str | None = None
+
+
+class Memory(Record):
+    """Peaks while the run was trained and evaluated."""
+
+    gpu_process_peak: Reading
+    gpu_device_peak: Reading
+    allocator_peak: Reading
+    allocator_reserved_peak: Reading
+    process_rss_peak: Reading
+    process_rss_start: Reading | None = None
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """All of them by name."""
+        return {name: self.of(name) for name in (*MEMORY_READINGS, "process_rss_start") if self.get(name)}
+
+    def of(self, kind: str) -> Reading:
+        reading: Reading = getattr(self, kind)
+        return reading
+
+    @property
+    def kind(self) -> str | None:
+        """Which of its readings counts; None where nothing was measured."""
+        return memory_kind([self])
+
+
+def memory_kind(memories: Iterable[Memory], kinds: Sequence[str] = MEMORY_KINDS) -> str | None:
+    """Which reading counts for all of them, so that they can be compared: the first that all measured, and not as 0."""
+    return next((kind for kind in kinds if all(memory.of(kind).bytes for memory in memories)), None)
+
+
+class Energy(Record):
+    joules: float | None
+    per_epoch: float | None
+    epochs: int
+    note: str | None
+
+
+class Result(Record):
+    """What came out: `result.json`."""
+
+    finished: Time
+    best_epoch: int
+    epochs: int
+    stopped: str | None = None
+    """`early` or `limit`."""
+    valid: Metrics
+    """In the best epoch."""
+    test: Metrics
+    timing: Timing
+    memory: Memory
+    energy: dict[str, Energy] = {}
+    device_notes: list[str] = []
+    """Of earlier versions: clocks, slowdowns and other processes, a sentence each."""
+    parameters: int | None = None
+    state_hash: str | None = None
+
+
+class Failure(Record):
+    """Why a run ended without a result: `failure.json`."""
+
+    kind: str
+    message: str
+    when: str
+
+
+class Epoch(Record):
+    """A line of `epochs.jsonl`."""
+
+    epoch: int
+    loss: float
+    parts: dict[str, float]
+    seconds: float
+    evaluation_seconds: float
+    sampling_seconds: float = 0.0
+    valid: Metrics
+    improved: bool
+
+
+class RunRecord(Record):
+    """A run as read from its folder: what was asked and where it ran (`run.json`), and the result, if there is one."""
+
+    path: Path
+    format: int = 1
+    model: str
+    config: dict[str, Any]
+    training: Training
+    dataset: DatasetRecord
+    dataset_hash: str
+    seed: int
+    device: str = "cpu"
+    compiled: bool | None = None
+    """Whether numba's loops took part; None where an earlier version did not record it."""
+    numerics: Numerics = Numerics()
+    features_location: str | None = None
+    reads_features: bool
+    searched: list[str]
+    changed: list[str] | None = None
+    """Settings that differed from their defaults; earlier versions have them in the command alone."""
+    command: Annotated[str, AfterValidator(_words)]
+    started: Time | None = None
+    environment: dict[str, Any]
+    resumed: list[Resumed] = []
+    result: Any = None
+    """A `Result`; None when it is unfinished. Where it is known to be finished, `outcome` is the same."""
+    failure: Failure | None = None
+    """What ended it; None when it is finished or was merely interrupted."""
+    without: frozenset[str] = frozenset()
+    """Names of files that are there, cannot be read, and are taken as not there."""
+
+    @model_validator(mode="after")
+    def _has_what_was_searched(self) -> Self:
+        if unknown := [key for key in self.searched if key not in self.config]:
+            raise ValueError(f"searched settings {', '.join(unknown)} are not in its config")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises DataError when the files are missing, not JSON, or not what every run has."""
+        found: dict[str, Any] = {"result": None, "failure": None}
+        run = _read_json(path / RUN)
+        if (path / RESULT).is_file():
+            found["result"] = _checked(path / RESULT, Result, _read_json(path / RESULT))
+        elif (path / FAILURE).is_file():
+            found["failure"] = _checked(path / FAILURE, Failure, _read_json(path / FAILURE))
+        return _checked(path / RUN, cls, {**run, **found, "path": path})
+
+    @property
+    def run(self) -> Self:
+        """For readers that still ask by key."""
+        return self
+
+    def described(self) -> dict[str, Any]:
+        """What `run.json` said."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"path", "result", "failure", "without"})
+
+    @property
+    def finished(self) -> bool:
+        return self.result is not None
+
+    @property
+    def outcome(self) -> Result:
+        """The result of a run that is finished. Raises ValueError for another."""
+        if self.result is None:
+            raise ValueError(f"{self.path} has no result")
+        outcome: Result = self.result
+        return outcome
+
+    @property
+    def state(self) -> State:
+        return "finished" if self.finished else "unfinished" if self.failure is None else "failed"
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.failure is not None and self.failure.kind == OUT_OF_MEMORY
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All settings that it recorded, with dotted keys."""
+        return flatten({**self.config, **self.training.written()})
+
+    @cached_property
+    def changed_settings(self) -> dict[str, Any]:
+        """Those that differed from their defaults when it was made; a run older than a setting had its default."""
+        changed = self.changed
+        if changed is None:
+            words = pairwise(shlex.split(self.command))
+            changed = [word.partition("=")[0] for option, word in words if option == "--set"]
+        return {key: value for key, value in self.settings.items() if key in changed}
+
+    def epochs(self) -> list[Epoch]:
+        """Its epochs, in order; a last line that was cut off is left out. Raises DataError."""
+        file = self.path / EPOCHS
+        if EPOCHS in self.without or not file.is_file():
+            return []
+        try:
+            lines = file.read_bytes().split(b"\n")
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        records: list[Epoch] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(check(json.loads(line), Epoch))
+            except ValueError as error:
+                if number == len(lines):
+                    break
+                raise DataError(
+                    f"{file}: line {number} is no record of an epoch ({error}); remove the folder to run again"
+                ) from error
+        return records
+
+    @property
+    def seconds(self) -> float | None:
+        """What all its epochs took, training and evaluation; None without epochs. Raises DataError."""
+        epochs = self.epochs()
+        return sum(epoch.seconds + epoch.evaluation_seconds for epoch in epochs) if epochs else None
+
+    def per_user(self, metric: str) -> PerUser | None:
+        """Users [n] and their test metric [n], such as `recall@20`; None where the run did not store its hits.
+
+        Ranks past the last item are misses. Raises DataError when the file cannot be read, its lists end before the
+        cut-off though there are more items, or it is not of this result.
+        """
+        file = self.path / HITS
+        if HITS in self.without or not file.is_file():
+            return None
+        if metric in self._per_user:
+            return self._per_user[metric]
+        users, n_relevant, packed, length = self._hits
+        cutoff = int(metric.partition("@")[2])
+        asked = self.training.evaluation.top_k or length
+        if length < (wanted := min(max(cutoff, asked), self.dataset.items)):
+            raise DataError(
+                f"{file}: its lists end at rank {length}, before rank {wanted}; remove the folder to run it again"
+            )
+        hits = np.unpackbits(packed, axis=1, count=length).astype(bool)
+        values = per_user_metrics(hits[:, :cutoff], n_relevant, [cutoff])[metric]
+        stored_mean = None if self.result is None else self.result.test.get(metric)
+        if stored_mean is not None and abs(values.mean() - stored_mean) > 1e-6:
+            raise DataError(f"{file}: is not of {self.path / RESULT}, whose {metric} is another; run that trial again")
+        self._per_user[metric] = users, values
+        return users, values
+
+    @cached_property
+    def _per_user(self) -> dict[str, PerUser]:
+        """What `per_user` has found already, since a report asks several times."""
+        return {}
+
+    @cached_property
+    def _hits(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], int]:
+        """Users [n], their numbers of relevant items [n], their hits [n, ⌈length / 8⌉] as bits, and the length."""
+        file = self.path / HITS
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                users, n_relevant, packed = stored["users"], stored["n_relevant"], stored["hits"]
+                length = int(stored["length"])
+        except DAMAGE as error:
+            raise _unreadable(file, error) from error
+        whole = [array.ndim == 1 and np.issubdtype(array.dtype, np.integer) for array in (users, n_relevant)]
+        fits = all(whole) and packed.dtype == np.uint8 and packed.shape == (len(users), -(-length // 8))
+        if not fits or not len(users) == len(np.unique(users)) == len(n_relevant) or not (n_relevant > 0).all():
+            raise DataError(f"{file}: its users do not fit its lists; remove the folder to run that trial again")
+        return users, n_relevant, packed, length
+
+    def readable(self, metrics: Sequence[str]) -> tuple[Self, list[str]]:
+        """The run without those of its files of epochs and hits that cannot be read, and why they cannot, a line each.
+
+        After that, `epochs` and `per_user` of these metrics raise nothing.
+        """
+        unread: dict[str, str] = {}
+        try:
+            found = len(self.epochs())
+            if self.result is not None and (self.path / EPOCHS).is_file() and found != self.result.epochs:
+                raise DataError(f"{self.path / EPOCHS}: has {found} epochs, {RESULT} counts {self.result.epochs}")
+        except DataError as error:
+            unread[EPOCHS] = f"{error}; the run counts without it"
+        try:
+            for metric in metrics:
+                self.per_user(metric)
+        except DataError as error:
+            unread[HITS] = f"{error}; the run counts without it"
+        return (self.model_copy(update={"without": frozenset(unread)}) if unread else self), list(unread.values())
+
+
+R = TypeVar("R", bound=Record)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def check(content: Any, form: type[R]) -> R:
+    """Raises ValueError with what is missing, or what is the first that is not as it must be."""
+    try:
+        return form.model_validate(content)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        places = [".".join(map(str, one["loc"])) for one in problems]
+        missing = [place for place, one in zip(places, problems, strict=True) if one["type"] == "missing"]
+        first = ": ".join(filter(None, [places[0], problems[0]["msg"].removeprefix("Value error, ")]))
+        raise ValueError(f"lacks {', '.join(missing)}" if missing else first) from None
+
+
+def _checked(path: Path, form: type[R], content: Any) -> R:
+    try:
+        return check(content, form)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; remove the folder to run that trial again") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no JSON object; remove the folder to run that trial again")
+    return content
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read ({error}); remove the folder to run that trial again")

@@ -1,0 +1,366 @@
+"""Readers of the original files: what each takes, the one line for what it refuses, and anything at all as input."""
+
+import csv
+import gzip
+import json
+import os
+import struct
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_files import METADATA, RATINGS, X1, csv_of
+from refusals import refusal
+
+from bm3 import DataError
+from harness.ingest.amazon import raw
+from harness.ingest.amazon.raw import (
+    BrokenRecordError,
+    Images,
+    Metadata,
+    Ratings,
+    item_text,
+    opened,
+    parse_record,
+    read_images,
+    read_metadata,
+    read_ratings,
+)
+
+WIDTH = 3  # of the image features here; the original ones have 4096
+ITEMS = {b"a_________": 0, b"b_________": 1, b"c_________": 2}
+Write = Callable[[bytes], Path]
+packings = pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+blocks = pytest.mark.parametrize("block", [1, 10**6], ids=["record by record", "at once"])
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    """`write(content)` gives the path of a file, the same each time."""
+    path = tmp_path_factory.mktemp("raw") / "file"
+
+    def put(content: bytes) -> Path:
+        path.write_bytes(content)
+        return path
+
+    return put
+
+
+def ratings(path: Path) -> Ratings:
+    with opened(path) as file:
+        return read_ratings(file)
+
+
+def metadata(path: Path, items: dict[bytes, int]) -> Metadata:
+    with opened(path) as file:
+        return read_metadata(file, items)
+
+
+def images(path: Path, items: dict[bytes, int] = ITEMS) -> tuple[Images, Any]:
+    table = np.full((len(items), WIDTH), np.nan, np.float32)
+    with opened(path) as file:
+        return read_images(file, items, table), table
+
+
+def refused(read: Callable[[Path], object], path: Path) -> str:
+    message = refusal(lambda: read(path))
+    assert message.startswith(str(path))
+    return message
+
+
+# --- bytes and lines ---
+
+
+@packings
+def test_lines_come_whole_with_their_numbers_and_the_position_is_told(
+    write: Write, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "BLOCK", 7)
+    path = write(pack(b"\xef\xbb\xbfone\r\n\n  \ntwo of a longer line\nthree"))
+    seen: list[tuple[int, int]] = []
+    with opened(path, lambda position, size: seen.append((position, size))) as file:
+        assert list(file.lines()) == [(1, b"one"), (4, b"two of a longer line"), (5, b"three")]
+    assert seen == sorted(seen)
+    assert seen[-1] == (path.stat().st_size, path.stat().st_size)
+
+
+def test_a_line_without_an_end_is_refused_before_it_fills_memory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw, "BLOCK", 64)
+    monkeypatch.setattr(raw, "MAX_LINE", 100)
+    path = write(b"short,\n" + b"x" * 10_000)
+    with opened(path) as file:
+        assert f"{path}, line 2: longer than 100 bytes" in refusal(lambda: list(file.lines()))
+        assert file.read(9_000)  # most of it was not read
+
+
+def test_a_gzip_bomb_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.data.files.FREE_OF_LIMITS", 2**20)
+    assert "more than 100 times as many" in refused(ratings, write(gzip.compress(b"\n" * 2**24)))
+
+
+@pytest.mark.parametrize("spoil", [lambda c: c[:-9], lambda c: c[:40] + b"\0" + c[41:], lambda c: c + b"more"])
+def test_a_damaged_gzip_file_is_named_with_the_place(write: Write, spoil: Callable[[bytes], bytes]) -> None:
+    assert "damaged or cut off after" in refused(ratings, write(spoil(gzip.compress(csv_of(RATINGS).encode()))))
+
+
+def test_a_folder_or_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        assert "not a file" in refused(ratings, path)
+
+
+# --- ratings ---
+
+
+def test_ratings_keep_their_order_and_numbers_follow_first_appearance_in_every_form(write: Write) -> None:
+    reviews = [{"reviewerID": u, "asin": i, "overall": r, "unixReviewTime": t} for u, i, r, t in RATINGS]
+    for content in (csv_of(RATINGS), *("\n".join(map(form, reviews)) for form in (json.dumps, repr))):
+        found = ratings(write(content.encode()))
+        assert [name.decode() for name in found.user_ids] == ["NED", "ZOE", "BEN", "CARA", "DAN"]
+        users = [found.user_ids[user].decode() for user in found.users]
+        items = [found.item_ids[item].decode() for item in found.items]
+        assert list(zip(users, items, found.times.tolist(), strict=True)) == [(u, i, t) for u, i, _, t in RATINGS]
+
+
+GOOD = {"reviewerID": "NED", "asin": X1, "overall": 5.0, "unixReviewTime": 100}
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        *[
+            (line, "needed is user,item,rating,timestamp: ids of")
+            for line in (
+                *("NED,X1,5.0", "NED,X1,5.0,100,7", ",X1,5.0,100", "NED,X 1,5.0,100", 'NED,"X1",5.0,100'),
+                *("NED," + "X" * 65 + ",5.0,100", "NED,X1,nan,100", "NED,X1,1_0,100", "NED,X1,5.0,", "NED,X1,5.0,-1"),
+                *("NED,X1,5.0,1e9", "NED,X1,5.0,9999999999999", "N\u00cbD,X1,5.0,100"),
+            )
+        ],
+        ({"reviewerID": None}, "no reviewerID"),
+        ({"reviewerID": 7}, "reviewerID is 7"),
+        ({"asin": "a,b"}, "asin is 'a,b'"),
+        ({"asin": ["X"] * 9}, "asin is ['X', 'X'"),
+        ({"asin": "\ud800"}, "asin is"),
+        ({"overall": "good"}, "overall is 'good', needed is a number"),
+        ({"overall": True}, "overall is True"),
+        ({"unixReviewTime": 1.5}, "unixReviewTime is 1.5, needed are whole seconds"),
+        ({"unixReviewTime": float("nan")}, "unixReviewTime is nan"),
+        ({"unixReviewTime": 10**3000}, "unixReviewTime is 1000"),
+    ],
+)
+def test_a_line_that_is_no_rating_is_named_with_what_is_needed(write: Write, bad: Any, complaint: str) -> None:
+    lines = [json.dumps(GOOD), json.dumps(GOOD | bad)] if isinstance(bad, dict) else ["NED,X1,5.0,100", bad]
+    path = write("\n\n".join(lines).encode())
+    message = refused(ratings, path)
+    assert message.startswith(f"{path}, line 3: ")
+    assert complaint in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"user,item,rating,timestamp\nNED,X1,5.0,100\n", "have no header, remove it"), (b"\n\n", "no ratings")],
+)
+def test_a_header_and_a_file_of_nothing_are_refused(write: Write, content: bytes, complaint: str) -> None:
+    assert complaint in refused(ratings, write(content))
+
+
+# --- records and texts ---
+
+
+def test_json_and_literals_give_the_same_record() -> None:
+    record = {"asin": X1, "title": 'It\'s "5\\d" \u00e9', "categories": [["a", "b"]], "price": 1.5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "\d" in a literal would make Python warn
+        assert parse_record(json.dumps(record).encode()) == parse_record(repr(record).encode()) == record
+        assert parse_record(rb"{'a': '5\d'}") == {"a": "5\\d"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"__import__('os').mkdir('ran')",
+        b"{'a': open('ran', 'w')}",
+        b"{**{'a': 1}}",
+        b"[1]",
+        b"{'a': '\xff'}",
+        b"{'a': 1",
+        b"{[]: 1}",
+        b"{'a': '\0'}",
+        b"(" * 10_000,
+        b"-" * 10_000 + b"1",
+        b"{'a': " + b"1+" * 10_000 + b"1}",
+        b"{'a': " + b"9" * 10_000 + b"}",
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b"{'a': '" + b"x" * raw.MAX_LITERAL + b"'}",
+    ],
+    ids=lambda line: line[:24].decode(errors="replace"),
+)
+def test_whatever_is_no_plain_dictionary_is_broken_and_never_run(
+    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BrokenRecordError) as caught:
+        parse_record(line)
+    assert len(str(caught.value)) < 200
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        ({}, ""),
+        ({"title": "T", "brand": "B", "categories": [["c", "d"], ["e"]], "description": "D"}, "T B c d D"),
+        ({"description": "D", "title": None, "brand": "", "categories": []}, "D"),
+        ({"title": "a\nb\r\n\r\nc", "description": "\n"}, "a b c"),
+        ({"title": "R&amp;D &lt;b&gt;"}, "R&amp;D &lt;b&gt;"),
+        ({"title": 7, "brand": {"x": 1}, "categories": 3, "description": [["x"]]}, ""),
+        ({"category": ["c", "d"], "description": ["D", "E"]}, "c d D E"),
+        ({"categories": [["c", None, "d"]]}, "c d"),
+        ({"title": "half \ud800 of a pair"}, "half ? of a pair"),
+    ],
+)
+def test_texts_join_what_there_is(record: dict[str, Any], text: str) -> None:
+    assert item_text(record) == text
+
+
+def test_what_is_left_out_of_metadata_is_counted(write: Write) -> None:
+    long = json.dumps({"asin": "NED", "title": "long", "description": "x" * 200_000})
+    others = ["{'asin': 'B999999999', 'title': 'x'}", "{'title': 'x', 'asin': 'B999999999'}"]
+    lines = [METADATA[0], *others, *["broken"] * 20, long, METADATA[0]]
+    found = metadata(write("\n".join(lines).encode()), {X1.encode(): 0, b"NED": 1})
+    assert (found.lines, found.of_other_items, found.broken, found.repeated, found.cut) == (25, 2, 20, 1, 1)
+    assert [each["line"] for each in found.first_broken] == [4, 5, 6, 7, 8]
+    assert found.texts[1].startswith("long xxx")
+    assert len(found.texts[1]) < csv.field_size_limit()
+
+
+def test_metadata_of_other_items_alone_are_refused_with_the_first_broken_line(write: Write) -> None:
+    message = refused(partial(metadata, items={X1.encode(): 0}), write(b"NED,B0000000X1,5.0,100\n"))
+    assert "none of 1 lines belongs to an item of the ratings" in message
+    assert "line 1 is broken: neither JSON nor a Python literal" in message
+
+
+# --- images ---
+
+
+def record(name: bytes, *features: float) -> bytes:
+    return name.ljust(10, b"_") + struct.pack(f"<{WIDTH}f", *features)
+
+
+@blocks
+def test_rows_go_to_their_items_and_the_first_record_counts(
+    write: Write, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "IMAGE_BLOCK", block)
+    stranger = record(b"x", float("nan"), 9, 9)  # of no item of the data set: no harm
+    path = write(record(b"c", 1, 2, 3) + stranger + record(b"a", 3, 4, 7) + record(b"c", 5, 5, 5))
+    found, table = images(path)
+    np.testing.assert_array_equal(table, [[3, 4, 7], [2, 3, 5], [1, 2, 3]])
+    assert found == Images(records=4, of_other_items=1, repeated=1, items_without_image=[1])
+
+
+@packings
+@blocks
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ((record(b"a", 1, 2, 3) * 5)[:-4], "cut off: the record at byte 88 has 18 of 22 bytes"),
+        (record(b"a", 1, 2, 3) + b"\x01" + record(b"b", 1, 2, 3) + bytes(21), "no item id at byte 22, where a record"),
+        (record(b"a", 1, 2, 3) + record(b"b", 1, float("nan"), 3), "at byte 22, of item b_________, holds NaN"),
+        (record(b"a", 1, 2, 3) + record(b"b", 1, 3, float("inf")), "at byte 22, of item b_________, holds NaN"),
+        (record(b"x", 1, 2, 3), "none of 1 records belongs to an item"),
+    ],
+)
+def test_a_bad_record_is_named_with_its_byte(
+    write: Write,
+    pack: Callable[[bytes], bytes],
+    block: int,
+    content: bytes,
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(raw, "IMAGE_BLOCK", block)
+    assert complaint in refused(images, write(pack(content)))
+
+
+# --- anything at all ---
+
+PACKED = st.sampled_from([bytes, gzip.compress])
+WORDS = st.sampled_from(["NED", "X1", "5.0", "100", "1e9", "nan", "", " ", '"', "user", "\ufeff", "\0", "\u00e9", "-1"])
+LINES = st.sampled_from(["NED,X1,5.0,100", "BEN,X1,3,100"]) | st.lists(WORDS, max_size=6).map(",".join)
+CSV_LINES = st.lists(LINES, max_size=6).map(lambda lines: "\n".join(lines).encode())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["NED", X1]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+IDS = st.sampled_from(["NED", X1])
+WHOLE = {"asin": IDS, "reviewerID": IDS, "overall": st.just(5.0), "unixReviewTime": st.integers(0, 10**9)}
+RECORDS = st.dictionaries(st.sampled_from([*WHOLE, "title"]), VALUES, max_size=6) | st.fixed_dictionaries(
+    WHOLE, optional={"title": VALUES, "brand": VALUES, "categories": VALUES, "description": VALUES}
+)
+
+
+@st.composite
+def record_lines(draw: st.DrawFn) -> bytes:
+    """Lines in either notation, some of them spoiled."""
+    lines = []
+    for each in draw(st.lists(RECORDS, min_size=1, max_size=5)):
+        line = draw(st.sampled_from([json.dumps, repr]))(each).encode("utf-8", "backslashreplace")
+        if draw(st.booleans()):
+            at = draw(st.integers(0, len(line)))
+            line = line[:at] + draw(st.binary(max_size=3)) + line[at + draw(st.integers(0, 3)) :]
+        lines.append(line)
+    return b"\n".join(lines)
+
+
+def image_content() -> st.SearchStrategy[bytes]:
+    records = st.tuples(st.sampled_from([*ITEMS, b"other_____"]), st.binary(min_size=4 * WIDTH, max_size=4 * WIDTH))
+    ends = st.sampled_from([b"", b"", b"a", bytes(22)])
+    return st.builds(lambda all_, end: b"".join(map(b"".join, all_)) + end, st.lists(records, max_size=6), ends)
+
+
+@pytest.mark.parametrize(
+    ("contents", "read"),
+    [
+        (CSV_LINES | record_lines(), ratings),
+        (record_lines(), partial(metadata, items={X1.encode(): 0, b"NED": 1})),
+        (image_content(), images),
+    ],
+    ids=["ratings", "metadata", "images"],
+)
+# The thorough profile is for few and costly examples; of files many are tried.
+@settings(max_examples=10_000 if (settings.default or settings()).max_examples >= 500 else 50)
+@given(data=st.data())
+def test_any_file_is_read_or_refused(
+    write: Write, contents: st.SearchStrategy[bytes], read: Callable[[Path], Any], data: st.DataObject
+) -> None:
+    packed = data.draw(PACKED)(data.draw(contents | st.binary(max_size=300)))
+    path = write(packed[: len(packed) - data.draw(st.sampled_from([0, 0, 1, 4]))])
+    try:
+        found = read(path)
+    except DataError as error:
+        message = str(error)
+        assert message.startswith(str(path))
+        assert message.isprintable()  # so it is one line
+        assert len(message) < 500 + len(str(path))
+        return
+    if isinstance(found, Ratings):
+        for numbers, ids in ((found.users, found.user_ids), (found.items, found.item_ids)):
+            assert list(dict.fromkeys(numbers.tolist())) == list(range(len(ids)))
+            assert all(name.decode("ascii").isprintable() for name in ids)
+    elif isinstance(found, Metadata):
+        assert not any(end in text for text in found.texts for end in "\r\n")
+        "".join(found.texts).encode("utf-8")  # or they could not be written
+        assert found.of_other_items + found.repeated + found.broken < found.lines
+    else:
+        counts, table = found
+        assert np.isfinite(table).all()
+        assert counts.records == counts.of_other_items + counts.repeated + 3 - len(counts.items_without_image)

@@ -1,0 +1,250 @@
+"""The tables of a report: each fact stands in its cell. How they look is in the tests of the renderers."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_files import altered
+
+from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
+from harness.paper.expected import expected_dir
+from harness.paper.measured import SHARED, SHARED_NOTE
+from harness.paper.results import METRICS
+from harness.paper.rows import Planned
+from harness.paper.significance import Difference
+from harness.paper.study import Study, make_study
+from harness.paper.verdict import Outcome
+from harness.report.study_tables import (
+    about_stars,
+    all_points,
+    claims,
+    differences,
+    environment,
+    overview,
+    sections,
+    selection,
+    time_and_memory,
+    verdicts,
+)
+from harness.report.tables import Cell, Emphasis, Table
+from harness.runs.store import stored_runs
+
+RUNS = Path(__file__).parent / "golden" / "runs"
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return make_study(RUNS, "a report on hand-made records")
+
+
+def lines(table: Table) -> list[dict[str, str]]:
+    return [{name: cell.marked for name, cell in zip(table.head, row, strict=True)} for row in table.rows]
+
+
+def column(table: Table, name: str) -> list[Cell]:
+    return [row[table.head.index(name)] for row in table.rows]
+
+
+def difference(adjusted: float, mean: float = 0.004, first: str = "bm3", second: str = "lightgcn") -> Difference:
+    interval, ranks = (mean - 0.001, mean + 0.001), math.copysign(0.1, mean)
+    return Difference("recall@20", first, second, mean, interval, adjusted, adjusted, 2, 19445, ranks)
+
+
+def compared(study: Study, *found: Difference) -> Study:
+    return replace(study, differences={"baby": found})
+
+
+def with_first_run(study: Study, place: int = 0, **result: Any) -> Study:
+    """With another result of the first run of a row."""
+    row = study.rows[place]
+    run = row.result.runs[0]
+    changed = altered(run, result)
+    new = replace(row, runs=(changed, *row.runs[1:]))
+    return replace(study, rows=tuple(new if other is row else other for other in study.rows))
+
+
+# means
+
+
+def test_means_have_their_seeds_and_settings_and_the_best_and_the_second_are_told(study: Study) -> None:
+    table = overview(study, "baby")
+    assert [cell.text for cell in column(table, "model")] == ["bm3", "bpr", "lightgcn"]
+    assert [cell.text for cell in column(table, "R@20")] == ["0.0821", "0.0576", "0.0781"]
+    assert [cell.emphasis for cell in column(table, "R@20")] == [Emphasis.BEST, None, Emphasis.SECOND]
+    assert lines(table)[2] | {"seeds": "2", "settings": "n_layers=4 reg_weight=0.0001"} == lines(table)[2]
+    alone = overview(replace(study, rows=study.rows[:1]), "baby")
+    assert column(alone, "R@20")[0].emphasis is None
+
+
+def test_runs_of_the_self_check_and_what_is_not_finite_are_nobodys_best(study: Study) -> None:
+    brief = replace(study, rows=(replace(study.rows[0], brief=True), *study.rows[1:]))
+    assert [cell.emphasis for cell in column(overview(brief, "baby"), "R@20")] == [None, Emphasis.SECOND, Emphasis.BEST]
+    row = study.rows[0]
+    verdict = replace(row.verdicts["recall@20"], mean=None, interval=None, outcome=Outcome.DIVERGED)
+    broken = with_first_run(study, test=dict.fromkeys(METRICS, math.nan))
+    rows = (replace(broken.rows[0], verdicts={**row.verdicts, "recall@20": verdict}), *study.rows[1:])
+    cell = column(overview(replace(study, rows=rows), "baby"), "R@20")[0]
+    assert (cell.text, cell.emphasis, cell.word) == ("not finite", None, Outcome.DIVERGED)
+
+
+def test_rows_on_surrogate_features_are_marked_with_what_that_means(study: Study) -> None:
+    for table in (overview(study, "baby"), verdicts(study, "baby")):
+        assert {cell.marked for cell in column(table, "model")} == {"bm3†", "bpr", "lightgcn"}
+        assert table.notes[-1] == "† trained on surrogate features, not on the original vectors."
+
+
+def test_a_row_without_a_result_for_want_of_memory_has_dashes(study: Study) -> None:
+    table = overview(replace(study, starved={"baby": ("lattice",)}), "baby")
+    assert [*lines(table)[-1].values()] == ["lattice", "-", "-", "-", "-", "0", "out of memory"]
+
+
+@pytest.mark.parametrize(("adjusted", "stars"), [(0.0004, "***"), (0.004, "**"), (0.04, "*"), (0.05, ""), (0.2, "")])
+def test_stars_say_how_sure_the_best_is(study: Study, adjusted: float, stars: str) -> None:
+    turned = difference(adjusted, mean=-0.004, first="lightgcn", second="bm3")
+    for one in (difference(adjusted), turned):
+        told = compared(study, one)
+        assert [cell.stars for cell in column(overview(told, "baby"), "R@20")] == [stars, "", ""]
+        assert "19,445 users" in about_stars(told, "baby")
+        assert "Not tested: R@10, N@10, N@20." in about_stars(told, "baby")
+
+
+def test_there_is_no_star_where_the_second_is_preferred_or_others_were_compared(study: Study) -> None:
+    preferred = compared(study, difference(0.004, mean=-0.004))
+    other = compared(study, difference(0.004, second="bpr"))
+    for told in (preferred, other, study):
+        assert not any(cell.stars for row in overview(told, "baby").rows for cell in row)
+    for told in (other, study):
+        assert about_stars(told, "baby") == "Differences between models were not tested."
+
+
+def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
+    for row, cells in zip(study.rows, overview(study, "baby").rows, strict=True):
+        for (metric, verdict), cell in zip(row.verdicts.items(), cells[1:5], strict=True):
+            assert (cell.word, cell.note) == (verdict.outcome, verdict.reason.rstrip("."))
+            figures, runs, sources = cell.details
+            assert verdict.interval is not None
+            assert verdict.band is not None
+            for pair in (verdict.interval, verdict.band):
+                assert " to ".join(f"{end:.4f}" for end in pair) in [
+                    text for line in lines(figures) for text in line.values()
+                ]
+            for run, value, line in zip(row.result.runs, row.result.values(metric), lines(runs), strict=True):
+                wanted = {
+                    "seed": str(run.seed),
+                    "value": f"{value:.4f}",
+                    "best epoch": f"{run.outcome.best_epoch} of {run.outcome.epochs}",
+                    "source": "numerics 1.1",
+                    "device": "cpu, a processor",
+                    "finished": run.outcome.finished[:10],
+                    "command": f"bm3 replay {run.path.relative_to(RUNS).as_posix()}",
+                }
+                assert line == wanted
+            assert [line["source"].split(",")[0] for line in lines(sources)] == [v.source for v in row.sources[metric]]
+            assert sum("compared with" in line["source"] for line in lines(sources)) == 1
+
+
+def test_where_nothing_is_published_means_have_no_verdict(study: Study) -> None:
+    rows = tuple(replace(row, dataset="mine", sources=dict.fromkeys(METRICS, ())) for row in study.rows)
+    table = overview(replace(study, rows=rows), "mine")
+    assert all((cell.word, cell.note) == (None, "") for row in table.rows for cell in row[1:])
+
+
+# the other tables
+
+
+def test_every_judged_cell_stands_beside_its_figure_with_its_verdict(study: Study) -> None:
+    table = verdicts(study, "baby")
+    assert len(table.rows) == 12
+    line = lines(table)[-1]
+    assert line | {"ours": "0.0314", "range": "0.0004", "seeds": "2", "expected": "0.0328", "diff. %": "-4.3"} == line
+    assert (line["verdict"], line["why"]) == ("below", "the mean lies more than 3 % below")
+    assert any("Zhou et al., WWW 2023" in note for note in table.notes)
+
+
+def searched(valid: Mapping[float, float], test: Mapping[float, float], every_seed: bool = False) -> Study:
+    """LightGCN's stored runs as points of a grid over λ with these R@20, one seed each."""
+    runs, points = [], []
+    for place, (weight, run) in enumerate(zip(valid, stored_runs(RUNS), strict=False)):
+        parts = {"valid": {"recall@20": valid[weight]}, "test": {"recall@20": test[weight]}}
+        about: dict[str, Any] = {"model": "lightgcn", "seed": 1, "searched": ["reg_weight"]}
+        changed = altered(run, parts, config={"reg_weight": weight}, **about)
+        runs.append(changed.model_copy(update={"path": RUNS / "baby" / f"point{place}"}))
+        points.append(({"reg_weight": weight}, {1: f"baby/point{place}"}))
+    return make_study(RUNS, "test", of=runs, planned=[Planned(None, tuple(points), every_seed)])
+
+
+def test_both_choices_of_a_point_are_told_with_what_choosing_on_test_adds() -> None:
+    (row,) = selection(searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.40, 0.1: 0.42})).rows
+    told = ["2", "reg_weight=1", "0.4000", "reg_weight=0.1", "0.4200", "+5.0", "1"]
+    assert [cell.text for cell in row[2:]] == told
+    (same,) = lines(selection(searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.44, 0.1: 0.42})))
+    assert (same["best on test"], same["optimism %"]) == ("the same", "0.0")
+    assert not selection(searched({1.0: 0.5}, {1.0: 0.4})).rows
+
+
+def test_all_points_are_shown_where_each_is_run_with_every_seed() -> None:
+    asked = searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.40, 0.1: 0.42}, every_seed=True)
+    assert [line["test R@20"] for line in lines(all_points(asked))] == ["0.4000", "0.4200"]
+    assert not all_points(searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.40, 0.1: 0.42})).rows
+
+
+def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_second(study: Study) -> None:
+    told = compared(study, difference(0.004), difference(0.7, mean=0.0, second="bpr"))
+    every = differences(told, every_pair=True)
+    assert [line["better"] for line in lines(every)] == ["bm3", "neither"]
+    assert every.notes == ("One row is better in 1 of 2 comparisons, at the level of 5 %.",)
+    wanted = {"difference": "+0.0040", "interval": "+0.0030 to +0.0050", "rank effect": "+0.10", "adjusted p": "0.004"}
+    assert lines(every)[0] | wanted | {"users": "19445", "runs": "2", "metric": "R@20"} == lines(every)[0]
+    told = compared(study, difference(0.004), difference(0.7, mean=0.02, second="bpr"))
+    (best,) = lines(differences(told, every_pair=False))
+    assert (best["best"], best["second"], best["better"]) == ("bm3", "lightgcn", "bm3")
+
+
+def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study: Study) -> None:
+    claim = load_claims(expected_dir() / "claims.toml")[0]
+    found = [
+        ClaimResult(claim, w, o, f"{w} says", (("what", "0.5", o),)) for w, o in zip("ab", ClaimOutcome, strict=False)
+    ]
+    table = claims(replace(study, claims=tuple(found)))
+    assert [[cell.text for cell in row] for row in table.grid] == [
+        [claim.text, "a", "holds", "a says"],
+        ["", "b", "fails", "b says"],
+    ]
+    (comparisons,) = table.rows[1][2].details
+    assert lines(comparisons) == [{"what": "what", "figure": "0.5", "outcome": "fails"}]
+
+
+def test_time_and_memory_are_of_the_first_run_and_what_nobody_measured_is_a_note(study: Study) -> None:
+    table = time_and_memory(study)
+    first = {"data set": "baby", "model": "bm3", "s/epoch": "1.700", "quartiles": "1.530 to 1.870"}
+    first |= {"first epoch": "3.400", "evaluation s": "1.000", "process MiB": "1000", "J/epoch": "40.5"}
+    assert lines(table)[0] == first
+    assert table.notes[:2] == ("allocator MiB: no CUDA device in use.", "GPU MiB: no CUDA device in use.")
+    assert table.notes[-1] == "baby, bm3, while it ran: other processes took 0.3 of 2 cores on average."
+    untimed = {"median_s": None, "q1_s": None, "q3_s": None, "warmup_s": 1.0, "note": "two epochs"}
+    line = lines(time_and_memory(with_first_run(study, timing={**untimed, "evaluation_median_s": None})))[0]
+    assert (line["s/epoch"], line["quartiles"], line["first epoch"]) == ("", "two epochs", "1.000")
+
+
+def test_times_beside_another_run_are_marked(study: Study) -> None:
+    path = study.rows[0].result.runs[0].path
+    table = time_and_memory(replace(study, shared=frozenset({path})))
+    assert [cell.mark for cell in column(table, "s/epoch")] == [SHARED, "", ""]
+    assert table.notes[-1] == f"{SHARED} {SHARED_NOTE}."
+
+
+def test_the_environment_has_every_value_that_some_run_recorded(study: Study) -> None:
+    assert {"what": "cpu", "value": "a processor"} in lines(environment(study.runs))
+    assert not environment([]).rows
+
+
+def test_a_report_has_the_sections_that_have_something_to_say(study: Study) -> None:
+    ids = [section.id for section in sections(study)]
+    assert ids == ["accuracy", "verdicts", "claims", "time", "environment", "commands"]
+    assert "differences" in [section.id for section in sections(compared(study, difference(0.1)))]
+    commands = sections(study)[-1].commands
+    assert commands == tuple(command for row in study.rows for command in study.commands(row))
+    assert sections(replace(study, rows=(), runs=(), claims=())) == []
