@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, RAY, RERUN, THREADS_EACH, WORKERS
+from harness.cli.options import DATA, DEVICE, DRY_RUN, IN_PROCESS, OUT, PAPER, RAY, RERUN, THREADS_EACH, WORKERS
 from harness.runs.words import Policy
 
 
@@ -20,11 +20,12 @@ from harness.runs.words import Policy
 @RAY
 @IN_PROCESS
 @DRY_RUN
-@click.option("--as-reference", is_flag=True, help="Write the effects to expected/bm3/audit/<data set>.csv too.")
+@click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @DEVICE
 @THREADS_EACH
 @DATA
 @OUT
+@PAPER
 def audit(
     dataset: str,
     wanted: tuple[str, ...],
@@ -39,6 +40,7 @@ def audit(
     threads: int | None,
     data: Path | None,
     out: Path,
+    paper: Path,
 ) -> None:
     """Measure what every variant changes on DATASET (default: mini): the settings in which text and code disagree.
 
@@ -52,7 +54,7 @@ def audit(
     bm3 audit baby --data ~/data --model bm3 --seeds 2
     """
     from harness.cli.study import backend_for, run_study, workers_for
-    from harness.paper.expected import expected_dir, load_tolerances
+    from harness.paper.load import load_paper
     from harness.runs.trial import resolve_device
     from harness.studies.conduct import Study, make_folder
     from harness.studies.pending import pending
@@ -61,7 +63,8 @@ def audit(
 
     chosen_seeds = tuple(range(1, seeds + 1))
     where = resolve_device(device)
-    found, comparisons = plan_audit(dataset, data, wanted, chosen_seeds, where)
+    about = load_paper(paper)
+    found, comparisons = plan_audit(about, dataset, data, wanted, chosen_seeds, where)
     trials = trials_of(comparisons)
     if dry_run:
         for trial in pending(lambda outcomes: trials, out, rerun).to_run:
@@ -72,22 +75,22 @@ def audit(
     folder = out / name
     make_folder(folder)
     backend = backend_for(
-        out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
+        out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process, paper=about
     )
-    outcomes = run_study(Study(name, lambda outcomes: trials, out, folder, rerun, side_by_side), backend)
+    outcomes = run_study(Study(name, lambda outcomes: trials, out, folder, about, rerun, side_by_side), backend)
     runs, failed = results_of(trials, outcomes)
     outcome = Audit(
         dataset=found,
-        training=training_settings(dataset),
+        training=training_settings(about, dataset),
         seeds=chosen_seeds,
         comparisons=comparisons,
         runs=runs,
         failed=failed,
-        tolerances=load_tolerances(expected_dir() / "tolerances.toml"),
+        tolerances=about.tolerances,
     )
     paths = write_audit(outcome, folder)
     if as_reference and outcome.code == 0:
-        paths.append(write_known_effects(outcome, expected_dir()))
+        paths.append(write_known_effects(outcome, paper))
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
         click.echo(f"written: {path}")

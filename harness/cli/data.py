@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import DATA
+from harness.cli.options import DATA, PAPER
 from harness.common import size
 from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_RULES, TEXT_MODEL
 from harness.ending import keeping
 
 if TYPE_CHECKING:
     from harness.data import Dataset
+    from harness.paper.load import Paper
 
 PATH = click.Path(path_type=Path)
-SOURCES = Path(__file__).parents[1] / "ingest" / "sources.toml"
+SOURCES = "downloads.toml"
+"""In a paper's folder: where original files are."""
 PARENT = click.option(
     "--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data."
 )
@@ -93,7 +95,8 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
 @click.command(name="verify")
 @click.argument("dataset")
 @DATA
-def verify_command(dataset: str, data: Path | None) -> None:
+@PAPER
+def verify_command(dataset: str, data: Path | None, paper: Path) -> None:
     """Check DATASET: published counts, split rule, leakage, features, and whether rows are in the order of the items.
 
     Exit code 0 without a problem, 1 with one, 2 if the data set cannot be read. A note is worth reading and no problem.
@@ -107,11 +110,12 @@ def verify_command(dataset: str, data: Path | None) -> None:
     from harness.data.layouts import SYNTHETIC, find_folder, load_dataset
     from harness.ingest.exporting import recorded_hash
     from harness.ingest.verify import Severity, verify
+    from harness.paper.load import load_paper
 
     found = load_dataset(dataset, data)
     recorded = None if dataset in SYNTHETIC else recorded_hash(find_folder(dataset, data))
-    printed = _printed(found.name)
-    findings = verify(found, printed, SPLIT_RULES[0] if printed else None, recorded)
+    about = load_paper(paper)
+    findings = verify(found, _printed(about, found.name), about.split(found.name), recorded)
     table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
     click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
     problems, notes = (
@@ -121,12 +125,12 @@ def verify_command(dataset: str, data: Path | None) -> None:
     sys.exit(1 if problems else 0)
 
 
-def _printed(name: str) -> dict[str, dict[str, tuple[float, str]]]:
+def _printed(paper: Paper, name: str) -> dict[str, dict[str, tuple[float, str]]]:
     """What the paper's sources print of the data set called `name`, as `verify` takes it."""
-    from harness.paper.expected import Status, expected_dir, load_expected
+    from harness.paper.published import Status
 
     printed: dict[str, dict[str, tuple[float, str]]] = {}
-    for value in load_expected(expected_dir()):
+    for value in paper.values:
         if value.cell[:2] == (name.lower(), "") and value.value is not None:
             disputed = value.note if value.status is Status.DISPUTED else ""
             printed.setdefault(value.source, {})[value.metric] = (value.value, disputed)
@@ -266,7 +270,8 @@ def _number(count: int, what: str) -> str:
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
 @PARENT
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
-def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
+@PAPER
+def prepare_command(dry_run: bool, out: Path | None, paper: Path, **asked: Any) -> None:
     """Make the data set NAME from the original Amazon 2014 files of one category.
 
     Every rating is one positive interaction, the first one where a user rated an item repeatedly. Users and items with
@@ -288,6 +293,7 @@ def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
     from harness.ingest.amazon.prepare import Plan, prepare
     from harness.ingest.verify import check_counts
     from harness.measure.environment import source
+    from harness.paper.load import load_paper
 
     plan = Plan(out=out or _default_root(), **asked)
     if dry_run:
@@ -305,7 +311,7 @@ def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
             click.echo(f"{kind}: {', '.join(f'{name} {value:,}' for name, value in counted.items())}")
     for broken in record.get("metadata", {}).get("first_broken", ()):
         click.echo(f"note: {plan.metadata}, line {broken['line']}: {broken['reason']}")
-    for finding in check_counts(record["counts"], _printed(plan.name)):
+    for finding in check_counts(record["counts"], _printed(load_paper(paper), plan.name)):
         click.echo(f"{finding.severity}: {finding.text}")
     click.echo(f"written: {plan.target}")
 
@@ -315,15 +321,23 @@ def prepare_command(dry_run: bool, out: Path | None, **asked: Any) -> None:
 @click.option("--out", "--to", type=PATH, metavar="DIR", help="Default: raw/NAME in $BM3_DATA if set, else in ./data.")
 @click.option("--only", multiple=True, metavar="FILE", help="Fetch this file alone; may be repeated.")
 @click.option("--base-url", metavar="URL", help="Another host with the same folders, in place of the manifest's.")
-@click.option("--manifest", type=PATH, default=SOURCES, metavar="FILE", help="Data sets and their files of your own.")
+@click.option("--manifest", type=PATH, metavar="FILE", help="Data sets and their files of your own.")
 @click.option("--checksum", "checksums", multiple=True, metavar="FILE=SHA256", help="What FILE must be.")
 @click.option(
     "--retries", type=click.IntRange(min=0), default=5, show_default=True, metavar="N", help="While no more comes."
 )
 @click.option("--stall", type=click.FloatRange(0.1, 86400), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch and write nothing.")
+@PAPER
 def fetch_command(
-    name: str, out: Path | None, base_url: str | None, manifest: Path, dry_run: bool, checksums: Any, **options: Any
+    name: str,
+    out: Path | None,
+    base_url: str | None,
+    manifest: Path | None,
+    dry_run: bool,
+    paper: Path,
+    checksums: Any,
+    **options: Any,
 ) -> None:
     """Fetch the original files of the data set NAME: baby, sports or electronics of Amazon 2014.
 
@@ -341,8 +355,9 @@ def fetch_command(
     """
     from harness.cli.reading_progress import reading_progress
     from harness.ingest.fetch import Fetch, find_source
+    from harness.paper.load import load_paper
 
-    source = find_source(name, manifest, base_url)
+    source = find_source(name, manifest or load_paper(paper).file(SOURCES), base_url)
     options |= {"checksums": dict(map(_checksum, checksums)), "progress": reading_progress}
     folder = out or _default_root() / "raw" / name
     fetch = Fetch(source, folder, tell=lambda line: click.echo(line, err=True), **options)

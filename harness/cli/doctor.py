@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import DATA, OUT
+from harness.cli.options import DATA, OUT, PAPER
 
 if TYPE_CHECKING:
     from harness.tools.doctor.doctor import Finding
@@ -26,7 +26,8 @@ NARROWEST, WIDEST = 60, 120
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @DATA
 @OUT
-def doctor(as_json: bool, data: Path | None, out: Path) -> None:
+@PAPER
+def doctor(as_json: bool, data: Path | None, out: Path, paper: Path) -> None:
     """Look at this machine and installation: what can be run and measured here, and what to do about the rest.
 
     Nothing is stored. Exit code 0 where the main job, bm3 reproduce, can run, 1 where a problem is in its way.
@@ -38,7 +39,7 @@ def doctor(as_json: bool, data: Path | None, out: Path) -> None:
     """
     from harness.tools.doctor.doctor import diagnose, main_job_can_run
 
-    findings = diagnose(data, out)
+    findings = diagnose(data, out, paper)
     able = main_job_can_run(findings)
     if as_json:
         click.echo(json.dumps({"able": able, "findings": [asdict(finding) for finding in findings]}, indent=1))

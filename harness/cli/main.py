@@ -17,7 +17,7 @@ from harness.cli.audit import audit
 from harness.cli.data import DATA_COMMANDS
 from harness.cli.doctor import doctor
 from harness.cli.models import models_command, settings_command
-from harness.cli.options import DATA, DEVICE, OUT, REPORT_FORMATS, THREADS
+from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, THREADS
 from harness.cli.paper import paper
 from harness.cli.reference import reference
 from harness.cli.regress import regress
@@ -233,7 +233,8 @@ def profile_command(
 @click.argument("folder", type=click.Path(path_type=Path))
 @REPORT_FORMATS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
-def report_command(folder: Path, formats: list[str], out: Path | None) -> None:
+@PAPER
+def report_command(folder: Path, formats: list[str], out: Path | None, paper: Path) -> None:
     """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
 
     \b
@@ -241,17 +242,19 @@ def report_command(folder: Path, formats: list[str], out: Path | None) -> None:
     bm3 report runs --format md,html,tex,csv
     """
     from harness.cli.study import finish
+    from harness.paper.load import load_paper
     from harness.paper.study import make_study
     from harness.tools.scaling.fit import stored_exponents
 
-    asked = f"a report on the runs in {folder.name or 'this folder'}"
-    finish(make_study(folder, asked, exponents=stored_exponents(folder)), out or folder, formats)
+    asked, exponents = f"a report on the runs in {folder.name or 'this folder'}", stored_exponents(folder)
+    finish(make_study(folder, asked, paper=load_paper(paper), exponents=exponents), out or folder, formats)
 
 
 @bm3.command(name="conformance")
 @click.argument("path", metavar="[TRACE|FOLDER]", type=click.Path(path_type=Path), required=False)
-def conformance_command(path: Path | None) -> None:
-    """Replay one TRACE or those in FOLDER (default: what comes with the harness and with installed models).
+@PAPER
+def conformance_command(path: Path | None, paper: Path) -> None:
+    """Replay one TRACE or those in FOLDER (default: what comes with the paper and with installed models).
 
     One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
     when one failed, 3 when none could be replayed.
@@ -265,8 +268,9 @@ def conformance_command(path: Path | None) -> None:
 
     from harness.cli.study import conformance_line
     from harness.paper.conformance import Status, conformance, known_traces, trace_statuses
+    from harness.paper.load import load_paper
 
-    checks = known_traces() if path is None else conformance(path)
+    checks = known_traces(load_paper(paper)) if path is None else conformance(path)
     table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
     click.echo(
         tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)
@@ -291,12 +295,13 @@ def variants_command(model: str | None) -> None:
     from tabulate import tabulate
 
     from harness.models.registry import find_model
+    from harness.paper.folders import DEFAULT, paper_folder
     from harness.runs.variants import ALL_MODELS, variants
     from harness.tools.audit.effects import known_effects
     from harness.tools.audit.report import effect_lines
 
     wanted = None if model is None else find_model(model).name
-    effects = known_effects()
+    effects = known_effects(paper_folder(DEFAULT))
     for row in variants():
         if wanted in (None, row.model) or row.model == ALL_MODELS:
             values = " | ".join(str(value) for value in row.values)

@@ -1,6 +1,10 @@
 """The commands `bm3 models` and `bm3 settings`: what can be trained, and what can be set."""
 
+from pathlib import Path
+
 import click
+
+from harness.cli.options import PAPER
 
 WIDTHS = (None, None, 24, 14, 56)
 
@@ -32,7 +36,8 @@ def models_command() -> None:
 
 @click.command(name="settings")
 @click.argument("model", required=False)
-def settings_command(model: str | None) -> None:
+@PAPER
+def settings_command(model: str | None, paper: Path) -> None:
     """List what --set changes for MODEL, those of training last; without MODEL, these alone.
 
     Grid: the values that a suite tries where it searches the model's own grid.
@@ -55,7 +60,9 @@ def settings_command(model: str | None) -> None:
     if model is not None:
         entry = find_model(model)
         check_class(entry)
-        listed.insert(0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name, load_paper().grids))))
+        listed.insert(
+            0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name, load_paper(paper).grids)))
+        )
     for of, some in listed:
         found = list(some)
         table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in found]

@@ -9,8 +9,9 @@ from typing import get_args
 
 import click
 
+from harness.paper.folders import DEFAULT, paper_folder, suite_path
 from harness.report.write import FORMATS
-from harness.runs.words import Policy, suite_path
+from harness.runs.words import Policy
 
 DATA = click.option(
     "--data",
@@ -25,6 +26,15 @@ OUT = click.option(
     show_default=True,
     metavar="DIR",
     help="Folder for runs and reports.",
+)
+PAPER = click.option(
+    "--paper",
+    default=DEFAULT,
+    show_default=True,
+    metavar="NAME|DIR",
+    is_eager=True,  # suites are looked up in it
+    callback=lambda context, parameter, name: paper_folder(name),
+    help="The paper that is meant: its name (bm3 paper list) or its folder.",
 )
 DEVICE = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
@@ -102,5 +112,5 @@ SEEDS = click.option(
 
 def known_suite(context: click.Context, parameter: click.Parameter, name: str) -> str:
     """A suite's name or path, refused before anything that computes is loaded where there is none."""
-    suite_path(name)
+    suite_path(name, context.params["paper"])
     return name

@@ -13,7 +13,7 @@ import click
 
 import harness
 from bm3 import ConfigError
-from harness.cli.options import DEVICE
+from harness.cli.options import DEVICE, PAPER
 from harness.common import check_writable, write_whole, writing
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ CHECKOUT = Path(harness.__file__).parent.parent
     metavar="DIR",
     help="Folder for the report, JUnit XML, the history and its page.",
 )
+@PAPER
 def regress(
     baseline: Path | None,
     update_baseline: bool,
@@ -67,13 +68,14 @@ def regress(
     device: str,
     threads: int,
     out: Path,
+    paper: Path,
 ) -> None:
     """Did anything become slower, larger or less accurate?
 
     Recorded traces are replayed, all models trained for a few epochs on mini and some steps on a synthetic data set of
     Baby's size, and rankings evaluated, again and again in turn, in processes of their own. The figures are compared
     with a stored baseline of the same machine class, or with another revision. What looks like a slowdown or a growth
-    is measured again before it counts. The rules are expected/bm3/regression.toml, docs/ci.md explains them.
+    is measured again before it counts. The rules are the paper's regression.toml, docs/ci.md explains them.
 
     Exit codes: 0 nothing regressed, 1 something did, 2 wrong usage, 3 nothing could be compared.
 
@@ -82,7 +84,7 @@ def regress(
     bm3 regress                         against that baseline
     bm3 regress --against main          against a revision, no baseline needed
     """
-    from harness.paper.expected import expected_dir
+    from harness.paper.load import load_paper
     from harness.runs.trial import resolve_device
     from harness.tools.regress.alternation import MeasuringError, Repetitions, Tree, measure
     from harness.tools.regress.baseline import Baseline, NothingToCompareError, read_baseline
@@ -96,7 +98,8 @@ def regress(
         raise ConfigError("--against compares with a revision: leave --baseline and --update-baseline out")
     if quick and update_baseline:
         raise ConfigError("--quick is for checks: a baseline needs its repetitions, leave one of the two options out")
-    rules = load_rules(expected_dir() / RULES_FILE)
+    about = load_paper(paper)
+    rules = load_rules(about.file(RULES_FILE))
     where = resolve_device(device)
     machine = machine_class(where, threads)
     path = baseline or out / f"baseline-{digest(machine)}.json"
@@ -121,7 +124,7 @@ def regress(
             with writing(path, "name another file with --baseline"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 check_writable(path)
-        material = Material.made()
+        material = Material.made(about.file("traces"))
         identity = workload_identity(rules.workload, material, where.type)
         if stored is not None:
             stored.check(machine, identity, path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, OUT, THREADS
+from harness.cli.options import DATA, OUT, PAPER, THREADS
 from harness.ending import keeping
 
 if TYPE_CHECKING:
@@ -31,8 +31,16 @@ if TYPE_CHECKING:
 @THREADS
 @DATA
 @OUT
+@PAPER
 def replay(
-    run: str, device: str | None, to: Path | None, dry_run: bool, threads: int | None, data: Path | None, out: Path
+    run: str,
+    device: str | None,
+    to: Path | None,
+    dry_run: bool,
+    threads: int | None,
+    data: Path | None,
+    out: Path,
+    paper: Path,
 ) -> None:
     """Train RUN again and say whether it comes out the same, to the bit.
 
@@ -80,14 +88,14 @@ def replay(
         sys.exit(0)
     none = ["none is recorded: the same code in the same environment"]
     click.echo("\nlikely causes\n" + "\n".join(f"  {cause}" for cause in likely or none))
-    sys.exit(0 if likely and near(stored, again) else 1)
+    sys.exit(0 if likely and near(stored, again, paper) else 1)
 
 
-def near(stored: StoredRun, again: StoredRun) -> bool:
-    """Whether test R@20 agrees within the tolerance for replays."""
-    from harness.paper.expected import expected_dir, load_tolerances
+def near(stored: StoredRun, again: StoredRun, paper: Path) -> bool:
+    """Whether the stopping metric of the test part agrees within the paper's tolerance for replays."""
+    from harness.paper.load import load_paper
     from harness.training.config import STOPPING_METRIC
 
-    tolerance = load_tolerances(expected_dir() / "tolerances.toml").replay
+    tolerance = load_paper(paper).tolerances.replay
     before, now = ((one.result or {})["test"][STOPPING_METRIC] for one in (stored, again))
     return bool(abs(now - before) <= tolerance.relative * abs(before))

@@ -19,6 +19,7 @@ from harness.cli.options import (
     IN_PROCESS,
     MODELS,
     OUT,
+    PAPER,
     RAY,
     REPORT_FORMATS,
     RERUN,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @THREADS_EACH
 @DATA
 @OUT
+@PAPER
 def reproduce(
     suite: str,
     datasets: tuple[str, ...],
@@ -68,13 +70,14 @@ def reproduce(
     threads: int | None,
     data: Path | None,
     out: Path,
+    paper: Path,
 ) -> None:
     """Check the models against recorded traces, run SUITE (default: selfcheck), and report what reproduces.
 
     The suite selfcheck needs no data: it shows whether the models learn on this machine what they learned when its
     reference was made, and nothing about published tables.
 
-    SUITE is the name of one that comes with the harness (bm3 suite list) or the path of a .toml file. Trials that are
+    SUITE is the name of one of the paper (bm3 suite list) or the path of a .toml file. Trials that are
     stored and finished are not run again, whichever suite they were run for; one that was interrupted or killed goes on
     after its last checkpoint, so the same command continues a study. Its report.md, log and status are in the suite's
     folder below --out; bm3 watch shows how far it is from another terminal.
@@ -91,6 +94,7 @@ def reproduce(
     """
     from harness.cli.study import backend_for, conformance_line, finish, run_study, workers_for
     from harness.paper.conformance import known_traces, trace_statuses
+    from harness.paper.load import load_paper
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
     from harness.studies.conduct import Study, make_folder
@@ -98,8 +102,9 @@ def reproduce(
     from harness.studies.suite import load_suite, plan, wanted
     from harness.tools.scaling.fit import stored_exponents
 
-    chosen, where = load_suite(suite).narrowed(models, seeds), resolve_device(device)
-    rows = plan(chosen, data, where, list(datasets) or None)
+    about = load_paper(paper)
+    chosen, where = load_suite(suite, about).narrowed(models, seeds), resolve_device(device)
+    rows = plan(chosen, data, where, list(datasets) or None, about)
 
     def trials(outcomes: Outcomes) -> list[Trial]:
         return wanted(rows, outcomes, chosen.order)
@@ -116,12 +121,12 @@ def reproduce(
     name, folder = Path(suite).stem, out / Path(suite).stem
     make_folder(folder)
     backend = backend_for(
-        out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process
+        out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process, paper=about
     )
     planned = _planned(rows, chosen, out)
-    checks = known_traces()
+    checks = known_traces(about)
     click.echo(conformance_line(checks))
-    outcomes = run_study(Study(name, trials, out, folder, rerun, side_by_side, chosen.alone, planned), backend)
+    outcomes = run_study(Study(name, trials, out, folder, about, rerun, side_by_side, chosen.alone, planned), backend)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, out), unread)) for trial in trials(outcomes)]
     without = [
@@ -137,6 +142,7 @@ def reproduce(
         out,
         f"{chosen.title} (only {', '.join(models)})" if models else chosen.title,
         of=[run for _, run in runs if run is not None],
+        paper=about,
         planned=planned,
         exponents=stored_exponents(out),
         conformance=Counter(status.value for status in trace_statuses(checks).values()),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import DEVICE, THREADS
+from harness.cli.options import DEVICE, PAPER, THREADS
 from harness.ending import Interrupted
 from harness.measure.sizes import FIELDS
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all points there too."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be measured, and roughly how long it would take.")
+@PAPER
 def scaling(
     wanted: tuple[str, ...],
     vary: str | None,
@@ -51,6 +52,7 @@ def scaling(
     to: Path,
     json_file: Path | None,
     dry_run: bool,
+    paper: Path,
 ) -> None:
     """Check the published complexities: how time and memory of each MODEL (default: all) grow with the problem.
 
@@ -72,7 +74,6 @@ def scaling(
     from harness.evaluation.compiling import use_threads
     from harness.measure.environment import environment
     from harness.models.registry import find_model, models
-    from harness.paper.expected import expected_dir
     from harness.runs.trial import resolve_device
     from harness.tools.profiling.report import check_writable
     from harness.tools.scaling.fit import JSON_FILE, load_complexity
@@ -87,7 +88,12 @@ def scaling(
     if dry_run:
         _tell_plan(names, plan, expected_seconds(names, plan, where))
         return
-    complexity = load_complexity(expected_dir() / "complexity.toml")
+    stated = paper / "complexity.toml"
+    if not stated.is_file():
+        raise ConfigError(
+            f"{stated}: no such file, so nothing is published about costs to judge by; name another --paper"
+        )
+    complexity = load_complexity(stated)
     with writing(to, "name another folder with --to"):
         to.mkdir(parents=True, exist_ok=True)
     if json_file is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.paper.conformance import Check
+    from harness.paper.load import Paper
     from harness.paper.study import Study as Report
     from harness.runs.trial import Trial
     from harness.studies.backends import Need
@@ -49,6 +50,7 @@ def backend_for(
     threads: int | None,
     in_process: bool,
     ray_address: str | None,
+    paper: Paper,
 ) -> Backend:
     """The back end that the options name. Raises ConfigError where Ray or its cluster is not there."""
     from harness.evaluation.compiling import use_threads
@@ -59,19 +61,18 @@ def backend_for(
         if threads is not None:
             use_threads(threads)
         return InProcess(store)
-    threads, need = threads or threads_beside(workers), needed_memory(store)
+    threads, need = threads or threads_beside(workers), needed_memory(store, paper)
     if ray_address:
         return RayCluster(ray_address, store, data, threads, need, workers=workers)
     return Processes(store, data, workers, threads, need)
 
 
-def needed_memory(store: Path) -> Need:
+def needed_memory(store: Path, paper: Paper) -> Need:
     """What past runs say that a trial needs."""
-    from harness.paper.expected import expected_dir
     from harness.runs.store import readable_runs
-    from harness.studies.estimate import Estimates, load_costs
+    from harness.studies.estimate import COST_FILE, Estimates, load_costs
 
-    estimates = Estimates(readable_runs(store), load_costs(expected_dir()))
+    estimates = Estimates(readable_runs(store), load_costs(paper.file(COST_FILE)))
 
     def need(trial: Trial) -> int | None:
         estimate = estimates.of(trial)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, DEVICE, MODELS, OUT, SEEDS, known_suite
+from harness.cli.options import DATA, DEVICE, MODELS, OUT, PAPER, SEEDS, known_suite
 
 if TYPE_CHECKING:
     from harness.runs.trial import Trial
@@ -40,22 +40,25 @@ def suite() -> None:
 
 
 @suite.command(name="list")
-def list_command() -> None:
-    """List the suites that come with the harness, and how many trials each has.
+@PAPER
+def list_command(paper: Path) -> None:
+    """List the suites of a paper, and how many trials each has.
 
     \b
     bm3 suite list
+    bm3 suite list --paper damrs
     """
     from tabulate import tabulate
 
-    from harness.runs.words import suite_names
+    from harness.paper.load import load_paper
     from harness.studies.suite_file import load_suite, outline
 
     table = []
-    for name in suite_names():
-        found = load_suite(name, check=False)
+    about = load_paper(paper)
+    for name in about.suites:
+        found = load_suite(name, about, check=False)
         more = " and their variants" if any(experiment.variants for experiment in found.experiments) else ""
-        counts = _sum(row.trials for row in outline(found, variants=False))
+        counts = _sum(row.trials for row in outline(found, paper=about, variants=False))
         table.append([name, found.title, _range(counts) + more])
     click.echo(tabulate(table, ["suite", "what", "trials"], disable_numparse=True))
 
@@ -70,6 +73,7 @@ def list_command() -> None:
 @DEVICE
 @DATA
 @OUT
+@PAPER
 def show(
     name: str,
     datasets: tuple[str, ...],
@@ -80,6 +84,7 @@ def show(
     device: str,
     data: Path | None,
     out: Path,
+    paper: Path,
 ) -> None:
     """Show the rows of the suite NAME: how many trials, how many of them are done, what the others will take.
 
@@ -97,30 +102,31 @@ def show(
     from tabulate import tabulate
 
     from harness.data.layouts import data_roots
-    from harness.paper.expected import expected_dir
+    from harness.paper.load import load_paper
     from harness.runs.store import readable_runs
     from harness.runs.trial import resolve_device
-    from harness.studies.estimate import Estimates, load_costs
+    from harness.studies.estimate import COST_FILE, Estimates, load_costs
     from harness.studies.pending import pending
     from harness.studies.suite import Outline, Row, load_suite, outline, plan, wanted
 
     if dry_run and form != "text":
         raise click.UsageError("--dry-run lists commands: leave --format out")
-    chosen, where = load_suite(name).narrowed(models, seeds), resolve_device(device)
+    about = load_paper(paper)
+    chosen, where = load_suite(name, about).narrowed(models, seeds), resolve_device(device)
     data_roots(data)  # a folder that is not there is refused, one that lacks a data set is not
     planned: list[Row | Outline] = []
     missing = []
     for dataset in dict.fromkeys(datasets or chosen.datasets):
         try:
-            planned += plan(chosen, data, where, [dataset])
+            planned += plan(chosen, data, where, [dataset], about)
         except DataError as error:
             missing.append(f"{dataset}: counts from the suite's file alone, and no time, since {error}")
-            planned += outline(chosen, [dataset])
+            planned += outline(chosen, [dataset], about)
     rows = [row for row in planned if isinstance(row, Row)]
     unplanned = [row for row in planned if isinstance(row, Outline)]
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
     unread: list[str] = []
-    estimates = Estimates(readable_runs(out, unread), load_costs(expected_dir()))
+    estimates = Estimates(readable_runs(out, unread), load_costs(about.file(COST_FILE)))
     table = [_of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned]
     if form != "text":
         click.echo(_laid_out(table, form), nl=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import DATA
+from harness.cli.options import DATA, PAPER
 from harness.common import nearest
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ LAYOUTS = ("text", "md", "tex", "csv")
 @click.option("--format", "form", type=click.Choice(LAYOUTS), default="text", show_default=True, help="Layout.")
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @DATA
-def tables(number: int, runs: Path | None, form: str, dataset: str | None, data: Path | None) -> None:
+@PAPER
+def tables(number: int, runs: Path | None, form: str, dataset: str | None, data: Path | None, paper: Path) -> None:
     """Print table NUMBER of the paper as published, with ours beneath where the folder RUNS holds runs.
 
     A table of data sets has ours from --data too. Figures of another source that differ stand beneath the paper's;
@@ -36,6 +37,7 @@ def tables(number: int, runs: Path | None, form: str, dataset: str | None, data:
 
     \b
     bm3 tables 3
+    bm3 tables 2 --paper damrs
     bm3 tables 3 runs --dataset baby --format md
     bm3 tables 4 runs --format tex > table4.tex
     bm3 tables 2 --data ~/data
@@ -47,17 +49,17 @@ def tables(number: int, runs: Path | None, form: str, dataset: str | None, data:
     from harness.report.paper_tables import paper_table
     from harness.report.tables import markdown, text
 
-    paper = load_paper()
-    layout = paper.table(number)
+    about = load_paper(paper)
+    layout = about.table(number)
     if data is not None and layout.kind != "datasets":
         raise click.UsageError("--data is for tables of data sets: the others have ours from RUNS")
-    study = make_study(runs, f"table {number}") if runs else None
+    study = make_study(runs, f"table {number}", paper=about) if runs else None
     for unread in study.unread if study else ():
         click.echo(f"cannot be read, left out: {unread}", err=True)
-    names = dict.fromkeys(value.dataset for value in paper.values if value.source == layout.source)
+    names = dict.fromkeys(value.dataset for value in about.values if value.source == layout.source)
     wanted = [name for name in names if dataset is None or name.lower() == dataset.lower()]
     counts = _statistics(wanted, data) if layout.kind == "datasets" else {}
-    table = paper_table(paper, layout, study=study, statistics=counts, dataset=dataset)
+    table = paper_table(about, layout, study=study, statistics=counts, dataset=dataset)
     layouts = {"text": text, "md": markdown, "tex": tex_table, "csv": table_csv}
     click.echo(layouts[form](table), nl=False)
 
@@ -73,7 +75,8 @@ def expected() -> None:
 
 
 @expected.command(name="list")
-def list_command() -> None:
+@PAPER
+def list_command(paper: Path) -> None:
     """List where figures come from: how many, of what status, of which data sets, metrics and models.
 
     \b
@@ -81,9 +84,9 @@ def list_command() -> None:
     """
     from harness.paper.load import load_paper
 
-    paper = load_paper()
-    for key, source in paper.sources.items():
-        own = [value for value in paper.values if value.source == key]
+    about = load_paper(paper)
+    for key, source in about.sources.items():
+        own = [value for value in about.values if value.source == key]
         statuses = ", ".join(f"{count} {status}" for status, count in Counter(v.status.value for v in own).items())
         lines = {
             "what": f"{source.title}, {source.table}",
@@ -102,7 +105,8 @@ def list_command() -> None:
 @click.option("--model", metavar="NAME", help="Only this model.")
 @click.option("--metric", metavar="NAME", help="Only this metric, such as R@10 or recall@10.")
 @click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
-def show(name: str, dataset: str | None, model: str | None, metric: str | None, form: str) -> None:
+@PAPER
+def show(name: str, dataset: str | None, model: str | None, metric: str | None, form: str, paper: Path) -> None:
     """Print the figures of the source NAME; or the file tolerances or claims.
 
     NAME is a source as `bm3 expected list` names it; what begins all names of a paper's tables can be left away.
@@ -113,24 +117,24 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     bm3 expected show table4 --metric "Time (s/epoch)" --format csv
     bm3 expected show claims
     """
-    from harness.paper.expected import COLUMNS, canonical_metric
     from harness.paper.load import load_paper
+    from harness.paper.published import COLUMNS, canonical_metric
     from harness.report.flat import csv_text
     from harness.report.paper_tables import figure_text, published_figures
     from harness.report.tables import text
 
-    paper = load_paper()
-    sources = {key: key for key in paper.sources} | {key.rpartition("-")[2]: key for key in reversed(paper.sources)}
+    about = load_paper(paper)
+    sources = {key: key for key in about.sources} | {key.rpartition("-")[2]: key for key in reversed(about.sources)}
     chosen = nearest(
-        name, [*paper.sources, *(s for s in sources if s not in paper.sources), *RULES], "no expected figures"
+        name, [*about.sources, *(s for s in sources if s not in about.sources), *RULES], "no expected figures"
     )
     if chosen in RULES:
         if dataset or model or metric:
             raise ConfigError(f"{chosen} has no figures to choose from: leave out --dataset, --model and --metric")
-        click.echo(_rules(chosen, form), nl=False)
+        click.echo(_rules(paper / f"{chosen}.toml", form), nl=False)
         return
     key = sources[chosen]
-    found = [value for value in paper.values if value.source == key]
+    found = [value for value in about.values if value.source == key]
     for option, wanted, read in (
         ("data set", dataset, lambda value: value.dataset),
         ("model", model, lambda value: value.model),
@@ -145,7 +149,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
         rows = [vars(v) | {"value": "" if v.value is None else figure_text(v.metric, v.value)} for v in found]
         click.echo(csv_text(COLUMNS, (row.values() for row in rows)), nl=False)
     else:
-        click.echo(text(published_figures(key, paper.sources[key], found)), nl=False)
+        click.echo(text(published_figures(key, about.sources[key], found)), nl=False)
 
 
 def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Statistics | None]:
@@ -163,20 +167,19 @@ def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Statistics
     return found
 
 
-def _rules(name: str, form: str) -> str:
+def _rules(path: Path, form: str) -> str:
     """The file of tolerances or claims; a broken one is named by its field."""
     from harness.paper.claims import load_claims
-    from harness.paper.expected import expected_dir, load_tolerances
+    from harness.paper.load import load_tolerances
     from harness.report.flat import csv_text
     from harness.runs.settings import flatten
 
-    path = expected_dir() / f"{name}.toml"
-    load_tolerances(path) if name == "tolerances" else load_claims(path)
+    load_tolerances(path) if path.stem == "tolerances" else load_claims(path)
     text = path.read_text(encoding="utf-8")
     content = tomllib.loads(text)
-    if form == "csv" and name == "claims":
+    if form == "csv" and path.stem == "claims":
         head = ("id", "kind", "text", "source")
-        return csv_text(head, ([claim[key] for key in head] for claim in content[name]))
+        return csv_text(head, ([claim[key] for key in head] for claim in content["claims"]))
     rows = flatten(content).items()
     return {"text": text, "json": json.dumps(content, indent=1) + "\n", "csv": csv_text(("what", "value"), rows)}[form]
 

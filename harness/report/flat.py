@@ -14,7 +14,6 @@ from typing import Any
 from harness.paper.expected import PublishedValue, short_metric, values_of_cell
 from harness.paper.measured import GB
 from harness.paper.study import Study, StudyRow, headline
-from harness.paper.verdict import Range
 from harness.report import costs
 from harness.report.tables import Table
 
@@ -77,19 +76,17 @@ def cells_json(study: Study) -> str:
 def _accuracy(study: Study, row: StudyRow) -> Iterator[Record]:
     for metric, verdict in row.verdicts.items():
         source = verdict.published or next(iter(row.sources[metric]), None)
-        yield _record(
-            study,
-            row,
-            short_metric(metric),
-            row.result.values(metric),
-            source,
-            mean=verdict.mean,
-            interval=verdict.interval,
-            difference_percent=None if verdict.difference is None else 100 * verdict.difference,
-            band=verdict.band,
-            outcome=verdict.outcome.value,
-            reason=verdict.reason,
-        )
+        low, high = verdict.interval or (None, None)
+        band_low, band_high = verdict.band or (None, None)
+        yield _record(study, row, short_metric(metric), row.result.values(metric), source, verdict.reason) | {
+            "mean": verdict.mean,
+            "low": low,
+            "high": high,
+            "difference_percent": None if verdict.difference is None else 100 * verdict.difference,
+            "band_low": band_low,
+            "band_high": band_high,
+            "outcome": verdict.outcome.value,
+        }
 
 
 def _costs(study: Study, row: StudyRow) -> Iterator[Record]:
@@ -107,7 +104,7 @@ def _costs(study: Study, row: StudyRow) -> Iterator[Record]:
         reason = NOT_JUDGED if known else "; ".join(dict.fromkeys(str(note) for _, note in figures))
         published = next(iter(values_of_cell(study.expected, row.dataset, row.result.model, metric)), None)
         mean = math.fsum(known) / len(known) if known else None
-        yield _record(study, row, metric, values, published, mean=mean, reason=reason)
+        yield _record(study, row, metric, values, published, reason) | {"mean": mean}
 
 
 def _record(
@@ -116,34 +113,22 @@ def _record(
     metric: str,
     values: Sequence[float | None],
     source: PublishedValue | None,
-    *,
-    mean: float | None,
-    interval: Range | None = None,
-    difference_percent: float | None = None,
-    band: Range | None = None,
-    outcome: str | None = None,
     reason: str,
 ) -> Record:
+    """A record before it is judged: its keys in their order, the figures that were published, and the runs."""
     runs = row.result.runs
-    low, high = interval or (None, None)
-    band_low, band_high = band or (None, None)
     return {
         "dataset": row.dataset,
         "model": row.result.model,
         "label": row.label,
         "metric": metric,
-        "mean": mean,
-        "low": low,
-        "high": high,
+        **dict.fromkeys(("mean", "low", "high")),
         "seeds": len(runs),
         "values": list(values),
         "published": source.value if source else None,
         "source": source.source if source else None,
         "status": source.status.value if source else None,
-        "difference_percent": difference_percent,
-        "band_low": band_low,
-        "band_high": band_high,
-        "outcome": outcome,
+        **dict.fromkeys(("difference_percent", "band_low", "band_high", "outcome")),
         "reason": reason,
         "surrogates": row.result.surrogates,
         "settings": row.result.settings,

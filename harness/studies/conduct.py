@@ -15,14 +15,13 @@ from pathlib import Path
 from statistics import median
 
 from harness.common import WriteError, writing
-from harness.paper.expected import expected_dir
-from harness.paper.load import load_paper
+from harness.paper.load import Paper
 from harness.paper.rows import Planned, judged, rows_of
 from harness.paper.verdict import Outcome, Verdict
 from harness.runs.store import FAILURE, StoredRun, readable_runs
 from harness.runs.trial import Trial
 from harness.runs.words import Policy
-from harness.studies.estimate import Estimates, load_costs
+from harness.studies.estimate import COST_FILE, Estimates, load_costs
 from harness.studies.execution import LOGGER, Backend, Outcomes, Progress, Wanted, execute
 from harness.studies.status import Status, write_status
 
@@ -44,6 +43,8 @@ class Study:
     """The folder of runs, which studies share."""
     folder: Path
     """The study's own: its log and status, and what the caller writes of it."""
+    paper: Paper
+    """What results are judged by."""
     policy: Policy = "missing"
     side_by_side: int = 1
     """Trials that may run at a time, for the time left."""
@@ -119,8 +120,7 @@ class _Reporter:
     _ended: int = -1
 
     def __post_init__(self) -> None:
-        self._paper = load_paper()
-        self._estimates = Estimates(readable_runs(self.study.store), load_costs(expected_dir()))
+        self._estimates = Estimates(readable_runs(self.study.store), load_costs(self.study.paper.file(COST_FILE)))
 
     def observe(self, progress: Progress) -> None:
         changed = len(progress.outcomes) != self._ended
@@ -148,8 +148,8 @@ class _Reporter:
 
     def _judge(self, runs: list[StoredRun], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
-        for row in rows_of(runs, self._paper, self.study.planned)[0]:
-            verdict = judged(row, self._paper).verdicts[SHOWN_METRIC]
+        for row in rows_of(runs, self.study.paper, self.study.planned)[0]:
+            verdict = judged(row, self.study.paper).verdicts[SHOWN_METRIC]
             key = row.dataset, row.label, row.data
             if self._known.get(key) != verdict and not first:
                 what = "mean" if verdict.outcome is Outcome.UNPUBLISHED else "verdict"

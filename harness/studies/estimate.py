@@ -112,10 +112,10 @@ class Estimates:
         return Estimate(seconds, None, f"shipped figures for {near.dataset}, times {scale:.2g} for its size")
 
 
-def load_costs(directory: Path) -> list[Cost]:
-    """The file `cost.csv` of the folder `expected`. Raises DataError naming file and line."""
+def load_costs(path: Path) -> list[Cost]:
+    """A file like `cost.csv`. Raises DataError naming file and line."""
     costs = []
-    for where, row in read_rows(directory / COST_FILE, COLUMNS):
+    for where, row in read_rows(path, COLUMNS):
         values = dict(zip(COLUMNS, row, strict=True))
         try:
             costs.append(

@@ -29,9 +29,9 @@ from bm3 import ConfigError
 from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.expected import Scalar
+from harness.paper.folders import suite_path
 from harness.paper.load import Paper, load_paper
 from harness.runs.settings import configure, flatten, search_grid
-from harness.runs.words import suite_path
 from harness.studies.toml_lines import Location, line_of
 
 PUBLISHED = "published"

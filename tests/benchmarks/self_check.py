@@ -37,7 +37,7 @@ def self_check(seeds: Sequence[int]) -> Record:
     """The outcome of each model, with the mean and its prediction interval."""
     import torch
 
-    from harness.paper.expected import expected_dir, load_tolerances
+    from harness.paper.load import load_paper
     from harness.paper.selfcheck import check, load_reference
     from harness.runs.store import stored_runs
     from harness.runs.trial import run_trial
@@ -47,16 +47,17 @@ def self_check(seeds: Sequence[int]) -> Record:
         for row in plan(load_suite(SUITE), None, torch.device("cpu")):
             for seed in seeds:
                 run_trial(replace(row.points[0], seed=seed), Path(folder))
-        error = load_tolerances(expected_dir() / "tolerances.toml").selfcheck.error
-        found = check(stored_runs(Path(folder)), load_reference(expected_dir()), error)
+        error = load_paper().tolerances.selfcheck.error
+        found = check(stored_runs(Path(folder)), load_reference(load_paper().folder), error)
     return {one.model: [one.outcome, one.mean, *(one.interval or ())] for one in found}
 
 
 def conformance() -> list[str]:
     """Names of the recorded traces that fail."""
     from harness.paper.conformance import Status, known_traces, trace_statuses
+    from harness.paper.load import load_paper
 
-    return [trace for trace, status in trace_statuses(known_traces()).items() if status is Status.FAILED]
+    return [trace for trace, status in trace_statuses(known_traces(load_paper())).items() if status is Status.FAILED]
 
 
 def worker(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ import pytest
 from command_line import Command, refused
 
 import harness
-from harness.paper import expected as expected_module
 from harness.paper.selfcheck import FEWEST_SEEDS, SUITE
 from harness.studies.suite_file import load_suite
 
@@ -17,7 +16,7 @@ from harness.studies.suite_file import load_suite
 def store(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twenty seeds of a run, copied from one, of a suite that has no other model."""
     suite = load_suite(SUITE).narrowed(["bpr"], [])
-    monkeypatch.setattr("harness.studies.suite_file.load_suite", lambda name, check: suite)
+    monkeypatch.setattr("harness.studies.suite_file.load_suite", lambda name, paper, check: suite)
     command("train", "bpr", "mini", "--epochs", 1, "--seed", 0)
     (first,) = (path.parent for path in Path("runs").rglob("result.json"))
     for seed in range(1, FEWEST_SEEDS):
@@ -44,7 +43,7 @@ def test_a_reference_without_a_model_of_the_suite_is_refused(
     command: Command, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = load_suite(SUITE).narrowed(["bpr", "buir"], [])
-    monkeypatch.setattr("harness.studies.suite_file.load_suite", lambda name, check: suite)
+    monkeypatch.setattr("harness.studies.suite_file.load_suite", lambda name, paper, check: suite)
     assert "no run of buir has a result" in refused(command("reference", store, "--out", "mine.json"))
 
 
@@ -52,6 +51,6 @@ def test_nothing_is_written_into_an_installed_package(
     command: Command, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside = Path(harness.__file__).parent / "expected"
-    monkeypatch.setattr(expected_module, "expected_dir", lambda: inside)
+    monkeypatch.setattr("harness.cli.options.paper_folder", lambda name: inside / "bm3")
     assert "installed package" in refused(command("reference", store, "--overwrite"))
     assert not inside.exists()

@@ -9,9 +9,9 @@ from command_line import Command, refused
 from run_files import DESCRIPTION
 
 from harness.data import load_dataset
+from harness.paper.load import load_paper
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, make_trial, resolve_device, run_trial
-from harness.runs.words import suite_names
 from harness.studies.suite import Row, load_suite, plan
 
 SEARCH = """title = "a search"
@@ -54,7 +54,7 @@ def cells(out: str, label: str) -> list[str]:
 def test_every_shipped_suite_is_listed_with_its_title_and_size(command: Command) -> None:
     outcome = command("suite", "list")
     assert outcome.code == 0
-    for name in suite_names():
+    for name in load_paper().suites:
         assert cells(outcome.out, name)[1] == load_suite(name).title
     assert cells(outcome.out, "table3")[2] == "345 to 405"
     assert cells(outcome.out, "mini")[2] == "18"

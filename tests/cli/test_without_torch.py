@@ -19,12 +19,12 @@ READERS = {
     "verify": "from harness.runs.store import run_folders; from harness.runs.verification import verify; "
     "assert not any(verify(path, 'x').problems for path in run_folders(store))",
     "gc": "from harness.runs.leftovers import Wish, leftovers; leftovers(store, Wish(unfinished=True))",
-    "expected": "from harness.paper.expected import *; load_expected(expected_dir()); load_grids(expected_dir())",
+    "expected": "from harness.paper.load import load_paper; load_paper().claims",
     "tables": "import harness.report.paper_tables, harness.report.latex",
     "watch": "import harness.cli.study_progress, harness.studies.studies",
     "suites": "from harness.studies.suite_file import load_suite, outline; "
-    "from harness.runs.words import suite_names; "
-    "assert all(outline(load_suite(name, check=False), variants=False) for name in suite_names())",
+    "from harness.paper.load import load_paper; "
+    "assert all(outline(load_suite(name, check=False), variants=False) for name in load_paper().suites)",
     "report": "from harness.paper.study import make_study; from harness.report.write import FORMATS; "
     "study = make_study(store, 'x'); [FORMATS[form](study) for form in ('md', 'csv', 'json', 'tex')]",
 }

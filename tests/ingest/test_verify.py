@@ -19,7 +19,6 @@ from harness.ingest.verify import (
     check_features,
     check_hash,
     check_order,
-    check_overlap,
     check_split,
     check_training,
     verify,
@@ -91,20 +90,6 @@ def test_one_user_with_other_sizes_breaks_the_rule(data: Dataset) -> None:
     assert finding.severity is NOTE
     assert "random_user in 699 of 700 users" in finding.text
     assert worst(check_split(moved, "random_user")) is PROBLEM
-
-
-def test_an_interaction_in_two_parts_leaks_and_one_twice_in_a_part_is_a_duplicate(data: Dataset) -> None:
-    assert worst(check_overlap(data)) is OK
-    user, item = data.train[7]
-    leaking = replace(data, test=np.concatenate([data.test, data.train[7:8]]))
-    assert texts(check_overlap(leaking), PROBLEM) == (
-        f"1 of the interactions in train stand in test too (first: user {user}, item {item})"
-    )
-    user, item = data.valid[3]
-    doubled = replace(data, valid=np.concatenate([data.valid, data.valid[3:4]]))
-    assert texts(check_overlap(doubled), PROBLEM) == (
-        f"1 of the interactions in valid stand there twice or more (first: user {user}, item {item})"
-    )
 
 
 def test_users_and_items_without_training_are_counted(clustered: Dataset) -> None:

@@ -10,6 +10,7 @@ import pytest
 from bm3 import ConfigError
 from harness.models import registry, vbpr
 from harness.paper.conformance import Status, known_traces, trace_statuses
+from harness.paper.load import load_paper
 
 
 @pytest.fixture
@@ -45,6 +46,6 @@ def test_a_missing_folder_of_traces_fails_that_model_alone(
 ) -> None:
     monkeypatch.setattr(vbpr, "TRACES", tmp_path / "absent", raising=False)
     installed.append(point("mine", "harness.models.vbpr:VBPR"))
-    statuses = trace_statuses(known_traces())
+    statuses = trace_statuses(known_traces(load_paper()))
     assert statuses["mine"] is Status.FAILED
     assert statuses["bpr"] is Status.PASSED

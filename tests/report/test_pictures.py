@@ -14,61 +14,44 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from harness.data import load_dataset
 from harness.paper.expected import short_metric
 from harness.paper.results import METRICS
 from harness.paper.study import make_study
 from harness.report.plots import draw
 from harness.report.plots.style import INK, Picture, files, svg
-from harness.runs.store import StoredRun, stored_runs
-from harness.runs.trial import make_trial, resolve_device, run_trial
+from harness.runs.record import RunRecord
+from harness.runs.store import stored_runs
 
-Change = Callable[[StoredRun, dict[str, Any], dict[str, Any]], None]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, mini = tmp_path_factory.mktemp("trained"), load_dataset("mini")
-    trials = [("bpr", seed, {"reg_weight": weight}) for seed in (1, 2) for weight in (0.1, 1e-3)]
-    for model, seed, settings in [*trials, ("bm3", 1, {})]:
-        settings = {"epochs": 3, "batch_size": 512, **settings}
-        run_trial(make_trial(model, mini, "mini", settings, seed, resolve_device("cpu")), folder)
-    return folder
+STORE = Path(__file__).parents[1] / "golden" / "store"
+"""Grids of BPR and BM3, a second BM3 and LightGCN, with epochs and hits."""
+Change = Callable[[RunRecord, dict[str, Any], dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module")
-def pictures(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Picture, ...]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Picture, ...]:
     """Of a study with everything: the runs count as runs on Baby, for which values are published."""
-    folder = tmp_path_factory.mktemp("baby") / "runs"
-    shutil.copytree(trained, folder)
+    folder = Path(shutil.copytree(STORE, tmp_path_factory.mktemp("baby") / "runs"))
     change(folder, on_baby)
     return draw(make_study(folder, "test"))
 
 
 @pytest.fixture
-def store(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "runs"))
+def store(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(STORE, tmp_path / "runs"))
 
 
 def change(folder: Path, edit: Change) -> None:
-    """Let `edit` change description and result of every run."""
+    """Let `edit` change description and result of every finished run."""
     for stored in stored_runs(folder):
-        run, result = stored.described(), stored.outcome.written()
-        edit(stored, run, result)
-        (stored.path / "run.json").write_text(json.dumps(run))
-        (stored.path / "result.json").write_text(json.dumps(result))
+        if stored.finished:
+            run, result = stored.described(), stored.outcome.written()
+            edit(stored, run, result)
+            (stored.path / "run.json").write_text(json.dumps(run))
+            (stored.path / "result.json").write_text(json.dumps(result))
 
 
-def on_baby(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> None:
+def on_baby(stored: RunRecord, run: dict[str, Any], result: dict[str, Any]) -> None:
     run["dataset"] |= {"name": "baby"}
-
-
-def without_memory(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> None:
-    result["memory"] = {name: {"bytes": None, "note": "not measured"} for name in result["memory"]}
-
-
-def without_time(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> None:
-    result["timing"] |= {"median_s": None}
 
 
 def drawn(folder: Path) -> Mapping[str, Picture]:
@@ -77,16 +60,19 @@ def drawn(folder: Path) -> Mapping[str, Picture]:
 
 def labels(axes: Axes) -> list[str]:
     """Labels of those axes that have ticks to read."""
-    return [
-        axis.get_label_text() for axis in (axes.xaxis, axes.yaxis) if any(t.get_text() for t in axis.get_ticklabels())
-    ]
+    found = (axes.xaxis, axes.yaxis)
+    return [axis.get_label_text() for axis in found if any(tick.get_text() for tick in axis.get_ticklabels())]
 
 
-def test_with_everything_there_is_every_picture_by_data_set_and_then_those_over_all(
+def test_with_everything_there_is_every_picture_and_every_axis_has_a_label_and_unit(
     pictures: tuple[Picture, ...],
 ) -> None:
     expected = ["baby-difference", "baby-learning", "baby-cost", "baby-grid", "baby-users", "published-ours"]
     assert [picture.name for picture in pictures] == expected
+    found = [label for picture in pictures for axes in picture.figure.axes for label in labels(axes)]
+    assert len(found) > 15
+    assert all(found)
+    assert {label for label in found if "(" not in label} == {"model"}
 
 
 @pytest.mark.parametrize(("lost", "picture"), [("epochs.jsonl", "mini-learning"), ("hits.npz", "mini-users")])
@@ -94,28 +80,21 @@ def test_without_a_file_of_the_runs_only_the_picture_that_needs_it_is_missing(
     store: Path, lost: str, picture: str
 ) -> None:
     for run in stored_runs(store):
-        (run.path / lost).unlink()
+        (run.path / lost).unlink(missing_ok=True)
     assert {"mini-learning", "mini-cost", "mini-grid", "mini-users"} - drawn(store).keys() == {picture}
 
 
 def test_a_model_without_epochs_is_named_and_left_out_of_the_curves(store: Path) -> None:
     for run in stored_runs(store):
-        if run.run["model"] == "bm3":
+        if run.model == "bm3":
             (run.path / "epochs.jsonl").unlink()
     picture = drawn(store)["mini-learning"]
     assert "No epochs are stored for: bm3" in picture.caption
-    assert len(picture.figure.axes) == 2
+    assert len(picture.figure.axes) == 2 * 2
 
 
 def test_an_empty_study_has_no_pictures(tmp_path: Path) -> None:
     assert draw(make_study(tmp_path, "test")) == ()
-
-
-def test_every_axis_that_can_be_read_has_a_label_and_a_unit_where_there_is_one(pictures: tuple[Picture, ...]) -> None:
-    found = [label for picture in pictures for axes in picture.figure.axes for label in labels(axes)]
-    assert len(found) > 20
-    assert all(found)
-    assert {label for label in found if "(" not in label} == {"model", "test metric"}
 
 
 def test_the_heat_map_shows_difference_and_outcome_of_every_verdict(store: Path) -> None:
@@ -135,7 +114,7 @@ def test_the_heat_map_shows_difference_and_outcome_of_every_verdict(store: Path)
 
 
 def test_a_run_that_diverged_is_in_words_in_the_heat_map_and_breaks_no_picture(store: Path) -> None:
-    def diverge(stored: StoredRun, run: dict[str, Any], result: dict[str, Any]) -> None:
+    def diverge(stored: RunRecord, run: dict[str, Any], result: dict[str, Any]) -> None:
         on_baby(stored, run, result)
         result["test"] = dict.fromkeys(result["test"], float("nan"))
 
@@ -147,11 +126,14 @@ def test_a_run_that_diverged_is_in_words_in_the_heat_map_and_breaks_no_picture(s
 
 
 def test_cost_shows_what_was_measured(store: Path) -> None:
+    def without_memory(stored: RunRecord, run: dict[str, Any], result: dict[str, Any]) -> None:
+        result["memory"] = {name: {"bytes": None, "note": "not measured"} for name in result["memory"]}
+
     change(store, without_memory)
     picture = drawn(store)["mini-cost"]
     assert [axes.get_xlabel() for axes in picture.figure.axes] == ["time per epoch (s)"]
     assert "No kind of memory was measured" in picture.caption
-    change(store, without_time)
+    change(store, lambda stored, run, result: result["timing"].update(median_s=None))
     assert "mini-cost" not in drawn(store)
 
 
@@ -160,50 +142,49 @@ def test_cost_names_every_model_and_leaves_markers_of_surrogate_features_open(st
     figure = drawn(store)["mini-cost"].figure
     for axes in figure.axes:
         markers = {str(line.get_label()).split()[0]: line.get_markerfacecolor() for line in axes.lines}
-        assert {model: face == "none" for model, face in markers.items()} == {"bm3": True, "bpr": False}
+        assert {model: face == "none" for model, face in markers.items()} == {
+            "bm3": True,
+            "bpr": False,
+            "lightgcn": False,
+        }
     (legend,) = figure.legends
-    assert [text.get_text().split()[0] for text in legend.get_texts()] == ["bm3", "bpr"]
+    assert [text.get_text().split()[0] for text in legend.get_texts()] == ["bm3", "bm3", "bpr", "lightgcn"]
 
 
-def test_grid_points_lie_at_their_settings_and_the_chosen_one_is_ringed(store: Path) -> None:
-    study = make_study(store, "test")
-    (row,) = [row for row in study.rows if row.result.model == "bpr"]
-    (axes,) = drawn(store)["mini-grid"].figure.axes
-    valid, test, ring = axes.lines
-    assert axes.get_xscale() == "log"
-    assert np.array_equal(valid.get_xdata(), [1e-3, 0.1])
-    assert np.array_equal(test.get_xydata(), [(point.settings["reg_weight"], point.test) for point in row.result.grid])
-    assert np.array_equal(ring.get_xdata(), [row.result.runs[0].run["config"]["reg_weight"]])
-
-
-def test_a_grid_of_three_settings_has_layers_on_the_axis_and_a_line_for_each_of_the_others(store: Path) -> None:
-    (bm3,) = [run for run in stored_runs(store) if run.run["model"] == "bm3"]
-    for layers, dropout, weight in itertools.product((1, 2), (0.3, 0.5), (0.1, 0.01)):
-        copy = shutil.copytree(bm3.path, store / f"bm3-{layers}-{dropout}-{weight}")
-        config = {**bm3.config, "n_layers": layers, "dropout": dropout, "reg_weight": weight}
-        (copy / "run.json").write_text(json.dumps({**bm3.described(), "config": config}))
-    (axes,) = [axes for axes in drawn(store)["mini-grid"].figure.axes if axes.get_xlabel() == "n_layers (of bm3)"]
-    legend = axes.get_legend()
+def test_grid_points_lie_at_their_settings_with_a_line_per_value_of_the_others(store: Path) -> None:
+    rows = {row.label.split()[0]: row for row in make_study(store, "test").rows if row.result.points > 1}
+    bm3, bpr = drawn(store)["mini-grid"].figure.axes
+    valid, test, ring = bpr.lines
+    assert (bpr.get_xscale(), bpr.get_xlabel()) == ("log", "reg_weight (of bpr)")
+    grid = sorted(rows["bpr"].result.grid, key=lambda point: float(point.settings["reg_weight"]))
+    for line, part in ((valid, "valid"), (test, "test")):
+        assert np.array_equal(line.get_xydata(), [(one.settings["reg_weight"], getattr(one, part)) for one in grid])
+    chosen = rows["bpr"].result.selection.on_validation
+    assert np.array_equal(ring.get_xydata(), [(chosen.settings["reg_weight"], chosen.valid)])
+    legend = bm3.get_legend()
     assert legend is not None
-    wanted = [f"dropout = {dropout}, reg_weight = {weight}" for dropout in (0.3, 0.5) for weight in (0.01, 0.1)]
-    assert [text.get_text() for text in legend.get_texts()] == wanted
+    assert bm3.get_xlabel() == "dropout (of bm3)"
+    assert [text.get_text() for text in legend.get_texts()] == ["reg_weight = 0.01", "reg_weight = 0.1"]
 
 
 def test_users_who_gain_lose_and_are_equal_are_those_of_runs_with_the_same_seed(store: Path) -> None:
-    rows = {row.result.model: row.result.runs for row in make_study(store, "test").rows}
-    assert [[run.run["seed"] for run in rows[model]] for model in ("bm3", "bpr")] == [[1], [1, 2]]
-    ours, theirs = (rows[model][0].per_user("recall@20") for model in ("bm3", "bpr"))
-    assert ours is not None
-    assert theirs is not None
-    assert np.array_equal(ours[0], theirs[0])
-    win, lose = int((ours[1] > theirs[1]).sum()), int((ours[1] < theirs[1]).sum())
+    for run in stored_runs(store):
+        if run.model == "lightgcn" and run.seed != 2:
+            shutil.rmtree(run.path)
+    rows = {row.result.model: row for row in make_study(store, "test").rows}
+    (theirs,) = rows["lightgcn"].result.runs
+    (ours,) = [run for run in make_study(store, "test").rows[1].result.runs if run.seed == 2]
+    gains = [run.per_user("recall@20") for run in (ours, theirs)]
+    assert gains[0] is not None
+    assert gains[1] is not None
+    win, lose = int((gains[0][1] > gains[1][1]).sum()), int((gains[0][1] < gains[1][1]).sum())
     caption = drawn(store)["mini-users"].caption
-    assert f"Of {len(ours[0])} test users, {win} gain" in caption
-    assert f"{lose} lose and {len(ours[0]) - win - lose} are equal" in caption
+    assert f"Of {len(gains[0][0])} test users, {win} gain" in caption
+    assert f"{lose} lose and {len(gains[0][0]) - win - lose} are equal" in caption
     assert "over 1 pair of runs" in caption
 
 
-def test_an_svg_needs_nothing_else_and_takes_its_ink_from_the_page(pictures: tuple[Picture, ...]) -> None:
+def test_an_svg_needs_nothing_else_takes_its_ink_from_the_page_and_shares_no_id(pictures: tuple[Picture, ...]) -> None:
     for picture in pictures:
         text = svg(picture)
         root = ElementTree.fromstring(text)
@@ -216,11 +197,6 @@ def test_an_svg_needs_nothing_else_and_takes_its_ink_from_the_page(pictures: tup
         assert re.findall(r"https?://[^\"]*", text) == ["http://www.w3.org/2000/svg"]
         assert "<style" not in text  # which would hold for the whole page
         assert any(element.tag.endswith("text") for element in root.iter())
-
-
-def test_ids_are_unique_on_a_page_with_all_pictures_and_every_reference_has_its_target(
-    pictures: tuple[Picture, ...],
-) -> None:
     page = "".join(svg(picture) for picture in pictures)
     ids = re.findall(r'\bid="([^"]*)"', page)
     references = re.findall(r'href="([^"]*)"|url\(([^)]*)\)', page)
@@ -229,8 +205,8 @@ def test_ids_are_unique_on_a_page_with_all_pictures_and_every_reference_has_its_
     assert {first or second for first, second in references} <= {f"#{name}" for name in ids}
 
 
-def test_the_same_runs_give_the_same_png_pdf_and_svg_whatever_the_users_settings(store: Path) -> None:
-    study = make_study(store, "test")
+def test_the_same_runs_give_the_same_png_pdf_and_svg_whatever_the_users_settings() -> None:
+    study = make_study(STORE, "test")
     pictures = draw(study)
     made = files(pictures)
     assert set(made) == {f"pictures/{picture.name}.{end}" for picture in pictures for end in ("png", "pdf")}
@@ -238,7 +214,7 @@ def test_the_same_runs_give_the_same_png_pdf_and_svg_whatever_the_users_settings
     assert all(content.startswith(starts[name[-3:]]) for name, content in made.items())
     before = dict(matplotlib.rcParams)
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
-        assert files(draw(make_study(store, "test"))) == made
+        assert files(draw(make_study(STORE, "test"))) == made
         assert [svg(picture) for picture in draw(study)] == [svg(picture) for picture in pictures]
     assert dict(matplotlib.rcParams) == before
 
@@ -246,7 +222,7 @@ def test_the_same_runs_give_the_same_png_pdf_and_svg_whatever_the_users_settings
 def test_a_data_set_may_have_any_name(store: Path) -> None:
     change(store, lambda stored, run, result: run["dataset"].update(name="$\\a$ <b>/ü"))
     pictures = drawn(store)
+    named = [picture for picture in pictures.values() if picture.title.endswith("$\\a$ <b>/ü")]
+    assert len(named) == 4
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in pictures)
-    for picture in pictures.values():
-        assert ElementTree.fromstring(svg(picture))[0].text == picture.title
-        assert picture.title.endswith("$\\a$ <b>/ü")
+    assert all(ElementTree.fromstring(svg(picture))[0].text == picture.title for picture in named)

@@ -12,10 +12,10 @@ import torch
 from bm3 import DataError
 from harness.data import load_dataset
 from harness.models.registry import models
-from harness.paper.expected import expected_dir, load_expected
+from harness.paper.load import load_paper
 from harness.runs.store import StoredRun, stored_runs
 from harness.runs.trial import Trial, make_trial
-from harness.studies.estimate import COLUMNS, Cost, Estimates, cost_rows, costs_csv, load_costs
+from harness.studies.estimate import COLUMNS, COST_FILE, Cost, Estimates, cost_rows, costs_csv, load_costs
 
 MINI = load_dataset("mini")
 COST = Cost("shop", "bpr", "", 2 * len(MINI.train), 3.0, 1.0, 50, 10**9, "cpu", 2, "runs/shop")
@@ -145,7 +145,7 @@ def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     costs = [COST, replace(COST, dataset="a, b", epochs=None, memory_bytes=None)]
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "cost.csv").write_text(costs_csv(costs), encoding="utf-8")
-    assert load_costs(tmp_path) == costs
+    assert load_costs(tmp_path / COST_FILE) == costs
 
 
 @pytest.mark.parametrize(
@@ -165,16 +165,16 @@ def test_a_figure_that_is_none_is_refused_with_its_line(tmp_path: Path, field: s
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "cost.csv").write_text("\n".join([*lines[:2], ",".join(cells)]) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"cost\.csv:3: .*needed are finite numbers above 0"):
-        load_costs(tmp_path)
+        load_costs(tmp_path / COST_FILE)
 
 
 def test_the_shipped_figures_are_those_of_the_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    assert cost_rows(stored_runs(Path("docs/results/runs"))) == load_costs(Path("expected/bm3"))
+    assert cost_rows(stored_runs(Path("docs/results/runs"))) == load_costs(load_paper().file(COST_FILE))
 
 
 def test_shipped_figures_know_every_model_and_are_no_expected_results() -> None:
-    costs = load_costs(expected_dir())
+    costs = load_costs(load_paper().file(COST_FILE))
     here = {name for name, entry in models().items() if entry.model.__module__.startswith(("harness.", "bm3."))}
     assert {cost.model for cost in costs if cost.dataset == "baby"} == here
-    assert "cost" not in {value.source for value in load_expected(expected_dir())}
+    assert "cost" not in {value.source for value in load_paper().values}

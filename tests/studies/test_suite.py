@@ -18,14 +18,14 @@ from harness.runs.settings import configure
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial
 from harness.runs.variants import ALL_MODELS, variants
-from harness.runs.words import suite_names
 from harness.studies.suite import Row, Suite, load_suite, outline, plan, wanted
 from harness.studies.suite_file import Experiment
 from harness.tools.audit.audit import plan_audit, trials_of
 
 CPU = torch.device("cpu")
 NINE = ["bm3", "bpr", "buir", "dualgnn", "grcn", "lattice", "lightgcn", "mmgcn", "vbpr"]
-GRIDS = load_paper().grids
+PAPER = load_paper()
+GRIDS = PAPER.grids
 GRID = {"model": "bpr", "grid": {"reg_weight": [1.0, 0.1, 0.01]}}
 
 
@@ -342,7 +342,7 @@ def test_an_unknown_suite_is_refused_with_the_nearest() -> None:
 # --- the suites that are shipped ---
 
 
-@pytest.mark.parametrize("name", suite_names())
+@pytest.mark.parametrize("name", load_paper().suites)
 def test_shipped_suites_load_and_become_trials_on_any_data(name: str) -> None:
     found = load_suite(name)
     lines = outline(found)
@@ -390,7 +390,7 @@ def test_table_4_times_every_model_alone_repetition_by_repetition() -> None:
 def test_the_suite_audit_has_exactly_the_trials_of_an_audit_of_mini() -> None:
     found = load_suite("audit")
     rows = plan(found, None, CPU)
-    _, comparisons = plan_audit("mini", None, NINE, (1, 2, 3), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, NINE, (1, 2, 3), CPU)
     audited = [trial.key for trial in trials_of(comparisons)]
     assert sorted(trial.key for trial in wanted(rows, {}, found.order)) == sorted(audited)
     assert len(audited) > 3 * 2 * len(NINE)

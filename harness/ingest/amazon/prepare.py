@@ -5,12 +5,10 @@ Parsing each kind of file is `raw`, rules that divide are in `harness.data.split
 
 import csv
 import hashlib
-import json
 import os
 import platform
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bm3 import ConfigError, DataError
+from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset, checked_dataset
 from harness.data.files import new_folder
-from harness.data.layouts import SYNTHETIC, find_interactions, read_interactions
+from harness.data.layouts import find_interactions, read_interactions
 from harness.data.split import OLD_NAMES, RULES, Pairs, Parts, split_rule, without_gaps, without_repeats
 from harness.data.words import DEFAULT_SPLIT_SEED
 from harness.ingest.amazon.raw import (
@@ -31,15 +30,13 @@ from harness.ingest.amazon.raw import (
     Ratings,
     RawFile,
     Report,
-    opened,
     read_images,
     read_metadata,
     read_ratings,
 )
-from harness.ingest.exporting import ITEMS, USERS, write_ids
+from harness.ingest.exporting import ITEMS, USERS, checked_name, write_ids
 
 RECORD, TEXTS, IMAGES = "prepared.json", "texts.csv", "visual.npy"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Watch = Callable[[str], AbstractContextManager[Report]]
 """From a file's name to a context manager whose value is told how far it has been read."""
@@ -92,18 +89,13 @@ class Plan:
 
     def check(self) -> None:
         """Raises ConfigError or DataError if it cannot be carried out, as far as is known before reading."""
-        if not NAME.fullmatch(self.name):
-            raise ConfigError(f"{self.name!r} is no name for a folder; use letters, digits, and . _ - after the first")
-        if self.name in SYNTHETIC:
-            raise ConfigError(f"{self.name!r} is the name of a synthetic data set; choose another one")
-        if self.core < 1:
-            raise ConfigError(f"core is {self.core}, needed is at least 1 interaction")
+        checked_name(self.name, "data set")
         if self.split_seed is not None and not self.drawn:
             raise ConfigError(f"split {self.split}: nothing is drawn; leave --split-seed out")
         if self.target.exists():
             raise DataError(f"{self.target}: exists already; remove it or choose another name")
         for path in self.inputs.values():
-            with opened(path) as file:  # said now and not after long reading
+            with RawFile(path) as file:  # said now and not after long reading
                 record = ASIN_BYTES + 4 * IMAGE_WIDTH
                 if path == self.images and not file.compressed and file.size % record:
                     raise DataError(
@@ -188,37 +180,31 @@ def prepare(
     dataset, user_ids, item_ids = _divide(plan, core, inputs)
     counts |= {"users": dataset.n_users, "items": dataset.n_items, "interactions": dataset.n_interactions}
     counts |= {part: len(dataset.part(part)) for part in PARTS}
-    made = [folder for folder in (plan.out, *plan.out.parents) if not folder.exists()]
-    try:
-        with new_folder(plan.target) as folder:
-            write_ids(folder / USERS, user_ids)
-            write_ids(folder / ITEMS, item_ids)
-            features = _write_features(folder, item_ids, plan, watch, inputs)
-            record = {
-                "format": 1,
-                "name": plan.name,
-                "inputs": inputs,
-                "options": {
-                    "core": plan.core,
-                    "split": split_rule(plan.split).name if plan.given_split is None else plan.given_split.name,
-                    "split_seed": _seed(plan) if plan.drawn else None,
-                },
-                "counts": counts,
-                **features,
-                "versions": {
-                    "bm3_harness": metadata.version("bm3-harness"),
-                    "python": platform.python_version(),
-                    "numpy": np.__version__,
-                    **versions,
-                },
-            }
-            parts = {part: dataset.part(part) for part in PARTS}
-            np.savez_compressed(folder / "interactions.npz", **parts)  # type: ignore[arg-type]
-            (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    finally:
-        with suppress(OSError):  # left only with a data set in it
-            for folder in made:
-                folder.rmdir()
+    with new_folder(plan.target) as folder:
+        write_ids(folder / USERS, user_ids)
+        write_ids(folder / ITEMS, item_ids)
+        features = _write_features(folder, item_ids, plan, watch, inputs)
+        record = {
+            "format": 1,
+            "name": plan.name,
+            "inputs": inputs,
+            "options": {
+                "core": plan.core,
+                "split": split_rule(plan.split).name if plan.given_split is None else plan.given_split.name,
+                "split_seed": _seed(plan) if plan.drawn else None,
+            },
+            "counts": counts,
+            **features,
+            "versions": {
+                "bm3_harness": metadata.version("bm3-harness"),
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                **versions,
+            },
+        }
+        parts = {part: dataset.part(part) for part in PARTS}
+        np.savez_compressed(folder / "interactions.npz", **parts)  # type: ignore[arg-type]
+        write_json(folder / RECORD, record)
     return record
 
 
@@ -228,7 +214,7 @@ def _reading(kind: str, plan: Plan, watch: Watch, inputs: dict[str, Any]) -> Ite
     path = plan.inputs[kind]
     with path.open("rb") as whole:
         digest = hashlib.file_digest(whole, "sha256").hexdigest()
-    with watch(path.name) as report, opened(path, report) as file:
+    with watch(path.name) as report, RawFile(path, report) as file:
         inputs[kind] = {"file": path.name, "bytes": file.size, "sha256": digest}
         yield file
 

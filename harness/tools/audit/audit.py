@@ -12,11 +12,10 @@ import torch
 
 from harness.data import Dataset, load_dataset
 from harness.models.registry import find_model, models
-from harness.paper.expected import Tolerances
+from harness.paper.load import Paper, Tolerances
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, make_trial
 from harness.runs.variants import ALL_MODELS, VariantRow, variants
-from harness.runs.words import suite_names
 from harness.studies.execution import Outcomes, metric_of
 from harness.studies.suite import load_suite
 from harness.tools.audit.effects import Change, Effect, paired_difference
@@ -97,7 +96,7 @@ class Audit:
 
 
 def plan_audit(
-    name: str, data: Path | None, wanted: Sequence[str], seeds: Sequence[int], device: torch.device
+    paper: Paper, name: str, data: Path | None, wanted: Sequence[str], seeds: Sequence[int], device: torch.device
 ) -> tuple[Dataset, tuple[Comparison, ...]]:
     """The data set called `name` and the comparisons of the `wanted` models there, of all models if none is.
 
@@ -106,7 +105,7 @@ def plan_audit(
     """
     chosen = dict.fromkeys(find_model(model).name for model in wanted) or sorted(models())
     rows = variants()
-    dataset, training = load_dataset(name, data), training_settings(name)
+    dataset, training = load_dataset(name, data), training_settings(paper, name)
 
     def trials(model: str, settings: Mapping[str, Any]) -> tuple[Trial, ...]:
         return tuple(make_trial(model, dataset, name, {**training, **settings}, seed, device) for seed in seeds)
@@ -123,9 +122,9 @@ def plan_audit(
     return dataset, tuple(comparisons)
 
 
-def training_settings(dataset: str) -> Mapping[str, Any]:
+def training_settings(paper: Paper, dataset: str) -> Mapping[str, Any]:
     """Those of the suite that has the data set's name; without such a suite the published ones, so none."""
-    return load_suite(dataset).training if dataset in suite_names() else {}
+    return load_suite(dataset, paper).training if dataset in paper.suites else {}
 
 
 def trials_of(comparisons: Sequence[Comparison]) -> list[Trial]:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bm3.errors import DataError
-from harness.paper.expected import Tolerances, expected_dir, read_rows
+from harness.paper.expected import Tolerances, read_rows
 
 # The same rule for means and differences; it rounds once, whatever the order of the seeds.
 from harness.paper.verdict import mean_and_interval
@@ -123,15 +123,15 @@ def effects_csv(effects: Iterable[Effect]) -> str:
     return text.getvalue()
 
 
-def known_effects(directory: Path | None = None) -> tuple[Effect, ...]:
-    """The measured effects in `audit/*.csv` of a folder like `expected`, which is the default.
+def known_effects(directory: Path) -> tuple[Effect, ...]:
+    """The measured effects in `audit/*.csv` of a paper's folder.
 
     Raises DataError naming file and line for anything that does not fit the columns, is there twice, or contradicts
     itself.
     """
     effects: list[Effect] = []
     first_seen: dict[tuple[str, ...], str] = {}
-    for path in sorted(((directory or expected_dir()) / AUDIT).glob("*.csv")):
+    for path in sorted((directory / AUDIT).glob("*.csv")):
         for where, row in read_rows(path, COLUMNS):
             effect = _parse(row, where)
             if effect.dataset != path.stem:

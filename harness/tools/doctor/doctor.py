@@ -34,7 +34,7 @@ from harness.data.layouts import (
 from harness.measure.gpu import GpuSurvey, GpuUnavailableError, driver_version, survey
 from harness.measure.host import Limits, container_limits, usable_cores
 from harness.models.registry import find_model
-from harness.paper.expected import PublishedValue, expected_dir, load_expected, load_tolerances
+from harness.paper.load import load_paper
 from harness.tools.doctor.extras import Extra, installed_extras
 from harness.training import Streams, TrainingConfig, build
 from harness.training.batches import EpochBatches
@@ -64,7 +64,7 @@ class Finding:
     """What to do about it; empty where there is nothing to do."""
 
 
-def diagnose(data: Path | None, out: Path) -> list[Finding]:
+def diagnose(data: Path | None, out: Path, paper: Path) -> list[Finding]:
     """All findings about this machine and installation, with data sets from `data` and runs stored in `out`.
 
     Raises DataError where `data` is no folder; whatever else is wrong is a finding.
@@ -82,8 +82,8 @@ def diagnose(data: Path | None, out: Path) -> list[Finding]:
         check_cores(psutil.cpu_count() or 1, usable_cores(limits), limits, torch.get_num_threads()),
         check_memory(psutil.virtual_memory().available, psutil.virtual_memory().total, limits),
         *check_out(out),
-        *check_expected(),
-        *check_data(roots, _published_names()),
+        *check_expected(paper),
+        *check_data(roots, _published_names(paper)),
         *check_extras(installed_extras()),
     ]
 
@@ -198,13 +198,11 @@ def check_out(out: Path) -> Iterator[Finding]:
         yield Finding("store", text)
 
 
-def check_expected() -> Iterator[Finding]:
+def check_expected(folder: Path) -> Iterator[Finding]:
     """Whether the figures and traces that results are compared with can be read."""
     advice = "reinstall the package"
     try:
-        folder = expected_dir()
-        figures = len(load_expected(folder))
-        load_tolerances(folder / "tolerances.toml")
+        figures = len(load_paper(folder).values)
     except BM3Error as error:
         yield Finding("expected", str(error), "problem", advice)
         return
@@ -348,9 +346,8 @@ def _driver() -> str | None:
         return None
 
 
-def _published_names() -> list[str]:
+def _published_names(folder: Path) -> Sequence[str]:
     try:
-        values: Sequence[PublishedValue] = load_expected(expected_dir())
+        return load_paper(folder).datasets
     except BM3Error:  # which is a finding of its own
-        return []
-    return list(dict.fromkeys(value.dataset for value in values if value.source == "paper-table2"))
+        return ()

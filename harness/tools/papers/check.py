@@ -36,7 +36,7 @@ FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "reg
 FOLDERS = {"published", "literature", "suites", "traces", "logs", "reference", "audit"}
 NAMED_BY = {
     "model": ("models", "proposed", "model", "others", "numerators", "denominator", "ratios", "exponents"),
-    "data set": ("datasets", "percent", "test_parts", "rows", "left_out"),
+    "data set": ("datasets", "percent", "splits", "test_parts", "rows", "left_out"),
     "metric": ("metrics", "metric", "stopping"),
 }
 """The keys under which a file names models, data sets and metrics."""

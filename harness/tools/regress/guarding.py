@@ -13,7 +13,6 @@ import numpy as np
 
 from harness.data import PARTS, Dataset
 from harness.data.synthetic import baby_sized, mini
-from harness.paper.expected import expected_dir
 from harness.tools.regress.alternation import MeasuringError, Plan, Repetitions, Tree, measure
 from harness.tools.regress.measurement import Measurement
 from harness.tools.regress.regression import Comparison, compare, confirmed, to_repeat
@@ -33,9 +32,9 @@ class Material:
     traces: Path
 
     @classmethod
-    def made(cls) -> "Material":
-        """`mini`, the set of Baby's size, and the recorded traces that come with the harness."""
-        return cls(mini(), baby_sized(), expected_dir() / "traces")
+    def made(cls, traces: Path) -> "Material":
+        """`mini`, the set of Baby's size, and a folder of recorded traces."""
+        return cls(mini(), baby_sized(), traces)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from command_line import Command, refused
 
 from bm3 import DataError
 from harness.models.registry import models
-from harness.paper.expected import expected_dir, load_tolerances
+from harness.paper.folders import paper_folder
+from harness.paper.load import load_paper
 from harness.runs.settings import flatten
 from harness.runs.store import StoredRun, stored_runs
 from harness.runs.trial import Trial, run_trial
@@ -38,7 +39,8 @@ from harness.tools.audit.report import audit_markdown, effect_lines, write_known
 from harness.training import TrainingConfig
 
 CPU = torch.device("cpu")
-TOLERANCES = load_tolerances(expected_dir() / "tolerances.toml")
+PAPER = load_paper()
+TOLERANCES = PAPER.tolerances
 HEADER = ",".join(COLUMNS)
 LINE = "mini,bpr,s,v,recall@20,0.5,0.6,20,10,30,3,higher,abc"
 
@@ -61,7 +63,7 @@ Metrics = Sequence[tuple[float, float]]
 def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best_epoch: int = 7) -> Audit:
     """BPR on mini with made-up (R@20, N@20) per seed: `variant` without rounding, else those of `base`."""
     seeds = tuple(range(1, len(base) + 1))
-    dataset, comparisons = plan_audit("mini", None, ["bpr"], seeds, CPU)
+    dataset, comparisons = plan_audit(PAPER, "mini", None, ["bpr"], seeds, CPU)
     runs = {}
     for comparison in comparisons:
         differs = comparison.variant.setting == "early_stopping.rounding"
@@ -83,7 +85,7 @@ def differences(audit: Audit) -> tuple[Difference, Difference]:
 
 
 def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_it() -> None:
-    _, comparisons = plan_audit("mini", None, [], (1,), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, [], (1,), CPU)
     found = Counter((c.model, c.variant.setting, c.value) for c in comparisons)
     wanted = {
         (model, row.setting, value)
@@ -96,7 +98,7 @@ def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_
 
 
 def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
-    _, comparisons = plan_audit("mini", None, [], (1, 2), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, [], (1, 2), CPU)
     for comparison in comparisons:
         for base, trial in zip(comparison.base, comparison.trials, strict=True):
             one, other = settings_of(base), settings_of(trial)
@@ -108,7 +110,7 @@ def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
 
 
 def test_comparisons_of_a_model_share_its_published_trials() -> None:
-    _, comparisons = plan_audit("mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
+    _, comparisons = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
     assert [c.model for c in comparisons] == ["grcn"] * 4 + ["bpr"] * 2
     trials = trials_of(comparisons)
     assert len({trial.key for trial in trials}) == len(trials) == 2 * (1 + 4 + 1 + 2)
@@ -120,10 +122,10 @@ def test_mini_is_trained_as_its_suite_says_and_other_data_as_published(
 ) -> None:
     suite = load_suite("mini").training
     assert suite["batch_size"] != TrainingConfig().batch_size
-    _, on_mini = plan_audit("mini", None, ["bpr"], (1,), CPU)
+    _, on_mini = plan_audit(PAPER, "mini", None, ["bpr"], (1,), CPU)
     assert {key: settings_of(on_mini[0].base[0])[key] for key in suite} == suite
     folder = write_npz(tmp_path / "shop", small_parts, small_features)
-    _, elsewhere = plan_audit(str(folder), None, ["bpr"], (1,), CPU)
+    _, elsewhere = plan_audit(PAPER, str(folder), None, ["bpr"], (1,), CPU)
     assert elsewhere[0].base[0].training == TrainingConfig()
 
 
@@ -246,7 +248,7 @@ def test_a_variant_of_one_model_does_not_take_the_effect_of_anothers_with_the_sa
 
 def test_effects_come_back_from_their_file_with_six_digits(tmp_path: Path) -> None:
     audit = audited([(0.4, 0.2), (0.5, 0.2)], [(0.3, 0.2), (0.401234567, 0.2)])
-    shutil.copy(expected_dir() / "tolerances.toml", tmp_path)
+    shutil.copy(paper_folder("bm3") / "tolerances.toml", tmp_path)
     assert write_known_effects(audit, tmp_path) == tmp_path / "audit" / "mini.csv"
     read = known_effects(tmp_path)
     assert [effect.key for effect in read] == [effect.key for effect in audit.effects]
@@ -311,7 +313,7 @@ def test_the_line_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
 
 
 def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> None:
-    known = [effect for effect in known_effects() if effect.dataset == "mini"]
+    known = [effect for effect in known_effects(paper_folder("bm3")) if effect.dataset == "mini"]
     found = {(effect.model, effect.setting, effect.value) for effect in known}
     wanted = {
         (model, row.setting, str(value))
@@ -398,11 +400,10 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     """Trained for real, for a few epochs. Masked validation items are rivals less of test items: R@20 rises."""
     suite = load_suite("mini")
     short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
-    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name: short)
-    expected = Path(shutil.copytree(expected_dir(), tmp_path / "expected"))
-    monkeypatch.setattr("harness.paper.expected.expected_dir", lambda: expected)
+    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name, paper: short)
+    expected = Path(shutil.copytree(paper_folder("bm3"), tmp_path / "expected"))
     run_by(monkeypatch, run_trial)
-    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference")
+    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected)
     assert outcome.code == 0
     assert "6 of 6 trials have a result" in Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     folder = Path("runs/audit-mini")
@@ -443,7 +444,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
         return None if trial.training.evaluation.mask_validation and trial.seed == 2 else finished(trial, 0.4, 0.2)
 
     run_by(monkeypatch, execute)
-    before = effects_csv(known_effects())
+    before = effects_csv(known_effects(paper_folder("bm3")))
     outcome = audit("--model", "bpr", "--as-reference")
     assert outcome.code == 1
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
@@ -451,7 +452,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
     assert "--seed 2" in line
     log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (9, 1, 8)
-    assert effects_csv(known_effects()) == before
+    assert effects_csv(known_effects(paper_folder("bm3"))) == before
 
 
 def test_one_seed_measures_nothing(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from recorded_nvml import RecordedNvml
 from bm3 import DataError
 from harness.measure.gpu import survey
 from harness.measure.host import Limits, container_limits, usable_cores
-from harness.paper.expected import expected_dir
+from harness.paper.folders import paper_folder
 from harness.tools.doctor import doctor
 from harness.tools.doctor.doctor import (
     CUBLAS,
@@ -186,19 +186,18 @@ def test_a_full_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_expected_figures_and_traces_are_counted() -> None:
-    figures, traces = check_expected()
+    figures, traces = check_expected(paper_folder("bm3"))
     assert (figures.severity, traces.severity) == ("ok", "ok")
-    assert f"{len(list((expected_dir() / 'traces').glob('*.npz')))} recorded" in traces.found
+    assert f"{len(list((paper_folder('bm3') / 'traces').glob('*.npz')))} recorded" in traces.found
 
 
 def test_missing_traces_and_a_damaged_expected_folder_are_problems(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(doctor, "expected_dir", lambda: tmp_path)
-    assert severities(list(check_expected())) == ["problem"]
-    for name in ("published", "sources.toml", "tolerances.toml"):
-        (tmp_path / name).symlink_to(expected_dir() / name)
-    assert severities(list(check_expected())) == ["ok", "problem"]
+    assert severities(list(check_expected(tmp_path))) == ["problem"]
+    for name in ("paper.toml", "published", "sources.toml", "tolerances.toml"):
+        (tmp_path / name).symlink_to(paper_folder("bm3") / name)
+    assert severities(list(check_expected(tmp_path))) == ["ok", "problem"]
 
 
 def test_data_sets_are_found_with_their_contents_and_missing_ones_with_advice(
@@ -318,8 +317,8 @@ def test_usable_cores_are_those_allowed_and_at_least_one(monkeypatch: pytest.Mon
 
 
 def test_a_diagnosis_has_every_topic_and_a_wrong_data_folder_is_refused(tmp_path: Path) -> None:
-    topics = [finding.topic for finding in diagnose(tmp_path, tmp_path / "runs")]
+    topics = [finding.topic for finding in diagnose(tmp_path, tmp_path / "runs", paper_folder("bm3"))]
     wanted = "Python torch device NVML determinism cores memory store expected traces data extras"
     assert " ".join(dict.fromkeys(topics)) == wanted
     with pytest.raises(DataError, match="nowhere"):
-        diagnose(tmp_path / "nowhere", tmp_path)
+        diagnose(tmp_path / "nowhere", tmp_path, paper_folder("bm3"))

@@ -46,13 +46,13 @@ def image_record(asin: str, features: NDArray[np.float32]) -> bytes:
     return asin.encode() + features.astype("<f4").tobytes()
 
 
-def image_records() -> bytes:
+def image_records(width: int = WIDTH) -> bytes:
     """Images of R3, of an item that falls out, and of X1; Q2 has none."""
     return b"".join(
         [
-            image_record(R3, np.arange(WIDTH, dtype=np.float32)),
-            image_record(T5, np.full(WIDTH, 9, np.float32)),
-            image_record(X1, np.ones(WIDTH, np.float32)),
+            image_record(R3, np.arange(width, dtype=np.float32)),
+            image_record(T5, np.full(width, 9, np.float32)),
+            image_record(X1, np.ones(width, np.float32)),
         ]
     )
 
