@@ -14,7 +14,6 @@ from harness.paper.rows import Planned
 from harness.paper.study import headline, make_study
 from harness.report.markdown import markdown
 from harness.report.plots import draw
-from harness.runs.inspection import changed_settings
 from harness.runs.store import stored_runs, write_failure
 from harness.runs.trial import make_trial, resolve_device, run_trial
 
@@ -36,7 +35,7 @@ def store(trained: Path, tmp_path: Path) -> Path:
 
 def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(store: Path) -> None:
     """Points at a learning rate are no points of the model's grid, which the picture is of."""
-    runs = [run for run in stored_runs(store) if run.run["seed"] == 1]
+    runs = [run for run in stored_runs(store) if run.seed == 1]
     keys = ["/".join(run.path.parts[-2:]) for run in runs]
     names = []
     for key in ("reg_weight", "early_stopping.patience"):
@@ -48,7 +47,7 @@ def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(store: Path) -> Non
 
 def test_a_report_on_costs_needs_no_evidence_on_accuracy(store: Path) -> None:
     """One seed is no evidence for a cell of accuracy, and enough for time and memory."""
-    runs = [run for run in stored_runs(store) if run.run["seed"] == 1]
+    runs = [run for run in stored_runs(store) if run.seed == 1]
     runs = [altered(run, dataset={"name": "baby"}) for run in runs]
     assert make_study(store, "test", of=runs).code == 3
     study = make_study(store, "test", of=runs, of_costs=True)
@@ -64,8 +63,8 @@ def test_a_failed_run_is_named_once_with_what_it_failed_of(store: Path) -> None:
     first = next(iter(stored_runs(store)))
     (first.path / "result.json").unlink()
     write_failure(first.path, "error", "the loss is nan")
-    lines = [line for line in markdown(make_study(store, "test")).splitlines() if first.run["command"] in line]
-    assert lines == [f"- Failed: `{first.run['command']}`: the loss is nan"]
+    lines = [line for line in markdown(make_study(store, "test")).splitlines() if first.command in line]
+    assert lines == [f"- Failed: `{first.command}`: the loss is nan"]
 
 
 def test_a_failed_trial_or_trace_is_never_a_pass(store: Path) -> None:
@@ -75,9 +74,9 @@ def test_a_failed_trial_or_trace_is_never_a_pass(store: Path) -> None:
 def test_a_finished_run_is_returned_and_not_repeated(store: Path) -> None:
     run = next(iter(stored_runs(store)))
     before = (run.path / "result.json").stat().st_mtime_ns
-    config, training = run.run["config"], run.run["training"]
-    settings = {"epochs": training["epochs"], "batch_size": training["batch_size"], "reg_weight": config["reg_weight"]}
-    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, run.run["seed"], resolve_device("cpu"))
+    config, training = run.config, run.training
+    settings = {"epochs": training.epochs, "batch_size": run.settings["batch_size"], "reg_weight": config["reg_weight"]}
+    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, run.seed, resolve_device("cpu"))
     assert run_trial(trial, store).path == run.path
     assert (run.path / "result.json").stat().st_mtime_ns == before
 
@@ -91,8 +90,8 @@ def test_the_best_row_is_compared_with_the_second_over_users(store: Path) -> Non
     best, second = study.best_two("mini", "recall@20")
     (pair,) = [pair for pair in study.differences["mini"] if pair.metric == "recall@20"]
     assert (pair.runs, pair.users) == (1, len(best.result.runs[0].per_user("recall@20")[0]))  # type: ignore[index]
-    ours, theirs = (next(run for run in row.result.runs if run.run["seed"] == 1) for row in (best, second))
-    difference = ours.result["test"]["recall@20"] - theirs.result["test"]["recall@20"]  # type: ignore[index]
+    ours, theirs = (next(run for run in row.result.runs if run.seed == 1) for row in (best, second))
+    difference = ours.outcome.test["recall@20"] - theirs.outcome.test["recall@20"]
     assert pair.seen_from(best.label).mean == pytest.approx(difference)
 
 
@@ -132,12 +131,12 @@ def test_a_report_that_cannot_be_written_is_one_line_and_damages_nothing(store: 
 
 def test_a_run_records_what_differs_from_the_defaults_and_an_earlier_one_says_it_in_its_command(store: Path) -> None:
     run = next(iter(stored_runs(store)))
-    assert {*run.run["changed"]} - {"reg_weight"} == {"epochs", "batch_size"}
+    assert {*run.changed} - {"reg_weight"} == {"epochs", "batch_size"}
     earlier = run.model_copy(update={"changed": None})
-    assert changed_settings(earlier) == changed_settings(run)
-    assert changed_settings(run)["epochs"] == run.run["training"]["epochs"]
+    assert earlier.changed_settings == run.changed_settings
+    assert run.changed_settings["epochs"] == run.training.epochs
     named = altered(earlier, command="bm3 train bpr epochs --set batch_size=512")
-    assert changed_settings(named) == {"batch_size": run.run["training"]["batch_size"]}
+    assert named.changed_settings == {"batch_size": run.training.batch_size}
 
 
 def test_a_catalogue_smaller_than_every_cut_off_is_reported_like_any_other(
