@@ -17,7 +17,6 @@ from harness.paper.results import AskedPoint, AskedRow, incomparable, label_of, 
 from harness.paper.study import headline, make_study
 from harness.report.markdown import markdown
 from harness.report.plots import draw
-from harness.runs.inspection import changed_settings
 from harness.runs.store import StoredRun, stored_runs, write_failure
 from harness.runs.trial import make_trial, resolve_device, run_trial
 from harness.training import TrainingConfig
@@ -43,14 +42,13 @@ def test_grid_points_and_seeds_become_one_row_chosen_on_validation(store: Path) 
     assert (row.points, len(row.runs)) == (2, 2)
 
     def validation(run: StoredRun) -> float:
-        return float((run.result or {})["valid"]["recall@20"])
+        return float(run.outcome.valid["recall@20"])
 
     groups = {
-        weight: [run for run in stored_runs(store) if run.run["config"]["reg_weight"] == weight]
-        for weight in (0.1, 1e-3)
+        weight: [run for run in stored_runs(store) if run.config["reg_weight"] == weight] for weight in (0.1, 1e-3)
     }
     best = max(groups, key=lambda weight: sum(map(validation, groups[weight])))
-    assert {run.run["config"]["reg_weight"] for run in row.runs} == {best}
+    assert {run.config["reg_weight"] for run in row.runs} == {best}
 
 
 def searched(path: Path, weight: float, seed: int, valid: float, test: float) -> StoredRun:
@@ -165,7 +163,7 @@ def test_what_is_not_published_is_no_evidence_when_it_was_searched_even_if_the_d
 
 def test_a_grid_beyond_the_published_one_is_no_evidence_and_a_part_of_it_is(tmp_path: Path) -> None:
     runs = [hand_made(tmp_path, {"reg_weight": weight}, 1, 0.5, 0.4) for weight in (1.0, 0.1, 0.77)]
-    points = [{"reg_weight": run.run["config"]["reg_weight"]} for run in runs]
+    points = [{"reg_weight": run.config["reg_weight"]} for run in runs]
     (part,), (beyond,) = result_rows(runs, [asked(*points[:2])]), result_rows(runs, [asked(*points)])
     assert not incomparable(part)
     assert "(reg_weight searched beyond the published grid)" in incomparable(beyond)
@@ -218,7 +216,7 @@ def test_no_name_decides_which_of_two_rows_stands_for_its_model_in_the_claims(st
         (run.path / "run.json").write_text(json.dumps(other.described()))
     found: dict[float, dict[int, str]] = {0.1: {}, 1e-3: {}}
     for run in stored_runs(store):
-        found[run.run["config"]["reg_weight"]][run.run["seed"]] = "/".join(run.path.parts[-2:])
+        found[run.config["reg_weight"]][run.seed] = "/".join(run.path.parts[-2:])
     names = "short", "a longer name"
     rows = [AskedRow(name, (AskedPoint({}, runs),)) for name, runs in zip(names, found.values(), strict=True)]
     study = make_study(store, "test", asked_for=rows)
@@ -229,7 +227,7 @@ def test_no_name_decides_which_of_two_rows_stands_for_its_model_in_the_claims(st
 
 def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(store: Path) -> None:
     """Points at a learning rate are no points of the model's grid, which the picture is of."""
-    runs = [run for run in stored_runs(store) if run.run["seed"] == 1]
+    runs = [run for run in stored_runs(store) if run.seed == 1]
     keys = ["/".join(run.path.parts[-2:]) for run in runs]
     names = []
     for key in ("reg_weight", "early_stopping.patience"):
@@ -241,7 +239,7 @@ def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(store: Path) -> Non
 
 def test_a_report_on_costs_needs_no_evidence_on_accuracy(store: Path) -> None:
     """One seed is no evidence for a cell of accuracy, and enough for time and memory."""
-    runs = [run for run in stored_runs(store) if run.run["seed"] == 1]
+    runs = [run for run in stored_runs(store) if run.seed == 1]
     runs = [altered(run, dataset={"name": "baby"}) for run in runs]
     assert make_study(store, "test", of=runs).code == 3
     study = make_study(store, "test", of=runs, of_costs=True)
@@ -257,8 +255,8 @@ def test_a_failed_run_is_named_once_with_what_it_failed_of(store: Path) -> None:
     first = next(iter(stored_runs(store)))
     (first.path / "result.json").unlink()
     write_failure(first.path, "error", "the loss is nan")
-    lines = [line for line in markdown(make_study(store, "test")).splitlines() if first.run["command"] in line]
-    assert lines == [f"- Failed: `{first.run['command']}`: the loss is nan"]
+    lines = [line for line in markdown(make_study(store, "test")).splitlines() if first.command in line]
+    assert lines == [f"- Failed: `{first.command}`: the loss is nan"]
 
 
 def test_a_failed_trial_or_trace_is_never_a_pass(store: Path) -> None:
@@ -268,9 +266,9 @@ def test_a_failed_trial_or_trace_is_never_a_pass(store: Path) -> None:
 def test_a_finished_run_is_returned_and_not_repeated(store: Path) -> None:
     run = next(iter(stored_runs(store)))
     before = (run.path / "result.json").stat().st_mtime_ns
-    config, training = run.run["config"], run.run["training"]
-    settings = {"epochs": training["epochs"], "batch_size": training["batch_size"], "reg_weight": config["reg_weight"]}
-    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, run.run["seed"], resolve_device("cpu"))
+    config, training = run.config, run.training
+    settings = {"epochs": training.epochs, "batch_size": run.settings["batch_size"], "reg_weight": config["reg_weight"]}
+    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, run.seed, resolve_device("cpu"))
     assert run_trial(trial, store).path == run.path
     assert (run.path / "result.json").stat().st_mtime_ns == before
 
@@ -284,8 +282,8 @@ def test_the_best_row_is_compared_with_the_second_over_users(store: Path) -> Non
     best, second = study.best_two("mini", "recall@20")
     (pair,) = [pair for pair in study.differences["mini"] if pair.metric == "recall@20"]
     assert (pair.runs, pair.users) == (1, len(best.result.runs[0].per_user("recall@20")[0]))  # type: ignore[index]
-    ours, theirs = (next(run for run in row.result.runs if run.run["seed"] == 1) for row in (best, second))
-    difference = ours.result["test"]["recall@20"] - theirs.result["test"]["recall@20"]  # type: ignore[index]
+    ours, theirs = (next(run for run in row.result.runs if run.seed == 1) for row in (best, second))
+    difference = ours.outcome.test["recall@20"] - theirs.outcome.test["recall@20"]
     assert pair.seen_from(best.label).mean == pytest.approx(difference)
 
 
@@ -324,13 +322,13 @@ def test_a_report_that_cannot_be_written_is_one_line_and_damages_nothing(store: 
 
 
 def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(store: Path) -> None:
-    runs = [run for run in stored_runs(store) if run.run["config"]["reg_weight"] == 0.1]
+    runs = [run for run in stored_runs(store) if run.config["reg_weight"] == 0.1]
     for run, change in zip(runs, ({"dataset_hash": "another"}, {}), strict=True):
         (run.path / "run.json").write_text(json.dumps({**run.described(), **change}))
     rows = result_rows(list(stored_runs(store)))
     assert len({row.label for row in rows}) == len(rows) == 2
-    assert {row.data for row in rows} == {"another", runs[1].run["dataset_hash"]}
-    assert all(len({run.run["dataset_hash"] for run in row.runs}) == 1 for row in rows)
+    assert {row.data for row in rows} == {"another", runs[1].dataset_hash}
+    assert all(len({run.dataset_hash for run in row.runs}) == 1 for row in rows)
 
 
 def test_runs_whose_settings_differ_only_by_a_default_that_changed_are_rows_of_their_own(tmp_path: Path) -> None:
@@ -346,12 +344,12 @@ def test_runs_whose_settings_differ_only_by_a_default_that_changed_are_rows_of_t
 
 def test_a_run_records_what_differs_from_the_defaults_and_an_earlier_one_says_it_in_its_command(store: Path) -> None:
     run = next(iter(stored_runs(store)))
-    assert {*run.run["changed"]} - {"reg_weight"} == {"epochs", "batch_size"}
+    assert {*run.changed} - {"reg_weight"} == {"epochs", "batch_size"}
     earlier = run.model_copy(update={"changed": None})
-    assert changed_settings(earlier) == changed_settings(run)
-    assert changed_settings(run)["epochs"] == run.run["training"]["epochs"]
+    assert earlier.changed_settings == run.changed_settings
+    assert run.changed_settings["epochs"] == run.training.epochs
     named = altered(earlier, command="bm3 train bpr epochs --set batch_size=512")
-    assert changed_settings(named) == {"batch_size": run.run["training"]["batch_size"]}
+    assert named.changed_settings == {"batch_size": run.training.batch_size}
 
 
 def test_a_catalogue_smaller_than_every_cut_off_is_reported_like_any_other(
