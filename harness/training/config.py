@@ -74,7 +74,7 @@ class TrainingConfig:
     batch_size: int = 2048
     """Interactions per step; the last batch of an epoch is shorter."""
     learning_rate: float = 1e-3
-    """Of Adam, whose other constants stand in `optimiser`."""
+    """Of Adam, with β = (0.9, 0.999) and ε = 1e-8."""
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     """Patience and rounding."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
