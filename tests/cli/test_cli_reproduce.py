@@ -162,7 +162,7 @@ def test_the_self_check_says_which_models_are_consistent_and_compares_none(
     assert "only runs of the self-check" in command("report", "runs").out
     assert command(*only, "--model", "buir", "--rerun", "none").code == 3
 
-    reference = selfcheck.load_reference(load_paper().folder)
+    reference = selfcheck.load_reference(load_paper().file(selfcheck.FILE))
     known = reference.models["bpr"]
     moved = replace(known, values={seed: 0.9 * value for seed, value in known.values.items()})
     shifted = replace(reference, models={**reference.models, "bpr": moved})
