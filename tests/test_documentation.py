@@ -28,4 +28,6 @@ def test_the_table_of_where_things_are_is_read_by_it() -> None:
 
 def test_adams_constants_stand_in_one_file() -> None:
     code = {path: path.read_text(encoding="utf-8") for path in [*ROOT.glob("harness/**/*.py"), *ROOT.glob("bm3/*.py")]}
-    assert [path.name for path, text in code.items() if re.search(r"^[A-Z_, ]+ = \(+0\.9, 0\.999\)", text, re.M)] == ["optimiser.py"]
+    assert [path.name for path, text in code.items() if re.search(r"^[A-Z_, ]+ = \(+0\.9, 0\.999\)", text, re.M)] == [
+        "optimiser.py"
+    ]
