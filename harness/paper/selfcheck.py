@@ -89,9 +89,8 @@ class Checked:
         return fmean(self.values.values()) if self.values else None
 
 
-def load_reference(directory: Path) -> Reference:
+def load_reference(path: Path) -> Reference:
     """Raises DataError naming the file and the field."""
-    path = directory / FILE
     try:
         return TypeAdapter(Reference).validate_json(path.read_bytes())
     except ValidationError as error:
