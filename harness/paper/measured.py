@@ -9,7 +9,6 @@ from typing import Any
 from harness.measure.energy import UNMOVED
 from harness.paper.claim_checks import MeasuredRow
 from harness.paper.results import METRICS, ResultRow, incomparable
-from harness.runs.inspection import changed_settings
 from harness.runs.store import StoredRun
 
 MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
@@ -56,7 +55,7 @@ def measured_row(row: ResultRow, shared: frozenset[Path] = frozenset()) -> Measu
     per_user = {metric: found for metric in METRICS if (found := row.per_user(metric)) is not None}
     kind = next((kind for kind in MEMORY_KINDS if all(_peak(run, kind) for run in row.runs)), None)
     surrogates = f"surrogate features ({', '.join(row.surrogates)}), of other widths" if row.surrogates else ""
-    changed = sorted(COST_SETTINGS & changed_settings(first).keys())
+    changed = sorted(COST_SETTINGS & first.changed_settings.keys())
     return MeasuredRow(
         dataset=row.dataset,
         model=row.model,

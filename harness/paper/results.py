@@ -9,7 +9,6 @@ from typing import Any
 from harness.paper.expected import PublishedValue, Tolerances, expected_dir, load_grids, values_of_cell
 from harness.paper.significance import UserValues
 from harness.paper.verdict import Outcome, Verdict, judge
-from harness.runs.inspection import changed_settings, settings
 from harness.runs.record import METRICS as METRICS
 from harness.runs.store import StoredRun
 from harness.training.config import STOPPING_METRIC
@@ -127,7 +126,7 @@ class ResultRow:
     def settings(self) -> str:
         """Searched settings of the chosen point, and all that differ from their defaults where the label is a name."""
         searched = {**_searched_settings(self.runs[0]), **self.selection.on_validation.settings}
-        return _named({**changed_settings(self.runs[0]), **searched} if self.named else searched)
+        return _named({**self.runs[0].changed_settings, **searched} if self.named else searched)
 
     def values(self, metric: str) -> list[float]:
         """The test metric, one value per seed."""
@@ -317,7 +316,7 @@ def _asked_row(group: _Group) -> ResultRow | None:
 
 def _stored_rows(group: Sequence[StoredRun]) -> list[ResultRow]:
     """One row, or several that name what they were run with where a default was changed between the runs."""
-    found = [{key: v for key, v in settings(run).items() if key not in run.run["searched"]} for run in group]
+    found = [{key: v for key, v in run.settings.items() if key not in run.run["searched"]} for run in group]
     values: dict[str, set[str]] = defaultdict(set)
     for key, value in (pair for of_run in found for pair in of_run.items()):
         values[key].add(str(value))
@@ -384,7 +383,7 @@ def _variant(run: StoredRun, searched: Iterable[str] = ()) -> str:
     """Settings that differ from their defaults and are searched neither here nor by what was published, `key=value`
     each."""
     apart = {*run.run["searched"], *searched}
-    changed = {key: value for key, value in changed_settings(run).items() if key not in apart}
+    changed = {key: value for key, value in run.changed_settings.items() if key not in apart}
     return " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
 
 

@@ -22,7 +22,6 @@ from harness.common import write_json, writing
 from harness.paper.expected import STRICT
 from harness.paper.numbers import number
 from harness.paper.verdict import Word
-from harness.runs.inspection import changed_settings
 from harness.runs.store import StoredRun
 
 SUITE, FILE = "selfcheck", "reference/selfcheck.json"
@@ -158,9 +157,9 @@ def reference_from(runs: Iterable[StoredRun], asked: Sequence[str] = ()) -> Refe
     models = {}
     seen: dict[str, dict[str, None]] = defaultdict(dict)
     for model, found in by_model.items():
-        settings = changed_settings(found[0])
+        settings = found[0].changed_settings
         values = {int(run.run["seed"]): _metric(run, METRIC) for run in found}
-        if any(changed_settings(run) != settings for run in found):
+        if any(run.changed_settings != settings for run in found):
             raise DataError(f"{model}: its runs have different settings; a reference is of one")
         if len(values) < FEWEST_SEEDS or not all(math.isfinite(value) for value in values.values()):
             raise DataError(f"{model}: {len(values)} seeds; a reference needs at least {FEWEST_SEEDS}, all finite")
@@ -184,7 +183,7 @@ def write_reference(reference: Reference, path: Path) -> None:
 def of_self_check(run: StoredRun, reference: Reference) -> bool:
     """Whether the run is of the data and the settings of the self-check, which trains too briefly for comparisons."""
     known = reference.models.get(str(run.run["model"]))
-    settings = json.loads(json.dumps(changed_settings(run)))
+    settings = json.loads(json.dumps(run.changed_settings))
     return known is not None and run.run["dataset_hash"] == reference.dataset_hash and bool(settings == known.settings)
 
 

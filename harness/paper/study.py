@@ -23,6 +23,7 @@ from harness.paper.expected import (
     load_sources,
     load_tolerances,
 )
+from harness.paper.growth import stored_exponents
 from harness.paper.measured import SHARED, measured_row, shared_machine
 from harness.paper.numbers import number
 from harness.paper.results import METRICS, AskedRow, ResultRow, cell_sources, result_rows, starved_labels, verdicts
@@ -30,7 +31,6 @@ from harness.paper.selfcheck import Checked
 from harness.paper.significance import Difference, paired
 from harness.paper.verdict import Outcome, Verdict, exit_code
 from harness.runs.store import StoredRun, readable_runs, stored_runs
-from harness.tools.scaling.fit import stored_exponents
 
 if TYPE_CHECKING:
     from harness.paper.conformance import Check

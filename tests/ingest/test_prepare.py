@@ -18,7 +18,7 @@ from raw_files import METADATA, Q2, R3, RATINGS, WIDTH, X1, csv_of, image_record
 from bm3 import BM3Error, DataError
 from harness.data import PARTS, Dataset, load_dataset
 from harness.ingest.amazon.prepare import Plan, k_core, prepare
-from harness.ingest.amazon.raw import Ratings, opened, read_ratings
+from harness.ingest.amazon.raw import Ratings, RawFile, read_ratings
 
 GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
 
@@ -181,7 +181,7 @@ def test_the_core_is_the_same_however_it_is_reached(seed: int) -> None:
 
 
 def test_the_first_of_repeated_ratings_counts(raw: dict[str, Path]) -> None:
-    with opened(raw["ratings"]) as file:
+    with RawFile(raw["ratings"]) as file:
         core, _ = k_core(read_ratings(file), 2, "x")
     assert core.times[core.users == 0].tolist() == [100, 200, 150]  # 300 is the repeated one
 

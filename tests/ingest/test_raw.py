@@ -13,20 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from raw_files import METADATA, RATINGS, X1, csv_of
 from refusals import refusal
 
-from bm3 import DataError
 from harness.ingest.amazon import raw
 from harness.ingest.amazon.raw import (
     BrokenRecordError,
     Images,
     Metadata,
     Ratings,
+    RawFile,
     item_text,
-    opened,
     parse_record,
     read_images,
     read_metadata,
@@ -53,18 +50,18 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
 
 
 def ratings(path: Path) -> Ratings:
-    with opened(path) as file:
+    with RawFile(path) as file:
         return read_ratings(file)
 
 
 def metadata(path: Path, items: dict[bytes, int]) -> Metadata:
-    with opened(path) as file:
+    with RawFile(path) as file:
         return read_metadata(file, items)
 
 
 def images(path: Path, items: dict[bytes, int] = ITEMS) -> tuple[Images, Any]:
     table = np.full((len(items), WIDTH), np.nan, np.float32)
-    with opened(path) as file:
+    with RawFile(path) as file:
         return read_images(file, items, table), table
 
 
@@ -84,7 +81,7 @@ def test_lines_come_whole_with_their_numbers_and_the_position_is_told(
     monkeypatch.setattr(raw, "BLOCK", 7)
     path = write(pack(b"\xef\xbb\xbfone\r\n\n  \ntwo of a longer line\nthree"))
     seen: list[tuple[int, int]] = []
-    with opened(path, lambda position, size: seen.append((position, size))) as file:
+    with RawFile(path, lambda position, size: seen.append((position, size))) as file:
         assert list(file.lines()) == [(1, b"one"), (4, b"two of a longer line"), (5, b"three")]
     assert seen == sorted(seen)
     assert seen[-1] == (path.stat().st_size, path.stat().st_size)
@@ -94,7 +91,7 @@ def test_a_line_without_an_end_is_refused_before_it_fills_memory(write: Write, m
     monkeypatch.setattr(raw, "BLOCK", 64)
     monkeypatch.setattr(raw, "MAX_LINE", 100)
     path = write(b"short,\n" + b"x" * 10_000)
-    with opened(path) as file:
+    with RawFile(path) as file:
         assert f"{path}, line 2: longer than 100 bytes" in refusal(lambda: list(file.lines()))
         assert file.read(9_000)  # most of it was not read
 
@@ -288,79 +285,3 @@ def test_a_bad_record_is_named_with_its_byte(
 ) -> None:
     monkeypatch.setattr(raw, "IMAGE_BLOCK", block)
     assert complaint in refused(images, write(pack(content)))
-
-
-# --- anything at all ---
-
-PACKED = st.sampled_from([bytes, gzip.compress])
-WORDS = st.sampled_from(["NED", "X1", "5.0", "100", "1e9", "nan", "", " ", '"', "user", "\ufeff", "\0", "\u00e9", "-1"])
-LINES = st.sampled_from(["NED,X1,5.0,100", "BEN,X1,3,100"]) | st.lists(WORDS, max_size=6).map(",".join)
-CSV_LINES = st.lists(LINES, max_size=6).map(lambda lines: "\n".join(lines).encode())
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["NED", X1]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-IDS = st.sampled_from(["NED", X1])
-WHOLE = {"asin": IDS, "reviewerID": IDS, "overall": st.just(5.0), "unixReviewTime": st.integers(0, 10**9)}
-RECORDS = st.dictionaries(st.sampled_from([*WHOLE, "title"]), VALUES, max_size=6) | st.fixed_dictionaries(
-    WHOLE, optional={"title": VALUES, "brand": VALUES, "categories": VALUES, "description": VALUES}
-)
-
-
-@st.composite
-def record_lines(draw: st.DrawFn) -> bytes:
-    """Lines in either notation, some of them spoiled."""
-    lines = []
-    for each in draw(st.lists(RECORDS, min_size=1, max_size=5)):
-        line = draw(st.sampled_from([json.dumps, repr]))(each).encode("utf-8", "backslashreplace")
-        if draw(st.booleans()):
-            at = draw(st.integers(0, len(line)))
-            line = line[:at] + draw(st.binary(max_size=3)) + line[at + draw(st.integers(0, 3)) :]
-        lines.append(line)
-    return b"\n".join(lines)
-
-
-def image_content() -> st.SearchStrategy[bytes]:
-    records = st.tuples(st.sampled_from([*ITEMS, b"other_____"]), st.binary(min_size=4 * WIDTH, max_size=4 * WIDTH))
-    ends = st.sampled_from([b"", b"", b"a", bytes(22)])
-    return st.builds(lambda all_, end: b"".join(map(b"".join, all_)) + end, st.lists(records, max_size=6), ends)
-
-
-@pytest.mark.parametrize(
-    ("contents", "read"),
-    [
-        (CSV_LINES | record_lines(), ratings),
-        (record_lines(), partial(metadata, items={X1.encode(): 0, b"NED": 1})),
-        (image_content(), images),
-    ],
-    ids=["ratings", "metadata", "images"],
-)
-# The thorough profile is for few and costly examples; of files many are tried.
-@settings(max_examples=10_000 if (settings.default or settings()).max_examples >= 500 else 50)
-@given(data=st.data())
-def test_any_file_is_read_or_refused(
-    write: Write, contents: st.SearchStrategy[bytes], read: Callable[[Path], Any], data: st.DataObject
-) -> None:
-    packed = data.draw(PACKED)(data.draw(contents | st.binary(max_size=300)))
-    path = write(packed[: len(packed) - data.draw(st.sampled_from([0, 0, 1, 4]))])
-    try:
-        found = read(path)
-    except DataError as error:
-        message = str(error)
-        assert message.startswith(str(path))
-        assert message.isprintable()  # so it is one line
-        assert len(message) < 500 + len(str(path))
-        return
-    if isinstance(found, Ratings):
-        for numbers, ids in ((found.users, found.user_ids), (found.items, found.item_ids)):
-            assert list(dict.fromkeys(numbers.tolist())) == list(range(len(ids)))
-            assert all(name.decode("ascii").isprintable() for name in ids)
-    elif isinstance(found, Metadata):
-        assert not any(end in text for text in found.texts for end in "\r\n")
-        "".join(found.texts).encode("utf-8")  # or they could not be written
-        assert found.of_other_items + found.repeated + found.broken < found.lines
-    else:
-        counts, table = found
-        assert np.isfinite(table).all()
-        assert counts.records == counts.of_other_items + counts.repeated + 3 - len(counts.items_without_image)

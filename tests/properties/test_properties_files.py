@@ -4,7 +4,9 @@ Files are valid ones with a few changes, or pieces in the file's own language, o
 of a parser. With the profile `thorough` every parser reads 10,000 files.
 """
 
+import gzip
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -15,11 +17,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_files import METADATA, Q2, RATINGS, X1, csv_of, image_records
 
 from bm3 import BM3Error
 from harness.data import Dataset, checked_dataset
 from harness.data.files import read_array
 from harness.data.layouts import read_folder
+from harness.ingest.amazon.raw import Metadata, Ratings, RawFile, read_images, read_metadata, read_ratings
 from harness.ingest.archives import unpack
 from harness.ingest.exporting import RECORD, read_ids, recorded_hash
 from harness.ingest.features import join_by_id, read_texts
@@ -216,15 +220,7 @@ ATOMIC = text_table("\t", "user_id:token\titem_id:token\ttimestamp:float", [(u, 
 @given(
     files(
         ATOMIC,
-        lines(
-            IDS,
-            "\t",
-            "user_id:token\titem_id:token\ttimestamp:float",
-            "item_id:token\tuser_id:token",
-            "user_id:token\titem_id",
-            "user_id:float\titem_id:token",
-            ":token\t:",
-        ),
+        lines(IDS, "\t", "user_id:token\titem_id:token\ttimestamp:float", "item_id:token\tuser_id", ":token\t:"),
     ),
     st.sampled_from(
         [("shop.inter",), ("shop.train.inter", "shop.valid.inter", "shop.test.inter"), ("a.inter", "b.inter")]
@@ -276,6 +272,43 @@ def test_records(place: Path, content: bytes) -> None:
     (folder / RECORD).write_bytes(content)
     found = read_or_refused(lambda: recorded_hash(folder))
     assert found is None or isinstance(found, str)
+
+
+ITEMS = {X1.encode(): 0, Q2.encode(): 1}
+REVIEW = {"reviewerID": "NED", "asin": X1, "overall": 5.0, "unixReviewTime": 100}
+FIELDS = st.sampled_from(["NED", X1, "5.0", "100", "1e9", "nan", "", " ", '"', "\ufeff", "\0", "é", "-1"])
+RAW: dict[str, tuple[bytes, Callable[[RawFile], Any]]] = {
+    "ratings": (csv_of(RATINGS).encode(), read_ratings),
+    "reviews": (f"{json.dumps(REVIEW)}\n{REVIEW}\n".encode(), read_ratings),
+    "metadata": ("\n".join(METADATA).encode(), lambda file: read_metadata(file, ITEMS)),
+    "images": (image_records(4), lambda file: read_images(file, ITEMS, np.empty((2, 4), np.float32))),
+}
+
+
+@pytest.mark.parametrize("kind", RAW)
+@given(data=st.data(), pack=st.sampled_from([bytes, gzip.compress]))
+@fuzzed
+def test_original_files(place: Path, kind: str, data: st.DataObject, pack: Callable[[bytes], bytes]) -> None:
+    valid, read = RAW[kind]
+    content = pack(data.draw(files(valid, lines(FIELDS, ",", "NED,X1,5.0,100", ""))))
+    path = place / "raw"
+    path.write_bytes(data.draw(changed(content)) if data.draw(st.booleans()) else content)
+
+    def opened() -> Any:
+        with RawFile(path) as file:
+            return read(file)
+
+    found = read_or_refused(opened)
+    if isinstance(found, Ratings):
+        for numbers, ids in ((found.users, found.user_ids), (found.items, found.item_ids)):
+            assert list(dict.fromkeys(numbers.tolist())) == list(range(len(ids)))
+            assert all(name.decode("ascii").isprintable() for name in ids)
+    elif isinstance(found, Metadata):
+        assert not any(end in text for text in found.texts for end in "\r\n")
+        "".join(found.texts).encode("utf-8")  # or they could not be written
+        assert found.of_other_items + found.repeated + found.broken < found.lines
+    elif found is not None:
+        assert found.records == found.of_other_items + found.repeated + 2 - len(found.items_without_image)
 
 
 def archived(kind: str) -> bytes:

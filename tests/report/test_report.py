@@ -17,7 +17,6 @@ from harness.paper.results import AskedPoint, AskedRow, incomparable, label_of, 
 from harness.paper.study import headline, make_study
 from harness.report.markdown import markdown
 from harness.report.plots import draw
-from harness.runs.inspection import changed_settings
 from harness.runs.store import StoredRun, stored_runs, write_failure
 from harness.runs.trial import make_trial, resolve_device, run_trial
 from harness.training import TrainingConfig
@@ -348,10 +347,10 @@ def test_a_run_records_what_differs_from_the_defaults_and_an_earlier_one_says_it
     run = next(iter(stored_runs(store)))
     assert {*run.run["changed"]} - {"reg_weight"} == {"epochs", "batch_size"}
     earlier = run.model_copy(update={"changed": None})
-    assert changed_settings(earlier) == changed_settings(run)
-    assert changed_settings(run)["epochs"] == run.run["training"]["epochs"]
+    assert earlier.changed_settings == run.changed_settings
+    assert run.changed_settings["epochs"] == run.run["training"]["epochs"]
     named = altered(earlier, command="bm3 train bpr epochs --set batch_size=512")
-    assert changed_settings(named) == {"batch_size": run.run["training"]["batch_size"]}
+    assert named.changed_settings == {"batch_size": run.run["training"]["batch_size"]}
 
 
 def test_a_catalogue_smaller_than_every_cut_off_is_reported_like_any_other(

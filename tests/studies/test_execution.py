@@ -36,9 +36,10 @@ from harness.runs.store import (
     write_failure,
 )
 from harness.runs.trial import OutOfMemoryError, Trial, make_trial, run_trial
-from harness.studies import backends as backends_module
-from harness.studies.backends import InProcess, Processes, train_arguments
-from harness.studies.execution import Backend, Ending, Outcomes, Progress, execute
+from harness.studies import local as backends_module
+from harness.studies.execute import Backend, Ending, Progress, execute
+from harness.studies.local import InProcess, Processes, train_arguments
+from harness.studies.suite import Outcomes
 
 CPU = torch.device("cpu")
 
@@ -156,7 +157,7 @@ def test_the_same_bits_in_this_process_and_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_same_bits_on_a_ray_cluster(tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
-    from harness.studies.cluster import RayCluster
+    from harness.studies.ray import RayCluster
 
     some = trials(seeds=(1,))
     expected = execute(all_of(some), tmp_path / "here", InProcess(tmp_path / "here"))
@@ -173,14 +174,14 @@ def test_the_same_bits_on_a_ray_cluster(tmp_path: Path, shared: bool, monkeypatc
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
-    from harness.studies.cluster import RayCluster
+    from harness.studies.ray import RayCluster
 
     with pytest.raises(ConfigError, match=r"--ray 127\.0\.0\.1:1: no cluster can be reached there"):
         RayCluster("127.0.0.1:1", tmp_path, None, threads=1)
 
 
 def test_ray_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.studies.cluster import RayCluster
+    from harness.studies.ray import RayCluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'bm3-harness\[ray\]'"):

@@ -30,7 +30,6 @@ from harness.ingest.amazon.raw import (
     Ratings,
     RawFile,
     Report,
-    opened,
     read_images,
     read_metadata,
     read_ratings,
@@ -96,7 +95,7 @@ class Plan:
         if self.target.exists():
             raise DataError(f"{self.target}: exists already; remove it or choose another name")
         for path in self.inputs.values():
-            with opened(path) as file:  # said now and not after long reading
+            with RawFile(path) as file:  # said now and not after long reading
                 record = ASIN_BYTES + 4 * IMAGE_WIDTH
                 if path == self.images and not file.compressed and file.size % record:
                     raise DataError(
@@ -215,7 +214,7 @@ def _reading(kind: str, plan: Plan, watch: Watch, inputs: dict[str, Any]) -> Ite
     path = plan.inputs[kind]
     with path.open("rb") as whole:
         digest = hashlib.file_digest(whole, "sha256").hexdigest()
-    with watch(path.name) as report, opened(path, report) as file:
+    with watch(path.name) as report, RawFile(path, report) as file:
         inputs[kind] = {"file": path.name, "bytes": file.size, "sha256": digest}
         yield file
 

@@ -12,10 +12,9 @@ import warnings
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,23 +48,32 @@ class BrokenRecordError(Exception):
     """A line that is no record; the message says why in a few words."""
 
 
-@dataclass
 class RawFile:
-    """One file, read from its beginning to its end. Made by `opened`."""
+    """One file, read from its beginning to its end. Raises DataError where it cannot be read or is damaged."""
 
-    path: Path
-    size: int
-    """Bytes on disk."""
-    compressed: bool
-    _disk: IO[bytes]
-    _content: IO[bytes]
-    _report: Report
-    _expanded: int = 0
+    def __init__(self, path: Path, report: Report = lambda position, size: None) -> None:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; check the path")
+        try:
+            self._disk = path.open("rb")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        self.path, self.size, self._report, self._expanded = path, path.stat().st_size, report, 0
+        self.compressed = self._disk.read(2) == b"\x1f\x8b"
+        self._disk.seek(0)
+        self._content: Any = gzip.GzipFile(fileobj=self._disk) if self.compressed else self._disk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._content.close()
+        self._disk.close()
 
     def read(self, n: int) -> bytes:
-        """The next `n` bytes of the content, fewer only at its end. Raises DataError where the file is damaged."""
+        """The next `n` bytes of the content, fewer only at its end."""
         try:
-            block = self._content.read(n)
+            block: bytes = self._content.read(n)
         except (OSError, EOFError, zlib.error) as error:  # gzip: BadGzipFile is an OSError, EOFError means cut off
             at = f"after {self._disk.tell()} of {self.size} bytes"
             reason = (isinstance(error, OSError) and error.strerror) or error
@@ -78,38 +86,19 @@ class RawFile:
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Number, from 1, and content of every line, without its end; empty ones and a byte order mark are left out."""
-        number, rest = 0, b""
-        while block := self.read(BLOCK):
-            *complete, rest = (rest + block).split(b"\n")
+        number, rest, block = 0, b"", b"\n"
+        while block:
+            block = self.read(BLOCK)
+            *complete, rest = (rest + (block or b"\n")).split(b"\n")  # the last line may have no end
             for line in complete:
                 number += 1
-                yield from self._checked(number, line)
+                line = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip(b"\r")
+                if line.strip():
+                    yield number, line
             if len(rest) > MAX_LINE:
-                break
-        yield from self._checked(number + 1, rest)
-
-    def _checked(self, number: int, line: bytes) -> Iterator[tuple[int, bytes]]:
-        if len(line) > MAX_LINE:
-            raise DataError(f"{self.path}, line {number}: longer than {MAX_LINE} bytes; is it the file that was meant?")
-        line = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip(b"\r")
-        if line.strip():
-            yield number, line
-
-
-@contextmanager
-def opened(path: Path, report: Report = lambda position, size: None) -> Iterator[RawFile]:
-    """A file to read. Raises DataError where there is none."""
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; check the path")
-    try:
-        disk = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    with disk:
-        compressed = disk.read(2) == b"\x1f\x8b"
-        disk.seek(0)
-        with gzip.GzipFile(fileobj=disk) if compressed else disk as content:
-            yield RawFile(path, path.stat().st_size, compressed, disk, content, report)  # type: ignore[arg-type]
+                raise DataError(
+                    f"{self.path}, line {number + 1}: longer than {MAX_LINE} bytes; is it the file that was meant?"
+                )
 
 
 # --- records ---
