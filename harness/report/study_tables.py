@@ -69,7 +69,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
         ),
         "claims": (
             "Claims of the paper",
-            "Whether a claim follows from printed tables, and, for `ours`, from these runs.",
+            "Whether a claim follows from printed tables, and, where it says ours, from these runs.",
             [claims(study)],
         ),
         "time": (
@@ -87,7 +87,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
         Section(id, title, lead, tuple(one for one in tables if one.rows))
         for id, (title, lead, tables) in about.items()
     ]
-    where = "In the folder of these runs, or anywhere with `--out` and that folder:"
+    where = "In the folder of these runs, or anywhere with --out and that folder:"
     found.append(Section("commands", "Commands that repeat each row", where, commands=commands))
     return [section for section in found if section.tables or section.commands]
 
