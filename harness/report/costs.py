@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.paper.measured import GB
+from harness.paper.rows import GB
 from harness.runs.record import RunRecord
 
 TIMES = {
@@ -23,6 +23,10 @@ MEMORY = {
 """Name → key in a run's result; a GB is 2^30 bytes."""
 WAYS = {"gpu_process_peak": "", "allocator_reserved_peak": "torch", "process_rss_peak": "RAM"}
 """The readings that may stand beside published memory → how ours was read."""
+
+
+UNMOVED = "not known: the counter did not move"
+"""What runs note of such a counter: `harness.measure.energy`, which imports torch, writes it."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,11 @@ def device(run: RunRecord) -> str:
         return f"cuda, {where.get('gpu') or 'a GPU without a name'}"
     cpu, cores = where.get("cpu") or "a processor without a name", where.get("logical_cores")
     return f"{where.get('device')}, {cpu}, {cores} cores, torch threads: {where.get('torch_threads')}"
+
+
+def joules_per_epoch(run: RunRecord) -> float | None:
+    """What GPU and processor took together, or the one of them that has a counter; None without any, or if one did not
+    move, whose share is not known."""
+    found = run.outcome.energy.values()
+    known = [energy.per_epoch for energy in found if energy.per_epoch is not None]
+    return sum(known) if known and all(energy.note != UNMOVED for energy in found) else None

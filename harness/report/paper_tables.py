@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bm3 import ConfigError
-from harness.paper.expected import PublishedValue, Source, Status, canonical_metric, values_of_cell
-from harness.paper.load import Paper, PublishedTable
-from harness.paper.measured import SHARED, SHARED_NOTE
+from harness.paper.load import Paper, PublishedTable, Source
 from harness.paper.numbers import number
-from harness.paper.rows import representatives
-from harness.paper.study import Study, StudyRow
+from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
+from harness.paper.rows import SHARED_NOTE, Row, representatives
+from harness.paper.study import SHARED, Study
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.report.costs import Reading, device, epoch_seconds, peak_memory
 from harness.report.tables import Cell, Table, ranked, table
@@ -134,7 +133,7 @@ def ours_alone(paper: Paper, study: Study) -> Table | None:
     layout = next((one for one in paper.tables if one.kind == "accuracy"), None)
     if layout is None:
         return None
-    by_default = tuple(row for row in study.rows if row.label == row.result.model)
+    by_default = tuple(row for row in study.rows if row.label == row.model)
     whole = paper_table(paper, layout, study=replace(study, rows=by_default))
     ours = [row for row in whole.rows if row[2].text == OURS]
     there = [name for place, name in enumerate(whole.head) if place < 2 or any(row[place].text for row in ours)]
@@ -160,7 +159,7 @@ def figure_text(metric: str, value: float | None) -> str:
     return number(value, ".4f" if "@" in metric else ".2f" if "(" in metric or "percent" in metric else ".0f")
 
 
-def rows_by_model(study: Study, dataset: str) -> dict[str, StudyRow]:
+def rows_by_model(study: Study, dataset: str) -> dict[str, Row]:
     """By lower-case name of the model: the row that stands for it."""
     return {row.model.lower(): row for row in representatives(study.of(dataset))}
 
@@ -250,7 +249,7 @@ def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str
     """Our seconds or memory: a line for each way of reading."""
     rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
     read = epoch_seconds if metric.startswith("Time") else peak_memory
-    readings = {column: reading for column, row in rows.items() if (reading := read(row.result.runs[0]))}
+    readings = {column: reading for column, row in rows.items() if (reading := read(row.runs[0]))}
     lines = []
     for way in dict.fromkeys(reading.way for reading in readings.values()):
         found = {column: reading for column, reading in readings.items() if reading.way == way}
@@ -262,7 +261,7 @@ def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str
     return lines
 
 
-def _cost(metric: str, row: StudyRow, reading: Reading, shared: bool) -> Cell:
+def _cost(metric: str, row: Row, reading: Reading, shared: bool) -> Cell:
     """A figure with in what it differs from the published one, how it was found if not simply read, and whether its
     time is one of a `shared` machine."""
     reasons = [_apart(row), reading.how, SHARED_NOTE if shared else ""]
@@ -278,7 +277,7 @@ def _ratio(model: str, line: Line) -> Iterator[Line]:
         yield Line(f"{line.whose} / {model}", cells)
 
 
-def _our_rows(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, StudyRow]:
+def _our_rows(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, Row]:
     """By column, as far as there are any: the row that stands for its model."""
     rows = rows_by_model(study, dataset) if study else {}
     return {column: rows[column.lower()] for column in columns if column.lower() in rows}
@@ -295,13 +294,13 @@ def _dashes(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[s
     return {column: Cell(DASH) for column in columns if column.lower() in starved and column not in rows}
 
 
-def _apart(row: StudyRow, verdict: Verdict | None = None) -> str:
+def _apart(row: Row, verdict: Verdict | None = None) -> str:
     """In what our runs of a cell differ from what was published."""
     reasons = [f"run with {' '.join(row.departures)}"] if row.departures else []
     if verdict is not None and verdict.outcome is Outcome.NO_EVIDENCE:
         reasons.append(verdict.reason)
-    elif verdict is None and row.result.surrogates:
-        reasons.append(f"surrogate features ({', '.join(row.result.surrogates)})")
+    elif verdict is None and row.surrogates:
+        reasons.append(f"surrogate features ({', '.join(row.surrogates)})")
     return "; ".join(reasons)
 
 
@@ -341,13 +340,13 @@ def _remarks(
         yield from _cost_remarks(ours)
 
 
-def _cost_remarks(ours: Sequence[tuple[str, str, StudyRow]]) -> Iterator[str]:
+def _cost_remarks(ours: Sequence[tuple[str, str, Row]]) -> Iterator[str]:
     """What is to be known about our figures, and the machines that they are from."""
     machines: dict[str, list[str]] = defaultdict(list)
     warm_ups: dict[str, list[str]] = defaultdict(list)
     for dataset, column, row in ours:
-        machines[device(row.result.runs[0])].append(f"{dataset} {column}")
-        if (note := row.result.runs[0].outcome.timing.warm_up_note) is not None:
+        machines[device(row.runs[0])].append(f"{dataset} {column}")
+        if (note := row.runs[0].outcome.timing.warm_up_note) is not None:
             warm_ups[note].append(f"{dataset} {column}")
     if machines:
         yield (

@@ -12,8 +12,7 @@ from bm3 import ConfigError
 from harness.paper.claims import Improvement, load_claims
 from harness.paper.expected import Status, expected_dir, values_of_cell
 from harness.paper.load import Paper, load_paper
-from harness.paper.measured import SHARED
-from harness.paper.study import Study, make_study
+from harness.paper.study import SHARED, Study, make_study
 from harness.report.paper_tables import IMPROVEMENT, Statistics, improvement, ours_alone, paper_table
 from harness.report.tables import Cell, Emphasis, Table
 from harness.runs.store import StoredRun
