@@ -24,21 +24,14 @@ DASH = "-"
 PUBLISHED, OURS = "published", "ours"
 IMPROVEMENT = "Improv. (%)"
 WHOSE = "figures"
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Counts of a data set."""
-
-    users: int
-    items: int
-    interactions: int
-
-    def figures(self) -> dict[str, float]:
-        """By the names that published counts have."""
-        sparsity = 100 * (1 - self.interactions / (self.users * self.items))
-        whole = {"users": self.users, "items": self.items, "interactions": self.interactions}
-        return {**whole, "sparsity_percent": sparsity}
+Figures = Mapping[str, float]
+"""By column."""
+ABOUT_COSTS = (
+    "Ours: the first seed's run; the time is the median over epochs after the warm-up (the first epoch at least), "
+    "evaluation excluded. Our ratios stand beneath the published ones.",
+    "Memory of ours: the peak of the process on the GPU; what torch reserved there, where the driver gives no figure "
+    "per process; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes.",
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class Line:
     whose: str
     cells: Mapping[str, Cell]
     """By column; a column may be missing."""
-    figures: Mapping[str, float] = field(default_factory=dict)
+    figures: Figures = field(default_factory=dict)
     """By column: what may be divided by each other."""
     machines: Mapping[str, str] = field(default_factory=dict)
     """By column: what a figure was measured on; empty where all are of one machine."""
@@ -61,7 +54,7 @@ def paper_table(
     layout: PublishedTable,
     *,
     study: Study | None = None,
-    statistics: Mapping[str, Statistics | None] | None = None,
+    statistics: Mapping[str, Figures | None] | None = None,
     dataset: str | None = None,
 ) -> Table:
     """A table of the paper, of all its data sets or of one.
@@ -113,6 +106,12 @@ def paper_table(
     )
 
 
+def statistics_of(users: int, items: int, interactions: int) -> dict[str, float]:
+    """Counts of a data set by the names that published ones have."""
+    sparsity = 100 * (1 - interactions / (users * items))
+    return {"users": users, "items": items, "interactions": interactions, "sparsity_percent": sparsity}
+
+
 def published_figures(key: str, source: Source, values: Iterable[PublishedValue]) -> Table:
     """Figures as one source gives them."""
     about = {"citation": source.citation, "date": source.date, "hardware": source.hardware}
@@ -126,19 +125,19 @@ def published_figures(key: str, source: Source, values: Iterable[PublishedValue]
 
 
 def ours_alone(paper: Paper, study: Study) -> Table | None:
-    """Our accuracy with default settings in the layout of the paper's first table of it: only what was run.
+    """Our accuracy with published settings in the layout of the paper's first table of it: only what was run.
 
     None without the proposed model or with nothing to compare it with.
     """
     layout = next((one for one in paper.tables if one.kind == "accuracy"), None)
     if layout is None:
         return None
-    by_default = tuple(row for row in study.rows if row.label == row.model)
-    whole = paper_table(paper, layout, study=replace(study, rows=by_default))
+    as_published = tuple(row for row in study.rows if not row.departures)
+    whole = paper_table(paper, layout, study=replace(study, rows=as_published))
     ours = [row for row in whole.rows if row[2].text == OURS]
     there = [name for place, name in enumerate(whole.head) if place < 2 or any(row[place].text for row in ours)]
     models = {*there[2:]} - {WHOSE, IMPROVEMENT}
-    if len(models) < 2 or (paper.proposed or "") not in models:
+    if len(models) < 2 or (paper.proposed and paper.proposed not in models):
         return None
     notes = [note for note in whole.notes if note.startswith((APART, IMPROVEMENT))]
     title = f"Ours in the layout of the paper's Table {layout.number}"
@@ -203,18 +202,17 @@ def _dispute(paper: Paper, values: Sequence[PublishedValue]) -> str:
 
 
 def _counted(
-    study: Study | None, statistics: Mapping[str, Statistics | None], dataset: str, columns: Sequence[str]
+    study: Study | None, statistics: Mapping[str, Figures | None], dataset: str, columns: Sequence[str]
 ) -> Iterator[Line]:
     """Counts of our data set, of `statistics` or as a run recorded them."""
-    known = dict(statistics)
+    known: dict[str, Figures | None] = dict(statistics)
     for run in study.runs if study else ():
         about = run.dataset
         if about.name.lower() == dataset.lower():
-            known.setdefault(dataset, Statistics(about.users, about.items, sum(about.interactions.values())))
+            known.setdefault(dataset, statistics_of(about.users, about.items, sum(about.interactions.values())))
     if dataset in known:
         ours = known[dataset]
-        figures = ours.figures() if ours else {}
-        yield Line(OURS, {c: Cell(figure_text(c, figures[c]) if figures else "not found") for c in columns})
+        yield Line(OURS, {c: Cell(figure_text(c, ours[c]) if ours else "not found") for c in columns})
 
 
 def _measured(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> Iterator[Line]:
@@ -323,44 +321,31 @@ def _footnotes(lines: Iterable[tuple[tuple[str, ...], Line]]) -> Iterator[str]:
 def _remarks(
     paper: Paper, layout: PublishedTable, datasets: Sequence[str], columns: Sequence[str], study: Study | None
 ) -> Iterator[str]:
+    """What is to be known about the whole table."""
+    ours = {f"{name} {c}": row.runs[0] for name in datasets for c, row in _our_rows(study, name, columns).items()}
     if layout.kind != "datasets":
         yield "A dash: out of memory."
     if layout.improvement:
         yield f"{IMPROVEMENT}: {paper.proposed} over the best other model of the line, computed from its figures."
     if layout.kind == "accuracy":
         yield "The line of another source has only the figures that differ from the published ones."
-    ours = [(name, column, row) for name in datasets for column, row in _our_rows(study, name, columns).items()]
     if study is not None and not ours:
         yield f"Ours: no finished run below {study.folder} is of a model and data set of this table."
-    if layout.kind == "cost":
+    if layout.ratios:
         yield (
             "Lines with a slash: the figures over those of that model. Absolute figures depend on the machine, ratios "
             "less so."
         )
-        yield from _cost_remarks(ours)
+    if layout.kind == "cost" and ours:
+        yield from ABOUT_COSTS
+        yield from _alike("Warm-up of ours: ", {cell: run.outcome.timing.warm_up_note for cell, run in ours.items()})
+        yield from _alike("Ours on ", {cell: device(run) for cell, run in ours.items()})
 
 
-def _cost_remarks(ours: Sequence[tuple[str, str, Row]]) -> Iterator[str]:
-    """What is to be known about our figures, and the machines that they are from."""
-    machines: dict[str, list[str]] = defaultdict(list)
-    warm_ups: dict[str, list[str]] = defaultdict(list)
-    for dataset, column, row in ours:
-        machines[device(row.runs[0])].append(f"{dataset} {column}")
-        if (note := row.runs[0].outcome.timing.warm_up_note) is not None:
-            warm_ups[note].append(f"{dataset} {column}")
-    if machines:
-        yield (
-            "Ours: the first seed's run; the time is the median over epochs after the warm-up (the first epoch at "
-            "least), evaluation excluded. Our ratios stand beneath the published ones."
-        )
-        yield (
-            "Memory of ours: the peak of the process on the GPU; what torch reserved there, where the driver gives no "
-            "figure per process; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes."
-        )
-    for note, cells in warm_ups.items():
-        yield f"Warm-up of ours: {note}: {', '.join(cells)}."
-    for name, cells in machines.items():
-        yield f"Ours on {name}: {', '.join(cells)}."
+def _alike(lead: str, texts: Mapping[str, str | None]) -> Iterator[str]:
+    """Each text once, with the cells that it is about."""
+    for text in dict.fromkeys(filter(None, texts.values())):
+        yield f"{lead}{text}: {', '.join(cell for cell, of_cell in texts.items() if of_cell == text)}."
 
 
 def _sources(paper: Paper, lines: Iterable[tuple[tuple[str, ...], Line]]) -> Iterator[str]:
