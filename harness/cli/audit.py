@@ -57,13 +57,12 @@ def audit(
     from harness.paper.load import load_paper
     from harness.runs.trial import resolve_device
     from harness.studies.conduct import Study, make_folder
-    from harness.studies.pending import pending
-    from harness.tools.audit.audit import Audit, plan_audit, results_of, training_settings, trials_of
-    from harness.tools.audit.report import audit_markdown, write_audit, write_known_effects
+    from harness.studies.execute import pending
+    from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
 
+    about = load_paper(paper)
     chosen_seeds = tuple(range(1, seeds + 1))
     where = resolve_device(device)
-    about = load_paper(paper)
     found, comparisons = plan_audit(about, dataset, data, wanted, chosen_seeds, where)
     trials = trials_of(comparisons)
     if dry_run:
@@ -78,19 +77,10 @@ def audit(
         out, data, workers=side_by_side, threads=threads, ray_address=ray_address, in_process=in_process, paper=about
     )
     outcomes = run_study(Study(name, lambda outcomes: trials, out, folder, about, rerun, side_by_side), backend)
-    runs, failed = results_of(trials, outcomes)
-    outcome = Audit(
-        dataset=found,
-        training=training_settings(about, dataset),
-        seeds=chosen_seeds,
-        comparisons=comparisons,
-        runs=runs,
-        failed=failed,
-        tolerances=about.tolerances,
-    )
-    paths = write_audit(outcome, folder)
-    if as_reference and outcome.code == 0:
-        paths.append(write_known_effects(outcome, paper))
+    runs = {key: run for key, run in outcomes.items() if run is not None}
+    failed = tuple(trial.command for trial in trials if trial.key not in runs)
+    outcome = Audit(found, comparisons, runs, failed, about.tolerances)
+    paths = write_audit(outcome, folder, paper if as_reference and outcome.code == 0 else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
         click.echo(f"written: {path}")

@@ -1,4 +1,4 @@
-"""The command `bm3 doctor`: options and layout. What is checked is in `harness.tools.doctor.doctor`."""
+"""The command `bm3 doctor`: options and layout. What is checked is in `harness.tools.doctor`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.options import DATA, OUT, PAPER
 
-if TYPE_CHECKING:
-    from harness.tools.doctor.doctor import Finding
-
-SEVERITY_WIDTH, TOPIC_WIDTH = 9, 13
+INDENT = 22  # severity and topic
 NARROWEST, WIDEST = 60, 120
 
 
@@ -37,33 +32,21 @@ def doctor(as_json: bool, data: Path | None, out: Path, paper: Path) -> None:
     bm3 doctor --data ~/data --out /shared/runs
     bm3 doctor --json
     """
-    from harness.tools.doctor.doctor import diagnose, main_job_can_run
+    from harness.tools.doctor.doctor import diagnose
 
     findings = diagnose(data, out, paper)
-    able = main_job_can_run(findings)
-    if as_json:
-        click.echo(json.dumps({"able": able, "findings": [asdict(finding) for finding in findings]}, indent=1))
-    else:
-        width = min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
-        click.echo("\n".join(_lines(findings, width)))
-        click.echo("\n" + _summary(findings))
-    sys.exit(0 if able else 1)
-
-
-def _lines(findings: Sequence[Finding], width: int) -> Iterator[str]:
-    """One finding after another, its topic where that changes, with what to do beneath."""
-    indent, above = " " * (SEVERITY_WIDTH + TOPIC_WIDTH), ""
-    for finding in findings:
-        topic = "" if finding.topic == above else finding.topic
-        head = f"{finding.severity:<{SEVERITY_WIDTH}}{topic:<{TOPIC_WIDTH}}"
-        yield textwrap.fill(finding.found, width, initial_indent=head, subsequent_indent=indent)
-        if finding.advice:
-            yield textwrap.fill(finding.advice, width, initial_indent=f"{indent}→ ", subsequent_indent=indent + "  ")
-        above = finding.topic
-
-
-def _summary(findings: Sequence[Finding]) -> str:
     problems = sum(finding.severity == "problem" for finding in findings)
-    if problems:
-        return f"{problems} {'problem' if problems == 1 else 'problems'} in the way of the main job."
-    return "The main job can run: bm3 reproduce"
+    if as_json:
+        able = not problems
+        click.echo(json.dumps({"able": able, "findings": [asdict(finding) for finding in findings]}, indent=1))
+        sys.exit(not able)
+    width = min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
+    for finding in findings:
+        for head, text in ((f"{finding.severity:<9}{finding.topic:<13}", finding.found), ("→ ", finding.advice)):
+            if text:
+                click.echo(
+                    textwrap.fill(text, width, initial_indent=f"{head:>{INDENT}}", subsequent_indent=" " * INDENT)
+                )
+    words = f"{problems} problem{'s' if problems > 1 else ''} in the way of the main job."
+    click.echo("\n" + (words if problems else "The main job can run: bm3 reproduce"))
+    sys.exit(1 if problems else 0)

@@ -19,6 +19,7 @@ from harness.cli.doctor import doctor
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, THREADS
 from harness.cli.paper import paper
+from harness.cli.profile import profile
 from harness.cli.reference import reference
 from harness.cli.regress import regress
 from harness.cli.replay import replay
@@ -41,7 +42,7 @@ from harness.ending import (
 )
 
 DEFAULT_SEED = 999
-RENAMED: Mapping[str, Mapping[str, str]] = {"report": {"--to": "--out"}}
+RENAMED: Mapping[str, Mapping[str, str]] = {"report": {"--to": "--out"}, "scaling": {"--to": "--out"}}
 """By command: options whose old spelling goes on working until the next release, with a line that says so."""
 COMPLETION = "_BM3_COMPLETE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -60,7 +61,7 @@ def bm3() -> None:
     bm3 replay RUN                  does a stored run come out the same again?
     bm3 doctor                      what can be run and measured on this machine
     bm3 train bm3 mini              one model on one data set
-    bm3 profile bm3 mini            where its time goes, and how far that is from this machine's floor
+    bm3 profile bm3 mini            where a training step and an evaluation spend their time
     bm3 regress                     did anything become slower, larger or less accurate?
     bm3 scaling                     do time and memory grow as published?
     bm3 conformance                 are the models the published ones?
@@ -86,6 +87,7 @@ for command in (
         models_command,
         paper,
         reference,
+        profile,
         regress,
         replay,
         reproduce,
@@ -158,75 +160,9 @@ def train(
     ):
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
-    result = run.result or {}
-    test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
-    click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
-
-
-@bm3.command(name="profile")
-@click.argument("model")
-@click.argument("dataset")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Training steps to measure.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all figures there too."
-)
-@DEVICE
-@THREADS
-@DATA
-def profile_command(
-    model: str,
-    dataset: str,
-    assignments: tuple[str, ...],
-    steps: int,
-    json_file: Path | None,
-    device: str,
-    threads: int | None,
-    data: Path | None,
-) -> None:
-    """Show where a training step and an evaluation of MODEL on DATASET spend their time, by torch operation.
-
-    Beside an operation's time stand the bytes that it moved and what it would take at the rates measured on this
-    machine. The floor of the whole is the time for all matrix and sparse products, or for moving what was there before
-    once in and once out, whichever is longer; elementwise work, sorting and latency are free in it. Timing operations
-    slows them, so the whole is measured without it. Nothing is stored unless --json says where.
-
-    \b
-    bm3 profile bm3 mini
-    bm3 profile lattice baby --data ~/data --steps 20 --threads 1 --json lattice.json
-    bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
-    """
-    from harness.evaluation.compiling import use_threads
-    from harness.measure.environment import environment
-    from harness.runs.settings import parse_assignments
-    from harness.runs.trial import dataset_for, make_trial, resolve_device
-    from harness.tools.profiling.profile import profile
-    from harness.tools.profiling.report import check_writable, profile_text, profile_values, write_values
-    from harness.training import Streams
-
-    if json_file is not None:
-        check_writable(json_file)
-    if threads is not None:
-        use_threads(threads)
-    settings = parse_assignments(assignments)
-    trial = make_trial(
-        model, dataset_for(settings, dataset, data), dataset, settings, DEFAULT_SEED, resolve_device(device)
-    )
-    title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"
-    found = profile(
-        trial.entry.model,
-        trial.dataset,
-        trial.config,
-        trial.training,
-        Streams(trial.seed),
-        trial.device,
-        steps=steps,
-        tell=lambda stage: click.echo(f"{title}: {stage}", err=True),
-    )
-    if json_file is not None:
-        where = {"environment": environment(trial.device), "dataset": trial.dataset.name, "steps": steps}
-        write_values(json_file, {"format": 1, **trial.identity, **where, **profile_values(found)})
-    click.echo(f"{title}\n{profile_text(found)}")
+    result = run.outcome
+    test = "  ".join(f"{name} {result.test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
+    click.echo(f"best epoch {result.best_epoch} of {result.epochs}; test: {test}\nrun: {run.path}")
 
 
 @bm3.command(name="report")
@@ -244,10 +180,9 @@ def report_command(folder: Path, formats: list[str], out: Path | None, paper: Pa
     from harness.cli.study import finish
     from harness.paper.load import load_paper
     from harness.paper.study import make_study
-    from harness.tools.scaling.fit import stored_exponents
 
-    asked, exponents = f"a report on the runs in {folder.name or 'this folder'}", stored_exponents(folder)
-    finish(make_study(folder, asked, paper=load_paper(paper), exponents=exponents), out or folder, formats)
+    asked = f"a report on the runs in {folder.name or 'this folder'}"
+    finish(make_study(folder, asked, paper=load_paper(paper)), out or folder, formats)
 
 
 @bm3.command(name="conformance")
@@ -297,8 +232,7 @@ def variants_command(model: str | None) -> None:
     from harness.models.registry import find_model
     from harness.paper.folders import DEFAULT, paper_folder
     from harness.runs.variants import ALL_MODELS, variants
-    from harness.tools.audit.effects import known_effects
-    from harness.tools.audit.report import effect_lines
+    from harness.tools.audit.effects import effect_lines, known_effects
 
     wanted = None if model is None else find_model(model).name
     effects = known_effects(paper_folder(DEFAULT))

@@ -16,7 +16,7 @@ from harness.cli.options import DATA, OUT, PAPER, THREADS
 from harness.ending import keeping
 
 if TYPE_CHECKING:
-    from harness.runs.store import StoredRun
+    from harness.runs.record import RunRecord
 
 
 @click.command()
@@ -56,16 +56,15 @@ def replay(
     """
     from harness.cli.progress import TrainingProgress
     from harness.evaluation.compiling import use_threads
-    from harness.runs.difference import difference
-    from harness.runs.inspection import find
-    from harness.runs.replay import causes, trial_of
+    from harness.runs.difference import causes, difference
+    from harness.runs.inspect import find
     from harness.runs.text import difference_text
-    from harness.runs.trial import run_trial
+    from harness.runs.trial import run_trial, trial_of
 
     stored = find(run, out)
     if not stored.finished:
         raise DataError(f"{stored.path}: is {stored.state}, so there is no result to compare with")
-    recorded = stored.run["environment"].get("torch_threads")
+    recorded = stored.environment.get("torch_threads")
     use_threads(threads or recorded or 1)
     trial = trial_of(stored, data, device)
     if dry_run:
@@ -91,11 +90,11 @@ def replay(
     sys.exit(0 if likely and near(stored, again, paper) else 1)
 
 
-def near(stored: StoredRun, again: StoredRun, paper: Path) -> bool:
+def near(stored: RunRecord, again: RunRecord, paper: Path) -> bool:
     """Whether the stopping metric of the test part agrees within the paper's tolerance for replays."""
     from harness.paper.load import load_paper
     from harness.training.config import STOPPING_METRIC
 
     tolerance = load_paper(paper).tolerances.replay
-    before, now = ((one.result or {})["test"][STOPPING_METRIC] for one in (stored, again))
+    before, now = (one.outcome.test[STOPPING_METRIC] for one in (stored, again))
     return bool(abs(now - before) <= tolerance.relative * abs(before))

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from harness.paper.rows import Planned
     from harness.runs.store import StoredRun
     from harness.runs.trial import Trial
-    from harness.studies.execution import Outcomes
-    from harness.studies.suite import Row, Suite
+    from harness.studies.suite import Outcomes, Row, Suite
 
 
 @click.command()
@@ -98,13 +97,12 @@ def reproduce(
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
     from harness.studies.conduct import Study, make_folder
-    from harness.studies.pending import pending
+    from harness.studies.execute import pending
     from harness.studies.suite import load_suite, plan, wanted
-    from harness.tools.scaling.fit import stored_exponents
 
     about = load_paper(paper)
     chosen, where = load_suite(suite, about).narrowed(models, seeds), resolve_device(device)
-    rows = plan(chosen, data, where, list(datasets) or None, about)
+    rows = plan(chosen, data, where, datasets, about)
 
     def trials(outcomes: Outcomes) -> list[Trial]:
         return wanted(rows, outcomes, chosen.order)
@@ -130,7 +128,7 @@ def reproduce(
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, out), unread)) for trial in trials(outcomes)]
     without = [
-        trial.command if run is None else run.run["command"]
+        trial.command if run is None else run.command
         for trial, run in runs
         if run is None or not (run.finished or run.out_of_memory)
     ]
@@ -144,7 +142,6 @@ def reproduce(
         of=[run for _, run in runs if run is not None],
         paper=about,
         planned=planned,
-        exponents=stored_exponents(out),
         conformance=Counter(status.value for status in trace_statuses(checks).values()),
         unchecked=unchecked,
         failed=without,
@@ -198,9 +195,7 @@ def _unchecked(suite: Suite) -> list[str]:
 
     missing = []
     if suite.self_check:
-        missing.append(
-            "the published tables (Amazon data): run `bm3 reproduce baby --data DIR`, DIR/baby as in the README"
-        )
+        missing.append("the published tables: run one of the suites that `bm3 suite list` names, with their --data DIR")
     if not torch.cuda.is_available():
         missing.append("anything on a GPU, its memory included: install a CUDA build of torch and use `--device cuda`")
     return missing

@@ -44,7 +44,7 @@ def list_command(
     bm3 runs list runs/mini --model bm3 --state finished
     bm3 runs list --json
     """
-    from harness.runs.inspection import entries
+    from harness.runs.inspect import entries
     from harness.runs.store import run_folders
     from harness.runs.text import list_text
 
@@ -75,11 +75,11 @@ def show(run: str, out: Path) -> None:
     bm3 runs show runs/mini/bm3-164ea68512-seed5
     bm3 runs show bm3-164e
     """
-    from harness.runs.inspection import find
+    from harness.runs.inspect import find, key_below
     from harness.runs.text import run_text
 
     found = find(run, out)
-    click.echo(run_text(found, _name(found.path, out)))
+    click.echo(run_text(found, key_below(out, found.path) if found.path.is_relative_to(out) else found.path.name))
 
 
 @runs.command()
@@ -96,7 +96,7 @@ def diff(first: str, second: str, out: Path) -> None:
     bm3 runs diff runs/mini/bm3-164ea68512-seed5 elsewhere/mini/bm3-164ea68512-seed5
     """
     from harness.runs.difference import difference
-    from harness.runs.inspection import find
+    from harness.runs.inspect import find
     from harness.runs.text import difference_text
 
     one, other = find(first, out), find(second, out)
@@ -115,33 +115,33 @@ def diff(first: str, second: str, out: Path) -> None:
 def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, out: Path) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
 
-    That is half-written files, checkpoints and locks of finished runs, what cancels trials on a cluster, and folders of
-    runs that never began; options
+    That is half-written files, checkpoints and locks of finished runs, and folders of runs that never began; options
     add whole runs. What is running or damaged stays. Links are not followed.
 
     \b
     bm3 runs gc --dry-run
     bm3 runs gc --superseded --unfinished
     """
-    from harness.runs.inspection import entries
-    from harness.runs.leftovers import Wish, leftovers, remove
+    from harness.runs.clean import Also, remove, unneeded
+    from harness.runs.inspect import entries
+    from harness.studies.status import trials_under_way
 
     where = folder or out
-    found = leftovers(where, Wish(superseded=superseded, unfinished=unfinished, stale=stale))
-    gone = 0
-    for leftover in found:
-        if not dry_run and not remove(where, leftover):
-            click.echo(f"left, since it is in use now: {leftover.path}")
+    asked: dict[Also, bool] = {"superseded": superseded, "unfinished": unfinished, "stale": stale}
+    found = unneeded(where, [also for also, wanted in asked.items() if wanted], trials_under_way(where))
+    verb, end, gone = ("would remove", "would be free", 0) if dry_run else ("removed", "are free", 0)
+    for one in found:
+        bytes_ = one.size
+        if not dry_run and not remove(where, one):
+            click.echo(f"left, since it is in use now: {one.path}")
             continue
-        gone += leftover.size
-        click.echo(
-            f"{'would remove' if dry_run else 'removed'}: {leftover.path} ({leftover.why}, {size(leftover.size)})"
-        )
-    for one in entries(where):
-        if one.state == "damaged":
-            click.echo(f"left, since it is damaged: {one.reason}")
+        gone += bytes_
+        click.echo(f"{verb}: {one.path} ({one.why}, {size(bytes_)})")
+    for entry in entries(where):
+        if entry.state == "damaged":
+            click.echo(f"left, since it is damaged: {entry.reason}")
     if found:
-        click.echo(f"{size(gone)} {'would be free' if dry_run else 'are free'}")
+        click.echo(f"{size(gone)} {end}")
     else:
         click.echo(f"Nothing to remove in {where}." if where.is_dir() else _none(where))
 
@@ -159,9 +159,9 @@ def verify_command(folder: Path | None, out: Path) -> None:
     bm3 runs verify
     bm3 runs verify runs/mini
     """
-    from harness.runs.inspection import key_below
+    from harness.runs.inspect import key_below
     from harness.runs.store import run_folders
-    from harness.runs.verification import verify
+    from harness.runs.verify import verify
 
     where = folder or out
     notes: dict[str, list[str]] = defaultdict(list)
@@ -186,9 +186,3 @@ def verify_command(folder: Path | None, out: Path) -> None:
 
 def _none(where: Path) -> str:
     return f"There are no runs in {where}; bm3 train or bm3 reproduce makes some, for example bm3 reproduce mini."
-
-
-def _name(path: Path, out: Path) -> str:
-    from harness.runs.inspection import key_below
-
-    return key_below(out, path) if path.is_relative_to(out) else path.name

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from harness.paper.load import Paper
     from harness.paper.study import Study as Report
     from harness.runs.trial import Trial
-    from harness.studies.backends import Need
     from harness.studies.conduct import Study
-    from harness.studies.execution import Backend, Outcomes
+    from harness.studies.execute import Backend
+    from harness.studies.local import Need
+    from harness.studies.suite import Outcomes
 
 
 def workers_for(
@@ -31,7 +32,7 @@ def workers_for(
 
     Raises ConfigError for options that exclude each other.
     """
-    from harness.studies.backends import visible_gpus
+    from harness.studies.local import visible_gpus
 
     if in_process and (ray_address or workers not in (None, 1)):
         raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
@@ -54,8 +55,8 @@ def backend_for(
 ) -> Backend:
     """The back end that the options name. Raises ConfigError where Ray or its cluster is not there."""
     from harness.evaluation.compiling import use_threads
-    from harness.studies.backends import InProcess, Processes, threads_beside
-    from harness.studies.cluster import RayCluster
+    from harness.studies.local import InProcess, Processes, threads_beside
+    from harness.studies.ray import RayCluster
 
     if in_process:
         if threads is not None:

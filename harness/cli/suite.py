@@ -17,7 +17,7 @@ from harness.cli.options import DATA, DEVICE, MODELS, OUT, PAPER, SEEDS, known_s
 if TYPE_CHECKING:
     from harness.runs.trial import Trial
     from harness.studies.estimate import Estimate, Estimates
-    from harness.studies.pending import Pending
+    from harness.studies.execute import Pending
     from harness.studies.suite import Outcomes, Outline, Row
 
 HEAD = ("row", "data set", "points", "seeds", "trials", "done", "failed", "time left", "memory", "estimated from")
@@ -51,7 +51,7 @@ def list_command(paper: Path) -> None:
     from tabulate import tabulate
 
     from harness.paper.load import load_paper
-    from harness.studies.suite_file import load_suite, outline
+    from harness.studies.suite import load_suite, outline
 
     table = []
     about = load_paper(paper)
@@ -106,7 +106,7 @@ def show(
     from harness.runs.store import readable_runs
     from harness.runs.trial import resolve_device
     from harness.studies.estimate import COST_FILE, Estimates, load_costs
-    from harness.studies.pending import pending
+    from harness.studies.execute import pending
     from harness.studies.suite import Outline, Row, load_suite, outline, plan, wanted
 
     if dry_run and form != "text":

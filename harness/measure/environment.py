@@ -52,10 +52,10 @@ def source(folder: Path) -> dict[str, object]:
     """
     try:
         # An installed package can lie inside the checkout of something else, whose revision would tell nothing.
-        if not _git(folder, "ls-files", "--", "."):
+        if not git(folder, "ls-files", "--", "."):
             return _no_source("git does not track the package's folder")
-        revision = _git(folder, "rev-parse", "HEAD")
-        changes = _git(folder, "status", "--porcelain", "--untracked-files=normal")
+        revision = git(folder, "rev-parse", "HEAD")
+        changes = git(folder, "status", "--porcelain", "--untracked-files=normal")
     except FileNotFoundError:
         return _no_source("git is not installed")
     except subprocess.TimeoutExpired:
@@ -70,7 +70,7 @@ def _no_source(note: str) -> dict[str, object]:
     return {"source_revision": None, "source_dirty": None, "source_note": note}
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def git(folder: Path, *arguments: str) -> str:
     # In a git hook these variables point at the repository of the hook, whatever folder is asked about.
     misleading = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
     return subprocess.run(

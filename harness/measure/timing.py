@@ -109,3 +109,15 @@ class EpochClock:
 
 def _quantile(seconds: list[float], fraction: float) -> float | None:
     return float(np.quantile(seconds, fraction)) if seconds else None
+
+
+def seconds_of(block: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, from an idle device until it is idle again."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else None
+    if wait is not None:
+        wait(device)
+    started = time.perf_counter()
+    block()
+    if wait is not None:
+        wait(device)
+    return time.perf_counter() - started

@@ -10,8 +10,9 @@ from typing import Any
 
 from harness.common import exit_status
 from harness.paper import selfcheck
-from harness.paper.claims import ClaimResult, Exponent, Measured, claims_of_published, claims_of_rows
+from harness.paper.claims import ClaimResult, Measured, claims_of_published, claims_of_rows
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
+from harness.paper.growth import stored_exponents
 from harness.paper.load import Paper, Source, Tolerances, load_paper
 from harness.paper.numbers import number
 from harness.paper.published import PublishedValue, canonical_metric
@@ -215,7 +216,6 @@ def make_study(
     unread: Sequence[str] = (),
     exceptions: Sequence[ExceptedCells] = (),
     self_check: Sequence[str] | None = None,
-    exponents: Mapping[tuple[str, str], Exponent] | None = None,
 ) -> Study:
     """Judge these runs of the store `folder`, or all of it, by a paper.
 
@@ -224,7 +224,7 @@ def make_study(
     not have. Where they are `of_costs`, time and memory are what is to be measured, and accuracy need not have
     evidence. What could not be read of the runs is `unread`; it is named and changes no verdict on the others. Models
     named in `self_check` are held against its stored reference instead, and not against each other. `exceptions` are
-    cells that are known to lie outside their band, `exponents` as in `Measured`.
+    cells that are known to lie outside their band.
 
     Raises DataError when the folder or the paper cannot be read.
     """
@@ -242,7 +242,7 @@ def make_study(
     hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
-        ours = Measured(rows, paper.tolerances, by_data, exponents or {})
+        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder))
         claims = *claims_of_published(paper.claims, paper.values), *claims_of_rows(paper.claims, ours)
     checked = None
     if self_check is not None:

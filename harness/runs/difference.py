@@ -1,4 +1,4 @@
-"""How two runs differ: in what was asked, where they ran, and what came out. How that is printed is `report.runs`."""
+"""How two runs differ in what was asked, where they ran and what came out, and why they may."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,13 +6,31 @@ from itertools import zip_longest
 from typing import Any, Final, Literal
 
 from harness.runs.record import Record, RunRecord, flatten
-from harness.training.config import STOPPING_METRIC
 
 OF_TIME = {"seconds", "evaluation_seconds", "sampling_seconds"}  # fields of an epoch that differ in every run
 RESULTS = ("best_epoch", "epochs", "stopped")
 ASKED = ("model", "dataset_hash", "seed", "device", "compiled", "features_location")
 
 NOT_RECORDED: Final = "not recorded"
+CAUSES: Mapping[str, str] = {
+    "numerics of model": "the model computes other numbers by now",
+    "numerics of training": "training or evaluation computes other numbers by now",
+    "device": "another kind of device sums in another order",
+    "compiled": "compiled loops round otherwise than torch's (numba is or is not installed)",
+    "gpu": "another GPU",
+    "cuda": "another CUDA",
+    "gpu_driver": "another GPU driver",
+    "torch": "another torch",
+    "numpy": "another numpy",
+    "scipy": "another scipy",
+    "numba": "another numba",
+    "cpu": "another processor, for which libraries choose other instructions",
+    "source_revision": "another revision of the source, which may round otherwise",
+    "torch_threads": "sums are shared out among another number of threads",
+    "platform": "another operating system or C library",
+    "deterministic_algorithms": "deterministic algorithms were off in one of the two",
+}
+"""What may change the bits of a run, the likeliest first, by what a run records."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +143,7 @@ def _first_epoch(first: RunRecord, second: RunRecord) -> int | None:
 def _users(first: RunRecord, second: RunRecord) -> int | None:
     """How many users have other test metrics, over those that both runs have."""
     tests = [run.result.test for run in (first, second) if run.result is not None]
-    metrics = [metric for metric in tests[0] if metric in tests[1]] or [STOPPING_METRIC]
+    metrics = [metric for metric in tests[0] if metric in tests[1]]
     differing: set[int] = set()
     for metric in metrics:
         one, other = first.per_user(metric), second.per_user(metric)
@@ -139,3 +157,13 @@ def _users(first: RunRecord, second: RunRecord) -> int | None:
 def _same_parameters(first: RunRecord, second: RunRecord) -> bool | None:
     hashes = [run.result and run.result.state_hash for run in (first, second)]
     return None if None in hashes else hashes[0] == hashes[1]
+
+
+def causes(found: Difference) -> list[str]:
+    """Why the two runs may have come out differently, the likeliest first."""
+    changed = {change.what: change for change in (*found.asked, *found.environment)}
+    return [
+        f"{why} ({name}: {changed[name].first} -> {changed[name].second})"
+        for name, why in CAUSES.items()
+        if name in changed
+    ]

@@ -26,13 +26,6 @@ RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "re
 OUT_OF_MEMORY: Final = "out of memory"
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 """Those that every run has and reports show."""
-MEMORY_READINGS = (
-    "allocator_peak",
-    "allocator_reserved_peak",
-    "gpu_process_peak",
-    "gpu_device_peak",
-    "process_rss_peak",
-)
 MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
 """Peaks of memory by how near they are to what is published: the first that was measured counts."""
 DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
@@ -149,17 +142,17 @@ class Reading(Record):
 class Memory(Record):
     """Peaks while the run was trained and evaluated."""
 
-    gpu_process_peak: Reading
-    gpu_device_peak: Reading
     allocator_peak: Reading
     allocator_reserved_peak: Reading
-    process_rss_peak: Reading
+    gpu_process_peak: Reading
+    gpu_device_peak: Reading
     process_rss_start: Reading | None = None
+    process_rss_peak: Reading
 
     @property
     def readings(self) -> dict[str, Reading]:
-        """All of them by name."""
-        return {name: self.of(name) for name in (*MEMORY_READINGS, "process_rss_start") if self.get(name)}
+        """All that were taken, by name."""
+        return {name: self.of(name) for name in Memory.model_fields if name in self.model_fields_set}
 
     def of(self, kind: str) -> Reading:
         reading: Reading = getattr(self, kind)

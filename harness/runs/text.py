@@ -7,9 +7,8 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.common import NOT_KNOWN, clock_time, duration, size
-from harness.runs.course import last_log_line
 from harness.runs.difference import NOT_RECORDED, Change, Difference
-from harness.runs.inspection import Entry, entry
+from harness.runs.inspect import Entry, entry, last_log_line
 from harness.runs.record import DatasetRecord, Energy, Failure, Reading, Result, Resumed, RunRecord, Timing
 from harness.runs.words import STATES
 

@@ -24,7 +24,7 @@ from harness.measure.environment import environment
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
 from harness.paper.load import load_paper
-from harness.runs.settings import changed_from_defaults, configure, flatten, search_grid
+from harness.runs.settings import GONE, changed_from_defaults, configure, flatten, search_grid
 from harness.runs.store import (
     CHECKPOINT,
     OUT_OF_MEMORY,
@@ -71,7 +71,7 @@ class Trial:
             "seed": self.seed,
             "device": self.device.type,
             "compiled": can_compile(),
-            "numerics": {"model": self.entry.numerics_version, "training": NUMERICS_VERSION},
+            "numerics": {"model": self.entry.model.numerics_version, "training": NUMERICS_VERSION},
         }
 
     def was_of(self, run: StoredRun) -> bool:
@@ -90,7 +90,7 @@ class Trial:
     @property
     def reads_features(self) -> bool:
         """Whether item features take part."""
-        return self.entry.reads_features and bool(getattr(self.config, "reads_features", True))
+        return self.entry.model.reads_features and bool(getattr(self.config, "reads_features", True))
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -257,6 +257,38 @@ def _left_behind(
     went_on = {"after_epoch": state.epoch, "when": description["started"], "changed": changed}
     resume = Resume(state, records, [0, *(one["after_epoch"] for one in earlier)])
     return resume, {**before.described(), "resumed": [*earlier, went_on]}
+
+
+def trial_of(run: StoredRun, data: Path | None, device: str | None = None) -> Trial:
+    """The trial that a run was of, with its data set as it is found now, on its own kind of device if none is given.
+
+    Raises ConfigError where this version lacks the model or one of its settings, DataError where the data set is not
+    there or another one, and where files of the run cannot be read.
+    """
+    _, unread = run.readable([*run.result.test] if run.result else [])
+    if unread:
+        raise DataError(unread[0])
+    dataset_name = named_dataset(run)
+    settings: dict[str, Any] = {key: value for key, value in run.settings.items() if key not in GONE}
+    settings["features_location"] = run.features_location or TrainingConfig().features_location
+    where = resolve_device(device or run.device)
+    try:
+        dataset = dataset_for(settings, dataset_name, data)
+        trial = make_trial(run.model, dataset, dataset_name, settings, run.seed, where)
+    except ConfigError as error:
+        raise ConfigError(f"{run.path}: cannot be repeated by this version: {error}") from error
+    if dataset.content_hash != run.dataset_hash:
+        raise DataError(
+            f"data set {dataset_name!r} is not the one of {run.path}: its content hash is {dataset.content_hash[:12]}, "
+            f"the run's is {run.dataset_hash[:12]}; name the folder that holds the run's data set with --data"
+        )
+    return trial
+
+
+def named_dataset(run: StoredRun) -> str:
+    """The data set as the run's command names it."""
+    words = shlex.split(run.command)
+    return words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
 
 
 def folder_of(trial: Trial, out: Path) -> Path:

@@ -22,8 +22,9 @@ from harness.runs.store import FAILURE, StoredRun, readable_runs
 from harness.runs.trial import Trial
 from harness.runs.words import Policy
 from harness.studies.estimate import COST_FILE, Estimates, load_costs
-from harness.studies.execution import LOGGER, Backend, Outcomes, Progress, Wanted, execute
+from harness.studies.execute import LOGGER, Backend, Progress, Wanted, execute
 from harness.studies.status import Status, write_status
+from harness.studies.suite import Outcomes
 
 LOG_FILE = "study.log"
 RERUN = "rerun-began"

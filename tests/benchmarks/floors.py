@@ -3,31 +3,91 @@
     python tests/benchmarks/floors.py > FILE
 
 Prints Markdown: per model the median time of a plain step, the least that this machine's copy bandwidth and matrix rate
-allow for what the step must move and multiply (`harness.tools.profiling.operations.Floor`), and the
-operations that take most.
+allow for what the step must move and multiply (`Moved`, dense products alone), and the operations that take most.
 """
 
 import sys
 from functools import partial
+from typing import Any
 
 import bench
 import numpy as np
 import torch
 from sides import SIDES, SUBJECTS, steps_of
 from tabulate import tabulate
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from harness.tools.profiling.profile import BlockProfile, profile_block
-from harness.tools.profiling.roofline import measure_rates
+from harness.measure.timing import seconds_of
+from harness.tools.profiling.profile import BlockProfile, copy_rate, profile_block
 
 CPU = torch.device("cpu")
 REPEATS = 5
 NAMED = 3  # operations per step
+MATRIX_SIZE = 2048  # of the product whose rate is measured
+ROWS_ALONE = {"index", "index_select", "embedding", "_embedding_bag", "gather"}
+"""Operations that read of their first tensor what they give, and no more."""
+
+
+class Moved(TorchDispatchMode):
+    """Counts the bytes of storages that were there before the block, each once read and once written.
+
+    Of a gathered table the bytes that were given count. It is a lower bound for the same products on data that start in
+    main memory, and no forecast: elementwise work and latency are free in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: set[Any] = set()
+        self._read: dict[Any, int] = {}
+        self._written: dict[Any, int] = {}
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._read.values()) + sum(self._written.values())
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        gives = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        name = function._schema.name.removeprefix("aten::")
+        for place, tensor in enumerate(given):
+            rows = place == 0 and name in ROWS_ALONE
+            self._note(self._read, tensor, sum(map(_bytes, gives)) if rows else _bytes(tensor))
+        known = {StorageWeakRef(part.untyped_storage()) for tensor in given for part in _parts(tensor)}
+        for tensor in gives:
+            if any(StorageWeakRef(part.untyped_storage()) in known for part in _parts(tensor)):
+                if name.endswith("_"):
+                    self._note(self._written, tensor, _bytes(tensor))
+            else:
+                self._made |= {StorageWeakRef(part.untyped_storage()) for part in _parts(tensor)}
+        return result
+
+    def _note(self, moved: dict[Any, int], tensor: Tensor, n_bytes: int) -> None:
+        key = StorageWeakRef(_parts(tensor)[0].untyped_storage())
+        if key not in self._made:
+            moved[key] = max(moved.get(key, 0), n_bytes)
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The dense tensors of which a sparse one consists."""
+    if tensor.layout is torch.sparse_csr:
+        return [tensor.values(), tensor.col_indices(), tensor.crow_indices()]
+    return [tensor._values(), tensor._indices()] if tensor.layout is torch.sparse_coo else [tensor]
+
+
+def _bytes(tensor: Tensor) -> int:
+    return sum(part.numel() * part.element_size() for part in _parts(tensor))
 
 
 def main() -> None:
     data = bench.benchmark_data()
     batches = bench.random_batches(data, np.random.default_rng(1))
-    rates = measure_rates(CPU)
+    bandwidth, square = copy_rate(CPU), torch.ones(MATRIX_SIZE, MATRIX_SIZE)
+    taken = [seconds_of(lambda: square @ square, CPU) for _ in range(REPEATS + 1)]
+    matrix_rate = 2 * MATRIX_SIZE**3 / float(np.median(taken[1:]))
     rows = []
     for name in SUBJECTS:
         for side in SIDES:
@@ -38,39 +98,22 @@ def main() -> None:
             found = profile_block(
                 warm_up, CPU, warm_up=70 if name == "BM3 trained" and side == "ours" else 3, repeats=REPEATS
             )
-            floor = found.floor_seconds(rates)
-            rows.append(
-                (
-                    name,
-                    side,
-                    f"{1e3 * found.seconds:.1f}",
-                    f"{1e3 * floor:.1f}",
-                    f"{found.seconds / floor:.1f}",
-                    f"{found.bytes / 1e6:,.0f}",
-                    f"{found.floor.bytes / 1e6:,.0f}",
-                    f"{found.floor.flops / 1e9:.2f}",
-                    _slowest(found),
-                )
-            )
+            with Moved() as moved:
+                steps.plain()
+            floor = max(moved.bytes / bandwidth, found.flops / matrix_rate)
+            figures = (1e3 * found.seconds, 1e3 * floor, found.seconds / floor)
+            sizes = f"{moved.bytes / 1e6:,.0f}", f"{found.flops / 1e9:.2f}"
+            rows.append((name, side, *(f"{figure:.1f}" for figure in figures), *sizes, _slowest(found)))
             del steps
-    headers = ("model", "side", "ms", "floor, ms", "times floor", "MB moved", "MB floor", "GFLOP", "slowest, ms")
+    headers = ("model", "side", "ms", "floor, ms", "times floor", "MB floor", "GFLOP", "slowest, ms")
     print(bench.described(data) + "\n")
-    print(
-        f"Copy bandwidth {rates.bytes_per_second / 1e9:.0f} GB/s, "
-        f"matrix rate {rates.flops_per_second / 1e9:.0f} GFLOP/s.\n"
-    )
-    print(
-        tabulate(
-            rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left", *["right"] * 6, "left")
-        )
-    )
+    print(f"Copy bandwidth {bandwidth / 1e9:.0f} GB/s, matrix rate {matrix_rate / 1e9:.0f} GFLOP/s.\n")
+    alignment = ("left", "left", *["right"] * 5, "left")
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=alignment))
 
 
 def _slowest(found: BlockProfile) -> str:
-    named = [
-        (operation.seconds, operation.name.removeprefix("aten::").removeprefix("aten."))
-        for operation in found.operations
-    ]
+    named = [(operation.seconds, operation.name) for operation in found.operations]
     outside = [(found.outside_seconds, "outside torch operations")]
     slowest = sorted(named + outside, reverse=True)[:NAMED]
     return ", ".join(f"{name} {1e3 * seconds:.1f}" for seconds, name in slowest)

@@ -29,7 +29,7 @@ from harness.evaluation import Evaluation
 from harness.evaluation.compiling import use_threads
 from harness.measure.environment import environment
 from harness.runs.trial import Trial, dataset_for, make_trial, run_trial
-from harness.tools.regress.alternation import KEEP_MEMORY
+from harness.tools.regress.measure import KEEP_MEMORY
 from harness.training import Streams, build
 from harness.training.batches import EpochBatches
 from harness.training.config import STOPPING_METRIC
@@ -74,7 +74,7 @@ def whole(trial: Trial) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as store, redirect_stderr(io.StringIO()):
         with TrainingProgress("a trial", trial.training.epochs) as progress:
             run = run_trial(trial, Path(store), progress.epoch)
-        return dict((run.result or {})["test"])
+        return dict(run.outcome.test)
 
 
 def seconds(work: Callable[[Trial], dict[str, float]], trial: Trial) -> tuple[float, float, dict[str, float]]:

@@ -10,9 +10,8 @@ import torch
 from command_line import Command, Outcome, refused
 
 from harness.measure.environment import environment
-from harness.runs import replay as replay_module
-from harness.runs.difference import difference
-from harness.runs.replay import CAUSES, causes
+from harness.runs import trial as trial_module
+from harness.runs.difference import CAUSES, causes, difference
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial
 
@@ -65,19 +64,19 @@ def test_a_dry_run_says_what_would_be_repeated(command: Command, stored: Path, m
     monkeypatch.setattr("harness.runs.trial.run_trial", None)
     outcome = command("replay", stored.name, "--dry-run")
     assert outcome.code == 0
-    assert StoredRun.read(stored).run["command"] in outcome.out
+    assert StoredRun.read(stored).command in outcome.out
 
 
 def test_its_own_settings_and_threads_are_used(command: Command, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Trial, int]] = []
-    real = replay_module.make_trial
+    real = trial_module.make_trial
 
     def make(*arguments: Any) -> Trial:
         trial = real(*arguments)
         seen.append((trial, torch.get_num_threads()))
         return trial
 
-    monkeypatch.setattr(replay_module, "make_trial", make)
+    monkeypatch.setattr(trial_module, "make_trial", make)
     torch.set_num_threads(2)
     command("replay", stored)
     ((trial, threads),) = seen

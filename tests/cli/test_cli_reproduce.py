@@ -17,7 +17,7 @@ import torch
 from command_line import Command, refused
 
 from harness.paper import selfcheck
-from harness.paper.expected import expected_dir
+from harness.paper.load import load_paper
 from harness.runs import trial as trial_module
 from harness.runs.store import SUPERSEDED, stored_runs
 from harness.studies.status import read_status
@@ -138,9 +138,9 @@ def test_points_that_all_have_every_seed_are_all_in_the_report(command: Command,
     points = lines_of((study / "report.md").read_text(encoding="utf-8"), "All points")
     label = "bpr batch_size=256 epochs=2 learning_rate=0.01"
     assert list(points) == [f"{label} reg_weight=0.1", f"{label} reg_weight=1"]
-    runs = [run for run in stored_runs(Path("runs")) if run.run["model"] == "bpr"]
+    runs = [run for run in stored_runs(Path("runs")) if run.model == "bpr"]
     for weight, cells in zip((0.1, 1.0), points.values(), strict=True):
-        found = [run.result for run in runs if run.run["config"]["reg_weight"] == weight and run.result]
+        found = [run.result for run in runs if run.config["reg_weight"] == weight and run.result]
         valid, test = ([result[part]["recall@20"] for result in found] for part in ("valid", "test"))
         figures = sum(valid) / 2, sum(test) / 2, max(test) - min(test)
         assert cells[2:] == ["2", *(f"{figure:.4f}" for figure in figures)]
@@ -180,7 +180,7 @@ def test_the_self_check_says_which_models_are_consistent_and_compares_none(
     assert "only runs of the self-check" in command("report", "runs").out
     assert command(*only, "--model", "buir", "--rerun", "none").code == 3
 
-    reference = selfcheck.load_reference(expected_dir())
+    reference = selfcheck.load_reference(load_paper().file(selfcheck.FILE))
     known = reference.models["bpr"]
     moved = replace(known, values={seed: 0.9 * value for seed, value in known.values.items()})
     shifted = replace(reference, models={**reference.models, "bpr": moved})

@@ -10,7 +10,7 @@ from command_line import Command
 from harness.runs.store import StoredRun, write_failure
 from harness.runs.trial import Trial, resolve_device, run_trial
 from harness.runs.words import Policy
-from harness.studies.execution import Ending, execute
+from harness.studies.execute import Ending, execute
 from harness.studies.suite import Row, load_suite, plan, wanted
 
 SUITE = """title = "a small study"

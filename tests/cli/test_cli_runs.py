@@ -129,16 +129,16 @@ def test_a_run_is_shown_with_all_that_is_known(command: Command, store: Path) ->
     assert outcome.code == 0
     for part in (
         "settings        batch_size=512 epochs=2 learning_rate=0.05",
-        run.run["command"],
-        run.run["dataset_hash"],
+        run.command,
+        run.dataset_hash,
         "version 1 of the model, 1 of training",
-        run.result["state_hash"],
-        f"{run.run['dataset']['users']:,} users",
-        f"{run.result['parameters']:,}",
-        f"{run.result['test']['map@50']:.4f}",
-        f"{run.result['valid']['ndcg@10']:.4f}",
+        run.result.state_hash,
+        f"{run.dataset.users:,} users",
+        f"{run.result.parameters:,}",
+        f"{run.result.test['map@50']:.4f}",
+        f"{run.result.valid['ndcg@10']:.4f}",
         "process_rss_peak",
-        run.run["environment"]["torch"],
+        run.environment["torch"],
         "stopped: limit",
     ):
         assert part in outcome.out

@@ -44,7 +44,7 @@ FAULTS = [
     ("paper.toml", 'proposed = "LightGCN"', 'proposed = "LightGNC"', ["paper.toml: proposed: no model 'LightGNC'"]),
     ("paper.toml", 'proposed = "LightGCN"\n', "", ["paper.toml: tables.0: improvement: no model is proposed"]),
     ("paper.toml", 'source = "table1"', 'source = "table2"', ["paper.toml: tables.0: source: 'table2'"]),
-    ("paper.toml", "epochs = 1000", "epoch = 1000", ["paper.toml: training: bpr has no setting 'epoch'"]),
+    ("paper.toml", "epochs = 1000", "epoch = 1000", ["paper.toml: training: bm3 has no setting 'epoch'"]),
     ("paper.toml", "n_layers = 2", "n_layer = 2", ["paper.toml: settings.0.set: lightgcn has no setting 'n_layer'"]),
     (
         "paper.toml",

@@ -12,7 +12,7 @@ import pytest
 from run_files import altered, without_result
 
 from harness.paper.claims import ClaimOutcome
-from harness.paper.expected import Source
+from harness.paper.load import Source
 from harness.paper.significance import Difference
 from harness.paper.study import Study, headline, make_study
 from harness.paper.verdict import Outcome

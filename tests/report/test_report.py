@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import Command
+from harness.runs.inspection import changed_settings
 from run_files import altered
 
 from harness.data import load_dataset
@@ -14,7 +15,6 @@ from harness.paper.rows import Planned
 from harness.paper.study import make_study
 from harness.report.markdown import markdown
 from harness.report.plots import draw
-from harness.runs.inspection import changed_settings
 from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs, write_failure
 from harness.runs.trial import make_trial, resolve_device, run_trial

@@ -17,9 +17,9 @@ import torch
 
 from bm3 import DataError
 from harness.data import load_dataset
+from harness.runs.clean import REMOVED, Also, remove, unneeded
 from harness.runs.difference import NOT_RECORDED, Change, difference
-from harness.runs.inspection import entries, find
-from harness.runs.leftovers import REMOVED, Wish, leftovers, remove
+from harness.runs.inspect import entries, find
 from harness.runs.store import (
     CHECKPOINT,
     EPOCHS,
@@ -36,12 +36,11 @@ from harness.runs.store import (
     write_failure,
 )
 from harness.runs.trial import Trial, identity_digest, make_trial, run_trial
-from harness.runs.verification import IDENTITY, verify
-from harness.studies.status import Running, Status, write_status
+from harness.runs.verify import IDENTITY, verify
+from harness.studies.status import Running, Status, trials_under_way, write_status
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
-ALL = Wish(superseded=True, unfinished=True, stale=True)
-SHARED = f".shared-{'0a' * 16}"
+ALL: tuple[Also, ...] = ("superseded", "unfinished", "stale")
 SPAWN = multiprocessing.get_context("spawn")
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -124,11 +123,11 @@ def test_every_run_is_an_entry_with_its_state_and_figures(store: Path) -> None:
     run = StoredRun.read(first.path)
     assert run.result is not None
     assert first.key == trial(1).key
-    assert (first.epoch, first.limit, first.best_epoch) == (3, 3, run.result["best_epoch"])
-    assert (first.valid, first.test) == (run.result["valid"]["recall@20"], run.result["test"]["recall@20"])
-    assert first.seconds == pytest.approx(sum(e["seconds"] + e["evaluation_seconds"] for e in run.epochs()))
+    assert (first.epoch, first.limit, first.best_epoch) == (3, 3, run.result.best_epoch)
+    assert (first.valid, first.test) == (run.result.valid["recall@20"], run.result.test["recall@20"])
+    assert first.seconds == pytest.approx(sum(e.seconds + e.evaluation_seconds for e in run.epochs()))
     assert (third.epoch, third.test, third.finished) == (2, None, None)
-    best = max(e["valid"]["recall@20"] for e in StoredRun.read(third.path).epochs())
+    best = max(e.valid["recall@20"] for e in StoredRun.read(third.path).epochs())
     assert third.valid == best
 
 
@@ -364,7 +363,7 @@ def test_what_was_asked_and_what_came_out_is_compared(store: Path) -> None:
     (recall,) = (change for change in found.results if change.what == "test recall@20")
     assert one.result is not None
     assert other.result is not None
-    then, here = one.result["test"]["recall@20"], other.result["test"]["recall@20"]
+    then, here = one.result.test["recall@20"], other.result.test["recall@20"]
     assert recall.relative == pytest.approx((here - then) / then)
     assert found.verdict == "other"
 
@@ -422,11 +421,11 @@ def test_only_numbers_have_a_relative_difference(pair: tuple[Any, Any], relative
 # --- what can go ---
 
 
-def gone(store: Path, wish: Wish = Wish(), *, later: float = 3600) -> set[str]:  # noqa: B008 - it is immutable
+def gone(store: Path, *also: Also, later: float = 3600) -> set[str]:
     """Remove what can go, an hour from now, and give what has vanished, below the store."""
     before = set(store.rglob("*"))
-    for leftover in leftovers(store, wish, now=time.time() + later):
-        assert remove(store, leftover)
+    for one in unneeded(store, also, trials_under_way(store), now=time.time() + later):
+        assert remove(store, one)
     return {path.relative_to(store).as_posix() for path in before - set(store.rglob("*"))}
 
 
@@ -440,11 +439,11 @@ def test_only_what_no_one_needs_goes_by_default(store: Path) -> None:
     wanted |= {f"mini/{finished.name}/{RESULT}.part", f"mini/{unfinished.name}/{CHECKPOINT}.part", "status.json.part"}
     bare = "mini/bm3-0123456789-seed4"
     wanted |= {bare, f"{bare}/{LOG}", f"{bare}/{RUN}.part", f"{bare}/{CHECKPOINT}.17-0a1b2c3d.part"}
-    wanted |= {f"mini/{finished.name}/{RESULT}.17-0a1b2c3d.part", "status.json.17-0a1b2c3d.part", SHARED}
+    wanted |= {f"mini/{finished.name}/{RESULT}.17-0a1b2c3d.part", "status.json.17-0a1b2c3d.part"}
     (store / bare).mkdir()
     for name in wanted - {bare}:
         (store / name).write_text("x")
-    others = ["notes.part", "xstatus.json.part", "status.json.old.part", ".shared-notes", f"mini/{SHARED}"]
+    others = ["notes.part", "xstatus.json.part", "status.json.old.part"]
     others += ["mini/reports/run.part", "mini/bm3-0123456789-seed5/thesis.txt"]
     for name in others:
         (store / name).parent.mkdir(exist_ok=True)
@@ -456,10 +455,10 @@ def test_only_what_no_one_needs_goes_by_default(store: Path) -> None:
 
 def test_the_size_is_that_of_the_files(store: Path) -> None:
     (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 1234)
-    (leftover,) = leftovers(store, Wish())
+    (leftover,) = unneeded(store)
     assert leftover.size == 1234
     whole = sum(file.stat().st_size for file in run_of(store, 3).iterdir())
-    assert [one.size for one in leftovers(store, Wish(unfinished=True)) if one.path == run_of(store, 3)] == [whole]
+    assert [one.size for one in unneeded(store, ["unfinished"]) if one.path == run_of(store, 3)] == [whole]
 
 
 def test_removing_a_checkpoint_leaves_no_lock_behind(store: Path) -> None:
@@ -473,7 +472,6 @@ def test_what_was_touched_just_now_may_be_in_use(store: Path) -> None:
     (run_of(store, 1) / "run.json.part").touch()
     (run_of(store, 1) / "run.json.17-0a1b2c3d.part").touch()
     (store / "status.json.17-0a1b2c3d.part").touch()
-    (store / SHARED).touch()
     (store / "mini/bm3-0123456789-seed4").mkdir()
     assert gone(store, later=0) == set()
 
@@ -481,23 +479,23 @@ def test_what_was_touched_just_now_may_be_in_use(store: Path) -> None:
 def test_a_result_without_its_description_is_damage_and_stays(store: Path) -> None:
     (run_of(store, 1) / RUN).unlink()
     (run_of(store, 2) / RUN).write_text("{")
-    assert not any("seed1" in name or "seed2" in name for name in gone(store, ALL))
+    assert not any("seed1" in name or "seed2" in name for name in gone(store, *ALL))
 
 
 def test_unfinished_and_failed_runs_go_when_asked(store: Path) -> None:
     write_failure(run_of(store, 3), "error", "no")
     path = run_of(store, 3)
-    assert gone(store, Wish(unfinished=True)) >= {f"mini/{path.name}", f"mini/{path.name}/{RUN}"}
+    assert gone(store, "unfinished") >= {f"mini/{path.name}", f"mini/{path.name}/{RUN}"}
     assert sorted(states(store)) == ["finished", "finished"]
     assert not (store / SUPERSEDED).exists()
 
 
 def test_a_run_that_is_being_written_stays(store: Path, held: Callable[[Path], None]) -> None:
-    found = leftovers(store, Wish(unfinished=True))
+    found = unneeded(store, ["unfinished"])
     held(run_of(store, 3))
     (leftover,) = found
     assert not remove(store, leftover)
-    assert gone(store, ALL) == set()
+    assert gone(store, *ALL) == set()
     assert "running" in states(store)
 
 
@@ -519,24 +517,15 @@ def living(store: Path, *running: Running) -> Status:
     )
 
 
-def test_the_mark_of_a_ray_study_goes_when_no_study_runs(store: Path) -> None:
-    (store / SHARED).touch()
-    (store / "table3").mkdir()
-    write_status(store / "table3", living(store))
-    assert gone(store) == set()
-    write_status(store / "table3", Status(**{**vars(living(store)), "process": 2**22 + 1}))  # no such process
-    assert gone(store) == {SHARED}
-
-
 @pytest.mark.parametrize("seed", [1, 3])
 def test_a_run_in_place_of_a_store_is_refused_and_the_store_named(store: Path, seed: int) -> None:
     path = run_of(store, seed)
     before = sorted(store.rglob("*"))
     with pytest.raises(DataError, match=f"{path.name}: is a run itself; name its store, {store.resolve()}$"):
-        leftovers(path, ALL)
+        unneeded(path, ALL)
     moved = path.rename(store.parent / path.name)
     with pytest.raises(DataError, match=f"name its store, {store.parent.resolve()}$"):
-        leftovers(moved, ALL)
+        unneeded(moved, ALL)
     moved.rename(path)
     assert sorted(store.rglob("*")) == before
 
@@ -546,25 +535,25 @@ def test_a_trial_that_a_living_study_is_about_to_run_stays(store: Path) -> None:
     running = Running(f"mini/{path.name}", "bm3 train", time.time(), 1, 3, "process 1")
     status = living(store, running)
     write_status(store, status)
-    assert gone(store, Wish(unfinished=True)) == set()
+    assert gone(store, "unfinished") == set()
     write_status(store, Status(**{**vars(status), "state": "interrupted"}))
-    assert f"mini/{path.name}" in gone(store, Wish(unfinished=True))
+    assert f"mini/{path.name}" in gone(store, "unfinished")
 
 
 def test_superseded_runs_go_when_asked_with_their_folders(store: Path) -> None:
     moved = supersede(store, run_of(store, 1))
     assert gone(store) == set()
-    assert moved.relative_to(store).as_posix() in gone(store, Wish(superseded=True))
+    assert moved.relative_to(store).as_posix() in gone(store, "superseded")
     assert not (store / SUPERSEDED).exists()
     assert len(states(store)) == 2
 
 
 def test_stale_runs_are_those_of_other_versions_whose_model_is_known(store: Path) -> None:
-    assert gone(store, Wish(stale=True)) == set()
+    assert gone(store, "stale") == set()
     edit(run_of(store, 1) / RUN, lambda run: run["numerics"].update(training=99))
     edit(run_of(store, 2) / RUN, lambda run: run.update(numerics={"model": 99, "training": 1}, model="stranger"))
     path = run_of(store, 1)
-    assert f"mini/{path.name}" in gone(store, Wish(stale=True))
+    assert f"mini/{path.name}" in gone(store, "stale")
     assert sorted(states(store)) == ["finished", "unfinished"]
 
 
@@ -576,7 +565,7 @@ def test_links_are_not_followed(store: Path, tmp_path: Path) -> None:
     (store / "more").symlink_to(elsewhere, target_is_directory=True)
     (run_of(store, 3) / "features").symlink_to(elsewhere, target_is_directory=True)
     (run_of(store, 1) / "x.part").symlink_to(elsewhere / "precious")
-    gone(store, ALL)
+    gone(store, *ALL)
     assert sorted(elsewhere.rglob("*")) == before
     assert (elsewhere / "precious").read_text() == "precious"
 
@@ -584,7 +573,7 @@ def test_links_are_not_followed(store: Path, tmp_path: Path) -> None:
 def test_nothing_is_moved_through_a_link_out_of_the_store(store: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (store / SUPERSEDED).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    (leftover,) = leftovers(store, Wish(unfinished=True))
+    (leftover,) = unneeded(store, ["unfinished"])
     with pytest.raises(DataError, match="superseded: is a link"):
         remove(store, leftover)
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -597,7 +586,7 @@ def test_a_removal_that_is_killed_leaves_nothing_that_counts_and_is_gone_on_with
         (path / RESULT).unlink(missing_ok=True)
         raise CrashError
 
-    (leftover,) = leftovers(store, Wish(unfinished=True))
+    (leftover,) = unneeded(store, ["unfinished"])
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(CrashError):
@@ -609,5 +598,5 @@ def test_a_removal_that_is_killed_leaves_nothing_that_counts_and_is_gone_on_with
 
 
 def test_a_trial_can_be_run_again_after_its_run_was_removed(store: Path) -> None:
-    gone(store, Wish(unfinished=True))
+    gone(store, "unfinished")
     assert run_trial(trial(3), store).finished

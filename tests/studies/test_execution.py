@@ -36,9 +36,10 @@ from harness.runs.store import (
     write_failure,
 )
 from harness.runs.trial import OutOfMemoryError, Trial, make_trial, run_trial
-from harness.studies import backends as backends_module
-from harness.studies.backends import InProcess, Processes, train_arguments
-from harness.studies.execution import Backend, Ending, Outcomes, Progress, execute
+from harness.studies import local as backends_module
+from harness.studies.execute import Backend, Ending, Progress, execute
+from harness.studies.local import InProcess, Processes, train_arguments
+from harness.studies.suite import Outcomes
 
 CPU = torch.device("cpu")
 
@@ -56,9 +57,9 @@ def all_of(of: Sequence[Trial]) -> Callable[[Outcomes], Sequence[Trial]]:
 def numbers(run: StoredRun | None) -> Any:
     """What must be the same bits wherever a trial ran."""
     assert run is not None
-    result = run.result or {}
-    losses = [(epoch["loss"], epoch["parts"], epoch["valid"]) for epoch in run.epochs()]
-    return result["state_hash"], result["valid"], result["test"], result["best_epoch"], losses
+    result = run.outcome
+    losses = [(epoch.loss, epoch.parts, epoch.valid) for epoch in run.epochs()]
+    return result.state_hash, result.valid, result.test, result.best_epoch, losses
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_the_same_bits_in_this_process_and_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_same_bits_on_a_ray_cluster(tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
-    from harness.studies.cluster import RayCluster
+    from harness.studies.ray import RayCluster
 
     some = trials(seeds=(1,))
     expected = execute(all_of(some), tmp_path / "here", InProcess(tmp_path / "here"))
@@ -173,14 +174,14 @@ def test_the_same_bits_on_a_ray_cluster(tmp_path: Path, shared: bool, monkeypatc
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
-    from harness.studies.cluster import RayCluster
+    from harness.studies.ray import RayCluster
 
     with pytest.raises(ConfigError, match=r"--ray 127\.0\.0\.1:1: no cluster can be reached there"):
         RayCluster("127.0.0.1:1", tmp_path, None, threads=1)
 
 
 def test_ray_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.studies.cluster import RayCluster
+    from harness.studies.ray import RayCluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'bm3-harness\[ray\]'"):
@@ -451,7 +452,7 @@ def test_a_killed_process_is_run_again_from_its_checkpoint(tmp_path: Path) -> No
     assert killed
     run = outcomes[trial.key]
     assert run is not None
-    assert len(run.run["resumed"]) == 1
+    assert len(run.resumed) == 1
     other = execute(all_of([trial]), tmp_path / "other", Processes(tmp_path / "other", None, 1, threads=1))
     assert numbers(run) == numbers(other[trial.key])
 
@@ -465,8 +466,8 @@ def test_a_forked_trial_is_the_command_that_repeats_it(tmp_path: Path) -> None:
     (anew,) = stored_runs(tmp_path / "b")
     assert numbers(forked) == numbers(anew)
     assert forked is not None
-    assert forked.run["environment"] == anew.run["environment"]
-    peaks = [run.result["memory"]["process_rss_peak"]["bytes"] for run in (forked, anew)]  # type: ignore[index]
+    assert forked.environment == anew.environment
+    peaks = [run.result.memory.process_rss_peak.bytes for run in (forked, anew)]  # type: ignore[index]
     assert peaks[0] == pytest.approx(peaks[1], rel=0.06)
 
 
@@ -544,7 +545,7 @@ def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
     assert outcomes[some[1].key] is not None
     stored = StoredRun.read(tmp_path / some[0].key)
     assert stored.out_of_memory
-    assert str(error).splitlines()[0] in stored.failure["message"]  # type: ignore[index]
+    assert str(error).splitlines()[0] in stored.failure.message  # type: ignore[index]
 
 
 def test_another_error_of_torch_is_no_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

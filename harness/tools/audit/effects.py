@@ -1,46 +1,35 @@
-"""What a variant changes: paired differences over seeds, one word for each, and effects as data (`expected/bm3/audit`).
+"""What a variant changes: paired differences over seeds, a word for each, and effects as data (`audit/*.csv`).
 
-Which trials show it is planned in `harness.tools.audit.audit`; nothing here knows a model or a run.
+Which trials show it is planned in `audit`; nothing here knows a model or a run.
 """
 
 import csv
 import io
-import math
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, NonNegativeFloat, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from bm3.errors import DataError
-from harness.paper.expected import Tolerances, read_rows
-
-# The same rule for means and differences; it rounds once, whatever the order of the seeds.
-from harness.paper.verdict import mean_and_interval
+from harness.paper.load import Tolerances, field_fault
+from harness.paper.published import read_rows, short_metric
+from harness.paper.significance import over_seeds
+from harness.runs.variants import ALL_MODELS, VariantRow
 
 AUDIT = "audit"
-COLUMNS = (
-    "dataset",
-    "model",
-    "setting",
-    "value",
-    "metric",
-    "base",
-    "variant",
-    "difference_percent",
-    "low_percent",
-    "high_percent",
-    "seeds",
-    "effect",
-    "code",
-)
-# float() alone would also take "nan", "inf" and "1_000".
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII)
-_METRIC = re.compile(r"[a-z]+@[1-9]\d*", re.ASCII)
+KEYS = ("dataset", "model", "setting", "value", "metric")
+FIGURES = ("base", "variant", "difference_percent", "low_percent", "high_percent")
+COLUMNS = (*KEYS, *FIGURES, "seeds", "effect", "code")
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Change(StrEnum):
-    """What a variant does to a metric, the first in the order of `paired_difference` that applies."""
+    """What a variant does to a metric, the first in the order of `paired_effect` that applies."""
 
     NO_EVIDENCE = "no evidence"
     """Too few seeds, or a mean of 0 to compare with."""
@@ -52,36 +41,29 @@ class Change(StrEnum):
     HIGHER = "higher"
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A metric with the published value (`base`) and with another one; None where it could not be computed."""
+@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
+class Effect:
+    """What a value of a variant does to one metric of a model on a data set; figures are None where there is none."""
 
-    base: float | None
-    """Mean over seeds, as is `variant`."""
-    variant: float | None
-    percent: float | None
+    dataset: Text
+    model: Text
+    setting: Text
+    value: Text
+    metric: Annotated[str, Field(pattern=r"^[a-z]+@[1-9]\d*$")]
+    """Canonical name, such as `recall@20`."""
+    base: NonNegativeFloat | None
+    """Mean over seeds with the published value, as is `variant` with the other one."""
+    variant: NonNegativeFloat | None
+    difference_percent: float | None
     """Mean of the differences per seed, in percent of `base`."""
     low_percent: float | None
-    """Ends of the t-interval of `percent` over seeds."""
+    """Ends of its t-interval over seeds."""
     high_percent: float | None
-    seeds: int
+    seeds: Annotated[int, Field(ge=0)]
     """Seeds that finished with both values."""
-    change: Change
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What a value of a variant does to one metric of a model on a data set."""
-
-    dataset: str
-    model: str
-    setting: str
-    value: str
-    metric: str
-    """Canonical name, such as `recall@20`."""
-    difference: Difference
+    effect: Change
     code: str
-    """Hash of the source that decided the model's numbers."""
+    """Version of the source that decided the model's numbers."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -89,23 +71,30 @@ class Effect:
         return self.dataset, self.model, self.setting, self.value, self.metric
 
 
-def paired_difference(
-    base: Sequence[float], variant: Sequence[float], tolerances: Tolerances, *, identical: bool
-) -> Difference:
-    """Compare a metric seed by seed; `identical` says that the runs are the same to the last bit.
+EFFECT = TypeAdapter(Effect)
 
-    Both have the same seeds in the same order. Raises ValueError when they differ in length.
-    """
-    mean, _ = mean_and_interval(base, tolerances.confidence)
-    other, _ = mean_and_interval(variant, tolerances.confidence)
-    if not mean:
-        return Difference(mean, other, None, None, None, len(base), Change.NO_EVIDENCE)
-    percents = [100 * (after - before) / mean for before, after in zip(base, variant, strict=True)]
-    percent, interval = mean_and_interval(percents, tolerances.confidence)
-    if len(base) < tolerances.min_seeds or interval is None:
-        return Difference(mean, other, percent, None, None, len(base), Change.NO_EVIDENCE)
-    low, high = interval
-    return Difference(mean, other, percent, low, high, len(base), Change.NONE if identical else _change(low, high))
+
+def paired_effect(
+    key: Sequence[str], base: Mapping[int, float], variant: Mapping[int, float], rule: Tolerances, same: bool, code: str
+) -> Effect:
+    """Compare values by seed, of the seeds that both have; `same` says that the runs are alike to the last bit."""
+    seeds = sorted(base.keys() & variant.keys())
+    means = [sum(side[seed] for seed in seeds) / len(seeds) if seeds else None for side in (base, variant)]
+    named: Any = dict(zip(KEYS, key, strict=True))
+    figures: Any = dict(zip(FIGURES, [*means, None, None, None], strict=True))
+    nothing = Effect(**named, **figures, seeds=len(seeds), effect=Change.NO_EVIDENCE, code=code)
+    if not means[0]:
+        return nothing
+    found = over_seeds(variant, base, rule.confidence)
+    if found is None or len(seeds) < rule.min_seeds:
+        return replace(nothing, difference_percent=100 * ((means[1] or 0) / means[0] - 1))
+    percent, low, high = (100 * value / means[0] for value in (found.mean, *found.interval))
+    change = Change.NONE if same else _change(low, high)
+    return replace(nothing, difference_percent=percent, low_percent=low, high_percent=high, effect=change)
+
+
+def _change(low: float, high: float) -> Change:
+    return Change.WITHIN_NOISE if low <= 0 <= high else Change.LOWER if high < 0 else Change.HIGHER
 
 
 def effects_csv(effects: Iterable[Effect]) -> str:
@@ -114,78 +103,70 @@ def effects_csv(effects: Iterable[Effect]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for effect in effects:
-        d = effect.difference
-        figures = [
-            "" if figure is None else f"{figure + 0.0:.6g}"  # + 0.0: no minus before zero
-            for figure in (d.base, d.variant, d.percent, d.low_percent, d.high_percent)
-        ]
-        writer.writerow([*effect.key, *figures, d.seeds, d.change.value, effect.code])
+        values = asdict(effect)
+        for name in FIGURES:
+            values[name] = "" if values[name] is None else f"{values[name] + 0.0:.6g}"  # + 0.0: no minus before zero
+        writer.writerow([str(values[name]) for name in COLUMNS])
     return text.getvalue()
 
 
-def known_effects(directory: Path) -> tuple[Effect, ...]:
+def known_effects(paper: Path) -> tuple[Effect, ...]:
     """The measured effects in `audit/*.csv` of a paper's folder.
 
     Raises DataError naming file and line for anything that does not fit the columns, is there twice, or contradicts
     itself.
     """
-    effects: list[Effect] = []
-    first_seen: dict[tuple[str, ...], str] = {}
-    for path in sorted((directory / AUDIT).glob("*.csv")):
+    effects: dict[tuple[str, ...], Effect] = {}
+    for path in sorted((paper / AUDIT).glob("*.csv")):
         for where, row in read_rows(path, COLUMNS):
-            effect = _parse(row, where)
+            values = dict(zip(COLUMNS, row, strict=True))
+            try:
+                effect = EFFECT.validate_python({k: v or None if k in FIGURES else v for k, v in values.items()})
+            except ValidationError as error:
+                raise DataError(f"{where}: {field_fault(error.errors()[0])}") from error
             if effect.dataset != path.stem:
                 raise DataError(f"{where}: data set '{effect.dataset}' does not belong in {path.name}")
-            seen_at = first_seen.setdefault(effect.key, where)
-            if seen_at != where:
-                raise DataError(f"{where}: the same effect as {seen_at}; remove one")
-            effects.append(effect)
-    return tuple(effects)
+            if not _consistent(effect):
+                raise DataError(f"{where}: effect '{effect.effect}' contradicts the figures; write it with bm3 audit")
+            if effect.key in effects:
+                raise DataError(f"{where}: this effect is there already; remove one")
+            effects[effect.key] = effect
+    return tuple(effects.values())
 
 
-def merged(known: Iterable[Effect], measured: Sequence[Effect]) -> list[Effect]:
-    """The measured effects and, of other models, the known ones on the same data sets; by model."""
-    models, datasets = {effect.model for effect in measured}, {effect.dataset for effect in measured}
-    kept = [effect for effect in known if effect.dataset in datasets and effect.model not in models]
-    return sorted([*kept, *measured], key=lambda effect: effect.model)
+def _consistent(e: Effect) -> bool:
+    if e.low_percent is None or e.high_percent is None or e.difference_percent is None:
+        return e.effect is Change.NO_EVIDENCE and e.low_percent is None and e.high_percent is None
+    if e.effect is Change.NONE:
+        return e.base == e.variant and e.difference_percent == e.low_percent == e.high_percent == 0
+    inside = e.low_percent <= e.difference_percent <= e.high_percent
+    return e.base is not None and inside and e.effect is _change(e.low_percent, e.high_percent)
 
 
-def _change(low: float, high: float) -> Change:
-    if low <= 0 <= high:
-        return Change.WITHIN_NOISE
-    return Change.LOWER if high < 0 else Change.HIGHER
+def effect_lines(variant: VariantRow, effects: Iterable[Effect], model: str | None = None) -> list[str]:
+    """A line per data set and other value: what it changes, with `model` or over all that it was measured with."""
+    wanted = variant.model if variant.model != ALL_MODELS else model
+    groups: dict[tuple[str, str], dict[str, list[Effect]]] = {}
+    for effect in effects:
+        of_variant = effect.setting == variant.setting and effect.value in map(str, variant.values[1:])
+        if of_variant and wanted in (None, effect.model):
+            by_metric = groups.setdefault((effect.dataset, effect.value), {})
+            by_metric.setdefault(effect.metric, []).append(effect)
+    return [
+        f"{dataset}, {value}: " + ", ".join(_changes(metric, group) for metric, group in by_metric.items())
+        for (dataset, value), by_metric in groups.items()
+    ]
 
 
-def _parse(row: Sequence[str], where: str) -> Effect:
-    dataset, model, setting, value, metric, *figures, seeds, word, code = row
-    if not (dataset and model and setting and value and code):
-        raise DataError(f"{where}: dataset, model, setting, value and code must be given")
-    if not _METRIC.fullmatch(metric):
-        raise DataError(f"{where}: metric '{metric}' is not of the form recall@20")
-    if not (seeds.isascii() and seeds.isdecimal() and int(seeds) >= 1):
-        raise DataError(f"{where}: seeds '{seeds}' is not a whole number of at least 1")
-    if word not in list(Change):
-        raise DataError(f"{where}: unknown effect '{word}'; use one of: {', '.join(Change)}")
-    base, variant, percent, low, high = (_figure(text, where) for text in figures)
-    difference = Difference(base, variant, percent, low, high, int(seeds), Change(word))
-    if not _consistent(difference):
-        raise DataError(f"{where}: effect '{word}' contradicts the figures; write the file with bm3 audit")
-    return Effect(dataset, model, setting, value, metric, difference, code)
+def _changes(metric: str, effects: Sequence[Effect]) -> str:
+    """`R@20 -0.4 % (lower)`; of several models the range and how many there are of each word."""
+    percents = [effect.difference_percent for effect in effects if effect.difference_percent is not None]
+    ends = dict.fromkeys(signed(end) for end in (min(percents), max(percents))) if percents else ()
+    counts = Counter(effect.effect.value for effect in effects).most_common()
+    words = ", ".join(word if len(effects) == 1 else f"{word} with {n}" for word, n in counts)
+    return f"{short_metric(metric)} {' to '.join(ends) + ' % ' if ends else ''}({words})"
 
 
-def _figure(text: str, where: str) -> float | None:
-    if text == "":
-        return None
-    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
-        raise DataError(f"{where}: '{text}' is not a finite number, such as -0.0564")
-    return float(text)
-
-
-def _consistent(d: Difference) -> bool:
-    if d.base is None or d.variant is None or min(d.base, d.variant) < 0:
-        return False
-    if d.low_percent is None or d.high_percent is None or d.percent is None:
-        return d.change is Change.NO_EVIDENCE and d.low_percent is None and d.high_percent is None
-    if d.change is Change.NONE:
-        return d.base == d.variant and d.percent == d.low_percent == d.high_percent == 0
-    return d.low_percent <= d.percent <= d.high_percent and d.change is _change(d.low_percent, d.high_percent)
+def signed(percent: Any, digits: int = 1) -> str:
+    """With its sign, and no minus before zero; empty for None."""
+    return "" if percent is None else f"{round(percent, digits) + 0.0:+.{digits}f}"

@@ -29,7 +29,7 @@ from harness.paper.load import (
 )
 from harness.paper.published import COLUMNS, COSTS, STATISTICS, parse_value, read_rows, short_metric
 from harness.runs.settings import configure
-from harness.studies.suite_file import load_suite
+from harness.studies.suite import load_suite
 
 T = TypeVar("T")
 FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml"}
@@ -125,7 +125,7 @@ class Check:
                 self._fault(where, f"source: '{table.source}' is not in {SOURCES}")
             if table.improvement and about.proposed is None:
                 self._fault(where, "improvement: no model is proposed")
-        self._settings("bpr", about.training, f"{PAPER_FILE}: training")
+        self._settings(next(iter(models())), about.training, f"{PAPER_FILE}: training")
         for place, own in enumerate(about.settings):
             for model in own.models:
                 self._settings(model, own.set, f"{PAPER_FILE}: settings.{place}.set")

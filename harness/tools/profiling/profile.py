@@ -1,66 +1,70 @@
-"""Where a block of work, a training step or an evaluation for one, spends time, and how far that is from its floor.
+"""Where a block of work, a training step or an evaluation for one, spends time, by torch operation.
 
-What is recorded of an operation is `operations`, the machine's rates are `roofline`; texts are `report.profile`.
+Operations are timed by `torch.profiler` and products counted by `torch.utils.flop_counter`; one measured rate, that of
+a large copy, says what this machine can move at best.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as torch_profile
+from torch.utils.flop_counter import FlopCounterMode
 
-from bm3 import Batch
 from harness.data import Dataset
 from harness.evaluation import Evaluation
-from harness.tools.profiling.operations import Floor, Operation, OperationCounter
-from harness.tools.profiling.roofline import MachineRates, measure_rates, seconds_of
+from harness.measure.timing import seconds_of
+from harness.report.tables import table, text
 from harness.training import Streams, TrainingConfig, build
-from harness.training.batches import EpochBatches
-from harness.training.fit import make_deterministic, matmul_precision, reads_ahead, start_epoch, train_step
-from harness.training.optimiser import adam
+from harness.training.fit import make_deterministic
+from harness.training.steps import TrainingSteps
 
 WARM_UP_STEPS = 3
 EVALUATIONS = 3
+COPY_BYTES = 2**28  # of the tensor that is copied: far more than caches hold
+COPIES = 5  # after one that is not counted
+ROWS = 12  # operations shown by name
+ATEN = "aten::"
 
 Block = Callable[[], object]
 
 
 @dataclass(frozen=True)
+class Operation:
+    """All calls of one torch operation in a call of the block, means over calls; what it calls counts for itself."""
+
+    name: str
+    calls: float
+    seconds: float
+    """On the device where there is one, else on the CPU, while it was recorded, which takes time of its own."""
+
+
+@dataclass(frozen=True)
 class BlockProfile:
-    """One block of work; figures are per call. Operations, slowest first: median seconds, the rest means over calls."""
+    """One block of work; figures are per call."""
 
     seconds: float
     """Undisturbed wall time, nothing being recorded: median over the calls."""
-    timed_seconds: float
-    """The same while operations are timed, which takes time of its own: never a measure of the block."""
     operations: tuple[Operation, ...]
-    floor: Floor
+    """Slowest first."""
+    flops: int
+    """Floating-point operations of dense products; sparse ones and elementwise work count nothing."""
 
     @property
     def operation_seconds(self) -> float:
-        """Seconds within torch operations, as timed; each call has some microseconds of its own for being timed."""
+        """Seconds within torch operations, as recorded."""
         return sum(operation.seconds for operation in self.operations)
 
     @property
     def outside_seconds(self) -> float:
-        """Undisturbed seconds less those within operations: Python, numpy, autograd's bookkeeping. At least that.
+        """Undisturbed seconds less those within operations: Python, numpy, autograd's bookkeeping; at least that.
 
-        Operations take a little longer while they are timed, so this errs to the low side, and is 0 where the
-        difference would be negative: then it was too small to be seen.
+        Operations take a little longer while they are recorded, so this errs to the low side, and is 0 at least.
         """
         return max(0.0, self.seconds - self.operation_seconds)
-
-    @property
-    def bytes(self) -> float:
-        """Bytes that the operations read and wrote, each operation for itself."""
-        return sum(operation.bytes for operation in self.operations)
-
-    def floor_seconds(self, rates: MachineRates) -> float:
-        """What the floor takes at the machine's rates (see `Floor` for what it is not)."""
-        return rates.shortest_seconds(self.floor.bytes, self.floor.flops)
 
 
 @dataclass(frozen=True)
@@ -74,45 +78,56 @@ class ModelProfile:
     steps_per_epoch: int
     evaluation: BlockProfile
     """Ranking the validation part after a training step, metrics included."""
-    rates: MachineRates
+    copy_bytes_per_second: float
+    """Of a large copy, read and written bytes both counted: no work in main memory moves more."""
+    threads: int
+    """Of torch on the CPU."""
 
 
 def profile_block(
-    block: Block, device: torch.device, *, warm_up: int = 3, repeats: int = 10, before: Block | None = None
+    block: Block, device: torch.device, *, warm_up: int = 3, repeats: int = 10, before: Block = lambda: None
 ) -> BlockProfile:
-    """Call `block` `warm_up` times, then `repeats` times undisturbed, timing its operations, and counting bytes.
+    """Call `block` `warm_up` times, `repeats` times undisturbed, as often recorded, and once with products counted.
 
-    `block` may be anything, a step of somebody else's model for one. `before`, where given, is called before each call
-    and takes no part in the figures. Raises ValueError unless `repeats` is positive.
+    `block` may be anything, a step of somebody else's model for one. `before` is called before each call and takes no
+    part in the figures. Raises ValueError unless `repeats` is positive.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, not {repeats}")
 
-    def seconds(counter: OperationCounter | None = None) -> float:
-        if before is not None:
-            before()
-        with counter or nullcontext():
-            return seconds_of(block, device)
+    def seconds() -> float:
+        before()
+        return seconds_of(block, device)
 
-    for _ in range(warm_up):
-        seconds()
-    undisturbed = [seconds() for _ in range(repeats)]
-    timed_seconds, timed, counted, floors = [], [], [], []
+    undisturbed = [seconds() for _ in range(warm_up + repeats)][warm_up:]
+    cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    found: dict[str, list[float]] = {}  # name → calls, microseconds
     for _ in range(repeats):
-        timer = OperationCounter(device, seconds_only=True)
-        timed_seconds.append(seconds(timer))
-        timed.append(timer.operations())
-    for _ in range(repeats):
-        counter = OperationCounter(device)
-        seconds(counter)
-        counted.append(counter.operations())
-        floors.append(counter.floor())
-    return BlockProfile(
-        seconds=float(np.median(undisturbed)),
-        timed_seconds=float(np.median(timed_seconds)),
-        operations=_per_call(timed, counted),
-        floor=_mean_floor(floors),
-    )
+        before()
+        with torch_profile(activities=activities, acc_events=True) as recorded:
+            seconds_of(block, device)
+        for event in recorded.key_averages():
+            spent = event.self_device_time_total if cuda else event.self_cpu_time_total
+            if event.key.startswith(ATEN) and spent:
+                of = found.setdefault(event.key.removeprefix(ATEN), [0.0, 0.0])
+                of[0], of[1] = of[0] + event.count, of[1] + spent
+    before()
+    with FlopCounterMode(display=False) as counter:
+        block()
+    operations = [Operation(name, calls / repeats, 1e-6 * us / repeats) for name, (calls, us) in found.items()]
+    slowest_first = tuple(sorted(operations, key=lambda operation: -operation.seconds))
+    return BlockProfile(float(np.median(undisturbed)), slowest_first, int(counter.get_total_flops()))
+
+
+def copy_rate(device: torch.device, n_bytes: int = COPY_BYTES) -> float:
+    """Bytes per second of copying a float32 tensor, read and written ones both counted.
+
+    On the CPU a copy can write around the caches, which ordinary operations seldom do.
+    """
+    source, target = (torch.ones(n_bytes // 4, device=device) for _ in range(2))
+    taken = [seconds_of(lambda: target.copy_(source), device) for _ in range(1 + COPIES)]
+    return 2 * n_bytes / float(np.median(taken[1:]))
 
 
 def profile(
@@ -124,25 +139,20 @@ def profile(
     device: torch.device,
     *,
     steps: int = 10,
-    rates: MachineRates | None = None,
     tell: Callable[[str], None] = lambda stage: None,
 ) -> ModelProfile:
     """Build and train the model as `harness.training.fit` does, for a few steps, and measure.
 
     The steps go over the full batches of one epoch, again and again where there are few; the first ones, the epoch's
-    first among them, are warm-up. `rates` are measured unless given. `tell` is called with what comes next. Raises
-    BM3Error when scores are not finite.
+    first among them, are warm-up. `tell` is called with what comes next. Raises BM3Error when scores are not finite.
     """
     make_deterministic()
-    if rates is None:
-        tell("rates of this machine")
-        with matmul_precision(training.precision):
-            rates = measure_rates(device)
+    tell("rate of a large copy")
+    rate = copy_rate(device)
     tell("building the model")
-    work = TrainingSteps(
-        build(model, dataset, config, streams, device, training.features_location), dataset, training, streams, device
-    )
-    tell(f"{steps} training steps, then as many with operations timed, and with bytes counted")
+    built = build(model, dataset, config, streams, device, training.features_location)
+    work = TrainingSteps(built, dataset, training, streams, device)
+    tell(f"{steps} training steps, then as many recorded")
     work.start_epoch(1)
     step = profile_block(work.step, device, warm_up=WARM_UP_STEPS, repeats=steps)
     first = seconds_of(lambda: work.first_step(2), device)
@@ -150,82 +160,52 @@ def profile(
     evaluation = Evaluation(dataset, **asdict(training.evaluation))
 
     def evaluate() -> object:
-        return evaluation(work.model, "valid", device)
+        return evaluation(built, "valid", device)
 
-    return ModelProfile(
-        step=step,
-        first_step_seconds=first,
-        steps_per_epoch=len(work.batches),
-        # A step comes before each: models keep what has not changed since, and in training everything has.
-        evaluation=profile_block(evaluate, device, warm_up=1, repeats=EVALUATIONS, before=work.step),
-        rates=rates,
+    # A step comes before each: models keep what has not changed since, and in training everything has.
+    evaluated = profile_block(evaluate, device, warm_up=1, repeats=EVALUATIONS, before=work.step)
+    return ModelProfile(step, first, len(work.batches), evaluated, rate, torch.get_num_threads())
+
+
+def profile_text(profile: ModelProfile) -> str:
+    """The copy rate and, for step and evaluation, a table of operations."""
+    threads = f"{profile.threads} CPU thread{'s' if profile.threads > 1 else ''}"
+    first = (
+        f"an epoch's first step: {_ms(profile.first_step_seconds)} ms with shuffling, sampling and the model's "
+        f"start_epoch; {profile.steps_per_epoch} steps per epoch"
     )
+    return "\n".join(
+        [
+            f"a large copy moves {profile.copy_bytes_per_second / 1e9:.1f} GB/s; {threads}\n",
+            f"{block_text('training step', profile.step)}{first}\n",
+            block_text("evaluation (validation part)", profile.evaluation),
+        ]
+    ).rstrip()
 
 
-class TrainingSteps:
-    """A model's steps as `fit` makes them, one at a time, over the full batches of an epoch in turn."""
+def block_text(title: str, block: BlockProfile) -> str:
+    """One block: its slowest operations, the rest summed, and the time outside of them.
 
-    def __init__(
-        self, model: Any, dataset: Dataset, training: TrainingConfig, streams: Streams, device: torch.device
-    ) -> None:
-        self.model, self._training, self._streams, self._device = model, training, streams, device
-        self.batches = EpochBatches(
-            dataset.train,
-            dataset.n_items,
-            batch_size=training.batch_size,
-            uses_negatives=model.uses_negatives,
-            streams=streams,
-            device=device,
-        )
-        self._optimiser = adam(model, training.learning_rate)
-        self._ahead = reads_ahead(model)
-        self._next: Iterator[tuple[Batch, Batch]] = iter(())
-
-    def start_epoch(self, epoch: int) -> None:
-        """All that comes before an epoch's first step (epochs count from 1)."""
-        start_epoch(self.model, self._optimiser, self._training, self._streams, self._device, epoch)
-        batches = list(self.batches.epoch(epoch))
-        # The last batch may be shorter, and would be no measure of a step.
-        self._next = pairwise(cycle([batch for batch in batches if len(batch.users) == len(batches[0].users)]))
-
-    def first_step(self, epoch: int) -> None:
-        """The beginning of an epoch and its first step."""
-        self.start_epoch(epoch)
-        self.step()
-
-    def step(self) -> None:
-        """The next step of the epoch that was started."""
-        batch, following = next(self._next)
-        with matmul_precision(self._training.precision):
-            train_step(self.model, self._optimiser, batch, following if self._ahead else None)
+    Shares are of the operations' time and the time outside together.
+    """
+    lines = [(each.name, f"{each.calls:.3g}", each.seconds) for each in block.operations[:ROWS]]
+    if rest := block.operations[ROWS:]:
+        lines.append((f"{len(rest)} others", f"{sum(e.calls for e in rest):.3g}", sum(e.seconds for e in rest)))
+    lines.append(("outside torch operations", "", block.outside_seconds))
+    whole = block.operation_seconds + block.outside_seconds
+    rows = [[name, calls, _ms(s), f"{s / whole:.1%}" if whole else ""] for name, calls, s in lines]
+    products = f"dense products {block.flops / 1e6:.2f} MFLOP, {block.flops / block.seconds / 1e9:.2f} GFLOP/s"
+    head = f"{title}: {_ms(block.seconds)} ms measured, {_ms(block.operation_seconds)} ms in operations; {products}"
+    return text(table(head, ["operation", "calls", "ms", "share"], rows, "lrrr"))
 
 
-def _per_call(timed: Sequence[list[Operation]], counted: Sequence[list[Operation]]) -> tuple[Operation, ...]:
-    """Operations of several calls as those of one: median seconds of `timed`, means of all else in `counted`."""
-    by_name, counts_by_name = ([{o.name: o for o in call} for call in calls] for calls in (timed, counted))
-    found = []
-    for name in dict.fromkeys(name for call in (*by_name, *counts_by_name) for name in call):
-        nothing = Operation(name, 0, 0, 0, 0)  # in a call that had no such operation
-        counts = [call.get(name, nothing) for call in counts_by_name]
-        found.append(
-            Operation(
-                name,
-                calls=_mean(o.calls for o in counts),
-                seconds=float(np.median([call.get(name, nothing).seconds for call in by_name])),
-                bytes=_mean(o.bytes for o in counts),
-                flops=_mean(o.flops for o in counts),
-            )
-        )
-    return tuple(sorted(found, key=lambda operation: -operation.seconds))
+def profile_values(profile: ModelProfile) -> dict[str, Any]:
+    """Everything in a profile, fit for JSON; seconds, bytes, FLOPs."""
+    values = asdict(profile)
+    for name in ("step", "evaluation"):
+        values[name]["outside_seconds"] = getattr(profile, name).outside_seconds
+    return values
 
 
-def _mean_floor(floors: Sequence[Floor]) -> Floor:
-    return Floor(
-        read_bytes=_mean(floor.read_bytes for floor in floors),
-        written_bytes=_mean(floor.written_bytes for floor in floors),
-        flops=_mean(floor.flops for floor in floors),
-    )
-
-
-def _mean(amounts: Iterable[float]) -> float:
-    return float(np.mean(list(amounts)))
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3f}"

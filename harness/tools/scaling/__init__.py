@@ -1,0 +1,1 @@
+"""`bm3 scaling`: do time and memory grow with the problem as published?"""

@@ -1,34 +1,28 @@
-"""Exponents fitted to measured points, and judged by what is published (`expected/bm3/complexity.toml`).
+"""Exponents fitted to measured points, and judged by what is published (`complexity.toml` of the paper).
 
-Points come as plain numbers; how they are measured is `measure.scaling`, how they are shown `report.scaling`.
+Points come as plain numbers; how they are measured is `measure`, how they are shown `report`.
 """
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 from scipy.special import ndtr, stdtrit
 
 from bm3.errors import DataError
-from harness.paper.claims import Exponent
-from harness.paper.expected import STRICT, validated_toml
+from harness.paper.load import STRICT, validated_toml
+from harness.paper.verdict import Word
 
 Factor = Literal["E", "I", "d_m", "d", "B", "L"]
-Quantity = Literal["epoch", "step", "call", "memory"]
 Text = Annotated[str, Field(min_length=1)]
 Figure = Annotated[float, Field(strict=True)]
 Floats = NDArray[np.float64]
-
-JSON_FILE = "scaling.json"
-FORMAT = 2
 
 POWERS: Floats = np.arange(-100, 201) / 50  # k that are tried: −2 to 4 in steps of 0.02
 SAMPLES = 1000
@@ -39,11 +33,10 @@ FEWEST_REPETITIONS = 5  # with three, intervals that should hold 95 % of exponen
 
 @validated(frozen=True, kw_only=True, config=STRICT)
 class Cost:
-    """What is published of one quantity of a model or of a part of one."""
+    """What is published of one quantity of a model."""
 
     model: Text
-    part: str = ""
-    quantity: Quantity
+    quantity: Literal["epoch", "step", "evaluation", "memory"]
     expression: Text
     exponents: Annotated[dict[Factor, Figure], Field(min_length=1)]
     logarithms: tuple[Factor, ...] = ()
@@ -66,31 +59,24 @@ class Complexity:
     """A fit that misses a median by more than this share decides nothing."""
     costs: Annotated[tuple[Cost, ...], Field(min_length=1)]
 
-    def cost(self, model: str, part: str, quantity: str) -> Cost | None:
-        """The entry of a model (any case), its part, and a quantity."""
-        for cost in self.costs:
-            if (cost.model.lower(), cost.part, cost.quantity) == (model.lower(), part, quantity):
-                return cost
-        return None
+    def cost(self, model: str, quantity: str) -> Cost | None:
+        """The entry of a model (any case) and a quantity."""
+        return next(
+            (cost for cost in self.costs if (cost.model.lower(), cost.quantity) == (model.lower(), quantity)), None
+        )
 
 
 def load_complexity(path: Path) -> Complexity:
     """A file such as `expected/bm3/complexity.toml`; raises DataError naming the file and the field."""
     complexity = validated_toml(path, TypeAdapter(Complexity))
-    seen = set()
     for cost in complexity.costs:
-        key = (cost.model.lower(), cost.part, cost.quantity)
-        if key in seen:
-            raise DataError(f"{path}: costs: {cost.model} {cost.part} {cost.quantity} is there twice; keep one")
-        seen.add(key)
+        where = f"{path}: costs: {cost.model} {cost.quantity}"
+        if complexity.cost(cost.model, cost.quantity) is not cost:
+            raise DataError(f"{where} is there twice; keep one")
         if both := set(cost.open).intersection(cost.exponents):
-            raise DataError(
-                f"{path}: costs: {cost.model} {cost.part} {cost.quantity}: {', '.join(both)} is given and open"
-            )
+            raise DataError(f"{where}: {', '.join(both)} is given and open")
         if bare := set(cost.logarithms).difference(cost.exponents):
-            raise DataError(
-                f"{path}: costs: {cost.model} {cost.part} {cost.quantity}: {', '.join(bare)} has no exponent"
-            )
+            raise DataError(f"{where}: {', '.join(bare)} has no exponent")
     return complexity
 
 
@@ -105,12 +91,8 @@ class Fit:
     """Ends of its bootstrap interval."""
     constant: float
     """a as a share of y at the largest size."""
-    slope: float
-    """Of log y over log x between the middle size and the largest: how y grows as a whole, at most k."""
     misfit: float
     """The largest distance of a median from the fit, as a share of the median."""
-    repetitions: int
-    """At the size that has the fewest."""
 
 
 def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], confidence: float, *, seed: int = 0) -> Fit | None:
@@ -132,7 +114,6 @@ def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], confidence: f
     medians = np.median(y, axis=1)
     (exponent,), (constant,), (scale,) = _fitted(x, medians[None, :])
     curve = constant + scale * (x / x[-1]) ** exponent
-    misfit = float(np.abs(curve / medians - 1).max())
     draw = np.random.default_rng(seed)
     found = []
     for _ in range(SAMPLES // SAMPLES_AT_A_TIME):
@@ -140,11 +121,9 @@ def fit(sizes: Sequence[float], values: Sequence[Sequence[float]], confidence: f
         found.append(_fitted(x, np.median(y[:, chosen], axis=2).T)[0])
     tail = float(ndtr(-math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + confidence) / 2)))
     low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
-    upper = slice(len(x) // 2, None)
-    slope = np.polyfit(np.log(x[upper]), np.log(medians[upper]), 1)[0]
     # Samples of few repetitions can all lie on one side of the fit to all of them.
     ends = min(float(low), float(exponent)), max(float(high), float(exponent))
-    return Fit(float(exponent), *ends, float(constant / medians[-1]), float(slope), misfit, n)
+    return Fit(float(exponent), *ends, float(constant / medians[-1]), float(np.abs(curve / medians - 1).max()))
 
 
 def _fitted(x: Floats, y: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -171,25 +150,20 @@ def _fitted(x: Floats, y: ArrayLike) -> tuple[Floats, Floats, Floats]:
     return POWERS[best], a[of_best], b[of_best]
 
 
-class Verdict(StrEnum):
+class Verdict(Word):
     """What a measured exponent says about a published one."""
 
-    CONSISTENT = "consistent"
-    """The published exponent is in the interval, or above it: then it is cheaper than published."""
-    ABOVE = "above"
-    """It costs more than published."""
-    NO_EVIDENCE = "no evidence"
-    """Not measured, too noisy or too small, or a constant hides what grows."""
-    OPEN = "open"
-    """The sources do not say."""
+    CONSISTENT = "consistent", "✓", "good", "the published exponent is in the interval or above it", True
+    ABOVE = "above", "↑", "bad", "it grows faster than published", False
+    NO_EVIDENCE = "no evidence", "○", "none", "not measured, too noisy or too small, or a constant hides it", None
+    OPEN = "open", "–", "none", "the sources do not say", None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One quantity of a model or part while one size grows."""
+    """One quantity of a model while one size grows."""
 
     model: str
-    part: str
     factor: str
     quantity: str
     sizes: tuple[int, ...]
@@ -204,14 +178,12 @@ class Cell:
 
 UNDETERMINED = "the interval is too wide: too noisy, or too little grows"
 ILL_FITTING = "the medians do not follow a constant and a power"
-UNPUBLISHED = "no cost of it is published in the sources used here"
 
 
 def judge(
     complexity: Complexity,
     model: str,
-    part: str,
-    factor: str,
+    factor: Any,
     quantity: str,
     sizes: Sequence[int],
     values: Sequence[Sequence[float]],
@@ -220,24 +192,25 @@ def judge(
     known = [(size, row) for size, row in zip(sizes, values, strict=True) if row]
     kept, rows = tuple(size for size, _ in known), [row for _, row in known]
     found = fit(kept, rows, complexity.confidence)
-    cost = complexity.cost(model, part, quantity)
-    published = None if cost is None else cost.exponents.get(factor)  # type: ignore[call-overload]
-    unclear = "" if found is None else _unclear(complexity, found)
+    cost = complexity.cost(model, quantity)
+    published = None if cost is None else cost.exponents.get(factor)
     if found is None:
-        few = len(kept) < FEWEST_SIZES
-        what = (
-            f"{len(kept)} of at least {FEWEST_SIZES} sizes" if few else f"fewer than {FEWEST_REPETITIONS} repetitions"
-        )
-        fewest = min(map(len, rows), default=0)
-        reason = f"{what} were measured" if few or fewest < FEWEST_REPETITIONS else "a value is not positive"
-        verdict = Verdict.NO_EVIDENCE
-    elif published is None:
-        verdict = Verdict.OPEN
-        reason = unclear or _why_open(cost, factor)
+        verdict, reason = Verdict.NO_EVIDENCE, "a value is not positive"
+        if len(kept) < FEWEST_SIZES:
+            reason = f"{len(kept)} of at least {FEWEST_SIZES} sizes were measured"
+        elif min(map(len, rows)) < FEWEST_REPETITIONS:
+            reason = f"fewer than {FEWEST_REPETITIONS} repetitions were measured"
+    elif cost is None or published is None:
+        unsaid = "no cost of it is published in the sources used here"
+        if cost is not None:
+            unsaid = cost.open.get(factor, f"not in the published expression {cost.expression}")
+        verdict, reason = Verdict.OPEN, _unclear(complexity, found) or unsaid
     else:
-        verdict, reason = _verdict(complexity, found, published, _of_logarithm(cost, factor, kept), unclear)
+        # What log x adds to the slope of x log x: 1 / ln x, at the geometric mean of the sizes.
+        logarithm = 1 / float(np.log(np.asarray(kept, dtype=np.float64)).mean()) if factor in cost.logarithms else 0.0
+        verdict, reason = _verdict(complexity, found, published, logarithm)
     medians = tuple(float(np.median(row)) for row in rows)
-    return Cell(model, part, factor, quantity, kept, medians, found, published, verdict, reason)
+    return Cell(model, factor, quantity, kept, medians, found, published, verdict, reason)
 
 
 def _unclear(complexity: Complexity, found: Fit) -> str:
@@ -247,10 +220,8 @@ def _unclear(complexity: Complexity, found: Fit) -> str:
     return UNDETERMINED if found.high - found.low > complexity.widest else ""
 
 
-def _verdict(
-    complexity: Complexity, found: Fit, published: float, logarithm: float, unclear: str
-) -> tuple[Verdict, str]:
-    bound = published + logarithm + complexity.tolerance
+def _verdict(complexity: Complexity, found: Fit, published: float, logarithm: float) -> tuple[Verdict, str]:
+    unclear, bound = _unclear(complexity, found), published + logarithm + complexity.tolerance
     if unclear == ILL_FITTING:
         return Verdict.NO_EVIDENCE, unclear
     if found.low > bound:
@@ -260,56 +231,3 @@ def _verdict(
     if unclear:
         return Verdict.NO_EVIDENCE, unclear
     return Verdict.CONSISTENT, "as published" if found.low <= published else "within the tolerance"
-
-
-def _of_logarithm(cost: Cost | None, factor: str, sizes: Sequence[int]) -> float:
-    """What log x adds to the slope of x log x: 1 / ln x, at the geometric mean of the sizes."""
-    if cost is None or factor not in cost.logarithms:
-        return 0.0
-    return 1 / float(np.log(np.asarray(sizes, dtype=np.float64)).mean())
-
-
-def _why_open(cost: Cost | None, factor: str) -> str:
-    if cost is None:
-        return UNPUBLISHED
-    for size, reason in cost.open.items():
-        if size == factor:
-            return reason
-    return f"not in the published expression {cost.expression}"
-
-
-def exponents_of(cells: Iterable[Cell]) -> dict[tuple[str, str], Exponent]:
-    """(model, size) → how the seconds of an epoch grow, as `claims_of_runs` takes it. Ill-fitting ones are left out."""
-    return {
-        (cell.model, cell.factor): (cell.fit.exponent, cell.fit.low, cell.fit.high)
-        for cell in cells
-        if cell.fit is not None and not cell.part and cell.quantity == "epoch" and cell.reason != ILL_FITTING
-    }
-
-
-def stored_exponents(folder: Path) -> dict[tuple[str, str], Exponent]:
-    """(model, size) → fitted exponent of an epoch's seconds with its interval, from the `scaling.json` in a folder.
-
-    Only of models that it says are complete; empty where there is no file. Raises DataError when the file is damaged.
-    """
-    path = folder / JSON_FILE
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise DataError(
-                f"{path}: format {content['format']!r} is not known; measure again with bm3 scaling, or remove it"
-            )
-        complete = TypeAdapter(set[str]).validate_python(content["complete"])
-        cells = TypeAdapter(tuple[Cell, ...]).validate_python(content["cells"])
-    except (OSError, ValueError, ValidationError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read ({reason}); measure again with bm3 scaling, or remove it") from error
-    return exponents_of(cell for cell in cells if cell.model in complete)
-
-
-def exit_code(cells: Sequence[Cell]) -> int:
-    """1 where something costs more than published, 0 where something is consistent and nothing above, else 3."""
-    verdicts = {cell.verdict for cell in cells}
-    return 1 if Verdict.ABOVE in verdicts else 0 if Verdict.CONSISTENT in verdicts else 3

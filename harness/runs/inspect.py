@@ -1,0 +1,157 @@
+"""What a store holds, one entry per run folder: a damaged run is an entry too, and hides no other.
+
+How two of them differ, whether all is in order and what can go are `difference`, `verify` and `clean`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bm3 import DataError
+from harness.runs.record import EPOCHS, RESULT, RUN, RunRecord
+from harness.runs.store import LOG, in_use, run_folders
+from harness.runs.words import EntryState
+from harness.training.config import STOPPING_METRIC
+
+NAME = re.compile(r"(?P<model>.+)-(?P<digest>[0-9a-f]{10})-seed(?P<seed>\d+)")
+"""Of a run's folder."""
+IMPROVED = b'"improved": true'  # as `RunWriter.epoch` writes it
+MOST_NAMED = 6  # candidates in one line
+
+
+@dataclass(frozen=True)
+class Course:
+    """The last epoch that was written, and the best one so far; 0 and None where there is none yet."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best: float | None = None
+    """Validation R@20 of the best epoch."""
+
+
+def course(run: Path) -> Course:
+    """How far the training in a run's folder is, from the end of its epochs alone, so that it may be asked often.
+
+    What cannot be read, such as a line that is being written, is passed over.
+    """
+    epoch = 0
+    for line in _lines_backwards(run / EPOCHS):
+        if epoch and IMPROVED not in line:
+            continue
+        try:
+            record = json.loads(line)
+            epoch = epoch or int(record["epoch"])
+            if record["improved"]:
+                return Course(epoch, int(record["epoch"]), float(record["valid"][STOPPING_METRIC]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return Course(epoch)
+
+
+def last_log_line(run: Path) -> str | None:
+    """The last line that says something in the log of a run's process; None without one."""
+    lines = (line.decode(errors="replace").strip() for line in _lines_backwards(run / LOG))
+    return next((line for line in lines if line), None)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run folder as it was found, with what a list shows of it; a dash in place of a figure is None."""
+
+    path: Path
+    key: str
+    """Its path below the folder that was looked in."""
+    state: EntryState
+    model: str
+    dataset: str
+    run: RunRecord | None = None
+    """None when it cannot be read."""
+    reason: str = ""
+    """Why it is damaged or failed."""
+    epoch: int = 0
+    limit: int | None = None
+    best_epoch: int = 0
+    valid: float | None = None
+    """R@20 in the best epoch so far."""
+    test: float | None = None
+    """R@20."""
+    seconds: float | None = None
+    """Of all its epochs and their evaluations."""
+    finished: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Everything but the run itself, fit for JSON."""
+        shown = {name: value for name, value in vars(self).items() if name != "run"}
+        return {**shown, "path": str(self.path)}
+
+
+def entries(out: Path) -> Iterator[Entry]:
+    """Every run below `out` that counts, by path."""
+    for path in run_folders(out):
+        yield entry(path, key_below(out, path))
+
+
+def entry(path: Path, key: str) -> Entry:
+    """The run folder at `path`, whatever state it is in."""
+    try:
+        run = RunRecord.read(path)
+        seconds = run.seconds
+    except DataError as error:
+        state: EntryState = "running" if in_use(path) else "damaged"
+        return Entry(path, key, state, path.name.split("-")[0], path.parent.name, reason=str(error))
+    state, result = "running" if not run.finished and in_use(path) else run.state, run.result
+    reason, limit = run.failure.message if run.failure else "", run.training.epochs
+    known = Entry(path, key, state, run.model, run.dataset.name, run, reason, limit=limit, seconds=seconds)
+    if result is None:
+        far = course(path)
+        figures: dict[str, Any] = {"epoch": far.epoch, "best_epoch": far.best_epoch, "valid": far.best}
+    else:
+        figures = {"epoch": result.epochs, "best_epoch": result.best_epoch, "finished": result.finished}
+        figures |= {part: getattr(result, part)[STOPPING_METRIC] for part in ("valid", "test")}
+    return replace(known, **figures)
+
+
+def key_below(out: Path, path: Path) -> str:
+    """A run's path below a folder; its name when it is that folder."""
+    return path.name or str(path) if path == out else path.relative_to(out).as_posix()
+
+
+def find(name: str, out: Path) -> RunRecord:
+    """The run called `name`: the path of its folder, or, among those in `out`, its key or the start or a part of it.
+
+    Raises DataError when there is none, when there are several, and when it is damaged.
+    """
+    path = Path(name)
+    if path.is_file():
+        path = path.parent
+    if (path / RUN).is_file() or (path / RESULT).is_file():
+        return RunRecord.read(path)
+    keys = {key_below(out, folder): folder for folder in run_folders(out)}
+    for matches in (
+        [key for key in keys if key == name],
+        [key for key in keys if keys[key].name == name],
+        [key for key in keys if key.startswith(name) or keys[key].name.startswith(name)],
+        [key for key in keys if name in key],
+    ):
+        if len(matches) == 1:
+            return RunRecord.read(keys[matches[0]])
+        if matches:
+            raise DataError(f"{name!r} fits {len(matches)} runs in {out}, name one of them: {_some(matches)}")
+    what = f"none of the {len(keys)} runs in {out} is called so" if keys else f"there are no runs in {out}"
+    raise DataError(f"no run {name!r}: {what}; bm3 runs list shows what there is, --out names another folder")
+
+
+def _lines_backwards(path: Path) -> Iterator[bytes]:
+    """Lines of a file, the last one first; none of a file that cannot be read."""
+    try:
+        return reversed(path.read_bytes().split(b"\n"))
+    except OSError:
+        return iter(())
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown} and {len(names) - MOST_NAMED} more"

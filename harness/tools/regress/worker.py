@@ -1,0 +1,235 @@
+"""The fixed workload of `bm3 regress` in one source tree, as a process: questions in, a line of JSON out for each.
+
+It is started as a script by `measure`, with the tree in PYTHONPATH, which may be an older one: so of this project it
+imports nothing but what is measured. Clocks, peaks and calibration are its own, and the same for every tree.
+"""
+
+import ctypes
+import gc
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import harness
+from harness.data import Dataset, load_dataset
+from harness.evaluation import Evaluation
+from harness.models.registry import find_model
+from harness.paper.conformance import conformance
+from harness.training import EpochRecord, Streams, TrainingConfig, build
+from harness.training.fit import fit, make_deterministic
+from harness.training.steps import TrainingSteps
+
+EVALUATION = "evaluation"
+SEED = 1  # of what is timed
+CUTOFFS = (20, 50)
+
+
+class Calibration:
+    """A fixed amount of work of the kinds that models do: products over much data, and many small calls.
+
+    The time of a block, as a share of this one's just before and after it, is steadier than the time itself: both are
+    slowed alike by what else runs, by heat and by a change of clock. A busy neighbour empties caches, which costs small
+    calls most: in the same minutes trainings on a small data set took 13 to 38 % more CPU time, steps on a large one
+    1 to 14 %, products alone 6 %, small calls alone 44 %. So there are more small calls in what blocks on a small data
+    set are measured by.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        draw = np.random.default_rng(0)
+        n, n_entries = 26_000, 120_000
+        columns = torch.from_numpy(draw.integers(n, size=n_entries))
+        starts = torch.from_numpy(np.linspace(0, n_entries, n + 1).astype(np.int64))
+        self._sparse = torch.sparse_csr_tensor(starts, columns, torch.rand(n_entries), size=(n, n)).to(device)
+        self._rows, self._matrix = torch.rand(n, 64).to(device), torch.rand(320, 320).to(device)
+        self._weights = torch.rand(16, 16).to(device).requires_grad_()
+        self._inputs = torch.rand(64, 16).to(device)
+        self._chosen, self._gathered = (
+            torch.from_numpy(draw.integers(k, size=s)).to(device) for k, s in ((64, 64), (n, 20_000))
+        )
+        self._keys = draw.integers(10**6, size=30_000)
+        self._on_cpu = device.type == "cpu"
+
+    def __call__(self, small: bool) -> None:
+        """The work that goes with blocks on a small data set, or on a large one."""
+        rows = self._sparse @ self._rows
+        for _ in range(4):
+            rows = (rows * 0.5).tanh_()
+            self._matrix @ self._matrix
+        for _ in range(5 if small else 2):
+            for _ in range(6):
+                hidden = (self._inputs @ self._weights).relu()
+                other = hidden.index_select(0, self._chosen)
+                loss = -torch.nn.functional.logsigmoid((hidden * other).sum(1)).mean()
+                torch.autograd.grad(loss, self._weights)
+            self._rows[self._gathered].sum(0)
+            if self._on_cpu:  # elsewhere the processor's own work says nothing of the device's
+                np.isin(np.unique(self._keys), self._keys[:3000])
+                sorted(str(number) for number in json.loads(json.dumps(list(range(1500)))))
+
+
+class Worker:
+    """What can be asked for: each public method is one kind of question, and gives an answer fit for JSON."""
+
+    def __init__(self, plan: Mapping[str, Any], folder: Path) -> None:
+        self._plan, self._folder, self._device = plan, folder, torch.device(plan["device"])
+        torch.set_num_threads(plan["threads"])
+        make_deterministic()
+        self._small, self._large = (load_dataset(str(folder / plan[key])) for key in ("small", "large"))
+        self._calibrate: Calibration | None = None
+        self._blocks: dict[str, Callable[[], object]] = {}
+
+    def traces(self) -> dict[str, str]:
+        """`passed`, or what is wrong, of each recorded trace."""
+        found: dict[str, str] = {}
+        for check in conformance(self._folder / "traces"):
+            if found.setdefault(check.trace, "passed") == "passed" and check.status.value != "passed":
+                found[check.trace] = f"{check.status.value}: {check.quantity} {check.note}".strip()
+        return found
+
+    def accuracy(self, subject: str, seed: int) -> dict[str, Any]:
+        """Metrics of one short training, and a hash of its parameters.
+
+        Metrics are means of the validation part after the last epoch and of the test part after the best one.
+        """
+        dataset, name = self._parts(subject)
+        bits, *parts = self._train(dataset, name, seed)
+        names = [f"{metric}@{cutoff}" for cutoff in CUTOFFS for metric in ("recall", "ndcg")]
+        return {"metrics": {name: float(np.mean([part[name] for part in parts])) for name in names}, "bits": bits[:16]}
+
+    def time(self, subject: str) -> tuple[float, float]:
+        """CPU and wall time of the subject's block, as shares of the calibration's, mean of just before and after.
+
+        CPU time is of all threads of this process. Before the first, a model is built and warmed up.
+        """
+        small = self._parts(subject)[0] is self._small
+        if self._calibrate is None:
+            self._calibrate = Calibration(self._device)
+            self._calibrate(small)
+        calibrate = self._calibrate
+        if subject not in self._blocks:
+            self._blocks[subject] = self._block(subject)
+            self._blocks[subject]()
+        gc.collect()  # so that no block pays for another's litter
+        blocks = (lambda: calibrate(small), self._blocks[subject], lambda: calibrate(small))
+        before, block, after = (self._clocked(each) for each in blocks)
+        cpu, wall = (2 * taken / (a + b) for taken, a, b in zip(block, before, after, strict=True))
+        return cpu, wall
+
+    def memory(self, subject: str) -> int:
+        """Peak bytes above the start of building the model and taking some steps, or of an evaluation.
+
+        On CUDA the bytes of torch's allocator; else resident ones, of a copy of this process, which ends with it.
+        Before the copy no thread may have been started.
+        """
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            start = torch.cuda.memory_allocated(self._device)
+            self._block(subject)()
+            return torch.cuda.max_memory_allocated(self._device) - start
+        if not os.access("/proc/self/clear_refs", os.W_OK):
+            raise OSError("this system tells no peak of resident memory")
+        fork = multiprocessing.get_context("fork")
+        receiver, sender = fork.Pipe(duplex=False)
+        child = fork.Process(target=lambda: sender.send(self._resident_growth(subject)), daemon=True)
+        child.start()
+        sender.close()
+        try:
+            return int(receiver.recv())
+        except EOFError:
+            child.join()
+            raise RuntimeError(f"the process that measured memory ended by {child.exitcode}") from None
+
+    def _resident_growth(self, subject: str) -> int:
+        # A small round first: libraries that are read in and compiled loops take memory, and are no one's growth.
+        self._block(f"{self._small.name}/{self._parts(subject)[1]}", steps=True)()
+        gc.collect()
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)  # what was freed, so that the block cannot use it
+        start = _status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        self._block(subject)()
+        return _status("VmHWM") - start
+
+    def _block(self, subject: str, *, steps: bool = False) -> Callable[[], object]:
+        """An evaluation, a short training on the small data set, or the beginning of an epoch and some of its steps."""
+        dataset, name = self._parts(subject)
+        if name == EVALUATION:
+            model, evaluation = self._built(dataset, self._plan["models"][0], Streams(SEED)), Evaluation(dataset)
+            return lambda: evaluation(model, "valid", self._device)
+        if dataset is self._small and not steps:
+            return lambda: self._train(dataset, name, SEED)
+        count, streams = self._plan["steps"][name], Streams(SEED)
+        training = TrainingSteps(self._built(dataset, name, streams), dataset, TrainingConfig(), streams, self._device)
+
+        def block() -> None:
+            training.first_step(1)
+            for _ in range(count - 1):
+                training.step()
+
+        return block
+
+    def _train(self, dataset: Dataset, name: str, seed: int) -> tuple[str, Mapping[str, float], Mapping[str, float]]:
+        """A short training as users run it: hash of the parameters, metrics of validation and test."""
+        settings = self._plan["training"] | self._plan["training_of"].get(name, {})
+        streams, records = Streams(seed), list[EpochRecord]()
+        model = self._built(dataset, name, streams)
+        outcome = fit(model, dataset, TrainingConfig(**settings), streams, self._device, records.append)
+        digest = hashlib.sha256()
+        for key, tensor in sorted(model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest(), records[-1].valid, outcome.test
+
+    def _built(self, dataset: Dataset, name: str, streams: Streams) -> Any:
+        model = find_model(name).model
+        return build(model, dataset, model.Config(), streams, self._device)
+
+    def _parts(self, subject: str) -> tuple[Dataset, str]:
+        dataset, _, name = subject.partition("/")
+        return (self._small if dataset == self._small.name else self._large), name
+
+    def _clocked(self, block: Callable[[], object]) -> tuple[float, float]:
+        """CPU and wall seconds."""
+        cuda = self._device.type == "cuda"
+        if cuda:
+            torch.cuda.synchronize()
+        cpu, wall = time.process_time(), time.perf_counter()
+        block()
+        if cuda:
+            torch.cuda.synchronize()
+        return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def _status(key: str) -> int:
+    """Bytes that Linux tells of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+def main() -> None:
+    """Answer the questions `[NAME, ARGUMENT, …]` of standard input; the first line says where the packages are."""
+    # What is printed anywhere must not come between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    asked = json.load(sys.stdin)
+    worker = Worker(asked["plan"], Path(asked["folder"]).resolve())
+    answers.write(json.dumps({"answer": str(Path(harness.__file__).resolve().parent.parent)}) + "\n")
+    for name, *arguments in asked["questions"]:
+        try:
+            answer = {"answer": getattr(worker, name)(*arguments)}
+        except Exception as error:  # one subject that fails must not hide the others
+            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,451 @@
+"""Audits: every variant beside the published value with all else equal, the word for the difference, and the files."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import run_files
+import torch
+from command_line import Command, refused
+
+from bm3 import DataError
+from harness.models.registry import models
+from harness.paper.folders import DEFAULT, paper_folder
+from harness.paper.load import load_paper
+from harness.runs.settings import flatten
+from harness.runs.store import StoredRun, stored_runs
+from harness.runs.trial import Trial, run_trial
+from harness.runs.variants import ALL_MODELS, variants
+from harness.studies.execute import Ending
+from harness.studies.local import InProcess
+from harness.studies.suite import load_suite
+from harness.tools.audit.audit import AUDIT_METRICS, Audit, audit_markdown, plan_audit, trials_of, write_audit
+from harness.tools.audit.effects import (
+    COLUMNS,
+    Change,
+    Effect,
+    effect_lines,
+    effects_csv,
+    known_effects,
+    paired_effect,
+)
+from harness.training import TrainingConfig
+
+CPU = torch.device("cpu")
+PAPER = load_paper()
+TOLERANCES = PAPER.tolerances
+HEADER = ",".join(COLUMNS)
+LINE = "mini,bpr,s,v,recall@20,0.5,0.6,20,10,30,3,higher,abc"
+
+
+def settings_of(trial: Trial) -> dict[str, Any]:
+    return flatten({**asdict(trial.config), **asdict(trial.training)})
+
+
+def finished(trial: Trial, recall: float, ndcg: float, best_epoch: int = 7) -> StoredRun:
+    """A run as if the trial had ended with these metrics."""
+    run = {"model": trial.entry.name, "reads_features": True, "environment": {"torch": "made up"}}
+    run |= {"config": asdict(trial.config), "training": asdict(trial.training)}
+    test = {"recall@20": recall, "ndcg@20": ndcg}
+    return run_files.record(trial.key, {"best_epoch": best_epoch, "test": test}, **run)
+
+
+Metrics = Sequence[tuple[float, float]]
+
+
+def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best_epoch: int = 7) -> Audit:
+    """BPR on mini with made-up (R@20, N@20) per seed: `variant` without rounding, else those of `base`."""
+    seeds = tuple(range(1, len(base) + 1))
+    dataset, comparisons = plan_audit(PAPER, "mini", None, ["bpr"], seeds, CPU)
+    runs = {}
+    for comparison in comparisons:
+        differs = comparison.variant.setting == "early_stopping.rounding"
+        for trial, values in zip(comparison.base, base, strict=True):
+            runs[trial.key] = finished(trial, *values)
+        for trial, values in zip(comparison.trials, variant if differs else base, strict=False):
+            runs[trial.key] = finished(trial, *values, best_epoch if differs else 7)
+    return Audit(dataset, comparisons, runs, tuple(failed), TOLERANCES)
+
+
+def differences(audit: Audit) -> tuple[Effect, Effect]:
+    """Of R@20 and N@20 without rounding."""
+    recall, ndcg = (effect for effect in audit.effects if effect.setting == "early_stopping.rounding")
+    assert (recall.metric, ndcg.metric) == AUDIT_METRICS
+    return recall, ndcg
+
+
+# --- the plan ---
+
+
+def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_it() -> None:
+    _, comparisons = plan_audit(PAPER, "mini", None, [], (1,), CPU)
+    found = Counter((c.base[0].entry.name, c.variant.setting, c.value) for c in comparisons)
+    wanted = {
+        (model, row.setting, value)
+        for row in variants()
+        for value in row.values[1:]
+        for model in (models() if row.model == ALL_MODELS else [row.model])
+    }
+    assert found == Counter(wanted)
+    assert len(wanted) > 2 * len(models())
+
+
+def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
+    _, comparisons = plan_audit(PAPER, "mini", None, [], (1, 2), CPU)
+    for comparison in comparisons:
+        for base, trial in zip(comparison.base, comparison.trials, strict=True):
+            one, other = settings_of(base), settings_of(trial)
+            assert {key for key in one if one[key] != other[key]} == {comparison.variant.setting}
+            assert one[comparison.variant.setting] == comparison.variant.values[0]
+            assert other[comparison.variant.setting] == comparison.value
+            assert (base.seed, base.dataset, base.device) == (trial.seed, trial.dataset, trial.device)
+        assert [trial.seed for trial in comparison.base] == [1, 2]
+
+
+def test_comparisons_of_a_model_share_its_published_trials() -> None:
+    _, comparisons = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
+    assert [c.base[0].entry.name for c in comparisons] == ["grcn"] * 4 + ["bpr"] * 2
+    trials = trials_of(comparisons)
+    assert len({trial.key for trial in trials}) == len(trials) == 2 * (1 + 4 + 1 + 2)
+    assert [trial.key for trial in trials[:2]] == [trial.key for trial in comparisons[0].base]
+
+
+def test_mini_is_trained_as_its_suite_says_and_other_data_as_published(
+    tmp_path: Path, write_npz: Callable[..., Path], small_parts: Any, small_features: Any
+) -> None:
+    suite = load_suite("mini").training
+    assert suite["batch_size"] != TrainingConfig().batch_size
+    _, on_mini = plan_audit(PAPER, "mini", None, ["bpr"], (1,), CPU)
+    assert {key: settings_of(on_mini[0].base[0])[key] for key in suite} == suite
+    folder = write_npz(tmp_path / "shop", small_parts, small_features)
+    _, elsewhere = plan_audit(PAPER, str(folder), None, ["bpr"], (1,), CPU)
+    assert elsewhere[0].base[0].training == TrainingConfig()
+
+
+# --- the difference ---
+
+
+def test_differences_are_paired_and_in_percent_of_the_published_mean() -> None:
+    """R@20: +4, +6, +2 % of 0.5, so 4 ± 4.303 · 2/√3. N@20: +5, +6, +7 % of 0.2, so 6 ± 4.303 · 1/√3."""
+    recall, ndcg = differences(
+        audited([(0.4, 0.1), (0.5, 0.2), (0.6, 0.3)], [(0.42, 0.11), (0.53, 0.212), (0.61, 0.314)])
+    )
+    assert (recall.base, recall.variant, recall.difference_percent) == pytest.approx((0.5, 0.52, 4))
+    assert (recall.low_percent, recall.high_percent) == pytest.approx((4 - 4.96828, 4 + 4.96828), abs=1e-4)
+    assert (recall.seeds, recall.effect) == (3, Change.WITHIN_NOISE)
+    assert (ndcg.base, ndcg.variant, ndcg.difference_percent) == pytest.approx((0.2, 0.212, 6))
+    assert (ndcg.low_percent, ndcg.high_percent) == pytest.approx((6 - 2.48414, 6 + 2.48414), abs=1e-4)
+    assert ndcg.effect is Change.HIGHER
+
+
+def test_a_fall_is_lower_and_the_same_bits_are_none() -> None:
+    values = [(0.4, 0.2), (0.5, 0.2)]
+    recall, ndcg = differences(audited(values, [(0.3, 0.2), (0.401, 0.2)]))
+    assert recall.effect is Change.LOWER
+    assert ndcg.effect is Change.WITHIN_NOISE  # this metric alone is alike
+    for difference in differences(audited(values, values)):
+        assert (difference.difference_percent, difference.low_percent, difference.high_percent) == (0, 0, 0)
+        assert difference.effect is Change.NONE
+    assert differences(audited(values, values, best_epoch=8))[0].effect is Change.WITHIN_NOISE
+    last_bit = [values[0], (0.5 + 2**-53, 0.2)]
+    assert differences(audited(values, last_bit))[0].effect is not Change.NONE
+
+
+def test_one_seed_is_no_evidence_even_of_no_difference() -> None:
+    for difference in differences(audited([(0.4, 0.2)], [(0.4, 0.2)])):
+        assert (difference.difference_percent, difference.low_percent, difference.effect) == (
+            0,
+            None,
+            Change.NO_EVIDENCE,
+        )
+
+
+def test_a_seed_that_failed_with_one_value_counts_for_neither() -> None:
+    recall, _ = differences(audited([(0.4, 0.2), (0.5, 0.2), (0.9, 0.2)], [(0.42, 0.2), (0.53, 0.2)]))
+    assert (recall.seeds, recall.base, recall.variant) == pytest.approx((2, 0.45, 0.475))
+
+
+def test_nothing_can_be_said_in_percent_of_nothing() -> None:
+    for base in ({}, {1: 0.0, 2: 0.0}):
+        found = paired_effect(("mini", "bpr", "s", "v", "recall@20"), base, base, TOLERANCES, True, "abc")
+        assert (found.difference_percent, found.effect) == (None, Change.NO_EVIDENCE)
+
+
+def test_the_exit_code_tells_failures_from_no_evidence() -> None:
+    two = [(0.4, 0.2), (0.5, 0.2)]
+    assert audited(two, two).code == 0
+    assert audited(two, two, failed=["bm3 train bpr mini"]).code == 1
+    assert audited(two[:1], two[:1]).code == 3
+
+
+# --- the report ---
+
+
+def test_the_report_has_a_row_per_difference_and_names_what_failed() -> None:
+    audit = audited([(0.4, 0.2), (0.5, 0.2)], [(0.3, 0.2), (0.401, 0.2)], failed=["bm3 train x mini"])
+    text = audit_markdown(audit)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    (row,) = (row for row in rows if "-22.11" in row)
+    assert row[2:8] == ["4 → none", "R@20", "2", "0.4500", "0.3505", "-22.11"]
+    assert row[-1] == "lower"
+    assert "Seeds: 1, 2" in text
+    assert audit.dataset.content_hash[:10] in text
+    assert "- Failed: `bm3 train x mini`" in text
+    assert "made up" in text.split("## Environment")[1]
+
+
+def effect(percent: float, change: Change, model: str = "bpr", **fields: str) -> Effect:
+    place = {"dataset": "mini", "setting": "early_stopping.rounding", "value": "none", "metric": "recall@20", **fields}
+    figures = {"base": 0.5, "variant": 0.5 + percent / 200, "difference_percent": percent}
+    ends = {"low_percent": percent - 1, "high_percent": percent + 1}
+    return Effect(model=model, **place, **figures, **ends, seeds=3, effect=change, code="abc")
+
+
+def test_a_variant_has_a_line_per_data_set_of_its_model_or_of_all_models() -> None:
+    (row,) = [row for row in variants() if row.setting == "early_stopping.rounding"]
+    effects = [
+        effect(-2, Change.LOWER),
+        effect(0.04, Change.WITHIN_NOISE, "buir"),
+        effect(-3, Change.LOWER, "buir", dataset="baby"),
+        effect(5, Change.HIGHER, setting="evaluation.mask_validation", value="True"),
+    ]
+    assert effect_lines(row, effects) == [
+        "mini, none: R@20 -2.0 to +0.0 % (lower with 1, within noise with 1)",
+        "baby, none: R@20 -3.0 % (lower)",
+    ]
+    assert effect_lines(row, effects, "bpr") == ["mini, none: R@20 -2.0 % (lower)"]
+    assert effect_lines(row, effects, "mmgcn") == []
+
+
+def test_a_variant_of_one_model_does_not_take_the_effect_of_anothers_with_the_same_name() -> None:
+    rows = {row.model: row for row in variants() if row.setting == "scoring"}
+    effects = [effect(-2, Change.LOWER, "grcn", setting="scoring", value="current")]
+    assert effect_lines(rows["grcn"], effects) == ["mini, current: R@20 -2.0 % (lower)"]
+    assert effect_lines(rows["mmgcn"], effects) == []
+
+
+# --- effects as data ---
+
+
+def test_effects_come_back_from_their_file_and_those_of_other_models_stay(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    kept = [effect(1, Change.WITHIN_NOISE, "vbpr"), effect(1, Change.WITHIN_NOISE, "bpr", value="gone")]
+    (tmp_path / "audit" / "mini.csv").write_text(effects_csv(kept))
+    audit = audited([(0.4, 0.2), (0.5, 0.2)], [(0.3, 0.2), (0.401234567, 0.2)])
+    assert write_audit(audit, tmp_path / "out", tmp_path)[-1] == tmp_path / "audit" / "mini.csv"
+    *read, other = known_effects(tmp_path)
+    assert other.model == "vbpr"
+    for one, measured in zip(read, audit.effects, strict=True):
+        assert (one.key, one.code, one.effect) == (measured.key, measured.code, measured.effect)
+        for name in ("base", "variant", "difference_percent", "low_percent", "high_percent"):
+            assert getattr(one, name) == pytest.approx(getattr(measured, name), rel=1e-5)
+
+
+def test_an_audit_with_failures_is_never_taken_as_known(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not everything"):
+        write_audit(audited([(0.4, 0.2)] * 2, [(0.4, 0.2)] * 2, failed=["x"]), tmp_path / "out", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ([], "mini.csv:1: empty"),
+        ([HEADER.replace("code", "source")], "mini.csv:1: columns are"),
+        ([HEADER, LINE + ",more"], "mini.csv:2: 14 fields"),
+        ([HEADER, LINE.replace("mini", "baby")], "mini.csv:2: data set 'baby' does not belong in mini.csv"),
+        ([HEADER, LINE.replace("bpr", "")], "mini.csv:2: model"),
+        ([HEADER, LINE.replace("recall@20", "R20")], "mini.csv:2: metric"),
+        ([HEADER, LINE.replace(",20,", ",nan,")], "mini.csv:2: difference_percent"),
+        ([HEADER, LINE.replace(",20,", ",1e999,")], "mini.csv:2: difference_percent"),
+        ([HEADER, LINE.replace(",3,", ",-1,")], "mini.csv:2: seeds"),
+        ([HEADER, LINE.replace("higher", "better")], "mini.csv:2: effect"),
+        ([HEADER, LINE.replace("higher", "lower")], "mini.csv:2: effect 'lower' contradicts"),
+        ([HEADER, LINE.replace("higher", "none")], "mini.csv:2: effect 'none' contradicts"),
+        ([HEADER, LINE.replace("higher", "no evidence")], "mini.csv:2: effect 'no evidence' contradicts"),
+        ([HEADER, LINE.replace(",10,30,", ",,,")], "mini.csv:2: effect 'higher' contradicts"),
+        ([HEADER, LINE.replace(",20,", ",31,")], "mini.csv:2: effect 'higher' contradicts"),
+        ([HEADER, LINE.replace("0.5,", "-0.5,")], "mini.csv:2: base"),
+        ([HEADER, LINE, LINE], "mini.csv:3: this effect is there"),
+    ],
+)
+def test_a_file_of_effects_that_does_not_fit_is_refused_with_its_line(
+    tmp_path: Path, lines: list[str], named: str
+) -> None:
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "mini.csv").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        known_effects(tmp_path)
+    assert named in str(caught.value)
+
+
+def test_the_line_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "mini.csv").write_text(f"{HEADER}\n{LINE}\n", encoding="utf-8")
+    assert effects_csv(known_effects(tmp_path)) == f"{HEADER}\n{LINE}\n"
+
+
+def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> None:
+    known = [effect for effect in known_effects(PAPER.folder) if effect.dataset == "mini"]
+    found = {(effect.model, effect.setting, effect.value) for effect in known}
+    wanted = {
+        (model, row.setting, str(value))
+        for row in variants()
+        for value in row.values[1:]
+        for model in (models() if row.model == ALL_MODELS else [row.model])
+    }
+    assert found == wanted
+    assert len(known) == 2 * len(wanted)
+    assert all(effect.seeds >= TOLERANCES.min_seeds for effect in known)
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def audit(command: Command) -> Command:
+    """`audit(…)` is `bm3 audit …`."""
+    return lambda *arguments: command("audit", *arguments)
+
+
+@dataclass
+class By(InProcess):
+    """Runs trials by a function in this process, and stores what it gives."""
+
+    execute: Callable[[Trial, Path], StoredRun | None]
+    out: Path
+
+    def __post_init__(self) -> None:
+        super().__init__(self.out)
+
+    def wait(self, seconds: float) -> list[Ending]:
+        trial, self._trial = self._trial, None
+        if trial is None:
+            return []
+        run = self.execute(trial, self.out)
+        path = self.out / trial.key
+        if run is not None and not path.is_dir():
+            path.mkdir(parents=True)
+            described = {**trial.identity, **run.described(), "model": "bpr", "searched": []}
+            described |= {"config": asdict(trial.config), "training": asdict(trial.training), "seed": trial.seed}
+            described["dataset"] = run_files.DATA
+            (path / "run.json").write_text(json.dumps(described), encoding="utf-8")
+            (path / "result.json").write_text(json.dumps(run.outcome.written()), encoding="utf-8")
+        return [Ending(trial, "as told (exit code 1)")]
+
+
+def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], StoredRun | None]) -> None:
+    """Let the command run trials by this function, in this process."""
+    monkeypatch.setattr("harness.cli.study.backend_for", lambda out, data, **options: By(execute, out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["minni"], ["no data set 'minni'", "nearest: mini"]),
+        (["mini", "--model", "bmm3"], ["no model 'bmm3'", "bm3"]),
+        (["mini", "--seeds", "0"], ["--seeds", "0"]),
+        (["mini", "--model", "bpr", "--out", "taken/runs"], ["taken/runs", "--out"]),
+    ],
+)
+def test_bad_input_ends_in_one_line_before_anything_runs(
+    audit: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+) -> None:
+    run_by(monkeypatch, lambda trial, out: pytest.fail("a trial was run"))
+    Path("taken").write_text("a file", encoding="utf-8")
+    line = refused(audit(*arguments))
+    for part in parts:
+        assert part in line
+    assert [path.name for path in Path.cwd().iterdir()] == ["taken"]
+
+
+def test_a_dry_run_lists_the_trials_and_runs_none(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_by(monkeypatch, lambda trial, out: pytest.fail("a trial was run"))
+    outcome = audit("--dry-run", "--model", "bm3", "--seeds", 2)
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert len(set(lines)) == len(lines) == 2 * (1 + 4)
+    assert all(line.startswith("bm3 train bm3 mini ") for line in lines)
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Trained for real, for a few epochs. Masked validation items are rivals less of test items: R@20 rises."""
+    suite = load_suite("mini")
+    short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
+    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name, paper: short)
+    expected = Path(shutil.copytree(paper_folder(DEFAULT), tmp_path / "expected"))
+    run_by(monkeypatch, run_trial)
+    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected)
+    assert outcome.code == 0
+    assert "6 of 6 trials have a result" in Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
+    folder = Path("runs/audit-mini")
+    assert len([run for run in stored_runs(Path("runs")) if run.finished]) == 6
+    written = {effect.key: effect for effect in known_effects(expected) if effect.model == "bpr"}
+    assert (folder / "audit.csv").read_text(encoding="utf-8") == effects_csv(written.values())
+    masked = written["mini", "bpr", "evaluation.mask_validation", "True", "recall@20"]
+    assert masked.difference_percent is not None
+    assert masked.difference_percent > 0
+    assert masked.effect is not Change.NONE
+    summary = outcome.out[outcome.out.index("# What the variants change") :].split("\n\nwritten: ")[0]
+    assert (folder / "report.md").read_text(encoding="utf-8").startswith(summary)
+
+
+def test_the_same_audit_again_runs_nothing_and_writes_the_same(
+    audit: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    write_npz: Any,
+    small_parts: Any,
+    small_features: Any,
+) -> None:
+    shop = write_npz(tmp_path / "shop", small_parts, small_features)
+    run_by(monkeypatch, run_trial)
+    arguments = [shop, "--model", "bpr", "--seeds", 2, "--device", "cpu"]
+    first = audit(*arguments)
+    files = {path: path.stat().st_mtime_ns for path in Path("runs/shop").rglob("result.json")}
+    assert len(files) == 6
+    text = Path("runs/audit-shop/report.md").read_bytes()
+    again = audit(*arguments)
+    assert (again.code, again.out) == (first.code, first.out)
+    assert {path: path.stat().st_mtime_ns for path in Path("runs/shop").rglob("result.json")} == files
+    assert Path("runs/audit-shop/report.md").read_bytes() == text
+
+
+def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def execute(trial: Trial, out: Path) -> StoredRun | None:
+        return None if trial.training.evaluation.mask_validation and trial.seed == 2 else finished(trial, 0.4, 0.2)
+
+    run_by(monkeypatch, execute)
+    before = effects_csv(known_effects(PAPER.folder))
+    outcome = audit("--model", "bpr", "--as-reference")
+    assert outcome.code == 1
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
+    assert "mask_validation=True" in line
+    assert "--seed 2" in line
+    log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
+    assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (9, 1, 8)
+    assert effects_csv(known_effects(PAPER.folder)) == before
+
+
+def test_one_seed_measures_nothing(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_by(monkeypatch, lambda trial, out: finished(trial, 0.4, 0.2))
+    assert audit("--model", "bpr", "--seeds", 1).code == 3
+
+
+def test_ctrl_c_ends_in_one_line_and_130(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def execute(trial: Trial, out: Path) -> StoredRun:
+        if trial.seed == 2:
+            raise KeyboardInterrupt
+        return finished(trial, 0.4, 0.2)
+
+    run_by(monkeypatch, execute)
+    outcome = audit("--model", "bpr")
+    assert outcome.code == 130
+    assert outcome.err.splitlines()[-1].startswith("bm3: interrupted: finished trials are kept in runs; ")
+    assert not Path("runs/audit-mini/report.md").exists()

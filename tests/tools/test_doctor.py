@@ -1,0 +1,219 @@
+"""What the doctor makes of facts about a machine, and what `bm3 doctor` prints of it."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_line import Command, refused
+
+from harness.measure.gpu import GpuSurvey
+from harness.measure.host import Limits
+from harness.paper.folders import DEFAULT, paper_folder
+from harness.tools.doctor import doctor
+from harness.tools.doctor.doctor import (
+    NEEDED_DISK,
+    NEEDED_MEMORY,
+    Finding,
+    check_cores,
+    check_data,
+    check_determinism,
+    check_gpus,
+    check_memory,
+    check_paper,
+    check_python_and_torch,
+    check_store,
+)
+
+Write = Callable[..., Path]
+GB = 10**9
+CUDA = [("GPU A", 11 * GB)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "part"),
+    [
+        (((3, 11), "2.6.0", None, 0), "ok", "torch 2.6.0 for the CPU"),
+        (((3, 10), "2.6.0", None, 0), "problem", "3.11"),
+        (((3, 11), "2.6.0", "12.4", 1), "ok", "CUDA 12.4"),
+        (((3, 11), "2.6.0", "12.4", 0), "note", "CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_an_old_python_is_a_problem_and_a_gpu_that_is_not_found_a_note(facts: Any, severity: str, part: str) -> None:
+    finding = check_python_and_torch(*facts)
+    assert finding.severity == severity
+    assert part in finding.found + finding.advice
+
+
+GPU = GpuSurvey("GPU A", 11 * GB, False, True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "severity", "part"),
+    [
+        (GPU, "ok", "GPU A, figures per process, energy counter"),
+        (replace(GPU, gives_process_bytes=None), "ok", ", figures per process"),
+        (replace(GPU, gives_process_bytes=False), "note", "no figures per process"),
+        (replace(GPU, lists_processes=False), "note", "no figures per process"),
+        (replace(GPU, counts_energy=False), "note", "no energy counter"),
+        (replace(GPU, partitioned=True), "ok", "partitioned (MIG)"),
+    ],
+)
+def test_nvml_says_what_each_gpu_offers(gpu: GpuSurvey, severity: str, part: str) -> None:
+    device, finding = check_gpus(CUDA, [gpu], "550.1")
+    assert device.found == "cuda:0, GPU A, 11.0 GB"
+    assert finding.severity == severity
+    assert "NVML, driver 550.1" in finding.found
+    assert part in finding.found
+    assert ("rise" in finding.advice) is ("no figures" in finding.found)
+
+
+def test_a_missing_nvml_is_a_note_and_so_is_a_gpu_that_torch_cannot_use() -> None:
+    (without,) = check_gpus([], "NVML not available: NVML Shared Library Not Found", None)
+    assert (without.severity, without.advice) == ("note", "")
+    _, beside = check_gpus(CUDA, "library missing", None)
+    assert (beside.severity, "libnvidia-ml" in beside.advice) == ("note", True)
+    unused, _ = check_gpus([], [GPU], "550.1")
+    assert (unused.severity, "that torch does not use" in unused.found) == ("note", True)
+
+
+@pytest.mark.parametrize(
+    ("same", "error", "cublas", "severity"),
+    [
+        (True, None, None, "ok"),
+        (True, None, ":4096:8", "ok"),
+        (True, None, ":0:0", "note"),
+        (False, None, None, "problem"),
+        (False, "RuntimeError: no deterministic implementation", None, "problem"),
+    ],
+)
+def test_a_step_that_fails_or_differs_is_a_problem(
+    same: bool, error: str | None, cublas: str | None, severity: str
+) -> None:
+    finding = check_determinism(same, error, cublas)
+    assert finding.severity == severity
+    assert (error or "") in finding.found
+    assert bool(finding.advice) is (severity != "ok")
+
+
+def test_a_step_is_really_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._two_steps(torch.device("cpu")) == (True, None)
+    drawn = iter((1.0, 2.0))
+    monkeypatch.setattr(doctor, "_step", lambda device: {"weight": torch.tensor(next(drawn))})
+    assert doctor._two_steps(torch.device("cpu")) == (False, None)
+
+    def broken(device: torch.device) -> Mapping[str, torch.Tensor]:
+        raise RuntimeError("no kernel\nand a long explanation")
+
+    monkeypatch.setattr(doctor, "_step", broken)
+    assert doctor._two_steps(torch.device("cpu")) == (False, "RuntimeError: no kernel")
+
+
+def test_cores_and_memory_are_what_a_container_allows() -> None:
+    assert check_cores(8, 8, Limits(), 8).severity == "ok"
+    limited = check_cores(8, 2, Limits(cores=1.5), 8)
+    assert (limited.severity, "container gives 1.5" in limited.found, "--threads 2" in limited.advice) == (
+        "note",
+        True,
+        True,
+    )
+    assert check_memory(8 * GB, 16 * GB, Limits()).severity == "ok"
+    assert check_memory(NEEDED_MEMORY - 1, 16 * GB, Limits()).severity == "problem"
+    tight = check_memory(8 * GB, 16 * GB, Limits(memory=NEEDED_MEMORY - 1))
+    assert (tight.severity, "container" in tight.found) == ("problem", True)
+
+
+def test_a_store_is_tried_without_leaving_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = check_store(tmp_path / "runs" / "deep")
+    assert (new.severity, "made on first use" in new.found, list(tmp_path.iterdir())) == ("ok", True, [])
+    assert "made on first use" not in check_store(tmp_path).found
+    (tmp_path / "file").write_text("")
+    refusal = check_store(tmp_path / "file")
+    assert (refusal.severity, "--out" in refusal.advice) == ("problem", True)
+    monkeypatch.setattr("psutil.disk_usage", lambda path: SimpleNamespace(free=NEEDED_DISK - 1))
+    assert check_store(tmp_path).severity == "problem"
+
+
+def test_missing_traces_and_a_damaged_paper_are_problems(tmp_path: Path) -> None:
+    whole, paper = check_paper(paper_folder(DEFAULT))
+    assert paper is not None
+    assert f"{len(paper.values)} figures to compare with, {len(list(paper.folder.glob('traces/*.npz')))}" in whole.found
+    folder = tmp_path / "paper"
+    shutil.copytree(paper_folder(DEFAULT), folder, ignore=shutil.ignore_patterns("traces"))
+    assert check_paper(folder)[0].severity == "problem"
+    (folder / "sources.toml").write_text("[")
+    finding, none = check_paper(folder)
+    assert (finding.severity, "sources.toml" in finding.found, none) == ("problem", True, None)
+
+
+def test_data_sets_are_found_with_their_contents_and_missing_ones_with_advice(
+    write_npz: Write, write_inter: Write, small_parts: Any, small_features: Any, tmp_path: Path
+) -> None:
+    write_npz(tmp_path / "a" / "baby", small_parts, small_features)
+    write_inter(tmp_path / "b" / "baby", small_parts)
+    write_inter(tmp_path / "b" / "other", small_parts)
+    (tmp_path / "b" / "notes").mkdir()
+    synthetic, baby, other, missing = check_data([tmp_path / "a", tmp_path / "b", tmp_path / "c"], ["Baby", "Sports"])
+    assert "mini" in synthetic.found
+    assert baby.found == f"baby: 18 + 6 + 6 interactions; text 8 x 3, visual 8 x 4; in {tmp_path / 'a' / 'baby'}"
+    assert "other: 18 + 6 + 6 interactions; no features" in other.found
+    assert (missing.severity, missing.found.endswith(": Sports"), "BM3_DATA" in missing.advice) == ("note", True, True)
+
+
+def test_a_large_file_is_named_and_not_read_and_a_damaged_one_is_a_note(
+    write_inter: Write, small_parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inter(tmp_path / "big", small_parts)
+    (tmp_path / "bad").mkdir()
+    np.save(tmp_path / "bad" / "visual.npy", np.zeros((2, 2)))
+    (tmp_path / "bad" / "interactions.npz").write_bytes(b"no archive")
+    monkeypatch.setattr(doctor, "READ_AT_ONCE", 100)
+    _, bad, big = check_data([tmp_path], [])
+    assert "big.inter" in big.found
+    assert "interactions;" not in big.found
+    assert (bad.severity, "interactions.npz" in bad.found) == ("note", True)
+
+    def unreadable(path: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", unreadable)
+    _, found = check_data([tmp_path], [])
+    assert (found.severity, "Permission denied" in found.found) == ("note", True)
+
+
+def test_one_screen_and_json_say_what_is_here_and_store_nothing(command: Command) -> None:
+    code, out, err = command("doctor")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) <= 40
+    topics = {"packages", "GPU", "determinism", "cores", "memory", "store", "paper", "data"}
+    assert all(topic in out for topic in topics)
+    assert out.splitlines()[-1] == "The main job can run: bm3 reproduce"
+    content = json.loads(command("doctor", "--json").out)
+    assert content["able"] is True
+    assert {finding["topic"] for finding in content["findings"]} == topics
+    assert list(Path().iterdir()) == []
+    assert "nowhere: no such folder" in refused(command("doctor", "--data", "nowhere"))
+
+
+@pytest.mark.parametrize("layout", [(), ("--json",)])
+def test_a_problem_is_exit_code_1_and_advice_stands_beneath_it(
+    command: Command, layout: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = [
+        Finding("memory", "little", "problem", "free some"),
+        Finding("data", "no", "note"),
+        Finding("data", "x"),
+    ]
+    monkeypatch.setattr(doctor, "diagnose", lambda data, out, paper: findings)
+    code, out, _ = command("doctor", *layout)
+    assert code == 1
+    if not layout:
+        lines = out.splitlines()
+        assert [line.split() for line in lines[:2]] == [["problem", "memory", "little"], ["→", "free", "some"]]
+        assert lines[-1] == "1 problem in the way of the main job."
