@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import Command
-from harness.runs.inspection import changed_settings
 from run_files import altered
 
 from harness.data import load_dataset
@@ -114,10 +113,10 @@ def test_a_run_records_what_differs_from_the_defaults_and_an_earlier_one_says_it
     run = next(run for run in stored_runs(store) if run.model == "bpr")
     assert {*(run.changed or ())} - {"reg_weight"} == {"epochs", "batch_size", "learning_rate"}
     earlier = run.model_copy(update={"changed": None})
-    assert changed_settings(earlier) == changed_settings(run)
-    assert changed_settings(run)["epochs"] == run.training.epochs
+    assert earlier.changed_settings == run.changed_settings
+    assert run.changed_settings["epochs"] == run.training.epochs
     named = altered(earlier, command="bm3 train bpr epochs --set batch_size=512")
-    assert changed_settings(named) == {"batch_size": run.training["batch_size"]}
+    assert named.changed_settings == {"batch_size": run.settings["batch_size"]}
 
 
 def test_a_catalogue_smaller_than_every_cut_off_is_reported_like_any_other(
