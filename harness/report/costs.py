@@ -5,22 +5,6 @@ from dataclasses import dataclass
 from harness.paper.rows import GB
 from harness.runs.record import RunRecord
 
-TIMES = {
-    "Time (s/epoch)": "median_s",
-    "Time, lower quartile (s/epoch)": "q1_s",
-    "Time, upper quartile (s/epoch)": "q3_s",
-    "Time, first epoch (s)": "warmup_s",
-    "Time, evaluation (s)": "evaluation_median_s",
-}
-"""Name → key in a run's result."""
-MEMORY = {
-    "Memory (GB)": "gpu_process_peak",
-    "Memory, GPU device (GB)": "gpu_device_peak",
-    "Memory, allocator (GB)": "allocator_peak",
-    "Memory, allocator reserved (GB)": "allocator_reserved_peak",
-    "Memory, process (GB)": "process_rss_peak",
-}
-"""Name → key in a run's result; a GB is 2^30 bytes."""
 WAYS = {"gpu_process_peak": "", "allocator_reserved_peak": "torch", "process_rss_peak": "RAM"}
 """The readings that may stand beside published memory → how ours was read."""
 

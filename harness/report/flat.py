@@ -14,9 +14,24 @@ from typing import Any
 from harness.paper.published import PublishedValue, short_metric, values_of_cell
 from harness.paper.rows import GB, Row
 from harness.paper.study import Study
-from harness.report import costs
 from harness.report.tables import Table
 
+TIMES = {
+    "Time (s/epoch)": "median_s",
+    "Time, lower quartile (s/epoch)": "q1_s",
+    "Time, upper quartile (s/epoch)": "q3_s",
+    "Time, first epoch (s)": "warmup_s",
+    "Time, evaluation (s)": "evaluation_median_s",
+}
+"""Name → key in a run's result."""
+MEMORY = {
+    "Memory (GB)": "gpu_process_peak",
+    "Memory, GPU device (GB)": "gpu_device_peak",
+    "Memory, allocator (GB)": "allocator_peak",
+    "Memory, allocator reserved (GB)": "allocator_reserved_peak",
+    "Memory, process (GB)": "process_rss_peak",
+}
+"""Name → key in a run's result; a GB is 2^30 bytes."""
 NOT_JUDGED = "shown for orientation: time and memory are not judged against other hardware"
 
 Record = dict[str, Any]
@@ -92,10 +107,10 @@ def _accuracy(study: Study, row: Row) -> Iterator[Record]:
 def _costs(study: Study, row: Row) -> Iterator[Record]:
     """Time and memory, with the note that says why a figure is missing."""
     readings: dict[str, list[tuple[float | None, str | None]]] = {}
-    for metric, key in costs.TIMES.items():
+    for metric, key in TIMES.items():
         timings = [run.outcome.timing for run in row.runs]
         readings[metric] = [(getattr(timing, key), timing.note) for timing in timings]
-    for metric, key in costs.MEMORY.items():
+    for metric, key in MEMORY.items():
         found = [run.outcome.memory.of(key) for run in row.runs]
         readings[metric] = [(None if one.bytes is None else one.bytes / GB, one.note) for one in found]
     for metric, figures in readings.items():

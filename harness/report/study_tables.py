@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from harness.paper import selfcheck
 from harness.paper.numbers import MIB, NONE, number, spread
@@ -9,7 +10,7 @@ from harness.paper.published import PublishedValue, canonical_metric, short_metr
 from harness.paper.rows import SHARED_NOTE, Row
 from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Study
-from harness.paper.verdict import Outcome, Range, Verdict, Word
+from harness.paper.verdict import Outcome, Range, Word
 from harness.report.costs import joules_per_epoch
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
@@ -37,6 +38,8 @@ DIFFERENCES = (
 CLAIMS = "Whether a claim follows from printed tables, and, where it says ours, from these runs."
 COSTS = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
 ENVIRONMENT = "Everything that some run recorded; several values where runs differ."
+FIGURES = ("ours", "interval", "range", "seeds", "expected", "source", "band", "diff. %")
+"""Of a cell that was judged."""
 COMMANDS = "In the folder of these runs, or anywhere with --out and that folder:"
 
 
@@ -127,12 +130,7 @@ def verdicts(study: Study, dataset: str) -> Table:
         [
             _label(row),
             short_metric(metric),
-            number(verdict.mean, otherwise="not finite"),
-            spread(row.values(metric)),
-            verdict.seeds,
-            number(verdict.published.value) if verdict.published else "",
-            verdict.published.source if verdict.published else "",
-            _percent(verdict.difference),
+            *_figures(row, metric).values(),
             Cell(verdict.outcome.value, word=verdict.outcome),
             verdict.reason,
         ]
@@ -142,17 +140,17 @@ def verdicts(study: Study, dataset: str) -> Table:
     ]
     used = dict.fromkeys(v.published.source for row in rows for v in row.verdicts.values() if v.published)
     cited = [f"Source {key}: {study.sources[key].citation}, {study.sources[key].table}." for key in used]
-    head = ["model", "metric", "ours", "range", "seeds", "expected", "source", "diff. %", "verdict", "why"]
-    return table(dataset, head, body, "llrrrrlrll", notes=[*cited, *_about_labels(rows)])
+    head = ["model", "metric", *FIGURES, "verdict", "why"]
+    return table(dataset, head, body, "llrrrrrlrrll", notes=[*cited, *_about_labels(rows)])
 
 
 def all_points(study: Study) -> Table:
     """Every point of the rows whose suite runs each of them with every seed: it is the points that it asks for."""
     body = []
-    for row in (row for row in study.rows if row.every_seed and row.points > 1):
-        for point in row.grid:
+    for row in study.rows:
+        for point in row.grid if row.every_seed and row.points > 1 else ():
             test = list(point.test_by_seed.values())
-            means = [number(sum(values) / len(values)) for values in (list(point.valid_by_seed.values()), test)]
+            means = [number(fmean(values)) for values in (point.valid_by_seed.values(), test)]
             body.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
     metric = study.paper.stopping
     head = ["model", "data set", "point", "seeds", f"valid {metric}", f"test {metric}", f"range of test {metric}"]
@@ -329,31 +327,34 @@ def _mean(study: Study, row: Row, metric: str, emphasis: Emphasis | None, tested
         word=verdict.outcome if judged else None,
         beside=f"{_percent(verdict.difference)} %" if judged and verdict.difference is not None else "",
         note=verdict.reason.rstrip(".") if judged else "",
-        details=tuple(_evidence(study, row, metric, verdict)),
+        details=tuple(_evidence(study, row, metric)),
     )
 
 
-def _evidence(study: Study, row: Row, metric: str, verdict: Verdict) -> Iterator[Table]:
-    """Everything that a mean and its verdict rest on: figures, runs, sources."""
-    values, tolerances = row.values(metric), study.tolerances
-    facts = [
-        ("Mean", number(verdict.mean, otherwise="not finite")),
-        (f"{100 * tolerances.confidence:g} % interval", _range(verdict.interval)),
-        ("Lowest to highest", _range((min(values), max(values)) if len(values) > 1 else None)),
-        ("Seeds", str(len(values))),
-    ]
-    if verdict.published is not None:
-        facts += [
-            ("Compared with", f"{number(verdict.published.value)}, {verdict.published.source}"),
-            (f"Band, ± {100 * tolerances.of(metric).relative:g} %", _range(verdict.band)),
-            ("Difference, %", _percent(verdict.difference) or NONE),
-        ]
-    yield table("Figures", ("what", "figure"), facts, "lr")
+def _figures(row: Row, metric: str) -> dict[str, str]:
+    """By FIGURES: everything that a verdict rests on."""
+    verdict, published = row.verdicts[metric], row.verdicts[metric].published
+    figures = (
+        number(verdict.mean, otherwise="not finite"),
+        _range(verdict.interval),
+        spread(row.values(metric)),
+        str(verdict.seeds),
+        number(published.value) if published else "",
+        published.source if published else "",
+        _range(verdict.band) if published else "",
+        _percent(verdict.difference),
+    )
+    return dict(zip(FIGURES, figures, strict=True))
+
+
+def _evidence(study: Study, row: Row, metric: str) -> Iterator[Table]:
+    """What a mean and its verdict come from: figures, runs, sources."""
+    yield table("Figures", ("what", "figure"), [(k, v) for k, v in _figures(row, metric).items() if v], "lr")
     head = ("seed", "value", "best epoch", "source", "device", "finished", "command")
-    runs = zip(row.runs, values, study.commands(row), strict=True)
+    runs = zip(row.runs, row.values(metric), study.commands(row), strict=True)
     yield table("Runs", head, [_run(run, value, command) for run, value, command in runs], "rrrllll")
     if row.sources[metric]:
-        cited = [_citation(study, value, value == verdict.published) for value in row.sources[metric]]
+        cited = [_citation(study, value, value == row.verdicts[metric].published) for value in row.sources[metric]]
         yield table("Sources", ("figure", "status", "source", "about"), cited, "rlll")
 
 

@@ -13,8 +13,7 @@ from run_files import altered
 
 from harness.paper.significance import Difference
 from harness.paper.study import Study, headline, make_study
-from harness.report.costs import MEMORY, TIMES
-from harness.report.flat import cells, cells_csv, cells_json, table_csv
+from harness.report.flat import MEMORY, TIMES, cells, cells_csv, cells_json, table_csv
 from harness.report.tables import Cell, table
 from harness.runs.record import METRICS
 
