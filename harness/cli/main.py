@@ -23,9 +23,9 @@ from harness.cli.profile import profile
 from harness.cli.reference import reference
 from harness.cli.regress import regress
 from harness.cli.replay import replay
-from harness.cli.reproduce import reproduce
 from harness.cli.runs import runs
 from harness.cli.scaling import scaling
+from harness.cli.study import reproduce
 from harness.cli.suite import suite
 from harness.cli.tables import expected, tables
 from harness.cli.watch import watch

@@ -250,10 +250,9 @@ class Improvement(_Claim):
         paired = over_seeds(_logarithms(first.seeds), _logarithms(second.seeds), tolerance.confidence)
         if paired is None:
             return Comparison(what, f"no two shared seeds {against}", ClaimOutcome.NO_EVIDENCE, math.inf)
-        mean, interval, n = paired
-        found, low, high = (100 * math.expm1(value) for value in (mean, *interval))
+        found, low, high = (100 * math.expm1(value) for value in (paired.mean, *paired.interval))
         edges = [100 * ((1 + percent / 100) * (1 + sign * tolerance.relative) - 1) for sign in (-1, 1)]
-        figure = f"{found:+z.1f} % [{low:+z.1f}, {high:+z.1f}] over {n} seeds {against}"
+        figure = f"{found:+z.1f} % [{low:+z.1f}, {high:+z.1f}] over {paired.seeds} seeds {against}"
         return _ranged(what, figure, (low, high), edges[0], edges[1])
 
 
@@ -405,8 +404,8 @@ def _lead(place: Place, metric: str, what: str, first: Side, second: Side) -> Co
     if paired is None:
         figure += "; no two shared seeds"
     else:
-        figure += f"; over {paired[2]} seeds {_text(*paired[:2])}"
-    if paired is None or min(side * end for end in paired[1]) <= 0:
+        figure += f"; over {paired.seeds} seeds {_text(paired.mean, paired.interval)}"
+    if paired is None or min(side * end for end in paired.interval) <= 0:
         side = 0
     return Comparison(what, figure, _sign_outcome(side), margin)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,17 +117,24 @@ def paired(first: Mapping[int, T], second: Mapping[int, T]) -> list[tuple[T, T]]
     return shared or [(first[a], second[b]) for a, b in zip(sorted(first), sorted(second), strict=False)]
 
 
-def over_seeds(
-    first: Mapping[int, float], second: Mapping[int, float], confidence: float
-) -> tuple[float, Range, int] | None:
-    """Values by seed of two models, paired over the seeds that both were run with: mean of first − second, its
-    two-sided t-interval, and how many pairs there are.
+class SeedDifference(NamedTuple):
+    """Two models paired over the seeds that both were run with."""
+
+    mean: float
+    """Of first − second, in the unit of the values."""
+    interval: Range
+    """Two-sided t-interval of the mean."""
+    seeds: int
+
+
+def over_seeds(first: Mapping[int, float], second: Mapping[int, float], confidence: float) -> SeedDifference | None:
+    """Values by seed of two models, paired.
 
     None with fewer than two shared seeds, or where one of them has a value that is not finite.
     """
     differences = [round(first[seed] - second[seed], _DECIMALS) for seed in sorted(first.keys() & second.keys())]
     mean, interval = mean_and_interval(differences, confidence)
-    return None if mean is None or interval is None else (mean, interval, len(differences))
+    return None if mean is None or interval is None else SeedDifference(mean, interval, len(differences))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -63,10 +63,6 @@ def test_without_runs_a_line_says_what_makes_some(command: Command, arguments: l
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_an_empty_list_is_json_too(command: Command) -> None:
-    assert json.loads(command("runs", "list", "--json").out) == []
-
-
 @pytest.mark.parametrize("name", ["list", "gc", "verify"])
 def test_a_file_in_place_of_the_store_is_refused(command: Command, name: str) -> None:
     Path("taken").touch()
@@ -206,12 +202,6 @@ def test_names_that_do_not_fit_one_run_end_in_one_line(
     assert part in refused(command("runs", *arguments))
 
 
-def test_a_damaged_run_cannot_be_shown_or_compared(command: Command, store: Path) -> None:
-    (run_of(store, 1) / RESULT).write_text("[]")
-    assert "result.json: holds no JSON object" in refused(command("runs", "show", "seed1"))
-    assert "result.json: holds no JSON object" in refused(command("runs", "diff", "seed2", "seed1"))
-
-
 # --- diff ---
 
 
@@ -271,15 +261,6 @@ def test_a_dry_run_only_says_what_would_go(command: Command, store: Path) -> Non
     assert sorted(store.rglob("*")) == before
 
 
-def test_a_run_is_no_store_to_be_cleaned(command: Command, store: Path) -> None:
-    unfinish(run_of(store, 1))
-    before = sorted(store.rglob("*"))
-    line = refused(command("runs", "gc", run_of(store, 1), "--unfinished"))
-    assert "is a run itself; name its store, " in line
-    assert line.endswith("/runs")
-    assert sorted(store.rglob("*")) == before
-
-
 def test_what_goes_is_said_with_its_size(command: Command, store: Path) -> None:
     (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 2048)
     unfinish(run_of(store, 2))
@@ -300,11 +281,6 @@ def test_what_cannot_be_removed_is_refused_in_one_line(command: Command, store: 
 
 
 # --- verify ---
-
-
-def test_runs_in_order_are_counted(command: Command, store: Path) -> None:
-    outcome = command("runs", "verify")
-    assert (outcome.code, outcome.out) == (0, "2 runs: 2 in order, 0 damaged\n")
 
 
 def test_damaged_runs_are_named_with_every_reason(command: Command, store: Path) -> None:

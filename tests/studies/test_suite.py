@@ -63,6 +63,13 @@ def test_every_combination_of_a_grid_is_a_point_of_one_row() -> None:
     assert {point.seed for point in row.points} == {7}
 
 
+def test_what_a_row_sets_or_varies_comes_before_what_the_suite_sets() -> None:
+    changed = {"model": "bpr", "set": {"batch_size": 64}, "vary": {"learning_rate": [0.1]}}
+    (row,) = rows_of(changed, training={"batch_size": 32, "learning_rate": 0.2, "epochs": 3})
+    training = row.points[0].training
+    assert (training.batch_size, training.learning_rate, training.epochs) == (64, 0.1, 3)
+
+
 def test_every_combination_of_what_is_varied_is_a_row_of_its_own() -> None:
     rows = rows_of(
         {
