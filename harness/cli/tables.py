@@ -16,7 +16,7 @@ from harness.cli.options import DATA, PAPER
 from harness.common import nearest
 
 if TYPE_CHECKING:
-    from harness.report.paper_tables import Statistics
+    from harness.report.paper_tables import Figures
 
 RULES = ("tolerances", "claims")
 LAYOUTS = ("text", "md", "tex", "csv")
@@ -53,7 +53,7 @@ def tables(number: int, runs: Path | None, form: str, dataset: str | None, data:
     layout = about.table(number)
     if data is not None and layout.kind != "datasets":
         raise click.UsageError("--data is for tables of data sets: the others have ours from RUNS")
-    study = make_study(runs, f"table {number}") if runs else None
+    study = make_study(runs, f"table {number}", paper=about) if runs else None
     for unread in study.unread if study else ():
         click.echo(f"cannot be read, left out: {unread}", err=True)
     names = dict.fromkeys(value.dataset for value in about.values if value.source == layout.source)
@@ -152,16 +152,16 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
         click.echo(text(published_figures(key, about.sources[key], found)), nl=False)
 
 
-def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Statistics | None]:
+def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Figures | None]:
     """Of the data sets that are there, by printed name; of all where --data says where to look."""
     from harness.data.layouts import data_roots, load_dataset
-    from harness.report.paper_tables import Statistics
+    from harness.report.paper_tables import statistics_of
 
-    found: dict[str, Statistics | None] = {}
+    found: dict[str, Figures | None] = {}
     for name in names:
         if any((root / name.lower()).is_dir() for root in data_roots(data)):
             dataset = load_dataset(name.lower(), data)
-            found[name] = Statistics(dataset.n_users, dataset.n_items, dataset.n_interactions)
+            found[name] = statistics_of(dataset.n_users, dataset.n_items, dataset.n_interactions)
         elif data is not None:
             found[name] = None
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,14 @@ def made(study: Study, form: str) -> Mapping[str, bytes]:
         drawn = draw(study)
         page = html(study, [(picture.title, picture.caption, svg(picture)) for picture in drawn])
         return {"report.html": page.encode(), **files(drawn)}
-    name, text = {
-        "md": lambda: ("report.md", markdown.markdown(study)),
-        "tex": lambda: ("report.tex", latex.document(latex.latex(study))),
-        "csv": lambda: ("cells.csv", flat.cells_csv(study)),
-        "json": lambda: ("cells.json", flat.cells_json(study)),
-    }[form]()
-    return {name: text.encode()}
+    makers: dict[str, tuple[str, Callable[[Study], str]]] = {
+        "md": ("report.md", markdown.markdown),
+        "tex": ("report.tex", latex.report),
+        "csv": ("cells.csv", flat.cells_csv),
+        "json": ("cells.json", flat.cells_json),
+    }
+    name, make = makers[form]
+    return {name: make(study).encode()}
 
 
 def write_report(study: Study, folder: Path, formats: Sequence[str] = ("md",)) -> list[Path]:

@@ -40,7 +40,8 @@ from harness.runs.store import (
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.config import NUMERICS_VERSION
-from harness.training.fit import fit, make_deterministic
+from harness.training.fit import fit
+from harness.training.steps import make_deterministic
 
 FORMAT = 2  # of run.json; 1 named the source's hash, `code`, where 2 has `numerics`
 RESULT_FORMAT = 1
@@ -71,7 +72,7 @@ class Trial:
             "seed": self.seed,
             "device": self.device.type,
             "compiled": can_compile(),
-            "numerics": {"model": self.entry.numerics_version, "training": NUMERICS_VERSION},
+            "numerics": {"model": self.entry.model.numerics_version, "training": NUMERICS_VERSION},
         }
 
     def was_of(self, run: StoredRun) -> bool:
@@ -90,7 +91,7 @@ class Trial:
     @property
     def reads_features(self) -> bool:
         """Whether item features take part."""
-        return self.entry.reads_features and bool(getattr(self.config, "reads_features", True))
+        return self.entry.model.reads_features and bool(getattr(self.config, "reads_features", True))
 
     @property
     def changed(self) -> dict[str, Any]:

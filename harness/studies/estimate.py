@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bm3 import DataError
-from harness.paper.expected import read_rows
+from harness.paper.published import read_rows
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial
 

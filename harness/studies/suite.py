@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import math
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -34,9 +33,8 @@ from pydantic_core import PydanticCustomError
 from bm3 import ConfigError
 from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
-from harness.paper.expected import Scalar
 from harness.paper.folders import suite_path
-from harness.paper.load import Paper, load_paper
+from harness.paper.load import Paper, Scalar, load_paper
 from harness.runs.settings import configure, flatten, search_grid
 
 if TYPE_CHECKING:
@@ -177,6 +175,25 @@ class Suite(_Checked):
         return self.model_copy(update={"experiments": experiments, "seeds": list(seeds) or self.seeds})
 
 
+class Counts(NamedTuple):
+    """So many trials at least and at most: the points best on validation and on test may be the same one."""
+
+    fewest: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.most:,}" if self.fewest == self.most else f"{self.fewest:,} to {self.most:,}"
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """The sum of both."""
+    fewest, most = [0], [0]
+    for one in counts:
+        fewest.append(one.fewest)
+        most.append(one.most)
+    return Counts(sum(fewest), sum(most))
+
+
 @dataclass(frozen=True)
 class Outline:
     """A row of a suite as the file alone gives it: no data set is looked at."""
@@ -185,8 +202,6 @@ class Outline:
     model: str
     dataset: str
     """As the suite names it."""
-    settings: Mapping[str, Scalar]
-    """Those that its points share."""
     points: tuple[Mapping[str, Scalar], ...]
     """All settings of each grid point."""
     seeds: tuple[int, ...]
@@ -198,10 +213,16 @@ class Outline:
         return self.repeat == "all" or len(self.points) == 1
 
     @property
-    def trials(self) -> tuple[int, int]:
-        """How many at least and at most: the points that are best on validation and on test may be the same one."""
+    def trials(self) -> Counts:
+        """Those that are run in any case, and those that follow."""
         points, more = len(self.points), len(self.seeds) - 1
-        return (points * (1 + more),) * 2 if self.all_at_once else (points + more, points + 2 * more)
+        if self.all_at_once:
+            return Counts(points * (1 + more), points * (1 + more))
+        return Counts(points + more, points + 2 * more)
+
+    def to_come(self, outcomes: Outcomes) -> Counts:
+        """How many trials follow from a choice."""
+        return Counts(self.trials.fewest - len(self.commands), self.trials.most - len(self.commands))
 
     @property
     def commands(self) -> list[str]:
@@ -217,17 +238,23 @@ class Outline:
 class Row:
     """One row of a suite on one data set, as trials."""
 
-    label: str
+    outline: Outline
     dataset: Dataset
     points: tuple[Trial, ...]
     """Its grid points, with the first seed."""
-    seeds: tuple[int, ...]
-    repeat: Repeat = "best"
+
+    @property
+    def label(self) -> str:
+        return self.outline.label
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.outline.seeds
 
     def wanted(self, outcomes: Outcomes) -> list[Trial]:
         """The trials known to be needed so far, in order, whether or not they are done."""
         first, *others = self._repetitions
-        if self.repeat == "all" or len(self.points) == 1:
+        if self.outline.all_at_once:
             return [trial for trials in self._repetitions for trial in trials]
         places = [self.points.index(point) for point in self.chosen(outcomes)]
         return [*first, *(trials[place] for place in places for trials in others)]
@@ -237,19 +264,26 @@ class Row:
 
         None until every point has ended, and where none ended with a result.
         """
+        from harness.paper.rows import Point, choose
+        from harness.training.config import STOPPING_METRIC
+
         if any(point.key not in outcomes for point in self.points):
             return []
-        runs = [(point, run) for point in self.points if (run := outcomes[point.key]) is not None]
-        if not runs:
+        first = self.seeds[0]
+        ended = [
+            Point({"key": point.key}, {first: run} if (run := outcomes[point.key]) else {}, STOPPING_METRIC)
+            for point in self.points
+        ]
+        if (best := choose(ended, [first])) is None:
             return []
-        best = [max(runs, key=lambda pair: _accuracy(pair[1], part))[0] for part in ("valid", "test")]
-        return list({point.key: point for point in best}.values())
+        keys = dict.fromkeys(point.settings["key"] for point in (best.on_validation, best.on_test))
+        return [point for key in keys for point in self.points if point.key == key]
 
-    def to_come(self, outcomes: Outcomes) -> tuple[int, int]:
-        """How many trials, at least and at most, follow from a choice that cannot be made yet."""
+    def to_come(self, outcomes: Outcomes) -> Counts:
+        """How many trials follow from a choice that cannot be made yet."""
         more = len(self.seeds) - 1
-        ended = self.repeat == "all" or len(self.points) == 1 or all(point.key in outcomes for point in self.points)
-        return (0, 0) if ended else (more, 2 * more)
+        ended = self.outline.all_at_once or all(point.key in outcomes for point in self.points)
+        return Counts(0, 0) if ended else Counts(more, 2 * more)
 
     @cached_property
     def _repetitions(self) -> tuple[tuple[Trial, ...], ...]:
@@ -279,7 +313,7 @@ def outline(
                 shared = {**own, **settings}
                 points = tuple({**shared, **point} for point in experiment.points())
                 seeds = tuple(suite.seeds)
-                found.append(Outline(label, experiment.model, dataset, shared, points, seeds, suite.repeat))
+                found.append(Outline(label, experiment.model, dataset, points, seeds, suite.repeat))
     return found
 
 
@@ -307,7 +341,7 @@ def plan(
         )
         for point in points:
             _check_modalities(point, row.label)
-        rows.append(Row(row.label, loaded[name], points, row.seeds, row.repeat))
+        rows.append(Row(row, loaded[name], points))
     return rows
 
 
@@ -420,15 +454,6 @@ def _check_modalities(trial: Trial, label: str) -> None:
             raise ConfigError(
                 f"{label} on {trial.dataset_name}: modalities is {asked!r}: no {name!r} in the data set; it has {has}"
             )
-
-
-def _accuracy(run: StoredRun, part: str) -> float:
-    from harness.training.config import STOPPING_METRIC
-
-    if run.result is None:
-        raise ValueError(f"{run.path} is unfinished")
-    value = float(run.result[part][STOPPING_METRIC])
-    return -math.inf if math.isnan(value) else value
 
 
 def _combinations(values: Mapping[str, list[Scalar]]) -> Iterator[dict[str, Scalar]]:

@@ -4,25 +4,21 @@ Where results go is `experiments`; what they are compared with is `compare`.
 """
 
 import copy
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import tee, zip_longest
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bm3 import Batch, BM3Error, Loss
-from bm3.features import FeatureTable
+from bm3 import BM3Error, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
 from harness.measure import EpochClock, TimingSummary
-from harness.training.batches import EpochBatches
+from harness.models.features import feature_tables
 from harness.training.checkpoint import Checkpoints, TrainingState
-from harness.training.config import MATMUL_PRECISION, STOPPING_METRIC, EarlyStopping, TrainingConfig
-from harness.training.optimiser import adam, set_learning_rate
+from harness.training.config import STOPPING_METRIC, EarlyStopping, TrainingConfig
+from harness.training.steps import TrainingSteps, make_deterministic
 from harness.training.streams import Streams
 
 
@@ -89,33 +85,27 @@ class StoppingRule:
         return self._without_best > self._settings.patience
 
 
-def feature_tables(model: Any) -> list[FeatureTable]:
-    """The tables of features within a model."""
-    return [module for module in model.modules() if isinstance(module, FeatureTable)]
-
-
 def build(
-    model: type[Any],
+    model: type[Recommender],
     dataset: Dataset,
     config: Any,
     streams: Streams,
     device: torch.device,
     features_location: str = "device",
-) -> Any:
+) -> Recommender:
     """The model on `device`, initialised on the CPU from the stream `initialisation`, so alike for every device.
 
     Given features stay in main memory or in their file if `features_location` says so and the model reads only rows.
     """
     built = model(dataset, config, streams.torch("initialisation"))
     if device.type != "cpu":
-        stays = features_location != "device" and getattr(built, "reads_feature_rows", False)
         for table in feature_tables(built):
-            table.off_device = stays and not table.table.requires_grad
+            table.off_device = features_location != "device" and table.by_row and not table.table.requires_grad
     return built.to(device)
 
 
 def fit(
-    model: Any,
+    model: Recommender,
     dataset: Dataset,
     training: TrainingConfig,
     streams: Streams,
@@ -132,15 +122,7 @@ def fit(
     BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written.
     """
     make_deterministic()
-    batches = EpochBatches(
-        dataset.train,
-        dataset.n_items,
-        batch_size=training.batch_size,
-        uses_negatives=model.uses_negatives,
-        streams=streams,
-        device=device,
-    )
-    optimiser = adam(model, training.learning_rate)
+    steps = TrainingSteps(model, dataset, training, streams, device)
     evaluate = Evaluation(dataset, **asdict(training.evaluation))
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, Mapping[str, Tensor]] | None = None
@@ -148,7 +130,7 @@ def fit(
     if resume is not None:
         epoch = resume.state.epoch
         model.load_state_dict(resume.state.model)
-        optimiser.load_exact_state(resume.state.optimiser)
+        steps.optimiser.load_exact_state(resume.state.optimiser)
         clock.resume(
             [record.seconds for record in resume.records],
             [record.evaluation_seconds for record in resume.records],
@@ -160,26 +142,25 @@ def fit(
     try:
         while epoch < training.epochs and not rule.stop:
             epoch += 1
-            start_epoch(model, optimiser, training, streams, device, epoch)
+            steps.prepare(epoch)
             clock.start()
-            with matmul_precision(training.precision):
-                loss, parts = _means(_train_epoch(model, batches.epoch(epoch), optimiser), epoch)
-            optimiser.catch_up()
+            loss, parts = _means(steps.epoch(epoch), epoch)
+            steps.optimiser.catch_up()
             seconds = clock.stop()
             with clock.evaluation():
                 valid = evaluate(model, "valid", device)
             improved = rule.improves(valid[STOPPING_METRIC])
             record = EpochRecord(
-                epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved, batches.sampling_seconds
+                epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved, steps.batches.sampling_seconds
             )
             if improved:
                 best = record, copy.deepcopy(model.state_dict())
             on_epoch(record)
             if checkpoints is not None and checkpoints.due and best is not None:
                 model_state = best[1] if improved else model.state_dict()
-                checkpoints.save(TrainingState(epoch, model_state, optimiser.exact_state(), best[1]))
+                checkpoints.save(TrainingState(epoch, model_state, steps.optimiser.exact_state(), best[1]))
     finally:
-        optimiser.release()
+        steps.optimiser.release()
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
     model.load_state_dict(best[1])
@@ -192,73 +173,6 @@ def fit(
         test=ranking.metrics(evaluate.cutoffs),
         test_ranking=ranking,
         timing=clock.summary(),
-    )
-
-
-def make_deterministic() -> None:
-    """Let torch use deterministic algorithms only; an operation that has none raises an error that names it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    # Filling memory that is written next anyway costs time in every step; nothing here reads what it did not write.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Matrix products of float32 with factors of the given precision (see `TrainingConfig`), afterwards as before."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(MATMUL_PRECISION[precision])
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _with_next(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
-    """Each batch and the one after it."""
-    these, following = tee(batches)
-    next(following, None)
-    return zip_longest(these, following)
-
-
-def start_epoch(
-    model: Any,
-    optimiser: torch.optim.Optimizer,
-    training: TrainingConfig,
-    streams: Streams,
-    device: torch.device,
-    epoch: int,
-) -> None:
-    """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate."""
-    if hasattr(model, "start_epoch"):
-        model.start_epoch(streams.torch("model", epoch, device=device))
-    set_learning_rate(optimiser, model, training.learning_rate, epoch)
-
-
-def reads_ahead(model: Any) -> bool:
-    """Whether a step begins to read the features of the next batch."""
-    return hasattr(model, "fetch") and any(table.off_device for table in feature_tables(model))
-
-
-def train_step(model: Any, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None) -> Loss:
-    """One step on the batch, and its loss from before the step. `to_fetch` is the next batch if that is read ahead."""
-    optimiser.zero_grad()
-    loss: Loss = model.loss(batch)
-    if to_fetch is not None:
-        model.fetch(to_fetch)
-    loss.total.backward()
-    optimiser.step()
-    if hasattr(model, "after_step"):
-        model.after_step()
-    return loss
-
-
-def _train_epoch(model: Any, batches: Iterable[Batch], optimiser: torch.optim.Optimizer) -> Iterable[Loss]:
-    """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
-    ahead = reads_ahead(model)
-    return (
-        train_step(model, optimiser, batch, following if ahead else None) for batch, following in _with_next(batches)
     )
 
 

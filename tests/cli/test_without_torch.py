@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "matplotlib", "scipy.stats")
 BEGIN = "from pathlib import Path; store = Path('docs/results/runs/cost'); "
 READERS = {
-    "errors": "from bm3 import BM3Error, ConfigError, DataError, Variant",
+    "errors": "from bm3 import BM3Error, ConfigError, DataError",
     "list": "from harness.runs.inspect import entries; from harness.runs.text import list_text; "
     "list_text(list(entries(store)), 0)",
     "show and diff": "from harness.runs.store import stored_runs; from harness.runs.text import *; "

@@ -64,8 +64,8 @@ FAULTS = [
     ("claims.toml", 'model = "LightGCN"', 'model = "Light"', ["claims.toml: claims.0.model: no model 'Light'"]),
     ("claims.toml", 'others = ["BPR"]', 'others = ["BP"]', ["claims.toml: claims.0.others: no model 'BP'"]),
     ("claims.toml", 'kind = "ordering"', 'kind = "order"', ["claims.toml: claims.0: "]),
-    ("suites/table1.toml", 'model = "bpr"', 'model = "bp"', ["table1.toml:6: no model 'bp'"]),
-    ("suites/table1.toml", "seeds", "seed", ["table1.toml:3: no key 'seed'"]),
+    ("suites/table1.toml", 'model = "bpr"', 'model = "bp"', ["table1.toml: experiments.0 (bp): no model 'bp'"]),
+    ("suites/table1.toml", "seeds", "seed", ["table1.toml: no key 'seed'"]),
 ]
 
 

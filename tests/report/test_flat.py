@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from run_files import altered
 
-from harness.paper.results import METRICS
 from harness.paper.significance import Difference
 from harness.paper.study import Study, headline, make_study
-from harness.report.costs import MEMORY, TIMES
-from harness.report.flat import cells, cells_csv, cells_json, table_csv
+from harness.report.flat import MEMORY, TIMES, cells, cells_csv, cells_json, table_csv
 from harness.report.tables import Cell, table
+from harness.runs.record import METRICS
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 
@@ -43,8 +42,8 @@ def with_result(study: Study, change: dict[str, Any]) -> Study:
     row = study.rows[0]
     run = row.result.runs[0]
     changed = altered(run, change)
-    result = replace(row.result, runs=(changed, *row.result.runs[1:]))
-    return replace(study, rows=(replace(row, result=result), *study.rows[1:]))
+    new = replace(row, runs=(changed, *row.runs[1:]))
+    return replace(study, rows=(new, *study.rows[1:]))
 
 
 def test_a_table_for_a_spreadsheet_has_no_marks_and_repeats_its_groups() -> None:

@@ -341,7 +341,7 @@ class By(InProcess):
 
 def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], StoredRun | None]) -> None:
     """Let the command run trials by this function, in this process."""
-    monkeypatch.setattr("harness.cli.study.backend_for", lambda out, data, **options: By(execute, out))
+    monkeypatch.setattr("harness.cli.study.backend_for", lambda how, *_: By(execute, how.out))
 
 
 @pytest.mark.parametrize(
