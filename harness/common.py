@@ -2,11 +2,13 @@
 
 import difflib
 import json
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -32,6 +34,30 @@ def exit_status(held: Iterable[bool | None]) -> int:
     """
     found = set(held)
     return 1 if False in found else 0 if True in found else 3
+
+
+def require(config: object, field: str, holds: bool, needed: str) -> None:
+    """Raise ConfigError naming the field unless `holds` and, if the value is a float, it is finite."""
+    value = getattr(config, field)
+    if not holds or (isinstance(value, float) and not math.isfinite(value)):
+        raise ConfigError(f"{type(config).__name__}: {field} is {value!r}, it must be {needed}")
+
+
+def lazily(package: str, *modules: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose `__all__` is found in these of its modules, light ones first.
+
+    What is named is loaded when it is first asked for, so that importing the package costs nothing.
+    """
+
+    def get(name: str) -> Any:
+        if name in import_module(package).__all__:
+            for module in modules:
+                found = vars(import_module(f"{package}.{module}"))
+                if name in found:
+                    return found[name]
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
 
 
 HALF_WRITTEN = re.compile(r"\.tmp\w{6}")

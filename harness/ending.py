@@ -69,6 +69,6 @@ def _loading(frame: FrameType | None) -> bool:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             loader = frame.f_back  # in the end that of the outermost import
         frame = frame.f_back
-    while loader is not None and loader.f_globals["__name__"] in ("importlib", "bm3.lazy"):
+    while loader is not None and loader.f_globals["__name__"] in ("importlib", "bm3", "harness.common"):
         loader = loader.f_back
     return loader is not None and loader.f_globals["__name__"].startswith(LOADERS)

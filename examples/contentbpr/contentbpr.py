@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
-from bm3 import Batch, DataError, Loss
+from bm3 import Batch, DataError, Loss, Recommender
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class ContentBPRConfig:
     """Width of user vectors and of projected content."""
 
 
-class ContentBPR(nn.Module):
+class ContentBPR(Recommender):
     Config = ContentBPRConfig
     uses_negatives = True
 

@@ -205,7 +205,7 @@ def encode_command(
     """
     if (text is None) == (images is None):
         raise ConfigError("give either --text FILE or --images DIR; for both, run the command twice")
-    from harness.cli.reading_progress import items_progress
+    from harness.cli.progress import items_progress
     from harness.ingest.encoders import ImageEncoder, SentenceEncoder
     from harness.ingest.features import encode_features, find_images, read_texts
 
@@ -289,7 +289,7 @@ def prepare_command(dry_run: bool, out: Path | None, paper: Path, **asked: Any) 
     bm3 data prepare baby-in-time --ratings ratings_Baby.csv --split temporal_global --out ~/data
     """
     import harness
-    from harness.cli.reading_progress import reading_progress
+    from harness.cli.progress import reading_progress
     from harness.ingest.amazon.prepare import Plan, prepare
     from harness.ingest.verify import check_counts
     from harness.measure.environment import source
@@ -353,7 +353,7 @@ def fetch_command(
     bm3 data fetch baby --base-url https://mirror.example.org/productGraph
     bm3 data fetch shop --manifest shop.toml --dry-run
     """
-    from harness.cli.reading_progress import reading_progress
+    from harness.cli.progress import reading_progress
     from harness.ingest.fetch import Fetch, find_source
     from harness.paper.load import load_paper
 

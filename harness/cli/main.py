@@ -23,9 +23,9 @@ from harness.cli.profile import profile
 from harness.cli.reference import reference
 from harness.cli.regress import regress
 from harness.cli.replay import replay
-from harness.cli.reproduce import reproduce
 from harness.cli.runs import runs
 from harness.cli.scaling import scaling
+from harness.cli.study import reproduce
 from harness.cli.suite import suite
 from harness.cli.tables import expected, tables
 from harness.cli.watch import watch
@@ -160,16 +160,17 @@ def train(
     ):
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
-    result = run.result or {}
-    test = "  ".join(f"{name} {result['test'][name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
-    click.echo(f"best epoch {result['best_epoch']} of {result['epochs']}; test: {test}\nrun: {run.path}")
+    result = run.outcome
+    test = "  ".join(f"{name} {result.test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
+    click.echo(f"best epoch {result.best_epoch} of {result.epochs}; test: {test}\nrun: {run.path}")
 
 
 @bm3.command(name="report")
 @click.argument("folder", type=click.Path(path_type=Path))
 @REPORT_FORMATS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
-def report_command(folder: Path, formats: list[str], out: Path | None) -> None:
+@PAPER
+def report_command(folder: Path, formats: list[str], out: Path | None, paper: Path) -> None:
     """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
 
     \b
@@ -177,9 +178,11 @@ def report_command(folder: Path, formats: list[str], out: Path | None) -> None:
     bm3 report runs --format md,html,tex,csv
     """
     from harness.cli.study import finish
+    from harness.paper.load import load_paper
     from harness.paper.study import make_study
 
-    finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), out or folder, formats)
+    asked = f"a report on the runs in {folder.name or 'this folder'}"
+    finish(make_study(folder, asked, paper=load_paper(paper)), out or folder, formats)
 
 
 @bm3.command(name="conformance")

@@ -25,7 +25,7 @@ def models_command() -> None:
 
     table = []
     for name, entry in sorted(models().items()):
-        needs = entry.reads_features, getattr(entry.model, "uses_negatives", False)
+        needs = entry.model.reads_features, entry.model.uses_negatives
         number = sum(1 for _ in settings(entry.model.Config))
         shown = ["yes" if needed else "no" for needed in needs]
         table.append([name, *shown, number, "\n".join(filter(None, about(entry.model)))])

@@ -1,4 +1,4 @@
-"""Options that commands share. The commands are in `cli` and `cli_*`.
+"""Options that commands share. The commands are in the files beside it.
 
 These modules load nothing but click and what is as light: what a command needs is loaded when it runs, so that help and
 wrong usage are answered at once.
@@ -64,8 +64,9 @@ RERUN = click.option(
     "that are finished, whose runs are moved aside; none, report on what is there.",
 )
 DRY_RUN = click.option("--dry-run", is_flag=True, help="List the trials and run none.")
-
-
+DATASETS = click.option(
+    "--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated."
+)
 MODELS = click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model; may be repeated.")
 
 

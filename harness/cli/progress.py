@@ -1,12 +1,16 @@
-"""Progress of a training: a bar on a terminal, plain lines elsewhere. Both go to standard error."""
+"""How far one thing is, on standard error: a bar on a terminal, plain lines elsewhere. A study's: `study_progress`."""
+
+from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from tqdm import tqdm
+from harness.common import duration, size
 
 if TYPE_CHECKING:
     from harness.training import EpochRecord
@@ -14,51 +18,122 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 
 
-class TrainingProgress:
-    """Context manager whose `epoch` is called after every epoch of at most `epochs`."""
+class Meter:
+    """Context manager that shows how much of a total is done, in `unit`; bytes (`B`) as sizes."""
 
-    def __init__(self, title: str, epochs: int) -> None:
-        self._title, self._epochs = title, epochs
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, title: str, total: int | None = None, unit: str = "B", *, stays: bool = False) -> None:
+        """`stays`: whether a bar is still there in the end."""
+        self._title, self.total, self._unit, self._stays = title, total, unit, stays
         self._bar: Any = None
-        self._started = self._last_line = time.monotonic()
-        self._first = 0  # epoch shown first
-        self._best = (0, 0.0)
+        self._began: tuple[float, int] | None = None
+        self._last_line, self._last = time.monotonic(), 0
 
     def __enter__(self) -> Self:
-        if self._terminal:
-            self._bar = tqdm(total=self._epochs, desc=self._title, unit="epoch", dynamic_ncols=True, leave=True)
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import TimeRemainingColumn as Left
+
+            done = DownloadColumn() if self._unit == "B" else MofNCompleteColumn()
+            figures = TextColumn("{task.fields[figures]}", markup=False)
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(20), done, Left(compact=True), figures)
+            console = Console(stderr=True)
+            # What goes to a file or a pipe must not end up on the terminal.
+            onto = sys.stdout.isatty()
+            self._bar = Progress(*columns, console=console, transient=not self._stays, redirect_stdout=onto)
+            self._bar.add_task(self._title, total=self.total, figures="")
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._bar.stop()
 
-    def earlier(self, records: "Sequence[EpochRecord]") -> None:
+    def to(self, done: int, figures: str = "", *, at_once: bool = False) -> None:
+        """So much is done. Without a terminal a line follows where one is due, or `at_once`.
+
+        What was done at first says nothing of speed; it may go back, as where a transfer begins anew.
+        """
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=self.total, figures=figures)
+            return
+        now = time.monotonic()
+        if self._began is None or done < self._last:
+            self._began = now, done
+        self._last = done
+        if at_once or now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self.say(f"{self._title}: {self._amount(done)}{figures and ' '}{figures}{self._left(now, done)}")
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _amount(self, done: int) -> str:
+        if self._unit != "B":
+            return f"{self._unit} {done}" + ("" if self.total is None else f"/{self.total}")
+        return size(done) + ("" if self.total is None else f" of {size(self.total)}")
+
+    def _left(self, now: float, done: int) -> str:
+        """At the mean speed so far."""
+        if self._began is None or self.total is None or done <= self._began[1]:
+            return ""
+        return f", about {duration((now - self._began[0]) / (done - self._began[1]) * (self.total - done))} left"
+
+
+@contextmanager
+def reading_progress(name: str, unit: str = "B") -> Iterator[Callable[[int, int | None], None]]:
+    """A function to be told the position in the file `name`, and its size if that is known; in bytes, or in items."""
+    with Meter(name, unit=unit) as meter:
+
+        def at(position: int, total: int | None) -> None:
+            meter.total = total
+            meter.to(position)
+
+        yield at
+
+
+items_progress = partial(reading_progress, unit="item")
+
+
+class TrainingProgress:
+    """Context manager whose `epoch` is called after every epoch of at most `epochs`."""
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self._epochs, self._meter = epochs, Meter(title, epochs, "epoch", stays=True)
+        self._first = True
+        self._best = (0, 0.0)
+
+    def __enter__(self) -> Self:
+        self._meter.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._meter.__exit__(kind, error, trace)
+
+    def earlier(self, records: Sequence[EpochRecord]) -> None:
         """Take note of the epochs before a training that goes on."""
         for record in records:
             self._note(record)
 
-    def epoch(self, record: "EpochRecord") -> None:
+    def epoch(self, record: EpochRecord) -> None:
         """Show the epoch: validation R@20 and the best so far, loss and its parts, and the time left at most."""
         self._note(record)
+        if self._first:
+            self._meter.to(record.epoch - 1)
         parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
         figures = f"R@20 {record.valid['recall@20']:.4f}, best {self._best[1]:.4f} in {self._best[0]}, "
         figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
-        if self._bar is not None:
-            self._bar.set_postfix_str(figures, refresh=False)
-            self._bar.update(record.epoch - self._bar.n)  # a resumed training begins later
-            return
-        now = time.monotonic()
-        self._first = self._first or record.epoch
-        if record.epoch in (self._first, self._epochs) or now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            left = (now - self._started) / (record.epoch - self._first + 1) * (self._epochs - record.epoch)
-            line = f"{self._title}: epoch {record.epoch}/{self._epochs} {figures}, at most {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+        self._meter.to(record.epoch, figures, at_once=self._first or record.epoch == self._epochs)
+        self._first = False
 
-    def _note(self, record: "EpochRecord") -> None:
+    def _note(self, record: EpochRecord) -> None:
         if record.improved:
             self._best = record.epoch, record.valid["recall@20"]

@@ -28,7 +28,7 @@ def reference(folder: Path, out: Path | None, overwrite: bool, paper: Path) -> N
     from harness.paper.load import load_paper
     from harness.paper.selfcheck import FILE, SUITE, reference_from, write_reference
     from harness.runs.store import stored_runs
-    from harness.studies.suite_file import load_suite
+    from harness.studies.suite import load_suite
 
     if out is None and Path(harness.__file__).parent in paper.parents:
         raise ConfigError(f"{paper} is part of an installed package: run this in a checkout, or give --out FILE")

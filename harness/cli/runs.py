@@ -124,7 +124,7 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
     """
     from harness.runs.clean import Also, remove, unneeded
     from harness.runs.inspect import entries
-    from harness.studies.studies import trials_under_way
+    from harness.studies.status import trials_under_way
 
     where = folder or out
     asked: dict[Also, bool] = {"superseded": superseded, "unfinished": unfinished, "stale": stale}

@@ -1,94 +1,164 @@
-"""What the commands that run studies share: which back end runs the trials, and the display of progress."""
+"""`bm3 reproduce`, and what commands that run trials share: where and how they run, how a study is shown and ends.
+
+How a report is made is elsewhere.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import wraps
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
-from bm3 import ConfigError
+from bm3 import ConfigError, DataError
+from harness.cli.options import (
+    DATA,
+    DATASETS,
+    DEVICE,
+    DRY_RUN,
+    IN_PROCESS,
+    MODELS,
+    OUT,
+    PAPER,
+    RAY,
+    REPORT_FORMATS,
+    RERUN,
+    SEEDS,
+    THREADS_EACH,
+    WORKERS,
+    known_suite,
+)
 from harness.ending import keeping
+from harness.runs.words import Policy
 
 if TYPE_CHECKING:
-    import torch
-
     from harness.paper.conformance import Check
     from harness.paper.load import Paper
+    from harness.paper.rows import Planned
     from harness.paper.study import Study as Report
+    from harness.runs.store import StoredRun
     from harness.runs.trial import Trial
-    from harness.studies.backends import Need
-    from harness.studies.conduct import Study
-    from harness.studies.execution import Backend, Outcomes
+    from harness.studies.execute import Backend, Pending, Wanted
+    from harness.studies.suite import Outcomes, Outline, Row, Suite
 
 
-def workers_for(
-    workers: int | None, device: torch.device, *, in_process: bool, ray_address: str | None, alone: bool = False
-) -> int:
-    """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`.
+@dataclass(frozen=True)
+class Execution:
+    """Where and how trials run, as options say."""
 
-    Raises ConfigError for options that exclude each other.
-    """
-    from harness.studies.backends import visible_gpus
+    rerun: Policy
+    workers: int | None
+    ray_address: str | None
+    in_process: bool
+    device: str
+    threads: int | None
+    data: Path | None
+    out: Path
 
-    if in_process and (ray_address or workers not in (None, 1)):
-        raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
-    if alone and workers not in (None, 1):
-        raise ConfigError("this suite measures time, so its trials run one by one: leave --workers out")
-    if alone or in_process:
-        return 1
-    return workers or (max(1, len(visible_gpus())) if device.type == "cuda" else 1)
+    def begin(self, name: str, about: Paper, *, alone: bool = False) -> Begun:
+        """The study `name`, whose folder below --out is made.
+
+        Raises ConfigError for options that exclude each other, or where Ray or its cluster is not there.
+        """
+        from harness.studies.conduct import make_folder
+
+        workers = self._workers(alone)
+        make_folder(self.out / name)
+        return Begun(self, name, about, alone, workers, backend_for(self, workers, about))
+
+    def _workers(self, alone: bool) -> int:
+        """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`."""
+        from harness.runs.trial import resolve_device
+        from harness.studies.local import visible_gpus
+
+        if self.in_process and (self.ray_address or self.workers not in (None, 1)):
+            raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
+        if alone and self.workers not in (None, 1):
+            raise ConfigError("this suite measures time, so its trials run one by one: leave --workers out")
+        if alone or self.in_process:
+            return 1
+        on_cuda = resolve_device(self.device).type == "cuda"
+        return self.workers or (max(1, len(visible_gpus())) if on_cuda else 1)
 
 
-def backend_for(
-    store: Path,
-    data: Path | None,
-    *,
-    workers: int,
-    threads: int | None,
-    in_process: bool,
-    ray_address: str | None,
-    paper: Paper,
-) -> Backend:
+class Begun(NamedTuple):
+    """A study whose options are checked and whose trials can be run."""
+
+    how: Execution
+    name: str
+    about: Paper
+    alone: bool
+    workers: int
+    backend: Backend
+
+    def run(self, wanted: Wanted, planned: Sequence[Planned] | None = None) -> Outcomes:
+        """Run the trials with the study's progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
+        from harness.cli.study_progress import StudyProgress
+        from harness.studies.conduct import Study, conduct
+
+        store = self.how.out
+        study = Study(
+            self.name, wanted, store, store / self.name, self.about, self.how.rerun, self.workers, self.alone, planned
+        )
+        kept = f"finished trials are kept in {store}; the same command goes on from there"
+        with keeping(lambda: kept), StudyProgress() as progress:
+            return conduct(study, self.backend, progress.update)
+
+
+def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of an Execution, which the command gets as `how`, and --paper."""
+
+    @wraps(command)
+    def collected(**given: Any) -> Any:
+        return command(how=Execution(**{field.name: given.pop(field.name) for field in fields(Execution)}), **given)
+
+    for option in reversed((RERUN, WORKERS, RAY, IN_PROCESS, DEVICE, THREADS_EACH, DATA, OUT, PAPER)):
+        collected = option(collected)
+    return collected
+
+
+def backend_for(how: Execution, workers: int, about: Paper) -> Backend:
     """The back end that the options name. Raises ConfigError where Ray or its cluster is not there."""
     from harness.evaluation.compiling import use_threads
-    from harness.studies.backends import InProcess, Processes, threads_beside
-    from harness.studies.cluster import RayCluster
-
-    if in_process:
-        if threads is not None:
-            use_threads(threads)
-        return InProcess(store)
-    threads, need = threads or threads_beside(workers), needed_memory(store, paper)
-    if ray_address:
-        return RayCluster(ray_address, store, data, threads, need, workers=workers)
-    return Processes(store, data, workers, threads, need)
-
-
-def needed_memory(store: Path, paper: Paper) -> Need:
-    """What past runs say that a trial needs."""
     from harness.runs.store import readable_runs
     from harness.studies.estimate import COST_FILE, Estimates, load_costs
+    from harness.studies.local import InProcess, Processes, threads_beside
+    from harness.studies.ray import RayCluster
 
-    estimates = Estimates(readable_runs(store), load_costs(paper.file(COST_FILE)))
+    if how.in_process:
+        if how.threads is not None:
+            use_threads(how.threads)
+        return InProcess(how.out)
+    estimates = Estimates(readable_runs(how.out), load_costs(about.file(COST_FILE)))
 
     def need(trial: Trial) -> int | None:
         estimate = estimates.of(trial)
         return None if estimate is None else estimate.memory_bytes
 
-    return need
+    threads = how.threads or threads_beside(workers)
+    if how.ray_address:
+        return RayCluster(how.ray_address, how.out, how.data, threads, need, workers=workers)
+    return Processes(how.out, how.data, workers, threads, need)
 
 
-def run_study(study: Study, backend: Backend) -> Outcomes:
-    """Run a study with its progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
-    from harness.cli.study_progress import StudyProgress
-    from harness.studies.conduct import conduct
+def following(rows: Sequence[Row | Outline], found: Pending) -> list[str]:
+    """The line on trials that follow from a selection that cannot be made yet, if any do."""
+    from harness.studies.suite import total
 
-    kept = f"finished trials are kept in {study.store}; the same command goes on from there"
-    with keeping(lambda: kept), StudyProgress() as progress:
-        return conduct(study, backend, progress.update)
+    counts = total(row.to_come(found.outcomes) for row in rows)
+    return [f"{counts} more trials follow from the selection, once the points above are done"] * (counts.most > 0)
+
+
+def left_alone(found: Pending) -> list[str]:
+    """The line on trials that failed and are not run, if there are any."""
+    number = len(found.without_result)
+    return [f"failed earlier, so not run again: {number}; bm3 reproduce with --rerun failed tries again"] * (number > 0)
 
 
 def conformance_line(checks: list[Check]) -> str:
@@ -109,3 +179,142 @@ def finish(study: Report, folder: Path, formats: list[str]) -> NoReturn:
     for path in paths:
         click.echo(f"report: {path}")
     sys.exit(study.code)
+
+
+@click.command()
+@click.argument("suite", default="selfcheck", callback=known_suite)
+@DATASETS
+@MODELS
+@SEEDS
+@REPORT_FORMATS
+@DRY_RUN
+@execution_options
+def reproduce(
+    suite: str,
+    datasets: tuple[str, ...],
+    models: tuple[str, ...],
+    seeds: list[int],
+    formats: list[str],
+    dry_run: bool,
+    how: Execution,
+    paper: Path,
+) -> None:
+    """Check the models against recorded traces, run SUITE (default: selfcheck), and report what reproduces.
+
+    The suite selfcheck needs no data: it shows whether the models learn on this machine what they learned when its
+    reference was made, and nothing about published tables.
+
+    SUITE is the name of one of the paper (bm3 suite list) or the path of a .toml file. Trials that are
+    stored and finished are not run again, whichever suite they were run for; one that was interrupted or killed goes on
+    after its last checkpoint, so the same command continues a study. Its report.md, log and status are in the suite's
+    folder below --out; bm3 watch shows how far it is from another terminal.
+
+    The same trials give the same numbers side by side or one by one, on this machine or a Ray cluster of its kind, with
+    the same --threads.
+
+    \b
+    bm3 reproduce
+    bm3 reproduce baby --data ~/data --workers 4 --threads 2
+    bm3 reproduce baby --data ~/data --model bpr --format md,html
+    bm3 reproduce table3 --data /shared/data --out /shared/runs --ray auto
+    bm3 reproduce ablation --dataset mini --dry-run
+    """
+    from harness.paper.conformance import known_traces, trace_statuses
+    from harness.paper.load import load_paper
+    from harness.paper.study import make_study
+    from harness.runs.trial import folder_of, resolve_device
+    from harness.studies.execute import pending
+    from harness.studies.suite import load_suite, plan, wanted
+
+    about = load_paper(paper)
+    chosen = load_suite(suite, about).narrowed(models, seeds)
+    rows = plan(chosen, how.data, resolve_device(how.device), datasets, about)
+
+    def trials(outcomes: Outcomes) -> list[Trial]:
+        return wanted(rows, outcomes, chosen.order)
+
+    if dry_run:
+        found = pending(trials, how.out, how.rerun)
+        for line in [*(trial.command for trial in found.to_run), *following(rows, found)]:
+            click.echo(line)
+        for line in left_alone(found) if how.rerun == "missing" else ():
+            click.echo(line)
+        return
+    begun = how.begin(Path(suite).stem, about, alone=chosen.alone)
+    planned, checks = _planned(rows, chosen, how.out), known_traces(about)
+    click.echo(conformance_line(checks))
+    outcomes = begun.run(trials, planned)
+    unread: list[str] = []
+    runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
+    without = [
+        trial.command if run is None else run.command
+        for trial, run in runs
+        if run is None or not (run.finished or run.out_of_memory)
+    ]
+    unchecked = _unchecked(chosen)
+    if how.rerun == "none":
+        unchecked += [f"{len(without)} of {len(runs)} trials, which are not run: leave --rerun out"] if without else []
+        without = []
+    study = make_study(
+        how.out,
+        f"{chosen.title} (only {', '.join(models)})" if models else chosen.title,
+        of=[run for _, run in runs if run is not None],
+        paper=about,
+        planned=planned,
+        conformance=Counter(status.value for status in trace_statuses(checks).values()),
+        unchecked=unchecked,
+        failed=without,
+        of_costs=chosen.alone,
+        unread=unread,
+        exceptions=chosen.exceptions,
+        self_check=[one.model for one in chosen.experiments] if chosen.self_check else None,
+    )
+    finish(study, how.out / begun.name, formats)
+
+
+def _planned(rows: Sequence[Row], suite: Suite, out: Path) -> list[Planned]:
+    """The rows of the plan for its report."""
+    from harness.paper.rows import Planned
+    from harness.runs.settings import flatten
+    from harness.runs.trial import folder_of
+
+    named = cycle(
+        experiment.label not in (None, experiment.model)
+        for experiment in suite.experiments
+        for _ in experiment.rows(suite.training)
+    )
+    planned = []
+    for row, by_label in zip(rows, named, strict=False):
+        settings = [flatten({**asdict(point.config), **asdict(point.training)}) for point in row.points]
+        differing = sorted(key for key in settings[0] if any(other[key] != settings[0][key] for other in settings))
+        points = tuple(
+            (
+                {key: of_point[key] for key in differing},
+                {s: "/".join(folder_of(replace(point, seed=s), out).parts[-2:]) for s in row.seeds},
+            )
+            for point, of_point in zip(row.points, settings, strict=True)
+        )
+        planned.append(Planned(row.label if by_label else None, points, row.outline.repeat == "all"))
+    return planned
+
+
+def _stored(path: Path, unread: list[str]) -> StoredRun | None:
+    """The run there; None where there is none, or where it cannot be read: why is added to `unread`."""
+    from harness.runs.store import RESULT, RUN, StoredRun
+
+    try:
+        return StoredRun.read(path) if (path / RUN).is_file() or (path / RESULT).is_file() else None
+    except DataError as error:
+        unread.append(str(error))
+        return None
+
+
+def _unchecked(suite: Suite) -> list[str]:
+    import torch
+
+    missing = []
+    if suite.self_check:
+        missing.append("the published tables: run one of the suites that `bm3 suite list` names, with their --data DIR")
+    if not torch.cuda.is_available():
+        missing.append("anything on a GPU, its memory included: install a CUDA build of torch and use `--device cuda`")
+    return missing

@@ -103,7 +103,7 @@ class StudyProgress:
         if self._live is not None:
             return
         for text in new_lines(self._told, status.recent):
-            self.say(text)
+            print(text, file=self._console.file, flush=True)
         self._told = status.recent
         if first or status.state != "running" or self._clock() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._print(status)
@@ -113,14 +113,7 @@ class StudyProgress:
         words = line(status, Path(status.store))
         if words != self._last_words:
             self._last_line, self._last_words = self._clock(), words
-            self.say(words)
-
-    def say(self, text: str) -> None:
-        """Print a line, on a terminal above the display; `click.echo` would write into it."""
-        if self._live is not None:
-            self._console.print(Text(text))
-        else:
-            print(text, file=self._console.file, flush=True)
+            print(words, file=self._console.file, flush=True)
 
     def _render(self) -> RenderableType:
         return "" if self._status is None else render(self._status, Path(self._status.store), now=self._clock())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,21 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, DEVICE, MODELS, OUT, PAPER, SEEDS, known_suite
+from harness.cli.options import DATA, DATASETS, DEVICE, MODELS, OUT, PAPER, SEEDS, known_suite
 
 if TYPE_CHECKING:
     from harness.runs.trial import Trial
-    from harness.studies.estimate import Estimate, Estimates
-    from harness.studies.pending import Pending
+    from harness.studies.estimate import Estimates
     from harness.studies.suite import Outcomes, Outline, Row
 
 HEAD = ("row", "data set", "points", "seeds", "trials", "done", "failed", "time left", "memory", "estimated from")
 LAYOUTS = ("text", "md", "csv", "json")
 NOT_KNOWN = "–"
 GIB = 2**30
-
-Counts = tuple[int, int]
-"""At least and at most."""
 
 
 @click.group()
@@ -48,24 +42,23 @@ def list_command(paper: Path) -> None:
     bm3 suite list
     bm3 suite list --paper damrs
     """
-    from tabulate import tabulate
-
     from harness.paper.load import load_paper
-    from harness.studies.suite_file import load_suite, outline
+    from harness.report.tables import table, text
+    from harness.studies.suite import load_suite, outline, total
 
-    table = []
+    rows = []
     about = load_paper(paper)
     for name in about.suites:
         found = load_suite(name, about, check=False)
         more = " and their variants" if any(experiment.variants for experiment in found.experiments) else ""
-        counts = _sum(row.trials for row in outline(found, paper=about, variants=False))
-        table.append([name, found.title, _range(counts) + more])
-    click.echo(tabulate(table, ["suite", "what", "trials"], disable_numparse=True))
+        counts = total(row.trials for row in outline(found, paper=about, variants=False))
+        rows.append([name, found.title, f"{counts}{more}"])
+    click.echo(text(table("", ["suite", "what", "trials"], rows)), nl=False)
 
 
 @suite.command()
 @click.argument("name", callback=known_suite)
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated.")
+@DATASETS
 @MODELS
 @SEEDS
 @click.option("--format", "form", type=click.Choice(LAYOUTS), default="text", show_default=True, help="Layout.")
@@ -99,15 +92,16 @@ def show(
     bm3 suite show baby --model bpr --format csv
     bm3 suite show my-suite.toml
     """
-    from tabulate import tabulate
-
+    from harness.cli.study import following, left_alone
     from harness.data.layouts import data_roots
     from harness.paper.load import load_paper
+    from harness.report.flat import csv_text
+    from harness.report.tables import markdown, table, text
     from harness.runs.store import readable_runs
     from harness.runs.trial import resolve_device
     from harness.studies.estimate import COST_FILE, Estimates, load_costs
-    from harness.studies.pending import pending
-    from harness.studies.suite import Outline, Row, load_suite, outline, plan, wanted
+    from harness.studies.execute import pending
+    from harness.studies.suite import Counts, Outline, Row, load_suite, outline, plan, total, wanted
 
     if dry_run and form != "text":
         raise click.UsageError("--dry-run lists commands: leave --format out")
@@ -123,98 +117,61 @@ def show(
             missing.append(f"{dataset}: counts from the suite's file alone, and no time, since {error}")
             planned += outline(chosen, [dataset], about)
     rows = [row for row in planned if isinstance(row, Row)]
-    unplanned = [row for row in planned if isinstance(row, Outline)]
+    outlines = [row for row in planned if isinstance(row, Outline)]
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
     unread: list[str] = []
     estimates = Estimates(readable_runs(out, unread), load_costs(about.file(COST_FILE)))
-    table = [_of_row(row, found.outcomes, estimates) if isinstance(row, Row) else _of_outline(row) for row in planned]
+    lines = [_line(row, found.outcomes, estimates) for row in planned]
+    shown = table("", HEAD, lines)
+    notes = [*missing, *(f"cannot be read, left out: {path}" for path in unread)]
     if form != "text":
-        click.echo(_laid_out(table, form), nl=False)
-        for line in [*(f"cannot be read, left out: {text}" for text in unread), *missing]:
-            click.echo(line, err=True)
+        as_json = json.dumps([dict(zip(HEAD, line, strict=True)) for line in lines], indent=1, ensure_ascii=False)
+        layouts = {
+            "json": lambda: as_json + "\n",
+            "md": lambda: markdown(shown, 0),
+            "csv": lambda: csv_text(HEAD, lines),
+        }
+        click.echo(layouts[form](), nl=False)
+        click.echo("".join(f"{note}\n" for note in notes), err=True, nl=False)
         return
-    to_come = to_follow(rows, found)
-    counts = _sum([(len(found.trials),) * 2, to_come, *(row.trials for row in unplanned)])
-    click.echo(f"{Path(name).stem}: {chosen.title}\n\n{tabulate(table, HEAD, disable_numparse=True)}\n")
-    click.echo(_totals(rows, found, counts, estimates))
-    for line in [*left_alone(found), *missing, *(f"cannot be read, left out: {text}" for text in unread)]:
+    click.echo(f"{Path(name).stem}: {chosen.title}\n\n{text(shown)}")
+    now = Counts(len(found.trials), len(found.trials))
+    counts = total([now, *(row.to_come(found.outcomes) for row in rows), *(row.trials for row in outlines)])
+    done, failed = _done_and_failed(found.trials, found.outcomes)
+    left = _time(_seconds_left(rows, found.trials, found.outcomes, estimates))
+    click.echo(f"{counts} trials: {done} done, {failed} failed{f'; time left, one after another: {left}' * bool(rows)}")
+    for line in [*left_alone(found), *notes]:
         click.echo(line)
     if dry_run:
-        click.echo()
         commands = [trial.command for trial in found.to_run]
-        commands += [command for row in unplanned for command in row.commands]
-        for line in [*commands, *following(_sum([to_come, *_beyond(unplanned)]))]:
+        commands += [command for row in outlines for command in row.commands]
+        for line in ["", *commands, *following(planned, found)]:
             click.echo(line)
 
 
-def _laid_out(table: Sequence[Sequence[object]], form: str) -> str:
-    """The rows as a program or a document takes them."""
-    if form == "json":
-        return json.dumps([dict(zip(HEAD, row, strict=True)) for row in table], indent=1, ensure_ascii=False) + "\n"
-    if form == "md":
-        from tabulate import tabulate
+def _line(row: Row | Outline, outcomes: Outcomes, estimates: Estimates) -> list[object]:
+    """The row of the table."""
+    from harness.studies.suite import Counts, Outline, total
 
-        return tabulate(table, HEAD, tablefmt="github", disable_numparse=True) + "\n"
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([HEAD, *table])
-    return text.getvalue()
-
-
-def to_follow(rows: Iterable[Row], found: Pending) -> Counts:
-    """How many trials follow from choices that cannot be made yet."""
-    return _sum(row.to_come(found.outcomes) for row in rows)
-
-
-def following(counts: Counts) -> list[str]:
-    """The line on trials that follow from a selection, if any do."""
-    return [f"{_range(counts)} more trials follow from the selection, once the points above are done"] * (counts[1] > 0)
-
-
-def left_alone(found: Pending) -> list[str]:
-    """The line on trials that failed and are not run, if there are any."""
-    number = len(found.without_result)
-    return [f"failed earlier, so not run again: {number}; bm3 reproduce with --rerun failed tries again"] * (number > 0)
-
-
-def _beyond(rows: Sequence[Outline]) -> list[Counts]:
-    """Trials of each row that are not run in any case."""
-    return [(row.trials[0] - len(row.commands), row.trials[1] - len(row.commands)) for row in rows]
-
-
-def _of_outline(row: Outline) -> list[object]:
-    counts = [len(row.points), len(row.seeds), _range(row.trials)]
-    return [row.label, row.dataset, *counts, *[NOT_KNOWN] * (len(HEAD) - 5)]
-
-
-def _of_row(row: Row, outcomes: Outcomes, estimates: Estimates) -> list[object]:
+    if isinstance(row, Outline):
+        return [row.label, row.dataset, len(row.points), len(row.seeds), str(row.trials), *[NOT_KNOWN] * 5]
     trials = row.wanted(outcomes)
-    done, failed = _done_and_failed(trials, outcomes)
-    found = [estimate for point in row.points if (estimate := estimates.of(point)) is not None]
-    memory = max((estimate.memory_bytes or 0 for estimate in found), default=0)
+    known = [estimate for point in row.points if (estimate := estimates.of(point)) is not None]
+    memory = max((estimate.memory_bytes or 0 for estimate in known), default=0)
     return [
         row.label,
         row.dataset.name,
         len(row.points),
         len(row.seeds),
-        _range(_sum([(len(trials),) * 2, row.to_come(outcomes)])),
-        done,
-        failed,
+        str(total([Counts(len(trials), len(trials)), row.to_come(outcomes)])),
+        *_done_and_failed(trials, outcomes),
         _time(_seconds_left([row], trials, outcomes, estimates)),
         f"{memory / GIB:.1f} GiB" if memory else NOT_KNOWN,
-        _basis(found),
+        "; ".join(dict.fromkeys(estimate.basis for estimate in known)) or "no past run",
     ]
 
 
-def _totals(rows: Sequence[Row], found: Pending, counts: Counts, estimates: Estimates) -> str:
-    done, failed = _done_and_failed(found.trials, found.outcomes)
-    text = f"{_range(counts)} trials: {done} done, {failed} failed"
-    if rows:
-        seconds = _seconds_left(rows, found.trials, found.outcomes, estimates)
-        text += f"; time left, one after another: {_time(seconds)}"
-    return text
-
-
-def _done_and_failed(trials: Iterable[Trial], outcomes: Outcomes) -> Counts:
+def _done_and_failed(trials: Iterable[Trial], outcomes: Outcomes) -> tuple[int, int]:
     ended = [outcomes[trial.key] for trial in trials if trial.key in outcomes]
     return sum(run is not None for run in ended), sum(run is None for run in ended)
 
@@ -225,26 +182,12 @@ def _seconds_left(
     """Of all that is to be run, and of the most that may follow; None where it is not known of some trial."""
     left = [(trial, 1.0) for trial in trials if trial.key not in outcomes]
     for row in rows:
-        _, more = row.to_come(outcomes)
+        more = row.to_come(outcomes).most
         left += [(point, more / len(row.points)) for point in row.points if more]
     known = [(estimates.of(trial), times) for trial, times in left]
     if any(estimate is None for estimate, _ in known):
         return None
     return sum(estimate.seconds * times for estimate, times in known if estimate is not None)
-
-
-def _basis(estimates: Sequence[Estimate]) -> str:
-    return "; ".join(dict.fromkeys(estimate.basis for estimate in estimates)) or "no past run"
-
-
-def _sum(counts: Iterable[Counts]) -> Counts:
-    pairs = list(counts)
-    return sum(fewest for fewest, _ in pairs), sum(most for _, most in pairs)
-
-
-def _range(counts: Counts) -> str:
-    fewest, most = counts
-    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
 def _time(seconds: float | None) -> str:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from harness.studies.status import Status
 
 SECONDS_BETWEEN_LOOKS = 1.0
-LOOKS = 3  # at a file that cannot be read, as while it is replaced on a file system without atomic renames
-SECONDS_BETWEEN_TRIES = 0.1
 VANISHED = "has ended without saying so (killed?); the same command goes on"
 
 
@@ -35,19 +33,19 @@ def watch(folder: Path, once: bool) -> None:
     from rich.console import Console
 
     from harness.cli.study_progress import StudyProgress, render
-    from harness.studies.studies import vanished
+    from harness.studies.status import read_status, vanished
 
     study = chosen_study(folder)
     console = Console(highlight=False)
     if once:
-        status = read_patiently(study)
+        status = read_status(study)
         console.print(render(status, Path(status.store), now=time.time()))
         _say_if_vanished(study, status)
         return
     try:
         with StudyProgress(console) as progress:
             while True:
-                status = read_patiently(study)
+                status = read_status(study)
                 progress.update(status)
                 if status.state != "running" or vanished(status):
                     break
@@ -61,8 +59,7 @@ def watch(folder: Path, once: bool) -> None:
 
 def chosen_study(folder: Path) -> Path:
     """The folder of the study meant by `folder`. Raises DataError when there is none, or not the one to choose."""
-    from harness.studies.status import STATUS, read_status
-    from harness.studies.studies import studies, vanished
+    from harness.studies.status import STATUS, read_status, studies, vanished
 
     if (folder / STATUS).is_file() or not folder.is_dir():
         read_status(folder)  # raises where there is none
@@ -78,27 +75,15 @@ def chosen_study(folder: Path) -> Path:
     raise DataError(f"{folder}: {what} there; name the folder of one: {_named(found, candidates)}")
 
 
-def read_patiently(folder: Path) -> Status:
-    """The status of the study in `folder`, after some tries if it is being replaced. Raises DataError."""
-    from harness.studies.status import read_status
-
-    for _ in range(LOOKS - 1):
-        try:
-            return read_status(folder)
-        except DataError:
-            time.sleep(SECONDS_BETWEEN_TRIES)
-    return read_status(folder)
-
-
 def _named(found: Mapping[Path, Status], paths: list[Path]) -> str:
-    from harness.studies.studies import vanished
+    from harness.studies.status import vanished
 
     return ", ".join(f"{path} ({'killed' if vanished(found[path]) else found[path].state})" for path in paths)
 
 
 def _say_if_vanished(study: Path, status: Status) -> None:
-    from harness.studies.studies import vanished
+    from harness.studies.status import read_status, vanished
 
     # It may have ended properly since the status was read.
-    if vanished(status) and vanished(read_patiently(study)):
+    if vanished(status) and vanished(read_status(study)):
         click.echo(f"the study in {study} {VANISHED}")

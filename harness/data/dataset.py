@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bm3 import DataError
+from bm3 import Data, DataError
 
 Part = Literal["train", "valid", "test"]
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
@@ -26,8 +26,8 @@ a part's users the split itself is taken to be wrong; the real TikTok split has 
 ROWS_AT_A_TIME = 4096  # features are checked and hashed in blocks: a table may be larger than memory
 
 
-@dataclass(frozen=True)
-class Dataset:
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Data):
     """Implicit-feedback interactions in three parts, and item features.
 
     `train`, `valid`, `test` are int32 [n, 2], (user, item), sorted; `features` maps a modality's name to its
@@ -36,12 +36,8 @@ class Dataset:
     """
 
     name: str
-    n_users: int
-    n_items: int
-    train: NDArray[np.int32]
     valid: NDArray[np.int32]
     test: NDArray[np.int32]
-    features: Mapping[str, NDArray[Any]]
     surrogates: frozenset[str] = field(default_factory=frozenset)
 
     def part(self, part: Part) -> NDArray[np.int32]:

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bm3 import BM3Error
+from bm3 import BM3Error, Recommender
 from harness.data import Dataset, Part
 from harness.evaluation.compiling import can_compile, run_compiled
 from harness.evaluation.metrics import averages, per_user_metrics
@@ -125,9 +124,9 @@ def _top_k_compiled(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, items
 
 
-def model_scorer(model: Any) -> Scorer:
-    """Scores of a model: its `score(users)` if it has one, else dot products of what `embed()` gives now."""
-    if hasattr(model, "score"):
+def model_scorer(model: Recommender) -> Scorer:
+    """Scores of a model: its own `score(users)` if it has one, else dot products of what `embed()` gives now."""
+    if type(model).score is not Recommender.score:
         return lambda users: model.score(users).clone()
     user_vectors, item_vectors = (vectors.detach() for vectors in model.embed())
     if not (torch.isfinite(user_vectors).all() and torch.isfinite(item_vectors).all()):
@@ -162,12 +161,12 @@ class Evaluation:
     def _test(self) -> Evaluator:
         return Evaluator(self._dataset, "test", mask_validation=self._mask_validation)
 
-    def __call__(self, model: Any, part: Part, device: torch.device) -> dict[str, float]:
+    def __call__(self, model: Recommender, part: Part, device: torch.device) -> dict[str, float]:
         """Averages keyed like `recall@20`."""
         return self.ranking(model, part, device).metrics(self.cutoffs)
 
     @torch.no_grad()
-    def ranking(self, model: Any, part: Part, device: torch.device) -> Ranking:
+    def ranking(self, model: Recommender, part: Part, device: torch.device) -> Ranking:
         """The top `top_k` items of each evaluated user."""
         evaluator = self._test if part == "test" else self._valid
         return evaluator.rank(model_scorer(model), self._top_k, device=device, block=self._block_users or None)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-import torch
-
-from harness.measure.gpu import NO_CUDA, NvmlGpu
+if TYPE_CHECKING:  # reports read what is said here, and do not wait for torch
+    import torch
 
 NO_COUNTER = "the GPU has no energy counter, or its driver does not give it"
 FELL = "the energy counter fell, as when a driver is loaded anew"
@@ -44,18 +43,20 @@ class EnergyMeter:
     Nothing here fails the block: what cannot be read ends in a note.
     """
 
-    def __init__(
-        self, device: torch.device, *, open_gpu: Callable[[torch.device], CountingGpu] = NvmlGpu.of_torch_device
-    ) -> None:
+    def __init__(self, device: torch.device, *, open_gpu: Callable[[torch.device], CountingGpu] | None = None) -> None:
         self._device, self._open_gpu = device, open_gpu
         self._gpu: CountingGpu | None = None
         self._joules: list[float] = []  # at enter, after each epoch, at exit
         self._problem: str | None = None
 
     def __enter__(self) -> Self:
+        from harness.measure.gpu import NO_CUDA, NvmlGpu
+
         try:
-            self._gpu = self._open_gpu(self._device) if self._device.type == "cuda" else None
-            self._problem = NO_CUDA if self._gpu is None else None
+            if self._device.type == "cuda":
+                self._gpu = (self._open_gpu or NvmlGpu.of_torch_device)(self._device)
+            else:
+                self._problem = NO_CUDA
         except Exception as error:
             self._problem = str(error) or type(error).__name__
         self.epoch()

@@ -1,51 +1,14 @@
-"""What the harness asks of a recommender, and the pieces several models share.
-
-The models are one file each beside this one; finding them by name is `registry`.
-"""
+"""Pieces that several models share. What a model is says `bm3.Recommender`; finding them by name is `registry`."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Literal, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, DataError, Loss, TrainingData, Variant
-from bm3.features import FeatureTable
-
-
-@runtime_checkable
-class Recommender(Protocol):
-    """A `torch.nn.Module` built as `Model(dataset, config, generator)`; parameters that require a gradient train.
-
-    Besides the members below, either `embed() -> (users [U, d], items [I, d])`, whose dot products are the scores, or
-    `score(users [n]) -> [n, I]`. Optional: `start_epoch(generator)`, called before each epoch with a fresh stream for
-    the model's own random choices; `after_step()`, called after each optimiser step; `parameter_groups()`, groups for
-    Adam where they are not simply all trainable parameters; `learning_rate_factor(epoch)`, which multiplies the rate of
-    an epoch (from 1); `reads_features = False` where item features take no part; `reads_feature_rows = True` where
-    features are read by `FeatureTable.project` alone, so that they may stay off the device and, if trained, move by
-    row; `fetch(batch)`, called ahead of the batch's `loss`, to begin to read such features; `numerics_version = 1`, a
-    whole number to be raised whenever the same settings and seed would train to other numbers than before, by more than
-    rounding: it is part of a run's identity, so that runs of the former numbers no longer stand for the model.
-
-    A `Config` field `train_batch_size` is given the training's batch size unless it is set. `Config.GRID` of another
-    package's model maps settings to the values that a search tries; `Config.VARIANTS` maps those in which text and
-    published code disagree to a `Variant`.
-    Parameters below a submodule named `unused` exist in the published model and take no part.
-
-    The model's module may offer, for conformance alone: `trace_tensors(model)`, `trace_choices(model, arrays)`,
-    `trace_settings(recorded)` and `TRACES` (see `registry.ModelEntry`).
-    """
-
-    Config: ClassVar[Any]
-    """A frozen dataclass whose fields all have defaults (the published setting where there is one)."""
-    uses_negatives: ClassVar[bool]
-    """Whether batches carry one sampled negative per interaction."""
-
-    def loss(self, batch: Batch) -> Loss:
-        """Mean loss over the batch and its named parts."""
-
+from bm3 import Batch
+from bm3.data import Variant
 
 PAIRWISE_OFFSET = 1e-10  # inside the logarithm of the published pairwise loss
 
@@ -114,28 +77,9 @@ def normalise(x: Tensor) -> Tensor:
     return functional.normalize(x, dim=1)
 
 
-def modality_order(data: TrainingData) -> tuple[str, ...]:
-    """Names of the modalities as the published code orders them: visual, others by name, text.
-
-    Raises DataError when there is none.
-    """
-    if not data.features:
-        raise DataError("this model needs at least one modality of item features and the data set has none")
-    return tuple(sorted(data.features, key=lambda name: (name == "text", name != "visual", name)))
-
-
 def gcn_prefix(modality: str) -> str:
     """How recorded traces name a modality's branch: by its initial, `v_gcn`, `t_gcn`."""
     return f"{modality[0]}_gcn"
-
-
-def frozen_features(data: TrainingData, modality: str, *, precision: type | None = np.float32) -> FeatureTable:
-    """A modality's given features, in the data set's own memory where they have the precision there (None: any).
-
-    Raises DataError unless they are one finite row per item.
-    """
-    table = data.features[modality]
-    return FeatureTable(modality, table, data.n_items, trained=False, precision=precision, shared=True)
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

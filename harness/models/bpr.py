@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bm3 import Batch, Loss, TrainingData
+from bm3 import Batch, Data, Loss, Recommender
+from harness.common import require
 from harness.models.base import batch_norms, negatives_of, pairwise_loss, rows, scores_of, xavier_normal
-from harness.models.checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +29,14 @@ class BPRConfig:
         require(self, "reg_weight", self.reg_weight >= 0, "not negative")
 
 
-class BPR(nn.Module):
+class BPR(Recommender):
     """L = −log(1e-10 + σ(s_ui − s_uj)) + λ (‖h_u‖F + ‖h_i‖F + ‖h_j‖F)/B, s_ui = h_u · h_i."""
 
     Config = BPRConfig
-    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
     reads_features: ClassVar[bool] = False
 
-    def __init__(self, data: TrainingData, config: BPRConfig, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, config: BPRConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.user_embedding = xavier_normal(data.n_users, config.embedding_size, generator)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from bm3 import Batch, Loss, TrainingData
-from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout, symmetric_normalised
+from bm3 import Batch, Data, Loss, Recommender
+from bm3.graph import bipartite_adjacency, mean_readout, symmetric_normalised
+from harness.common import require
 from harness.models.base import linear, rows, xavier_uniform
-from harness.models.checks import require
+from harness.models.products import SparseProduct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +38,19 @@ class BUIRConfig:
         require(self, "weight_decay", self.weight_decay >= 0, "not negative")
 
 
-class BUIR(nn.Module):
+class BUIR(Recommender):
     """L = (2 − 2cos(q(u_on), i_tg)) + (2 − 2cos(q(i_on), u_tg)); θ_tg ← τ θ_tg + (1−τ) θ_on after every step.
 
     u, i are mean readouts over D^{-1/2} A D^{-1/2}; q is the predictor, on the online side alone.
     """
 
     Config = BUIRConfig
-    numerics_version: ClassVar[int] = 1
-    uses_negatives: ClassVar[bool] = False
     reads_features: ClassVar[bool] = False
 
     target_user_embedding: Tensor
     target_item_embedding: Tensor
 
-    def __init__(self, data: TrainingData, config: BUIRConfig, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, config: BUIRConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.n_users, self.n_items = data.n_users, data.n_items

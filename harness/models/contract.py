@@ -1,4 +1,4 @@
-"""Does somebody else's model keep the contract (`base.Recommender`)? Said in one line, before it trains.
+"""Does somebody else's model keep the contract (`bm3.Recommender`)? Said in one line, before it trains.
 
 The models that come with the harness have tests instead.
 """
@@ -8,43 +8,46 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bm3 import Batch, BM3Error, ConfigError, DataError, Loss, TrainingData
+from bm3 import Batch, BM3Error, ConfigError, Data, DataError, Loss, Recommender
 from harness.models.registry import ModelEntry, models
 
-HOOKS = ("start_epoch", "after_step", "parameter_groups", "learning_rate_factor", "fetch")
+HOOKS = ("start_epoch", "after_step", "parameter_groups", "learning_rate_factor")
 BATCH = 8  # interactions in the batch that is tried
 
 
 def check_class(entry: ModelEntry) -> None:
     """What can be said of the class alone. Raises ConfigError."""
-    config, where = entry.model.Config, f"model {entry.name!r} ({entry.model.__module__}.{entry.model.__name__})"
+    model, version = entry.model, entry.model.numerics_version
+
+    def refuse(fault: str) -> NoReturn:
+        raise ConfigError(f"model {entry.name!r} ({model.__module__}.{model.__name__}): {fault}")
+
+    config = getattr(model, "Config", None)
     if not (isinstance(config, type) and is_dataclass(config)):
-        raise ConfigError(f"{where}: Config is {_described(config)}, it must be a frozen dataclass")
+        refuse(f"Config is {_described(config)}, it must be a frozen dataclass")
     if not config.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # the types lack it
-        raise ConfigError(f"{where}: Config must be frozen: @dataclass(frozen=True)")
+        refuse("Config must be frozen: @dataclass(frozen=True)")
     for field in fields(config):
         if field.default is MISSING and field.default_factory is MISSING:
-            raise ConfigError(f"{where}: Config.{field.name} has no default, every field must have one")
-    negatives = getattr(entry.model, "uses_negatives", None)
-    if not isinstance(negatives, bool):
-        raise ConfigError(f"{where}: uses_negatives is {negatives!r}, it must be True or False")
-    version = getattr(entry.model, "numerics_version", 1)
+            refuse(f"Config.{field.name} has no default, every field must have one")
+    if not isinstance(model.uses_negatives, bool):
+        refuse(f"uses_negatives is {model.uses_negatives!r}, it must be True or False")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ConfigError(f"{where}: numerics_version is {version!r}, it must be a whole number from 1")
-    if not (hasattr(entry.model, "embed") or hasattr(entry.model, "score")):
-        raise ConfigError(f"{where}: it has neither embed() nor score(users), one of them must give the scores")
+        refuse(f"numerics_version is {version!r}, it must be a whole number from 1")
+    if model.embed is Recommender.embed and model.score is Recommender.score:
+        refuse("it has neither embed() nor score(users), one of them must give the scores")
     for name in HOOKS:
-        if hasattr(entry.model, name) and not callable(getattr(entry.model, name)):
-            raise ConfigError(f"{where}: {name} must be a method")
+        if not callable(getattr(model, name)):
+            refuse(f"{name} must be a method")
 
 
-def check_model(entry: ModelEntry, data: TrainingData, config: Any) -> None:
+def check_model(entry: ModelEntry, data: Data, config: Any) -> None:
     """Build a foreign model and try a batch and scores, on the CPU, apart from what is trained. Raises BM3Error."""
     if entry.model.__module__.partition(".")[0] in ("bm3", "harness"):
         return
@@ -54,39 +57,39 @@ def check_model(entry: ModelEntry, data: TrainingData, config: Any) -> None:
         try:
             model = trial.call(f"{entry.model.__name__}(data, config, generator)", entry.model, data, config, generator)
         except ConfigError as error:
-            if data.features or not entry.reads_features:
+            if data.features or not entry.model.reads_features:
                 raise
             raise DataError(
                 f"{error}; it is taken to need item features (reads_features), and there are none"
             ) from error
         if not any(parameter.requires_grad for parameter in model.parameters()):
             trial.refuse("parameters()", "none that trains", "at least one that requires a gradient")
-        for name, arguments in (
-            ("start_epoch", (generator,)),
-            ("parameter_groups", ()),
-            ("learning_rate_factor", (1,)),
-        ):
-            if hasattr(model, name):
-                _check_hook(trial, name, trial.call(name, getattr(model, name), *arguments))
+        trial.call("start_epoch", model.start_epoch, generator)
+        groups = trial.call("parameter_groups", model.parameter_groups)
+        if not (isinstance(groups, list) and groups and all(isinstance(g, dict) and "params" in g for g in groups)):
+            needed = "a list of dictionaries, each with `params`, as torch.optim takes them"
+            trial.refuse("parameter_groups()", groups, needed)
+        factor = trial.call("learning_rate_factor", model.learning_rate_factor, 1)
+        if not (isinstance(factor, int | float) and 0 <= factor < float("inf")):
+            trial.refuse("learning_rate_factor(epoch)", _described(factor), "a finite number, at least 0")
         users, items = (torch.from_numpy(data.train[:BATCH, column].astype(np.int64)) for column in (0, 1))
         batch = Batch(users, items, (items + 1) % data.n_items if model.uses_negatives else None)
         loss = trial.call("loss(batch)", model.loss, batch)
         _check_loss(trial, loss)
         trial.call("loss(batch).total.backward()", loss.total.backward)
-        if hasattr(model, "after_step"):
-            trial.call("after_step()", model.after_step)
+        trial.call("after_step()", model.after_step)
         with torch.no_grad():
-            if hasattr(model, "score"):
+            if entry.model.score is Recommender.score:
+                _check_vectors(trial, trial.call("embed()", model.embed), data)
+            else:
                 scores = trial.call("score(users)", model.score, users)
                 if _shape(scores) != (len(users), data.n_items):
                     trial.refuse("score(users)", scores, f"a tensor {[len(users), data.n_items]}: users by items")
-            else:
-                _check_vectors(trial, trial.call("embed()", model.embed), data)
 
 
 def without_features(error: DataError) -> DataError:
     """The error of a model that needs item features where there are none, with what can be done."""
-    others = ", ".join(name for name, entry in models().items() if not entry.reads_features)
+    others = ", ".join(name for name, entry in models().items() if not entry.model.reads_features)
     return DataError(
         f"{error}; add some with `bm3 data add-features` or `bm3 data encode`, or train what needs none: {others}"
     )
@@ -97,7 +100,6 @@ class _Trial:
 
     def __init__(self, entry: ModelEntry) -> None:
         self._where = f"model {entry.name!r}"
-        self._module = entry.model.__module__
 
     def call(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -115,17 +117,6 @@ class _Trial:
         raise ConfigError(f"{self._where}: {what} returned {described}, needed is {needed}")
 
 
-def _check_hook(trial: _Trial, name: str, value: Any) -> None:
-    if name == "parameter_groups" and not (
-        isinstance(value, list) and value and all(isinstance(group, dict) and "params" in group for group in value)
-    ):
-        trial.refuse(
-            "parameter_groups()", value, "a list of dictionaries, each with `params`, as torch.optim takes them"
-        )
-    if name == "learning_rate_factor" and not (isinstance(value, int | float) and 0 <= value < float("inf")):
-        trial.refuse("learning_rate_factor(epoch)", _described(value), "a finite number, at least 0")
-
-
 def _check_loss(trial: _Trial, loss: Any) -> None:
     if not isinstance(loss, Loss):
         trial.refuse("loss(batch)", loss, "bm3.Loss(total, parts)")
@@ -136,11 +127,10 @@ def _check_loss(trial: _Trial, loss: Any) -> None:
         trial.refuse("loss(batch)", f"parts {loss.parts!r:.80}", "a mapping of names to tensors of one number")
 
 
-def _check_vectors(trial: _Trial, vectors: Any, data: TrainingData) -> None:
-    shapes = [_shape(table) for table in vectors] if isinstance(vectors, tuple | list) else []
-    if [shape[:1] for shape in shapes if shape] != [(data.n_users,), (data.n_items,)] or not (
-        len(shapes[0] or ()) == len(shapes[1] or ()) == 2 and shapes[0][1:] == shapes[1][1:]  # type: ignore[index]
-    ):
+def _check_vectors(trial: _Trial, vectors: Any, data: Data) -> None:
+    shapes = [_shape(table) or () for table in vectors] if isinstance(vectors, tuple | list) else []
+    widths = {shape[1:] for shape in shapes if len(shape) == 2}
+    if [shape[:1] for shape in shapes] != [(data.n_users,), (data.n_items,)] or len(widths) != 1:
         needed = f"two tensors of one width: users [{data.n_users}, d], items [{data.n_items}, d]"
         trial.refuse("embed()", vectors, needed)
 

@@ -16,26 +16,27 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, Loss, TrainingData, Variant
-from bm3.graph import SparseProduct, bipartite_adjacency, symmetric_normalised
+from bm3 import Batch, Data, Loss, Recommender
+from bm3.data import Variant
+from bm3.graph import bipartite_adjacency, symmetric_normalised
+from harness.common import require
 from harness.models.base import (
     SCORING,
     LastForward,
     Scoring,
     each,
-    frozen_features,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
     mean_square,
-    modality_order,
     negatives_of,
     normalise,
     rows,
     scores_of,
     xavier_normal,
 )
-from harness.models.checks import require
+from harness.models.features import frozen_features, modality_order
+from harness.models.products import SparseProduct
 
 USERS_AT_A_TIME = 2048  # of the user-user product A Aᵀ: bounds its memory
 DROPPED_SHARE = 10  # as authored, one item in ten loses its edges in one of the modalities
@@ -83,7 +84,7 @@ class DualGNNConfig:
         require(self, "scoring", self.scoring in get_args(Scoring), "last_batch or current")
 
 
-class DualGNN(nn.Module):
+class DualGNN(Recommender):
     """Per modality r = x + Âx + Â²x for x = normalise([preference ; z]), z = W₂ LeakyReLU(W₁ e_m + b₁) + b₂.
 
     Items: Σ_m r_m. Users: h_u + Σ_k w_uk h_k over the users sharing most items, h_u the modalities weighted by
@@ -91,10 +92,9 @@ class DualGNN(nn.Module):
     """
 
     Config = DualGNNConfig
-    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
 
-    def __init__(self, data: TrainingData, config: DualGNNConfig, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, config: DualGNNConfig, generator: torch.Generator) -> None:
         """Raises DataError: no modality, no interactions, or features that are not one finite row per item."""
         super().__init__()
         self.config = config
@@ -198,7 +198,7 @@ def _sum(tables: list[Tensor]) -> Tensor:
 class _Branch(nn.Module):
     """[preference ; z] of one modality, [U+I, d]."""
 
-    def __init__(self, data: TrainingData, modality: str, d: int, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, modality: str, d: int, generator: torch.Generator) -> None:
         super().__init__()
         self.features = frozen_features(data, modality)
         self.preference = xavier_normal(data.n_users, d, generator)

@@ -13,26 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, Loss, TrainingData, Variant
+from bm3 import Batch, Data, Loss, Recommender
+from bm3.data import Variant
 from bm3.graph import bipartite_adjacency
+from harness.common import require
 from harness.models.base import (
     SCORING,
     LastForward,
     Scoring,
     each,
-    frozen_features,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
     mean_square,
-    modality_order,
     negatives_of,
     normalise,
     rows,
     scores_of,
     xavier_normal,
 )
-from harness.models.checks import require
+from harness.models.features import frozen_features, modality_order
 from harness.models.products import Pattern
 
 SMALLEST_SUM = 1e-30  # below every sum of exponentials; makes the softmax over no edges zero
@@ -84,7 +84,7 @@ class _Content(NamedTuple):
     into_items: Tensor  # [E]
 
 
-class GRCN(nn.Module):
+class GRCN(Recommender):
     """[id ; content per modality], where id = x + x¹ + x² and x^{k+1}_i = Σ_{j→i} w_ji xᵏ_j.
 
     w_ji = ReLU(max_m α^m_ji · conf[j, m]), α^m_ji = softmax_j(x_j · x_i) over the edges that enter i, x = [p ; f] the
@@ -94,10 +94,9 @@ class GRCN(nn.Module):
     """
 
     Config = GRCNConfig
-    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
 
-    def __init__(self, data: TrainingData, config: GRCNConfig, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, config: GRCNConfig, generator: torch.Generator) -> None:
         """Raises DataError: no modality, no interactions, or features that are not one finite row per item."""
         super().__init__()
         self.config = config
@@ -168,7 +167,7 @@ class _Branch(nn.Module):
     """Content of one modality: f = normalise(LeakyReLU(e_m Wᵀ + b)), p = normalise(preference)."""
 
     def __init__(
-        self, data: TrainingData, modality: str, edges: Pattern, config: GRCNConfig, generator: torch.Generator
+        self, data: Data, modality: str, edges: Pattern, config: GRCNConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.config, self.edges = config, edges

@@ -13,23 +13,14 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from bm3 import Batch, Loss, TrainingData, Variant
-from bm3.features import FeatureTable
-from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout
-from harness.models.base import (
-    each,
-    linear,
-    log_sigmoid_loss,
-    modality_order,
-    negatives_of,
-    normalise,
-    rows,
-    scores_of,
-    xavier_uniform,
-)
-from harness.models.checks import require
+from bm3 import Batch, Data, Loss, Recommender
+from bm3.data import Variant
+from bm3.graph import bipartite_adjacency, mean_readout
+from harness.common import require
+from harness.models.base import each, linear, log_sigmoid_loss, negatives_of, normalise, rows, scores_of, xavier_uniform
+from harness.models.features import FeatureTable, modality_order
 from harness.models.item_graph import nearest_items, normalised_entries
-from harness.models.products import Pattern
+from harness.models.products import Pattern, SparseProduct
 
 Features = Literal["trained", "frozen"]
 
@@ -61,7 +52,7 @@ class LATTICEConfig:
         "features": Variant(
             text="raw features are given (frozen)",
             code="raw feature tables are trained, one step per epoch, at four times their memory (trained)",
-            where="bm3.features.FeatureTable",
+            where="harness.models.features.FeatureTable",
         ),
     }
 
@@ -77,7 +68,7 @@ class LATTICEConfig:
         require(self, "train_batch_size", self.train_batch_size >= 1, "at least 1")
 
 
-class LATTICE(nn.Module):
+class LATTICE(Recommender):
     """Users: mean readout over D^{-1}(A + I). Items: the same plus normalise(h), h = S · item IDs.
 
     S = 0.9 Σ_m w_m S_m + 0.1 learned, w = softmax(`modal_weight`): S_m from the raw features, fixed; learned from
@@ -86,10 +77,9 @@ class LATTICE(nn.Module):
     """
 
     Config = LATTICEConfig
-    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
 
-    def __init__(self, data: TrainingData, config: LATTICEConfig, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, config: LATTICEConfig, generator: torch.Generator) -> None:
         """Raises DataError: no modality, no interactions, or features that are not one finite row per item."""
         super().__init__()
         self.config = config

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bm3 import Batch, Loss, TrainingData
-from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout, symmetric_normalised
+from bm3 import Batch, Data, Loss, Recommender
+from bm3.graph import bipartite_adjacency, mean_readout, symmetric_normalised
+from harness.common import require
 from harness.models.base import batch_norms, negatives_of, pairwise_loss, rows, scores_of, xavier_uniform
-from harness.models.checks import require
+from harness.models.products import SparseProduct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +34,14 @@ class LightGCNConfig:
         require(self, "reg_weight", self.reg_weight >= 0, "not negative")
 
 
-class LightGCN(nn.Module):
+class LightGCN(Recommender):
     """H = 1/(L+1) Σ_{l=0..L} Â^l H⁰; the loss of BPR on rows of H, its regulariser on rows of H⁰."""
 
     Config = LightGCNConfig
-    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
     reads_features: ClassVar[bool] = False
 
-    def __init__(self, data: TrainingData, config: LightGCNConfig, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, config: LightGCNConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.n_users, self.n_items = data.n_users, data.n_items

@@ -14,20 +14,20 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, Loss, TrainingData, Variant
-from bm3.graph import SparseProduct, bipartite_adjacency
+from bm3 import Batch, Data, Loss, Recommender
+from bm3.data import Variant
+from bm3.graph import bipartite_adjacency
+from harness.common import require
 from harness.models.base import (
     SCORING,
     Constant,
     LastForward,
     Scoring,
     each,
-    frozen_features,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
     mean_square,
-    modality_order,
     negatives_of,
     normalise,
     rows,
@@ -35,7 +35,8 @@ from harness.models.base import (
     trainable,
     xavier_normal,
 )
-from harness.models.checks import require
+from harness.models.features import frozen_features, modality_order
+from harness.models.products import SparseProduct
 
 LAYERS = 3
 VISUAL_WIDTH = 256  # visual features pass a linear map to this width first
@@ -73,7 +74,7 @@ class MMGCNConfig:
         require(self, "scoring", self.scoring in get_args(Scoring), "last_batch or current")
 
 
-class MMGCN(nn.Module):
+class MMGCN(Recommender):
     """Mean over modalities of x³, where per modality x⁰ = normalise([preference ; feature]) and, for k = 1, 2, 3,
 
     h = LeakyReLU(mean_{j∈N(i)} x_j W_k),  x̂ = LeakyReLU(x V_k + c_k) + id,  xᵏ = LeakyReLU([h ; x̂] G_k + g_k).
@@ -81,10 +82,9 @@ class MMGCN(nn.Module):
     """
 
     Config = MMGCNConfig
-    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
 
-    def __init__(self, data: TrainingData, config: MMGCNConfig, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, config: MMGCNConfig, generator: torch.Generator) -> None:
         """Raises DataError: no modality, no interactions, or features that are not one finite row per item."""
         super().__init__()
         self.config = config
@@ -173,7 +173,7 @@ class _Branch(nn.Module):
 
     def __init__(
         self,
-        data: TrainingData,
+        data: Data,
         modality: str,
         neighbours: _MeanOfNeighbours,
         d: int,

@@ -1,4 +1,4 @@
-"""Sparse–dense products on a fixed pattern whose values have gradients. Those of a fixed matrix are in `bm3.graph`.
+"""Sparse–dense products of a fixed matrix, and on a fixed pattern whose values have gradients.
 
 Every product is a weighted sum of gathered rows, done by kernels that hold no per-edge copy of a row.
 """
@@ -8,9 +8,69 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
-from bm3.graph import rows_summed
+Csr = tuple[Tensor, Tensor, Tensor]  # row starts [n+1], columns [E], values [E]
+
+
+class SparseProduct(nn.Module):
+    """X -> M X for a fixed sparse matrix M [n, m], differentiable in X.
+
+    The product is an embedding bag (each output row is a weighted sum of input rows): several times faster than torch's
+    CSR and COO products on a CPU, same values.
+    """
+
+    indptr: Tensor
+    indices: Tensor
+    data: Tensor
+    t_indptr: Tensor
+    t_indices: Tensor
+    t_data: Tensor | None
+
+    def __init__(self, matrix: sparse.csr_array, *, symmetric: bool = False) -> None:
+        """A symmetric matrix is its own transpose: one copy serves both directions."""
+        super().__init__()
+        # Copied in CSR form with sorted, distinct entries, whatever form it came in.
+        forward, backward = sparse.csr_array(matrix, copy=True), None
+        forward.sum_duplicates()
+        if not symmetric:
+            backward = sparse.csr_array(forward.T)
+        for prefix, rows in (("", forward), ("t_", backward)):
+            for name, dtype in (("indptr", np.int32), ("indices", np.int32), ("data", np.float32)):
+                tensor = None if rows is None else torch.from_numpy(getattr(rows, name).astype(dtype))
+                self.register_buffer(prefix + name, tensor, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """M x [n, d] for x [m, d], float32."""
+        ways = [(self.indptr, self.indices, self.data)]
+        if self.t_data is not None:
+            ways.append((self.t_indptr, self.t_indices, self.t_data))
+        product: Tensor = _FixedProduct.apply(x, ways[0], ways[-1])  # type: ignore[no-untyped-call]
+        return product
+
+
+class _FixedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Csr, transposed: Csr) -> Tensor:
+        ctx.transposed = transposed
+        return rows_summed(x, *matrix)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return rows_summed(gradients[0], *ctx.transposed), None, None
+
+
+def rows_summed(x: Tensor, row_starts: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    """M x [n, d] for x [m, d] and M in CSR form: row_starts [n+1], columns [E], values [E]. Not differentiable in x."""
+    return nn.functional.embedding_bag(
+        columns,
+        x.contiguous(),
+        row_starts,
+        mode="sum",
+        per_sample_weights=values.to(x.dtype),
+        include_last_offset=True,
+    )
 
 
 class _Layout(NamedTuple):

@@ -10,20 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bm3 import Batch, Loss, TrainingData
-from bm3.features import FeatureTable, distinct
-from harness.models.base import (
-    batch_norms,
-    each,
-    frozen_features,
-    modality_order,
-    negatives_of,
-    pairwise_loss,
-    rows,
-    scores_of,
-    xavier_uniform,
-)
-from harness.models.checks import require
+from bm3 import Batch, Data, Loss, Recommender
+from harness.common import require
+from harness.models.base import batch_norms, each, negatives_of, pairwise_loss, rows, scores_of, xavier_uniform
+from harness.models.features import FeatureTable, distinct, frozen_features, modality_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +30,13 @@ class VBPRConfig:
         require(self, "reg_weight", self.reg_weight >= 0, "not negative")
 
 
-class VBPR(nn.Module):
+class VBPR(Recommender):
     """h_i = [id_i ; W e_i + b], h_u of width 2d; the loss of BPR on them, its regulariser on the full vectors."""
 
     Config = VBPRConfig
-    numerics_version: ClassVar[int] = 1
     uses_negatives: ClassVar[bool] = True
-    reads_feature_rows: ClassVar[bool] = True
 
-    def __init__(self, data: TrainingData, config: VBPRConfig, generator: torch.Generator) -> None:
+    def __init__(self, data: Data, config: VBPRConfig, generator: torch.Generator) -> None:
         """Raises DataError: no modality, or features that are not one finite row per item."""
         super().__init__()
         self.config = config
@@ -56,7 +44,7 @@ class VBPR(nn.Module):
         self.user_embedding = xavier_uniform(data.n_users, 2 * d, generator)
         self.item_embedding = xavier_uniform(data.n_items, d, generator)
         modalities = modality_order(data)[::-1]  # text before visual
-        self.features = nn.ModuleList(frozen_features(data, name, precision=None) for name in modalities)
+        self.features = nn.ModuleList(frozen_features(data, name, precision=None, by_row=True) for name in modalities)
         self._widths = [data.features[modality].shape[1] for modality in modalities]
         self.projection: nn.Linear = nn.utils.skip_init(nn.Linear, sum(self._widths), d)
         nn.init.xavier_normal_(self.projection.weight, generator=generator)
@@ -65,19 +53,13 @@ class VBPR(nn.Module):
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
         # Content depends on the item alone, so each distinct item of the batch is projected once.
-        items, row = distinct(_items_of(batch))
+        items, row = distinct(torch.cat([batch.items, negatives_of(batch)]))
         vectors = torch.cat([rows(self.item_embedding, items), self._content(items)], dim=1)  # [n, 2d]
         h_i, h_j = (rows(vectors, part) for part in row.chunk(2))  # [B, 2d]
         h_u = rows(self.user_embedding, batch.users)  # [B, 2d]
         pairwise = pairwise_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
         regulariser = self.config.reg_weight * batch_norms(h_u, h_i, h_j)
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
-
-    def fetch(self, batch: Batch) -> None:
-        """Begin to read the features of the batch that `loss` is given next, if they are far away."""
-        items, _ = distinct(_items_of(batch))
-        for features in each(self.features, FeatureTable):
-            features.fetch(items)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """(users [U, 2d], items [I, 2d])."""
@@ -90,11 +72,6 @@ class VBPR(nn.Module):
         for features, weight in zip(each(self.features, FeatureTable), weights, strict=True):
             content = content + features.project(items, weight)
         return content
-
-
-def _items_of(batch: Batch) -> Tensor:
-    """Items and negatives of the batch, [2B]."""
-    return torch.cat([batch.items, negatives_of(batch)])
 
 
 def trace_tensors(model: VBPR) -> dict[str, Tensor]:

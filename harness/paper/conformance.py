@@ -27,10 +27,11 @@ from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metric
 from harness.evaluation.metrics import averages
 from harness.models.registry import ModelEntry, models
 from harness.paper.load import Paper
-from harness.training.accelerators.rows import BETAS, EPSILON
-from harness.training.optimiser import adam
+from harness.training.optimiser import BETAS, EPSILON, adam
 
 Arrays = Mapping[str, NDArray[Any]]
+Row = tuple[str, float, float, str]
+"""Quantity, difference, tolerance, note."""
 
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = PARAMETER_TOLERANCE = 1e-4
@@ -59,8 +60,8 @@ class Check:
     trace: str
     quantity: str
     status: Status
-    difference: float | None
-    tolerance: float | None
+    difference: float | None = None
+    tolerance: float | None = None
     note: str = ""
 
 
@@ -78,11 +79,11 @@ def known_traces(paper: Paper) -> list[Check]:
     """Replay the traces that come with the paper, then those that models of other packages bring."""
     checks = conformance(paper.file("traces"))
     for name, entry in models().items():
-        if entry.traces is not None:
+        if entry.TRACES is not None:
             try:
-                checks += conformance(entry.traces)
+                checks += conformance(entry.TRACES)
             except DataError as error:
-                checks.append(Check(name, "all", Status.FAILED, None, None, str(error)))
+                checks.append(Check(name, "all", Status.FAILED, note=str(error)))
     return checks
 
 
@@ -102,69 +103,100 @@ def replay(path: Path) -> list[Check]:
     """
     arrays, meta = read_trace(path)
     entry = models().get(str(meta["model"]).lower())
+    if entry is None:
+        return [Check(path.stem, "all", Status.UNSUPPORTED, note=f"no model {meta['model']} here")]
     try:
-        reason = _unsupported(entry, arrays, meta)
-        if entry is None or reason:
-            return [Check(path.stem, "all", Status.UNSUPPORTED, None, None, reason)]
+        config = _config(entry, meta)
+        if getattr(config, "dropout", 0) > 0 and not any("/keep_" in name for name in arrays):
+            return [Check(path.stem, "all", Status.UNSUPPORTED, note="dropout without recorded masks")]
         return [
-            Check(
-                path.stem,
-                name,
-                Status.PASSED if difference <= tolerance else Status.FAILED,
-                difference,
-                tolerance,
-                note,
-            )
-            for name, difference, tolerance, note in _Replay(entry, arrays, meta).checks()
+            Check(path.stem, name, Status.PASSED if difference <= allowed else Status.FAILED, difference, allowed, note)
+            for name, difference, allowed, note in _Replay(entry, config, arrays, meta).checks()
         ]
     except BM3Error as error:
-        return [Check(path.stem, "all", Status.FAILED, None, None, str(error))]
+        return [Check(path.stem, "all", Status.FAILED, note=str(error))]
     except FORMAT_ERRORS as error:
         note = f"not a complete trace ({type(error).__name__}: {error})"
-        return [Check(path.stem, "all", Status.FAILED, None, None, note)]
+        return [Check(path.stem, "all", Status.FAILED, note=note)]
 
 
-Row = tuple[str, float, float, str]
+def read_trace(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays of a trace, and what it says of itself. Raises DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(str(arrays.pop("meta")))
+        needed = {"model", "n_users", "n_items", "learning_rate", "steps"} - meta.keys()
+    except (OSError, EOFError, zipfile.BadZipFile, AttributeError, *FORMAT_ERRORS) as error:
+        raise DataError(f"{path}: not a trace ({type(error).__name__}: {str(error)[:80]})") from error
+    if needed:
+        raise DataError(f"{path}: its meta lacks {', '.join(sorted(needed))}")
+    return arrays, meta
+
+
+def _config(entry: ModelEntry, meta: Mapping[str, Any]) -> Any:
+    """The model's configuration from the trace's settings; what the model has no field for is left to the checks."""
+    recorded = {"features": meta.get("features"), **meta.get("config", {}), **meta.get("hyper", {})}
+    if entry.trace_settings is not None:
+        recorded |= entry.trace_settings(recorded)
+    known = {field.name for field in fields(entry.model.Config)}
+    return entry.model.Config(**{name: v for name, v in recorded.items() if name in known and v is not None})
+
+
+def _group(arrays: Arrays, *prefixes: str) -> dict[str, NDArray[Any]]:
+    return {
+        name.removeprefix(prefix): array
+        for prefix in prefixes
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 class _Replay:
     """One trace replayed step by step, keeping what is compared."""
 
-    def __init__(self, entry: ModelEntry, arrays: Arrays, meta: Mapping[str, Any]) -> None:
-        self._arrays, self._meta = arrays, meta
-        features = _group(arrays, "features/")
-        data = Data(int(meta["n_users"]), int(meta["n_items"]), arrays["interactions/train"], features)
-        self._config = _config(entry, meta)
-        self._model = entry.model(data, self._config, torch.Generator().manual_seed(0))
-        self._tensors = dict((entry.trace_tensors or _own_names)(self._model))
+    def __init__(self, entry: ModelEntry, config: Any, arrays: Arrays, meta: Mapping[str, Any]) -> None:
+        self._entry, self._arrays, self._meta = entry, arrays, meta
+        features, parts = _group(arrays, "features/"), _group(arrays, "interactions/")
+        data = Data(int(meta["n_users"]), int(meta["n_items"]), parts["train"], features)
+        self._model = entry.model(data, config, torch.Generator().manual_seed(0))
+        self._tensors: dict[str, Tensor] = dict(
+            self._model.state_dict(keep_vars=True) if entry.trace_tensors is None else entry.trace_tensors(self._model)
+        )
         choices = _group(arrays, "aux/")
         if choices and entry.trace_choices is not None:
             entry.trace_choices(self._model, choices)
+        pairs: dict[str, NDArray[np.int32]] = {
+            part: rows[np.lexsort((rows[:, 1], rows[:, 0]))].astype(np.int32) for part, rows in parts.items()
+        }
         self._dataset = Dataset(
             name="trace",
             n_users=data.n_users,
             n_items=data.n_items,
-            train=_sorted(arrays["interactions/train"]),
-            valid=_sorted(arrays["interactions/valid"]),
-            test=_sorted(arrays["interactions/test"]),
+            train=pairs["train"],
+            valid=pairs["valid"],
+            test=pairs["test"],
             features=features,
         )
 
     def checks(self) -> Iterator[Row]:
         """Every quantity that the trace records."""
-        initial = _group(self._arrays, "init/") | _group(self._arrays, "init_untrained/")
-        missing = self._unmatched(initial)
-        trained = {name for name, tensor in self._tensors.items() if tensor.requires_grad and name in initial}
+        tensors, arrays = self._tensors, self._arrays
+        initial, recorded_final = _group(arrays, "init/", "init_untrained/"), _group(arrays, "final/")
+        loaded = {id(tensor) for name, tensor in tensors.items() if name in initial}
+        missing = sorted(
+            (initial.keys() - tensors.keys()) | {n for n, tensor in tensors.items() if id(tensor) not in loaded}
+        )
+        trained = {name for name, tensor in tensors.items() if tensor.requires_grad and name in initial}
         wrong = sorted(set(self._meta.get("trainable", trained)) ^ trained)
         yield "trained tensors", float(len(missing) + len(wrong)), 0.0, " ".join([*missing, *wrong])
         if missing:
             return
         self._load(initial)
         losses, gradients, rounded = self._train()
-        yield "loss", _relative(np.array(losses), self._arrays["loss"]), LOSS_TOLERANCE, ""
-        yield "gradients", *_worst(gradients, _group(self._arrays, "grad0/"), GRADIENT_TOLERANCE)
-        final = {name: tensor.detach().numpy() for name, tensor in self._tensors.items()}
-        recorded_final = _group(self._arrays, "final/")
+        yield "loss", _relative(np.array(losses), arrays["loss"]), LOSS_TOLERANCE, ""
+        yield "gradients", *_worst(gradients, _group(arrays, "grad0/"), GRADIENT_TOLERANCE)
+        final = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
         yield "parameters", *_worst(final, recorded_final, PARAMETER_TOLERANCE, rounded)
         moved = {
             name: array - initial[name]
@@ -177,18 +209,13 @@ class _Replay:
         with torch.no_grad():
             score = model_scorer(self._model)
             scores = score(torch.arange(self._dataset.n_users))
-            yield "scores", _relative(scores.numpy(), self._arrays["scores"]), SCORE_TOLERANCE, ""
-            for part in ("valid", "test"):
-                if f"topk/{part}" in self._arrays:
-                    recorded = self._arrays[f"topk/{part}"]
-                    ranking = Evaluator(self._dataset, part).rank(score, recorded.shape[1], device=torch.device("cpu"))
-                    yield from self._ranking_checks(part, ranking, recorded)
-
-    def _unmatched(self, initial: Arrays) -> list[str]:
-        """Names of recorded tensors that the model lacks and of its tensors that are not recorded under any name."""
-        loaded = {id(tensor) for name, tensor in self._tensors.items() if name in initial}
-        ours = {name for name, tensor in self._tensors.items() if id(tensor) not in loaded}
-        return sorted((initial.keys() - self._tensors.keys()) | ours)
+            yield "scores", _relative(scores.numpy(), arrays["scores"]), SCORE_TOLERANCE, ""
+            for part, held_out in (("valid", self._dataset.valid), ("test", self._dataset.test)):
+                if f"topk/{part}" in arrays:
+                    length = arrays[f"topk/{part}"].shape[1]
+                    evaluator = Evaluator(self._dataset, "valid" if part == "valid" else "test")
+                    ranking = evaluator.rank(score, length, device=torch.device("cpu"))
+                    yield from self._ranking_checks(part, ranking, held_out.astype(np.int64))
 
     def _load(self, values: Arrays) -> None:
         with torch.no_grad():
@@ -209,113 +236,53 @@ class _Replay:
         decays: dict[str, list[NDArray[Any]]] = {name: [] for name in trained}
         for step in range(int(self._meta["steps"])):
             optimiser.zero_grad()
-            loss = self._step_loss(step)
+            loss = self._step_loss(_group(self._arrays, f"batch{step}/"))
             loss.backward()
             losses.append(float(loss.detach()))
             for name, tensor in trained.items():
-                gradients[name].append(_gradient(tensor))
+                gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+                gradients[name].append(np.array(gradient.detach().numpy()))
                 decays[name].append(decay.get(id(tensor), 0.0) * tensor.detach().numpy())
             optimiser.step()
-            if hasattr(self._model, "after_step"):
-                self._model.after_step()
+            self._model.after_step()
         rounded = {name: rate * rounded_updates(np.stack(gradients[name]), np.stack(decays[name])) for name in trained}
         return losses, {name: of_steps[0] for name, of_steps in gradients.items()}, rounded
 
-    def _step_loss(self, step: int) -> Tensor:
-        recorded = _group(self._arrays, f"batch{step}/")
-        ids = [
-            torch.from_numpy(recorded[name].astype(np.int64))
-            for name in ("users", "items", "negatives")
-            if name in recorded
-        ]
-        keep = {name.removeprefix("keep_"): _mask(recorded, name) for name in recorded if f"{name}_shape" in recorded}
-        loss: Tensor = self._model.loss(Batch(*ids), **({"keep": keep} if keep else {})).total
-        return loss
+    def _step_loss(self, recorded: Arrays) -> Tensor:
+        columns = [recorded[name].astype(np.int64) for name in ("users", "items", "negatives") if name in recorded]
+        keep = {}
+        for name in (name for name in recorded if f"{name}_shape" in recorded):
+            rows, width = recorded[f"{name}_shape"]
+            mask = np.unpackbits(recorded[name], axis=1)[:rows, :width].astype(bool)
+            keep[name.removeprefix("keep_")] = torch.from_numpy(mask)
+        if keep and self._entry.trace_dropout is not None:
+            self._entry.trace_dropout(self._model, keep)
+        return self._model.loss(Batch(*map(torch.from_numpy, columns))).total
 
-    def _ranking_checks(self, part: str, ranking: Ranking, recorded: NDArray[Any]) -> Iterator[Row]:
+    def _ranking_checks(self, part: str, ranking: Ranking, held_out: NDArray[np.int64]) -> Iterator[Row]:
         """The ranking against the recorded one, then the metrics of the ranking.
 
         Neighbours whose recorded scores are closer than the score tolerance may swap; swapped ones are put in the
         recorded order before metrics are taken, which are compared exactly.
         """
+        recorded, scores, to_key = self._arrays[f"topk/{part}"], self._arrays["scores"], [self._dataset.n_items, 1]
+        title = f"top {recorded.shape[1]} {part}"
         if not np.array_equal(ranking.users, self._arrays[f"topk/{part}_users"]):
-            yield f"top {recorded.shape[1]} {part}", 1.0, 0.0, "other users are evaluated"
+            yield title, 1.0, 0.0, "other users are evaluated"
             return
-        scores = self._arrays["scores"]
-        by_rank = [np.take_along_axis(scores[ranking.users], items, axis=1) for items in (ranking.items, recorded)]
-        gap = np.abs(by_rank[0] - by_rank[1]) / max(np.abs(scores).max(), 1e-30)
+        ours, theirs = (np.take_along_axis(scores[ranking.users], ids, axis=1) for ids in (ranking.items, recorded))
+        gap = np.abs(ours - theirs) / max(np.abs(scores).max(), 1e-30)
         # Where a user has fewer items left than ranks, masked ones fill the end in no order.
-        train = self._dataset.train.astype(np.int64)
-        masked = np.isin(ranking.users[:, None] * self._dataset.n_items + recorded, train @ [self._dataset.n_items, 1])
+        first_key = ranking.users[:, None] * self._dataset.n_items
+        masked = np.isin(first_key + recorded, self._dataset.train.astype(np.int64) @ to_key)
         misplaced = (ranking.items != recorded) & (gap > SCORE_TOLERANCE) & ~masked
-        yield f"top {recorded.shape[1]} {part}", float(misplaced.sum()), 0.0, "items out of place"
-        items = ranking.items if misplaced.any() else recorded
-        keys = ranking.users[:, None] * self._dataset.n_items + items
-        held_out = self._dataset.part("valid" if part == "valid" else "test").astype(np.int64)
-        hits = np.isin(keys, held_out[:, 0] * self._dataset.n_items + held_out[:, 1])
-        figures = _group(self._arrays, f"metric/{part}_")
-        if not figures:
-            return
-        cutoffs = sorted({int(name.split("@")[1]) for name in figures})
-        ours = averages(per_user_metrics(hits, ranking.n_relevant, cutoffs))
-        difference = max((abs(ours[name] - float(value)) for name, value in figures.items()), default=0.0)
-        yield f"metrics {part}", difference, METRIC_TOLERANCE, ""
-
-
-def read_trace(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The arrays of a trace, and what it says of itself. Raises DataError."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        meta = json.loads(str(arrays.pop("meta")))
-        needed = {"model", "n_users", "n_items", "learning_rate", "steps"} - meta.keys()
-    except (OSError, EOFError, zipfile.BadZipFile, AttributeError, *FORMAT_ERRORS) as error:
-        raise DataError(f"{path}: not a trace ({type(error).__name__}: {str(error)[:80]})") from error
-    if needed:
-        raise DataError(f"{path}: its meta lacks {', '.join(sorted(needed))}")
-    return arrays, meta
-
-
-def _unsupported(entry: ModelEntry | None, arrays: Arrays, meta: Mapping[str, Any]) -> str:
-    if entry is None:
-        return f"no model {meta['model']} here"
-    config = _config(entry, meta)
-    if getattr(config, "dropout", 0) > 0 and not any("/keep_" in name for name in arrays):
-        return "dropout without recorded masks"
-    return ""
-
-
-def _config(entry: ModelEntry, meta: Mapping[str, Any]) -> Any:
-    """The model's configuration from the trace's settings; what the model has no field for is left to the checks."""
-    recorded = {"features": meta.get("features"), **meta.get("config", {}), **meta.get("hyper", {})}
-    if entry.trace_settings is not None:
-        recorded |= entry.trace_settings(recorded)
-    known = {field.name for field in fields(entry.model.Config)}
-    return entry.model.Config(
-        **{name: value for name, value in recorded.items() if name in known and value is not None}
-    )
-
-
-def _own_names(model: torch.nn.Module) -> dict[str, Tensor]:
-    return dict(model.state_dict(keep_vars=True))
-
-
-def _group(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _sorted(pairs: NDArray[Any]) -> NDArray[np.int32]:
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].astype(np.int32)
-
-
-def _mask(recorded: Arrays, name: str) -> Tensor:
-    rows, width = recorded[f"{name}_shape"]
-    return torch.from_numpy(np.unpackbits(recorded[name], axis=1)[:rows, :width].astype(bool))
-
-
-def _gradient(tensor: Tensor) -> NDArray[Any]:
-    gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-    return np.array(gradient.detach().numpy())
+        yield title, float(misplaced.sum()), 0.0, "items out of place"
+        hits = np.isin(first_key + (ranking.items if misplaced.any() else recorded), held_out @ to_key)
+        if figures := _group(self._arrays, f"metric/{part}_"):
+            cutoffs = sorted({int(name.split("@")[1]) for name in figures})
+            found = averages(per_user_metrics(hits, ranking.n_relevant, cutoffs))
+            difference = max(abs(found[name] - float(value)) for name, value in figures.items())
+            yield f"metrics {part}", difference, METRIC_TOLERANCE, ""
 
 
 def rounded_updates(gradients: NDArray[Any], decay: NDArray[Any]) -> NDArray[np.float64]:
@@ -356,11 +323,11 @@ def _updates(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack(updates)
 
 
-def _relative(ours: NDArray[Any], recorded: NDArray[Any], allowed: NDArray[Any] | float = 0.0) -> float:
-    """Largest difference beyond `allowed` over the recorded array's largest magnitude; infinite when shapes differ or
-    values are NaN.
+def _relative(ours: NDArray[Any] | None, recorded: NDArray[Any], allowed: NDArray[Any] | float = 0.0) -> float:
+    """Largest difference beyond `allowed` over the recorded array's largest magnitude; infinite where there is nothing
+    to compare, shapes differ or values are NaN.
     """
-    if ours.shape != recorded.shape:
+    if ours is None or ours.shape != recorded.shape:
         return float("inf")
     difference = np.maximum(np.abs(ours.astype(np.float64) - recorded) - allowed, 0.0).max(initial=0.0)
     largest = np.abs(recorded).max(initial=0.0)
@@ -371,10 +338,6 @@ def _relative(ours: NDArray[Any], recorded: NDArray[Any], allowed: NDArray[Any] 
 
 def _worst(ours: Arrays, recorded: Arrays, tolerance: float, allowed: Arrays | None = None) -> tuple[float, float, str]:
     """Largest relative difference over all recorded arrays, and which array has it."""
-    allowed = allowed or {}
-    differences = {
-        name: _relative(ours[name], array, allowed.get(name, 0.0)) if name in ours else float("inf")
-        for name, array in recorded.items()
-    }
-    name = max(differences, key=lambda name: differences[name])
-    return differences[name], tolerance, name
+    found = {name: _relative(ours.get(name), array, (allowed or {}).get(name, 0.0)) for name, array in recorded.items()}
+    name = max(found, key=lambda name: found[name])
+    return found[name], tolerance, name

@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from harness.paper.expected import canonical_metric, short_metric
+from harness.paper.published import canonical_metric, short_metric
 from harness.paper.verdict import Verdict
 from harness.runs.record import METRICS
 

@@ -89,9 +89,8 @@ class Checked:
         return fmean(self.values.values()) if self.values else None
 
 
-def load_reference(directory: Path) -> Reference:
+def load_reference(path: Path) -> Reference:
     """Raises DataError naming the file and the field."""
-    path = directory / FILE
     try:
         return TypeAdapter(Reference).validate_json(path.read_bytes())
     except ValidationError as error:
@@ -112,7 +111,7 @@ def check(
     by_model: dict[str, list[StoredRun]] = defaultdict(list)
     for run in runs:
         if run.finished:
-            by_model[str(run.run["model"])].append(run)
+            by_model[str(run.model)].append(run)
     found = [
         _checked(model, by_model[model], known, reference, error / len(reference.models))
         for model, known in reference.models.items()
@@ -126,9 +125,7 @@ def _checked(
     model: str, runs: Sequence[StoredRun], known: ModelReference, reference: Reference, error: float
 ) -> Checked:
     alike = [run for run in runs if of_self_check(run, reference)]
-    values = {
-        int(run.run["seed"]): _metric(run, reference.metric) for run in alike if run.run["seed"] not in known.values
-    }
+    values = {int(run.seed): _metric(run, reference.metric) for run in alike if run.seed not in known.values}
     mean_known = fmean(known.values.values())
     if not values:
         reason = "its seeds are those of the reference" if alike else "data or settings are not those of the reference"
@@ -147,8 +144,8 @@ def reference_from(runs: Iterable[StoredRun], asked: Sequence[str] = ()) -> Refe
     by_model: dict[str, list[StoredRun]] = defaultdict(list)
     for run in runs:
         if run.finished:
-            by_model[str(run.run["model"])].append(run)
-    names = {(run.run["dataset"]["name"], run.run["dataset_hash"]) for found in by_model.values() for run in found}
+            by_model[str(run.model)].append(run)
+    names = {(run.dataset.name, run.dataset_hash) for found in by_model.values() for run in found}
     if len(names) != 1:
         raise DataError(f"a reference is of one data set, the runs are of {len(names)}")
     ((dataset, dataset_hash),) = names
@@ -158,14 +155,14 @@ def reference_from(runs: Iterable[StoredRun], asked: Sequence[str] = ()) -> Refe
     seen: dict[str, dict[str, None]] = defaultdict(dict)
     for model, found in by_model.items():
         settings = found[0].changed_settings
-        values = {int(run.run["seed"]): _metric(run, METRIC) for run in found}
+        values = {int(run.seed): _metric(run, METRIC) for run in found}
         if any(run.changed_settings != settings for run in found):
             raise DataError(f"{model}: its runs have different settings; a reference is of one")
         if len(values) < FEWEST_SEEDS or not all(math.isfinite(value) for value in values.values()):
             raise DataError(f"{model}: {len(values)} seeds; a reference needs at least {FEWEST_SEEDS}, all finite")
         models[model] = ModelReference(settings, dict(sorted(values.items())))
         for run in found:
-            for key, value in run.run["environment"].items():
+            for key, value in run.environment.items():
                 if value is not None:
                     seen[key][str(value)] = None
     seeds = sorted({seed for known in models.values() for seed in known.values})
@@ -182,13 +179,13 @@ def write_reference(reference: Reference, path: Path) -> None:
 
 def of_self_check(run: StoredRun, reference: Reference) -> bool:
     """Whether the run is of the data and the settings of the self-check, which trains too briefly for comparisons."""
-    known = reference.models.get(str(run.run["model"]))
+    known = reference.models.get(str(run.model))
     settings = json.loads(json.dumps(run.changed_settings))
-    return known is not None and run.run["dataset_hash"] == reference.dataset_hash and bool(settings == known.settings)
+    return known is not None and run.dataset_hash == reference.dataset_hash and bool(settings == known.settings)
 
 
 def _metric(run: StoredRun, metric: str) -> float:
-    return float((run.result or {})["test"][metric])
+    return float(run.outcome.test[metric])
 
 
 def headline(checked: Sequence[Checked]) -> str:

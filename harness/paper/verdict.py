@@ -12,7 +12,8 @@ from typing import Self
 from scipy.special import stdtrit
 
 from harness.common import exit_status
-from harness.paper.expected import PublishedValue, Status, Tolerance
+from harness.paper.load import Tolerance
+from harness.paper.published import PublishedValue, Status
 
 Range = tuple[float, float]
 

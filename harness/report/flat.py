@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.paper.expected import PublishedValue, short_metric, values_of_cell
 from harness.paper.measured import GB
+from harness.paper.published import PublishedValue, short_metric, values_of_cell
 from harness.paper.study import Study, StudyRow, headline
 from harness.report import costs
 from harness.report.tables import Table

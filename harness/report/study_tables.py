@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.paper import selfcheck
-from harness.paper.expected import PublishedValue, short_metric
 from harness.paper.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
 from harness.paper.numbers import MIB, NONE, number, spread
+from harness.paper.published import PublishedValue, short_metric
 from harness.paper.results import METRICS, environments
 from harness.paper.significance import Difference
 from harness.paper.study import Study, StudyRow

@@ -155,7 +155,7 @@ def _unwanted(run: RunRecord, also: Collection[Also]) -> str:
     from harness.training.config import NUMERICS_VERSION
 
     model = models().get(run.model)
-    same = model is None or run.numerics == Numerics(model=model.numerics_version, training=NUMERICS_VERSION)
+    same = model is None or run.numerics == Numerics(model=model.model.numerics_version, training=NUMERICS_VERSION)
     return "" if same else "of another numerics version than today's"
 
 

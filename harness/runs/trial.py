@@ -71,7 +71,7 @@ class Trial:
             "seed": self.seed,
             "device": self.device.type,
             "compiled": can_compile(),
-            "numerics": {"model": self.entry.numerics_version, "training": NUMERICS_VERSION},
+            "numerics": {"model": self.entry.model.numerics_version, "training": NUMERICS_VERSION},
         }
 
     def was_of(self, run: StoredRun) -> bool:
@@ -90,7 +90,7 @@ class Trial:
     @property
     def reads_features(self) -> bool:
         """Whether item features take part."""
-        return self.entry.reads_features and bool(getattr(self.config, "reads_features", True))
+        return self.entry.model.reads_features and bool(getattr(self.config, "reads_features", True))
 
     @property
     def changed(self) -> dict[str, Any]:

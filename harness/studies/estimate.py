@@ -1,29 +1,29 @@
 """What a trial will take, from runs that were made before: seconds and bytes. Nothing is measured here.
 
-Runs of one's own store come first, then the figures in `reference/cost.csv`, which `cost_rows` makes from stored runs.
+Runs of one's own store come first, then the paper's `reference/cost.csv`.
 """
 
-import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bm3 import DataError
-from harness.paper.expected import read_rows
+from harness.paper.published import read_rows
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial
 
 COST_FILE = "reference/cost.csv"
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Empty = BeforeValidator(lambda text: text or None)
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What a trial will take."""
 
     seconds: float
@@ -34,29 +34,27 @@ class Estimate:
     """Where the figures come from."""
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(BaseModel):
     """A line of `cost.csv`: what a model took on a data set; figures are medians over the runs of one folder."""
+
+    model_config = ConfigDict(frozen=True)
 
     dataset: str
     model: str
     features: str
     """`trained` or `frozen`; empty for a model without that choice."""
-    interactions: int
+    interactions: Annotated[int, Field(gt=0)]
     """Of training."""
-    seconds_per_epoch: float
+    seconds_per_epoch: Above0
     """Of training alone."""
-    evaluation_seconds: float
-    epochs: float | None
+    evaluation_seconds: Above0
+    epochs: Annotated[Above0 | None, Empty]
     """Until early stopping; None where no run came that far."""
-    memory_bytes: int | None
+    memory_bytes: Annotated[Annotated[int, Field(gt=0)] | None, Empty]
     device: str
-    threads: int
+    threads: Annotated[int, Field(gt=0)]
     source: str
     """Folder of the runs."""
-
-
-COLUMNS = tuple(field.name for field in fields(Cost))
 
 
 class Estimates:
@@ -114,67 +112,14 @@ class Estimates:
 
 def load_costs(path: Path) -> list[Cost]:
     """A file like `cost.csv`. Raises DataError naming file and line."""
-    costs = []
-    for where, row in read_rows(path, COLUMNS):
-        values = dict(zip(COLUMNS, row, strict=True))
+    costs, columns = [], tuple(Cost.model_fields)
+    for where, row in read_rows(path, columns):
         try:
-            costs.append(
-                Cost(
-                    dataset=values["dataset"],
-                    model=values["model"],
-                    features=values["features"],
-                    interactions=int(_above_0(values["interactions"])),
-                    seconds_per_epoch=_above_0(values["seconds_per_epoch"]),
-                    evaluation_seconds=_above_0(values["evaluation_seconds"]),
-                    epochs=_above_0(values["epochs"]) if values["epochs"] else None,
-                    memory_bytes=int(_above_0(values["memory_bytes"])) if values["memory_bytes"] else None,
-                    device=values["device"],
-                    threads=int(_above_0(values["threads"])),
-                    source=values["source"],
-                )
-            )
-        except ValueError as error:
-            raise DataError(f"{where}: {error}; needed are finite numbers above 0") from error
+            costs.append(Cost.model_validate(dict(zip(columns, row, strict=True))))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise DataError(f"{where}: {first['loc'][0]}: {first['msg'].lower()}, found {first['input']!r}") from error
     return costs
-
-
-def cost_rows(runs: Iterable[StoredRun]) -> list[Cost]:
-    """The lines of `cost.csv` that follow from stored runs, by data set, model and folder."""
-    groups: dict[tuple[Any, ...], list[StoredRun]] = defaultdict(list)
-    for run in runs:
-        if run.result is not None and run.result["timing"]["median_s"] is not None:
-            about, dataset = run.run, run.run["dataset"]
-            key = dataset["name"], about["model"], _features(about["config"]), dataset["interactions"]["train"]
-            where = about["device"], about["environment"]["torch_threads"], run.path.parent.as_posix()
-            groups[*key, *where].append(run)
-    costs = []
-    for (dataset, model, features, interactions, device, threads, source), group in sorted(groups.items()):
-        results = [run.result for run in group if run.result is not None]
-        stopped = [result["epochs"] for result in results if result.get("stopped") == "early"]
-        memory = [value for run in group if (value := _memory(run)) is not None]
-        costs.append(
-            Cost(
-                dataset=dataset,
-                model=model,
-                features=features,
-                interactions=interactions,
-                seconds_per_epoch=round(median(result["timing"]["median_s"] for result in results), 4),
-                evaluation_seconds=round(median(result["timing"]["evaluation_median_s"] for result in results), 4),
-                epochs=median(stopped) if stopped else None,
-                memory_bytes=int(median(memory)) if memory else None,
-                device=device,
-                threads=threads,
-                source=source,
-            )
-        )
-    return costs
-
-
-def costs_csv(costs: Iterable[Cost]) -> str:
-    """The text of `cost.csv`."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *map(astuple, costs)])
-    return text.getvalue()
 
 
 def _seconds(run: StoredRun, limit: int) -> float | None:
@@ -194,10 +139,3 @@ def _memory(run: StoredRun) -> int | None:
 def _features(config: Mapping[str, Any]) -> str:
     """Training the raw feature tables or not decides what a model costs."""
     return str(config.get("features", ""))
-
-
-def _above_0(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError(f"{text} is not above 0")
-    return value

@@ -1,10 +1,12 @@
-"""What a study is doing right now, as a value and as the file that other processes read. Showing it is `progress`."""
+"""What a study is doing right now, as a value and as the file that other processes read; which studies there are."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import socket
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import psutil
 
 from bm3 import DataError
 from harness.common import write_json, writing
@@ -67,12 +69,49 @@ def write_status(folder: Path, status: Status) -> None:
 
 def read_status(folder: Path) -> Status:
     """The status of the study in `folder`. Raises DataError when there is none or it cannot be read."""
+    from pydantic import TypeAdapter
+
     path = folder / STATUS
     if not path.is_file():
         raise DataError(f"{folder}: no study has been run there; bm3 reproduce SUITE --out DIR runs one in DIR/SUITE")
     try:
-        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name: content[field.name] for field in fields(Status)}
-        return Status(**{**known, "running": tuple(Running(**one) for one in known["running"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error!r}); the running study writes it anew") from error
+        return TypeAdapter(Status).validate_python(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be read ({reason}); the running study writes it anew") from error
+
+
+def studies(folder: Path) -> dict[Path, Status]:
+    """The study in `folder`, or else those one folder below, by folder. Unreadable ones are left out."""
+    found = {}
+    for status in [folder / STATUS] if (folder / STATUS).is_file() else sorted(folder.glob(f"*/{STATUS}")):
+        try:
+            found[status.parent] = read_status(status.parent)
+        except DataError:
+            continue
+    return found
+
+
+def vanished(status: Status) -> bool:
+    """Whether the study's process is gone though its status says that it is running; False for other hosts."""
+    if status.state != "running" or status.host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(status.process)
+        # A process begun after the status was written only has the same number. A second for coarse clocks.
+        return process.status() == psutil.STATUS_ZOMBIE or process.create_time() > status.now + 1
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
+def trials_under_way(folder: Path) -> frozenset[Path]:
+    """Run folders, resolved, of the trials that running studies in `folder`, or one folder above or below, run now."""
+    found = {**studies(folder.resolve().parent), **studies(folder)}
+    return frozenset(
+        (Path(status.store) / trial.key).resolve()
+        for status in found.values()
+        if status.state == "running" and not vanished(status)
+        for trial in status.running
+    )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bm3.lazy import lazily
+from harness.common import lazily
 
 if TYPE_CHECKING:
     from harness.training.checkpoint import Checkpoints, TrainingState

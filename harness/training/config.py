@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bm3 import Variant
-from harness.models.checks import require
+from bm3.data import Variant
+from harness.common import require
 
 NUMERICS_VERSION = 1
 """Raised whenever the same model, settings and seed come out with other numbers, by more than rounding, for a reason

@@ -8,17 +8,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import tee, zip_longest
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bm3 import Batch, BM3Error, Loss
-from bm3.features import FeatureTable
+from bm3 import Batch, BM3Error, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
 from harness.measure import EpochClock, TimingSummary
+from harness.models.features import feature_tables
+from harness.training.accelerators.prefetch import fetch, with_next
 from harness.training.batches import EpochBatches
 from harness.training.checkpoint import Checkpoints, TrainingState
 from harness.training.config import MATMUL_PRECISION, STOPPING_METRIC, EarlyStopping, TrainingConfig
@@ -89,33 +89,27 @@ class StoppingRule:
         return self._without_best > self._settings.patience
 
 
-def feature_tables(model: Any) -> list[FeatureTable]:
-    """The tables of features within a model."""
-    return [module for module in model.modules() if isinstance(module, FeatureTable)]
-
-
 def build(
-    model: type[Any],
+    model: type[Recommender],
     dataset: Dataset,
     config: Any,
     streams: Streams,
     device: torch.device,
     features_location: str = "device",
-) -> Any:
+) -> Recommender:
     """The model on `device`, initialised on the CPU from the stream `initialisation`, so alike for every device.
 
     Given features stay in main memory or in their file if `features_location` says so and the model reads only rows.
     """
     built = model(dataset, config, streams.torch("initialisation"))
     if device.type != "cpu":
-        stays = features_location != "device" and getattr(built, "reads_feature_rows", False)
         for table in feature_tables(built):
-            table.off_device = stays and not table.table.requires_grad
+            table.off_device = features_location != "device" and table.by_row and not table.table.requires_grad
     return built.to(device)
 
 
 def fit(
-    model: Any,
+    model: Recommender,
     dataset: Dataset,
     training: TrainingConfig,
     streams: Streams,
@@ -215,15 +209,8 @@ def matmul_precision(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _with_next(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
-    """Each batch and the one after it."""
-    these, following = tee(batches)
-    next(following, None)
-    return zip_longest(these, following)
-
-
 def start_epoch(
-    model: Any,
+    model: Recommender,
     optimiser: torch.optim.Optimizer,
     training: TrainingConfig,
     streams: Streams,
@@ -231,35 +218,27 @@ def start_epoch(
     epoch: int,
 ) -> None:
     """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate."""
-    if hasattr(model, "start_epoch"):
-        model.start_epoch(streams.torch("model", epoch, device=device))
+    model.start_epoch(streams.torch("model", epoch, device=device))
     set_learning_rate(optimiser, model, training.learning_rate, epoch)
 
 
-def reads_ahead(model: Any) -> bool:
-    """Whether a step begins to read the features of the next batch."""
-    return hasattr(model, "fetch") and any(table.off_device for table in feature_tables(model))
-
-
-def train_step(model: Any, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None) -> Loss:
+def train_step(
+    model: Recommender, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None
+) -> Loss:
     """One step on the batch, and its loss from before the step. `to_fetch` is the next batch if that is read ahead."""
     optimiser.zero_grad()
-    loss: Loss = model.loss(batch)
+    loss = model.loss(batch)
     if to_fetch is not None:
-        model.fetch(to_fetch)
+        fetch(model, to_fetch)
     loss.total.backward()
     optimiser.step()
-    if hasattr(model, "after_step"):
-        model.after_step()
+    model.after_step()
     return loss
 
 
-def _train_epoch(model: Any, batches: Iterable[Batch], optimiser: torch.optim.Optimizer) -> Iterable[Loss]:
+def _train_epoch(model: Recommender, batches: Iterable[Batch], optimiser: torch.optim.Optimizer) -> Iterator[Loss]:
     """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
-    ahead = reads_ahead(model)
-    return (
-        train_step(model, optimiser, batch, following if ahead else None) for batch, following in _with_next(batches)
-    )
+    return (train_step(model, optimiser, batch, following) for batch, following in with_next(model, batches))
 
 
 def _means(steps: Iterable[Loss], epoch: int) -> tuple[float, dict[str, float]]:

@@ -8,9 +8,10 @@ import torch
 
 from bm3 import Batch, Loss
 from harness.data import Dataset
+from harness.training.accelerators.prefetch import reads_ahead
 from harness.training.batches import EpochBatches
 from harness.training.config import TrainingConfig
-from harness.training.fit import matmul_precision, reads_ahead, start_epoch, train_step
+from harness.training.fit import matmul_precision, start_epoch, train_step
 from harness.training.optimiser import adam
 from harness.training.streams import Streams
 

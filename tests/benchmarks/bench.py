@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from textbook import Textbook
 
-from bm3 import Batch, Data, TrainingData
+from bm3 import Batch, Data
 from harness.data import Dataset, load_dataset
 from harness.measure.environment import environment
 from harness.training.fit import make_deterministic, train_step
@@ -48,8 +48,7 @@ def our_steps(model: Any, batches: list[Batch]) -> Steps:
         train_step(model, optimiser, next(supply))
 
     def first() -> None:
-        if hasattr(model, "start_epoch"):
-            model.start_epoch(epoch)
+        model.start_epoch(epoch)
         plain()
 
     return Steps(plain, first, model.state_dict)
@@ -95,7 +94,7 @@ def rounds(default: int) -> int:
     return int(os.environ.get(ROUNDS_VARIABLE, default))
 
 
-def benchmark_data() -> TrainingData:
+def benchmark_data() -> Data:
     """The real data set in the folder $BM3_BENCH_DATA, else a random one of Baby's size."""
     folder = os.environ.get(DATA_VARIABLE)
     return load_dataset(folder) if folder else baby_sized(np.random.default_rng(2023))
@@ -126,7 +125,7 @@ def baby_sized(draw: np.random.Generator) -> Data:
     return Data(N_USERS, N_ITEMS, np.stack([keys // N_ITEMS, keys % N_ITEMS], axis=1), features)
 
 
-def with_held_out(data: TrainingData, draw: np.random.Generator) -> Dataset:
+def with_held_out(data: Data, draw: np.random.Generator) -> Dataset:
     """Two more items for every user, by popularity: for validation and for test. The real Baby has 20,559 and 21,682.
 
     Not by `checked_dataset`: some of the random users and items have no training interaction.
@@ -143,10 +142,11 @@ def with_held_out(data: TrainingData, draw: np.random.Generator) -> Dataset:
         taken = np.concatenate([taken, users * data.n_items + items])
         parts.append(np.stack([users, items], axis=1).astype(np.int32))
     train = data.train.astype(np.int32)
-    return Dataset("random", data.n_users, data.n_items, train, parts[0], parts[1], data.features)
+    sizes = data.n_users, data.n_items
+    return Dataset(*sizes, train, data.features, name="random", valid=parts[0], test=parts[1])
 
 
-def random_batches(data: TrainingData, draw: np.random.Generator) -> list[Batch]:
+def random_batches(data: Data, draw: np.random.Generator) -> list[Batch]:
     """The full batches of one shuffled epoch, with negatives uniform over all items."""
     pairs = draw.permutation(data.train).astype(np.int64)
     negatives = draw.integers(data.n_items, size=len(pairs))
@@ -155,11 +155,11 @@ def random_batches(data: TrainingData, draw: np.random.Generator) -> list[Batch]
     return [Batch(*columns[:, start : start + BATCH_SIZE]) for start in range(0, full, BATCH_SIZE)]
 
 
-def steps_per_epoch(data: TrainingData) -> int:
+def steps_per_epoch(data: Data) -> int:
     return -(-len(data.train) // BATCH_SIZE)
 
 
-def described(data: TrainingData) -> str:
+def described(data: Data) -> str:
     """Two lines on the data and the batch size, for a report."""
     made = "random, power-law; the size of Baby" if is_synthetic() else "a real data set"
     widths = " and ".join(f"{table.shape[1]}-d" for table in data.features.values())

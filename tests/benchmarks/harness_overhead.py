@@ -74,7 +74,7 @@ def whole(trial: Trial) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as store, redirect_stderr(io.StringIO()):
         with TrainingProgress("a trial", trial.training.epochs) as progress:
             run = run_trial(trial, Path(store), progress.epoch)
-        return dict((run.result or {})["test"])
+        return dict(run.outcome.test)
 
 
 def seconds(work: Callable[[Trial], dict[str, float]], trial: Trial) -> tuple[float, float, dict[str, float]]:

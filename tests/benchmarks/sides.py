@@ -22,7 +22,7 @@ from textbook import (
 )
 from torch import Tensor
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.data import Dataset
 from harness.evaluation import Evaluation
 from harness.models.registry import find_model
@@ -70,7 +70,7 @@ SUBJECTS = {
 }
 
 
-def steps_of(name: str, side: Side, data: TrainingData, batches: list[Batch]) -> Steps:
+def steps_of(name: str, side: Side, data: Data, batches: list[Batch]) -> Steps:
     """Steps of a new model with its published defaults."""
     subject = SUBJECTS[name]
     if side == "textbook":
@@ -80,7 +80,7 @@ def steps_of(name: str, side: Side, data: TrainingData, batches: list[Batch]) ->
     return our_steps(subject.model(data, config, torch.Generator().manual_seed(0)), batches)
 
 
-def batches_of(name: str, side: Side, data: TrainingData) -> Step:
+def batches_of(name: str, side: Side, data: Data) -> Step:
     """Makes all batches of one epoch, with negatives where the model needs them, and drops them."""
     uses_negatives = SUBJECTS[name].model.uses_negatives
     if side == "textbook":

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from bm3 import DataError
-from bm3.graph import SparseProduct, bipartite_adjacency, mean_readout, symmetric_normalised
+from bm3.graph import Propagation, bipartite_adjacency, mean_readout, symmetric_normalised
 
 U, I = 4, 5  # noqa: E741
 PAIRS = np.array([(0, 0), (0, 1), (1, 1), (2, 3), (2, 0), (2, 1), (1, 1)])  # user 3, items 2 and 4 isolated; one repeat
@@ -26,8 +26,8 @@ def normalised(offset: float) -> NDArray[np.float64]:
     return np.diag(scale) @ dense_adjacency() @ np.diag(scale)
 
 
-def propagation() -> SparseProduct:
-    return SparseProduct(symmetric_normalised(bipartite_adjacency(PAIRS, U, I)), symmetric=True)
+def propagation() -> Propagation:
+    return Propagation(symmetric_normalised(bipartite_adjacency(PAIRS, U, I)))
 
 
 def random_rows(d: int = 3) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_the_product_keeps_single_precision() -> None:
 
 
 def test_a_matrix_without_entries_gives_zero() -> None:
-    assert not SparseProduct(sparse.csr_array((3, 3)), symmetric=True)(torch.ones(3, 2)).any()
+    assert not Propagation(sparse.csr_array((3, 3)))(torch.ones(3, 2)).any()
 
 
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 4])

@@ -1,6 +1,5 @@
 """BM3 as a class: what it accepts and refuses, what it trains, and what it leaves alone."""
 
-import itertools
 import math
 from typing import Any
 
@@ -10,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from bm3 import BM3, Batch, BM3Config, BM3Error, ConfigError, Data, DataError
-from bm3 import features as feature_module
-from bm3 import model as model_module
 
 TRAIN = np.array([(0, 0), (0, 1), (1, 1), (2, 2), (2, 3)])
 BATCH = Batch(torch.tensor([0, 2]), torch.tensor([1, 2]))
@@ -29,15 +26,19 @@ def built(tables: dict[str, NDArray[Any]], seed: int = 0, **settings: Any) -> BM
 # Modalities --------------------------------------------------------------------------------------------------------
 
 
-def test_no_modality_is_an_error_that_says_what_is_needed() -> None:
-    with pytest.raises(DataError, match="BM3 needs at least one modality"):
-        built({})
-
-
 @pytest.mark.parametrize("kind", ["trained", "frozen"])
 @pytest.mark.parametrize(
     "names",
-    [("v1.5 audio",), ("keys",), ("items",), ("visual",), ("v1.5 audio", "keys", "items"), ("",), ("user embedding",)],
+    [
+        ("v1.5 audio",),
+        ("keys",),
+        ("items",),
+        ("visual",),
+        ("v1.5 audio", "keys", "items"),
+        ("",),
+        ("user embedding",),
+        (),
+    ],
 )
 def test_any_number_of_modalities_with_any_names_train(names: tuple[str, ...], kind: str) -> None:
     model = built(features(*names), features=kind)
@@ -67,10 +68,8 @@ def test_every_modality_takes_part_in_the_loss() -> None:
         (np.ones((4, 2)), r"\[4, 2\].*5 items"),
         (np.ones(5), r"\[5\]"),
         (np.ones((5, 0)), r"\[5, 0\]"),
-        (np.ones((5, 2), dtype=int), "int64"),
-        (np.ones((5, 2), dtype=object), "object"),
-        (np.full((5, 2), np.nan), "NaN"),
-        (np.full((5, 2), np.inf), "infinity"),
+        (np.full((5, 2), np.nan), "finite"),
+        (np.full((5, 2), np.inf), "finite"),
     ],
 )
 def test_unusable_features_are_an_error_that_names_the_modality(table: NDArray[Any], complaint: str) -> None:
@@ -109,16 +108,9 @@ def test_an_impossible_setting_is_an_error_that_names_field_and_value(field: str
     assert "\n" not in str(error.value)
 
 
-# Switches ------------------------------------------------------------------------------------------------------------
+# The objective -----------------------------------------------------------------------------------------------------
 
-TERMS = ("reconstruction", "alignment", "masking")
-PARTS = {"reconstruction": "reconstruction", "alignment": "alignment", "masking": "masked"}
-SUBSETS = [terms for n in (1, 2, 3) for terms in itertools.combinations(TERMS, n)]
-
-
-def switched(terms: tuple[str, ...], **settings: Any) -> BM3:
-    """BM3 with two modalities and these terms alone."""
-    return built(features("a", "b"), **{term: term in terms for term in TERMS}, **settings)
+REPEATED = Batch(torch.tensor([0, 2, 0, 2]), torch.tensor([1, 2, 1, 1]))
 
 
 def by_hand(model: BM3, batch: Batch, *, published: bool) -> dict[str, float]:
@@ -145,88 +137,12 @@ def by_hand(model: BM3, batch: Batch, *, published: bool) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("objective", ["published", "paper"])
-@pytest.mark.parametrize("terms", SUBSETS)
-def test_the_loss_is_the_sum_of_the_terms_that_are_on(terms: tuple[str, ...], objective: str) -> None:
-    model = switched(terms, objective=objective, dropout=0.0, cl_weight=1.5)
+def test_the_loss_is_the_sum_of_its_terms(objective: str) -> None:
+    model = built(features("a", "b"), objective=objective, dropout=0.0, cl_weight=1.5)
     loss = model.loss(REPEATED)
     expected = by_hand(model, REPEATED, published=objective == "published")
-    assert list(loss.parts) == [*(PARTS[term] for term in terms), "regulariser"]
-    for name, part in loss.parts.items():
-        assert float(part.detach()) == pytest.approx(expected[name], rel=1e-5)
-    assert float(loss.total.detach()) == pytest.approx(sum(expected[name] for name in loss.parts), rel=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["trained", "frozen"])
-@pytest.mark.parametrize("terms", SUBSETS)
-def test_only_the_terms_that_are_on_teach(terms: tuple[str, ...], kind: str) -> None:
-    """Targets are given, so L_rec alone teaches the ID tables, and modalities are taught by the others alone."""
-    model = switched(terms, features=kind, reg_weight=0.0)
-    model.loss(BATCH).total.backward()
-    taught = {name for name, p in model.named_parameters() if p.grad is not None and bool((p.grad != 0).any())}
-    expected = {"predictor.weight", "predictor.bias"}
-    if "reconstruction" in terms:
-        expected |= {"user_embedding", "item_embedding"}
-    if set(terms) - {"reconstruction"}:
-        expected |= {name for name, _ in model.named_parameters() if name.startswith(("features.", "projections."))}
-    assert taught == expected
-
-
-@pytest.mark.parametrize("terms", SUBSETS)
-def test_views_that_no_term_reads_are_not_drawn(terms: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    model, drawn = switched(terms), []
-    target = model._target
-
-    def noted(view: str, *arguments: Any) -> torch.Tensor:
-        drawn.append(view)
-        return target(view, *arguments)
-
-    monkeypatch.setattr(model, "_target", noted)
-    model.loss(BATCH)
-    expected = ["user"] if "reconstruction" in terms else []
-    expected += ["item"] if {"reconstruction", "alignment"} & {*terms} else []
-    expected += ["a", "b"] if "masking" in terms else []
-    assert drawn == expected
-
-
-@pytest.mark.parametrize(("modalities", "chosen"), [("a", "a"), ("c+a", "ac"), ("b+a+c", "abc"), ("all", "abc")])
-def test_the_modalities_named_take_part_and_the_others_might_as_well_not_be_there(modalities: str, chosen: str) -> None:
-    tables = features("a", "b", "c")
-    model, alone = built(tables, modalities=modalities), built({name: tables[name] for name in chosen})
-    assert model.modalities == alone.modalities == tuple(chosen)
-    assert [p.shape for p in model.parameters()] == [p.shape for p in alone.parameters()]
-    assert torch.equal(model.loss(BATCH).total, alone.loss(BATCH).total)
-
-
-def test_without_modalities_no_features_are_needed_and_reconstruction_is_left() -> None:
-    without, bare = built(features("a"), modalities="none"), built({}, modalities="none")
-    terms_off = built(features("a"), alignment=False, masking=False)
-    names = {"user_embedding", "item_embedding", "predictor.weight", "predictor.bias"}
-    losses = []
-    for model in (without, bare, terms_off):
-        assert {name for name, _ in model.named_parameters()} == names
-        assert not model.config.reads_features
-        loss = model.loss(BATCH)
-        assert list(loss.parts) == ["reconstruction", "regulariser"]
-        losses.append(loss.total)
-    assert losses[0] == losses[1] == losses[2]
-
-
-@pytest.mark.parametrize("modalities", ["visul", "a+visul", "", "a+", "all+a"])
-def test_a_modality_that_is_not_there_is_an_error_that_names_those_that_are(modalities: str) -> None:
-    with pytest.raises(DataError, match=r"no '(visul|all)?' in the data set, which has 'a', 'b'"):
-        built(features("a", "b"), modalities=modalities)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"reconstruction": False, "alignment": False, "masking": False},
-        {"reconstruction": False, "modalities": "none"},
-    ],
-)
-def test_an_objective_of_nothing_but_the_regulariser_is_an_error(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="regulariser is the only term left"):
-        BM3Config(**settings)
+    assert {name: float(part.detach()) for name, part in loss.parts.items()} == pytest.approx(expected, rel=1e-5)
+    assert float(loss.total.detach()) == pytest.approx(sum(expected.values()), rel=1e-5)
 
 
 # Features ----------------------------------------------------------------------------------------------------------
@@ -335,37 +251,10 @@ def test_scores_apply_the_predictor_on_both_sides_and_drop_nothing() -> None:
     assert torch.equal(users, model.embed()[0])
 
 
-# Where repeated ids are not merged, as on CUDA -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def unmerged(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (feature_module, model_module):
-        monkeypatch.setattr(module, "merges", lambda ids: False)
-
-
-REPEATED = Batch(torch.tensor([0, 2, 0, 2]), torch.tensor([1, 2, 1, 1]))
-
-
-@pytest.mark.parametrize("objective", ["published", "paper"])
-def test_loss_and_gradients_do_not_depend_on_merging(objective: str, request: pytest.FixtureRequest) -> None:
-    results = []
-    for fixture in (None, "unmerged"):
-        if fixture:
-            request.getfixturevalue(fixture)
-        model = built(features("a", "b"), objective=objective, dropout=0.0)
-        loss = model.loss(REPEATED).total
-        loss.backward()
-        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
-    for merged, not_merged in zip(*results, strict=True):
-        torch.testing.assert_close(merged, not_merged)
-
-
-@pytest.mark.usefixtures("unmerged")
 @pytest.mark.parametrize("view", ["user", "item", "a"])
 def test_a_repeated_row_loses_the_same_entries_everywhere(view: str) -> None:
     model, rows = built(features("a"), dropout=0.5), torch.tensor([1, 2, 1, 1])
-    target = model._target(view, torch.ones(4, 4), rows, None)
+    target = model._target(view, torch.ones(4, 4), rows)
     assert torch.equal(target[0], target[2])
     assert torch.equal(target[0], target[3])
     assert set(target.unique().tolist()) == {0.0, 2.0}

@@ -9,14 +9,14 @@ from command_line import Command, refused
 
 import harness
 from harness.paper.selfcheck import FEWEST_SEEDS, SUITE
-from harness.studies.suite_file import load_suite
+from harness.studies.suite import load_suite
 
 
 @pytest.fixture
 def store(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twenty seeds of a run, copied from one, of a suite that has no other model."""
     suite = load_suite(SUITE).narrowed(["bpr"], [])
-    monkeypatch.setattr("harness.studies.suite_file.load_suite", lambda name, paper, check: suite)
+    monkeypatch.setattr("harness.studies.suite.load_suite", lambda name, paper, check: suite)
     command("train", "bpr", "mini", "--epochs", 1, "--seed", 0)
     (first,) = (path.parent for path in Path("runs").rglob("result.json"))
     for seed in range(1, FEWEST_SEEDS):
@@ -43,7 +43,7 @@ def test_a_reference_without_a_model_of_the_suite_is_refused(
     command: Command, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = load_suite(SUITE).narrowed(["bpr", "buir"], [])
-    monkeypatch.setattr("harness.studies.suite_file.load_suite", lambda name, paper, check: suite)
+    monkeypatch.setattr("harness.studies.suite.load_suite", lambda name, paper, check: suite)
     assert "no run of buir has a result" in refused(command("reference", store, "--out", "mine.json"))
 
 

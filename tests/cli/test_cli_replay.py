@@ -64,7 +64,7 @@ def test_a_dry_run_says_what_would_be_repeated(command: Command, stored: Path, m
     monkeypatch.setattr("harness.runs.trial.run_trial", None)
     outcome = command("replay", stored.name, "--dry-run")
     assert outcome.code == 0
-    assert StoredRun.read(stored).run["command"] in outcome.out
+    assert StoredRun.read(stored).command in outcome.out
 
 
 def test_its_own_settings_and_threads_are_used(command: Command, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

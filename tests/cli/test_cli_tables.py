@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from command_line import Command, refused
 
-from harness.paper.expected import COLUMNS, expected_dir, load_expected, load_sources
+from harness.paper.load import load_paper
+from harness.paper.published import COLUMNS
 from harness.paper.study import make_study
 
 RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
@@ -80,8 +81,8 @@ def test_wrong_names_end_in_one_line_with_what_there_is(
 def test_the_list_names_every_source_with_its_figures(command: Command) -> None:
     code, out, _ = command("expected", "list")
     assert code == 0
-    values = load_expected(expected_dir())
-    for key in load_sources(expected_dir()):
+    values = load_paper().values
+    for key in load_paper().sources:
         block = out.split(f"{key}\n")[1].split("\n\n")[0]
         own = [value for value in values if value.source == key]
         assert f"{len(own)}: " in block
@@ -95,7 +96,7 @@ def test_the_list_names_every_source_with_its_figures(command: Command) -> None:
 @pytest.mark.parametrize("name", ["table3", "paper-table3", "TABLE3"])
 def test_a_source_is_described_above_its_figures(command: Command, name: str) -> None:
     code, out, _ = command("expected", "show", name)
-    source = load_sources(expected_dir())["paper-table3"]
+    source = load_paper().sources["paper-table3"]
     assert code == 0
     above = out.split("data set")[0]
     assert all(text in above for text in (source.title, source.table, source.date, source.hardware, source.citation))
@@ -110,9 +111,9 @@ def test_figures_can_be_chosen_by_data_set_model_and_metric_in_any_spelling(comm
     assert "0.0539" in out
 
 
-@pytest.mark.parametrize("key", list(load_sources(expected_dir())))
+@pytest.mark.parametrize("key", list(load_paper().sources))
 def test_csv_and_json_hold_every_figure(command: Command, key: str) -> None:
-    values = [value for value in load_expected(expected_dir()) if value.source == key]
+    values = [value for value in load_paper().values if value.source == key]
     rows = list(csv.reader(io.StringIO(command("expected", "show", key, "--format", "csv").out)))
     records = json.loads(command("expected", "show", key, "--format", "json").out)
     assert rows[0] == list(COLUMNS)

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from harness.cli import reading_progress as module
-from harness.cli.reading_progress import reading_progress
+from harness.cli import progress as module
+from harness.cli.progress import reading_progress
 
 
 class Clock:
@@ -35,7 +35,7 @@ def test_without_a_terminal_lines_come_every_ten_seconds(
     assert printed.err.splitlines() == [
         "ratings.csv: 20.0 MB of 40.0 MB, about 20 s left",
         "ratings.csv: 30.0 MB of 40.0 MB, about 10 s left",
-        "ratings.csv: 5.0 MB, about – left",
+        "ratings.csv: 5.0 MB",
     ]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -19,11 +18,10 @@ from command_line import Command, refused
 from rich.console import Console
 
 from harness.cli import watch as cli_watch
-from harness.cli.study_progress import StudyProgress, line, new_lines, render
+from harness.cli.study_progress import StudyProgress, line, render
 from harness.common import clock_time, duration
 from harness.runs.inspect import Course, course, last_log_line
-from harness.studies.status import STATUS, Running, Status, read_status, write_status
-from harness.studies.studies import vanished
+from harness.studies.status import STATUS, Running, Status, read_status, vanished, write_status
 
 START = 1_800_000_000.0
 KEY = "mini/bm3-0123456789-seed2"
@@ -100,13 +98,6 @@ def test_a_training_that_has_not_begun_has_no_course(tmp_path: Path) -> None:
     assert course(tmp_path) == Course(0, 0, None)
 
 
-def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
-    write_epochs(tmp_path, best=49_995, last=50_000)
-    with (tmp_path / KEY / "epochs.jsonl").open("r+b") as file:
-        file.write(b"\xff" * 1000)  # would not even be text
-    assert course(tmp_path / KEY) == Course(50_000, 49_995, 49.995)
-
-
 def test_the_last_line_of_a_log_is_the_last_that_says_something(tmp_path: Path) -> None:
     assert last_log_line(tmp_path) is None
     (tmp_path / "log.txt").write_bytes(b"bm3: first\nbm3: \xff no room\n  \n\n")
@@ -126,19 +117,6 @@ def test_the_display_has_counts_times_each_trial_and_the_recent_lines(tmp_path: 
         assert part in second
     assert "attempt" not in second
     assert rest[-1] == "finished: mini/bpr-aaaaaaaaaa-seed1: test R@20 0.0600, 5 s"
-
-
-def test_bars_are_as_long_as_what_is_done(tmp_path: Path) -> None:
-    def bar(text: str) -> int:
-        return text.count("━")
-
-    lengths = []
-    for last in (25, 50, 100):
-        write_epochs(tmp_path, best=last, last=last)
-        file = StringIO()
-        Console(width=100, file=file, force_terminal=True, color_system=None).print(render(status(tmp_path), tmp_path))
-        lengths.append(bar(file.getvalue().splitlines()[1]))
-    assert lengths == [3, 6, 12]
 
 
 def test_the_display_goes_on_between_two_writings_of_the_status(tmp_path: Path) -> None:
@@ -162,24 +140,6 @@ def test_later_attempts_are_counted_and_equal_names_told_apart_by_their_settings
     assert "process 4711, attempt 2" in text
     assert "bm3 on mini seed 2 n_layers=25" in text
     assert "bm3 on mini seed 2 reg_weight=0.5" in text
-
-
-def test_on_80_columns_no_figure_is_cut(tmp_path: Path) -> None:
-    write_epochs(tmp_path, best=7, last=12)
-    long = trial(key="electronics/lightgcn-0123456789-seed999", place="GPU 1, process 4711", attempt=2, epochs=1000)
-    text = shown(render(status(tmp_path, running=(trial(), long)), tmp_path), width=80)
-    assert "epoch 12 of 100 " in text
-    assert "epoch 0 of 1000 " in text
-    assert "R@20 0.0070" in text
-    assert "…" not in text
-
-
-def test_many_trials_do_not_fill_the_screen(tmp_path: Path) -> None:
-    running = tuple(trial(f"mini/bpr-0123456789-seed{seed}") for seed in range(40))
-    text = shown(render(status(tmp_path, running=running), tmp_path))
-    assert "seed 11" in text
-    assert "seed 12" not in text
-    assert "and 28 more" in text
 
 
 @pytest.mark.parametrize("width", [20, 60, 100])
@@ -236,20 +196,6 @@ def test_the_end_is_told_even_right_after_another_line(tmp_path: Path) -> None:
     assert plain(updates)[-1] == "17 of 18 done, 1 failed, finished after 60 s"
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "new"),
-    [
-        ([], ["a"], ["a"]),
-        (["a", "b"], ["a", "b"], []),
-        (["a", "b"], ["b", "c", "d"], ["c", "d"]),
-        (["a", "a"], ["a", "a", "a"], ["a"]),
-        (["a", "b"], ["x", "y"], ["x", "y"]),
-    ],
-)
-def test_new_lines_follow_those_that_both_have(before: list[str], after: list[str], new: list[str]) -> None:
-    assert new_lines(before, after) == new
-
-
 # --- on a terminal ---
 
 
@@ -262,17 +208,6 @@ def test_on_a_terminal_the_display_is_drawn_again_and_the_last_state_stays(tmp_p
     assert "table3 finished" in file.getvalue()
     assert "17 of 18 done, 1 failed" in file.getvalue()
     assert file.getvalue().endswith("\x1b[?25h")  # the cursor is back
-
-
-def test_what_is_said_stands_above_the_display_on_a_line_of_its_own(tmp_path: Path) -> None:
-    file = Terminal()
-    console = Console(width=100, file=file, force_terminal=True, color_system=None)
-    with StudyProgress(console, clock=lambda: START + 60) as progress:
-        progress.update(status(tmp_path))
-        progress.say("not [bold] at all")
-    lines = [re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", text).strip() for text in file.getvalue().splitlines()]
-    shown_lines = [text for text in lines if text]
-    assert shown_lines[shown_lines.index("not [bold] at all") + 1].startswith("table3 ")
 
 
 def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,11 +287,6 @@ def test_nothing_is_said_of_processes_on_other_hosts(tmp_path: Path) -> None:
     assert not vanished(status(tmp_path, process=gone, state="interrupted"))
 
 
-def test_another_process_of_the_same_number_is_not_the_study(tmp_path: Path) -> None:
-    assert not vanished(status(tmp_path, now=time.time()))
-    assert vanished(status(tmp_path, now=START - 1e9))  # long before this process began
-
-
 def test_watch_follows_a_study_until_it_has_ended(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = study(Path("runs/table3").absolute())
     looks: list[float] = []
@@ -409,13 +339,6 @@ def test_a_status_that_is_replaced_while_it_is_read_is_always_whole(tmp_path: Pa
         stop.set()
         writer.join()
     assert len(seen) == 50
-
-
-def test_a_status_written_in_place_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = (study(tmp_path) / STATUS).read_text()
-    (tmp_path / STATUS).write_text(whole[:100])
-    monkeypatch.setattr(cli_watch.time, "sleep", lambda seconds: (tmp_path / STATUS).write_text(whole))
-    assert cli_watch.read_patiently(tmp_path).total == 18
 
 
 # --- quantities ---

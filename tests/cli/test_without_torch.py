@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "matplotlib", "scipy.stats")
 BEGIN = "from pathlib import Path; store = Path('docs/results/runs/cost'); "
 READERS = {
-    "errors": "from bm3 import BM3Error, ConfigError, DataError, Variant",
+    "errors": "from bm3 import BM3Error, ConfigError, DataError",
     "list": "from harness.runs.inspect import entries; from harness.runs.text import list_text; "
     "list_text(list(entries(store)), 0)",
     "show and diff": "from harness.runs.store import stored_runs; from harness.runs.text import *; "
@@ -21,8 +21,8 @@ READERS = {
     "gc": "from harness.runs.clean import unneeded; unneeded(store, ['unfinished'])",
     "expected": "from harness.paper.load import load_paper; load_paper().claims",
     "tables": "import harness.report.paper_tables, harness.report.latex",
-    "watch": "import harness.cli.study_progress, harness.studies.studies",
-    "suites": "from harness.studies.suite_file import load_suite, outline; "
+    "watch": "import harness.cli.study_progress, harness.studies.status",
+    "suites": "from harness.studies.suite import load_suite, outline; "
     "from harness.paper.load import load_paper; "
     "assert all(outline(load_suite(name, check=False), variants=False) for name in load_paper().suites)",
     "report": "from harness.paper.study import make_study; from harness.report.write import FORMATS; "

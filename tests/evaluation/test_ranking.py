@@ -11,27 +11,29 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bm3 import BM3Error
+from bm3 import BM3Error, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation, Evaluator, Ranking, model_scorer, ranking, top_k
 
 CPU = torch.device("cpu")
 
 
-class Table:
+class Table(Recommender):
     """A model that is a table of scores [U, I]."""
 
     def __init__(self, scores: NDArray[Any]) -> None:
+        super().__init__()
         self.table = torch.from_numpy(np.array(scores, np.float32))
 
     def score(self, users: Tensor) -> Tensor:
         return self.table[users]
 
 
-class Factors:
+class Factors(Recommender):
     """A model that is two tables of vectors."""
 
     def __init__(self, users: Tensor, items: Tensor) -> None:
+        super().__init__()
         self.users, self.items = users, items
 
     def embed(self) -> tuple[Tensor, Tensor]:
@@ -56,7 +58,8 @@ def dataset_of(train: list[tuple[int, int]], valid: list[tuple[int, int]], test:
     """Unchecked, so that parts may be as odd as the test needs."""
     parts = [np.array(sorted(pairs), np.int32) for pairs in (train, valid, test)]
     together = np.concatenate(parts)
-    return Dataset("made", int(together[:, 0].max()) + 1, int(together[:, 1].max()) + 1, *parts, {})
+    n_users, n_items = (int(ids.max()) + 1 for ids in together.T)
+    return Dataset(n_users, n_items, parts[0], name="made", valid=parts[1], test=parts[2])
 
 
 # --- ties ---

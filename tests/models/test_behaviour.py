@@ -181,8 +181,7 @@ def test_numbers_of_users_and_items_do_not_matter(case: Case) -> None:
     state = {name: renumbered(tensor, users, items) for name, tensor in model.state_dict().items()}
     renamed.load_state_dict(state)
     for one in (model, renamed):
-        if hasattr(one, "start_epoch"):  # what an epoch draws may name users by number
-            one.start_epoch(Streams(7).torch("model", 1))
+        one.start_epoch(Streams(7).torch("model", 1))  # what an epoch draws may name users by number
 
     batch = first_batch(model, Data(n_users, n_items, train, features))
     user_of, item_of = torch.from_numpy(users), torch.from_numpy(items)
@@ -229,16 +228,14 @@ def run_epoch(model: Any, data: Any, epoch: int, optimiser: torch.optim.Optimize
     """An epoch as `fit` does it, without evaluation; its mean loss."""
     losses = []
     optimiser = optimiser or adam(model, 1e-3)
-    if hasattr(model, "start_epoch"):
-        model.start_epoch(Streams(7).torch("model", epoch))
+    model.start_epoch(Streams(7).torch("model", epoch))
     for batch in batches(model, data).epoch(epoch):
         optimiser.zero_grad()
         loss = model.loss(batch).total
         loss.backward()
         losses.append(loss.item())
         optimiser.step()
-        if hasattr(model, "after_step"):
-            model.after_step()
+        model.after_step()
     return sum(losses) / len(losses)
 
 
@@ -254,8 +251,7 @@ def first_batch(model: Any, data: Any) -> Batch:
 
 def all_scores(model: Any) -> Tensor:
     with torch.no_grad():
-        n_users = model.embed()[0].shape[0] if hasattr(model, "embed") else model.n_users
-        return model_scorer(model)(torch.arange(n_users))
+        return model_scorer(model)(torch.arange(len(model.embed()[0])))
 
 
 def renumbered(tensor: Tensor, users: NDArray[Any], items: NDArray[Any]) -> Tensor:

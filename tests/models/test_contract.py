@@ -11,7 +11,7 @@ import torch
 from command_line import Command, refused
 from torch import nn
 
-from bm3 import Batch, ConfigError, DataError, Loss
+from bm3 import Batch, ConfigError, DataError, Loss, Recommender
 from harness.data import Dataset
 from harness.models import registry
 from harness.models.contract import check_class, check_model
@@ -34,7 +34,7 @@ class Undecided:
     width: int
 
 
-class Good(nn.Module):
+class Good(Recommender):
     """Keeps the contract; those below break it in one thing each."""
 
     Config: Any = Settings
@@ -105,7 +105,7 @@ BROKEN = [
 
 
 def check(model: type[Any], data: Dataset) -> None:
-    entry = ModelEntry("mine", model, None, None, None, None)
+    entry = ModelEntry("mine", model)
     check_class(entry)
     check_model(entry, data, model.Config())
 
@@ -117,7 +117,7 @@ def test_what_is_broken_is_said_in_one_line(model: type[Any], message: str, clus
 
 
 def test_a_model_without_any_scores_is_refused(clustered: Dataset) -> None:
-    without = type("Without", (nn.Module,), {"Config": Settings, "uses_negatives": True, "loss": Good.loss})
+    without = type("Without", (Recommender,), {"Config": Settings, "uses_negatives": True, "loss": Good.loss})
     with pytest.raises(ConfigError, match="neither embed"):
         check(without, clustered)
 
@@ -150,5 +150,5 @@ def test_it_is_refused_before_an_epoch(command: Command, monkeypatch: pytest.Mon
         registry.models.cache_clear()
     (run,) = stored_runs(Path("runs"))
     assert run.failure is not None
-    assert "embed() returned" in run.failure["message"]
+    assert "embed() returned" in run.failure.message
     assert run.epochs() == []

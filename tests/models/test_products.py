@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from bm3.graph import SparseProduct
-from harness.models.products import Pattern
+from harness.models.products import Pattern, SparseProduct
 
 
 def random_matrix(seed: int, n: int, m: int) -> sparse.csr_array:

@@ -44,7 +44,7 @@ FAULTS = [
     ("paper.toml", 'proposed = "LightGCN"', 'proposed = "LightGNC"', ["paper.toml: proposed: no model 'LightGNC'"]),
     ("paper.toml", 'proposed = "LightGCN"\n', "", ["paper.toml: tables.0: improvement: no model is proposed"]),
     ("paper.toml", 'source = "table1"', 'source = "table2"', ["paper.toml: tables.0: source: 'table2'"]),
-    ("paper.toml", "epochs = 1000", "epoch = 1000", ["paper.toml: training: bpr has no setting 'epoch'"]),
+    ("paper.toml", "epochs = 1000", "epoch = 1000", ["paper.toml: training: bm3 has no setting 'epoch'"]),
     ("paper.toml", "n_layers = 2", "n_layer = 2", ["paper.toml: settings.0.set: lightgcn has no setting 'n_layer'"]),
     (
         "paper.toml",
@@ -64,8 +64,8 @@ FAULTS = [
     ("claims.toml", 'model = "LightGCN"', 'model = "Light"', ["claims.toml: claims.0.model: no model 'Light'"]),
     ("claims.toml", 'others = ["BPR"]', 'others = ["BP"]', ["claims.toml: claims.0.others: no model 'BP'"]),
     ("claims.toml", 'kind = "ordering"', 'kind = "order"', ["claims.toml: claims.0: "]),
-    ("suites/table1.toml", 'model = "bpr"', 'model = "bp"', ["table1.toml:6: no model 'bp'"]),
-    ("suites/table1.toml", "seeds", "seed", ["table1.toml:3: no key 'seed'"]),
+    ("suites/table1.toml", 'model = "bpr"', 'model = "bp"', ["table1.toml: experiments.0 (bp): no model 'bp'"]),
+    ("suites/table1.toml", "seeds", "seed", ["table1.toml: no key 'seed'"]),
 ]
 
 

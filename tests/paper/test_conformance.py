@@ -11,9 +11,9 @@ import torch
 from bm3 import DataError
 from harness.paper import conformance as conformance_module
 from harness.paper.conformance import Status, conformance, replay, rounded_updates, trace_statuses
-from harness.paper.expected import expected_dir
+from harness.paper.load import load_paper
 
-TRACES = expected_dir() / "traces"
+TRACES = load_paper().folder / "traces"
 
 
 def recorded(name: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import pytest
 
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
-from harness.paper.expected import PublishedValue, Status, Tolerance
+from harness.paper.load import Tolerance
+from harness.paper.published import PublishedValue, Status
 from harness.paper.verdict import judge
 
 PUBLISHED = PublishedValue("Sports", "BUIR", "R@20", 0.5, "paper", Status.AS_PRINTED, "")

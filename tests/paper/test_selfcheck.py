@@ -111,7 +111,7 @@ def test_a_reference_is_written_from_runs_and_read_again(tmp_path: Path) -> None
     found = reference_from(run_of(seed, value) for seed, value in KNOWN.items())
     (tmp_path / "reference").mkdir()
     write_reference(found, tmp_path / "reference" / "selfcheck.json")
-    assert load_reference(tmp_path) == found
+    assert load_reference(tmp_path / "reference" / "selfcheck.json") == found
     assert found.models["bpr"] == ModelReference({"epochs": 8}, KNOWN)
     assert found.command == "bm3 reproduce selfcheck --seeds 101-130 --threads 1 --out DIR"
     assert (found.dataset, found.environment["cpu"]) == ("mini", "any")
@@ -138,11 +138,14 @@ def test_a_damaged_reference_is_named_with_its_field(tmp_path: Path) -> None:
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "selfcheck.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError, match=r"selfcheck\.json: models\.bpr\.values"):
-        load_reference(tmp_path)
+        load_reference(tmp_path / "reference" / "selfcheck.json")
 
 
 def test_the_stored_reference_is_of_the_suite_with_other_seeds() -> None:
-    reference, rows = load_reference(expected_dir()), plan(load_suite("selfcheck"), None, torch.device("cpu"))
+    reference, rows = (
+        load_reference(expected_dir() / "reference" / "selfcheck.json"),
+        plan(load_suite("selfcheck"), None, torch.device("cpu")),
+    )
     assert {row.label for row in rows} == {*reference.models}
     for row in rows:
         (trial,) = row.points

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.paper.expected import PublishedValue, Status, Tolerance
+from harness.paper.load import Tolerance
+from harness.paper.published import PublishedValue, Status
 from harness.paper.verdict import Outcome, Verdict, exit_code, judge, mean_and_interval
 
 TEN_PERCENT = Tolerance(relative=0.1, confidence=0.95, min_seeds=2)

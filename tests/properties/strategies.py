@@ -6,7 +6,7 @@ projected, views of whole tables, rows gathered with repetition, and targets han
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -15,7 +15,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bm3 import BM3, Batch, BM3Config, Data
+from bm3 import BM3, Batch, BM3Config, Data, Loss
+from harness.models import bm3 as fast
 
 TERMS = ("reconstruction", "alignment", "masked", "regulariser")
 NAMES = ("visual", "text", "v1.5 audio", "keys", "items")
@@ -51,6 +52,27 @@ def pairs_of_tables(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 # Data sets and steps of BM3 ---------------------------------------------------------------------------------------
 
 
+class _Given:
+    """Dropout of a step may be given: boolean, True survives, of whole tables by view."""
+
+    keep: Mapping[str, Tensor] | None = None
+
+    def loss(self, batch: Batch, keep: Mapping[str, Tensor] | None = None) -> Loss:
+        self.keep = keep
+        return super().loss(batch)  # type: ignore[misc]
+
+    def survivors(self, view: str, rows: Tensor) -> Tensor:
+        return super().survivors(view, rows) if self.keep is None else self.keep[view][rows]  # type: ignore[misc]
+
+
+class Reading(_Given, BM3):
+    """The one to read."""
+
+
+class Fast(_Given, fast.BM3):
+    """The harness's."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A data set, a configuration, parameter values, a batch, and the masks of one step."""
@@ -64,11 +86,12 @@ class Case:
     zero_item: bool
     batch: Batch
     keep: Mapping[str, Tensor]
+    kind: type[Any] = Reading
 
     def model(self, **changes: Any) -> BM3:
         """The model of this case in float32, with `changes` to its configuration."""
-        config = replace(self.config, **changes)
-        model = BM3(self.data, config, torch.Generator().manual_seed(self.seed))
+        config = self.kind.Config(**asdict(replace(self.config, **changes)))
+        model: BM3 = self.kind(self.data, config, torch.Generator().manual_seed(self.seed))
         with torch.no_grad():
             model.user_embedding.mul_(self.user_scale)
             model.item_embedding.mul_(self.item_scale)
@@ -120,6 +143,7 @@ def cases(draw: st.DrawFn, min_d: int = 1) -> Case:
         zero_item=draw(st.booleans()),
         batch=Batch(*torch.tensor(picked).T),
         keep=keep,
+        kind=draw(st.sampled_from([Reading, Fast])),
     )
 
 

@@ -125,7 +125,7 @@ def test_views_drop_the_stated_share_and_scale_the_survivors(p: float, seed: int
     data = Data(2, 3, np.array([(0, 0)]), {"m": np.ones((3, 1))})
     model = BM3(data, BM3Config(dropout=p, embedding_size=1024), torch.Generator().manual_seed(seed))
     h = torch.rand(3, 1024, requires_grad=True) + 1
-    view = model._target("m", h, torch.arange(3), None)
+    view = model._target("m", h, torch.arange(3))
     survivors = view != 0
     assert abs(float((~survivors).float().mean()) - p) < 0.05
     assert torch.allclose(view[survivors], (h / (1 - p))[survivors])

@@ -13,7 +13,8 @@ from fractions import Fraction
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.paper.expected import PublishedValue, Status, Tolerance
+from harness.paper.load import Tolerance
+from harness.paper.published import PublishedValue, Status
 from harness.paper.verdict import Outcome, judge
 
 TARGET = 0.5

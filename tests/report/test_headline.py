@@ -149,7 +149,7 @@ def test_the_best_row_never_has_a_negative_lead() -> None:
 
 def together(*names: str) -> list[StoredRun]:
     """Runs that all began when the first did, and end as they did."""
-    start = ALL[names[0]].run["started"]
+    start = ALL[names[0]].started
     return [altered(run(name), started=start) for name in names]
 
 
@@ -168,7 +168,7 @@ def test_times_of_runs_that_shared_a_machine_are_marked_and_not_ranked() -> None
     study = study_of(*runs, run("bpr-seed2"))
     study = replace(study, shared=shared_machine(runs))
     bm3 = study.rows[0]
-    time = f"{(bm3.result.runs[0].result or {})['timing']['median_s']:.3f}{SHARED}"
+    time = f"{bm3.result.runs[0].outcome.timing.median_s:.3f}{SHARED}"
     assert f" {time} |" in markdown(study)
     assert [record["shared"] for record in cells(study) if record["metric"] == "R@10"] == [[True], [False], [True]]
     drawn = cost(study, "baby")

@@ -72,8 +72,8 @@ def hostile(study: Study) -> Study:
         )
         verdicts = {metric: replace(verdict, reason=HOSTILE) for metric, verdict in row.verdicts.items()}
         sources = {metric: tuple(replace(v, note=HOSTILE) for v in values) for metric, values in row.sources.items()}
-        result = replace(row.result, label=f"{row.label} {HOSTILE}", dataset=HOSTILE, runs=runs)
-        rows.append(replace(row, result=result, verdicts=verdicts, sources=sources))
+        named = replace(row, label=f"{row.label} {HOSTILE}", dataset=HOSTILE, runs=runs)
+        rows.append(replace(named, verdicts=verdicts, sources=sources))
     source = Source(title=HOSTILE, table=HOSTILE, date=HOSTILE, hardware=HOSTILE, citation=HOSTILE)
     return replace(
         study,
@@ -81,7 +81,7 @@ def hostile(study: Study) -> Study:
         rows=tuple(rows),
         unchecked=(HOSTILE,),
         failed=(HOSTILE,),
-        sources=dict.fromkeys(study.sources, source),
+        paper=study.paper.model_copy(update={"sources": dict.fromkeys(study.sources, source)}),
     )
 
 
@@ -201,8 +201,8 @@ def test_pictures_are_placed_as_they_are_with_title_and_caption(study: Study) ->
 
 def test_ten_models_with_three_seeds_stay_below_330_kilobytes(study: Study) -> None:
     row = study.rows[0]
-    result = replace(row.result, runs=(*row.result.runs, row.result.runs[0]))
-    rows = tuple(replace(row, result=replace(result, label=f"model{number}")) for number in range(10))
+    row = replace(row, runs=(*row.runs, row.runs[0]))
+    rows = tuple(replace(row, label=f"model{number}") for number in range(10))
     pairs = 4 * 10 * 9 // 2
     assert study.claims
     assert (

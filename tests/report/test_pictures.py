@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from harness.paper.expected import short_metric
+from harness.paper.published import short_metric
 from harness.paper.results import METRICS
 from harness.paper.study import make_study
 from harness.report.plots import draw

@@ -108,7 +108,7 @@ def test_a_model_trains_to_the_numbers_of_its_version(name: str) -> None:
 
 
 def versions(name: str) -> dict[str, int]:
-    return {"model": find_model(name).numerics_version, "training": NUMERICS_VERSION}
+    return {"model": find_model(name).model.numerics_version, "training": NUMERICS_VERSION}
 
 
 def test_a_run_of_the_first_format_is_of_its_trial_until_a_version_is_raised(

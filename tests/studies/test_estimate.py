@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ from harness.models.registry import models
 from harness.paper.load import load_paper
 from harness.runs.store import StoredRun, stored_runs
 from harness.runs.trial import Trial, make_trial
-from harness.studies.estimate import COLUMNS, COST_FILE, Cost, Estimates, cost_rows, costs_csv, load_costs
+from harness.studies.estimate import COST_FILE, Cost, Estimates, load_costs
 
 MINI = load_dataset("mini")
-COST = Cost("shop", "bpr", "", 2 * len(MINI.train), 3.0, 1.0, 50, 10**9, "cpu", 2, "runs/shop")
+LINE = f"shop,bpr,,{2 * len(MINI.train)},3.0,1.0,50,1000000000,cpu,2,runs/shop"
+COST = Cost.model_validate(dict(zip(Cost.model_fields, LINE.split(","), strict=True)))
 
 
 def trial(model: str = "bpr", **settings: Any) -> Trial:
@@ -116,8 +118,8 @@ def test_shipped_figures_are_taken_in_proportion_to_interactions_and_say_so() ->
 
 
 def test_the_data_set_nearest_in_size_counts_and_of_its_figures_those_with_more_threads() -> None:
-    same = replace(COST, dataset="mini", interactions=len(MINI.train), threads=1)
-    fast = replace(same, seconds_per_epoch=0.5, epochs=None, threads=2, memory_bytes=5)
+    same = COST.model_copy(update={"dataset": "mini", "interactions": len(MINI.train), "threads": 1})
+    fast = same.model_copy(update={"seconds_per_epoch": 0.5, "epochs": None, "threads": 2, "memory_bytes": 5})
     estimate = Estimates([], [COST, same, fast]).of(trial())
     assert estimate is not None
     assert estimate.seconds == pytest.approx(50 * (0.5 + 1))
@@ -127,25 +129,15 @@ def test_the_data_set_nearest_in_size_counts_and_of_its_figures_those_with_more_
 # --- the shipped figures ---
 
 
-def test_figures_are_medians_over_the_runs_of_a_model_in_a_folder(tmp_path: Path) -> None:
-    runs = [
-        past(tmp_path / "runs" / "a", [(1, 0.1)] * 10, memory=1),
-        past(tmp_path / "runs" / "b", [(2, 0.2)] * 20, memory=9),
-        past(tmp_path / "runs" / "c", [(6, 0.3)] * 60, memory=5, stopped="limit"),
-        past(tmp_path / "else" / "d", [(8, 0.4)] * 4, memory=None, stopped="limit"),
-    ]
-    costs = {cost.source: cost for cost in cost_rows(runs)}
-    together, alone = costs[(tmp_path / "runs").as_posix()], costs[(tmp_path / "else").as_posix()]
-    assert (together.seconds_per_epoch, together.evaluation_seconds, together.memory_bytes) == (2, 0.2, 5)
-    assert together.epochs == 15  # the run that its limit ended does not tell
-    assert (alone.seconds_per_epoch, alone.epochs, alone.memory_bytes) == (8, None, None)
+def costs_file(folder: Path, *lines: str) -> Path:
+    (folder / COST_FILE).parent.mkdir()
+    (folder / COST_FILE).write_text("\n".join([",".join(Cost.model_fields), *lines]) + "\n", encoding="utf-8")
+    return folder / COST_FILE
 
 
-def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    costs = [COST, replace(COST, dataset="a, b", epochs=None, memory_bytes=None)]
-    (tmp_path / "reference").mkdir()
-    (tmp_path / "reference" / "cost.csv").write_text(costs_csv(costs), encoding="utf-8")
-    assert load_costs(tmp_path / COST_FILE) == costs
+def test_a_line_is_a_cost_and_what_is_empty_is_not_known(tmp_path: Path) -> None:
+    found = load_costs(costs_file(tmp_path, LINE, LINE.replace(",50,1000000000,", ",,,")))
+    assert found == [COST, COST.model_copy(update={"epochs": None, "memory_bytes": None})]
 
 
 @pytest.mark.parametrize(
@@ -159,18 +151,24 @@ def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     ],
 )
 def test_a_figure_that_is_none_is_refused_with_its_line(tmp_path: Path, field: str, value: str) -> None:
-    lines = costs_csv([COST, COST]).splitlines()
-    cells = lines[2].split(",")
-    cells[COLUMNS.index(field)] = value
-    (tmp_path / "reference").mkdir()
-    (tmp_path / "reference" / "cost.csv").write_text("\n".join([*lines[:2], ",".join(cells)]) + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"cost\.csv:3: .*needed are finite numbers above 0"):
-        load_costs(tmp_path / COST_FILE)
+    cells = LINE.split(",")
+    cells[list(Cost.model_fields).index(field)] = value
+    with pytest.raises(DataError, match=rf"cost\.csv:3: {field}: .*found '{value}'"):
+        load_costs(costs_file(tmp_path, LINE, ",".join(cells)))
 
 
-def test_the_shipped_figures_are_those_of_the_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_figures_are_medians_over_the_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    assert cost_rows(stored_runs(Path("docs/results/runs"))) == load_costs(load_paper().file(COST_FILE))
+    for cost in load_costs(load_paper().file(COST_FILE)):
+        runs = [run for run in stored_runs(Path(cost.source)) if run.result and run.run["model"] == cost.model]
+        runs = [run for run in runs if run.run["config"].get("features", "") == cost.features]
+        runs = [run for run in runs if run.run["environment"]["torch_threads"] == cost.threads]
+        seconds = [
+            run.result["timing"]["median_s"]
+            for run in runs
+            if run.result and run.run["dataset"]["name"] == cost.dataset
+        ]
+        assert cost.seconds_per_epoch == pytest.approx(median(filter(None, seconds)), abs=1e-4), cost
 
 
 def test_shipped_figures_know_every_model_and_are_no_expected_results() -> None:

@@ -48,9 +48,9 @@ def train(out: Path, model: str = "lightgcn", epochs: int = 12) -> None:
 
 def outcome(run: StoredRun) -> Any:
     """Everything of a run but times, memory and how often it was resumed."""
-    result = dict(run.result or {})
+    result = dict(run.outcome)
     kept = {key: result[key] for key in ("best_epoch", "epochs", "stopped", "valid", "test", "state_hash")}
-    epochs = [(e["epoch"], e["loss"], e["parts"], e["valid"], e["improved"]) for e in run.epochs()]
+    epochs = [(e.epoch, e.loss, e.parts, e.valid, e.improved) for e in run.epochs()]
     return kept, epochs, {metric: run.per_user(metric)[1].tolist() for metric in ("recall@20",)}  # type: ignore[index]
 
 
@@ -135,7 +135,7 @@ def test_a_crash_between_checkpoints_loses_only_what_came_after(tmp_path: Path, 
         with pytest.raises(CrashError):
             run_trial(trial(), tmp_path, crash, share=math.inf)
         (run,) = stored_runs(tmp_path)
-        assert [record["epoch"] for record in run.epochs()] == [1, 2, 3, 4, 5, 6, 7]
+        assert [record.epoch for record in run.epochs()] == [1, 2, 3, 4, 5, 6, 7]
         with (run.path / EPOCHS).open("a") as file:
             file.write('{"epoch": 8, "lo')  # a line that the crash cut off
         told: list[str] = []
@@ -154,8 +154,8 @@ def test_a_crash_between_checkpoints_loses_only_what_came_after(tmp_path: Path, 
     assert before == [1, 2, 3, 4, 5, 6]
     assert seen == [7, 8, 9, 10, 11, 12]
     assert outcome(run) == undisturbed[0]
-    assert [resumed["after_epoch"] for resumed in run.run["resumed"]] == [6]
-    assert run.run["resumed"][0]["changed"] == {}
+    assert [resumed.after_epoch for resumed in run.resumed] == [6]
+    assert run.resumed[0].changed == {}
 
 
 @pytest.mark.parametrize("damaged", [CHECKPOINT, EPOCHS, "run.json"])

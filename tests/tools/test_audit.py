@@ -21,8 +21,8 @@ from harness.runs.settings import flatten
 from harness.runs.store import StoredRun, stored_runs
 from harness.runs.trial import Trial, run_trial
 from harness.runs.variants import ALL_MODELS, variants
-from harness.studies.backends import InProcess
-from harness.studies.execution import Ending
+from harness.studies.execute import Ending
+from harness.studies.local import InProcess
 from harness.studies.suite import load_suite
 from harness.tools.audit.audit import AUDIT_METRICS, Audit, audit_markdown, plan_audit, trials_of, write_audit
 from harness.tools.audit.effects import (
@@ -327,7 +327,7 @@ class By(InProcess):
 
 def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], StoredRun | None]) -> None:
     """Let the command run trials by this function, in this process."""
-    monkeypatch.setattr("harness.cli.study.backend_for", lambda out, data, **options: By(execute, out))
+    monkeypatch.setattr("harness.cli.study.backend_for", lambda how, *_: By(execute, how.out))
 
 
 @pytest.mark.parametrize(

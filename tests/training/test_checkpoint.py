@@ -14,7 +14,7 @@ from harness.common import WriteError
 from harness.data import Dataset
 from harness.models.registry import find_model, models
 from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build
-from harness.training.accelerators import rows as rows_module
+from harness.training.accelerators import lazy_adam
 from harness.training.checkpoint import BEST
 from harness.training.fit import fit
 
@@ -110,7 +110,7 @@ def test_rows_that_move_when_they_are_read_go_on_too(
     tmp_path: Path, clustered: Dataset, monkeypatch: pytest.MonkeyPatch, epochs: set[int]
 ) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr(rows_module, "SMALLEST", 1)
+    monkeypatch.setattr(lazy_adam, "SMALLEST", 1)
     records: list[EpochRecord] = []
     whole = *run("bm3", clustered, records, features="trained"), records
     assert_same(stopped_and_resumed("bm3", clustered, tmp_path / "saved", epochs, features="trained"), whole)

@@ -3,16 +3,17 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bm3 import Batch, BM3Error, ConfigError, Loss
+from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation
+from harness.models.features import FeatureTable
 from harness.models.registry import find_model, models
 from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
 from harness.training.batches import EpochBatches
@@ -229,11 +230,10 @@ class StubConfig:
     """Nothing to set."""
 
 
-class Diverging(nn.Module):
+class Diverging(Recommender):
     """A model whose loss is finite for one epoch and then is not."""
 
     Config = StubConfig
-    uses_negatives: ClassVar[bool] = False
 
     def __init__(self, dataset: Dataset, config: StubConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -286,7 +286,9 @@ def test_parameters_that_require_no_gradient_stay(clustered: Dataset) -> None:
 
 
 @pytest.mark.parametrize("name", ["bm3", "vbpr"])
-def test_features_that_are_read_ahead_from_their_file_train_alike(name: str, clustered: Dataset, tmp_path: Any) -> None:
+def test_features_that_are_read_ahead_from_their_file_train_alike(
+    name: str, clustered: Dataset, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = find_model(name)
     config = entry.model.Config(**({"features": "frozen"} if name == "bm3" else {}))
     mapped = {}
@@ -294,15 +296,28 @@ def test_features_that_are_read_ahead_from_their_file_train_alike(name: str, clu
         np.save(tmp_path / f"{modality}.npy", table)
         mapped[modality] = np.load(tmp_path / f"{modality}.npy", mmap_mode="r")
     losses: list[list[float]] = []
+    fetch, read = FeatureTable.fetch, FeatureTable._fetched
     for dataset, location in ((clustered, "device"), (replace(clustered, features=mapped), "disk")):
         training, streams = TrainingConfig(epochs=3, batch_size=100, features_location=location), Streams(2)
         model = build(entry.model, dataset, config, streams, CPU, location)
-        fetched = list[Batch]()
-        monitored = model.fetch
-        model.fetch = lambda batch, monitored=monitored, fetched=fetched: (fetched.append(batch), monitored(batch))
+        fetched, found = list[Tensor](), list[bool]()
+
+        def fetching(table: FeatureTable, items: Tensor, fetched: list[Tensor] = fetched) -> None:
+            fetched.append(items)
+            fetch(table, items)
+
+        def reading(table: FeatureTable, items: Tensor | None, found: list[bool] = found) -> Any:
+            rows, left = read(table, items)
+            found.append(left is None and items is not None)
+            return rows, left
+
+        monkeypatch.setattr(FeatureTable, "fetch", fetching)
+        monkeypatch.setattr(FeatureTable, "_fetched", reading)
         losses.append([])
         fit(model, dataset, training, streams, CPU, lambda record, losses=losses: losses[-1].append(record.loss))
+        monkeypatch.undo()
         assert bool(fetched) == (location == "disk")
+        assert sum(found) == len(fetched)  # all that was read ahead is used
     assert losses[0] == losses[1]
 
 

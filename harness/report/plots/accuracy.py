@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from harness.paper.expected import short_metric
+from harness.paper.published import short_metric
 from harness.paper.results import METRICS
 from harness.paper.study import Study
 from harness.paper.verdict import Outcome, Verdict

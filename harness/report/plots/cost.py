@@ -4,8 +4,8 @@ import math
 
 from matplotlib.figure import Figure
 
-from harness.paper.expected import short_metric
 from harness.paper.measured import SHARED_NOTE
+from harness.paper.published import short_metric
 from harness.paper.study import Study
 from harness.report import costs
 from harness.report.plots.style import WIDTH, Picture, coloured, named, picture, plain_log, wrapped

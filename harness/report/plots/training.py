@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.paper.expected import short_metric
+from harness.paper.published import short_metric
 from harness.paper.study import Study, StudyRow
 from harness.report.plots.style import (
     BLUE,

@@ -21,7 +21,7 @@ from harness.report.tables import markdown, table
 from harness.runs.store import StoredRun
 from harness.runs.trial import Trial, make_trial
 from harness.runs.variants import ALL_MODELS, VariantRow, variants
-from harness.studies.execution import metric_of
+from harness.studies.execute import metric_of
 from harness.studies.suite import load_suite
 from harness.tools.audit.effects import AUDIT, Change, Effect, effects_csv, known_effects, paired_effect, signed
 

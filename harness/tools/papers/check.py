@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bm3.errors import BM3Error, ConfigError, DataError
 from harness.common import nearest
+from harness.evaluation.metrics import METRICS as RANKING
 from harness.models.registry import find_model, models
 from harness.paper.claims import ClaimsFile
 from harness.paper.conformance import read_trace
@@ -29,7 +30,7 @@ from harness.paper.load import (
 )
 from harness.paper.published import COLUMNS, COSTS, STATISTICS, parse_value, read_rows, short_metric
 from harness.runs.settings import configure
-from harness.studies.suite_file import load_suite
+from harness.studies.suite import load_suite
 
 T = TypeVar("T")
 FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml"}
@@ -61,9 +62,12 @@ class Check:
             self._known = {
                 "model": [*about.models, *about.also],
                 "data set": [*about.datasets, *about.also],
-                "metric": [*{short_metric(f"{kind}@{k}") for kind in ("recall", "ndcg", "precision", "map")
-                             for k in about.cutoffs}, *STATISTICS, *COSTS],
-            }  # fmt: skip
+                "metric": [
+                    *STATISTICS,
+                    *COSTS,
+                    *(short_metric(f"{kind}@{k}") for kind in RANKING for k in about.cutoffs),
+                ],
+            }
             self._paper(about, sources)
         if tolerances:
             self._names(tolerances.published.metrics, "metric", f"{TOLERANCES}: published.metrics")
@@ -125,7 +129,7 @@ class Check:
                 self._fault(where, f"source: '{table.source}' is not in {SOURCES}")
             if table.improvement and about.proposed is None:
                 self._fault(where, "improvement: no model is proposed")
-        self._settings("bpr", about.training, f"{PAPER_FILE}: training")
+        self._settings(next(iter(models())), about.training, f"{PAPER_FILE}: training")
         for place, own in enumerate(about.settings):
             for model in own.models:
                 self._settings(model, own.set, f"{PAPER_FILE}: settings.{place}.set")
@@ -163,34 +167,30 @@ class Check:
 
     def _published(self, sources: Mapping[str, Source]) -> None:
         seen: dict[tuple[str, ...], str] = {}
-        found = set()
         for path in sorted((self.folder / "published").glob("*.csv")):
-            rows = iter(read_rows(path, COLUMNS))
-            while True:
-                try:
-                    where, row = next(rows)
-                except StopIteration:
-                    break
-                except DataError as error:
-                    self.faults.append(str(error))
-                    break
-                try:
-                    value = parse_value(row, where)
-                except DataError as error:
-                    self.faults.append(str(error))
-                    continue
-                found.add(value.source)
-                if value.source not in sources:
-                    self.faults.append(f"{where}: unknown source '{value.source}'; describe it in {SOURCES}")
-                place = where.removeprefix(f"{self.folder}/")
-                self._names([value.dataset], "data set", place)
-                self._names([value.model] if value.model else [], "model", place)
-                self._names([value.metric], "metric", place)
-                earlier = seen.setdefault((value.source, *value.cell), where)
-                if earlier != where:
-                    self.faults.append(f"{where}: the same cell and source as {earlier}; remove one")
-        for key in sources.keys() - found:
+            try:
+                for where, row in read_rows(path, COLUMNS):
+                    self._figure(row, where, sources, seen)
+            except DataError as error:  # what follows a row of another width is not read
+                self.faults.append(str(error))
+        for key in sources.keys() - {source for source, *_ in seen}:
             self._fault(SOURCES, f"{key}: no figure in published/*.csv is from this source")
+
+    def _figure(
+        self, row: list[str], where: str, sources: Mapping[str, Source], seen: dict[tuple[str, ...], str]
+    ) -> None:
+        try:
+            value = parse_value(row, where)
+        except DataError as error:
+            self.faults.append(str(error))
+            return
+        if value.source not in sources:
+            self.faults.append(f"{where}: unknown source '{value.source}'; describe it in {SOURCES}")
+        for kind, name in (("data set", value.dataset), ("model", value.model), ("metric", value.metric)):
+            self._names([name] if name else [], kind, where.removeprefix(f"{self.folder}/"))
+        earlier = seen.setdefault((value.source, *value.cell), where)
+        if earlier != where:
+            self.faults.append(f"{where}: the same cell and source as {earlier}; remove one")
 
     def _grids(self) -> None:
         for model, settings in (self._toml(GRIDS, Grids, needed=False) or {}).items():

@@ -95,7 +95,7 @@ class Plan:
         return [
             factor
             for factor in self.factors
-            if (factor != "d_m" or entry.reads_features)
+            if (factor != "d_m" or entry.model.reads_features)
             and (factor not in SETTINGS or own.intersection(SETTINGS[factor]))
         ]
 
@@ -145,7 +145,7 @@ def power_law_dataset(sizes: Sizes) -> Dataset:
     _, first = np.unique(train[:, 0], return_index=True)
     widths = {"visual": sizes.width, "text": max(1, sizes.width // 4)}
     features = {name: draw.standard_normal((sizes.items, d), dtype=np.float32) for name, d in widths.items()}
-    return Dataset("power law", sizes.users, sizes.items, train, train[first], train[:0], features)
+    return Dataset(sizes.users, sizes.items, train, features, name="power law", valid=train[first], test=train[:0])
 
 
 def _power_law(n: int, offset: int, exponent: float) -> NDArray[np.float64]:

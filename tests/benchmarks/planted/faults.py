@@ -23,7 +23,7 @@ from harness import training
 from harness.evaluation import ranking
 from harness.models.buir import BUIR
 from harness.training import batches, optimiser
-from harness.training.accelerators.rows import BETAS
+from harness.training.optimiser import BETAS
 
 
 def put(original: Any, replacement: Any) -> None:

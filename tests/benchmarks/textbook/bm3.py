@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, BM3Config, TrainingData
+from bm3 import Batch, BM3Config, Data
 from textbook.shared import Textbook, mean_of_layers, symmetric_adjacency, table_of
 
 
 class TextbookBM3(Textbook):
     """All items are projected, all tables pass predictor and dropout, then the batch's rows are gathered."""
 
-    def __init__(self, data: TrainingData, config: BM3Config | None = None) -> None:
+    def __init__(self, data: Data, config: BM3Config | None = None) -> None:
         super().__init__(data)
         self.config = config = config or BM3Config()
         d = config.embedding_size

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.models.bpr import BPRConfig
 from textbook.shared import Textbook, norms_per_interaction, offset_pairwise_loss
 
@@ -10,7 +10,7 @@ from textbook.shared import Textbook, norms_per_interaction, offset_pairwise_los
 class TextbookBPR(Textbook):
     """The batch's rows are gathered; gradients are as large as the tables."""
 
-    def __init__(self, data: TrainingData, config: BPRConfig | None = None) -> None:
+    def __init__(self, data: Data, config: BPRConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or BPRConfig()
         self.user_embedding = nn.Embedding(data.n_users, config.embedding_size)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.models.buir import BUIRConfig
 from textbook.lightgcn import id_tables
 from textbook.shared import Textbook, mean_of_layers, symmetric_adjacency
@@ -13,7 +13,7 @@ from textbook.shared import Textbook, mean_of_layers, symmetric_adjacency
 class TextbookBUIR(Textbook):
     """Two encoders; the target's tables are averaged anew after every step. Weight decay is not in it."""
 
-    def __init__(self, data: TrainingData, config: BUIRConfig | None = None) -> None:
+    def __init__(self, data: Data, config: BUIRConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or BUIRConfig()
         adjacency = symmetric_adjacency(data, offset=0)
@@ -38,7 +38,7 @@ class TextbookBUIR(Textbook):
 class _Encoder(nn.Module):
     """Mean of the layers of LightGCN."""
 
-    def __init__(self, data: TrainingData, config: BUIRConfig, adjacency: Tensor) -> None:
+    def __init__(self, data: Data, config: BUIRConfig, adjacency: Tensor) -> None:
         super().__init__()
         self.embedding_dict = id_tables(data, config.embedding_size)
         self.sizes, self.adjacency, self.n_layers = [data.n_users, data.n_items], adjacency, config.n_layers

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from bm3.graph import bipartite_adjacency
 from harness.models.base import gcn_prefix
 from harness.models.dualgnn import DualGNNConfig, co_occurring_users
@@ -21,7 +21,7 @@ from textbook.shared import Textbook, degrees, directed_edges, scores, sum_over_
 class TextbookDualGNN(Textbook):
     """Every directed edge has a message of its own; every user gathers the vectors of all 40 neighbours."""
 
-    def __init__(self, data: TrainingData, config: DualGNNConfig | None = None) -> None:
+    def __init__(self, data: Data, config: DualGNNConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or DualGNNConfig()
         n_modalities = max(2, len(self.modalities))
@@ -63,7 +63,7 @@ class TextbookDualGNN(Textbook):
 class _Branch(nn.Module):
     """The graph network of one modality."""
 
-    def __init__(self, data: TrainingData, modality: str, edges: tuple[Tensor, Tensor], d: int) -> None:
+    def __init__(self, data: Data, modality: str, edges: tuple[Tensor, Tensor], d: int) -> None:
         super().__init__()
         self.source, self.target = edges
         scale = degrees(self.target, data.n_users + data.n_items) ** -0.5

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.models.base import gcn_prefix
 from harness.models.grcn import GRCNConfig
 from textbook.shared import Textbook, directed_edges, pairwise_loss, sum_over_edges, table_of, xavier_normal
@@ -16,7 +16,7 @@ class TextbookGRCN(Textbook):
     The routing is the published one: its messages run from users to items, so that users receive nothing.
     """
 
-    def __init__(self, data: TrainingData, config: GRCNConfig | None = None) -> None:
+    def __init__(self, data: Data, config: GRCNConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or GRCNConfig()
         self.source, self.target = directed_edges(data)
@@ -55,7 +55,7 @@ class TextbookGRCN(Textbook):
 class _Branch(nn.Module):
     """Content of one modality and the attention on its edges."""
 
-    def __init__(self, data: TrainingData, modality: str, edges: tuple[Tensor, Tensor], config: GRCNConfig) -> None:
+    def __init__(self, data: Data, modality: str, edges: tuple[Tensor, Tensor], config: GRCNConfig) -> None:
         super().__init__()
         self.n_users, self.n_routing = data.n_users, config.n_layers
         self.edges = edges

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.models.lattice import LATTICEConfig
 from textbook.shared import (
     Textbook,
@@ -20,7 +20,7 @@ from textbook.shared import (
 class TextbookLATTICE(Textbook):
     """All item graphs are dense matrices [I, I], the learned one with its gradient; features are trained."""
 
-    def __init__(self, data: TrainingData, config: LATTICEConfig | None = None) -> None:
+    def __init__(self, data: Data, config: LATTICEConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or LATTICEConfig()
         self.user_embedding = nn.Embedding(data.n_users, config.embedding_size)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.models.lightgcn import LightGCNConfig
 from textbook.shared import (
     Textbook,
@@ -18,7 +18,7 @@ from textbook.shared import (
 class TextbookLightGCN(Textbook):
     """Products with a COO adjacency; the layers are stacked, then averaged."""
 
-    def __init__(self, data: TrainingData, config: LightGCNConfig | None = None) -> None:
+    def __init__(self, data: Data, config: LightGCNConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or LightGCNConfig()
         self.embedding_dict = id_tables(data, config.embedding_size)
@@ -33,7 +33,7 @@ class TextbookLightGCN(Textbook):
         return pairwise + self.config.reg_weight * norms_per_interaction(*of_batch)
 
 
-def id_tables(data: TrainingData, d: int) -> nn.ParameterDict:
+def id_tables(data: Data, d: int) -> nn.ParameterDict:
     """Embeddings of the users, `user_emb`, and of the items, `item_emb`."""
     sizes = {"user_emb": data.n_users, "item_emb": data.n_items}
     return nn.ParameterDict({name: nn.init.xavier_uniform_(torch.empty(n, d)) for name, n in sizes.items()})

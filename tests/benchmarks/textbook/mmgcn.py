@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import leaky_relu
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.models.base import gcn_prefix
 from harness.models.mmgcn import LAYERS, VISUAL_WIDTH, MMGCNConfig
 from textbook.shared import Textbook, degrees, directed_edges, pairwise_loss, sum_over_edges, table_of, xavier_normal
@@ -19,7 +19,7 @@ class TextbookMMGCN(Textbook):
     ID table and preferences have gradients, as in the published code, whose optimiser is never given them.
     """
 
-    def __init__(self, data: TrainingData, config: MMGCNConfig | None = None) -> None:
+    def __init__(self, data: Data, config: MMGCNConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or MMGCNConfig()
         self.id_embedding = xavier_normal(self.n_nodes, config.embedding_size)
@@ -47,7 +47,7 @@ class TextbookMMGCN(Textbook):
 class _Branch(nn.Module):
     """The graph network of one modality."""
 
-    def __init__(self, data: TrainingData, modality: str, edges: tuple[Tensor, Tensor], d: int) -> None:
+    def __init__(self, data: Data, modality: str, edges: tuple[Tensor, Tensor], d: int) -> None:
         super().__init__()
         self.source, self.target = edges
         self.n_nodes = data.n_users + data.n_items

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.models.base import modality_order
 
 
@@ -22,7 +22,7 @@ class Textbook(nn.Module):
     Parameters have the names used in recorded traces, below the name of a container where there is one.
     """
 
-    def __init__(self, data: TrainingData) -> None:
+    def __init__(self, data: Data) -> None:
         super().__init__()
         self.n_users, self.n_items = data.n_users, data.n_items
         self.n_nodes = data.n_users + data.n_items
@@ -51,7 +51,7 @@ def items_by_user(pairs: NDArray[np.integer]) -> dict[int, set[int]]:
     return items
 
 
-def directed_edges(data: TrainingData) -> tuple[Tensor, Tensor]:
+def directed_edges(data: Data) -> tuple[Tensor, Tensor]:
     """Source and target [2E] of every interaction in both directions; items are numbered after the users."""
     users, items = torch.from_numpy(data.train.astype(np.int64)).T
     nodes = items + data.n_users
@@ -74,7 +74,7 @@ def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, n: int) -> Tens
     return torch.sparse_coo_tensor(indices, values.float(), (n, n), check_invariants=True).coalesce()
 
 
-def symmetric_adjacency(data: TrainingData, offset: float) -> Tensor:
+def symmetric_adjacency(data: Data, offset: float) -> Tensor:
     """D^{-1/2} A D^{-1/2} [n, n], with `offset` added to the degrees."""
     source, target = directed_edges(data)
     n_nodes = data.n_users + data.n_items
@@ -90,7 +90,7 @@ def mean_of_layers(adjacency: Tensor, x: Tensor, n_layers: int) -> Tensor:
     return torch.stack(layers, dim=1).mean(dim=1)
 
 
-def table_of(data: TrainingData, modality: str) -> Tensor:
+def table_of(data: Data, modality: str) -> Tensor:
     """A modality's features [I, d_m] as float32, without a copy where they are that."""
     table: NDArray[Any] = data.features[modality]
     return torch.as_tensor(table, dtype=torch.float32)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bm3 import Batch, TrainingData
+from bm3 import Batch, Data
 from harness.models.vbpr import VBPRConfig
 from textbook.shared import Textbook, norms_per_interaction, offset_pairwise_loss, scores, table_of
 
@@ -11,7 +11,7 @@ from textbook.shared import Textbook, norms_per_interaction, offset_pairwise_los
 class TextbookVBPR(Textbook):
     """All items are projected through one linear map of [text ; visual], then the batch's rows are gathered."""
 
-    def __init__(self, data: TrainingData, config: VBPRConfig | None = None) -> None:
+    def __init__(self, data: Data, config: VBPRConfig | None = None) -> None:
         super().__init__(data)
         self.config = config = config or VBPRConfig()
         d = config.embedding_size

@@ -4,18 +4,18 @@ A step of dense Adam moves every row of a table, those without a gradient too: t
 parameter. Nobody sees a row before it is read, so these steps can wait until then and be made up for at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from bm3.features import FeatureTable
 from harness.evaluation.compiling import can_compile, run_compiled
+from harness.models.features import FeatureTable, feature_tables
+from harness.training.optimiser import BETAS, EPSILON, Adam
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 SMALLEST = 2**20  # values of a table that moves by row; dense Adam is as fast on a smaller one
 REMEMBERED = 512  # missed steps beyond these weigh less than 0.9^512 = 4e-24 of the first
 TOLERANCE = 5e-6  # error allowed in what a row is moved by, relative; above it missed steps are made one by one
@@ -23,11 +23,72 @@ TOLERANCE = 5e-6  # error allowed in what a row is moved by, relative; above it 
 Array = NDArray[Any]
 
 
-def moves_by_row(features: FeatureTable) -> bool:
-    """Whether a table is to move by row: a large trained one on a CPU, where numba is installed."""
-    table = features.table
-    large = table.requires_grad and table.numel() >= SMALLEST and table.device.type == "cpu"
-    return large and can_compile()
+def tables_moved_by_row(model: nn.Module) -> list[FeatureTable]:
+    """The large trained tables on a CPU of which the model reads rows alone, where numba is installed."""
+    found = [features for features in feature_tables(model) if features.by_row and _is_large(features.table)]
+    return found if found and can_compile() else []
+
+
+def _is_large(table: Tensor) -> bool:
+    return table.requires_grad and table.numel() >= SMALLEST and table.device.type == "cpu"
+
+
+class LazyAdam(Adam):
+    """Adam whose rows of `tables` are brought up to date when they are read.
+
+    They are what dense Adam makes of them, to rounding, whenever `FeatureTable.project` or `state_dict` of the table
+    is called; `catch_up` brings all of them up to date for other readers. Its own `state_dict` is that of dense Adam.
+    """
+
+    def __init__(self, groups: Iterable[Any], learning_rate: float, tables: Sequence[FeatureTable]) -> None:
+        super().__init__(groups, learning_rate)
+        self._rows = [(table, LazyRows(table)) for table in tables]
+        for table, rows in self._rows:
+            table.attach(rows.catch_up)
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # a closure would come after the tables' turn
+        """One step from the present gradients; those of the tables are used up."""
+        of_tables = [rows.take_gradient() for _, rows in self._rows]
+        super().step()
+        for (_, rows), gradient in zip(self._rows, of_tables, strict=True):
+            if gradient is not None:
+                rows.step(gradient, self.param_groups[0]["lr"])
+
+    def catch_up(self) -> None:
+        for _, rows in self._rows:
+            rows.catch_up(None)
+
+    def release(self) -> None:
+        for table, _ in self._rows:
+            table.detach()
+        self._rows = []
+
+    def _by_parameter(self) -> dict[int, "LazyRows"]:
+        return {id(table.table): rows for table, rows in self._rows}
+
+    def _state_of(self, parameter: Tensor) -> Mapping[str, Tensor]:
+        rows = self._by_parameter().get(id(parameter))
+        return super()._state_of(parameter) if rows is None else rows.exact_state()  # a `state_dict` rounds moments
+
+    def _load_state_of(self, parameter: Tensor, values: dict[str, Tensor]) -> None:
+        rows = self._by_parameter().get(id(parameter))
+        if rows is None:
+            super()._load_state_of(parameter, values)
+        else:
+            rows.load_exact_state(values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, with every row up to date."""
+        for table, rows in self._rows:
+            self.state[table.table] = rows.dense_state()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; the model's state is to be loaded too."""
+        super().load_state_dict(state_dict)
+        for table, rows in self._rows:
+            if table.table in self.state:
+                rows.load_dense_state(self.state[table.table])
 
 
 class LazyRows:

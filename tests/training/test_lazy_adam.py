@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bm3 import BM3, Batch, BM3Config
-from bm3.features import FeatureTable
+from bm3 import Batch
 from harness.data import Dataset
+from harness.models.bm3 import BM3, BM3Config
+from harness.models.features import FeatureTable, feature_tables
 from harness.training import EpochRecord, Streams, TrainingConfig, build
-from harness.training.accelerators import rows as rows_module
-from harness.training.accelerators.rows import LazyRows, MissedSteps
-from harness.training.fit import feature_tables, fit, train_step
+from harness.training.accelerators import lazy_adam
+from harness.training.accelerators.lazy_adam import LazyAdam, LazyRows, MissedSteps
+from harness.training.fit import fit, train_step
 from harness.training.optimiser import Adam, adam
 
 pytest.importorskip("numba", reason="tables move by row where numba is installed")
@@ -109,7 +110,7 @@ def test_missed_steps_are_expanded_only_where_the_error_is_small() -> None:
         missed.add(1e-3)
     last = np.array([5, 1000, 2990])
     _, error = missed.expansion(last)
-    assert error[0] > rows_module.TOLERANCE > error[2]
+    assert error[0] > lazy_adam.TOLERANCE > error[2]
     assert np.isfinite(error).all()
 
 
@@ -117,7 +118,7 @@ def test_missed_steps_are_expanded_only_where_the_error_is_small() -> None:
 def test_bm3_trains_alike_by_row_and_densely(
     smallest: int, clustered: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_module, "SMALLEST", smallest)
+    monkeypatch.setattr(lazy_adam, "SMALLEST", smallest)
     model = BM3(clustered, BM3Config(dropout=0), torch.Generator().manual_seed(0))
     other = BM3(clustered, BM3Config(dropout=0), torch.Generator().manual_seed(0))
     ours, theirs = adam(model, 1e-3), torch.optim.Adam(other.parameters(), lr=1e-3)
@@ -136,12 +137,11 @@ def test_bm3_trains_alike_by_row_and_densely(
         torch.testing.assert_close(
             tensor, expected[name], rtol=0, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
         )
-    assert isinstance(ours, Adam)
-    assert bool(ours._rows) == (smallest == 0)
+    assert isinstance(ours, LazyAdam) == (smallest == 0)
 
 
 def trained_by_row(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[BM3, Adam]:
-    monkeypatch.setattr(rows_module, "SMALLEST", 0)
+    monkeypatch.setattr(lazy_adam, "SMALLEST", 0)
     model = BM3(dataset, BM3Config(dropout=0), torch.Generator().manual_seed(0))
     return model, adam(model, 1e-3)
 
@@ -244,7 +244,7 @@ def test_after_release_any_optimiser_takes_the_table(clustered: Dataset, monkeyp
 def test_fit_by_row_and_densely_end_alike(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = []
     for smallest in (0, 10**9):
-        monkeypatch.setattr(rows_module, "SMALLEST", smallest)
+        monkeypatch.setattr(lazy_adam, "SMALLEST", smallest)
         streams = Streams(1)
         model = build(BM3, clustered, BM3Config(), streams, torch.device("cpu"))
         records: list[EpochRecord] = []

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bm3 import features
-from bm3.features import FeatureTable
+from harness.models import features
+from harness.models.features import FeatureTable
 
 N_ITEMS, WIDTH = 50, 7
 ITEMS = torch.arange(0, N_ITEMS, 3)

@@ -1,4 +1,7 @@
-"""A modality's item features inside a model: given data or trained parameters, and products with some of their rows."""
+"""A modality's item features inside a model: given data or trained parameters, and products with some of their rows.
+
+Given data may stay off the model's device, in main memory or in a file; trained data may be moved row by row.
+"""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bm3.errors import DataError
+from bm3 import Data, DataError
 
 BLOCK_BYTES = 2**21  # rows gathered at a time: few enough to stay in cache between gathering and product
 
@@ -29,17 +32,19 @@ class FeatureTable(nn.Module):
         trained: bool,
         precision: type | None = None,
         shared: bool = False,
+        by_row: bool = False,
     ) -> None:
         """Parameters are float32. Given data keeps its precision unless another is asked for.
 
         The table is copied, so that neither side notices what the other writes. Given data in the precision wanted is
         not where it is `shared` or cannot be written: it is used where it lies, a memory-mapped table in its file, and
-        nobody may write to the model's table then. Raises DataError, with the modality's `name`, unless `table` is one
-        finite floating-point row per item.
+        nobody may write to the model's table then. `by_row`: the model reads it by `project` alone, some rows at a
+        time. Raises DataError, with the modality's `name`, unless `table` is one finite floating-point row per item.
         """
         super().__init__()
         _check(name, table, n_items)
         in_place = not trained and precision in (None, table.dtype) and table.flags.c_contiguous
+        self.by_row = by_row
         self.off_device = in_place and isinstance(table, np.memmap) and not table.flags.writeable
         """Whether the table stays where it is when the model moves to a device; the rows asked for follow alone."""
         self.row_gradients = False
@@ -151,16 +156,40 @@ def _blocks(table: Tensor, items: Tensor | None, weight: Tensor) -> Iterator[Ten
         yield from (table.index_select(0, chosen).to(weight) for chosen in items.to(table.device).split(some))
 
 
-def merges(ids: Tensor) -> bool:
-    """Whether repeated ids are merged: not on CUDA, where counting the distinct ones would make the device wait."""
-    return not ids.is_cuda
+def feature_tables(model: nn.Module) -> list[FeatureTable]:
+    """The tables of features within a model."""
+    return [module for module in model.modules() if isinstance(module, FeatureTable)]
+
+
+def modality_order(data: Data) -> tuple[str, ...]:
+    """Names of the modalities as the published code orders them: visual, others by name, text.
+
+    Raises DataError when there is none.
+    """
+    if not data.features:
+        raise DataError("this model needs at least one modality of item features and the data set has none")
+    return tuple(sorted(data.features, key=lambda name: (name == "text", name != "visual", name)))
+
+
+def frozen_features(
+    data: Data, modality: str, *, precision: type | None = np.float32, by_row: bool = False
+) -> FeatureTable:
+    """A modality's given features, in the data set's own memory where they have the precision there (None: any).
+
+    Raises DataError unless they are one finite row per item.
+    """
+    table = data.features[modality]
+    return FeatureTable(modality, table, data.n_items, trained=False, precision=precision, shared=True, by_row=by_row)
 
 
 def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct ones [n] of ids [B], and where each of the ids is among them [B]; all of them where none are merged."""
-    if merges(ids):
-        return ids.unique(return_inverse=True)  # type: ignore[no-any-return]
-    return ids, torch.arange(len(ids), device=ids.device)
+    """Distinct ones [n] of ids [B], and where each of the ids is among them [B].
+
+    All of them on CUDA, where counting the distinct ones would make the device wait.
+    """
+    if ids.is_cuda:
+        return ids, torch.arange(len(ids), device=ids.device)
+    return ids.unique(return_inverse=True)  # type: ignore[no-any-return]
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:

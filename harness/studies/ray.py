@@ -21,8 +21,8 @@ from harness.common import write_whole, writing
 from harness.evaluation.compiling import use_threads
 from harness.runs.store import EPOCHS, FAILURE, HITS, LOG, RESULT, RUN, InUseError, locked
 from harness.runs.trial import Trial, dataset_for, make_trial, run_trial
-from harness.studies.backends import Need
-from harness.studies.execution import Ending
+from harness.studies.execute import Ending
+from harness.studies.local import Need
 
 SECONDS_TO_CONNECT = 10
 LOCAL = "local"

@@ -29,13 +29,13 @@ from harness.measure.host import container_limits, usable_cores
 from harness.measure.memory import hold_files_of
 from harness.runs.store import LOG, InUseError
 from harness.runs.trial import Trial, run_trial
-from harness.studies.execution import Ending
+from harness.studies.execute import Ending
 
 SHARE_OF_MEMORY = 0.9  # of what is available when a study begins, for its trials
 SECONDS_TO_STOP = 30  # for a process that was asked to; an epoch's end is not waited for
 FORKS = sys.platform == "linux"  # elsewhere system libraries may not survive a fork, and each process starts anew
 PRELOADED = (
-    "harness.cli",
+    "harness.cli.main",
     "harness.runs.trial",
     "harness.cli.progress",
     *(module.name for module in pkgutil.iter_modules(harness.models.__path__, "harness.models.")),

@@ -1,0 +1,310 @@
+"""Which trials of a study are left to run, and running them through one function, whatever runs them.
+
+The store is what counts: a trial is done when its result is there, whoever put it there. So a study can be stopped and
+started again, and two studies can share a store at the same time. The ways of running a trial are `local` and `ray`.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from bm3 import DataError
+from harness.runs.store import (
+    OUT_OF_MEMORY,
+    RESULT,
+    RUN,
+    FailureKind,
+    StoredRun,
+    in_use,
+    supersede,
+    write_failure,
+)
+from harness.runs.trial import Trial, folder_of
+from harness.runs.words import Policy
+from harness.studies.status import Running
+from harness.studies.suite import Outcomes
+from harness.training.config import STOPPING_METRIC
+
+LOGGER = logging.getLogger("harness.study")
+RETRIES = 1
+SECONDS_BETWEEN_LOOKS = 0.5
+
+Wanted = Callable[[Outcomes], Sequence[Trial]]
+"""The trials known to be needed once these have ended, in order, these included."""
+
+
+class Stored(NamedTuple):
+    """What the store has of a trial, and what the policy makes of it."""
+
+    to_run: bool
+    run: StoredRun | None = None
+    """Finished, where it is not to be run and has a result."""
+    set_aside: bool = False
+    """A result is there that a run takes the place of."""
+    problem: str = ""
+    """Why it is not run though it has no result."""
+
+
+def stored(trial: Trial, store: Path, policy: Policy, since: float = math.inf) -> Stored:
+    """Whether the trial is to be run; with the policy `all`, unless its run ended after `since` (seconds of the epoch).
+
+    A result that cannot be read is not lost by itself: it is kept until reruns are asked for. What was never finished
+    is begun anew.
+    """
+    path = folder_of(trial, store)
+    try:
+        run = StoredRun.read(path) if (path / RUN).is_file() else None
+    except DataError as error:
+        damaged = not in_use(path) and (path / RESULT).is_file()
+        if damaged and policy in ("failed", "all"):
+            return Stored(True, set_aside=True, problem=str(error))
+        return Stored(policy != "none" and not damaged, problem=str(error))
+    if run is not None and run.finished:
+        old = policy == "all" and _ended_before(run, since)
+        return Stored(old, None if old else run, set_aside=old)
+    if run is not None and run.failure is not None and policy in ("missing", "none"):
+        return Stored(False, problem=str(run.failure["message"]))
+    return Stored(policy != "none")
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The trials known to be needed, and what of them is not run."""
+
+    trials: tuple[Trial, ...]
+    """In order, whether or not they are run."""
+    outcomes: Outcomes
+    """Those that are not run: by key the finished run, or None for one that has no result and is left alone."""
+
+    @property
+    def to_run(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.key not in self.outcomes]
+
+    @property
+    def without_result(self) -> list[Trial]:
+        """Those that are not run though they have no result."""
+        return [trial for trial in self.trials if self.outcomes.get(trial.key, trial) is None]
+
+
+def pending(wanted: Wanted, store: Path, policy: Policy = "missing") -> Pending:
+    """What a study would run, those trials included that follow from a selection the store has made."""
+    outcomes: dict[str, StoredRun | None] = {}
+    while True:
+        trials, before = tuple(wanted(outcomes)), len(outcomes)
+        for trial in trials:
+            if trial.key not in outcomes:
+                found = stored(trial, store, policy)
+                outcomes |= {} if found.to_run else {trial.key: found.run}
+        if len(outcomes) == before:  # an outcome may decide what else is needed
+            return Pending(trials, outcomes)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A trial that is no longer running. Whether it has a result stands in the store."""
+
+    trial: Trial
+    message: str
+    """What is known of it, such as `exit code 1`; only of interest without a result."""
+    vanished: bool = False
+    """Its process or machine went without a word, so that another attempt may succeed."""
+    misused: bool = False
+    """Wrong settings, data or a full disk: not the run's own failure, which is not stored as one."""
+    elsewhere: bool = False
+    """It was not run, since another process runs it."""
+    out_of_memory: bool = False
+    """The system ended its process because memory ran out."""
+
+
+class Backend(Protocol):
+    """A way of running trials."""
+
+    def full(self) -> bool:
+        """Whether nothing can begin before something has ended."""
+        ...
+
+    def start(self, trial: Trial) -> str | None:
+        """Begin to run it and say where; None while there is no room for this one."""
+        ...
+
+    def wait(self, seconds: float) -> list[Ending]:
+        """What has ended since, as soon as something has, at the latest after so many seconds."""
+        ...
+
+    def stop(self) -> None:
+        """Stop what is running, which can go on later."""
+        ...
+
+
+class Progress(NamedTuple):
+    """How far a study is: the trials known so far by what became of them."""
+
+    trials: Sequence[Trial]
+    outcomes: Outcomes
+    reused: frozenset[str]
+    """Keys of trials that had a result already."""
+    running: tuple[Running, ...]
+
+
+def execute(
+    wanted: Wanted,
+    store: Path,
+    backend: Backend,
+    *,
+    policy: Policy = "missing",
+    observe: Callable[[Progress], None] = lambda progress: None,
+    retries: int = RETRIES,
+    alone: bool = False,
+    since: float | None = None,
+) -> Outcomes:
+    """Run all trials that are wanted, those of a selection as soon as it is made, and give what became of each.
+
+    A trial whose process vanishes is tried `retries` times more, going on from its checkpoint. One that another process
+    is running is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which
+    moves aside what is older than `since`, when this rerun began (in seconds since the epoch, by default now). With
+    `alone` no two of the trials run at a time, in whichever process. Raises WriteError when the store cannot be
+    written; on this, and on Ctrl-C, what runs is stopped.
+    """
+    execution = _Execution(wanted, store, backend, policy, retries, alone, since or time.time())
+    try:
+        while execution.advance():
+            observe(execution.progress())
+        observe(execution.progress())
+    finally:
+        backend.stop()
+    return execution.outcomes
+
+
+@dataclass
+class _Execution:
+    """The state of `execute`."""
+
+    wanted: Wanted
+    store: Path
+    backend: Backend
+    policy: Policy
+    retries: int
+    alone: bool
+    since: float
+    trials: Sequence[Trial] = ()
+    outcomes: dict[str, StoredRun | None] = field(default_factory=dict)
+    reused: set[str] = field(default_factory=set)
+    running: dict[str, Running] = field(default_factory=dict)
+    elsewhere: dict[str, Running] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    def advance(self) -> bool:
+        """Note what the store has, start what there is room for, and wait a little; False when all has ended."""
+        self.trials = self.wanted(self.outcomes)
+        while self._look():
+            self.trials = self.wanted(self.outcomes)  # an outcome may decide what else is needed
+        todo = [trial for trial in self.trials if trial.key not in self.outcomes]
+        if not todo:
+            return False
+        for trial in [one for one in todo if one.key not in self.running and not self._runs_elsewhere(one)]:
+            if self.backend.full() or (self.alone and (self.running or self.elsewhere)):
+                break
+            self._begin(trial)
+        for ending in self.backend.wait(SECONDS_BETWEEN_LOOKS):
+            self._end(ending)
+        return True
+
+    def progress(self) -> Progress:
+        running = (*self.running.values(), *self.elsewhere.values())
+        return Progress(tuple(self.trials), dict(self.outcomes), frozenset(self.reused), running)
+
+    def _look(self) -> bool:
+        """Note which trials need not be run; whether there were any."""
+        before = len(self.outcomes)
+        for trial in self.trials:
+            key = trial.key
+            if key in self.outcomes or key in self.running:
+                continue
+            mine = key in self.attempts
+            found = stored(trial, self.store, self.policy, 0.0 if mine else self.since)
+            if found.set_aside:
+                LOGGER.info(
+                    "set aside: %s%s",
+                    supersede(self.store, folder_of(trial, self.store)),
+                    f": {found.problem}".rstrip(": "),
+                )
+            elif not found.to_run:
+                if found.problem:
+                    LOGGER.warning("failed earlier: %s: %s", key, found.problem)
+                if found.run is not None and not mine and key not in self.elsewhere:
+                    self.reused.add(key)
+                self.elsewhere.pop(key, None)
+                self.outcomes[key] = found.run
+        return len(self.outcomes) > before
+
+    def _runs_elsewhere(self, trial: Trial) -> bool:
+        """Whether another process runs the trial."""
+        if not in_use(self.store / trial.key):
+            self.elsewhere.pop(trial.key, None)
+            return False
+        if trial.key not in self.elsewhere:
+            LOGGER.info("another process runs: %s", trial.key)
+            self.elsewhere[trial.key] = _running(trial, "another process", 1)
+        return True
+
+    def _begin(self, trial: Trial) -> None:
+        """Start the trial if there is room for it."""
+        place = self.backend.start(trial)
+        if place is not None:
+            attempt = self.attempts[trial.key] = self.attempts.get(trial.key, 0) + 1
+            self.running[trial.key] = _running(trial, place, attempt)
+            LOGGER.info("started: %s (%s%s)", trial.command, place, f", attempt {attempt}" if attempt > 1 else "")
+
+    def _end(self, ending: Ending) -> None:
+        key = ending.trial.key
+        seconds = time.time() - self.running.pop(key).since
+        if ending.elsewhere:  # begun at nearly the same moment
+            self.attempts.pop(key)
+            LOGGER.info("left to another process: %s", key)
+            return
+        try:
+            path = folder_of(ending.trial, self.store)
+            run = StoredRun.read(path) if (path / RUN).is_file() else None
+        except DataError as error:
+            LOGGER.error("failed: %s: %s", key, error)
+            self.outcomes[key] = None
+            return
+        if run is not None and run.finished:
+            self.outcomes[key] = run
+            value = metric_of(run, "test", STOPPING_METRIC)
+            LOGGER.info("finished: %s: test R@20 %.4f, %.0f s", key, value, seconds)
+            return
+        if run is not None and run.failure is not None:
+            message = str(run.failure["message"])
+        elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= self.retries:
+            LOGGER.warning("vanished: %s: %s; trying again", key, ending.message)
+            return
+        else:
+            message = ending.message
+            if run is not None and not ending.misused:
+                kind: FailureKind = "killed" if ending.vanished else "error"
+                write_failure(path, OUT_OF_MEMORY if ending.out_of_memory else kind, message)
+        LOGGER.error("failed: %s: %s", key, message)
+        self.outcomes[key] = None
+
+
+def metric_of(run: StoredRun, part: str, metric: str) -> float:
+    """A metric of a finished run. Raises ValueError when it is unfinished."""
+    if run.result is None:
+        raise ValueError(f"{run.path} is unfinished")
+    return float(run.result[part][metric])
+
+
+def _running(trial: Trial, place: str, attempt: int) -> Running:
+    return Running(trial.key, trial.command, time.time(), attempt, trial.training.epochs, place)
+
+
+def _ended_before(run: StoredRun, started: float) -> bool:
+    return (
+        run.result is not None and datetime.fromisoformat(run.result["finished"]).timestamp() + 1 <= started
+    )  # of whole seconds

@@ -1,0 +1,32 @@
+"""Features that lie off the device, read ahead: while a step computes, a thread gathers the rows of the next one."""
+
+from collections.abc import Iterable, Iterator
+from itertools import tee, zip_longest
+
+import torch
+from torch import nn
+
+from bm3 import Batch
+from harness.models.features import distinct, feature_tables
+
+
+def with_next(model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
+    """Each batch, and the one after it where its features are to be read ahead."""
+    if not reads_ahead(model):
+        return ((batch, None) for batch in batches)
+    these, following = tee(batches)
+    next(following, None)
+    return zip_longest(these, following)
+
+
+def reads_ahead(model: nn.Module) -> bool:
+    """Whether a step begins to read the features of the next batch."""
+    return any(table.off_device for table in feature_tables(model))
+
+
+def fetch(model: nn.Module, batch: Batch) -> None:
+    """Begin to read the features of the batch that the model's `loss` is given next."""
+    read = batch.items if batch.negatives is None else torch.cat([batch.items, batch.negatives])
+    items, _ = distinct(read)
+    for table in feature_tables(model):
+        table.fetch(items)

@@ -1,0 +1,67 @@
+"""A second paper, which is there without a line of code: what commands say of `damrs`. No data set is needed."""
+
+import csv
+import io
+
+import pytest
+
+from harness.paper.load import load_paper
+from tests.command_line import Command, refused
+
+DAMRS = load_paper("damrs")
+
+
+@pytest.mark.parametrize("form", ["text", "md", "tex", "csv"])
+@pytest.mark.parametrize("table", DAMRS.tables, ids=lambda table: table.source)
+def test_its_tables_have_its_figures(command: Command, form: str, table: object) -> None:
+    number, source = table.number, table.source  # type: ignore[attr-defined]
+    done = command("tables", number, "--paper", "damrs", "--format", form)
+    assert (done.code, done.err) == (0, "")
+    values = [value for value in DAMRS.values if value.source == source]
+    assert values[0].dataset in done.out
+    assert (values[0].model or values[0].metric) in done.out
+
+
+def test_its_accuracy_table_has_every_printed_figure_and_no_improvement(command: Command) -> None:
+    done = command("tables", 2, "--paper", "damrs", "--format", "csv")
+    rows = {(row["data set"], row["metric"]): row for row in csv.DictReader(io.StringIO(done.out))}
+    for value in DAMRS.values:
+        if value.source == "damrs-logs":
+            assert float(rows[value.dataset, value.metric][value.model]) == value.value
+    assert "Improv. (%)" not in done.out
+
+
+def test_its_sources_and_figures_are_listed(command: Command) -> None:
+    assert "GRCN" in command("expected", "list", "--paper", "damrs").out
+    done = command("expected", "show", "damrs-logs", "--dataset", "tiktok", "--model", "bm3", "--paper", "damrs")
+    assert "0.1064" in done.out
+    assert "no expected figures 'table3'" in refused(command("expected", "show", "table3", "--paper", "damrs"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("suite", "show", "tiktok", "--dataset", "mini", "--dry-run"),
+        ("reproduce", "tiktok", "--dataset", "mini", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_its_suites_run_with_its_settings(command: Command, arguments: tuple[str, ...]) -> None:
+    done = command(*arguments, "--paper", "damrs", "--model", "bpr", "--seeds", "1")
+    assert done.code == 0
+    (line,) = [line for line in done.out.splitlines() if line.startswith("bm3 train")]
+    assert "--set epochs=500" in line
+    assert "batch_size" not in line  # which is stated for its own data sets alone
+
+
+def test_a_suite_of_another_paper_is_not_found_under_its_name(command: Command) -> None:
+    assert "no suite 'table3'; shipped: " in refused(command("suite", "show", "table3", "--paper", "damrs"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("tables", "3"), ("expected", "list"), ("suite", "list"), ("reproduce",)],
+    ids=" ".join,
+)
+def test_a_paper_that_is_not_there_is_one_line_with_the_nearest(command: Command, words: tuple[str, ...]) -> None:
+    assert "no paper and no folder 'damsr'; nearest: damrs" in refused(command(*words, "--paper", "damsr"))
