@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bm3 import ConfigError
-from harness.paper.expected import PublishedValue, Source, Status, canonical_metric, values_of_cell
-from harness.paper.load import Paper, PublishedTable
+from harness.paper.load import Paper, PublishedTable, Source
 from harness.paper.measured import SHARED, SHARED_NOTE
 from harness.paper.numbers import number
+from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
 from harness.paper.rows import representatives
 from harness.paper.study import Study, StudyRow
 from harness.paper.verdict import Outcome, Verdict, judge

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from run_files import altered, without_result
 
-from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
-from harness.paper.expected import Source, expected_dir
+from harness.paper.claims import ClaimOutcome, ClaimResult
+from harness.paper.load import Source, load_paper
 from harness.paper.significance import Difference
 from harness.paper.study import Study, headline, make_study
 from harness.paper.verdict import Outcome
@@ -86,7 +86,7 @@ def hostile(study: Study) -> Study:
 
 
 def some_claims() -> tuple[ClaimResult, ...]:
-    claim = load_claims(expected_dir() / "claims.toml")[0]
+    claim = load_paper().claims[0]
     return tuple(
         ClaimResult(
             claim, where, outcome, f"evidence of {where}", ((f"what {where} says", "0.5 against 0.4", outcome),)

@@ -9,10 +9,10 @@ import pytest
 from run_files import altered, without_result
 
 from bm3 import ConfigError
-from harness.paper.claims import Improvement, load_claims
-from harness.paper.expected import Status, expected_dir, values_of_cell
+from harness.paper.claims import Improvement
 from harness.paper.load import Paper, load_paper
 from harness.paper.measured import SHARED
+from harness.paper.published import Status, values_of_cell
 from harness.paper.study import Study, make_study
 from harness.report.paper_tables import IMPROVEMENT, Statistics, improvement, ours_alone, paper_table
 from harness.report.tables import Cell, Emphasis, Table
@@ -76,7 +76,7 @@ def test_figures_have_the_papers_order_and_digits_and_the_best_of_a_line_is_told
 
 
 def test_the_improvement_that_is_computed_is_the_one_that_is_claimed() -> None:
-    claims = load_claims(expected_dir() / "claims.toml")
+    claims = load_paper().claims
     (claim,) = [claim for claim in claims if isinstance(claim, Improvement)]
     for dataset, percent in claim.percent.items():
         assert line(table(3), dataset, claim.metric, "published")[IMPROVEMENT].text == f"+{percent:.2f}"

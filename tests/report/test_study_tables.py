@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from run_files import altered
 
-from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
-from harness.paper.expected import expected_dir
+from harness.paper.claims import ClaimOutcome, ClaimResult
+from harness.paper.load import load_paper
 from harness.paper.measured import SHARED, SHARED_NOTE
 from harness.paper.results import METRICS
 from harness.paper.rows import Planned
@@ -204,7 +204,7 @@ def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_secon
 
 
 def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study: Study) -> None:
-    claim = load_claims(expected_dir() / "claims.toml")[0]
+    claim = load_paper().claims[0]
     found = [
         ClaimResult(claim, w, o, f"{w} says", (("what", "0.5", o),)) for w, o in zip("ab", ClaimOutcome, strict=False)
     ]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from harness.paper.expected import short_metric
+from harness.paper.published import short_metric
 from harness.paper.rows import ranked, representative, representatives
 from harness.paper.significance import paired
 from harness.paper.study import Study, StudyRow

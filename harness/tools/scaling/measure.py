@@ -23,8 +23,7 @@ from harness.measure.timing import seconds_of
 from harness.models.registry import ModelEntry, find_model
 from harness.runs.settings import configure
 from harness.training import Streams, build
-from harness.training.fit import make_deterministic
-from harness.training.steps import TrainingSteps
+from harness.training.steps import TrainingSteps, make_deterministic
 
 FIELDS = {"E": "interactions", "I": "items", "d_m": "width", "d": "embedding", "B": "batch", "L": "layers"}
 """The papers' symbol of each size that grows → its field in `Sizes`."""
