@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from bm3.errors import DataError
 from harness.common import write_json, writing
-from harness.paper.expected import STRICT
+from harness.paper.load import STRICT
 from harness.paper.numbers import number
 from harness.paper.verdict import Word
 from harness.runs.store import StoredRun

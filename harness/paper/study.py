@@ -194,7 +194,6 @@ class Study:
 
 
 StudyRow = Row
-PROPOSED = "BM3"
 
 
 def headline(study: Study) -> list[str]:

@@ -33,9 +33,8 @@ from pydantic_core import PydanticCustomError
 from bm3 import ConfigError
 from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
-from harness.paper.expected import Scalar
 from harness.paper.folders import suite_path
-from harness.paper.load import Paper, load_paper
+from harness.paper.load import Paper, Scalar, load_paper
 from harness.runs.settings import configure, flatten, search_grid
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from bm3 import DataError
 from harness.models.registry import find_model
-from harness.paper.expected import expected_dir
+from harness.paper.load import load_paper
 from harness.paper.selfcheck import (
     ModelReference,
     Outcome,
@@ -133,7 +133,7 @@ def test_what_is_no_reference_is_refused(runs: list[StoredRun], why: str) -> Non
 
 
 def test_a_damaged_reference_is_named_with_its_field(tmp_path: Path) -> None:
-    content = json.loads((expected_dir() / "reference" / "selfcheck.json").read_text(encoding="utf-8"))
+    content = json.loads((load_paper().folder / "reference" / "selfcheck.json").read_text(encoding="utf-8"))
     content["models"]["bpr"]["values"] = {"1": 0.4}
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "selfcheck.json").write_text(json.dumps(content), encoding="utf-8")
@@ -143,7 +143,7 @@ def test_a_damaged_reference_is_named_with_its_field(tmp_path: Path) -> None:
 
 def test_the_stored_reference_is_of_the_suite_with_other_seeds() -> None:
     reference, rows = (
-        load_reference(expected_dir() / "reference" / "selfcheck.json"),
+        load_reference(load_paper().folder / "reference" / "selfcheck.json"),
         plan(load_suite("selfcheck"), None, torch.device("cpu")),
     )
     assert {row.label for row in rows} == {*reference.models}

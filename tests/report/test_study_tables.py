@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 from run_files import altered
 
-from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
-from harness.paper.expected import expected_dir
-from harness.paper.measured import SHARED, SHARED_NOTE
-from harness.paper.results import METRICS
-from harness.paper.rows import Planned
+from harness.paper.claims import ClaimOutcome, ClaimResult
+from harness.paper.load import load_paper
+from harness.paper.rows import SHARED_NOTE, Planned
 from harness.paper.significance import Difference
-from harness.paper.study import Study, make_study
+from harness.paper.study import SHARED, Study, make_study
 from harness.paper.verdict import Outcome
 from harness.report.study_tables import (
     about_stars,
@@ -30,6 +28,7 @@ from harness.report.study_tables import (
     verdicts,
 )
 from harness.report.tables import Cell, Emphasis, Table
+from harness.runs.record import METRICS
 from harness.runs.store import stored_runs
 
 RUNS = Path(__file__).parent / "golden" / "runs"
@@ -204,7 +203,7 @@ def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_secon
 
 
 def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study: Study) -> None:
-    claim = load_claims(expected_dir() / "claims.toml")[0]
+    claim = load_paper().claims[0]
     found = [
         ClaimResult(claim, w, o, f"{w} says", (("what", "0.5", o),)) for w, o in zip("ab", ClaimOutcome, strict=False)
     ]
