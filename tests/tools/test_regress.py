@@ -15,7 +15,7 @@ import harness
 from bm3 import ConfigError
 from harness.cli import tools as cli_tools
 from harness.data import Dataset, load_dataset
-from harness.data.synthetic import baby_sized
+from harness.data.synthetic import of_size
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.tools.regress import check as checking
 from harness.tools.regress import measure as measuring
@@ -176,9 +176,10 @@ def test_data_sets_are_laid_out_as_they_are_and_other_work_is_other_work(
     assert json.loads(json.dumps(plan.work)) == plan.work
 
 
-def test_the_large_data_set_is_made_alike_every_time() -> None:
-    assert baby_sized().content_hash == baby_sized().content_hash
-    assert baby_sized(seed=1).content_hash != baby_sized().content_hash
+def test_the_large_data_set_has_the_size_it_is_given_and_is_made_alike_every_time() -> None:
+    made, again, other = (of_size(300, 80, 2500, seed) for seed in (1, 1, 2))
+    assert (made.n_users, made.n_items, made.n_interactions) == (300, 80, 2500)
+    assert made.content_hash == again.content_hash != other.content_hash
 
 
 # A whole check, with measuring replaced: what looks like a regression is measured again, and only it.
