@@ -286,6 +286,10 @@ class RunRecord(Record):
         outcome: Result = self.result
         return outcome
 
+    def metrics(self, part: str) -> dict[str, float]:
+        """Those of `valid` or `test` in the best epoch. Raises ValueError for an unfinished run."""
+        return self.outcome.test if part == "test" else self.outcome.valid
+
     @property
     def state(self) -> State:
         return "finished" if self.finished else "unfinished" if self.failure is None else "failed"

@@ -454,9 +454,7 @@ def _check_modalities(trial: Trial, label: str) -> None:
 def _accuracy(run: StoredRun, part: str) -> float:
     from harness.training.config import STOPPING_METRIC
 
-    if run.result is None:
-        raise ValueError(f"{run.path} is unfinished")
-    value = float(run.result[part][STOPPING_METRIC])
+    value = run.metrics(part)[STOPPING_METRIC]
     return -math.inf if math.isnan(value) else value
 
 
