@@ -169,7 +169,8 @@ def train(
 @click.argument("folder", type=click.Path(path_type=Path))
 @REPORT_FORMATS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
-def report_command(folder: Path, formats: list[str], out: Path | None) -> None:
+@PAPER
+def report_command(folder: Path, formats: list[str], out: Path | None, paper: Path) -> None:
     """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
 
     \b
@@ -177,9 +178,11 @@ def report_command(folder: Path, formats: list[str], out: Path | None) -> None:
     bm3 report runs --format md,html,tex,csv
     """
     from harness.cli.study import finish
+    from harness.paper.load import load_paper
     from harness.paper.study import make_study
 
-    finish(make_study(folder, f"a report on the runs in {folder.name or 'this folder'}"), out or folder, formats)
+    asked = f"a report on the runs in {folder.name or 'this folder'}"
+    finish(make_study(folder, asked, paper=load_paper(paper)), out or folder, formats)
 
 
 @bm3.command(name="conformance")

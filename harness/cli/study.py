@@ -40,7 +40,7 @@ from harness.runs.words import Policy
 if TYPE_CHECKING:
     from harness.paper.conformance import Check
     from harness.paper.load import Paper
-    from harness.paper.results import AskedRow
+    from harness.paper.rows import Planned
     from harness.paper.study import Study as Report
     from harness.runs.store import StoredRun
     from harness.runs.trial import Trial
@@ -97,14 +97,14 @@ class Begun(NamedTuple):
     workers: int
     backend: Backend
 
-    def run(self, wanted: Wanted, asked: Sequence[AskedRow] | None = None) -> Outcomes:
+    def run(self, wanted: Wanted, planned: Sequence[Planned] | None = None) -> Outcomes:
         """Run the trials with the study's progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
         from harness.cli.study_progress import StudyProgress
         from harness.studies.conduct import Study, conduct
 
         store = self.how.out
         study = Study(
-            self.name, wanted, store, store / self.name, self.about, self.how.rerun, self.workers, self.alone, asked
+            self.name, wanted, store, store / self.name, self.about, self.how.rerun, self.workers, self.alone, planned
         )
         kept = f"finished trials are kept in {store}; the same command goes on from there"
         with keeping(lambda: kept), StudyProgress() as progress:
@@ -219,7 +219,7 @@ def reproduce(
     bm3 reproduce table3 --data /shared/data --out /shared/runs --ray auto
     bm3 reproduce ablation --dataset mini --dry-run
     """
-    from harness.paper.conformance import known_traces
+    from harness.paper.conformance import known_traces, trace_statuses
     from harness.paper.load import load_paper
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
@@ -241,9 +241,9 @@ def reproduce(
             click.echo(line)
         return
     begun = how.begin(Path(suite).stem, about, alone=chosen.alone)
-    asked, checks = _asked_for(rows, chosen), known_traces(about)
+    planned, checks = _planned(rows, chosen, how.out), known_traces(about)
     click.echo(conformance_line(checks))
-    outcomes = begun.run(trials, asked)
+    outcomes = begun.run(trials, planned)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
     without = [
@@ -259,8 +259,9 @@ def reproduce(
         how.out,
         f"{chosen.title} (only {', '.join(models)})" if models else chosen.title,
         of=[run for _, run in runs if run is not None],
-        asked_for=asked,
-        checks=checks,
+        paper=about,
+        planned=planned,
+        conformance=Counter(status.value for status in trace_statuses(checks).values()),
         unchecked=unchecked,
         failed=without,
         of_costs=chosen.alone,
@@ -271,29 +272,30 @@ def reproduce(
     finish(study, how.out / begun.name, formats)
 
 
-def _asked_for(rows: Sequence[Row], suite: Suite) -> list[AskedRow]:
+def _planned(rows: Sequence[Row], suite: Suite, out: Path) -> list[Planned]:
     """The rows of the plan for its report."""
-    from harness.paper.results import AskedPoint, AskedRow
+    from harness.paper.rows import Planned
     from harness.runs.settings import flatten
+    from harness.runs.trial import folder_of
 
     named = cycle(
         experiment.label not in (None, experiment.model)
         for experiment in suite.experiments
         for _ in experiment.rows(suite.training)
     )
-    asked = []
+    planned = []
     for row, by_label in zip(rows, named, strict=False):
         settings = [flatten({**asdict(point.config), **asdict(point.training)}) for point in row.points]
         differing = sorted(key for key in settings[0] if any(other[key] != settings[0][key] for other in settings))
         points = tuple(
-            AskedPoint(
+            (
                 {key: of_point[key] for key in differing},
-                {seed: replace(point, seed=seed).key for seed in row.seeds},
+                {s: "/".join(folder_of(replace(point, seed=s), out).parts[-2:]) for s in row.seeds},
             )
             for point, of_point in zip(row.points, settings, strict=True)
         )
-        asked.append(AskedRow(row.label if by_label else None, points, row.outline.repeat == "all"))
-    return asked
+        planned.append(Planned(row.label if by_label else None, points, row.outline.repeat == "all"))
+    return planned
 
 
 def _stored(path: Path, unread: list[str]) -> StoredRun | None:

@@ -53,7 +53,7 @@ def tables(number: int, runs: Path | None, form: str, dataset: str | None, data:
     layout = about.table(number)
     if data is not None and layout.kind != "datasets":
         raise click.UsageError("--data is for tables of data sets: the others have ours from RUNS")
-    study = make_study(runs, f"table {number}") if runs else None
+    study = make_study(runs, f"table {number}", paper=about) if runs else None
     for unread in study.unread if study else ():
         click.echo(f"cannot be read, left out: {unread}", err=True)
     names = dict.fromkeys(value.dataset for value in about.values if value.source == layout.source)

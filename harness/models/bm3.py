@@ -7,6 +7,7 @@ doi 10.1145/3543507.3583251. Its equations are in the package `bm3`; here it is 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -68,6 +69,7 @@ class BM3(bm3.BM3):
 
     Config = BM3Config
     config: BM3Config
+    _of_batch: Mapping[int, tuple[Tensor, Tensor]] = MappingProxyType({})  # by identity, within `loss`
     propagation = staticmethod(partial(SparseProduct, symmetric=True))
     feature_table = staticmethod(partial(FeatureTable, by_row=True))
 
@@ -78,15 +80,18 @@ class BM3(bm3.BM3):
 
     def project(self, m: int, items: Tensor) -> Tensor:
         """Of each distinct item once."""
-        some, place = distinct(items)
+        some, place = self._distinct(items)
         return functional.embedding(place, super().project(m, some))
 
     def survivors(self, view: str, rows: Tensor) -> Tensor:
         """Drawn for the rows asked for alone; on CUDA, where distinct ones are not counted, for the whole table."""
         if rows.is_cuda:
             return super().survivors(view, rows)
-        some, place = distinct(rows)
+        some, place = self._distinct(rows)
         return self.drawn(len(some))[place]
+
+    def _distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return self._of_batch.get(id(ids)) or distinct(ids)
 
     def _target(self, view: str, h: Tensor, rows: Tensor) -> Tensor:
         """Drawn for a view alone that a term reads."""
@@ -99,7 +104,9 @@ class BM3(bm3.BM3):
         """With those terms alone that are switched on."""
         config = self.config
         on = {"reconstruction": config.reconstruction, "alignment": config.alignment, "masked": config.masking}
+        self._of_batch = {id(ids): distinct(ids) for ids in (batch.users, batch.items)}
         parts = {name: part for name, part in super().loss(batch).parts.items() if on.get(name, True)}
+        self._of_batch = {}
         return Loss(reduce(torch.add, parts.values()), parts)
 
 

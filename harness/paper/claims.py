@@ -1,98 +1,37 @@
-"""What the paper claims in words, as data read from `expected/bm3/claims.toml`. Checking them is `claim_checks`."""
+"""What a paper claims in words, as data read from its `claims.toml`, and how it is checked against published tables and
+against our rows: each kind of claim is a class with its fields and its check.
+"""
 
-from collections import Counter
-from dataclasses import dataclass
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal
+from statistics import fmean, median
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from bm3.errors import DataError
-from harness.paper.expected import STRICT, validated_toml
-from harness.paper.verdict import Word
+from harness.paper.load import STRICT, Tolerances, validated_toml
+from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
+from harness.paper.rows import Row, representative
+from harness.paper.significance import Difference, over_seeds
+from harness.paper.verdict import Range, Word
 
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1)]
 Figure = Annotated[float, Field(ge=0, strict=True)]
 Decimals = Annotated[int, Field(ge=0, strict=True)]
+LeftOut = dict[Text, Names]
+"""Data set → models that the paper has no figure for."""
+Exponent = tuple[float, float, float]
+"""A fitted exponent, and the lower and upper end of its interval."""
 
-
-@validated(frozen=True, kw_only=True, config=STRICT)
-class _Claim:
-    id: Text
-    text: Text
-    """In this project's words."""
-    source: Text
-
-
-@validated(frozen=True, kw_only=True, config=STRICT)
-class Ordering(_Claim):
-    """`model` is better than each of `others` in each of `metrics`."""
-
-    kind: Literal["ordering"]
-    model: Text
-    others: Names
-    datasets: Names
-    metrics: Names
-    left_out: dict[Text, Names] = Field(default_factory=dict)
-    """Data set → models that the paper has no figure for."""
-
-
-@validated(frozen=True, kw_only=True, config=STRICT)
-class Improvement(_Claim):
-    """`model` is so many percent better in `metric` than the best of `others`."""
-
-    kind: Literal["improvement"]
-    model: Text
-    others: Names
-    metric: Text
-    percent: Annotated[dict[Text, Figure], Field(min_length=1)]
-    """By data set."""
-    decimals: Decimals
-    left_out: dict[Text, Names] = Field(default_factory=dict)
-
-
-@validated(frozen=True, kw_only=True, config=STRICT)
-class Ratio(_Claim):
-    """A cost of each numerator, divided by that of the denominator, is between `low` and `high` as printed."""
-
-    kind: Literal["ratio"]
-    numerators: Names
-    denominator: Text
-    datasets: Names
-    metrics: Annotated[tuple[Literal["Time (s/epoch)", "Memory (GB)"], ...], Field(min_length=1)]
-    low: Figure = 0.0
-    high: Figure | None = None
-    decimals: Decimals
-    left_out: dict[Text, Names] = Field(default_factory=dict)
-
-
-@validated(frozen=True, kw_only=True, config=STRICT)
-class Share(_Claim):
-    """Drawing negatives takes more than `above` of an epoch's seconds."""
-
-    kind: Literal["share"]
-    model: Text
-    datasets: Names
-    above: Annotated[float, Field(ge=0, lt=1, strict=True)]
-
-
-@validated(frozen=True, kw_only=True, config=STRICT)
-class Growth(_Claim):
-    """The seconds of an epoch grow at most with these powers of the sizes."""
-
-    kind: Literal["growth"]
-    exponents: Annotated[dict[Text, dict[Text, Figure]], Field(min_length=1)]
-    """Model → size (`E`, `I`, `d_m`, `B`) → exponent."""
-
-
-Claim = Annotated[Ordering | Improvement | Ratio | Share | Growth, Field(discriminator="kind")]
-
-
-@validated(frozen=True, config=STRICT)
-class ClaimsFile:
-    claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
+TIME, MEMORY, SAMPLING = "Time (s/epoch)", "Memory (GB)", "share of sampling"
 
 
 class ClaimOutcome(Word):
@@ -104,13 +43,309 @@ class ClaimOutcome(Word):
     NO_EVIDENCE = "no evidence", "○", "none", "not measured, too few seeds, or inputs that cannot be compared", None
 
 
+class Comparison(NamedTuple):
+    """One comparison of a claim."""
+
+    what: str
+    figure: str
+    outcome: ClaimOutcome
+    margin: float
+    """By how much it holds, or lacks to hold: the order in which comparisons are quoted."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two figures of a comparison: printed, or over runs."""
+
+    name: str
+    """Printed name of the model, or label of the row."""
+    value: float
+    low: float
+    high: float
+    obstacles: tuple[str, ...] = ()
+    """Why it is no evidence; empty strings mean nothing."""
+    basis: str = ""
+    """What both sides must share, in words."""
+    data: str = ""
+    seeds: Mapping[int, float] = field(default_factory=dict)
+    runs: int = 0
+
+
+Judge = Callable[[str, Side, Side], Comparison]
+"""What is compared in words, and both sides."""
+
+
+class Place:
+    """Where figures come from: the tables that print them, or our rows."""
+
+    tolerances: Tolerances | None = None
+    """None for printed tables, whose figures have no spread: the question is whether a claim follows from them, to the
+    decimals that it is given in."""
+
+    def side(self, dataset: str, model: str, metric: str) -> Side | str:
+        """A figure, or why there is none."""
+        raise NotImplementedError
+
+    def missing(self, what: str, reason: str) -> Comparison | None:
+        """What stands for a comparison that cannot be made; None in a table, where it is not printed."""
+        return None if self.tolerances is None else Comparison(what, reason, ClaimOutcome.NO_EVIDENCE, math.inf)
+
+    def compare(
+        self, dataset: str, metric: str, model: str, other: str, judge: Judge, obstacles: Iterable[str] = ()
+    ) -> Comparison | None:
+        """Two models, judged; no evidence, with the figures, where something stands against it."""
+        first, second = self.side(dataset, model, metric), self.side(dataset, other, metric)
+        what = f"{model} over {other}, {dataset} {metric}"
+        for side in (first, second):
+            if isinstance(side, str):
+                return self.missing(what, side)
+        assert isinstance(first, Side)
+        assert isinstance(second, Side)
+        what = f"{first.name} over {second.name}, {dataset} {metric}"
+        if first.basis != second.basis:
+            return self.missing(what, f"measured on {first.basis} and on {second.basis}")
+        return _orientation(judge(what, first, second), *first.obstacles, *second.obstacles, *obstacles)
+
+
+@dataclass
+class Printed(Place):
+    """The figures that one place prints."""
+
+    values: Sequence[PublishedValue]
+
+    def side(self, dataset: str, model: str, metric: str) -> Side | str:
+        for cell in values_of_cell(self.values, dataset, model, metric):
+            if cell.value is not None:
+                obstacle = f"{cell.model} is disputed ({cell.note})" if cell.status is Status.DISPUTED else ""
+                return Side(cell.model, cell.value, cell.value, cell.value, (obstacle,))
+        return "not printed"
+
+
+@dataclass
+class Measured(Place):
+    """Our rows, of which the representative stands for its model.
+
+    Rows with an obstacle are no evidence, nor is accuracy from fewer seeds than the tolerances ask for: figures are
+    then shown for orientation.
+    """
+
+    rows: Sequence[Row]
+    tolerances: Tolerances
+    differences: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
+    """Content hash of a data set → pairs of its rows compared over users."""
+    exponents: Mapping[tuple[str, str], Exponent] = field(default_factory=dict)
+    """(Model, size) → how the seconds of an epoch grow."""
+
+    def side(self, dataset: str, model: str, metric: str) -> Side | str:
+        row = representative((row for row in self.rows if row.dataset.lower() == dataset.lower()), model)
+        if row is None:
+            return f"{model} was not run"
+        basis, obstacles = f"{row.host}, data {row.data[:10]}", [row.cost_obstacle]
+        seeds: Mapping[int, float] = {}
+        if metric in (TIME, SAMPLING):
+            spans = list(row.seconds.values()) if metric == TIME else [(share,) * 3 for share in row.sampling.values()]
+            obstacles.append(row.time_obstacle)
+        elif metric == MEMORY:
+            kind, peaks = row.memory
+            spans, basis = [(peak,) * 3 for peak in peaks.values()], f"{kind}, {basis}"
+        else:
+            seeds = row.by_seed(canonical_metric(metric))
+            spans = [(value,) * 3 for value in seeds.values()]
+            obstacles, basis = [row.obstacle], f"data {row.data[:10]}"
+            if len(seeds) < self.tolerances.min_seeds:
+                obstacles.append(f"{len(seeds)} of at least {self.tolerances.min_seeds} seeds were run")
+        if not spans:
+            return f"{row.label} has no {metric}"
+        if not all(math.isfinite(value) for span in spans for value in span):
+            return f"{row.label} has a {metric} that is not finite"
+        lower, middle, upper = zip(*spans, strict=True)
+        value = fmean(middle) if seeds else median(middle)
+        return Side(row.label, value, min(lower), max(upper), tuple(obstacles), basis, row.data, seeds, len(spans))
+
+    def difference(self, metric: str, first: Side, second: Side) -> Difference | None:
+        """The comparison of both over users, seen from the first; None where there is none."""
+        for pair in self.differences.get(first.data, ()):
+            if pair.metric == canonical_metric(metric) and {pair.first, pair.second} == {first.name, second.name}:
+                return pair.seen_from(first.name)
+        return None
+
+
+@validated(frozen=True, kw_only=True, config=STRICT)
+class _Claim:
+    id: Text
+    text: Text
+    """In this project's words."""
+    source: Text
+
+    def comparisons(self, place: Place) -> Iterator[Comparison | None]:
+        """In the claim's order; None for those that are not printed."""
+        raise NotImplementedError
+
+
+@validated(frozen=True, kw_only=True, config=STRICT)
+class Ordering(_Claim):
+    """`model` is better than each of `others` in each of `metrics`.
+
+    Over runs it is decided where one row is significantly better over users (`Difference.winner`) and no seed that both
+    rows ran with says the opposite.
+    """
+
+    kind: Literal["ordering"]
+    model: Text
+    others: Names
+    datasets: Names
+    metrics: Names
+    left_out: LeftOut = Field(default_factory=dict)
+
+    def comparisons(self, place: Place) -> Iterator[Comparison | None]:
+        for dataset, metric in product(self.datasets, self.metrics):
+            for other in _present(self.others, self.left_out, dataset):
+                yield place.compare(dataset, metric, self.model, other, partial(_lead, place, metric))
+
+
+@validated(frozen=True, kw_only=True, config=STRICT)
+class Improvement(_Claim):
+    """`model` is so many percent better in `metric` than the best of `others`.
+
+    Over runs: the claimed ratio, ± the tolerance of the metric, against the t-interval of the ratio over seeds.
+    """
+
+    kind: Literal["improvement"]
+    model: Text
+    others: Names
+    metric: Text
+    percent: Annotated[dict[Text, Figure], Field(min_length=1)]
+    """By data set."""
+    decimals: Decimals
+    left_out: LeftOut = Field(default_factory=dict)
+
+    def comparisons(self, place: Place) -> Iterator[Comparison | None]:
+        """The best baseline is known only when all of them were run, on inputs that can be compared."""
+        for dataset, percent in self.percent.items():
+            others = {
+                other: place.side(dataset, other, self.metric)
+                for other in _present(self.others, self.left_out, dataset)
+            }
+            values = {other: side.value for other, side in others.items() if isinstance(side, Side)}
+            if not values:
+                what = f"{self.model} over the best baseline, {dataset} {self.metric}"
+                yield place.missing(what, "no baseline was run")
+                continue
+            obstacles: list[str] = []
+            if place.tolerances is not None:  # of a table it is the best of those that are printed
+                for side in others.values():
+                    obstacles += side.obstacles if isinstance(side, Side) else [side]
+            best = max(values, key=lambda other: values[other])
+            yield place.compare(
+                dataset, self.metric, self.model, best, partial(self._gain, place.tolerances, percent), obstacles
+            )
+
+    def _gain(self, tolerances: Tolerances | None, percent: float, what: str, first: Side, second: Side) -> Comparison:
+        against = f"({first.value:.4f} against {second.value:.4f}), claimed {percent:+g} %"
+        if tolerances is None:
+            found = 100 * (_quotient(first.value, second.value) - 1)
+            figure = f"{found:+z.{self.decimals}f} % {against}"
+            return _ranged(what, figure, (found, found), percent, percent, self.decimals)
+        tolerance = tolerances.of(self.metric)
+        paired = over_seeds(_logarithms(first.seeds), _logarithms(second.seeds), tolerance.confidence)
+        if paired is None:
+            return Comparison(what, f"no two shared seeds {against}", ClaimOutcome.NO_EVIDENCE, math.inf)
+        found, low, high = (100 * math.expm1(value) for value in (paired.mean, *paired.interval))
+        edges = [100 * ((1 + percent / 100) * (1 + sign * tolerance.relative) - 1) for sign in (-1, 1)]
+        figure = f"{found:+z.1f} % [{low:+z.1f}, {high:+z.1f}] over {paired.seeds} seeds {against}"
+        return _ranged(what, figure, (low, high), edges[0], edges[1])
+
+
+@validated(frozen=True, kw_only=True, config=STRICT)
+class Ratio(_Claim):
+    """A cost of each numerator, divided by that of the denominator, is between `low` and `high` as printed.
+
+    Over runs: against the range between the typical epochs of both rows at their farthest apart, from the lowest lower
+    to the highest upper quartile of their runs (memory: of their peaks), on one host.
+    """
+
+    kind: Literal["ratio"]
+    numerators: Names
+    denominator: Text
+    datasets: Names
+    metrics: Annotated[tuple[Literal["Time (s/epoch)", "Memory (GB)"], ...], Field(min_length=1)]
+    low: Figure = 0.0
+    high: Figure | None = None
+    decimals: Decimals
+    left_out: LeftOut = Field(default_factory=dict)
+
+    def comparisons(self, place: Place) -> Iterator[Comparison | None]:
+        for dataset, metric in product(self.datasets, self.metrics):
+            for numerator in _present(self.numerators, self.left_out, dataset):
+                yield place.compare(dataset, metric, numerator, self.denominator, self._quotient)
+
+    def _quotient(self, what: str, first: Side, second: Side) -> Comparison:
+        value = _quotient(first.value, second.value)
+        interval = _quotient(first.low, second.high), _quotient(first.high, second.low)
+        high = math.inf if self.high is None else self.high
+        spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if first.runs else ""
+        runs = f" in {first.runs} and {second.runs} runs" if first.runs else ""
+        figure = f"{value:.2f}{spread} ({first.value:.4g} against {second.value:.4g}{runs})"
+        figure += f", claimed {self.low:g} to {high:g} ({self.decimals} decimals)"
+        return _ranged(what, figure, interval, self.low, high, self.decimals)
+
+
+@validated(frozen=True, kw_only=True, config=STRICT)
+class Share(_Claim):
+    """Drawing negatives takes more than `above` of an epoch's seconds: against the range over runs."""
+
+    kind: Literal["share"]
+    model: Text
+    datasets: Names
+    above: Annotated[float, Field(ge=0, lt=1, strict=True)]
+
+    def comparisons(self, place: Place) -> Iterator[Comparison | None]:
+        more = math.nextafter(self.above, 1)  # "more than" leaves the bound itself out
+        for dataset in self.datasets:
+            what, side = f"{self.model}, {dataset}", place.side(dataset, self.model, SAMPLING)
+            if isinstance(side, str):
+                yield place.missing(what, side)
+                continue
+            figure = f"{side.value:.1%} [{side.low:.1%}, {side.high:.1%}] over {side.runs} runs"
+            figure += f", claimed over {self.above:.0%}"
+            yield _orientation(_ranged(what, figure, (side.low, side.high), more, math.inf), *side.obstacles)
+
+
+@validated(frozen=True, kw_only=True, config=STRICT)
+class Growth(_Claim):
+    """The seconds of an epoch grow at most with these powers of the sizes: against fitted exponents."""
+
+    kind: Literal["growth"]
+    exponents: Annotated[dict[Text, dict[Text, Figure]], Field(min_length=1)]
+    """Model → size (`E`, `I`, `d_m`, `B`) → exponent."""
+
+    def comparisons(self, place: Place) -> Iterator[Comparison | None]:
+        known = place.exponents if isinstance(place, Measured) else {}
+        fitted = {(model.lower(), size): exponent for (model, size), exponent in known.items()}
+        for model, size, claimed in ((m, s, e) for m, sizes in self.exponents.items() for s, e in sizes.items()):
+            what, found = f"{model}, power of {size}", fitted.get((model.lower(), size))
+            if found is None:
+                yield place.missing(what, "no fitted exponents are stored")
+                continue
+            figure = f"{found[0]:.2f} [{found[1]:.2f}, {found[2]:.2f}], claimed at most {claimed:g}"
+            yield _ranged(what, figure, found[1:], -math.inf, claimed)
+
+
+Claim = Annotated[Ordering | Improvement | Ratio | Share | Growth, Field(discriminator="kind")]
+
+
+@validated(frozen=True, config=STRICT)
+class ClaimsFile:
+    claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
+
+
 @dataclass(frozen=True)
 class ClaimResult:
     """What one place says about one claim."""
 
     claim: Claim
     where: str
-    """`paper`, `toolbox`: published tables; `ours`: runs."""
+    """`ours`: runs; else what the sources of published tables have before their first hyphen."""
     outcome: ClaimOutcome
     evidence: str
     """One sentence with the numbers."""
@@ -119,9 +354,118 @@ class ClaimResult:
 
 
 def load_claims(path: Path) -> tuple[Claim, ...]:
-    """A file such as `expected/bm3/claims.toml`; raises DataError naming the file and the field."""
+    """A file `claims.toml`; raises DataError naming the file and the field."""
     claims = validated_toml(path, TypeAdapter(ClaimsFile)).claims
     for name, count in Counter(claim.id for claim in claims).items():
         if count > 1:
             raise DataError(f"{path}: {count} claims have the id '{name}'; give each its own")
     return claims
+
+
+def claims_of_published(claims: Sequence[Claim], expected: Iterable[PublishedValue]) -> tuple[ClaimResult, ...]:
+    """Each claim against each place that prints something it is about.
+
+    Sources that share what stands before the first hyphen are one place: `paper-table3` and `paper-table4` are `paper`.
+    A place that does not print all comparisons of a claim leaves it undecided, unless one fails.
+    """
+    places: dict[str, list[PublishedValue]] = defaultdict(list)
+    for value in expected:
+        places[value.source.partition("-")[0]].append(value)
+    found = [
+        (claim, where, [*claim.comparisons(Printed(values))]) for claim in claims for where, values in places.items()
+    ]
+    return tuple(_result(claim, where, cells) for claim, where, cells in found if any(cells))
+
+
+def claims_of_rows(claims: Sequence[Claim], place: Measured) -> tuple[ClaimResult, ...]:
+    """Each claim against our runs."""
+    return tuple(_result(claim, "ours", [*claim.comparisons(place)]) for claim in claims)
+
+
+def _present(models: Sequence[str], left_out: Mapping[str, Sequence[str]], dataset: str) -> list[str]:
+    return [model for model in models if model not in left_out.get(dataset, ())]
+
+
+def _lead(place: Place, metric: str, what: str, first: Side, second: Side) -> Comparison:
+    """Is `first` better? Over runs: significantly over users, and over the seeds that both were run with."""
+    figure = f"{first.value:.4f} against {second.value:.4f}"
+    margin = _quotient(first.value, second.value) - 1
+    if not isinstance(place, Measured):
+        return Comparison(what, figure, _sign_outcome(first.value - second.value), margin)
+    confidence, side = place.tolerances.confidence, 0
+    over_users = place.difference(metric, first, second)
+    if over_users is None:
+        figure += "; no per-user metrics are stored"
+    else:
+        figure += f"; over users {_text(over_users.mean, over_users.interval)}, adjusted p {over_users.adjusted:.2g}"
+        winner = over_users.winner(1 - confidence)
+        side = 0 if winner is None else 1 if winner == first.name else -1
+    paired = over_seeds(first.seeds, second.seeds, confidence)
+    if paired is None:
+        figure += "; no two shared seeds"
+    else:
+        figure += f"; over {paired.seeds} seeds {_text(paired.mean, paired.interval)}"
+    if paired is None or min(side * end for end in paired.interval) <= 0:
+        side = 0
+    return Comparison(what, figure, _sign_outcome(side), margin)
+
+
+def _ranged(
+    what: str, figure: str, interval: Range, low: float, high: float, decimals: int | None = None
+) -> Comparison:
+    """Whether an interval is inside a range, outside, or neither; to the claim's decimals, if it has some."""
+    start, end = interval
+    if decimals is not None:
+        # What may be printed as the bounds counts, and its own rounding must not decide for a quotient on the edge.
+        half = 0.5 * 10**-decimals * (1 + 1e-9)
+        low, high = low - half, high + half
+    if low <= start and end <= high:
+        outcome = ClaimOutcome.HOLDS
+    else:
+        outcome = ClaimOutcome.FAILS if end < low or start > high else ClaimOutcome.UNDECIDED
+    return Comparison(what, figure, outcome, min(start - low, high - end))
+
+
+def _sign_outcome(difference: float) -> ClaimOutcome:
+    if difference == 0:
+        return ClaimOutcome.UNDECIDED
+    return ClaimOutcome.HOLDS if difference > 0 else ClaimOutcome.FAILS
+
+
+def _orientation(found: Comparison, *obstacles: str) -> Comparison:
+    """The comparison; no evidence, with its figure, if there is an obstacle."""
+    reasons = "; ".join(dict.fromkeys(filter(None, obstacles)))
+    if not reasons:
+        return found
+    return found._replace(figure=f"{found.figure}, for orientation only: {reasons}", outcome=ClaimOutcome.NO_EVIDENCE)
+
+
+def _result(claim: Claim, where: str, found: Sequence[Comparison | None]) -> ClaimResult:
+    """One failure is enough for a claim to fail; it takes all comparisons, printed ones and others, for it to hold."""
+    made = [one for one in found if one is not None]
+    counts = Counter(one.outcome for one in made)
+    outcomes = {one.outcome if one else ClaimOutcome.NO_EVIDENCE for one in found}
+    if ClaimOutcome.FAILS in outcomes:
+        outcome = ClaimOutcome.FAILS
+    else:
+        outcome = outcomes.pop() if len(outcomes) == 1 else ClaimOutcome.UNDECIDED
+    decisive = sorted([one for one in made if one.outcome is outcome] or made, key=lambda one: one.margin)
+    shown = decisive if len(decisive) <= 4 else decisive[:1]
+    summary = ", ".join(f"{each} {counts[each]}" for each in ClaimOutcome if counts[each])
+    unprinted = f", not printed {len(found) - len(made)}" if len(made) < len(found) else ""
+    figures = "; ".join(f"{one.what}: {one.figure}" for one in shown)
+    chosen = "" if shown == decisive else "the nearest: " if outcome is ClaimOutcome.HOLDS else "such as "
+    evidence = f"{len(found)} comparison{'s' * (len(found) > 1)} ({summary}{unprinted}): {chosen}{figures}"
+    return ClaimResult(claim, where, outcome, evidence, tuple(one[:3] for one in made))
+
+
+def _text(mean: float, interval: Range) -> str:
+    return f"{mean:+z.4f} [{interval[0]:+z.4f}, {interval[1]:+z.4f}]"
+
+
+def _quotient(a: float, b: float) -> float:
+    return a / b if b else math.inf
+
+
+def _logarithms(seeds: Mapping[int, float]) -> dict[int, float]:
+    return {seed: math.log(value) if value > 0 else -math.inf for seed, value in seeds.items()}

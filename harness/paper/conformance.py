@@ -28,6 +28,7 @@ from harness.evaluation.metrics import averages
 from harness.models.registry import ModelEntry, models
 from harness.paper.load import Paper
 from harness.training.optimiser import BETAS, EPSILON, adam
+from harness.training.steps import train_step
 
 Arrays = Mapping[str, NDArray[Any]]
 Row = tuple[str, float, float, str]
@@ -235,20 +236,18 @@ class _Replay:
         gradients: dict[str, list[NDArray[Any]]] = {name: [] for name in trained}
         decays: dict[str, list[NDArray[Any]]] = {name: [] for name in trained}
         for step in range(int(self._meta["steps"])):
-            optimiser.zero_grad()
-            loss = self._step_loss(_group(self._arrays, f"batch{step}/"))
-            loss.backward()
-            losses.append(float(loss.detach()))
+            for name, tensor in trained.items():
+                decays[name].append(decay.get(id(tensor), 0.0) * tensor.detach().numpy())
+            batch = self._batch(_group(self._arrays, f"batch{step}/"))
+            losses.append(float(train_step(self._model, optimiser, batch).total.detach()))
             for name, tensor in trained.items():
                 gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
                 gradients[name].append(np.array(gradient.detach().numpy()))
-                decays[name].append(decay.get(id(tensor), 0.0) * tensor.detach().numpy())
-            optimiser.step()
-            self._model.after_step()
         rounded = {name: rate * rounded_updates(np.stack(gradients[name]), np.stack(decays[name])) for name in trained}
         return losses, {name: of_steps[0] for name, of_steps in gradients.items()}, rounded
 
-    def _step_loss(self, recorded: Arrays) -> Tensor:
+    def _batch(self, recorded: Arrays) -> Batch:
+        """The batch of a step, whose recorded dropout the model has from now on."""
         columns = [recorded[name].astype(np.int64) for name in ("users", "items", "negatives") if name in recorded]
         keep = {}
         for name in (name for name in recorded if f"{name}_shape" in recorded):
@@ -257,7 +256,7 @@ class _Replay:
             keep[name.removeprefix("keep_")] = torch.from_numpy(mask)
         if keep and self._entry.trace_dropout is not None:
             self._entry.trace_dropout(self._model, keep)
-        return self._model.loss(Batch(*map(torch.from_numpy, columns))).total
+        return Batch(*map(torch.from_numpy, columns))
 
     def _ranking_checks(self, part: str, ranking: Ranking, held_out: NDArray[np.int64]) -> Iterator[Row]:
         """The ranking against the recorded one, then the metrics of the ranking.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bm3.errors import DataError
-from harness.paper.claim_checks import Exponent
+from harness.paper.claims import Exponent
 
 FORMAT = 3
 RECORDS = "scaling-????????T??????.json"

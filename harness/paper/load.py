@@ -7,7 +7,7 @@ Judging by it is in `verdict` and `claims`; whether a folder is consistent,
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -60,21 +60,18 @@ class Tolerance:
     """Fewer runs than this are no evidence; one run has no interval, hence at least 2."""
 
 
-class Bands(_Part):
-    """The relative bands around published values."""
+class Band(_Part):
+    """How near is near enough."""
 
     relative: Share
     justification: Text
+
+
+class Bands(Band):
+    """The bands around published values."""
+
     metrics: dict[MetricName, Share] = {}
     """Bands of their own, by canonical metric."""
-
-
-class ReplayTolerance(_Part):
-    """How near a repeated run must come where its bits may differ."""
-
-    relative: Share
-    """Of the stopping metric on the test part."""
-    justification: Text
 
 
 class SelfCheckRule(_Part):
@@ -91,7 +88,8 @@ class Tolerances(_Part):
     confidence: Share
     min_seeds: Seeds
     published: Bands
-    replay: ReplayTolerance
+    replay: Band
+    """Around the stopping metric of a run that is repeated where its bits may differ."""
     selfcheck: SelfCheckRule
 
     def of(self, metric: str) -> Tolerance:
@@ -221,8 +219,7 @@ class Paper(PaperFile):
 
     def departures(self, model: str, dataset: str) -> dict[str, Scalar]:
         """Those of `own_settings` that are not as by default: the paper bm3 states the defaults of training in full."""
-        defaults = load_paper().training
-        stated = self.own_settings(model, dataset)
+        stated, defaults = self.own_settings(model, dataset), _defaults()
         return {key: value for key, value in stated.items() if key not in defaults or defaults[key] != value}
 
     def test_part(self, dataset: str) -> TestPart:
@@ -251,6 +248,11 @@ def load_paper(name: str | Path = DEFAULT) -> Paper:
     )
 
 
+@cache
+def _defaults() -> Mapping[str, Scalar]:
+    return validated_toml(paper_folder(DEFAULT) / PAPER_FILE, TypeAdapter(PaperFile)).training
+
+
 def _by_name(values: Mapping[str, T]) -> dict[str, T]:
     return {name.lower(): value for name, value in values.items()}
 
@@ -261,7 +263,9 @@ def validated_toml(path: Path, adapter: TypeAdapter[T]) -> T:
         return adapter.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise DataError(f"{path}: {field_fault(error.errors()[0])}") from error
-    except (OSError, ValueError) as error:  # ValueError: not TOML, not UTF-8
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not TOML, not UTF-8
         raise DataError(f"{path}: {error}") from error
 
 

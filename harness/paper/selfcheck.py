@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from bm3.errors import DataError
 from harness.common import write_json, writing
-from harness.paper.expected import STRICT
+from harness.paper.load import STRICT
 from harness.paper.numbers import number
 from harness.paper.verdict import Word
 from harness.runs.store import StoredRun
@@ -89,9 +89,8 @@ class Checked:
         return fmean(self.values.values()) if self.values else None
 
 
-def load_reference(directory: Path) -> Reference:
+def load_reference(path: Path) -> Reference:
     """Raises DataError naming the file and the field."""
-    path = directory / FILE
     try:
         return TypeAdapter(Reference).validate_json(path.read_bytes())
     except ValidationError as error:

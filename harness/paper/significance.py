@@ -3,18 +3,16 @@
 Numbers in, numbers out. Judging a cell against a published value is in `verdict`; what the paper claims is in `claims`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from harness.paper.verdict import Range
+from harness.paper.verdict import Range, mean_and_interval
 
 T = TypeVar("T")
 UserValues = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -70,18 +68,6 @@ class Difference:
         return self.first if self.mean > 0 else self.second
 
 
-@dataclass(frozen=True)
-class SeedDifference:
-    """Two models on one data set and metric, paired over the seeds that both were run with."""
-
-    mean: float
-    """Of first − second over seeds, in the unit of the values."""
-    interval: Range
-    """Two-sided t-interval of the mean."""
-    differences: tuple[float, ...]
-    """First − second of each shared seed, in the order of the seeds."""
-
-
 def compare_all(
     per_user: Mapping[str, PerUser], *, confidence: float, resamples: int = 2000, seed: int = 2023
 ) -> tuple[Difference, ...]:
@@ -131,18 +117,24 @@ def paired(first: Mapping[int, T], second: Mapping[int, T]) -> list[tuple[T, T]]
     return shared or [(first[a], second[b]) for a, b in zip(sorted(first), sorted(second), strict=False)]
 
 
+class SeedDifference(NamedTuple):
+    """Two models paired over the seeds that both were run with."""
+
+    mean: float
+    """Of first − second, in the unit of the values."""
+    interval: Range
+    """Two-sided t-interval of the mean."""
+    seeds: int
+
+
 def over_seeds(first: Mapping[int, float], second: Mapping[int, float], confidence: float) -> SeedDifference | None:
-    """Values by seed of two models, as differences between runs of the same seed.
+    """Values by seed of two models, paired.
 
     None with fewer than two shared seeds, or where one of them has a value that is not finite.
     """
     differences = [round(first[seed] - second[seed], _DECIMALS) for seed in sorted(first.keys() & second.keys())]
-    n = len(differences)
-    if n < 2 or not all(math.isfinite(value) for value in differences):
-        return None
-    mean = math.fsum(differences) / n
-    half = float(stdtrit(n - 1, (1 + confidence) / 2) * np.std(differences, ddof=1)) / math.sqrt(n)
-    return SeedDifference(mean, (mean - half, mean + half), tuple(differences))
+    mean, interval = mean_and_interval(differences, confidence)
+    return None if mean is None or interval is None else SeedDifference(mean, interval, len(differences))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

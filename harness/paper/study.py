@@ -1,91 +1,43 @@
-"""Everything a report says, as one immutable value. The formats (`markdown`, `html`, `latex`, `cells`, `pictures`) only
-lay it out; they compute no figure of their own.
-"""
+"""Everything a report says, as one immutable value. Reports only lay it out; they compute no figure of their own."""
 
-import math
 import shlex
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from harness.common import exit_status
 from harness.paper import selfcheck
-from harness.paper.claim_checks import MeasuredRow, claims_of_published, claims_of_runs, differences_of
-from harness.paper.claims import ClaimResult, load_claims
+from harness.paper.claims import ClaimResult, Measured, claims_of_published, claims_of_rows
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
-from harness.paper.expected import (
-    PublishedValue,
-    Source,
-    Tolerances,
-    expected_dir,
-    load_expected,
-    load_sources,
-    load_tolerances,
-)
 from harness.paper.growth import stored_exponents
-from harness.paper.measured import SHARED, measured_row, shared_machine
+from harness.paper.load import Paper, Source, Tolerances, load_paper
 from harness.paper.numbers import number
-from harness.paper.results import METRICS, AskedRow, ResultRow, cell_sources, result_rows, starved_labels, verdicts
+from harness.paper.published import PublishedValue, canonical_metric
+from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of
 from harness.paper.selfcheck import Checked
-from harness.paper.significance import Difference, paired
-from harness.paper.verdict import Outcome, Verdict, exit_code
-from harness.runs.store import StoredRun, readable_runs, stored_runs
+from harness.paper.significance import Difference, UserValues, compare_all, paired
+from harness.paper.verdict import Outcome
+from harness.runs.record import RunRecord
+from harness.runs.store import readable_runs, stored_runs
 
-if TYPE_CHECKING:
-    from harness.paper.conformance import Check
-
-PROPOSED = "BM3"
-"""The model that the paper proposes, as printed: every report begins with what became of it."""
-SHOWN_METRIC = "recall@20"
-"""What models are compared by in the headline where nothing is published."""
-
-
-@dataclass(frozen=True)
-class StudyRow:
-    """A model on a data set, judged."""
-
-    result: ResultRow
-    verdicts: Mapping[str, Verdict]
-    """By canonical metric, in the order of METRICS."""
-    sources: Mapping[str, tuple[PublishedValue, ...]]
-    """By canonical metric: every figure published for the cell, whether or not it was compared with."""
-    brief: bool = False
-    """Whether it is of the self-check, which trains too briefly for models to be compared with each other."""
-
-    @property
-    def dataset(self) -> str:
-        return self.result.dataset
-
-    @property
-    def label(self) -> str:
-        return self.result.label
-
-    @property
-    def published(self) -> bool:
-        """Whether some source is about one of its cells."""
-        return any(self.sources.values())
-
-    @property
-    def judged(self) -> list[Verdict]:
-        """Verdicts that rest on evidence."""
-        return [verdict for verdict in self.verdicts.values() if verdict.outcome.held is not None]
-
-    def mean(self, metric: str) -> float:
-        """Test metric, mean over seeds."""
-        values = self.result.values(metric)
-        return sum(values) / len(values)
+SHARED = "§"
+HOST = ("platform", "cpu", "logical_cores", "memory_bytes")
+"""What runs recorded of their machine that two of the same one share."""
 
 
 @dataclass(frozen=True)
 class Study:
     """A folder of stored runs, judged. `code` is the exit code that goes with it."""
 
+    paper: Paper
     folder: Path
     asked: str
-    rows: tuple[StudyRow, ...]
+    rows: tuple[Row, ...]
     """By data set and model."""
-    runs: tuple[StoredRun, ...]
+    runs: tuple[RunRecord, ...]
     """All that were found, unfinished ones too."""
     unread: tuple[str, ...]
     """What of them could not be read and is left out: a line each, its path and why."""
@@ -95,19 +47,13 @@ class Study:
     failed: tuple[str, ...]
     """Commands of trials that failed."""
     starved: Mapping[str, tuple[str, ...]]
-    """By data set: what rows are called that have no result, since memory did not suffice, where the paper prints a
-    dash."""
+    """By data set: what rows are called that have no result for want of memory, where papers print a dash."""
     differences: Mapping[str, tuple[Difference, ...]]
     """By data set: pairs of rows compared over users, as far as runs stored what that needs."""
     claims: tuple[ClaimResult, ...]
     """What the paper claims in words, against published tables and against these runs; empty without a published data
     set."""
-    expected: tuple[PublishedValue, ...]
-    sources: Mapping[str, Source]
-    tolerances: Tolerances
     code: int
-    with_costs: int
-    """How many rows have time and memory."""
     of_costs: bool = False
     """Whether time and memory are what was asked for."""
     exceptions: Applied = field(default_factory=Applied)
@@ -120,73 +66,89 @@ class Study:
     """The models against the reference of the self-check; None where that is not what was asked."""
 
     @property
+    def tolerances(self) -> Tolerances:
+        return self.paper.tolerances
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        return self.paper.sources
+
+    @property
+    def expected(self) -> tuple[PublishedValue, ...]:
+        return self.paper.values
+
+    @property
     def title(self) -> str:
         """The question, where there is a published answer to it."""
         if self.selfcheck is not None:
             return "Do the models work here?"
         if self.published:
-            return f"Does {PROPOSED} reproduce here?"
+            return f"Does {self.paper.proposed or self.paper.name} reproduce here?"
         return f"Runs on {', '.join(self.datasets)}" if self.rows else "A report on no run"
 
     @property
     def published(self) -> list[str]:
         """The data sets, with runs or asked for, for which accuracies are published."""
         printed = {value.dataset.lower() for value in self.expected if "@" in value.metric}
-        with_rows = _names([row for row in self.rows if row.published])
+        with_rows = dict.fromkeys(row.dataset for row in self.rows if row.published)
         return [*with_rows, *(name for name in self.asked_datasets if name in printed and name not in self.datasets)]
 
     @property
     def answered(self) -> bool:
-        """Whether the proposed model was judged on every data set for which something is published."""
-        judged = {row.dataset for row in self.rows if row.judged and row.result.model == PROPOSED.lower()}
-        return bool(self.published) and judged >= {*self.published}
+        """Whether the proposed model, or without one any, was judged on every data set with published figures."""
+        there = {row.dataset for row in self.rows if row.judged and self.proposes(row.model)}
+        return bool(self.published) and there >= {*self.published}
+
+    def proposes(self, model: str) -> bool:
+        """Whether it is the model that the study is about: any, where the paper proposes none."""
+        return self.paper.proposed is None or model.lower() == self.paper.proposed.lower()
 
     @property
     def datasets(self) -> list[str]:
-        return _names(self.rows)
+        return list(dict.fromkeys(row.dataset for row in self.rows))
 
-    def commands(self, row: StudyRow) -> list[str]:
+    def of(self, dataset: str) -> list[Row]:
+        """The rows of a data set, whose name may be in any case."""
+        return [row for row in self.rows if row.dataset.lower() == dataset.lower()]
+
+    def commands(self, row: Row) -> list[str]:
         """What repeats each run of the row, with everything its bits depend on; paths are below the folder."""
-        return [shlex.join(["bm3", "replay", run.path.relative_to(self.folder).as_posix()]) for run in row.result.runs]
+        return [shlex.join(["bm3", "replay", run.path.relative_to(self.folder).as_posix()]) for run in row.runs]
 
-    def time_mark(self, row: StudyRow) -> str:
+    def time_mark(self, row: Row) -> str:
         """What stands beside times of the first seed's run: SHARED where another run had a part of the machine."""
-        return SHARED if row.result.runs[0].path in self.shared else ""
+        return SHARED if row.runs[0].path in self.shared else ""
 
     @property
     def outcomes(self) -> Mapping[Outcome, int]:
         """How many accuracy cells have each outcome, the most frequent first."""
-        counts = Counter(verdict.outcome for row in self.rows for verdict in row.verdicts.values())
-        return dict(counts.most_common())
+        return dict(Counter(cell.verdict.outcome for cell in cells_of(self.rows)).most_common())
 
     @property
-    def unfinished(self) -> list[StoredRun]:
+    def unfinished(self) -> list[RunRecord]:
         """Runs without a result that did not fail."""
         ended = {*self.failed}
-        return [r for r in self.runs if not (r.finished or r.out_of_memory or r.run["command"] in ended)]
+        return [r for r in self.runs if not (r.finished or r.out_of_memory or r.command in ended)]
 
     @property
     def failures(self) -> Mapping[str, str]:
         """Command of a failed trial → what its run says of why, empty where it left nothing."""
-        told = {run.run["command"]: str(run.failure["message"]) for run in self.runs if run.failure is not None}
+        told = {run.command: run.failure.message for run in self.runs if run.failure is not None}
         return {command: told.get(command, "") for command in self.failed}
 
     @property
-    def out_of_memory(self) -> list[StoredRun]:
+    def out_of_memory(self) -> list[RunRecord]:
         """Runs that needed more memory than there was."""
         return [run for run in self.runs if run.out_of_memory]
 
-    def of(self, dataset: str) -> list[StudyRow]:
-        """The rows of a data set."""
-        return [row for row in self.rows if row.dataset == dataset]
+    @property
+    def with_costs(self) -> int:
+        """How many rows have time and memory."""
+        return sum(bool(row.seconds and row.memory[1]) for row in self.rows)
 
-    def best_two(self, dataset: str, metric: str) -> list[StudyRow]:
-        """The rows with the highest and second highest mean, as far as there are finite ones; equal ones by label.
-
-        None of the self-check is among them.
-        """
-        finite = [row for row in self.of(dataset) if not row.brief and math.isfinite(row.mean(metric))]
-        return sorted(finite, key=lambda row: (-row.mean(metric), row.label))[:2]
+    def best_two(self, dataset: str, metric: str) -> list[Row]:
+        """As far as there are any with a finite mean."""
+        return ranked(self.of(dataset), metric)[:2]
 
     def pairs(self, dataset: str, metric: str, label: str) -> list[Difference]:
         """The row against every other one that it was compared with over users."""
@@ -199,8 +161,7 @@ class Study:
         The best is the row that none exceeds over the runs it is compared with it by, the second the one it leads by
         least. Means over all seeds may order rows otherwise, where seeds are not the same ones.
         """
-        rows = sorted(self.of(dataset), key=lambda row: (-_ranked(row.mean(metric)), row.label))
-        rows = [row for row in rows if not row.brief]
+        rows = ranked(self.of(dataset), metric)
         for row in rows:
             leads = self.pairs(dataset, metric, row.label)
             if not {other.label for other in rows[:2]} - {row.label} <= {lead.second for lead in leads}:
@@ -209,34 +170,177 @@ class Study:
                 return min(leads, key=lambda lead: lead.mean)
         return None
 
+    @property
+    def headline(self) -> list[str]:
+        """What every report begins with: what became of the proposed model, what was judged, and what went wrong."""
+        lines = [_proposed(self, dataset) for dataset in self.published if self.paper.proposed]
+        if self.published:
+            lines.append(_judged(self))
+        others = [dataset for dataset in self.datasets if dataset not in self.published]
+        if self.selfcheck is not None:
+            about = self.paper.proposed or self.paper.name
+            lines += [f"{about} on {dataset}: not judged (nothing is published for it)." for dataset in others]
+            lines.append(selfcheck.headline(self.selfcheck))
+        else:
+            lines += [_compared(self, dataset) for dataset in others]
+        lines += [f"{line.rstrip('.')}." for line in (*self.exceptions.broken, *self.exceptions.lines)]
+        if self.of_costs and self.rows:
+            lines.append(f"Time and memory of {self.with_costs} of {len(self.rows)} rows were measured.")
+        if self.failed:
+            lines.append(f"{len(self.failed)} {'trial' if len(self.failed) == 1 else 'trials'} failed.")
+        if failed := self.conformance.get("failed"):
+            lines.append(f"{failed} of {sum(self.conformance.values())} recorded traces failed.")
+        return lines or ["No run has a result."]
+
+
+StudyRow = Row
+
 
 def headline(study: Study) -> list[str]:
-    """What every report begins with: what became of the proposed model, what was judged, and what went wrong."""
-    lines = [_proposed(study, dataset) for dataset in study.published]
-    if study.published:
-        lines.append(_judged(study))
-    others = [dataset for dataset in study.datasets if dataset not in study.published]
+    """As `Study.headline`."""
+    return study.headline
+
+
+def make_study(
+    folder: Path,
+    asked: str,
+    *,
+    paper: Paper | None = None,
+    of: Sequence[RunRecord] | None = None,
+    planned: Sequence[Planned] | None = None,
+    conformance: Mapping[str, int] | None = None,
+    unchecked: Sequence[str] = (),
+    failed: Sequence[str] = (),
+    of_costs: bool = False,
+    unread: Sequence[str] = (),
+    exceptions: Sequence[ExceptedCells] = (),
+    self_check: Sequence[str] | None = None,
+) -> Study:
+    """Judge these runs of the store `folder`, or all of it, by a paper.
+
+    `planned` are the rows that the runs answer; without them, rows are formed from what runs have in common.
+    `conformance` counts recorded traces by what became of them, `failed` are commands of trials that failed and should
+    not have. Where they are `of_costs`, time and memory are what is to be measured, and accuracy need not have
+    evidence. What could not be read of the runs is `unread`; it is named and changes no verdict on the others. Models
+    named in `self_check` are held against its stored reference instead, and not against each other. `exceptions` are
+    cells that are known to lie outside their band.
+
+    Raises DataError when the folder or the paper cannot be read.
+    """
+    paper = paper or load_paper()
+    unread, conformance = list(unread), dict(conformance or {})
+    runs = tuple(stored_runs(folder, unread) if of is None else of)
+    shared = shared_machine(runs if of is None else [*readable_runs(folder)])
+    reference = selfcheck.load_reference(paper.file(selfcheck.FILE))
+    found, starved = rows_of(runs, paper, planned)
+    rows = [
+        replace(row, brief=selfcheck.of_self_check(row.runs[0], reference), shared=shared)
+        for row in (judged(_readable(row, paper, unread), paper) for row in found)
+    ]
+    by_data = {} if self_check is not None else differences_of(rows, paper.tolerances.confidence)
+    hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
+    claims: tuple[ClaimResult, ...] = ()
+    if any(row.published for row in rows):
+        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder))
+        claims = *claims_of_published(paper.claims, paper.values), *claims_of_rows(paper.claims, ours)
+    checked = None
+    if self_check is not None:
+        checked = selfcheck.check(runs, reference, paper.tolerances.selfcheck.error, self_check)
+    lost = (run.command for run in runs if run.state == "failed" and not run.out_of_memory)
+    keys = (key for row in planned or () for _, keys in row.points for key in keys.values())
+    study = Study(
+        paper=paper,
+        folder=folder,
+        asked=asked,
+        rows=tuple(rows),
+        runs=runs,
+        unread=tuple(unread),
+        conformance=conformance,
+        unchecked=tuple(unchecked),
+        failed=tuple(dict.fromkeys([*failed, *lost])),
+        starved=starved,
+        differences={
+            name: tuple(p for data in of_name for p in by_data.get(data, ())) for name, of_name in hashes.items()
+        },
+        claims=claims,
+        code=0,
+        of_costs=of_costs,
+        exceptions=apply(exceptions, cells_of(rows)),
+        shared=shared,
+        asked_datasets=tuple(dict.fromkeys(key.split("/")[0] for key in keys)),
+        selfcheck=checked,
+    )
+    return replace(study, code=1 if conformance.get("failed") or failed else _exit_code(study))
+
+
+def cells_of(rows: Iterable[Row]) -> list[JudgedCell]:
+    """The cells of rows."""
+    return [JudgedCell(row.dataset, row.model, row.label, m, v) for row in rows for m, v in row.verdicts.items()]
+
+
+def differences_of(rows: Iterable[Row], confidence: float) -> dict[str, tuple[Difference, ...]]:
+    """Content hash of a data set → every pair of its rows with per-user metrics; each data set is a family for Holm.
+
+    Raises ValueError as `compare_all` does.
+    """
+    families: dict[str, dict[str, dict[str, Mapping[int, UserValues]]]] = {}
+    for row in rows:
+        for metric in row.verdicts:
+            if (values := row.per_user(metric)) is not None:
+                families.setdefault(row.data, {}).setdefault(metric, {})[row.label] = values
+    return {data: compare_all(per_user, confidence=confidence) for data, per_user in families.items()}
+
+
+def shared_machine(runs: Sequence[RunRecord]) -> frozenset[Path]:
+    """Paths of the runs beside which another of these ran on the same machine at the same time.
+
+    Times are stored in whole seconds: a run that began in the second in which another ended came after it.
+    """
+    by_host: dict[tuple[Any, ...], list[tuple[datetime, datetime, Path]]] = {}
+    for run in runs:
+        end = run.outcome.finished if run.finished else run.failure.when if run.failure else None
+        if end and run.started:
+            span = (datetime.fromisoformat(run.started), datetime.fromisoformat(end), run.path)
+            by_host.setdefault(tuple(run.environment.get(key) for key in HOST), []).append(span)
+    found: set[Path] = set()
+    for spans in by_host.values():
+        last: tuple[datetime, datetime, Path] | None = None
+        for span in sorted(spans):
+            if last is not None and span[0] < last[1]:
+                found |= {span[2], last[2]}
+            last = span if last is None or span[1] > last[1] else last
+    return frozenset(found)
+
+
+def _exit_code(study: Study) -> int:
+    """By the self-check where that was asked, else by accuracy; where nothing is published about any row, or costs are
+    what was asked for, having measured is enough."""
     if study.selfcheck is not None:
-        lines += [f"{PROPOSED} on {dataset}: not judged (nothing is published for it)." for dataset in others]
-        lines.append(selfcheck.headline(study.selfcheck))
-    else:
-        lines += [_compared(study, dataset) for dataset in others]
-    lines += [f"{line.rstrip('.')}." for line in (*study.exceptions.broken, *study.exceptions.lines)]
-    if study.of_costs and study.rows:
-        lines.append(f"Time and memory of {study.with_costs} of {len(study.rows)} rows were measured.")
-    if study.failed:
-        lines.append(f"{len(study.failed)} {'trial' if len(study.failed) == 1 else 'trials'} failed.")
-    if failed := study.conformance.get("failed"):
-        lines.append(f"{failed} of {sum(study.conformance.values())} recorded traces failed.")
-    return lines or ["No run has a result."]
+        return selfcheck.exit_code(study.selfcheck)
+    if study.exceptions.broken:
+        return 1
+    cells, excepted = cells_of(study.rows), study.exceptions.excepted
+    code = exit_status(c.verdict.outcome.held for c in cells if (c.dataset, c.label, c.metric) not in excepted)
+    if code != 3:
+        return code
+    own = not any(row.published for row in study.rows) and any(cell.verdict.mean is not None for cell in cells)
+    return 0 if excepted or own or (study.of_costs and study.with_costs) else 3
+
+
+def _readable(row: Row, paper: Paper, unread: list[str]) -> Row:
+    """The row with what can be read of its runs; why the rest cannot is added to `unread`."""
+    found = [run.readable([canonical_metric(name) for name in paper.metrics]) for run in row.runs]
+    unread += [reason for _, reasons in found for reason in reasons]
+    return replace(row, runs=tuple(run for run, _ in found))
 
 
 def _proposed(study: Study, dataset: str) -> str:
     """The answer for one data set."""
-    about = f"{PROPOSED} on {dataset}"
-    row = _own_row(study.of(dataset))
+    proposed = study.paper.proposed or ""
+    about = f"{proposed} on {dataset}"
+    row = representative(study.of(dataset), proposed)
     if row is None:
-        tried = [r for r in study.runs if (r.run["model"], r.run["dataset"]["name"]) == (PROPOSED.lower(), dataset)]
+        tried = [r for r in study.runs if (r.model, r.dataset.name) == (proposed.lower(), dataset)]
         starved = any(run.out_of_memory for run in tried)
         return f"{about}: {'out of memory' if starved else 'no run finished' if tried else 'not run'}."
     cells = [verdict for verdict in row.verdicts.values() if verdict.outcome is not Outcome.UNPUBLISHED]
@@ -253,217 +357,53 @@ def _proposed(study: Study, dataset: str) -> str:
 
 def _judged(study: Study) -> str:
     """How many cells have which outcome; those that did not hold are named."""
-    cells = [cell for cell in _cells(study.rows) if cell.verdict.outcome is not Outcome.UNPUBLISHED]
+    cells = [cell for cell in cells_of(study.rows) if cell.verdict.outcome is not Outcome.UNPUBLISHED]
     told = []
     for outcome in Outcome:
         found = [cell for cell in cells if cell.verdict.outcome is outcome]
         if found and outcome.held is not None:
             names = ", ".join(cell.named(with_dataset=len(study.published) > 1) for cell in found)
             told.append(f"{len(found)} {outcome}" + ("" if outcome.held else f" ({names})"))
-    judged = sum(cell.verdict.outcome.held is not None for cell in cells)
-    return f"{judged} of {len(cells)} cells judged" + (f": {', '.join(told)}." if told else ".")
+    count = sum(cell.verdict.outcome.held is not None for cell in cells)
+    return f"{count} of {len(cells)} cells judged" + (f": {', '.join(told)}." if told else ".")
 
 
 def _compared(study: Study, dataset: str) -> str:
     """Where nothing is published: the best other row against the proposed model, or against the second one."""
-    rows = sorted(study.of(dataset), key=lambda row: -_ranked(row.mean(SHOWN_METRIC)))
-    rows = [row for row in rows if not row.brief]
+    rows = [row for row in study.of(dataset) if not row.brief]
     if not rows:
         return (
             f"On {dataset} only runs of the self-check, too brief for models to be compared; bm3 reproduce judges them."
         )
-    own = _own_row(rows)
+    metric = rows[0].selection.on_validation.metric
+    rows.sort(key=lambda row: -finite(row.mean(metric)))
     if len(rows) == 1:
-        (row,) = rows
-        seeds = f"{len(row.result.runs)} seed{'s' * (len(row.result.runs) > 1)}"
-        return f"{_printed(study, row)} on {dataset}: {SHOWN_METRIC} {number(row.mean(SHOWN_METRIC))} over {seeds}."
+        seeds = f"{len(rows[0].runs)} seed{'s' * (len(rows[0].runs) > 1)}"
+        return f"{_printed(study, rows[0])} on {dataset}: {metric} {number(rows[0].mean(metric))} over {seeds}."
+    own = representative(rows, study.paper.proposed or "")
     first = next(row for row in rows if row is not own)
-    second = own or next(row for row in rows if row is not first)
-    names = _printed(study, first), _printed(study, second)
-    for pair in study.pairs(dataset, SHOWN_METRIC, first.label):
+    second = own or rows[1]
+    for pair in study.pairs(dataset, metric, first.label):
         if pair.second == second.label:
             winner = pair.winner(1 - study.tolerances.confidence)
             if winner == second.label:
-                pair, names = pair.seen_from(winner), (names[1], names[0])
-                first, second = second, first
-            over = [by_seed for _, by_seed in paired(*(_by_seed(row) for row in (first, second)))]
+                pair, first, second = pair.seen_from(winner), second, first
+            over = [by_seed for _, by_seed in paired(*(row.by_seed(metric) for row in (first, second)))]
             ends = (number(100 * end * len(over) / sum(over), "+.1f") for end in (pair.mean, *pair.interval))
-            figures = "{} {} % [{}, {}]".format(SHOWN_METRIC, *ends) if sum(over) else f"{SHOWN_METRIC} 0"
+            figures = "{} {} % [{}, {}]".format(metric, *ends) if sum(over) else f"{metric} 0"
+            names = _printed(study, first), _printed(study, second)
             if winner is None:
                 figures += f", adjusted p {pair.adjusted:.2g}"
                 return f"{names[0]} against {names[1]} on {dataset}: neither better ({figures})."
             return f"{names[0]} is better than {names[1]} on {dataset}: {figures}."
-    means = (number(row.mean(SHOWN_METRIC)) for row in (first, second))
-    return "{} against {} on {}: {} {} and {}, not compared over users.".format(*names, dataset, SHOWN_METRIC, *means)
+    both = f"{_printed(study, first)} against {_printed(study, second)}"
+    means = f"{number(first.mean(metric))} and {number(second.mean(metric))}"
+    return f"{both} on {dataset}: {metric} {means}, not compared over users."
 
 
-def _by_seed(row: StudyRow) -> Mapping[int, float]:
-    return dict(zip(row.result.seeds, row.result.values(SHOWN_METRIC), strict=True))
-
-
-def _own_row(rows: Sequence[StudyRow]) -> StudyRow | None:
-    """The row of the proposed model that has the fewest settings of its own; None without any."""
-    own = [row for row in rows if row.result.model == PROPOSED.lower()]
-    return min(own, key=lambda row: len(row.result.by_settings.split()), default=None)
-
-
-def _printed(study: Study, row: StudyRow) -> str:
+def _printed(study: Study, row: Row) -> str:
     """The model as sources print it, with what tells its row from others of the model on the data set."""
     names = {value.model.lower(): value.model for value in study.expected}
-    name = names.get(row.result.model, row.result.model)
-    alone = sum(other.result.model == row.result.model for other in study.of(row.dataset)) == 1
-    return name if alone else row.label.replace(row.result.model, name, 1)
-
-
-def _ranked(value: float) -> float:
-    return value if math.isfinite(value) else -math.inf
-
-
-def _cells(rows: Iterable[StudyRow]) -> list[JudgedCell]:
-    return [
-        JudgedCell(row.dataset, row.result.model, row.label, metric, verdict)
-        for row in rows
-        for metric, verdict in row.verdicts.items()
-    ]
-
-
-def _exit_code(rows: Sequence[StudyRow], exceptions: Applied) -> int:
-    """By accuracy alone. Where nothing is published about any row, having measured is enough."""
-    if exceptions.broken:
-        return 1
-    cells = _cells(rows)
-    code = exit_code(c.verdict for c in cells if (c.dataset, c.label, c.metric) not in exceptions.excepted)
-    if code != 3:
-        return code
-    if exceptions.excepted:
-        return 0
-    own = not any(row.published for row in rows)
-    return 0 if own and any(cell.verdict.mean is not None for cell in cells) else 3
-
-
-def make_study(
-    folder: Path,
-    asked: str,
-    *,
-    of: Sequence[StoredRun] | None = None,
-    asked_for: Sequence[AskedRow] | None = None,
-    checks: Sequence["Check"] = (),
-    unchecked: Sequence[str] = (),
-    failed: Sequence[str] = (),
-    of_costs: bool = False,
-    unread: Sequence[str] = (),
-    exceptions: Sequence[ExceptedCells] = (),
-    self_check: Sequence[str] | None = None,
-) -> Study:
-    """Judge these runs of the store `folder`, or all of it.
-
-    `asked_for` are the rows that the runs answer; without them, rows are formed from what runs have in common. `checks`
-    are conformance results, `failed` commands of trials that failed and should not have. Where they are `of_costs`,
-    time and memory are what is to be measured, and accuracy need not have evidence. What could not be read of the runs
-    is `unread`; it is named and changes no verdict on the others. Models named in `self_check` are held against its
-    stored reference instead, and not against each other. `exceptions` are cells that are known to lie outside
-    their band.
-
-    Raises DataError when the folder or the expected values cannot be read.
-    """
-    unread = list(unread)
-    runs = tuple(stored_runs(folder, unread) if of is None else of)
-    directory = expected_dir()
-    expected, tolerances = load_expected(directory), load_tolerances(directory / "tolerances.toml")
-    reference = selfcheck.load_reference(directory)
-    rows = tuple(
-        StudyRow(
-            result=row,
-            verdicts=verdicts(row, expected, tolerances),
-            sources={metric: cell_sources(row, expected, metric) for metric in METRICS},
-            brief=selfcheck.of_self_check(row.runs[0], reference),
-        )
-        for row in (_readable(row, unread) for row in result_rows(runs, asked_for))
-    )
-    shared = shared_machine(runs if of is None else [*readable_runs(folder)])
-    measured = [measured_row(row.result, shared) for row in rows]
-    by_data = {} if self_check is not None else differences_of(measured, tolerances.confidence)
-    hashes = {dataset: {row.data: None for row in measured if row.dataset == dataset} for dataset in _names(rows)}
-    claims = load_claims(directory / "claims.toml")
-    statuses = _statuses(checks)
-    applied = apply(exceptions, _cells(rows))
-    code = _exit_code(rows, applied)
-    with_costs = sum(bool(row.seconds and row.memory) for row in measured)
-    if of_costs and code == 3 and with_costs:
-        code = 0
-    checked = None
-    if self_check is not None:
-        checked = selfcheck.check(runs, reference, tolerances.selfcheck.error, self_check)
-        code = selfcheck.exit_code(checked)
-    return Study(
-        folder=folder,
-        asked=asked,
-        rows=rows,
-        runs=runs,
-        unread=tuple(unread),
-        conformance=statuses,
-        unchecked=tuple(unchecked),
-        failed=tuple(dict.fromkeys([*failed, *(run.run["command"] for run in runs if _failed(run))])),
-        starved=starved_labels([row.result for row in rows], runs, asked_for),
-        differences={
-            name: tuple(pair for data in of_name for pair in by_data.get(data, ())) for name, of_name in hashes.items()
-        },
-        claims=(
-            *claims_of_published(claims, expected),
-            *claims_of_runs(
-                claims, _standing_for_models(rows, measured), tolerances, by_data, stored_exponents(folder)
-            ),
-        )
-        if any(row.published for row in rows)
-        else (),
-        expected=expected,
-        sources=load_sources(directory),
-        tolerances=tolerances,
-        code=1 if statuses["failed"] or failed else code,
-        with_costs=with_costs,
-        of_costs=of_costs,
-        exceptions=applied,
-        shared=shared,
-        selfcheck=checked,
-        asked_datasets=tuple(
-            dict.fromkeys(key.split("/")[0] for row in asked_for or () for p in row.points for key in p.runs.values())
-        ),
-    )
-
-
-def _readable(row: ResultRow, unread: list[str]) -> ResultRow:
-    """The row with what can be read of its runs; why the rest cannot is added to `unread`."""
-    found = [run.readable(METRICS) for run in row.runs]
-    unread += [reason for _, reasons in found for reason in reasons]
-    return replace(row, runs=tuple(run for run, _ in found))
-
-
-def _statuses(checks: Sequence["Check"]) -> Counter[str]:
-    """How many traces have which status."""
-    if not checks:
-        return Counter()
-    from harness.paper.conformance import trace_statuses  # torch, which reading runs does not wait for
-
-    return Counter(status.value for status in trace_statuses(list(checks)).values())
-
-
-def _failed(run: StoredRun) -> bool:
-    return run.state == "failed" and not run.out_of_memory
-
-
-def _standing_for_models(rows: Sequence[StudyRow], measured: Sequence[MeasuredRow]) -> list[MeasuredRow]:
-    """Of each model the rows with the fewest settings, whatever a suite calls them."""
-    groups: dict[tuple[str, str], list[tuple[int, MeasuredRow]]] = defaultdict(list)
-    for row, as_measured in zip(rows, measured, strict=True):
-        groups[row.dataset, row.result.model].append((len(row.result.by_settings.split()), as_measured))
-    found = []
-    for group in groups.values():
-        nearest = [row for settings, row in group if settings == min(group, key=lambda pair: pair[0])[0]]
-        # Claims count the words of a label: where rows are equally near, names must not decide between them.
-        even = len({len(row.label.split()) for row in nearest}) == 1
-        found += nearest if even else [replace(row, label="-".join(row.label.split())) for row in nearest]
-    return found
-
-
-def _names(rows: Sequence[StudyRow]) -> list[str]:
-    return list(dict.fromkeys(row.dataset for row in rows))
+    name = names.get(row.model, row.model)
+    alone = sum(other.model == row.model for other in study.of(row.dataset)) == 1
+    return name if alone else row.label.replace(row.model, name, 1)

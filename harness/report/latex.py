@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from harness.paper.load import load_paper
 from harness.paper.study import Study, headline
 from harness.report.paper_tables import ours_alone
 from harness.report.study_tables import about_stars, overview, verdicts
@@ -65,7 +64,7 @@ def latex(study: Study) -> str:
         if judged.rows:
             columns = ("model", "metric", "ours", "seeds", "expected", "diff. %", "verdict")
             tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
-    printed = ours_alone(load_paper(), study) if study.published else None
+    printed = ours_alone(study.paper, study) if study.published else None
     if printed:
         about = ": default settings, test metrics, means over seeds. Best in bold, second underlined, not tested."
         tables += _pages(replace(printed, title=printed.title + about, groups=1), "as-published")

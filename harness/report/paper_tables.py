@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bm3 import ConfigError
-from harness.paper.expected import PublishedValue, Source, Status, canonical_metric, values_of_cell
-from harness.paper.load import Paper, PublishedTable
+from harness.paper.load import Paper, PublishedTable, Source
 from harness.paper.measured import SHARED, SHARED_NOTE
 from harness.paper.numbers import number
+from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
+from harness.paper.rows import representatives
 from harness.paper.study import Study, StudyRow
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.report.costs import Reading, device, epoch_seconds, peak_memory
@@ -160,13 +161,8 @@ def figure_text(metric: str, value: float | None) -> str:
 
 
 def rows_by_model(study: Study, dataset: str) -> dict[str, StudyRow]:
-    """One row per model, by lower-case name: that with default settings, else the first."""
-    found: dict[str, StudyRow] = {}
-    for row in study.rows:
-        model = row.result.model.lower()
-        if row.dataset.lower() == dataset.lower() and (model not in found or row.label == row.result.model):
-            found[model] = row
-    return found
+    """By lower-case name of the model: the row that stands for it."""
+    return {row.model.lower(): row for row in representatives(study.of(dataset))}
 
 
 def _column(value: PublishedValue) -> str:
@@ -301,8 +297,7 @@ def _dashes(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[s
 
 def _apart(row: StudyRow, verdict: Verdict | None = None) -> str:
     """In what our runs of a cell differ from what was published."""
-    variant = row.label.removeprefix(row.result.model).strip()
-    reasons = [f"run with {variant}"] if variant else []
+    reasons = [f"run with {' '.join(row.departures)}"] if row.departures else []
     if verdict is not None and verdict.outcome is Outcome.NO_EVIDENCE:
         reasons.append(verdict.reason)
     elif verdict is None and row.result.surrogates:

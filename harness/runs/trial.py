@@ -40,7 +40,8 @@ from harness.runs.store import (
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.config import NUMERICS_VERSION
-from harness.training.fit import fit, make_deterministic
+from harness.training.fit import fit
+from harness.training.steps import make_deterministic
 
 FORMAT = 2  # of run.json; 1 named the source's hash, `code`, where 2 has `numerics`
 RESULT_FORMAT = 1

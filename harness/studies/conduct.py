@@ -16,7 +16,7 @@ from statistics import median
 
 from harness.common import WriteError, writing
 from harness.paper.load import Paper
-from harness.paper.results import AskedRow, result_rows, verdicts
+from harness.paper.rows import Planned, judged, rows_of
 from harness.paper.verdict import Outcome, Verdict
 from harness.runs.store import FAILURE, StoredRun, readable_runs
 from harness.runs.trial import Trial
@@ -51,7 +51,7 @@ class Study:
     """Trials that may run at a time, for the time left."""
     alone: bool = False
     """No two of its trials may run at a time, in whichever process."""
-    asked_for: Sequence[AskedRow] | None = None
+    planned: Sequence[Planned] | None = None
     """The rows that verdicts are on; None where runs form them."""
 
 
@@ -121,8 +121,6 @@ class _Reporter:
     _ended: int = -1
 
     def __post_init__(self) -> None:
-        self._expected = self.study.paper.values
-        self._tolerances = self.study.paper.tolerances
         self._estimates = Estimates(readable_runs(self.study.store), load_costs(self.study.paper.file(COST_FILE)))
 
     def observe(self, progress: Progress) -> None:
@@ -151,8 +149,8 @@ class _Reporter:
 
     def _judge(self, runs: list[StoredRun], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
-        for row in result_rows(runs, self.study.asked_for):
-            verdict = verdicts(row, self._expected, self._tolerances)[SHOWN_METRIC]
+        for row in rows_of(runs, self.study.paper, self.study.planned)[0]:
+            verdict = judged(row, self.study.paper).verdicts[SHOWN_METRIC]
             key = row.dataset, row.label, row.data
             if self._known.get(key) != verdict and not first:
                 what = "mean" if verdict.outcome is Outcome.UNPUBLISHED else "verdict"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import math
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,9 +33,8 @@ from pydantic_core import PydanticCustomError
 from bm3 import ConfigError
 from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
-from harness.paper.expected import Scalar
 from harness.paper.folders import suite_path
-from harness.paper.load import Paper, load_paper
+from harness.paper.load import Paper, Scalar, load_paper
 from harness.runs.settings import configure, flatten, search_grid
 
 if TYPE_CHECKING:
@@ -266,13 +264,20 @@ class Row:
 
         None until every point has ended, and where none ended with a result.
         """
+        from harness.paper.rows import Point, choose
+        from harness.training.config import STOPPING_METRIC
+
         if any(point.key not in outcomes for point in self.points):
             return []
-        runs = [(point, run) for point in self.points if (run := outcomes[point.key]) is not None]
-        if not runs:
+        first = self.seeds[0]
+        ended = [
+            Point({"key": point.key}, {first: run} if (run := outcomes[point.key]) else {}, STOPPING_METRIC)
+            for point in self.points
+        ]
+        if (best := choose(ended, [first])) is None:
             return []
-        best = [max(runs, key=lambda pair: _accuracy(pair[1], part))[0] for part in ("valid", "test")]
-        return list({point.key: point for point in best}.values())
+        keys = dict.fromkeys(point.settings["key"] for point in (best.on_validation, best.on_test))
+        return [point for key in keys for point in self.points if point.key == key]
 
     def to_come(self, outcomes: Outcomes) -> Counts:
         """How many trials follow from a choice that cannot be made yet."""
@@ -449,13 +454,6 @@ def _check_modalities(trial: Trial, label: str) -> None:
             raise ConfigError(
                 f"{label} on {trial.dataset_name}: modalities is {asked!r}: no {name!r} in the data set; it has {has}"
             )
-
-
-def _accuracy(run: StoredRun, part: str) -> float:
-    from harness.training.config import STOPPING_METRIC
-
-    value = run.metrics(part)[STOPPING_METRIC]
-    return -math.inf if math.isnan(value) else value
 
 
 def _combinations(values: Mapping[str, list[Scalar]]) -> Iterator[dict[str, Scalar]]:

@@ -4,25 +4,21 @@ Where results go is `experiments`; what they are compared with is `compare`.
 """
 
 import copy
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bm3 import Batch, BM3Error, Loss, Recommender
+from bm3 import BM3Error, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
 from harness.measure import EpochClock, TimingSummary
 from harness.models.features import feature_tables
-from harness.training.accelerators.prefetch import fetch, with_next
-from harness.training.batches import EpochBatches
 from harness.training.checkpoint import Checkpoints, TrainingState
-from harness.training.config import MATMUL_PRECISION, STOPPING_METRIC, EarlyStopping, TrainingConfig
-from harness.training.optimiser import adam, set_learning_rate
+from harness.training.config import STOPPING_METRIC, EarlyStopping, TrainingConfig
+from harness.training.steps import TrainingSteps, make_deterministic
 from harness.training.streams import Streams
 
 
@@ -126,15 +122,7 @@ def fit(
     BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written.
     """
     make_deterministic()
-    batches = EpochBatches(
-        dataset.train,
-        dataset.n_items,
-        batch_size=training.batch_size,
-        uses_negatives=model.uses_negatives,
-        streams=streams,
-        device=device,
-    )
-    optimiser = adam(model, training.learning_rate)
+    steps = TrainingSteps(model, dataset, training, streams, device)
     evaluate = Evaluation(dataset, **asdict(training.evaluation))
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, Mapping[str, Tensor]] | None = None
@@ -142,7 +130,7 @@ def fit(
     if resume is not None:
         epoch = resume.state.epoch
         model.load_state_dict(resume.state.model)
-        optimiser.load_exact_state(resume.state.optimiser)
+        steps.optimiser.load_exact_state(resume.state.optimiser)
         clock.resume(
             [record.seconds for record in resume.records],
             [record.evaluation_seconds for record in resume.records],
@@ -154,26 +142,25 @@ def fit(
     try:
         while epoch < training.epochs and not rule.stop:
             epoch += 1
-            start_epoch(model, optimiser, training, streams, device, epoch)
+            steps.prepare(epoch)
             clock.start()
-            with matmul_precision(training.precision):
-                loss, parts = _means(_train_epoch(model, batches.epoch(epoch), optimiser), epoch)
-            optimiser.catch_up()
+            loss, parts = _means(steps.epoch(epoch), epoch)
+            steps.optimiser.catch_up()
             seconds = clock.stop()
             with clock.evaluation():
                 valid = evaluate(model, "valid", device)
             improved = rule.improves(valid[STOPPING_METRIC])
             record = EpochRecord(
-                epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved, batches.sampling_seconds
+                epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved, steps.batches.sampling_seconds
             )
             if improved:
                 best = record, copy.deepcopy(model.state_dict())
             on_epoch(record)
             if checkpoints is not None and checkpoints.due and best is not None:
                 model_state = best[1] if improved else model.state_dict()
-                checkpoints.save(TrainingState(epoch, model_state, optimiser.exact_state(), best[1]))
+                checkpoints.save(TrainingState(epoch, model_state, steps.optimiser.exact_state(), best[1]))
     finally:
-        optimiser.release()
+        steps.optimiser.release()
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
     model.load_state_dict(best[1])
@@ -187,58 +174,6 @@ def fit(
         test_ranking=ranking,
         timing=clock.summary(),
     )
-
-
-def make_deterministic() -> None:
-    """Let torch use deterministic algorithms only; an operation that has none raises an error that names it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    # Filling memory that is written next anyway costs time in every step; nothing here reads what it did not write.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Matrix products of float32 with factors of the given precision (see `TrainingConfig`), afterwards as before."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(MATMUL_PRECISION[precision])
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def start_epoch(
-    model: Recommender,
-    optimiser: torch.optim.Optimizer,
-    training: TrainingConfig,
-    streams: Streams,
-    device: torch.device,
-    epoch: int,
-) -> None:
-    """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate."""
-    model.start_epoch(streams.torch("model", epoch, device=device))
-    set_learning_rate(optimiser, model, training.learning_rate, epoch)
-
-
-def train_step(
-    model: Recommender, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None
-) -> Loss:
-    """One step on the batch, and its loss from before the step. `to_fetch` is the next batch if that is read ahead."""
-    optimiser.zero_grad()
-    loss = model.loss(batch)
-    if to_fetch is not None:
-        fetch(model, to_fetch)
-    loss.total.backward()
-    optimiser.step()
-    model.after_step()
-    return loss
-
-
-def _train_epoch(model: Recommender, batches: Iterable[Batch], optimiser: torch.optim.Optimizer) -> Iterator[Loss]:
-    """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
-    return (train_step(model, optimiser, batch, following) for batch, following in with_next(model, batches))
 
 
 def _means(steps: Iterable[Loss], epoch: int) -> tuple[float, dict[str, float]]:

@@ -1,26 +1,43 @@
-"""A model's training steps one at a time, for whoever measures or inspects them. `fit` is what trains."""
+"""A model's training steps: the one place where loss, gradient, optimiser and what a model adds are put together.
 
+`fit` makes an epoch's steps; whoever measures or inspects steps makes them one at a time.
+"""
+
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import cycle, pairwise
-from typing import Any
 
 import torch
 
-from bm3 import Batch, Loss
+from bm3 import Batch, Loss, Recommender
 from harness.data import Dataset
-from harness.training.accelerators.prefetch import reads_ahead
+from harness.training.accelerators.prefetch import fetch, reads_ahead, with_next
 from harness.training.batches import EpochBatches
-from harness.training.config import TrainingConfig
-from harness.training.fit import matmul_precision, start_epoch, train_step
-from harness.training.optimiser import adam
+from harness.training.config import MATMUL_PRECISION, TrainingConfig
+from harness.training.optimiser import adam, set_learning_rate
 from harness.training.streams import Streams
 
 
+def train_step(
+    model: Recommender, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None
+) -> Loss:
+    """One step on the batch, and its loss from before the step. `to_fetch` is the next batch if that is read ahead."""
+    optimiser.zero_grad()
+    loss = model.loss(batch)
+    if to_fetch is not None:
+        fetch(model, to_fetch)
+    loss.total.backward()
+    optimiser.step()
+    model.after_step()
+    return loss
+
+
 class TrainingSteps:
-    """A model's steps as `fit` makes them, one at a time, over the full batches of an epoch in turn."""
+    """The steps of one training, in order of its batches."""
 
     def __init__(
-        self, model: Any, dataset: Dataset, training: TrainingConfig, streams: Streams, device: torch.device
+        self, model: Recommender, dataset: Dataset, training: TrainingConfig, streams: Streams, device: torch.device
     ) -> None:
         self.model, self._training, self._streams, self._device = model, training, streams, device
         self.batches = EpochBatches(
@@ -31,16 +48,26 @@ class TrainingSteps:
             streams=streams,
             device=device,
         )
-        self._optimiser = adam(model, training.learning_rate)
-        self._ahead = reads_ahead(model)
-        self._next: Iterator[tuple[Batch, Batch]] = iter(())
+        self.optimiser = adam(model, training.learning_rate)
+        self._next: Iterator[tuple[Batch, Batch | None]] = iter(())
+
+    def prepare(self, epoch: int) -> None:
+        """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate."""
+        self.model.start_epoch(self._streams.torch("model", epoch, device=self._device))
+        set_learning_rate(self.optimiser, self.model, self._training.learning_rate, epoch)
+
+    def epoch(self, number: int) -> Iterator[Loss]:
+        """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
+        return (self._make(*batches) for batches in with_next(self.model, self.batches.epoch(number)))
 
     def start_epoch(self, epoch: int) -> None:
-        """All that comes before an epoch's first step (epochs count from 1)."""
-        start_epoch(self.model, self._optimiser, self._training, self._streams, self._device, epoch)
+        """Prepare an epoch whose full batches `step` takes in turn, again and again."""
+        self.prepare(epoch)
         batches = list(self.batches.epoch(epoch))
         # The last batch may be shorter, and would be no measure of a step.
-        self._next = pairwise(cycle([batch for batch in batches if len(batch.users) == len(batches[0].users)]))
+        full = cycle([batch for batch in batches if len(batch.users) == len(batches[0].users)])
+        ahead = reads_ahead(self.model)
+        self._next = ((batch, following if ahead else None) for batch, following in pairwise(full))
 
     def first_step(self, epoch: int) -> None:
         """The beginning of an epoch and its first step."""
@@ -49,6 +76,28 @@ class TrainingSteps:
 
     def step(self) -> Loss:
         """The next step of the epoch that was started, and its loss."""
-        batch, following = next(self._next)
+        return self._make(*next(self._next))
+
+    def _make(self, batch: Batch, to_fetch: Batch | None) -> Loss:
         with matmul_precision(self._training.precision):
-            return train_step(self.model, self._optimiser, batch, following if self._ahead else None)
+            return train_step(self.model, self.optimiser, batch, to_fetch)
+
+
+def make_deterministic() -> None:
+    """Let torch use deterministic algorithms only; an operation that has none raises an error that names it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    # Filling memory that is written next anyway costs time in every step; nothing here reads what it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Matrix products of float32 with factors of the given precision (see `TrainingConfig`), afterwards as before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(MATMUL_PRECISION[precision])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -15,8 +15,8 @@ from textbook import Textbook
 from bm3 import Batch, Data
 from harness.data import Dataset, load_dataset
 from harness.measure.environment import environment
-from harness.training.fit import make_deterministic, train_step
 from harness.training.optimiser import adam
+from harness.training.steps import make_deterministic, train_step
 
 N_USERS, N_ITEMS, N_INTERACTIONS = 19_445, 7_050, 118_551
 FEATURE_WIDTHS = {"visual": 4096, "text": 384}

@@ -33,8 +33,8 @@ from harness.tools.regress.measure import KEEP_MEMORY
 from harness.training import Streams, build
 from harness.training.batches import EpochBatches
 from harness.training.config import STOPPING_METRIC
-from harness.training.fit import make_deterministic, start_epoch, train_step
-from harness.training.optimiser import adam
+from harness.training.optimiser import adam, set_learning_rate
+from harness.training.steps import make_deterministic, train_step
 
 CPU = torch.device("cpu")
 EPOCHS = {"baby": {"bpr": 25, "lightgcn": 10, "bm3": 6}, "mini": {"bpr": 100, "lightgcn": 100, "bm3": 100}}
@@ -57,7 +57,8 @@ def bare(trial: Trial) -> dict[str, float]:
     evaluate = Evaluation(trial.dataset)
     best, state = -1.0, None
     for epoch in range(1, trial.training.epochs + 1):
-        start_epoch(model, optimiser, trial.training, streams, CPU, epoch)
+        model.start_epoch(streams.torch("model", epoch))
+        set_learning_rate(optimiser, model, trial.training.learning_rate, epoch)
         for batch in batches.epoch(epoch):
             train_step(model, optimiser, batch)
         optimiser.catch_up()

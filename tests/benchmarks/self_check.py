@@ -38,7 +38,7 @@ def self_check(seeds: Sequence[int]) -> Record:
     import torch
 
     from harness.paper.load import load_paper
-    from harness.paper.selfcheck import check, load_reference
+    from harness.paper.selfcheck import FILE, check, load_reference
     from harness.runs.store import stored_runs
     from harness.runs.trial import run_trial
     from harness.studies.suite import load_suite, plan
@@ -48,7 +48,7 @@ def self_check(seeds: Sequence[int]) -> Record:
             for seed in seeds:
                 run_trial(replace(row.points[0], seed=seed), Path(folder))
         error = load_paper().tolerances.selfcheck.error
-        found = check(stored_runs(Path(folder)), load_reference(load_paper().folder), error)
+        found = check(stored_runs(Path(folder)), load_reference(load_paper().file(FILE)), error)
     return {one.model: [one.outcome, one.mean, *(one.interval or ())] for one in found}
 
 

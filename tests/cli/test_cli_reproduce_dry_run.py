@@ -57,13 +57,6 @@ def ran(rows: list[Row]) -> Mapping[str, StoredRun | None]:
     return {point.key: run_trial(point, STORE) for row in rows[:1] for point in row.points}
 
 
-def test_nothing_done(command: Command, rows: list[Row]) -> None:
-    everything = [*commands(*wanted(rows, {})), FOLLOW]
-    assert [dry_run(command, policy) for policy in ("missing", "failed", "all")] == [everything] * 3
-    assert dry_run(command, "none") == []
-    assert not STORE.exists()
-
-
 def test_finished_trials_are_left_out_and_the_repeats_of_chosen_points_listed(
     command: Command, rows: list[Row]
 ) -> None:
@@ -88,12 +81,6 @@ def test_failed_trials_are_listed_where_they_are_tried_again(command: Command, r
     ]
     assert dry_run(command, "failed") == [*commands(second), *others, FOLLOW]
     assert dry_run(command, "none") == []
-
-
-def test_an_interrupted_trial_is_listed_since_it_goes_on(command: Command, rows: list[Row]) -> None:
-    path = run_trial(rows[1].points[0], STORE).path
-    (path / "result.json").unlink()
-    assert rows[1].points[0].command in dry_run(command, "missing")
 
 
 @pytest.mark.parametrize("name", ["result.json", "run.json"])

@@ -8,10 +8,9 @@ import pytest
 from command_line import Command, refused
 from run_files import DESCRIPTION
 
-from harness.data import load_dataset
 from harness.paper.load import load_paper
 from harness.runs.store import StoredRun
-from harness.runs.trial import Trial, make_trial, resolve_device, run_trial
+from harness.runs.trial import Trial, resolve_device, run_trial
 from harness.studies.suite import Row, load_suite, plan
 
 SEARCH = """title = "a search"
@@ -91,16 +90,6 @@ def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Co
     assert "failed earlier, so not run again: 1; bm3 reproduce with --rerun failed tries again" in outcome.out
 
 
-def test_no_time_is_left_for_what_failed(command: Command, search: Path) -> None:
-    out = Path("store")
-    for trial in (trial for row in rows_of(search) for trial in row.wanted({})):
-        fail(trial, out)
-    outcome = command("suite", "show", search, "--dry-run", "--device", "cpu", "--out", out)
-    assert "5 trials: 0 done, 5 failed; time left, one after another: 0 s" in outcome.out
-    assert "bm3 train" not in outcome.out
-    assert "failed earlier, so not run again: 5" in outcome.out
-
-
 def test_damaged_runs_stop_nothing(command: Command, search: Path) -> None:
     (bpr, _), out = rows_of(search), Path("store")
     first, second = (run_trial(point, out) for point in bpr.points)
@@ -112,21 +101,6 @@ def test_damaged_runs_stop_nothing(command: Command, search: Path) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     assert cells(outcome.out, "bpr")[5:7] == ["1", "1"]
     assert "failed earlier, so not run again: 1" in outcome.out
-
-
-def test_modalities_that_are_not_there_are_refused(command: Command, search: Path) -> None:
-    search.write_text(SEARCH.replace('"lightgcn"', '"bm3"\nset = { modalities = "foo" }'), encoding="utf-8")
-    assert "no 'foo' in the data set" in refused(command("suite", "show", search, "--device", "cpu"))
-
-
-def test_one_store_is_shared_by_all_suites(command: Command, search: Path, tmp_path: Path) -> None:
-    settings = {"epochs": 2, "batch_size": 512, "reg_weight": 0.1}
-    run_trial(make_trial("bpr", load_dataset("mini"), "mini", settings, 1, resolve_device("cpu")), Path("runs"))
-    other = tmp_path / "other.toml"
-    other.write_text(SEARCH.replace("[1.0, 0.1]", "[0.1]"), encoding="utf-8")
-    for path, trials in ((search, "4 to 6"), (other, "3")):
-        outcome = command("suite", "show", path, "--device", "cpu")
-        assert cells(outcome.out, "bpr")[4:6] == [trials, "1"]
 
 
 def test_without_the_data_the_counts_are_shown_with_one_line_that_says_so(command: Command) -> None:

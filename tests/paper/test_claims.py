@@ -4,19 +4,30 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
+from rows_by_hand import PAPER, reaching, row_of, run
 
 from bm3.errors import DataError
-from harness.paper.claim_checks import Exponent, MeasuredRow, claims_of_published, claims_of_runs, differences_of
-from harness.paper.claims import Claim, ClaimOutcome, ClaimResult, load_claims
-from harness.paper.expected import PublishedValue, Status, expected_dir, load_expected, load_tolerances
+from harness.paper.claims import (
+    Claim,
+    ClaimOutcome,
+    ClaimResult,
+    Exponent,
+    Measured,
+    claims_of_published,
+    claims_of_rows,
+    load_claims,
+)
+from harness.paper.published import PublishedValue, Status
+from harness.paper.rows import Row
+from harness.paper.study import differences_of
 
 HOLDS, FAILS, UNDECIDED, NO_EVIDENCE = ClaimOutcome
-TOLERANCES = load_tolerances(expected_dir() / "tolerances.toml")
-SHIPPED = load_claims(expected_dir() / "claims.toml")
+TOLERANCES, SHIPPED = PAPER.tolerances, PAPER.claims
 
 HEAD = '[[claims]]\nid = "x"\ntext = "x"\nsource = "x"\n'
 ORDERING = HEAD + 'kind = "ordering"\nmodel = "A"\nothers = ["B"]\ndatasets = ["D"]\nmetrics = ["R@10"]\n'
@@ -39,30 +50,44 @@ def claim(tmp_path: Path, text: str) -> Claim:
     return found
 
 
-def row(model: str, values: Sequence[float] = (0.5, 0.5, 0.5), *, n: int = 400, **other: Any) -> MeasuredRow:
-    """A row whose runs have these values of recall@10; a share of `n` users as large as their mean has 1, others 0."""
-    reached = np.arange(n) < round(n * float(np.mean(values))) if len(values) else np.zeros(n)
-    plain = MeasuredRow(
-        dataset="d",
-        model=model,
-        label=model,
-        data="0123456789abcdef",
-        values={"recall@10": dict(enumerate(values))},
-        per_user={"recall@10": {0: (np.arange(n), reached.astype(float))}},
-        seconds={0: (0.9, 1.0, 1.1)},
-        time_obstacle="",
-        memory={0: 2.0},
-        memory_kind="process RSS",
-        sampling_share={},
-        host="one core",
-        obstacle="",
-        cost_obstacle="",
-    )
-    return replace(plain, **other)
+def row(
+    model: str,
+    values: Sequence[float] = (0.5, 0.5, 0.5),
+    *,
+    first_seed: int = 0,
+    per_user: bool = True,
+    seconds: Sequence[tuple[float, float, float]] = ((0.9, 1.0, 1.1),) * 3,
+    memory: Sequence[float] = (2.0, 2.0, 2.0),
+    kind: str = "process_rss_peak",
+    shares: Sequence[float] = (),
+    host: str = "a core",
+    data: str = "0123456789abcdef",
+    of_runs: Mapping[str, Any] = MappingProxyType({}),
+    **fields: Any,
+) -> Row:
+    """A row whose runs have these values of every metric, and so on; as many users as their mean have 1, others 0."""
+    runs = [
+        run(
+            model,
+            seed,
+            dataset="d",
+            test=value,
+            data=data,
+            seconds=seconds[place] if place < len(seconds) else None,
+            memory={kind: int(memory[place] * 2**30)} if place < len(memory) else None,
+            users={"recall@10": reaching(float(np.mean(values)))} if per_user and place == 0 else {},
+            shares=tuple(shares[place : place + 1]),
+            host=host,
+            **of_runs,
+        )
+        for place, (seed, value) in enumerate(enumerate(values, first_seed))
+    ]
+    return row_of(*runs, **fields)
 
 
-def ours(judged: Claim, *rows: MeasuredRow, exponents: Mapping[tuple[str, str], Exponent] | None = None) -> ClaimResult:
-    (result,) = claims_of_runs([judged], rows, TOLERANCES, differences_of(rows, TOLERANCES.confidence), exponents)
+def ours(judged: Claim, *rows: Row, exponents: Mapping[tuple[str, str], Exponent] | None = None) -> ClaimResult:
+    place = Measured(rows, TOLERANCES, differences_of(rows, TOLERANCES.confidence), exponents or {})
+    (result,) = claims_of_rows([judged], place)
     assert result.where == "ours"
     assert "\n" not in result.evidence
     return result
@@ -82,7 +107,7 @@ def published(judged: Claim, *cells: tuple[str, str, float | None]) -> dict[str,
 
 @pytest.fixture(scope="module")
 def on_tables() -> dict[tuple[str, str], ClaimResult]:
-    results = claims_of_published(SHIPPED, load_expected(expected_dir()))
+    results = claims_of_published(SHIPPED, PAPER.values)
     return {(result.claim.id, result.where): result for result in results}
 
 
@@ -143,7 +168,7 @@ def test_lattice_takes_part_only_where_the_paper_has_figures_for_it(
 
 
 def test_without_runs_no_claim_has_evidence() -> None:
-    results = claims_of_runs(SHIPPED, [], TOLERANCES, {})
+    results = claims_of_rows(SHIPPED, Measured([], TOLERANCES))
     assert [result.claim for result in results] == list(SHIPPED)
     assert {result.outcome for result in results} == {NO_EVIDENCE}
     assert all(
@@ -245,32 +270,34 @@ def test_an_ordering_needs_an_interval_over_shared_seeds_without_0(tmp_path: Pat
     assert ours(judged, row("b", (0.60, 0.61, 0.60)), row("a", (0.40, 0.40, 0.41))).outcome is FAILS
     wide = ours(judged, row("a", (0.60, 0.80)), row("b", (0.40, 0.41)))  # both seeds agree, and two are few
     assert wide.outcome is UNDECIDED
-    others = replace(row("b", (0.40, 0.40, 0.41)), values={"recall@10": {7: 0.40, 8: 0.40, 9: 0.41}})
+    others = row("b", (0.40, 0.40, 0.41), first_seed=7)
     unpaired = ours(judged, row("a", (0.60, 0.61, 0.60)), others)
     assert unpaired.outcome is UNDECIDED
     assert "no two shared seeds" in unpaired.evidence
 
 
 def test_without_per_user_metrics_an_ordering_is_undecided_and_says_so(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("a", (0.9, 0.9), per_user=None), row("b", (0.1, 0.1)))
+    result = ours(claim(tmp_path, ORDERING), row("a", (0.9, 0.9), per_user=False), row("b", (0.1, 0.1)))
     assert result.outcome is UNDECIDED
     assert "no per-user metrics" in result.evidence
 
 
-@pytest.mark.parametrize("few", [(), (0.9,)])
-def test_fewer_seeds_than_a_cell_needs_are_no_evidence(tmp_path: Path, few: Sequence[float]) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("a", few), row("b", (0.1, 0.1)))
+def test_fewer_seeds_than_a_cell_needs_are_no_evidence(tmp_path: Path) -> None:
+    result = ours(claim(tmp_path, ORDERING), row("a", (0.9,)), row("b", (0.1, 0.1)))
     assert result.outcome is NO_EVIDENCE
-    assert "of at least 2 seeds" in result.evidence or "has no R@10" in result.evidence
+    assert "of at least 2 seeds" in result.evidence
 
 
-def test_surrogate_features_are_no_evidence_but_the_figure_is_shown(tmp_path: Path) -> None:
-    for obstacles in (("surrogate features", ""), ("", "surrogate features")):
-        a, b = (row(m, v, obstacle=o) for m, v, o in zip("ab", ((0.9, 0.9), (0.1, 0.1)), obstacles, strict=True))
-        result = ours(claim(tmp_path, ORDERING), a, b)
-        assert result.outcome is NO_EVIDENCE
-        assert "0.9000 against 0.1000" in result.evidence
-        assert "orientation only: surrogate features" in result.evidence
+@pytest.mark.parametrize("departing", ["a", "b"])
+def test_a_row_that_is_not_as_published_is_no_evidence_but_the_figure_is_shown(tmp_path: Path, departing: str) -> None:
+    rows = [
+        row(model, values, departures=("dropout=1",) if model == departing else ())
+        for model, values in (("a", (0.9, 0.9)), ("b", (0.1, 0.1)))
+    ]
+    result = ours(claim(tmp_path, ORDERING), *rows)
+    assert result.outcome is NO_EVIDENCE
+    assert "0.9000 against 0.1000" in result.evidence
+    assert "orientation only: settings are not the published ones (dropout=1)" in result.evidence
 
 
 def test_rows_on_other_data_are_not_compared(tmp_path: Path) -> None:
@@ -281,8 +308,7 @@ def test_rows_on_other_data_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_finite_value_is_no_evidence(tmp_path: Path) -> None:
-    diverged = replace(row("a"), values={"recall@10": {0: 0.9, 1: math.nan}})
-    result = ours(claim(tmp_path, ORDERING), diverged, row("b", (0.1, 0.1)))
+    result = ours(claim(tmp_path, ORDERING), row("a", (0.9, math.nan), per_user=False), row("b", (0.1, 0.1)))
     assert result.outcome is NO_EVIDENCE
     assert "not finite" in result.evidence
 
@@ -304,25 +330,22 @@ def test_one_failure_is_enough(tmp_path: Path) -> None:
     assert "a over b" not in result.evidence
 
 
-def test_the_row_nearest_to_the_published_settings_stands_for_a_model(tmp_path: Path) -> None:
+def test_the_representative_row_stands_for_a_model(tmp_path: Path) -> None:
     judged = claim(tmp_path, ORDERING)
-    variant, other = (row("a", (0.1, 0.1), label=f"a {setting}") for setting in ("x=1", "y=1"))
-    baseline = row("b", (0.5, 0.5))
-    assert ours(judged, variant, other, row("a", (0.9, 0.9)), baseline).outcome is HOLDS
-    assert ours(judged, variant, baseline).details[0][0] == "a x=1 over b, D R@10"
-    result = ours(judged, variant, other, baseline)
-    assert result.outcome is NO_EVIDENCE
-    assert "a x=1, a y=1" in result.evidence
+    variant = row("a", (0.1, 0.1), label="a", departures=("x=1", "y=1"))
+    result = ours(judged, variant, row("a", (0.9, 0.9), label="by another name"), row("b", (0.5, 0.5)))
+    assert (result.outcome, result.details[0][0]) == (HOLDS, "by another name over b, D R@10")
+    assert ours(judged, variant, row("b", (0.5, 0.5))).outcome is NO_EVIDENCE
 
 
 def test_names_are_compared_without_case(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("A", (0.9, 0.9), dataset="D"), row("b", (0.1, 0.1)))
+    result = ours(claim(tmp_path, ORDERING), row("A", (0.9, 0.9)), row("b", (0.1, 0.1)))
     assert result.outcome is HOLDS
 
 
 def test_all_rows_of_one_data_set_are_one_family() -> None:
     rows = [row(model, values) for model, values in (("a", (0.5,)), ("b", (0.9,)), ("c", (0.52,)))]
-    family = differences_of([*rows, row("e", data="another"), row("f", per_user=None)], 0.95)
+    family = differences_of([*rows, row("e", data="another"), row("f", per_user=False)], 0.95)
     assert {data: len(found) for data, found in family.items()} == {"0123456789abcdef": 3, "another": 0}
     (alone,) = differences_of(rows[:2], 0.95)["0123456789abcdef"]
     assert family["0123456789abcdef"][0].p_value == alone.p_value
@@ -350,13 +373,13 @@ def test_the_best_baseline_is_unknown_while_one_was_not_run_or_had_other_feature
     assert result.outcome is NO_EVIDENCE
     assert "C was not run" in result.evidence
     assert "+20.0 %" in result.evidence
-    assert ours(judged, a, b, row("c", (0.4, 0.4), obstacle="surrogate features")).outcome is NO_EVIDENCE
+    assert ours(judged, a, b, row("c", (0.4, 0.4), departures=("dropout=1",))).outcome is NO_EVIDENCE
     assert ours(judged, a, b, row("c", (0.4, 0.4))).outcome is HOLDS
     assert ours(judged, a).outcome is NO_EVIDENCE
 
 
 def test_an_improvement_needs_shared_seeds(tmp_path: Path) -> None:
-    other = replace(row("b"), values={"recall@10": {8: 0.5, 9: 0.5}})
+    other = row("b", (0.5, 0.5), first_seed=8)
     result = ours(claim(tmp_path, IMPROVEMENT), row("a", (0.6, 0.6)), other, row("c", (0.4, 0.4)))
     assert result.outcome is NO_EVIDENCE
     assert "no two shared seeds" in result.evidence
@@ -378,7 +401,7 @@ def test_an_improvement_needs_shared_seeds(tmp_path: Path) -> None:
 def test_a_ratio_is_judged_by_the_epochs_quartiles(
     tmp_path: Path, quartiles: tuple[float, float, float], outcome: ClaimOutcome
 ) -> None:
-    a, b = row("a", seconds={0: (1.0, 1.0, 1.0)}), row("b", seconds={0: quartiles})
+    a, b = row("a", seconds=[(1.0, 1.0, 1.0)]), row("b", seconds=[quartiles])
     result = ours(claim(tmp_path, RATIO), a, b)
     assert result.outcome is outcome
     assert f"{quartiles[1]:.2f} [{quartiles[0]:.2f}, {quartiles[2]:.2f}]" in result.evidence
@@ -387,9 +410,7 @@ def test_a_ratio_is_judged_by_the_epochs_quartiles(
 
 def test_more_runs_can_only_widen_the_range_of_a_ratio(tmp_path: Path) -> None:
     steady, busy = (2.9, 3.0, 3.1), (2.9, 3.2, 12.0)
-    result = ours(
-        claim(tmp_path, RATIO), row("a", seconds={0: (1.0, 1.0, 1.0)}), row("b", seconds={0: steady, 1: busy})
-    )
+    result = ours(claim(tmp_path, RATIO), row("a", seconds=[(1.0, 1.0, 1.0)]), row("b", seconds=[steady, busy]))
     assert result.outcome is UNDECIDED
     assert "3.10 [2.90, 12.00]" in result.evidence
     assert "2 and 1 runs" in result.evidence
@@ -397,41 +418,44 @@ def test_more_runs_can_only_widen_the_range_of_a_ratio(tmp_path: Path) -> None:
 
 def test_ratios_of_memory_are_of_the_same_kind_of_reading(tmp_path: Path) -> None:
     judged = claim(tmp_path, RATIO.replace("Time (s/epoch)", "Memory (GB)"))
-    a, b = row("a", memory={0: 1.0}), row("b", memory={0: 3.0, 1: 5.0})
+    a, b = row("a", (0.5,), memory=[1]), row("b", (0.5, 0.5), memory=[3, 5])
     result = ours(judged, a, b)
     assert result.outcome is HOLDS
     assert "4.00 [3.00, 5.00] (4 against 1" in result.evidence
-    result = ours(judged, a, replace(b, memory_kind="GPU allocator"))
+    result = ours(judged, a, row("b", (0.5, 0.5), memory=[3, 5], kind="gpu_process_peak"))
     assert result.outcome is NO_EVIDENCE
-    assert "process RSS" in result.evidence
-    assert "GPU allocator" in result.evidence
+    assert "process rss peak" in result.evidence
+    assert "gpu process peak" in result.evidence
 
 
 @pytest.mark.parametrize("change", [{"host": "another"}, {"data": "another"}])
 def test_costs_on_different_machines_or_data_form_no_ratio(tmp_path: Path, change: dict[str, Any]) -> None:
-    result = ours(claim(tmp_path, RATIO), row("a"), row("b", seconds={0: (3.0, 3.0, 3.0)}, **change))
+    result = ours(claim(tmp_path, RATIO), row("a"), row("b", seconds=[(3.0, 3.0, 3.0)], **change))
     assert result.outcome is NO_EVIDENCE
     assert "another" in result.evidence
     assert "3.00" not in result.evidence
 
 
 def test_what_makes_costs_incomparable_is_not_what_makes_accuracy_incomparable(tmp_path: Path) -> None:
-    fast, slow = (1.0, 1.0, 1.0), (3.0, 3.0, 3.0)
-    few_epochs = [row(m, seconds={0: s}, obstacle="few epochs") for m, s in (("a", fast), ("b", slow))]
-    assert ours(claim(tmp_path, RATIO), *few_epochs).outcome is HOLDS
-    narrow = [replace(measured, cost_obstacle="surrogate features") for measured in few_epochs]
-    result = ours(claim(tmp_path, RATIO), *narrow)
-    assert result.outcome is NO_EVIDENCE
-    assert "3.00" in result.evidence
-    assert "surrogate features" in result.evidence
-    beside = [replace(measured, time_obstacle="timed beside another run") for measured in few_epochs]
-    assert ours(claim(tmp_path, RATIO), *beside).outcome is NO_EVIDENCE
+    judged = claim(tmp_path, RATIO)
+    slow, third = row("b", seconds=[(3.0, 3.0, 3.0)]), [(3.0, 3.0, 3.0)]
+    fast = row("a", seconds=[(1.0, 1.0, 1.0)], departures=("epochs=7",))
+    assert ours(judged, fast, slow).outcome is HOLDS
+    beside = replace(slow, shared=frozenset([slow.runs[0].path]))
+    for changed, why in (
+        (row("b", seconds=third, of_runs={"surrogates": ["visual"]}), "surrogate features (visual)"),
+        (row("b", seconds=third, of_runs={"changed": {"batch_size": 7}}), "batch_size changed"),
+        (beside, "timed beside another run"),
+    ):
+        result = ours(judged, fast, changed)
+        assert (result.outcome, "3.00" in result.evidence) == (NO_EVIDENCE, True)
+        assert why in result.evidence
     of_memory = claim(tmp_path, RATIO.replace("Time (s/epoch)", "Memory (GB)").replace("low = 2", "low = 1"))
-    assert ours(of_memory, *beside).outcome is HOLDS
+    assert ours(of_memory, fast, beside).outcome is HOLDS
 
 
 def test_unmeasured_costs_are_no_evidence(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, RATIO), row("a", seconds={}), row("b"))
+    result = ours(claim(tmp_path, RATIO), row("a", seconds=[]), row("b"))
     assert result.outcome is NO_EVIDENCE
     assert "a has no Time (s/epoch)" in result.evidence
 
@@ -439,15 +463,15 @@ def test_unmeasured_costs_are_no_evidence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shares", "outcome"),
     [
-        ({0: 0.26, 1: 0.4}, HOLDS),
-        ({0: 0.2}, FAILS),
-        ({0: 0.25}, FAILS),
-        ({0: 0.2, 1: 0.3}, UNDECIDED),
-        ({}, NO_EVIDENCE),
+        ((0.26, 0.4), HOLDS),
+        ((0.2,), FAILS),
+        ((0.25,), FAILS),
+        ((0.2, 0.3), UNDECIDED),
+        ((), NO_EVIDENCE),
     ],
 )
-def test_a_share_is_judged_by_all_runs(tmp_path: Path, shares: dict[int, float], outcome: ClaimOutcome) -> None:
-    assert ours(claim(tmp_path, SHARE), row("a", sampling_share=shares)).outcome is outcome
+def test_a_share_is_judged_by_all_runs(tmp_path: Path, shares: Sequence[float], outcome: ClaimOutcome) -> None:
+    assert ours(claim(tmp_path, SHARE), row("a", shares=shares)).outcome is outcome
 
 
 def test_growth_is_an_upper_bound_on_each_fitted_exponent(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from bm3 import DataError
 from harness.models.registry import find_model
-from harness.paper.expected import expected_dir
+from harness.paper.load import load_paper
 from harness.paper.selfcheck import (
     ModelReference,
     Outcome,
@@ -111,7 +111,7 @@ def test_a_reference_is_written_from_runs_and_read_again(tmp_path: Path) -> None
     found = reference_from(run_of(seed, value) for seed, value in KNOWN.items())
     (tmp_path / "reference").mkdir()
     write_reference(found, tmp_path / "reference" / "selfcheck.json")
-    assert load_reference(tmp_path) == found
+    assert load_reference(tmp_path / "reference" / "selfcheck.json") == found
     assert found.models["bpr"] == ModelReference({"epochs": 8}, KNOWN)
     assert found.command == "bm3 reproduce selfcheck --seeds 101-130 --threads 1 --out DIR"
     assert (found.dataset, found.environment["cpu"]) == ("mini", "any")
@@ -133,16 +133,19 @@ def test_what_is_no_reference_is_refused(runs: list[StoredRun], why: str) -> Non
 
 
 def test_a_damaged_reference_is_named_with_its_field(tmp_path: Path) -> None:
-    content = json.loads((expected_dir() / "reference" / "selfcheck.json").read_text(encoding="utf-8"))
+    content = json.loads((load_paper().folder / "reference" / "selfcheck.json").read_text(encoding="utf-8"))
     content["models"]["bpr"]["values"] = {"1": 0.4}
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "selfcheck.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError, match=r"selfcheck\.json: models\.bpr\.values"):
-        load_reference(tmp_path)
+        load_reference(tmp_path / "reference" / "selfcheck.json")
 
 
 def test_the_stored_reference_is_of_the_suite_with_other_seeds() -> None:
-    reference, rows = load_reference(expected_dir()), plan(load_suite("selfcheck"), None, torch.device("cpu"))
+    reference, rows = (
+        load_reference(load_paper().folder / "reference" / "selfcheck.json"),
+        plan(load_suite("selfcheck"), None, torch.device("cpu")),
+    )
     assert {row.label for row in rows} == {*reference.models}
     for row in rows:
         (trial,) = row.points

@@ -43,8 +43,8 @@ def with_result(study: Study, change: dict[str, Any]) -> Study:
     row = study.rows[0]
     run = row.result.runs[0]
     changed = altered(run, change)
-    result = replace(row.result, runs=(changed, *row.result.runs[1:]))
-    return replace(study, rows=(replace(row, result=result), *study.rows[1:]))
+    new = replace(row, runs=(changed, *row.runs[1:]))
+    return replace(study, rows=(new, *study.rows[1:]))
 
 
 def test_a_table_for_a_spreadsheet_has_no_marks_and_repeats_its_groups() -> None:

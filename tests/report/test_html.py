@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from run_files import altered, without_result
 
-from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
-from harness.paper.expected import Source, expected_dir
+from harness.paper.claims import ClaimOutcome, ClaimResult
+from harness.paper.load import Source, load_paper
 from harness.paper.significance import Difference
 from harness.paper.study import Study, headline, make_study
 from harness.paper.verdict import Outcome
@@ -72,8 +72,8 @@ def hostile(study: Study) -> Study:
         )
         verdicts = {metric: replace(verdict, reason=HOSTILE) for metric, verdict in row.verdicts.items()}
         sources = {metric: tuple(replace(v, note=HOSTILE) for v in values) for metric, values in row.sources.items()}
-        result = replace(row.result, label=f"{row.label} {HOSTILE}", dataset=HOSTILE, runs=runs)
-        rows.append(replace(row, result=result, verdicts=verdicts, sources=sources))
+        named = replace(row, label=f"{row.label} {HOSTILE}", dataset=HOSTILE, runs=runs)
+        rows.append(replace(named, verdicts=verdicts, sources=sources))
     source = Source(title=HOSTILE, table=HOSTILE, date=HOSTILE, hardware=HOSTILE, citation=HOSTILE)
     return replace(
         study,
@@ -81,12 +81,12 @@ def hostile(study: Study) -> Study:
         rows=tuple(rows),
         unchecked=(HOSTILE,),
         failed=(HOSTILE,),
-        sources=dict.fromkeys(study.sources, source),
+        paper=study.paper.model_copy(update={"sources": dict.fromkeys(study.sources, source)}),
     )
 
 
 def some_claims() -> tuple[ClaimResult, ...]:
-    claim = load_claims(expected_dir() / "claims.toml")[0]
+    claim = load_paper().claims[0]
     return tuple(
         ClaimResult(
             claim, where, outcome, f"evidence of {where}", ((f"what {where} says", "0.5 against 0.4", outcome),)
@@ -201,8 +201,8 @@ def test_pictures_are_placed_as_they_are_with_title_and_caption(study: Study) ->
 
 def test_ten_models_with_three_seeds_stay_below_330_kilobytes(study: Study) -> None:
     row = study.rows[0]
-    result = replace(row.result, runs=(*row.result.runs, row.result.runs[0]))
-    rows = tuple(replace(row, result=replace(result, label=f"model{number}")) for number in range(10))
+    row = replace(row, runs=(*row.runs, row.runs[0]))
+    rows = tuple(replace(row, label=f"model{number}") for number in range(10))
     pairs = 4 * 10 * 9 // 2
     assert study.claims
     assert (

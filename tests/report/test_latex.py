@@ -81,4 +81,4 @@ def test_the_document_compiles(study: Study, rows: str, tmp_path: Path) -> None:
 
 
 def renamed(row: StudyRow, dataset: str, label: str) -> StudyRow:
-    return replace(row, result=replace(row.result, dataset=dataset, label=label))
+    return replace(row, dataset=dataset, label=label)

@@ -9,10 +9,10 @@ import pytest
 from run_files import altered, without_result
 
 from bm3 import ConfigError
-from harness.paper.claims import Improvement, load_claims
-from harness.paper.expected import Status, expected_dir, values_of_cell
+from harness.paper.claims import Improvement
 from harness.paper.load import Paper, load_paper
 from harness.paper.measured import SHARED
+from harness.paper.published import Status, values_of_cell
 from harness.paper.study import Study, make_study
 from harness.report.paper_tables import IMPROVEMENT, Statistics, improvement, ours_alone, paper_table
 from harness.report.tables import Cell, Emphasis, Table
@@ -48,7 +48,7 @@ def changed(study: Study, model: str, **result: Any) -> Study:
     row = next(row for row in study.rows if row.result.model == model)
     run = row.result.runs[0]
     one = altered(run, result)
-    new = replace(row, result=replace(row.result, runs=(one,)))
+    new = replace(row, runs=(one,))
     return replace(study, rows=tuple(new if other is row else other for other in study.rows))
 
 
@@ -76,7 +76,7 @@ def test_figures_have_the_papers_order_and_digits_and_the_best_of_a_line_is_told
 
 
 def test_the_improvement_that_is_computed_is_the_one_that_is_claimed() -> None:
-    claims = load_claims(expected_dir() / "claims.toml")
+    claims = load_paper().claims
     (claim,) = [claim for claim in claims if isinstance(claim, Improvement)]
     for dataset, percent in claim.percent.items():
         assert line(table(3), dataset, claim.metric, "published")[IMPROVEMENT].text == f"+{percent:.2f}"
@@ -159,7 +159,7 @@ def test_our_figures_on_surrogate_features_are_marked_and_so_is_what_follows_fro
 
 def test_the_row_with_default_settings_stands_for_a_model_and_else_the_note_says_which(study: Study) -> None:
     bpr = study.rows[1]
-    variant = replace(bpr, result=replace(bpr.result, label="bpr embedding_size=8", runs=bpr.result.runs[:1]))
+    variant = replace(bpr, label="bpr embedding_size=8", departures=("embedding_size=8",), runs=bpr.runs[:1])
     assert table(3, replace(study, rows=(variant, *study.rows))) == table(3, study)
     alone = line(table(3, replace(study, rows=(variant,))), "Baby", "R@10", "ours")
     assert alone["BPR"].note == "run with embedding_size=8"
@@ -180,7 +180,7 @@ def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study
     lightgcn = next(row for row in study.rows if row.result.model == "lightgcn")
     run = lightgcn.result.runs[0]
     elsewhere = altered(run, environment={"device": "cuda", "gpu": "Some GPU"})
-    moved = replace(lightgcn, result=replace(lightgcn.result, runs=(elsewhere,)))
+    moved = replace(lightgcn, runs=(elsewhere,))
     found = table(4, replace(study, rows=tuple(moved if row is lightgcn else row for row in study.rows)))
     assert texts(line(found, "Baby", TIME, "ours / LightGCN")) == {"LightGCN": "1.00"}
     assert set(line(found, "Baby", TIME, "ours / BPR")) == {"BPR", "BM3"}
@@ -243,5 +243,5 @@ def test_ours_alone_have_the_models_that_were_run_and_need_the_proposed_one_and_
     assert first[5].text == f"{100 * (0.0531 / 0.0494 - 1):+.2f}"
     assert ours_alone(PAPER, replace(study, rows=study.rows[1:])) is None
     assert ours_alone(PAPER, replace(study, rows=study.rows[:1])) is None
-    variant = replace(study.rows[0], result=replace(study.rows[0].result, label="bm3 epochs=4"))
+    variant = replace(study.rows[0], label="bm3 epochs=4", departures=("epochs=4",))
     assert ours_alone(PAPER, replace(study, rows=(variant, *study.rows[1:]))) is None

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from run_files import altered
 
-from harness.paper.claims import ClaimOutcome, ClaimResult, load_claims
-from harness.paper.expected import expected_dir
+from harness.paper.claims import ClaimOutcome, ClaimResult
+from harness.paper.load import load_paper
 from harness.paper.measured import SHARED, SHARED_NOTE
-from harness.paper.results import METRICS, AskedPoint, AskedRow
+from harness.paper.results import METRICS
+from harness.paper.rows import Planned
 from harness.paper.significance import Difference
 from harness.paper.study import Study, make_study
 from harness.paper.verdict import Outcome
@@ -61,7 +62,7 @@ def with_first_run(study: Study, place: int = 0, **result: Any) -> Study:
     row = study.rows[place]
     run = row.result.runs[0]
     changed = altered(run, result)
-    new = replace(row, result=replace(row.result, runs=(changed, *row.result.runs[1:])))
+    new = replace(row, runs=(changed, *row.runs[1:]))
     return replace(study, rows=tuple(new if other is row else other for other in study.rows))
 
 
@@ -146,10 +147,7 @@ def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
 
 
 def test_where_nothing_is_published_means_have_no_verdict(study: Study) -> None:
-    rows = tuple(
-        replace(row, result=replace(row.result, dataset="mine"), sources=dict.fromkeys(METRICS, ()))
-        for row in study.rows
-    )
+    rows = tuple(replace(row, dataset="mine", sources=dict.fromkeys(METRICS, ())) for row in study.rows)
     table = overview(replace(study, rows=rows), "mine")
     assert all((cell.word, cell.note) == (None, "") for row in table.rows for cell in row[1:])
 
@@ -174,8 +172,8 @@ def searched(valid: Mapping[float, float], test: Mapping[float, float], every_se
         about: dict[str, Any] = {"model": "lightgcn", "seed": 1, "searched": ["reg_weight"]}
         changed = altered(run, parts, config={"reg_weight": weight}, **about)
         runs.append(changed.model_copy(update={"path": RUNS / "baby" / f"point{place}"}))
-        points.append(AskedPoint({"reg_weight": weight}, {1: f"baby/point{place}"}))
-    return make_study(RUNS, "test", of=runs, asked_for=[AskedRow(None, tuple(points), every_seed)])
+        points.append(({"reg_weight": weight}, {1: f"baby/point{place}"}))
+    return make_study(RUNS, "test", of=runs, planned=[Planned(None, tuple(points), every_seed)])
 
 
 def test_both_choices_of_a_point_are_told_with_what_choosing_on_test_adds() -> None:
@@ -206,7 +204,7 @@ def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_secon
 
 
 def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study: Study) -> None:
-    claim = load_claims(expected_dir() / "claims.toml")[0]
+    claim = load_paper().claims[0]
     found = [
         ClaimResult(claim, w, o, f"{w} says", (("what", "0.5", o),)) for w, o in zip("ab", ClaimOutcome, strict=False)
     ]

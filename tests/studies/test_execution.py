@@ -35,7 +35,7 @@ from harness.runs.store import (
     stored_runs,
     write_failure,
 )
-from harness.runs.trial import OutOfMemoryError, Trial, make_trial, run_trial
+from harness.runs.trial import Trial, make_trial, run_trial
 from harness.studies import local as backends_module
 from harness.studies.execute import Backend, Ending, Progress, execute
 from harness.studies.local import InProcess, Processes, train_arguments
@@ -204,14 +204,6 @@ def test_what_is_wanted_may_depend_on_what_came_out(tmp_path: Path) -> None:
     assert backend.stopped
 
 
-def test_a_selection_is_made_from_the_store_alone(tmp_path: Path) -> None:
-    first, second = trials(("bpr",))
-    finished_run(tmp_path / first.key)
-    backend = Scripted(tmp_path)
-    execute(lambda outcomes: [first] if first.key not in outcomes else [first, second], tmp_path, backend)
-    assert backend.started == [second.key]
-
-
 def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
     some = trials(("bpr",))
     finished_run(tmp_path / some[0].key)
@@ -274,15 +266,6 @@ def test_what_becomes_of_a_trial(
     assert backend.started.count(bad.key) == attempts
     stored = StoredRun.read(tmp_path / bad.key)
     assert (stored.failure or {}).get("message") == failure
-
-
-def test_a_run_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> None:
-    bad, good = trials(("bpr",))
-    finished_run(tmp_path / bad.key)
-    (tmp_path / bad.key / RESULT).write_text("{")
-    outcomes = execute(all_of([bad, good]), tmp_path, Scripted(tmp_path))
-    assert outcomes[bad.key] is None
-    assert outcomes[good.key] is not None
 
 
 def test_a_trial_that_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
@@ -358,14 +341,6 @@ def test_how_a_process_ended_is_said(
     assert endings(backend, 1) == [Ending(trial, message, vanished, misused)]
 
 
-def test_what_a_process_prints_is_in_the_log_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = backend_of(tmp_path, monkeypatch, "import sys; print('out'); print('error', file=sys.stderr)")
-    (trial,) = trials(("bpr",), (1,))
-    backend.start(trial)
-    endings(backend, 1)
-    assert sorted((tmp_path / trial.key / LOG).read_text().split()) == ["error", "out"]
-
-
 def test_compiled_loops_have_the_threads_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the server was started with: numba reads their number when it is imported."""
     pytest.importorskip("numba", reason="loops are compiled where numba is installed")
@@ -392,13 +367,6 @@ def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.Mo
     backend.stop()
     assert backend.start(vbpr)
     assert backend.start(bm3)  # 40 + 40
-    backend.stop()
-
-
-def test_alone_a_trial_is_begun_whatever_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = backend_of(tmp_path, monkeypatch, "", need=lambda trial: 10**18)
-    (trial,) = trials(("bpr",), (1,))
-    assert backend.start(trial)
     backend.stop()
 
 
@@ -548,46 +516,11 @@ def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
     assert str(error).splitlines()[0] in stored.failure.message  # type: ignore[index]
 
 
-def test_another_error_of_torch_is_no_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(*arguments: Any) -> Any:
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    monkeypatch.setattr(trial_module, "build", build)
-    with pytest.raises(RuntimeError, match="mat1"):
-        run_trial(trials(("bpr",), (1,))[0], tmp_path)
-    (run,) = stored_runs(tmp_path)
-    assert run.state == "unfinished"
-
-
-def test_the_real_allocator_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(*arguments: Any) -> Any:
-        return torch.empty(2**55)
-
-    monkeypatch.setattr(trial_module, "build", build)
-    with pytest.raises(OutOfMemoryError, match="bpr on mini: out of memory"):
-        run_trial(trials(("bpr",), (1,))[0], tmp_path)
-
-
 def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     for backend in (InProcess(tmp_path / "store"), Processes(tmp_path / "store", None, 1, 1)):
         with pytest.raises(WriteError, match="cannot be written"):
             execute(all_of(trials(("bpr",), (1,))), tmp_path / "store", backend)
-
-
-def test_a_big_trial_that_waits_lets_smaller_ones_pass(tmp_path: Path) -> None:
-    big, small, smaller = trials(("bpr", "lightgcn", "bm3"), (1,))
-
-    @dataclass
-    class Roomy(Scripted):
-        """Has no room for the big one beside another."""
-
-        def start(self, trial: Trial) -> str | None:
-            return None if trial.key == big.key and self._running else super().start(trial)
-
-    backend = Roomy(tmp_path, room=2)
-    execute(all_of([small, big, smaller]), tmp_path, backend)
-    assert backend.started == keys([small, smaller, big])
 
 
 def test_trials_that_measure_time_wait_for_those_of_other_processes(tmp_path: Path) -> None:

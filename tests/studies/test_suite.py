@@ -11,7 +11,7 @@ import pytest
 import torch
 from run_files import record
 
-from bm3 import BM3Config, ConfigError, DataError
+from bm3 import ConfigError, DataError
 from harness.models.registry import find_model
 from harness.paper.load import load_paper
 from harness.runs.settings import configure
@@ -19,7 +19,6 @@ from harness.runs.store import StoredRun
 from harness.runs.trial import Trial
 from harness.runs.variants import ALL_MODELS, variants
 from harness.studies.suite import Experiment, Row, Suite, load_suite, outline, plan, wanted
-from harness.tools.audit.audit import plan_audit, trials_of
 
 CPU = torch.device("cpu")
 NINE = ["bm3", "bpr", "buir", "dualgnn", "grcn", "lattice", "lightgcn", "mmgcn", "vbpr"]
@@ -63,6 +62,13 @@ def test_every_combination_of_a_grid_is_a_point_of_one_row() -> None:
     assert {point.seed for point in row.points} == {7}
 
 
+def test_what_a_row_sets_or_varies_comes_before_what_the_suite_sets() -> None:
+    changed = {"model": "bpr", "set": {"batch_size": 64}, "vary": {"learning_rate": [0.1]}}
+    (row,) = rows_of(changed, training={"batch_size": 32, "learning_rate": 0.2, "epochs": 3})
+    training = row.points[0].training
+    assert (training.batch_size, training.learning_rate, training.epochs) == (64, 0.1, 3)
+
+
 def test_every_combination_of_what_is_varied_is_a_row_of_its_own() -> None:
     rows = rows_of(
         {
@@ -79,12 +85,6 @@ def test_every_combination_of_what_is_varied_is_a_row_of_its_own() -> None:
         ("frozen", 1),
     ]
     assert all(len(row.points) == 2 for row in rows)
-
-
-def test_the_published_grid_is_that_of_the_file() -> None:
-    (row,) = rows_of({"model": "bm3", "grid": "published"})
-    points = {(p.config.n_layers, p.config.dropout, p.config.reg_weight) for p in row.points}
-    assert points == set(itertools.product(*GRIDS["bm3"].values()))
 
 
 def test_each_other_value_of_each_variant_is_a_row_beside_the_base() -> None:
@@ -187,18 +187,6 @@ def test_the_best_on_validation_and_the_best_on_test_run_with_the_other_seeds_on
     assert short(needed[:3]) == [(1.0, 7), (0.1, 7), (0.01, 7)]
     assert short(needed[3:]) == [(weight, seed) for weight in chosen for seed in (8, 9)]
     assert row.to_come(outcomes(row, *values)) == ((0, 0) if len(values) == 3 else (2, 4))
-
-
-def test_where_all_is_repeated_nothing_depends_on_what_has_ended() -> None:
-    (row,) = rows_of(GRID, repeat="all")
-    expected = [(weight, seed) for seed in (7, 8, 9) for weight in (1.0, 0.1, 0.01)]
-    assert short(row.wanted({})) == short(row.wanted(outcomes(row, (1, 1), None, (0, 0)))) == expected
-
-
-def test_a_single_point_has_nothing_to_be_chosen_from_so_all_its_seeds_are_needed_at_once() -> None:
-    (row,) = rows_of({"model": "bpr"})
-    assert [trial.seed for trial in row.wanted({})] == [7, 8, 9]
-    assert [trial.seed for trial in row.wanted({row.points[0].key: None})] == [7, 8, 9]
 
 
 def test_a_trial_of_two_rows_is_needed_once() -> None:
@@ -349,63 +337,3 @@ def test_shipped_suites_load_and_become_trials_on_any_data(name: str) -> None:
         (line.label, len(line.points)) for line in lines[: len(rows)]
     ]
     assert len({trial.key for row in rows for trial in row.points}) == sum(len(row.points) for row in rows)
-
-
-def test_table_3_searches_the_published_grid_of_every_model_on_the_three_data_sets() -> None:
-    found = load_suite("table3")
-    assert found.datasets == ["baby", "sports", "electronics"]
-    lines = [line for line in outline(found) if line.dataset == "baby"]
-    assert sorted({line.model for line in lines}) == NINE
-    for line in lines:
-        grid = GRIDS[line.model]
-        points = {tuple(point[key] for key in grid) for point in line.points}
-        assert points == set(itertools.product(*grid.values()))
-    sizes = {model: sum(len(line.points) for line in lines if line.model == model) for model in NINE}
-    assert sizes == {
-        "bm3": 2 * 8,
-        "bpr": 7,
-        "buir": 24,
-        "dualgnn": 5,
-        "grcn": 5,
-        "lattice": 5,
-        "lightgcn": 20,
-        "mmgcn": 6,
-        "vbpr": 7,
-    }
-
-
-def test_table_4_times_every_model_alone_repetition_by_repetition() -> None:
-    found = load_suite("table4")
-    rows = plan(found, None, CPU, ["mini"])
-    assert found.alone
-    trials = wanted(rows, {}, found.order)
-    assert [trial.seed for trial in trials] == [seed for seed in found.seeds for _ in rows]
-    assert sorted({trial.entry.name for trial in trials}) == NINE
-    assert all(3 <= trial.training.epochs <= trial.training.early_stopping.patience for trial in trials)
-
-
-def test_the_suite_audit_has_exactly_the_trials_of_an_audit_of_mini() -> None:
-    found = load_suite("audit")
-    rows = plan(found, None, CPU)
-    _, comparisons = plan_audit(PAPER, "mini", None, NINE, (1, 2, 3), CPU)
-    audited = [trial.key for trial in trials_of(comparisons)]
-    assert sorted(trial.key for trial in wanted(rows, {}, found.order)) == sorted(audited)
-    assert len(audited) > 3 * 2 * len(NINE)
-
-
-def test_the_ablation_leaves_out_one_thing_at_a_time() -> None:
-    base, *others = plan(load_suite("ablation"), None, CPU, ["mini"])
-    assert [changed(base.points[0], row.points[0]) for row in others] == [1] * 6
-    assert (base.points[0].config.n_layers, base.points[0].config.dropout, base.points[0].config.reg_weight) == (
-        1,
-        0.5,
-        0.1,
-    )
-    assert asdict(base.points[0].config) == asdict(BM3Config(n_layers=1, dropout=0.5, reg_weight=0.1))
-
-
-def test_sensitivity_goes_beyond_the_published_grid_in_every_setting() -> None:
-    lines = outline(load_suite("sensitivity"))
-    for key, published in GRIDS["bm3"].items():
-        values = {point.get(key) for line in lines for point in line.points}
-        assert values > set(published)

@@ -14,8 +14,7 @@ from command_line import Command, refused
 from bm3 import ConfigError, DataError
 from harness.common import exit_status
 from harness.models.registry import find_model, models
-from harness.paper.claim_checks import claims_of_runs
-from harness.paper.claims import ClaimOutcome, load_claims
+from harness.paper.claims import ClaimOutcome, Measured, claims_of_rows, load_claims
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.growth import stored_exponents
 from harness.paper.load import load_tolerances
@@ -396,7 +395,7 @@ def test_the_latest_record_counts_and_judges_the_claim_on_complexity(tmp_path: P
     assert exponents == {("bm3", "E"): (2.0,) * 3, ("bm3", "I"): (0.5,) * 3}
     claims = [claim for claim in load_claims(paper_folder(DEFAULT) / "claims.toml") if claim.kind == "growth"]
     tolerances: Any = load_tolerances(paper_folder(DEFAULT) / "tolerances.toml")
-    (result,) = claims_of_runs(claims, [], tolerances, {}, exponents)
+    (result,) = claims_of_rows(claims, Measured([], tolerances, exponents=exponents))
     outcomes = {what: outcome for what, _, outcome in result.details}
     assert result.outcome is ClaimOutcome.FAILS
     assert outcomes["BM3, power of E"] is ClaimOutcome.FAILS

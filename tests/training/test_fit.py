@@ -16,9 +16,8 @@ from harness.evaluation import Evaluation
 from harness.models.features import FeatureTable
 from harness.models.registry import find_model, models
 from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
-from harness.training.batches import EpochBatches
-from harness.training.fit import StoppingRule, fit, start_epoch, train_step
-from harness.training.optimiser import adam
+from harness.training.fit import StoppingRule, fit
+from harness.training.steps import TrainingSteps
 
 CPU = torch.device("cpu")
 MODELS = sorted(models())
@@ -348,22 +347,11 @@ def test_unknown_places_and_precisions_are_refused(changes: dict[str, str]) -> N
 def test_steps_never_make_a_gpu_wait(name: str, clustered: Dataset) -> None:
     entry, cuda, streams = find_model(name), torch.device("cuda"), Streams(1)
     model = build(entry.model, clustered, entry.model.Config(), streams, cuda)
-    batches = EpochBatches(
-        clustered.train,
-        clustered.n_items,
-        batch_size=100,
-        uses_negatives=model.uses_negatives,
-        streams=streams,
-        device=cuda,
-    )
-    optimiser = adam(model, 0.01)
-    start_epoch(model, optimiser, TrainingConfig(), streams, cuda, 1)
-    first, *others = batches.epoch(1)
-    assert others
-    train_step(model, optimiser, first)  # loads what is loaded once
+    steps = TrainingSteps(model, clustered, TrainingConfig(batch_size=100), streams, cuda)
+    steps.first_step(1)  # loads what is loaded once
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in others:
-            train_step(model, optimiser, batch)
+        for _ in range(len(steps.batches)):
+            steps.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")

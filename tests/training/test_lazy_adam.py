@@ -15,8 +15,9 @@ from harness.models.features import FeatureTable, feature_tables
 from harness.training import EpochRecord, Streams, TrainingConfig, build
 from harness.training.accelerators import lazy_adam
 from harness.training.accelerators.lazy_adam import LazyAdam, LazyRows, MissedSteps
-from harness.training.fit import fit, train_step
+from harness.training.fit import fit
 from harness.training.optimiser import Adam, adam
+from harness.training.steps import train_step
 
 pytest.importorskip("numba", reason="tables move by row where numba is installed")
 

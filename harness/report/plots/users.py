@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from harness.paper.expected import short_metric
+from harness.paper.published import short_metric
+from harness.paper.rows import ranked, representative, representatives
 from harness.paper.significance import paired
-from harness.paper.study import PROPOSED, Study, StudyRow
+from harness.paper.study import Study, StudyRow
 from harness.report.plots.style import BLUE, INK, WIDTH, Picture, picture, sampled, signed
 from harness.runs.record import RunRecord
 from harness.training.config import STOPPING_METRIC
@@ -19,10 +20,13 @@ EDGE = 1.1  # beyond the largest gain, so that steps at ±1 are seen
 def users(study: Study, dataset: str) -> Picture | None:
     """How much users gain by the proposed model over the best other one; without one of them, by the best row over the
     second."""
-    ranked = sorted(study.of(dataset), key=lambda row: (-row.mean(STOPPING_METRIC), row.label))
-    own = [row for row in ranked if row.result.model == PROPOSED.lower()]
-    first, *others = [*own[:1], *(row for row in ranked if row not in own)] if len(own) < len(ranked) else ranked
-    runs = _runs(first, others[0]) if others else []
+    rows = study.of(dataset)
+    own = representative(rows, study.paper.proposed or "")
+    others = ranked([row for row in representatives(rows) if row is not own], STOPPING_METRIC)
+    first, second, *_ = [own, *others] if own and others else [*ranked(rows, STOPPING_METRIC), None, None]
+    if first is None or second is None:
+        return None
+    runs = _runs(first, second)
     gain = _gain(runs)
     if gain is None:
         return None
@@ -36,7 +40,7 @@ def users(study: Study, dataset: str) -> Picture | None:
     axes.axvline(0, color=INK, linewidth=1)
     axes.set(xlim=(-EDGE, EDGE), ylim=(0, 100), xticks=(-1, -0.5, 0, 0.5, 1))
     axes.grid(visible=True)
-    metric, (one, other) = short_metric(STOPPING_METRIC), (first.label, others[0].label)
+    metric, (one, other) = short_metric(STOPPING_METRIC), (first.label, second.label)
     axes.set(xlabel=f"gain in {metric} (share of held-out items)")
     axes.set(ylabel="users who are not equal,\nup to this gain (%)")
     win, lose = int((gain > 0).sum()), int((gain < 0).sum())

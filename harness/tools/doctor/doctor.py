@@ -34,8 +34,7 @@ from harness.measure.host import Limits, container_limits, usable_cores
 from harness.models.registry import find_model
 from harness.paper.load import Paper, load_paper
 from harness.training import Streams, TrainingConfig, build
-from harness.training.fit import make_deterministic
-from harness.training.steps import TrainingSteps
+from harness.training.steps import TrainingSteps, make_deterministic
 
 OLDEST_PYTHON = (3, 11)
 NEEDED_MEMORY, NEEDED_DISK = 10**9, 10**8

@@ -19,8 +19,7 @@ from harness.evaluation import Evaluation
 from harness.measure.timing import seconds_of
 from harness.report.tables import table, text
 from harness.training import Streams, TrainingConfig, build
-from harness.training.fit import make_deterministic
-from harness.training.steps import TrainingSteps
+from harness.training.steps import TrainingSteps, make_deterministic
 
 WARM_UP_STEPS = 3
 EVALUATIONS = 3

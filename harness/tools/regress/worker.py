@@ -25,8 +25,8 @@ from harness.evaluation import Evaluation
 from harness.models.registry import find_model
 from harness.paper.conformance import conformance
 from harness.training import EpochRecord, Streams, TrainingConfig, build
-from harness.training.fit import fit, make_deterministic
-from harness.training.steps import TrainingSteps
+from harness.training.fit import fit
+from harness.training.steps import TrainingSteps, make_deterministic
 
 EVALUATION = "evaluation"
 SEED = 1  # of what is timed

@@ -24,8 +24,7 @@ from harness.models.registry import ModelEntry, find_model
 from harness.runs.settings import configure
 from harness.tools.scaling.sizes import FIELDS, Sizes
 from harness.training import Streams, build
-from harness.training.fit import make_deterministic
-from harness.training.steps import TrainingSteps
+from harness.training.steps import TrainingSteps, make_deterministic
 
 SETTINGS = {"d": ("embedding_size", "latent_size"), "L": ("n_layers",)}
 """Sizes that are settings of a model → the names of the setting, of which a model has at most one."""

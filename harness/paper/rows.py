@@ -1,0 +1,546 @@
+"""Rows: the runs of one model on one data set that one verdict is about. Which grid point a row is of (`choose`) and
+which row stands for a model (`representative`) is decided here and nowhere else, by settings and never by names.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from harness.paper.load import Paper
+from harness.paper.published import PublishedValue, canonical_metric
+from harness.paper.verdict import Outcome, Verdict, judge
+from harness.runs.record import RunRecord, memory_kind
+
+if TYPE_CHECKING:
+    from harness.paper.significance import UserValues
+
+SHARED_NOTE = "beside another run on the same machine: not to be compared"
+COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
+"""Settings of training that change what an epoch costs."""
+GB = 2**30
+"""Bytes."""
+
+Runs = Mapping[int, RunRecord]
+"""Seed → run."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A grid point with its finished runs."""
+
+    settings: Mapping[str, Any]
+    """Those in which points of a row differ; where no plan says which, all that the model's grid has."""
+    runs: Runs
+    metric: str
+    """By which points are compared."""
+    compared: frozenset[int] = frozenset()
+    """The seeds by which it is compared; empty: all that it has."""
+
+    @property
+    def name(self) -> str:
+        """The settings as text."""
+        return named(self.settings)
+
+    @property
+    def valid_by_seed(self) -> dict[int, float]:
+        return {seed: _metric(run, "valid", self.metric) for seed, run in self.runs.items()}
+
+    @property
+    def test_by_seed(self) -> dict[int, float]:
+        return {seed: _metric(run, "test", self.metric) for seed, run in self.runs.items()}
+
+    @property
+    def valid(self) -> float:
+        """Mean over the seeds by which points are compared."""
+        return self._mean(self.valid_by_seed)
+
+    @property
+    def test(self) -> float:
+        return self._mean(self.test_by_seed)
+
+    def _mean(self, values: Mapping[int, float]) -> float:
+        return fmean(values[seed] for seed in self.compared or values)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The grid points that are best by either part."""
+
+    points: tuple[Point, ...]
+    """All that took part."""
+    on_validation: Point
+    """As papers say: the row's point."""
+    on_test: Point
+    """As published codes did."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those that both points have, sorted."""
+        return tuple(sorted(self.on_validation.runs.keys() & self.on_test.runs.keys()))
+
+    def test(self, point: Point) -> float:
+        """The metric on the test part of one of the two: mean over the seeds that both have, else over its own."""
+        return fmean(point.test_by_seed[seed] for seed in self.seeds or point.runs)
+
+    @property
+    def optimism(self) -> float | None:
+        """What choosing on the test part adds to the metric, as a share; None where that is nothing to divide by.
+
+        With further seeds than those that points were chosen with it may be below 0.
+        """
+        base = self.test(self.on_validation)
+        return self.test(self.on_test) / base - 1 if base else None
+
+
+def choose(points: Sequence[Point], seeds: Collection[int] | None = None) -> Selection | None:
+    """The best of the points by the mean of their metric on the validation part, and on the test part.
+
+    `seeds` are those that points are compared with: one without a finished run of each takes no part. Without them they
+    are all that every point has; where that is none, each point counts with its own. Of equals the earlier is chosen,
+    and a value that is not finite is below all others. None where no point takes part.
+    """
+    there = [point for point in points if point.runs]
+    if seeds is None:
+        compared = frozenset.intersection(*(frozenset(point.runs) for point in there)) if there else frozenset[int]()
+    else:
+        compared = frozenset(seeds)
+        there = [point for point in there if compared <= point.runs.keys()]
+    if not there:
+        return None
+    there = [replace(point, compared=compared) for point in there]
+    on_validation = max(there, key=lambda point: finite(point.valid))
+    return Selection(tuple(there), on_validation, max(there, key=lambda point: finite(point.test)))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A row that is asked for."""
+
+    label: str | None
+    """The name that its suite gives it; None where it is to be named after its settings."""
+    points: tuple[tuple[Mapping[str, Any], Mapping[int, str]], ...]
+    """Of each grid point the settings in which points differ, and seed → folder of the run below the store, whether or
+    not it is there; first the seed that points are chosen with."""
+    every_seed: bool = False
+    """Whether every point is run with every seed, since it is the points that are asked for."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model, with its settings, on a data set: what was searched, the point that was chosen, and its verdicts."""
+
+    dataset: str
+    model: str
+    label: str
+    """What it is called: as its suite says, else the model with what it departs in. Nothing is decided by it."""
+    selection: Selection
+    runs: tuple[RunRecord, ...]
+    """Of the chosen point, by seed."""
+    departures: tuple[str, ...] = ()
+    """In what it is not as published, in words; a default where nothing is published."""
+    named: bool = False
+    """Whether the label is the suite's, which need not say what is set."""
+    every_seed: bool = False
+    """As in `Planned`."""
+    part: str = "test"
+    """The part that figures are of."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """By canonical metric, in the order of the paper's metrics."""
+    sources: Mapping[str, tuple[PublishedValue, ...]] = field(default_factory=dict)
+    """By canonical metric: every figure published for the cell, whether or not it was compared with."""
+    brief: bool = False
+    """Whether it is of the self-check, which trains too briefly for models to be compared with each other."""
+    shared: frozenset[Path] = frozenset()
+    """Those of its runs beside which another one ran on the same machine."""
+
+    @property
+    def result(self) -> "Row":
+        """Itself, for what has not moved yet."""
+        return self
+
+    @property
+    def grid(self) -> tuple[Point, ...]:
+        """Grid points that have a result."""
+        return self.selection.points
+
+    @property
+    def points(self) -> int:
+        """How many of them."""
+        return len(self.grid)
+
+    @property
+    def search(self) -> str | None:
+        """What was searched and found, in one sentence; None with one point."""
+        if self.points == 1:
+            return None
+        chosen = self.selection
+        text = f"{self.label}: {self.points} grid points searched; best on validation: {chosen.on_validation.name}"
+        if chosen.on_test is not chosen.on_validation:
+            text += f"; best on test: {chosen.on_test.name}"
+            if chosen.optimism is not None:
+                text += f", which would add {100 * chosen.optimism:.1f} % to test R@20"
+        return f"{text}."
+
+    @property
+    def settings(self) -> str:
+        """Searched settings of the chosen point, and all that differ from their defaults where the label is a name."""
+        searched = {**_searched(self.runs[0]), **self.selection.on_validation.settings}
+        return named({**self.runs[0].changed_settings, **searched} if self.named else searched)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs, in their order."""
+        return tuple(run.seed for run in self.runs)
+
+    def values(self, metric: str) -> list[float]:
+        """The metric, one value per seed."""
+        return [_metric(run, self.part, metric) for run in self.runs]
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """Seed → value."""
+        return dict(zip(self.seeds, self.values(metric), strict=True))
+
+    def mean(self, metric: str) -> float:
+        """Over seeds."""
+        return fmean(self.values(metric))
+
+    def per_user(self, metric: str) -> "Mapping[int, UserValues] | None":
+        """Seed → users and their metric, of the runs that stored it; None where none did.
+
+        Raises DataError when a file of a run is damaged.
+        """
+        stored = {seed: run.per_user(metric) for seed, run in zip(self.seeds, self.runs, strict=True)}
+        return {seed: values for seed, values in stored.items() if values is not None} or None
+
+    @property
+    def data(self) -> str:
+        """Content hash of the data set."""
+        return self.runs[0].dataset_hash
+
+    @property
+    def surrogates(self) -> list[str]:
+        """Modalities whose vectors stand in for the original ones, if the model reads features."""
+        return _surrogates(self.runs[0])
+
+    @property
+    def obstacle(self) -> str:
+        """Why its accuracy cannot be compared with published figures; empty where it can."""
+        if self.surrogates:
+            return f"surrogate features: {', '.join(self.surrogates)}"
+        return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
+
+    @property
+    def host(self) -> str:
+        """Device and machine in words: costs are only compared between rows of the same one."""
+        return "; ".join(sorted({_host(run.environment) for run in self.runs}))
+
+    @property
+    def seconds(self) -> dict[int, tuple[float, float, float]]:
+        """Seed → quartiles of the seconds of its epochs: lower, median, upper; of the runs that timed them."""
+        timings = ((run.seed, run.outcome.timing) for run in self.runs)
+        return {
+            seed: (timing.q1_s, timing.median_s, timing.q3_s)
+            for seed, timing in timings
+            if timing.q1_s is not None and timing.median_s is not None and timing.q3_s is not None
+        }
+
+    @property
+    def memory(self) -> tuple[str, dict[int, float]]:
+        """Which reading counts for all its runs, in words; seed → peak in GB, empty without one."""
+        kind = memory_kind([run.outcome.memory for run in self.runs])
+        if kind is None:
+            return "memory", {}
+        sizes = {run.seed: run.outcome.memory.of(kind).bytes or 0 for run in self.runs}
+        return kind.replace("_", " "), {seed: size / GB for seed, size in sizes.items()}
+
+    @property
+    def sampling(self) -> dict[int, float]:
+        """Seed → seconds of drawing negatives per second of an epoch, median without the first epoch; of the runs that
+        timed it."""
+        timed = {
+            run.seed: [e.sampling_seconds / e.seconds for e in run.epochs()[1:] if e.sampling_seconds]
+            for run in self.runs
+        }
+        return {seed: median(shares) for seed, shares in timed.items() if shares}
+
+    @property
+    def time_obstacle(self) -> str:
+        """Why its seconds cannot be compared with those of other rows; empty where they can."""
+        return f"timed {SHARED_NOTE}" if any(run.path in self.shared for run in self.runs) else ""
+
+    @property
+    def cost_obstacle(self) -> str:
+        """Why time and memory cannot be compared with published figures; empty where they can."""
+        if self.surrogates:
+            return f"surrogate features ({', '.join(self.surrogates)}), of other widths"
+        changed = sorted(COST_SETTINGS & self.runs[0].changed_settings.keys())
+        return f"{', '.join(changed)} changed" if changed else ""
+
+    @property
+    def published(self) -> bool:
+        """Whether some source is about one of its cells."""
+        return any(self.sources.values())
+
+    @property
+    def judged(self) -> list[Verdict]:
+        """Verdicts that rest on evidence."""
+        return [verdict for verdict in self.verdicts.values() if verdict.outcome.held is not None]
+
+
+def representative(rows: Iterable[Row], model: str) -> Row | None:
+    """The row that stands for a model among rows of one data set: that with the published settings, or the defaults.
+
+    Without one, that with the fewest departures; of equals one that was trained on the original features, then the one
+    with the most seeds, then the first. What rows are called and what they reach decides nothing.
+    """
+    own = [row for row in rows if row.model.lower() == model.lower()]
+    return min(own, key=lambda row: (len(row.departures), bool(row.surrogates), -len(row.runs)), default=None)
+
+
+def representatives(rows: Sequence[Row]) -> list[Row]:
+    """The row of each model among rows of one data set, in the order of the rows."""
+    standing = {row.model.lower(): representative(rows, row.model) for row in rows}
+    return [row for row in rows if row is standing[row.model.lower()]]
+
+
+def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
+    """Rows by their means, the highest first, equal ones in their order; without brief ones and those not finite."""
+    comparable = [row for row in rows if not row.brief and math.isfinite(row.mean(metric))]
+    return sorted(comparable, key=lambda row: -row.mean(metric))
+
+
+def rows_of(
+    runs: Iterable[RunRecord], paper: Paper, planned: Sequence[Planned] | None = None
+) -> tuple[list[Row], dict[str, tuple[str, ...]]]:
+    """Rows by data set and model, not yet judged; and by data set what those are called that have no result for want of
+    memory.
+
+    Planned rows are chosen from as their suite chooses: with the first seed, or with all that points share where every
+    point has every seed. Else runs on the same data that differ only in the model's searched settings and the seed form
+    a row: points are compared on the seeds that all have, and come with most seeds first, since the one that a suite
+    chose has more, then by settings.
+    """
+    groups = _stored_groups(runs, paper) if planned is None else _planned_groups(runs, paper, planned)
+    rows: list[Row] = []
+    starved: dict[str, dict[str, None]] = defaultdict(dict)
+    for group in _told_apart(groups):
+        if (row := group.row(paper)) is not None:
+            rows.append(row)
+        elif any(run.out_of_memory for run in group.runs):
+            starved[group.dataset][group.label] = None
+    return rows, {dataset: tuple(labels) for dataset, labels in starved.items()}
+
+
+def judged(row: Row, paper: Paper) -> Row:
+    """The row with a verdict per metric of the paper."""
+    metrics = [canonical_metric(name) for name in paper.metrics]
+    sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
+    verdicts = {}
+    for metric, cell in sources.items():
+        tolerance = paper.tolerances.of(metric)
+        verdict = judge(row.values(metric), cell, tolerance, not row.obstacle)
+        if row.obstacle and verdict.outcome is Outcome.NO_EVIDENCE:
+            few = verdict.seeds < tolerance.min_seeds
+            verdict = replace(verdict, reason=f"{row.obstacle}; {verdict.reason}" if few else row.obstacle)
+        verdicts[metric] = verdict
+    return replace(row, verdicts=verdicts, sources=sources)
+
+
+def named(settings: Mapping[str, Any]) -> str:
+    """Settings as text."""
+    return " ".join(f"{key}={_text(value)}" for key, value in settings.items())
+
+
+def finite(value: float) -> float:
+    """The value, below all others where it is not finite."""
+    return value if math.isfinite(value) else -math.inf
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Runs that make a row, in whatever state; at least one."""
+
+    label: str
+    points: tuple[tuple[Mapping[str, Any], Runs], ...]
+    compared: frozenset[int] | None = None
+    """As in `choose`."""
+    named: bool = False
+    every_seed: bool = False
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        return [run for _, runs in self.points for run in runs.values()]
+
+    @property
+    def dataset(self) -> str:
+        return self.runs[0].dataset.name
+
+    @property
+    def apart(self) -> dict[str, Any]:
+        """What may tell it from a row of the same name: all settings that its points share, and its data."""
+        run, differing = self.runs[0], {key for points, _ in self.points for key in points if len(self.points) > 1}
+        shared = {key: value for key, value in sorted(run.settings.items()) if key not in differing}
+        return {"data": run.dataset_hash[:10], **shared, "surrogates": "+".join(_surrogates(run)) or "none"}
+
+    def row(self, paper: Paper) -> Row | None:
+        """None where no point has a result that it can be compared by."""
+        finished = [
+            Point(point, {seed: run for seed, run in sorted(runs.items()) if run.finished}, paper_metric(paper))
+            for point, runs in self.points
+        ]
+        selection = choose(finished, self.compared)
+        if selection is None:
+            return None
+        runs = tuple(selection.on_validation.runs.values())
+        model = runs[0].model
+        return Row(
+            dataset=self.dataset,
+            model=model,
+            label=self.label,
+            selection=selection,
+            runs=runs,
+            departures=(*_departures(runs[0], paper).values(), *_searched_beyond(selection, model, paper)),
+            named=self.named,
+            every_seed=self.every_seed,
+            part=paper.test_part(self.dataset),
+        )
+
+
+def _planned_groups(runs: Iterable[RunRecord], paper: Paper, planned: Sequence[Planned]) -> list[_Group]:
+    stored = {"/".join(run.path.parts[-2:]): run for run in runs}
+    groups = []
+    for row in planned:
+        points = tuple(
+            (point, {seed: stored[key] for seed, key in keys.items() if key in stored}) for point, keys in row.points
+        )
+        there = [run for _, found in points for run in found.values()]
+        if there:
+            label = row.label or label_of(there[0], paper, row.points[0][0])
+            alone = row.every_seed or len(points) == 1
+            first = None if alone else frozenset([next(iter(row.points[0][1]))])
+            groups.append(_Group(label, points, first, row.label is not None, row.every_seed))
+    return sorted(groups, key=lambda group: (group.dataset, group.runs[0].model))
+
+
+def _stored_groups(runs: Iterable[RunRecord], paper: Paper) -> list[_Group]:
+    alike: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        if run.finished or run.out_of_memory:
+            what = run.dataset.name, run.model, label_of(run, paper), run.dataset_hash
+            alike[*what, ",".join(run.dataset.surrogates)].append(run)
+    groups = []
+    for key, found in sorted(alike.items()):
+        for part in _by_unsearched(found):
+            points: dict[str, tuple[dict[str, Any], dict[int, RunRecord]]] = {}
+            # The latest run of a seed counts, once.
+            for run in sorted(part, key=lambda run: run.outcome.finished if run.finished else ""):
+                searched = _searched(run)
+                _, seeds = points.setdefault(json.dumps(searched, sort_keys=True), (searched, {}))
+                if run.finished or run.seed not in seeds:
+                    seeds[run.seed] = run
+            ordered = sorted(points.values(), key=lambda point: [_sortable(value) for value in point[0].values()])
+            groups.append(_Group(key[2], tuple(sorted(ordered, key=lambda point: -_finished(point[1])))))
+    return groups
+
+
+def _by_unsearched(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs apart where a setting that is not searched differs between them, such as a default that was changed.
+
+    One that a run is older than tells it from no other.
+    """
+    found = [{key: v for key, v in run.settings.items() if key not in run.searched} for run in runs]
+    values: dict[str, set[str]] = defaultdict(set)
+    for key, value in (pair for of_run in found for pair in of_run.items()):
+        values[key].add(str(value))
+    parts: dict[str, list[RunRecord]] = defaultdict(list)
+    for run, of_run in zip(runs, found, strict=True):
+        parts[" ".join(f"{key}={of_run[key]}" for key in sorted(of_run) if len(values[key]) > 1)].append(run)
+    return [part for _, part in sorted(parts.items())]
+
+
+def _told_apart(groups: Sequence[_Group]) -> Iterator[_Group]:
+    """The groups, each label once on a data set: what equal ones differ in is added, and at last a number."""
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for group in groups:
+        alike[group.dataset, group.label].append(group.apart)
+    taken: Counter[tuple[str, str]] = Counter()
+    for group in groups:
+        others = alike[group.dataset, group.label]
+        own = {key: v for key, v in group.apart.items() if any(other.get(key, v) != v for other in others)}
+        label = " ".join(filter(None, [group.label, named(own)]))
+        taken[group.dataset, label] += 1
+        times = taken[group.dataset, label]
+        yield replace(group, label=f"{label} ({times})" if times > 1 else label)
+
+
+def label_of(run: RunRecord, paper: Paper, searched: Collection[str] = ()) -> str:
+    """What a row of such runs is called: the model, with what it departs in and what is not `searched` there."""
+    departures = _departures(run, paper)
+    return " ".join([run.model, *(text for key, text in sorted(departures.items()) if key not in searched)])
+
+
+def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
+    """Settings, but for those of the model's grid, that are neither as the paper states them nor, where it says
+    nothing, their defaults: key → `key=value`."""
+    stated = paper.own_settings(run.model, run.dataset.name)
+    departing = {
+        key: value
+        for key, value in run.settings.items()
+        if key not in run.searched and (value != stated[key] if key in stated else key in run.changed_settings)
+    }
+    return {key: f"{key}={value}" for key, value in sorted(departing.items())}
+
+
+def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator[str]:
+    """What was searched that was not searched for what is published: even a published value, chosen from more, is
+    another figure."""
+    grid = paper.grids.get(model, {})
+    run = next(iter(selection.on_validation.runs.values()))
+    for key in selection.on_validation.settings:
+        values = {point.settings[key] for point in selection.points}
+        if key not in run.searched:
+            yield f"{key} searched"
+        elif len(values) > 1 and key in grid and not values <= set(grid[key]):
+            yield f"{key} searched beyond the published grid"
+
+
+def paper_metric(paper: Paper) -> str:
+    """The canonical metric by which points are chosen."""
+    return canonical_metric(paper.stopping)
+
+
+def _finished(runs: Runs) -> int:
+    return sum(run.finished for run in runs.values())
+
+
+def _sortable(value: Any) -> tuple[bool, float, str]:
+    return isinstance(value, str), float(value) if isinstance(value, int | float) else 0.0, str(value)
+
+
+def _text(value: Any) -> str:
+    """A number in few digits, unless they are another number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return short if float(short := f"{value:g}") == value else str(value)
+
+
+def _searched(run: RunRecord) -> dict[str, Any]:
+    return {key: run.config[key] for key in run.searched}
+
+
+def _host(environment: Mapping[str, Any]) -> str:
+    device = environment.get("gpu") or f"{environment.get('cpu')}, {environment.get('torch_threads')} threads"
+    return f"{device}, torch {environment.get('torch')}"
+
+
+def _surrogates(run: RunRecord) -> list[str]:
+    return run.dataset.surrogates if run.reads_features else []
+
+
+def _metric(run: RunRecord, part: str, metric: str) -> float:
+    return (run.outcome.valid if part == "valid" else run.outcome.test)[metric]

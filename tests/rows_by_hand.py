@@ -1,0 +1,98 @@
+"""Runs and rows written by hand, in memory: what matters to a test is an argument, the rest is as of any run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from run_files import DATA, DESCRIPTION, EPOCH, READINGS, RESULT
+
+from harness.paper.load import Paper, load_paper
+from harness.paper.rows import Point, Row, choose, judged
+from harness.paper.significance import UserValues
+from harness.runs.record import METRICS, Epoch, Failure, Result, RunRecord, check
+
+STORE = Path("/store")
+PAPER = load_paper()
+
+
+class HandRun(RunRecord):
+    """A run whose values per user and whose epochs are given."""
+
+    users: dict[str, Any] = Field(default_factory=dict)
+    shares: tuple[float, ...] = ()
+
+    def per_user(self, metric: str) -> UserValues | None:
+        return self.users.get(metric)
+
+    def epochs(self) -> list[Epoch]:
+        return [check({**EPOCH, "sampling_seconds": share}, Epoch) for share in (0.0, *self.shares)]
+
+
+def run(
+    model: str = "bpr",
+    seed: int = 1,
+    *,
+    dataset: str = "mini",
+    test: float = 0.5,
+    valid: float = 0.5,
+    grid: Mapping[str, Any] | None = None,
+    changed: Mapping[str, Any] | None = None,
+    surrogates: Sequence[str] = (),
+    data: str = "0123456789abcdef",
+    failure: str | None = None,
+    seconds: tuple[float, float, float] | None = None,
+    memory: Mapping[str, int] | None = None,
+    host: str = "a GPU",
+    finished: str = "2026-01-01T00:00:00+00:00",
+    **given: Any,
+) -> HandRun:
+    """A finished run, or one that failed, with these values of all metrics; `grid` are the searched settings."""
+    grid, changed = grid or {}, changed or {}
+    folder = STORE / dataset / "-".join(map(str, [model, *grid.items(), *changed.items(), *surrogates, data[:4], seed]))
+    about = {
+        "path": folder,
+        "model": model,
+        "config": grid,
+        "training": {"epochs": 1000, **changed},
+        "changed": [*changed, *grid],
+        "searched": [*grid],
+        "seed": seed,
+        "dataset": {**DATA, "name": dataset, "surrogates": list(surrogates)},
+        "dataset_hash": data,
+        "reads_features": True,
+        "command": f"bm3 train {model} {dataset}",
+        "environment": {"gpu": host, "torch": "2"},
+    }
+    result = {
+        **RESULT,
+        "finished": finished,
+        "valid": dict.fromkeys(METRICS, valid),
+        "test": dict.fromkeys(METRICS, test),
+        "timing": {**RESULT["timing"], **dict(zip(("q1_s", "median_s", "q3_s"), seconds or (), strict=False))},
+        "memory": {name: {"bytes": (memory or {}).get(name), "note": None} for name in READINGS},
+    }
+    ended = {
+        "result": None if failure else check(result, Result),
+        "failure": check({"kind": failure, "message": "", "when": "2026-01-01T00:00:00+00:00"}, Failure)
+        if failure
+        else None,
+    }
+    return check({**DESCRIPTION, **about, **ended, **given}, HandRun)
+
+
+def row_of(*runs: RunRecord, paper: Paper = PAPER, **fields: Any) -> Row:
+    """A row of one point with these runs, judged by the paper."""
+    point = Point({}, {one.seed: one for one in runs}, "recall@20")
+    selection = choose([point])
+    assert selection is not None
+    first = runs[0]
+    row = Row(first.dataset.name, first.model, first.model, selection, tuple(runs))
+    return replace(judged(row, paper), **fields)
+
+
+def reaching(share: float, n: int = 400) -> UserValues:
+    """Users of whom this share has 1, the others 0."""
+    return np.arange(n), (np.arange(n) < round(n * share)).astype(float)
