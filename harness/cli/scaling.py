@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,48 +12,29 @@ import click
 from bm3.errors import ConfigError
 from harness.cli.options import DEVICE, OUT, PAPER, THREADS
 from harness.ending import Interrupted
-from harness.tools.scaling.sizes import FIELDS
 
 if TYPE_CHECKING:
     from harness.tools.scaling.measure import Series
 
 
-def _list(of: Callable[[str], Any], what: str) -> Callable[..., tuple[Any, ...] | None]:
-    """A callback that reads a list with commas, each part by `of`, which raises ValueError."""
-
-    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[Any, ...] | None:
-        try:
-            return None if text is None else tuple(dict.fromkeys(of(part.strip()) for part in text.split(",")))
-        except ValueError as error:
-            raise click.BadParameter(f"{text!r} is no list of {what}") from error
-
-    return read
-
-
-def _size(text: str) -> str:
-    if text not in FIELDS:
-        raise ValueError(text)
-    return text
-
-
-def _multiplier(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
+def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """A list with commas, in ascending order."""
+    try:
+        numbers = sorted({int(part) for part in text.split(",")}) if text is not None else None
+    except ValueError:
+        numbers = [0]
+    if numbers and (numbers[0] < 1 or len(numbers) < 4):
+        raise click.BadParameter(f"{text!r} is no list of four whole numbers or more, such as 1,2,4,8")
+    return tuple(numbers) if numbers else None
 
 
 @click.command()
 @click.argument("wanted", nargs=-1, metavar="[MODEL]...")
-@click.option(
-    "--vary",
-    metavar="LIST",
-    callback=_list(_size, f"sizes: {', '.join(FIELDS)}"),
-    help=f"Sizes that grow, with commas between: {', '.join(FIELDS)}. Default: all.",
-)
+@click.option("--vary", metavar="LIST", help="Sizes that grow: of E,I,d_m,d,B,L, which are the default.")
 @click.option(
     "--sizes",
     metavar="LIST",
-    callback=_list(_multiplier, "whole numbers such as 1,2,4,8"),
+    callback=_numbers,
     help="What they are multiplied by, four at least. Default: 1,2,4,8,16.",
 )
 @click.option("--repetitions", type=click.IntRange(min=5), metavar="N", help="Per point. Default: 9.")
@@ -67,7 +47,7 @@ def _multiplier(text: str) -> int:
 @click.option("--dry-run", is_flag=True, help="Say what would be measured.")
 def scaling(
     wanted: tuple[str, ...],
-    vary: tuple[str, ...] | None,
+    vary: str | None,
     sizes: tuple[int, ...] | None,
     repetitions: int | None,
     quick: bool,
@@ -100,12 +80,11 @@ def scaling(
     from harness.models.registry import find_model, models
     from harness.runs.trial import resolve_device
     from harness.tools.scaling import measure, report
-    from harness.tools.scaling.fit import FEWEST_SIZES, load_complexity
+    from harness.tools.scaling.fit import load_complexity
 
     names = list(dict.fromkeys(find_model(name).name for name in wanted)) or sorted(models())
-    if sizes is not None and len(sizes) < FEWEST_SIZES:
-        raise ConfigError(f"--sizes: {len(sizes)} are fewer than {FEWEST_SIZES}, which an exponent needs")
-    given: dict[str, Any] = {"factors": vary, "multipliers": sizes and tuple(sorted(sizes)), "repetitions": repetitions}
+    factors = vary and tuple(dict.fromkeys(part.strip() for part in vary.split(",")))
+    given: dict[str, Any] = {"factors": factors, "multipliers": sizes, "repetitions": repetitions}
     preset = measure.QUICK if quick else measure.Plan()
     plan = replace(preset, **{name: value for name, value in given.items() if value is not None})
     where = resolve_device(device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from harness.paper.study import Study, headline
+from harness.paper.study import Study
 from harness.report import tables
 from harness.report.study_tables import Section, environment, sections
 from harness.runs.store import StoredRun
@@ -10,7 +10,7 @@ from harness.runs.store import StoredRun
 
 def markdown(study: Study) -> str:
     """The whole report; its first part, up to the first `## `, is the summary."""
-    first, *more = headline(study)
+    first, *more = study.headline
     parts = [f"# {study.title}", f"**{first}**", *more, f"Asked: {study.asked}", "\n".join(_summary(study))]
     if study.unchecked:
         parts += ["## Not checked here", "\n".join(f"- {text}" for text in study.unchecked)]

@@ -100,7 +100,6 @@ def test_sorting_is_numeric_and_leaves_what_has_no_value_last(page: Any) -> None
 
 def test_plain_tables_sort_by_their_figures_too(page: Any) -> None:
     table = page.locator("table", has=page.locator("caption", has_text="Differences between models"))
-    table.locator("xpath=ancestor::details").locator("summary").click()
 
     def figures() -> list[float]:
         texts = table.locator("tbody td:nth-child(5)").evaluate_all("cells => cells.map(cell => cell.textContent)")

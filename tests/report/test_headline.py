@@ -11,15 +11,15 @@ from command_line import Command
 from run_files import altered
 
 from harness.paper.exceptions import ExceptedCells
-from harness.paper.measured import SHARED, SHARED_NOTE, shared_machine
 from harness.paper.numbers import number, spread
-from harness.paper.results import METRICS
+from harness.paper.rows import SHARED_NOTE
 from harness.paper.significance import Difference
-from harness.paper.study import Study, headline, make_study
+from harness.paper.study import SHARED, Study, headline, make_study, shared_machine
 from harness.report.flat import cells
 from harness.report.html import html
 from harness.report.markdown import markdown
 from harness.report.plots.cost import cost
+from harness.runs.record import METRICS
 from harness.runs.store import StoredRun, stored_runs
 
 RUNS = Path(__file__).parent / "golden" / "runs"

@@ -11,10 +11,9 @@ from run_files import altered, without_result
 from bm3 import ConfigError
 from harness.paper.claims import Improvement
 from harness.paper.load import Paper, load_paper
-from harness.paper.measured import SHARED
 from harness.paper.published import Status, values_of_cell
-from harness.paper.study import Study, make_study
-from harness.report.paper_tables import IMPROVEMENT, Statistics, improvement, ours_alone, paper_table
+from harness.paper.study import SHARED, Study, make_study
+from harness.report.paper_tables import IMPROVEMENT, improvement, ours_alone, paper_table, statistics_of
 from harness.report.tables import Cell, Emphasis, Table
 from harness.runs.store import StoredRun
 
@@ -203,7 +202,7 @@ def test_memory_says_how_it_was_read_and_found_and_main_memory_is_not_taken_for_
 
 
 def test_counts_of_data_stand_beneath_the_published_ones_also_from_runs(study: Study) -> None:
-    found = table(2, statistics={"Baby": Statistics(19445, 7050, 160792), "Sports": None})
+    found = table(2, statistics={"Baby": statistics_of(19445, 7050, 160792), "Sports": None})
     rows = {(row[0].text, row[1].text): [cell.text for cell in row[2:]] for row in found.rows}
     assert rows["Baby", "ours"] == rows["Baby", "published"]
     assert set(rows["Sports", "ours"]) == {"not found"}
