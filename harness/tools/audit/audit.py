@@ -18,7 +18,7 @@ from harness.paper.load import Paper
 from harness.paper.published import canonical_metric, short_metric
 from harness.report.markdown import environment_table
 from harness.report.tables import markdown, table
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, make_trial
 from harness.runs.variants import ALL_MODELS, VariantRow, variants
 from harness.studies.execute import metric_of
@@ -45,7 +45,7 @@ class Audit:
 
     dataset: Dataset
     comparisons: tuple[Comparison, ...]
-    runs: Mapping[str, StoredRun]
+    runs: Mapping[str, RunRecord]
     """Finished runs by the trial's key."""
     failed: tuple[str, ...]
     """Commands of trials that failed."""
@@ -73,7 +73,7 @@ class Audit:
                 found.append(paired_effect(key, values[0], values[1], self.paper.tolerances, same, code))
         return found
 
-    def _finished(self, trials: Sequence[Trial]) -> dict[int, StoredRun]:
+    def _finished(self, trials: Sequence[Trial]) -> dict[int, RunRecord]:
         return {trial.seed: self.runs[trial.key] for trial in trials if trial.key in self.runs}
 
     @property
@@ -190,6 +190,6 @@ def write_audit(audit: Audit, folder: Path, paper: Path | None = None) -> list[P
     return list(contents)
 
 
-def _outcome(run: StoredRun) -> list[Any]:
+def _outcome(run: RunRecord) -> list[Any]:
     """The epoch that was best, and all its metrics: the same in runs that ended with the same bits."""
     return [run.outcome.best_epoch, run.outcome.valid, run.outcome.test]
