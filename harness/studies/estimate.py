@@ -66,9 +66,7 @@ class Estimates:
         self._known: dict[tuple[tuple[str, ...], int], Estimate | None] = {}
         for run in runs:
             if run.finished:
-                about = run.run
-                key = about["model"], _features(about["config"]), about.get("device", "cpu"), about["dataset_hash"]
-                self._runs[key].append(run)
+                self._runs[run.model, _features(run.config), run.device, run.dataset_hash].append(run)
 
     def of(self, trial: Trial) -> Estimate | None:
         """None where nothing of the model on such a device is known."""
@@ -125,15 +123,14 @@ def load_costs(path: Path) -> list[Cost]:
 def _seconds(run: StoredRun, limit: int) -> float | None:
     """What the run's first `limit` epochs took; None where it cannot tell, since its own limit ended it before that."""
     epochs = run.epochs()
-    if not epochs or (len(epochs) < limit and (run.result or {}).get("stopped") != "early"):
+    if not epochs or (len(epochs) < limit and run.outcome.stopped != "early"):
         return None
-    return sum(float(epoch["seconds"]) + float(epoch["evaluation_seconds"]) for epoch in epochs[:limit])
+    return sum(epoch.seconds + epoch.evaluation_seconds for epoch in epochs[:limit])
 
 
 def _memory(run: StoredRun) -> int | None:
-    reading = "gpu_process_peak" if run.run.get("device") == "cuda" else "process_rss_peak"
-    found = (run.result or {})["memory"][reading]["bytes"]
-    return None if found is None else int(found)
+    memory = run.outcome.memory
+    return (memory.gpu_process_peak if run.device == "cuda" else memory.process_rss_peak).bytes
 
 
 def _features(config: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ def stored(trial: Trial, store: Path, policy: Policy, since: float = math.inf) -
         old = policy == "all" and _ended_before(run, since)
         return Stored(old, None if old else run, set_aside=old)
     if run is not None and run.failure is not None and policy in ("missing", "none"):
-        return Stored(False, problem=str(run.failure["message"]))
+        return Stored(False, problem=run.failure.message)
     return Stored(policy != "none")
 
 
@@ -280,7 +280,7 @@ class _Execution:
             LOGGER.info("finished: %s: test R@20 %.4f, %.0f s", key, value, seconds)
             return
         if run is not None and run.failure is not None:
-            message = str(run.failure["message"])
+            message = run.failure.message
         elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= self.retries:
             LOGGER.warning("vanished: %s: %s; trying again", key, ending.message)
             return
@@ -295,9 +295,7 @@ class _Execution:
 
 def metric_of(run: StoredRun, part: str, metric: str) -> float:
     """A metric of a finished run. Raises ValueError when it is unfinished."""
-    if run.result is None:
-        raise ValueError(f"{run.path} is unfinished")
-    return float(run.result[part][metric])
+    return run.metrics(part)[metric]
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:
@@ -305,6 +303,5 @@ def _running(trial: Trial, place: str, attempt: int) -> Running:
 
 
 def _ended_before(run: StoredRun, started: float) -> bool:
-    return (
-        run.result is not None and datetime.fromisoformat(run.result["finished"]).timestamp() + 1 <= started
-    )  # of whole seconds
+    # of whole seconds
+    return run.result is not None and datetime.fromisoformat(run.result.finished).timestamp() + 1 <= started

@@ -80,9 +80,9 @@ def test_the_list_has_a_row_for_each_run_by_path_and_counts(command: Command, st
     rows = [line for line in outcome.out.splitlines() if line.startswith("mini/")]
     assert [row.split()[0] for row in rows] == sorted(path.relative_to(store).as_posix() for path in store.glob("*/*"))
     (row,) = (row.split() for row in rows if "seed1" in row)
-    test = f"{result['test']['recall@20']:.4f}"
-    assert row[1:7] == ["finished", "2", "2", str(result["best_epoch"]), f"{result['valid']['recall@20']:.4f}", test]
-    assert row[-2:] == result["finished"][:16].split("T")
+    test = f"{result.test['recall@20']:.4f}"
+    assert row[1:7] == ["finished", "2", "2", str(result.best_epoch), f"{result.valid['recall@20']:.4f}", test]
+    assert row[-2:] == result.finished[:16].split("T")
     assert outcome.out.splitlines()[-1] == "2 runs: 2 finished"
 
 
@@ -231,7 +231,7 @@ def test_other_results_are_shown_with_relative_differences(command: Command, sto
     assert result is not None
     shutil.copytree(store, "again")
     other = run_of(Path("again"), 1)
-    edit(other / RESULT, valid={**result["valid"], "recall@20": result["valid"]["recall@20"] * 1.25}, state_hash="0")
+    edit(other / RESULT, valid={**result.valid, "recall@20": result.valid["recall@20"] * 1.25}, state_hash="0")
     outcome = command("runs", "diff", "seed1", other)
     assert outcome.code == 1
     assert "+25 %" in outcome.out

@@ -160,14 +160,10 @@ def test_a_figure_that_is_none_is_refused_with_its_line(tmp_path: Path, field: s
 def test_the_shipped_figures_are_medians_over_the_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     for cost in load_costs(load_paper().file(COST_FILE)):
-        runs = [run for run in stored_runs(Path(cost.source)) if run.result and run.run["model"] == cost.model]
-        runs = [run for run in runs if run.run["config"].get("features", "") == cost.features]
-        runs = [run for run in runs if run.run["environment"]["torch_threads"] == cost.threads]
-        seconds = [
-            run.result["timing"]["median_s"]
-            for run in runs
-            if run.result and run.run["dataset"]["name"] == cost.dataset
-        ]
+        runs = [run for run in stored_runs(Path(cost.source)) if run.result and run.model == cost.model]
+        runs = [run for run in runs if run.config.get("features", "") == cost.features]
+        runs = [run for run in runs if run.environment["torch_threads"] == cost.threads]
+        seconds = [run.result.timing.median_s for run in runs if run.result and run.dataset.name == cost.dataset]
         assert cost.seconds_per_epoch == pytest.approx(median(filter(None, seconds)), abs=1e-4), cost
 
 

@@ -675,7 +675,7 @@ def test_two_studies_on_one_store_share_the_work(tmp_path: Path) -> None:
     assert [study.returncode for study in studies] == [0, 0], ends
     runs = list(stored_runs(tmp_path / "runs"))
     assert len(runs) == 4
-    assert all(run.finished and "resumed" not in run.run and len(run.epochs()) == 150 for run in runs)
+    assert all(run.finished and not run.resumed and len(run.epochs()) == 150 for run in runs)
     log = (tmp_path / "runs" / "two" / "study.log").read_text()
     begun = [line.split("(process ")[0] for line in log.splitlines() if " started: " in line]
     assert len(begun) - log.count("left to another process") == 4

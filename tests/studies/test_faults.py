@@ -189,7 +189,7 @@ def test_two_processes_on_one_trial_train_it_once(tmp_path: Path, undisturbed: t
     assert [process.exitcode for process in processes] == [0, 0]
     (run,) = stored_runs(tmp_path)
     assert outcome(run) == undisturbed[0]
-    assert "resumed" not in run.run
+    assert not run.resumed
 
 
 def limited(out: Path) -> None:
