@@ -14,7 +14,8 @@ from bm3 import DataError
 from harness.data import load_dataset
 from harness.models.registry import models
 from harness.paper.load import load_paper
-from harness.runs.store import StoredRun, stored_runs
+from harness.runs.record import RunRecord
+from harness.runs.store import stored_runs
 from harness.runs.trial import Trial, make_trial
 from harness.studies.estimate import COST_FILE, Cost, Estimates, load_costs
 
@@ -36,7 +37,7 @@ def past(
     memory: int | None = 100,
     device: str = "cpu",
     **changes: Any,
-) -> StoredRun:
+) -> RunRecord:
     """A finished run like the trial, with these seconds per epoch and evaluation."""
     folder.mkdir(parents=True)
     epochs = [{**run_files.EPOCH, "seconds": epoch, "evaluation_seconds": evaluation} for epoch, evaluation in seconds]
