@@ -13,9 +13,9 @@ from command_line import Command, Outcome, refused
 
 import harness
 from bm3 import ConfigError
-from harness.cli import regress as cli_regress
+from harness.cli import tools as cli_tools
 from harness.data import Dataset, load_dataset
-from harness.data.synthetic import baby_sized
+from harness.data.synthetic import of_size
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.tools.regress import check as checking
 from harness.tools.regress import measure as measuring
@@ -176,9 +176,10 @@ def test_data_sets_are_laid_out_as_they_are_and_other_work_is_other_work(
     assert json.loads(json.dumps(plan.work)) == plan.work
 
 
-def test_the_large_data_set_is_made_alike_every_time() -> None:
-    assert baby_sized().content_hash == baby_sized().content_hash
-    assert baby_sized(seed=1).content_hash != baby_sized().content_hash
+def test_the_large_data_set_has_the_size_it_is_given_and_is_made_alike_every_time() -> None:
+    made, again, other = (of_size(300, 80, 2500, seed) for seed in (1, 1, 2))
+    assert (made.n_users, made.n_items, made.n_interactions) == (300, 80, 2500)
+    assert made.content_hash == again.content_hash != other.content_hash
 
 
 # A whole check, with measuring replaced: what looks like a regression is measured again, and only it.
@@ -247,7 +248,7 @@ def stored_baseline(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) ->
     folder = tmp_path_factory.mktemp("baseline")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, inputs)
-        ended = CliRunner().invoke(cli_regress.regress, ["--update-baseline", "--out", str(folder), "--device", "cpu"])
+        ended = CliRunner().invoke(cli_tools.regress, ["--update-baseline", "--out", str(folder), "--device", "cpu"])
     return folder, Outcome(ended.exit_code, ended.output, "")
 
 
@@ -379,7 +380,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_revision_is_measured_in_turn_and_the_repository_is_left_as_it_was(
     command: Command, repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli_regress, "CHECKOUT", repository)
+    monkeypatch.setattr(cli_tools, "CHECKOUT", repository)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(repository))  # cannot be written, which loses no verdict
     before = sorted((repository / ".git").rglob("*"))
@@ -409,7 +410,7 @@ def test_what_is_no_revision_or_of_before_the_move_is_refused(
     for folder in (repository / "harness", tmp_path):
         with pytest.raises(ConfigError, match="no git checkout"):
             revision_of(folder, "HEAD")
-    monkeypatch.setattr(cli_regress, "CHECKOUT", repository)
+    monkeypatch.setattr(cli_tools, "CHECKOUT", repository)
     assert "--against nothing" in refused(command("regress", "--dry-run", "--against", "nothing"))
     outcome = command("regress", "--against", "before", "--device", "cpu")
     assert outcome.code == 3
@@ -419,7 +420,7 @@ def test_what_is_no_revision_or_of_before_the_move_is_refused(
 def test_a_dry_run_measures_and_writes_nothing(
     command: Command, baseline: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_regress, "CHECKOUT", repository)
+    monkeypatch.setattr(cli_tools, "CHECKOUT", repository)
     against = command("regress", "--dry-run", "--against", "first", "--out", "out")
     stored = command("regress", "--dry-run", "--quick", "--out", baseline.parent, "--device", "cpu")
     made = command("regress", "--dry-run", "--update-baseline", "--out", "out")
