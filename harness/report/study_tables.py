@@ -7,7 +7,7 @@ from harness.paper import selfcheck
 from harness.paper.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
 from harness.paper.numbers import MIB, NONE, number, spread
 from harness.paper.published import PublishedValue, short_metric
-from harness.paper.results import METRICS, environments
+from harness.paper.results import environments
 from harness.paper.significance import Difference
 from harness.paper.study import Study, StudyRow
 from harness.paper.verdict import Outcome, Range, Verdict, Word
@@ -100,27 +100,27 @@ def overview(study: Study, dataset: str) -> Table:
     """Rows by metrics: means over seeds, with all that each rests on."""
     rows = study.of(dataset)
     ranks: dict[str, list[Emphasis | None]] = {}
-    for metric in METRICS:
+    for metric in study.metrics:
         ranks[metric] = ranked([None if row.brief else row.mean(metric) for row in rows])
-    tested = {metric: study.tested(dataset, metric) for metric in METRICS}
+    tested = {metric: study.tested(dataset, metric) for metric in study.metrics}
     body = [
         [
             _label(row),
-            *(_mean(study, row, metric, ranks[metric][place], tested[metric]) for metric in METRICS),
+            *(_mean(study, row, metric, ranks[metric][place], tested[metric]) for metric in study.metrics),
             len(row.result.runs),
             row.result.settings,
         ]
         for place, row in enumerate(rows)
     ]
     # As published: a dash where memory did not suffice.
-    body += [[label, *["-"] * len(METRICS), 0, "out of memory"] for label in study.starved.get(dataset, ())]
-    head = ["model", *map(short_metric, METRICS), "seeds", "settings"]
-    return table(dataset, head, body, "l" + "r" * (len(METRICS) + 1) + "l", notes=_about_labels(rows))
+    body += [[label, *["-"] * len(study.metrics), 0, "out of memory"] for label in study.starved.get(dataset, ())]
+    head = ["model", *map(short_metric, study.metrics), "seeds", "settings"]
+    return table(dataset, head, body, "l" + "r" * (len(study.metrics) + 1) + "l", notes=_about_labels(rows))
 
 
 def about_stars(study: Study, dataset: str) -> str:
     """What stars beside the best of a data set mean, and where there are none since nothing was tested."""
-    tested = {metric: study.tested(dataset, metric) for metric in METRICS}
+    tested = {metric: study.tested(dataset, metric) for metric in study.metrics}
     found = [difference for difference in tested.values() if difference]
     if not found:
         return "Differences between models were not tested."
@@ -200,7 +200,7 @@ def differences(study: Study, every_pair: bool) -> Table:
     if every_pair:
         pairs = [(name, pair) for name, found in study.differences.items() for pair in found]
     else:
-        tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in METRICS)
+        tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in study.metrics)
         pairs = [(name, pair) for name, pair in tested if pair is not None]
     winners = [pair.winner(level) for _, pair in pairs]
     body = [
