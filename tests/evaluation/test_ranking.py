@@ -282,6 +282,16 @@ def test_compiled_and_torch_find_the_same_top_k(scores: NDArray[np.float32], k: 
 
 
 @pytest.mark.parametrize("can_compile", [True, False])
+def test_a_tie_in_a_single_row_is_broken_by_item_id(can_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "can_compile", lambda: can_compile)
+    scores = torch.arange(600.0).reshape(3, 200)
+    scores[1, 20:] = 0.0
+    scores[1, 150] = 1000.0
+    _, items = top_k(scores, 22)
+    assert items[1].tolist() == [150, *range(19, -1, -1), 20]
+
+
+@pytest.mark.parametrize("can_compile", [True, False])
 def test_nan_comes_first_in_both(can_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "can_compile", lambda: can_compile)
     scores = torch.randn(3, 200)
