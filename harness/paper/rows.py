@@ -508,7 +508,7 @@ def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
 def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
     """The run with the settings that are searched where the paper has a grid of the model, else with its own."""
     grid = paper.grids.get(run.model)
-    return run if grid is None else run.model_copy(update={"searched": [key for key in grid if key in run.config]})
+    return run if grid is None else run.model_copy(update={"searched": sorted(grid.keys() & run.config.keys())})
 
 
 def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator[str]:
