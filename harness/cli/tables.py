@@ -16,7 +16,7 @@ from harness.cli.options import DATA, PAPER
 from harness.common import nearest
 
 if TYPE_CHECKING:
-    from harness.report.paper_tables import Statistics
+    from harness.report.paper_tables import Figures
 
 RULES = ("tolerances", "claims")
 LAYOUTS = ("text", "md", "tex", "csv")
@@ -152,16 +152,16 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
         click.echo(text(published_figures(key, about.sources[key], found)), nl=False)
 
 
-def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Statistics | None]:
+def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Figures | None]:
     """Of the data sets that are there, by printed name; of all where --data says where to look."""
     from harness.data.layouts import data_roots, load_dataset
-    from harness.report.paper_tables import Statistics
+    from harness.report.paper_tables import statistics_of
 
-    found: dict[str, Statistics | None] = {}
+    found: dict[str, Figures | None] = {}
     for name in names:
         if any((root / name.lower()).is_dir() for root in data_roots(data)):
             dataset = load_dataset(name.lower(), data)
-            found[name] = Statistics(dataset.n_users, dataset.n_items, dataset.n_interactions)
+            found[name] = statistics_of(dataset.n_users, dataset.n_items, dataset.n_interactions)
         elif data is not None:
             found[name] = None
     return found

@@ -35,13 +35,12 @@ def mini(seed: int = MINI_SEED) -> Dataset:
     return checked_dataset("mini", random_user_split(pairs, draw), features, where="synthetic data set mini")
 
 
-def baby_sized(seed: int = MINI_SEED) -> Dataset:
-    """As many users, items and interactions as Amazon Baby has, for time and memory: there is nothing to learn in it.
+def of_size(n_users: int, n_items: int, n: int, seed: int = MINI_SEED) -> Dataset:
+    """So many users, items and interactions, for time and memory: there is nothing to learn in it.
 
     Activity and popularity are power laws; each user has at least five interactions. Features, `visual` (256-d) and
     `text` (64-d), are noise.
     """
-    n_users, n_items, n = 19_445, 7_050, 160_792
     draw = np.random.default_rng(seed)
     activity = (20 + draw.permutation(n_users)) ** -0.9
     users = np.repeat(np.arange(n_users), 5 + draw.multinomial(n - 5 * n_users, activity / activity.sum()))
@@ -56,9 +55,7 @@ def baby_sized(seed: int = MINI_SEED) -> Dataset:
         items[repeated] = draw.choice(n_items, repeated.sum(), p=popularity)
     pairs = np.stack([users, items], axis=1)
     features = {m: draw.standard_normal((n_items, d), dtype=np.float32) for m, d in (("visual", 256), ("text", 64))}
-    return checked_dataset(
-        "baby-sized", random_user_split(pairs, draw), features, where="synthetic data set of Baby's size"
-    )
+    return checked_dataset("synthetic", random_user_split(pairs, draw), features, where="synthetic data set")
 
 
 def _repeated(keys: NDArray[np.integer], free: NDArray[np.bool_]) -> NDArray[np.bool_]:

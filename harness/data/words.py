@@ -1,6 +1,5 @@
 """What options of `bm3 data` say, known before anything that reads data is loaded."""
 
-PARTS = ("train", "valid", "test")
 SPLIT_RULES = ("random_user", "leave_one_out", "temporal_user", "temporal_global")
 DEFAULT_SPLIT_SEED = 0
 TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"

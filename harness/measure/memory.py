@@ -90,7 +90,7 @@ class MemorySampler:
             self._start_allocator()
             self._start_gpu()
         else:
-            self._explain(NO_CUDA, *ALLOCATOR_KEYS, *GPU_KEYS)
+            self._readings |= dict.fromkeys(ALLOCATOR_KEYS + GPU_KEYS, Reading(None, NO_CUDA))
         self.sample()
         self._readings["process_rss_start"] = self._sampled["process_rss_peak"].reading()
         self._thread.start()
@@ -130,7 +130,7 @@ class MemorySampler:
             torch.cuda.init()
             torch.cuda.reset_peak_memory_stats(device)
         except Exception as error:
-            self._explain(f"torch cannot use CUDA: {error}", *ALLOCATOR_KEYS)
+            self._readings |= dict.fromkeys(ALLOCATOR_KEYS, Reading(None, f"torch cannot use CUDA: {error}"))
             return
         # The allocator keeps its own peaks, so asking once is exact, and asking often would be slow.
         self._read_at_exit["allocator_peak"] = _Peak(lambda: torch.cuda.max_memory_allocated(device))
@@ -140,13 +140,10 @@ class MemorySampler:
         try:
             gpu = self._gpu = self._open_gpu(self._device)
         except Exception as error:
-            self._explain(str(error) or type(error).__name__, *GPU_KEYS)
+            self._readings |= dict.fromkeys(GPU_KEYS, Reading(None, str(error) or type(error).__name__))
             return
         self._sampled["gpu_process_peak"] = _GpuProcessPeak(gpu)
         self._sampled["gpu_device_peak"] = _Peak(gpu.device_bytes, NO_DEVICE_FIGURES)
-
-    def _explain(self, note: str, *keys: str) -> None:
-        self._readings.update(dict.fromkeys(keys, Reading(None, note)))
 
 
 class _Peak:

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,28 +23,20 @@ BATCH = 8  # interactions in the batch that is tried
 
 def check_class(entry: ModelEntry) -> None:
     """What can be said of the class alone. Raises ConfigError."""
-    model, version = entry.model, entry.model.numerics_version
-
-    def refuse(fault: str) -> NoReturn:
+    model, version, config = entry.model, entry.model.numerics_version, getattr(entry.model, "Config", None)
+    frozen = isinstance(config, type) and is_dataclass(config) and config.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    bare = [f.name for f in fields(config) if f.default is f.default_factory is MISSING] if frozen else []  # type: ignore[arg-type]
+    no_scores = model.embed is Recommender.embed and model.score is Recommender.score
+    faults = {
+        f"Config is {_described(config)}, it must be a frozen dataclass": not frozen,
+        f"Config.{'/'.join(bare)} has no default, every field must have one": bool(bare),
+        f"uses_negatives is {model.uses_negatives!r}, it must be True or False": type(model.uses_negatives) is not bool,
+        f"numerics_version is {version!r}, it must be a whole number from 1": type(version) is not int or version < 1,
+        "it has neither embed() nor score(users), one of them must give the scores": no_scores,
+        **{f"{name} must be a method": not callable(getattr(model, name)) for name in HOOKS},
+    }
+    for fault in (fault for fault, found in faults.items() if found):
         raise ConfigError(f"model {entry.name!r} ({model.__module__}.{model.__name__}): {fault}")
-
-    config = getattr(model, "Config", None)
-    if not (isinstance(config, type) and is_dataclass(config)):
-        refuse(f"Config is {_described(config)}, it must be a frozen dataclass")
-    if not config.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # the types lack it
-        refuse("Config must be frozen: @dataclass(frozen=True)")
-    for field in fields(config):
-        if field.default is MISSING and field.default_factory is MISSING:
-            refuse(f"Config.{field.name} has no default, every field must have one")
-    if not isinstance(model.uses_negatives, bool):
-        refuse(f"uses_negatives is {model.uses_negatives!r}, it must be True or False")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        refuse(f"numerics_version is {version!r}, it must be a whole number from 1")
-    if model.embed is Recommender.embed and model.score is Recommender.score:
-        refuse("it has neither embed() nor score(users), one of them must give the scores")
-    for name in HOOKS:
-        if not callable(getattr(model, name)):
-            refuse(f"{name} must be a method")
 
 
 def check_model(entry: ModelEntry, data: Data, config: Any) -> None:

@@ -66,11 +66,6 @@ class Study:
     """The models against the reference of the self-check; None where that is not what was asked."""
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What cells are judged by, canonical, in the paper's order."""
-        return tuple(canonical_metric(name) for name in self.paper.metrics)
-
-    @property
     def tolerances(self) -> Tolerances:
         return self.paper.tolerances
 

@@ -2,27 +2,15 @@
 
 from dataclasses import dataclass
 
-from harness.paper.measured import GB
+from harness.paper.rows import GB
 from harness.runs.record import RunRecord
 
-TIMES = {
-    "Time (s/epoch)": "median_s",
-    "Time, lower quartile (s/epoch)": "q1_s",
-    "Time, upper quartile (s/epoch)": "q3_s",
-    "Time, first epoch (s)": "warmup_s",
-    "Time, evaluation (s)": "evaluation_median_s",
-}
-"""Name → key in a run's result."""
-MEMORY = {
-    "Memory (GB)": "gpu_process_peak",
-    "Memory, GPU device (GB)": "gpu_device_peak",
-    "Memory, allocator (GB)": "allocator_peak",
-    "Memory, allocator reserved (GB)": "allocator_reserved_peak",
-    "Memory, process (GB)": "process_rss_peak",
-}
-"""Name → key in a run's result; a GB is 2^30 bytes."""
 WAYS = {"gpu_process_peak": "", "allocator_reserved_peak": "torch", "process_rss_peak": "RAM"}
 """The readings that may stand beside published memory → how ours was read."""
+
+
+UNMOVED = "not known: the counter did not move"
+"""What runs note of such a counter: `harness.measure.energy`, which imports torch, writes it."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +45,11 @@ def device(run: RunRecord) -> str:
         return f"cuda, {where.get('gpu') or 'a GPU without a name'}"
     cpu, cores = where.get("cpu") or "a processor without a name", where.get("logical_cores")
     return f"{where.get('device')}, {cpu}, {cores} cores, torch threads: {where.get('torch_threads')}"
+
+
+def joules_per_epoch(run: RunRecord) -> float | None:
+    """What GPU and processor took together, or the one of them that has a counter; None without any, or if one did not
+    move, whose share is not known."""
+    found = run.outcome.energy.values()
+    known = [energy.per_epoch for energy in found if energy.per_epoch is not None]
+    return sum(known) if known and all(energy.note != UNMOVED for energy in found) else None

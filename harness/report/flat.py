@@ -11,12 +11,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.paper.measured import GB
 from harness.paper.published import PublishedValue, short_metric, values_of_cell
-from harness.paper.study import Study, StudyRow, headline
-from harness.report import costs
+from harness.paper.rows import GB, Row
+from harness.paper.study import Study
 from harness.report.tables import Table
 
+TIMES = {
+    "Time (s/epoch)": "median_s",
+    "Time, lower quartile (s/epoch)": "q1_s",
+    "Time, upper quartile (s/epoch)": "q3_s",
+    "Time, first epoch (s)": "warmup_s",
+    "Time, evaluation (s)": "evaluation_median_s",
+}
+"""Name → key in a run's result."""
+MEMORY = {
+    "Memory (GB)": "gpu_process_peak",
+    "Memory, GPU device (GB)": "gpu_device_peak",
+    "Memory, allocator (GB)": "allocator_peak",
+    "Memory, allocator reserved (GB)": "allocator_reserved_peak",
+    "Memory, process (GB)": "process_rss_peak",
+}
+"""Name → key in a run's result; a GB is 2^30 bytes."""
 NOT_JUDGED = "shown for orientation: time and memory are not judged against other hardware"
 
 Record = dict[str, Any]
@@ -59,7 +74,7 @@ def cells_json(study: Study) -> str:
     content = {
         "format": 1,
         "asked": study.asked,
-        "answer": " ".join(headline(study)),
+        "answer": " ".join(study.headline),
         "code": study.code,
         "conformance": dict(study.conformance),
         "self_check": None if study.selfcheck is None else [asdict(one) for one in study.selfcheck],
@@ -73,12 +88,12 @@ def cells_json(study: Study) -> str:
     return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 
 
-def _accuracy(study: Study, row: StudyRow) -> Iterator[Record]:
+def _accuracy(study: Study, row: Row) -> Iterator[Record]:
     for metric, verdict in row.verdicts.items():
         source = verdict.published or next(iter(row.sources[metric]), None)
         low, high = verdict.interval or (None, None)
         band_low, band_high = verdict.band or (None, None)
-        yield _record(study, row, short_metric(metric), row.result.values(metric), source, verdict.reason) | {
+        yield _record(study, row, short_metric(metric), row.values(metric), source, verdict.reason) | {
             "mean": verdict.mean,
             "low": low,
             "high": high,
@@ -89,37 +104,37 @@ def _accuracy(study: Study, row: StudyRow) -> Iterator[Record]:
         }
 
 
-def _costs(study: Study, row: StudyRow) -> Iterator[Record]:
+def _costs(study: Study, row: Row) -> Iterator[Record]:
     """Time and memory, with the note that says why a figure is missing."""
     readings: dict[str, list[tuple[float | None, str | None]]] = {}
-    for metric, key in costs.TIMES.items():
-        timings = [run.outcome.timing for run in row.result.runs]
+    for metric, key in TIMES.items():
+        timings = [run.outcome.timing for run in row.runs]
         readings[metric] = [(getattr(timing, key), timing.note) for timing in timings]
-    for metric, key in costs.MEMORY.items():
-        found = [run.outcome.memory.of(key) for run in row.result.runs]
+    for metric, key in MEMORY.items():
+        found = [run.outcome.memory.of(key) for run in row.runs]
         readings[metric] = [(None if one.bytes is None else one.bytes / GB, one.note) for one in found]
     for metric, figures in readings.items():
         values = [value for value, _ in figures]
         known = [value for value in values if value is not None]
         reason = NOT_JUDGED if known else "; ".join(dict.fromkeys(str(note) for _, note in figures))
-        published = next(iter(values_of_cell(study.expected, row.dataset, row.result.model, metric)), None)
+        published = next(iter(values_of_cell(study.expected, row.dataset, row.model, metric)), None)
         mean = math.fsum(known) / len(known) if known else None
         yield _record(study, row, metric, values, published, reason) | {"mean": mean}
 
 
 def _record(
     study: Study,
-    row: StudyRow,
+    row: Row,
     metric: str,
     values: Sequence[float | None],
     source: PublishedValue | None,
     reason: str,
 ) -> Record:
     """A record before it is judged: its keys in their order, the figures that were published, and the runs."""
-    runs = row.result.runs
+    runs = row.runs
     return {
         "dataset": row.dataset,
-        "model": row.result.model,
+        "model": row.model,
         "label": row.label,
         "metric": metric,
         **dict.fromkeys(("mean", "low", "high")),
@@ -130,8 +145,8 @@ def _record(
         "status": source.status.value if source else None,
         **dict.fromkeys(("difference_percent", "band_low", "band_high", "outcome")),
         "reason": reason,
-        "surrogates": row.result.surrogates,
-        "settings": row.result.settings,
+        "surrogates": row.surrogates,
+        "settings": row.settings,
         "seed_of_run": [run.seed for run in runs],
         "runs": [run.path.relative_to(study.folder).as_posix() for run in runs],
         "shared": [run.path in study.shared for run in runs],

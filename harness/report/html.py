@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from harness.paper.study import Study, headline
+from harness.paper.study import Study
 from harness.report.study_tables import rules, sections, source
 from harness.report.tables import Cell, Table
 
@@ -43,7 +43,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
     return page_template("report.html.j2").render(
         study=study,
         answer=_answer(study),
-        headline=headline(study),
+        headline=study.headline,
         outcomes=[(word, count) for word, count in study.outcomes.items() if study.published],
         conformance=", ".join(f"{count} {name}" for name, count in study.conformance.items()),
         runs=_runs(study),

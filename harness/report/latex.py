@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from harness.paper.study import Study, headline
+from harness.paper.study import Study
 from harness.report.paper_tables import ours_alone
 from harness.report.study_tables import about_stars, overview, verdicts
 from harness.report.tables import Cell, Emphasis, Table
@@ -38,14 +38,14 @@ def escape(text: str) -> str:
     return re.sub(r"([-'`?!])(?=[-'`])", r"\1{}", escaped)  # no ligatures, such as a dash from two hyphens
 
 
-def document(fragment: str) -> str:
-    """A fragment as a document that pdflatex compiles as it is."""
+def report(study: Study) -> str:
+    """A study as a document that pdflatex compiles as it is."""
     return rf"""% Compile this file as it is, with pdflatex, or copy tables out of it.
 \documentclass{{article}}
 \usepackage[a4paper,margin=18mm]{{geometry}}
 \usepackage{{booktabs}}
 \begin{{document}}
-{fragment.rstrip()}
+{latex(study).rstrip()}
 \end{{document}}
 """
 
@@ -68,7 +68,7 @@ def latex(study: Study) -> str:
     if printed:
         about = ": default settings, test metrics, means over seeds. Best in bold, second underlined, not tested."
         tables += _pages(replace(printed, title=printed.title + about, groups=1), "as-published")
-    return "\n\n".join([_comment(*headline(study), study.asked), *(tables or ["No finished run."])]) + "\n"
+    return "\n\n".join([_comment(*study.headline, study.asked), *(tables or ["No finished run."])]) + "\n"
 
 
 def tex_table(table: Table) -> str:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from bm3 import ConfigError
 from harness.paper.load import Paper, PublishedTable, Source
-from harness.paper.measured import SHARED, SHARED_NOTE
 from harness.paper.numbers import number
 from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
-from harness.paper.rows import representatives
-from harness.paper.study import Study, StudyRow
+from harness.paper.rows import SHARED_NOTE, Row, representatives
+from harness.paper.study import SHARED, Study
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.report.costs import Reading, device, epoch_seconds, peak_memory
 from harness.report.tables import Cell, Table, ranked, table
@@ -25,21 +24,14 @@ DASH = "-"
 PUBLISHED, OURS = "published", "ours"
 IMPROVEMENT = "Improv. (%)"
 WHOSE = "figures"
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Counts of a data set."""
-
-    users: int
-    items: int
-    interactions: int
-
-    def figures(self) -> dict[str, float]:
-        """By the names that published counts have."""
-        sparsity = 100 * (1 - self.interactions / (self.users * self.items))
-        whole = {"users": self.users, "items": self.items, "interactions": self.interactions}
-        return {**whole, "sparsity_percent": sparsity}
+Figures = Mapping[str, float]
+"""By column."""
+ABOUT_COSTS = (
+    "Ours: the first seed's run; the time is the median over epochs after the warm-up (the first epoch at least), "
+    "evaluation excluded. Our ratios stand beneath the published ones.",
+    "Memory of ours: the peak of the process on the GPU; what torch reserved there, where the driver gives no figure "
+    "per process; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes.",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Line:
     whose: str
     cells: Mapping[str, Cell]
     """By column; a column may be missing."""
-    figures: Mapping[str, float] = field(default_factory=dict)
+    figures: Figures = field(default_factory=dict)
     """By column: what may be divided by each other."""
     machines: Mapping[str, str] = field(default_factory=dict)
     """By column: what a figure was measured on; empty where all are of one machine."""
@@ -62,7 +54,7 @@ def paper_table(
     layout: PublishedTable,
     *,
     study: Study | None = None,
-    statistics: Mapping[str, Statistics | None] | None = None,
+    statistics: Mapping[str, Figures | None] | None = None,
     dataset: str | None = None,
 ) -> Table:
     """A table of the paper, of all its data sets or of one.
@@ -114,6 +106,12 @@ def paper_table(
     )
 
 
+def statistics_of(users: int, items: int, interactions: int) -> dict[str, float]:
+    """Counts of a data set by the names that published ones have."""
+    sparsity = 100 * (1 - interactions / (users * items))
+    return {"users": users, "items": items, "interactions": interactions, "sparsity_percent": sparsity}
+
+
 def published_figures(key: str, source: Source, values: Iterable[PublishedValue]) -> Table:
     """Figures as one source gives them."""
     about = {"citation": source.citation, "date": source.date, "hardware": source.hardware}
@@ -127,19 +125,19 @@ def published_figures(key: str, source: Source, values: Iterable[PublishedValue]
 
 
 def ours_alone(paper: Paper, study: Study) -> Table | None:
-    """Our accuracy with default settings in the layout of the paper's first table of it: only what was run.
+    """Our accuracy with published settings in the layout of the paper's first table of it: only what was run.
 
     None without the proposed model or with nothing to compare it with.
     """
     layout = next((one for one in paper.tables if one.kind == "accuracy"), None)
     if layout is None:
         return None
-    by_default = tuple(row for row in study.rows if row.label == row.result.model)
-    whole = paper_table(paper, layout, study=replace(study, rows=by_default))
+    as_published = tuple(row for row in study.rows if not row.departures)
+    whole = paper_table(paper, layout, study=replace(study, rows=as_published))
     ours = [row for row in whole.rows if row[2].text == OURS]
     there = [name for place, name in enumerate(whole.head) if place < 2 or any(row[place].text for row in ours)]
     models = {*there[2:]} - {WHOSE, IMPROVEMENT}
-    if len(models) < 2 or (paper.proposed or "") not in models:
+    if len(models) < 2 or (paper.proposed and paper.proposed not in models):
         return None
     notes = [note for note in whole.notes if note.startswith((APART, IMPROVEMENT))]
     title = f"Ours in the layout of the paper's Table {layout.number}"
@@ -160,7 +158,7 @@ def figure_text(metric: str, value: float | None) -> str:
     return number(value, ".4f" if "@" in metric else ".2f" if "(" in metric or "percent" in metric else ".0f")
 
 
-def rows_by_model(study: Study, dataset: str) -> dict[str, StudyRow]:
+def rows_by_model(study: Study, dataset: str) -> dict[str, Row]:
     """By lower-case name of the model: the row that stands for it."""
     return {row.model.lower(): row for row in representatives(study.of(dataset))}
 
@@ -204,18 +202,17 @@ def _dispute(paper: Paper, values: Sequence[PublishedValue]) -> str:
 
 
 def _counted(
-    study: Study | None, statistics: Mapping[str, Statistics | None], dataset: str, columns: Sequence[str]
+    study: Study | None, statistics: Mapping[str, Figures | None], dataset: str, columns: Sequence[str]
 ) -> Iterator[Line]:
     """Counts of our data set, of `statistics` or as a run recorded them."""
-    known = dict(statistics)
+    known: dict[str, Figures | None] = dict(statistics)
     for run in study.runs if study else ():
         about = run.dataset
         if about.name.lower() == dataset.lower():
-            known.setdefault(dataset, Statistics(about.users, about.items, sum(about.interactions.values())))
+            known.setdefault(dataset, statistics_of(about.users, about.items, sum(about.interactions.values())))
     if dataset in known:
         ours = known[dataset]
-        figures = ours.figures() if ours else {}
-        yield Line(OURS, {c: Cell(figure_text(c, figures[c]) if figures else "not found") for c in columns})
+        yield Line(OURS, {c: Cell(figure_text(c, ours[c]) if ours else "not found") for c in columns})
 
 
 def _measured(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> Iterator[Line]:
@@ -250,7 +247,7 @@ def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str
     """Our seconds or memory: a line for each way of reading."""
     rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
     read = epoch_seconds if metric.startswith("Time") else peak_memory
-    readings = {column: reading for column, row in rows.items() if (reading := read(row.result.runs[0]))}
+    readings = {column: reading for column, row in rows.items() if (reading := read(row.runs[0]))}
     lines = []
     for way in dict.fromkeys(reading.way for reading in readings.values()):
         found = {column: reading for column, reading in readings.items() if reading.way == way}
@@ -262,7 +259,7 @@ def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str
     return lines
 
 
-def _cost(metric: str, row: StudyRow, reading: Reading, shared: bool) -> Cell:
+def _cost(metric: str, row: Row, reading: Reading, shared: bool) -> Cell:
     """A figure with in what it differs from the published one, how it was found if not simply read, and whether its
     time is one of a `shared` machine."""
     reasons = [_apart(row), reading.how, SHARED_NOTE if shared else ""]
@@ -278,7 +275,7 @@ def _ratio(model: str, line: Line) -> Iterator[Line]:
         yield Line(f"{line.whose} / {model}", cells)
 
 
-def _our_rows(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, StudyRow]:
+def _our_rows(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, Row]:
     """By column, as far as there are any: the row that stands for its model."""
     rows = rows_by_model(study, dataset) if study else {}
     return {column: rows[column.lower()] for column in columns if column.lower() in rows}
@@ -295,13 +292,13 @@ def _dashes(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[s
     return {column: Cell(DASH) for column in columns if column.lower() in starved and column not in rows}
 
 
-def _apart(row: StudyRow, verdict: Verdict | None = None) -> str:
+def _apart(row: Row, verdict: Verdict | None = None) -> str:
     """In what our runs of a cell differ from what was published."""
     reasons = [f"run with {' '.join(row.departures)}"] if row.departures else []
     if verdict is not None and verdict.outcome is Outcome.NO_EVIDENCE:
         reasons.append(verdict.reason)
-    elif verdict is None and row.result.surrogates:
-        reasons.append(f"surrogate features ({', '.join(row.result.surrogates)})")
+    elif verdict is None and row.surrogates:
+        reasons.append(f"surrogate features ({', '.join(row.surrogates)})")
     return "; ".join(reasons)
 
 
@@ -324,44 +321,31 @@ def _footnotes(lines: Iterable[tuple[tuple[str, ...], Line]]) -> Iterator[str]:
 def _remarks(
     paper: Paper, layout: PublishedTable, datasets: Sequence[str], columns: Sequence[str], study: Study | None
 ) -> Iterator[str]:
+    """What is to be known about the whole table."""
+    ours = {f"{name} {c}": row.runs[0] for name in datasets for c, row in _our_rows(study, name, columns).items()}
     if layout.kind != "datasets":
         yield "A dash: out of memory."
     if layout.improvement:
         yield f"{IMPROVEMENT}: {paper.proposed} over the best other model of the line, computed from its figures."
     if layout.kind == "accuracy":
         yield "The line of another source has only the figures that differ from the published ones."
-    ours = [(name, column, row) for name in datasets for column, row in _our_rows(study, name, columns).items()]
     if study is not None and not ours:
         yield f"Ours: no finished run below {study.folder} is of a model and data set of this table."
-    if layout.kind == "cost":
+    if layout.ratios:
         yield (
             "Lines with a slash: the figures over those of that model. Absolute figures depend on the machine, ratios "
             "less so."
         )
-        yield from _cost_remarks(ours)
+    if layout.kind == "cost" and ours:
+        yield from ABOUT_COSTS
+        yield from _alike("Warm-up of ours: ", {cell: run.outcome.timing.warm_up_note for cell, run in ours.items()})
+        yield from _alike("Ours on ", {cell: device(run) for cell, run in ours.items()})
 
 
-def _cost_remarks(ours: Sequence[tuple[str, str, StudyRow]]) -> Iterator[str]:
-    """What is to be known about our figures, and the machines that they are from."""
-    machines: dict[str, list[str]] = defaultdict(list)
-    warm_ups: dict[str, list[str]] = defaultdict(list)
-    for dataset, column, row in ours:
-        machines[device(row.result.runs[0])].append(f"{dataset} {column}")
-        if (note := row.result.runs[0].outcome.timing.warm_up_note) is not None:
-            warm_ups[note].append(f"{dataset} {column}")
-    if machines:
-        yield (
-            "Ours: the first seed's run; the time is the median over epochs after the warm-up (the first epoch at "
-            "least), evaluation excluded. Our ratios stand beneath the published ones."
-        )
-        yield (
-            "Memory of ours: the peak of the process on the GPU; what torch reserved there, where the driver gives no "
-            "figure per process; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes."
-        )
-    for note, cells in warm_ups.items():
-        yield f"Warm-up of ours: {note}: {', '.join(cells)}."
-    for name, cells in machines.items():
-        yield f"Ours on {name}: {', '.join(cells)}."
+def _alike(lead: str, texts: Mapping[str, str | None]) -> Iterator[str]:
+    """Each text once, with the cells that it is about."""
+    for text in dict.fromkeys(filter(None, texts.values())):
+        yield f"{lead}{text}: {', '.join(cell for cell, of_cell in texts.items() if of_cell == text)}."
 
 
 def _sources(paper: Paper, lines: Iterable[tuple[tuple[str, ...], Line]]) -> Iterator[str]:

@@ -1,16 +1,17 @@
 """What a report says, as sections of tables: each table of a study is built here, once for all formats."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 from harness.paper import selfcheck
-from harness.paper.measured import SHARED, SHARED_NOTE, device_notes, joules_per_epoch
 from harness.paper.numbers import MIB, NONE, number, spread
-from harness.paper.published import PublishedValue, short_metric
-from harness.paper.results import environments
+from harness.paper.published import PublishedValue, canonical_metric, short_metric
+from harness.paper.rows import SHARED_NOTE, Row
 from harness.paper.significance import Difference
-from harness.paper.study import Study, StudyRow
-from harness.paper.verdict import Outcome, Range, Verdict, Word
+from harness.paper.study import SHARED, Study
+from harness.paper.verdict import Outcome, Range, Word
+from harness.report.costs import joules_per_epoch
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
 
@@ -19,6 +20,27 @@ LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 SURROGATES = "†"
 SURROGATES_NOTE = "trained on surrogate features, not on the original vectors"
 MEMORY = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", "GPU MiB": "gpu_process_peak"}
+
+
+BETWEEN, BEST = "Differences between models", "Best against second"
+ACCURACY = "Test metrics, mean over seeds; of several rows the best of a column is bold."
+POINTS = "Means over the seeds of each point, and the range of the test part over them; nothing is chosen here."
+SELECTION = (
+    "Rows and verdicts are of the point that is best on validation. Metrics are means over the seeds that both points "
+    "have; optimism is what choosing on test would add."
+)
+DIFFERENCES = (
+    "First minus second, paired over the users that all rows share; a user's value is the mean over as many runs of "
+    "each. The interval is from bootstrap samples of users; rank effect (−1 to 1) and p are of the Wilcoxon test of "
+    "signed ranks, adjusted by Holm over one data set. A row is called better only where the test and the interval "
+    "agree. Means in other tables are over all seeds of a row."
+)
+CLAIMS = "Whether a claim follows from printed tables, and, where it says ours, from these runs."
+COSTS = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
+ENVIRONMENT = "Everything that some run recorded; several values where runs differ."
+FIGURES = ("ours", "interval", "range", "seeds", "expected", "source", "band", "diff. %")
+"""Of a cell that was judged."""
+COMMANDS = "In the folder of these runs, or anywhere with --out and that folder:"
 
 
 @dataclass(frozen=True)
@@ -38,58 +60,26 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
     `every_pair`: whether all rows that were compared over users are shown, or the best against the second.
     """
     datasets = dict.fromkeys([*study.datasets, *study.starved])
-    commands = tuple(command for row in study.rows for command in study.commands(row))
-    about = {
-        "self-check": ("Self-check", selfcheck.NOTE, [self_check(study)]),
-        "accuracy": (
-            "Accuracy",
-            "Test metrics, mean over seeds; of several rows the best of a column is bold.",
-            [overview(study, name) for name in datasets],
-        ),
-        "verdicts": ("Verdicts", "", [verdicts(study, name) for name in datasets]),
-        "points": (
-            "All points",
-            "Means over the seeds of each point, and the range of the test part over them; nothing is chosen here.",
-            [all_points(study)],
-        ),
-        "selection": (
-            "Selection",
-            "The paper says that points are chosen on validation, the published code chose on test; rows and verdicts "
-            "here are of the first. R@20 is that of the test part, mean over the seeds that both points have; optimism "
-            "is what choosing on test adds.",
-            [selection(study)],
-        ),
-        "differences": (
-            "Differences between models" if every_pair else "Best against second",
-            "First minus second, paired over the users that all rows share; a user's value is the mean over as many "
-            "runs of each. The interval is from bootstrap samples of users; rank effect (−1 to 1) and p are of the "
-            "Wilcoxon signed-rank test, adjusted by Holm over one data set. A row is called better only where the "
-            "test and the interval agree. Means in other tables are over all seeds of a row.",
-            [differences(study, every_pair)],
-        ),
-        "claims": (
-            "Claims of the paper",
-            "Whether a claim follows from printed tables, and, for `ours`, from these runs.",
-            [claims(study)],
-        ),
-        "time": (
-            "Time and memory",
-            "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded.",
-            [time_and_memory(study)],
-        ),
-        "environment": (
-            "Environment",
-            "Everything that some run recorded; several values where runs differ.",
-            [environment(study.runs)],
-        ),
-    }
     found = [
-        Section(id, title, lead, tuple(one for one in tables if one.rows))
-        for id, (title, lead, tables) in about.items()
+        Section("self-check", "Self-check", selfcheck.NOTE, (self_check(study),)),
+        Section("accuracy", "Accuracy", ACCURACY, tuple(overview(study, name) for name in datasets)),
+        Section("verdicts", "Verdicts", "", tuple(verdicts(study, name) for name in datasets)),
+        Section("points", "All points", POINTS, (all_points(study),)),
+        Section("selection", "Selection", SELECTION, (selection(study),)),
+        Section("differences", BETWEEN if every_pair else BEST, DIFFERENCES, (differences(study, every_pair),)),
+        Section("claims", "Claims of the paper", CLAIMS, (claims(study),)),
+        Section("time", "Time and memory", COSTS, (time_and_memory(study),)),
+        Section("environment", "Environment", ENVIRONMENT, (environment(study.runs),)),
     ]
-    where = "In the folder of these runs, or anywhere with `--out` and that folder:"
-    found.append(Section("commands", "Commands that repeat each row", where, commands=commands))
+    found = [replace(section, tables=tuple(one for one in section.tables if one.rows)) for section in found]
+    commands = tuple(command for row in study.rows for command in study.commands(row))
+    found.append(Section("commands", "Commands that repeat each row", COMMANDS, commands=commands))
     return [section for section in found if section.tables or section.commands]
+
+
+def metrics_of(study: Study) -> list[str]:
+    """What cells are judged by, by canonical name."""
+    return [canonical_metric(name) for name in study.paper.metrics]
 
 
 def self_check(study: Study) -> Table:
@@ -100,27 +90,27 @@ def overview(study: Study, dataset: str) -> Table:
     """Rows by metrics: means over seeds, with all that each rests on."""
     rows = study.of(dataset)
     ranks: dict[str, list[Emphasis | None]] = {}
-    for metric in study.metrics:
+    for metric in metrics_of(study):
         ranks[metric] = ranked([None if row.brief else row.mean(metric) for row in rows])
-    tested = {metric: study.tested(dataset, metric) for metric in study.metrics}
+    tested = {metric: study.tested(dataset, metric) for metric in metrics_of(study)}
     body = [
         [
             _label(row),
-            *(_mean(study, row, metric, ranks[metric][place], tested[metric]) for metric in study.metrics),
-            len(row.result.runs),
-            row.result.settings,
+            *(_mean(study, row, metric, ranks[metric][place], tested[metric]) for metric in metrics_of(study)),
+            len(row.runs),
+            row.settings,
         ]
         for place, row in enumerate(rows)
     ]
     # As published: a dash where memory did not suffice.
-    body += [[label, *["-"] * len(study.metrics), 0, "out of memory"] for label in study.starved.get(dataset, ())]
-    head = ["model", *map(short_metric, study.metrics), "seeds", "settings"]
-    return table(dataset, head, body, "l" + "r" * (len(study.metrics) + 1) + "l", notes=_about_labels(rows))
+    body += [[label, *["-"] * len(study.paper.metrics), 0, "out of memory"] for label in study.starved.get(dataset, ())]
+    head = ["model", *study.paper.metrics, "seeds", "settings"]
+    return table(dataset, head, body, "l" + "r" * (len(study.paper.metrics) + 1) + "l", notes=_about_labels(rows))
 
 
 def about_stars(study: Study, dataset: str) -> str:
     """What stars beside the best of a data set mean, and where there are none since nothing was tested."""
-    tested = {metric: study.tested(dataset, metric) for metric in study.metrics}
+    tested = {metric: study.tested(dataset, metric) for metric in metrics_of(study)}
     found = [difference for difference in tested.values() if difference]
     if not found:
         return "Differences between models were not tested."
@@ -140,12 +130,7 @@ def verdicts(study: Study, dataset: str) -> Table:
         [
             _label(row),
             short_metric(metric),
-            number(verdict.mean, otherwise="not finite"),
-            spread(row.result.values(metric)),
-            verdict.seeds,
-            number(verdict.published.value) if verdict.published else "",
-            verdict.published.source if verdict.published else "",
-            _percent(verdict.difference),
+            *_figures(row, metric).values(),
             Cell(verdict.outcome.value, word=verdict.outcome),
             verdict.reason,
         ]
@@ -155,26 +140,27 @@ def verdicts(study: Study, dataset: str) -> Table:
     ]
     used = dict.fromkeys(v.published.source for row in rows for v in row.verdicts.values() if v.published)
     cited = [f"Source {key}: {study.sources[key].citation}, {study.sources[key].table}." for key in used]
-    head = ["model", "metric", "ours", "range", "seeds", "expected", "source", "diff. %", "verdict", "why"]
-    return table(dataset, head, body, "llrrrrlrll", notes=[*cited, *_about_labels(rows)])
+    head = ["model", "metric", *FIGURES, "verdict", "why"]
+    return table(dataset, head, body, "llrrrrrlrrll", notes=[*cited, *_about_labels(rows)])
 
 
 def all_points(study: Study) -> Table:
     """Every point of the rows whose suite runs each of them with every seed: it is the points that it asks for."""
     body = []
-    for row in (row.result for row in study.rows if row.result.every_seed and row.result.points > 1):
-        for point in row.grid:
+    for row in study.rows:
+        for point in row.grid if row.every_seed and row.points > 1 else ():
             test = list(point.test_by_seed.values())
-            means = [number(sum(values) / len(values)) for values in (list(point.valid_by_seed.values()), test)]
+            means = [number(fmean(values)) for values in (point.valid_by_seed.values(), test)]
             body.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
-    head = ["model", "data set", "point", "seeds", "valid R@20", "test R@20", "range of test R@20"]
+    metric = study.paper.stopping
+    head = ["model", "data set", "point", "seeds", f"valid {metric}", f"test {metric}", f"range of test {metric}"]
     return table("All points", head, body, "lllrrrr")
 
 
 def selection(study: Study) -> Table:
     """Both points of every row that was searched: the one chosen on validation, and the one chosen on test."""
     body = []
-    for row in (row.result for row in study.rows if row.result.points > 1):
+    for row in (row for row in study.rows if row.points > 1):
         chosen = row.selection
         same = chosen.on_test is chosen.on_validation
         body.append(
@@ -190,7 +176,8 @@ def selection(study: Study) -> Table:
                 len(chosen.seeds),
             ]
         )
-    head = ["model", "data set", "points", "best on validation", "R@20", "best on test", "R@20", "optimism %", "seeds"]
+    metric = study.paper.stopping
+    head = ["model", "data set", "points", "best on validation", metric, "best on test", metric, "optimism %", "seeds"]
     return table("Selection", head, body, "llrlrlrrr")
 
 
@@ -200,7 +187,7 @@ def differences(study: Study, every_pair: bool) -> Table:
     if every_pair:
         pairs = [(name, pair) for name, found in study.differences.items() for pair in found]
     else:
-        tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in study.metrics)
+        tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in metrics_of(study))
         pairs = [(name, pair) for name, pair in tested if pair is not None]
     winners = [pair.winner(level) for _, pair in pairs]
     body = [
@@ -224,13 +211,8 @@ def differences(study: Study, every_pair: bool) -> Table:
     decided = sum(winner is not None for winner in winners)
     note = f"One row is better in {decided} of {len(pairs)} comparisons, at the level of {100 * level:.3g} %."
     head += ["p", "adjusted p", "users", "runs", "better"]
-    return table(
-        "Differences between models" if every_pair else "Best against second",
-        head,
-        body,
-        "llllrrrrrrrl",
-        notes=[note] if every_pair else (),
-    )
+    title = BETWEEN if every_pair else BEST
+    return table(title, head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
 
 
 def claims(study: Study) -> Table:
@@ -255,7 +237,7 @@ def claims(study: Study) -> Table:
 
 def time_and_memory(study: Study) -> Table:
     """Cost of each row's first run. A kind of memory that no run could measure is a note instead of a column."""
-    runs = [(row, row.result.runs[0]) for row in study.rows]
+    runs = [(row, row.runs[0]) for row in study.rows]
     notes, memory = [], {}
     for title, key in MEMORY.items():
         readings = [run.outcome.memory.of(key) for _, run in runs]
@@ -285,7 +267,7 @@ def time_and_memory(study: Study) -> Table:
                 *([_timed(energy, mark, ".1f")] if with_energy else []),
             ]
         )
-        if found := device_notes(run):
+        if found := run.outcome.device_notes:
             notes.append(f"{row.dataset}, {row.label}, while it ran: {'; '.join(found)}.")
     if any(study.time_mark(row) for row, _ in runs):
         notes.append(f"{SHARED} {SHARED_NOTE}.")
@@ -295,8 +277,12 @@ def time_and_memory(study: Study) -> Table:
 
 
 def environment(runs: Iterable[RunRecord]) -> Table:
-    """What runs recorded of where they ran."""
-    return table("Environment", ("what", "value"), [(key, "; ".join(all)) for key, all in environments(runs).items()])
+    """Every value that some run recorded of where it ran."""
+    seen: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for key, value in run.environment.items():
+            seen.setdefault(key, {})[NONE if value is None else str(value)] = None
+    return table("Environment", ("what", "value"), [(key, "; ".join(values)) for key, values in seen.items()])
 
 
 def rules(study: Study) -> list[str]:
@@ -304,7 +290,8 @@ def rules(study: Study) -> list[str]:
     tolerances, bands = study.tolerances, study.tolerances.published
     own = "".join(f", of {short_metric(name)} ± {100 * share:g} %" for name, share in bands.metrics.items())
     return [
-        "A cell is the mean of a test metric over the seeds of the settings that were best on validation R@20.",
+        "A cell is the mean of a test metric over the seeds of the settings that were best on validation "
+        f"{study.paper.stopping}.",
         "It is compared with the first of its sources that prints a figure.",
         f"The band is the published figure ± {100 * bands.relative:g} %{own}.",
         f"The interval is the two-sided t-interval of the mean at {100 * tolerances.confidence:g} % confidence; "
@@ -321,15 +308,15 @@ def source(run: RunRecord) -> str:
     return known + (", dirty" if dirty else "")
 
 
-def _label(row: StudyRow) -> Cell:
-    return Cell(row.label, *((SURROGATES, SURROGATES_NOTE) if row.result.surrogates else ()))
+def _label(row: Row) -> Cell:
+    return Cell(row.label, *((SURROGATES, SURROGATES_NOTE) if row.surrogates else ()))
 
 
-def _about_labels(rows: Iterable[StudyRow]) -> list[str]:
-    return [f"{SURROGATES} {SURROGATES_NOTE}."] if any(row.result.surrogates for row in rows) else []
+def _about_labels(rows: Iterable[Row]) -> list[str]:
+    return [f"{SURROGATES} {SURROGATES_NOTE}."] if any(row.surrogates for row in rows) else []
 
 
-def _mean(study: Study, row: StudyRow, metric: str, emphasis: Emphasis | None, tested: Difference | None) -> Cell:
+def _mean(study: Study, row: Row, metric: str, emphasis: Emphasis | None, tested: Difference | None) -> Cell:
     verdict = row.verdicts[metric]
     judged = row.dataset in study.published
     sure = emphasis is Emphasis.BEST and tested is not None
@@ -340,31 +327,34 @@ def _mean(study: Study, row: StudyRow, metric: str, emphasis: Emphasis | None, t
         word=verdict.outcome if judged else None,
         beside=f"{_percent(verdict.difference)} %" if judged and verdict.difference is not None else "",
         note=verdict.reason.rstrip(".") if judged else "",
-        details=tuple(_evidence(study, row, metric, verdict)),
+        details=tuple(_evidence(study, row, metric)),
     )
 
 
-def _evidence(study: Study, row: StudyRow, metric: str, verdict: Verdict) -> Iterator[Table]:
-    """Everything that a mean and its verdict rest on: figures, runs, sources."""
-    values, tolerances = row.result.values(metric), study.tolerances
-    facts = [
-        ("Mean", number(verdict.mean, otherwise="not finite")),
-        (f"{100 * tolerances.confidence:g} % interval", _range(verdict.interval)),
-        ("Lowest to highest", _range((min(values), max(values)) if len(values) > 1 else None)),
-        ("Seeds", str(len(values))),
-    ]
-    if verdict.published is not None:
-        facts += [
-            ("Compared with", f"{number(verdict.published.value)}, {verdict.published.source}"),
-            (f"Band, ± {100 * tolerances.of(metric).relative:g} %", _range(verdict.band)),
-            ("Difference, %", _percent(verdict.difference) or NONE),
-        ]
-    yield table("Figures", ("what", "figure"), facts, "lr")
+def _figures(row: Row, metric: str) -> dict[str, str]:
+    """By FIGURES: everything that a verdict rests on."""
+    verdict, published = row.verdicts[metric], row.verdicts[metric].published
+    figures = (
+        number(verdict.mean, otherwise="not finite"),
+        _range(verdict.interval),
+        spread(row.values(metric)),
+        str(verdict.seeds),
+        number(published.value) if published else "",
+        published.source if published else "",
+        _range(verdict.band) if published else "",
+        _percent(verdict.difference),
+    )
+    return dict(zip(FIGURES, figures, strict=True))
+
+
+def _evidence(study: Study, row: Row, metric: str) -> Iterator[Table]:
+    """What a mean and its verdict come from: figures, runs, sources."""
+    yield table("Figures", ("what", "figure"), [(k, v) for k, v in _figures(row, metric).items() if v], "lr")
     head = ("seed", "value", "best epoch", "source", "device", "finished", "command")
-    runs = zip(row.result.runs, values, study.commands(row), strict=True)
+    runs = zip(row.runs, row.values(metric), study.commands(row), strict=True)
     yield table("Runs", head, [_run(run, value, command) for run, value, command in runs], "rrrllll")
     if row.sources[metric]:
-        cited = [_citation(study, value, value == verdict.published) for value in row.sources[metric]]
+        cited = [_citation(study, value, value == row.verdicts[metric].published) for value in row.sources[metric]]
         yield table("Sources", ("figure", "status", "source", "about"), cited, "rlll")
 
 

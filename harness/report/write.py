@@ -12,46 +12,29 @@ from harness.common import write_whole
 if TYPE_CHECKING:
     from harness.paper.study import Study
 
-Make = Callable[["Study"], Mapping[str, bytes]]
-"""A study -> contents by file name, which may have a folder before it."""
+FORMATS = ("md", "html", "tex", "csv", "json")
 
 
-def _markdown(study: Study) -> Mapping[str, bytes]:
-    from harness.report.markdown import markdown
+def made(study: Study, form: str) -> Mapping[str, bytes]:
+    """Contents of a format by file name, which may have a folder before it. Only what it needs is loaded."""
+    from harness.report import flat, latex, markdown
 
-    return {"report.md": markdown(study).encode()}
+    if form == "html":
+        from harness.report.html import html
+        from harness.report.plots import draw
+        from harness.report.plots.style import files, svg
 
-
-def _page(study: Study) -> Mapping[str, bytes]:
-    from harness.report.html import html
-    from harness.report.plots import draw
-    from harness.report.plots.style import files, svg
-
-    drawn = draw(study)
-    page = html(study, [(picture.title, picture.caption, svg(picture)) for picture in drawn])
-    return {"report.html": page.encode(), **files(drawn)}
-
-
-def _latex(study: Study) -> Mapping[str, bytes]:
-    from harness.report.latex import document, latex
-
-    return {"report.tex": document(latex(study)).encode()}
-
-
-def _csv(study: Study) -> Mapping[str, bytes]:
-    from harness.report.flat import cells_csv
-
-    return {"cells.csv": cells_csv(study).encode()}
-
-
-def _json(study: Study) -> Mapping[str, bytes]:
-    from harness.report.flat import cells_json
-
-    return {"cells.json": cells_json(study).encode()}
-
-
-# What a format needs is loaded by its function: the names are there without it.
-FORMATS: Mapping[str, Make] = {"md": _markdown, "html": _page, "tex": _latex, "csv": _csv, "json": _json}
+        drawn = draw(study)
+        page = html(study, [(picture.title, picture.caption, svg(picture)) for picture in drawn])
+        return {"report.html": page.encode(), **files(drawn)}
+    makers: dict[str, tuple[str, Callable[[Study], str]]] = {
+        "md": ("report.md", markdown.markdown),
+        "tex": ("report.tex", latex.report),
+        "csv": ("cells.csv", flat.cells_csv),
+        "json": ("cells.json", flat.cells_json),
+    }
+    name, make = makers[form]
+    return {name: make(study).encode()}
 
 
 def write_report(study: Study, folder: Path, formats: Sequence[str] = ("md",)) -> list[Path]:
@@ -59,7 +42,7 @@ def write_report(study: Study, folder: Path, formats: Sequence[str] = ("md",)) -
 
     Raises DataError when they cannot be written. Everything is made before anything is written.
     """
-    contents = {name: content for form in formats for name, content in FORMATS[form](study).items()}
+    contents = {name: content for form in formats for name, content in made(study, form).items()}
     try:
         for name, content in contents.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

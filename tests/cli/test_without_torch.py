@@ -25,8 +25,8 @@ READERS = {
     "suites": "from harness.studies.suite import load_suite, outline; "
     "from harness.paper.load import load_paper; "
     "assert all(outline(load_suite(name, check=False), variants=False) for name in load_paper().suites)",
-    "report": "from harness.paper.study import make_study; from harness.report.write import FORMATS; "
-    "study = make_study(store, 'x'); [FORMATS[form](study) for form in ('md', 'csv', 'json', 'tex')]",
+    "report": "from harness.paper.study import make_study; from harness.report.write import made; "
+    "study = make_study(store, 'x'); [made(study, form) for form in ('md', 'csv', 'json', 'tex')]",
 }
 
 

@@ -14,17 +14,6 @@ from harness.measure.host import Limits, container_limits, usable_cores
         ("0::/a/b\n", {"a/b/cpu.max": "400000 100000", "a/cpu.max": "200000 100000"}, Limits(2.0, None)),
         ("0::/a\n", {"a/cpu.max": "max 100000", "a/memory.max": "max"}, Limits(None, None)),
         ("0::/of/the/host\n", {"cpu.max": "50000 100000"}, Limits(0.5, None)),
-        (
-            "4:cpu,cpuacct:/a\n3:memory:/a\n",
-            {
-                "cpu/a/cpu.cfs_quota_us": "300000",
-                "cpu/a/cpu.cfs_period_us": "100000",
-                "memory/a/memory.limit_in_bytes": "5000",
-                "memory/memory.limit_in_bytes": "9223372036854771712",
-            },
-            Limits(3.0, 5000),
-        ),
-        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, Limits(None, None)),
         ("nonsense\n", {}, Limits(None, None)),
     ],
 )

@@ -76,7 +76,7 @@ def untrained(self: Any, *arguments: Any) -> None:
 
 BROKEN = [
     (broken(Config={"width": 4}), "Config is dict .*must be a frozen dataclass"),
-    (broken(Config=Thawed), "Config must be frozen"),
+    (broken(Config=Thawed), "Config is type .*must be a frozen dataclass"),
     (broken(Config=Undecided), "Config.width has no default"),
     (broken(numerics_version=0), "numerics_version is 0, it must be a whole number from 1"),
     (broken(uses_negatives=None), "uses_negatives is None, it must be True or False"),

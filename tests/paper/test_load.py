@@ -303,7 +303,6 @@ def test_no_published_accuracy_is_typed_into_code() -> None:
 NAMES = {v.dataset for v in EVERY} | {v.model for v in EVERY if v.model}
 NAMED = "|".join(sorted(NAMES | {name.lower() for name in NAMES - {"BM3"}}, key=len, reverse=True))
 KNOWN = {
-    "data/synthetic.py": {"baby-sized", "synthetic data set of Baby's size"},  # what it is as large as
     "tools/scaling/parts.py": {"lattice"},  # parts are of the models' code
 }
 """Texts that may name a model or a data set, by file and why; files of models and help texts name what they like."""

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from run_files import altered
 
-from harness.paper.results import METRICS
 from harness.paper.significance import Difference
 from harness.paper.study import Study, headline, make_study
-from harness.report.costs import MEMORY, TIMES
-from harness.report.flat import cells, cells_csv, cells_json, table_csv
+from harness.report.flat import MEMORY, TIMES, cells, cells_csv, cells_json, table_csv
 from harness.report.tables import Cell, table
+from harness.runs.record import METRICS
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 

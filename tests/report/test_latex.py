@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.paper.study import Study, StudyRow, make_study
-from harness.report.latex import document, escape, latex, tex_table
+from harness.report.latex import escape, latex, report, tex_table
 from harness.report.tables import Cell, Emphasis, table
 
 RUNS = Path(__file__).parent / "golden" / "runs"
@@ -70,7 +70,7 @@ def test_the_document_compiles(study: Study, rows: str, tmp_path: Path) -> None:
         study = replace(study, rows=(*study.rows, *awkward), asked=AWKWARD + "\n\\undefined")
     elif rows == "none":
         study = replace(study, rows=())
-    (tmp_path / "report.tex").write_text(document(latex(study)), encoding="utf-8")
+    (tmp_path / "report.tex").write_text(report(study), encoding="utf-8")
     command = [engine, *ENGINES[engine], "report.tex"]
     outcome = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=300, check=False

@@ -11,12 +11,11 @@ from run_files import altered, without_result
 from bm3 import ConfigError
 from harness.paper.claims import Improvement
 from harness.paper.load import Paper, load_paper
-from harness.paper.measured import SHARED
 from harness.paper.published import Status, values_of_cell
-from harness.paper.study import Study, make_study
-from harness.report.paper_tables import IMPROVEMENT, Statistics, improvement, ours_alone, paper_table
+from harness.paper.study import SHARED, Study, make_study
+from harness.report.paper_tables import IMPROVEMENT, improvement, ours_alone, paper_table, statistics_of
 from harness.report.tables import Cell, Emphasis, Table
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 PAPER = load_paper()
@@ -203,7 +202,7 @@ def test_memory_says_how_it_was_read_and_found_and_main_memory_is_not_taken_for_
 
 
 def test_counts_of_data_stand_beneath_the_published_ones_also_from_runs(study: Study) -> None:
-    found = table(2, statistics={"Baby": Statistics(19445, 7050, 160792), "Sports": None})
+    found = table(2, statistics={"Baby": statistics_of(19445, 7050, 160792), "Sports": None})
     rows = {(row[0].text, row[1].text): [cell.text for cell in row[2:]] for row in found.rows}
     assert rows["Baby", "ours"] == rows["Baby", "published"]
     assert set(rows["Sports", "ours"]) == {"not found"}
@@ -224,7 +223,7 @@ def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str
     starved = {run.model: run for run in study.runs if run.finished}
     (lost, kept) = list(starved)[:2]
     failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
-    others: Sequence[StoredRun] = [run for run in study.runs if run.model != lost]
+    others: Sequence[RunRecord] = [run for run in study.runs if run.model != lost]
     runs = [*others, *(without_result(starved[model], failure) for model in (lost, kept))]
     found = table(number, make_study(RUNS, "a report", of=runs), dataset="Baby")
     ours = [row for row in found.rows if row[1].text == metric and row[2].text in ("ours", "ours, RAM")]

@@ -11,47 +11,44 @@ from run_files import altered
 
 from harness.data import load_dataset
 from harness.paper.rows import Planned
-from harness.paper.study import headline, make_study
+from harness.paper.study import make_study
 from harness.report.markdown import markdown
 from harness.report.plots import draw
+from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs, write_failure
 from harness.runs.trial import make_trial, resolve_device, run_trial
 
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, mini = tmp_path_factory.mktemp("trained"), load_dataset("mini")
-    for seed in (1, 2):
-        for weight in (0.1, 1e-3):
-            settings = {"epochs": 2, "batch_size": 512, "reg_weight": weight}
-            run_trial(make_trial("bpr", mini, "mini", settings, seed, resolve_device("cpu")), folder)
-    return folder
+STORE = Path(__file__).parents[1] / "golden" / "store"
 
 
 @pytest.fixture
-def store(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "runs"))
+def store(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(STORE, tmp_path / "runs"))
 
 
-def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(store: Path) -> None:
+@pytest.fixture
+def bpr() -> list[RunRecord]:
+    """Two points of a grid, run with seed 1."""
+    return [run for run in stored_runs(STORE) if (run.model, run.seed) == ("bpr", 1)]
+
+
+def test_a_grid_that_has_no_axis_is_left_out_of_the_pictures(bpr: list[RunRecord]) -> None:
     """Points at a learning rate are no points of the model's grid, which the picture is of."""
-    runs = [run for run in stored_runs(store) if run.seed == 1]
-    keys = ["/".join(run.path.parts[-2:]) for run in runs]
+    keys = ["/".join(run.path.parts[-2:]) for run in bpr]
     names = []
     for key in ("reg_weight", "early_stopping.patience"):
         points = tuple(({key: 10 * place + 1}, {1: one}) for place, one in enumerate(keys))
-        study = make_study(store, "test", of=runs, planned=[Planned(None, points)])
+        study = make_study(STORE, "test", of=bpr, planned=[Planned(None, points)])
         names.append([picture.name for picture in draw(study)])
     assert ["mini-grid" in found for found in names] == [True, False]
 
 
-def test_a_report_on_costs_needs_no_evidence_on_accuracy(store: Path) -> None:
+def test_a_report_on_costs_needs_no_evidence_on_accuracy(bpr: list[RunRecord]) -> None:
     """One seed is no evidence for a cell of accuracy, and enough for time and memory."""
-    runs = [run for run in stored_runs(store) if run.seed == 1]
-    runs = [altered(run, dataset={"name": "baby"}) for run in runs]
+    runs, store = [altered(run, dataset={"name": "baby"}) for run in bpr], STORE
     assert make_study(store, "test", of=runs).code == 3
     study = make_study(store, "test", of=runs, of_costs=True)
-    assert (study.code, headline(study)[-1]) == (0, "Time and memory of 1 of 1 rows were measured.")
+    assert (study.code, study.headline[-1]) == (0, "Time and memory of 1 of 1 rows were measured.")
     assert make_study(store, "test", of=runs, of_costs=True, failed=["bm3 train"]).code == 1
     assert make_study(store, "test", of=[], of_costs=True).code == 3
     timing = {"median_s": None, "q1_s": None, "q3_s": None, "warmup_s": 1.0, "note": "", "evaluation_median_s": None}
@@ -59,40 +56,23 @@ def test_a_report_on_costs_needs_no_evidence_on_accuracy(store: Path) -> None:
     assert make_study(store, "test", of=untimed, of_costs=True).code == 3
 
 
-def test_a_failed_run_is_named_once_with_what_it_failed_of(store: Path) -> None:
-    first = next(iter(stored_runs(store)))
+def test_a_failed_run_is_named_once_with_what_it_failed_of_and_is_never_a_pass(store: Path) -> None:
+    first = next(run for run in stored_runs(store) if run.finished)
     (first.path / "result.json").unlink()
     write_failure(first.path, "error", "the loss is nan")
-    lines = [line for line in markdown(make_study(store, "test")).splitlines() if first.command in line]
-    assert lines == [f"- Failed: `{first.command}`: the loss is nan"]
-
-
-def test_a_failed_trial_or_trace_is_never_a_pass(store: Path) -> None:
-    assert make_study(store, "test", failed=["bm3 train bpr mini"]).code == 1
-
-
-def test_a_finished_run_is_returned_and_not_repeated(store: Path) -> None:
-    run = next(iter(stored_runs(store)))
-    before = (run.path / "result.json").stat().st_mtime_ns
-    config, training = run.config, run.training
-    settings = {"epochs": training.epochs, "batch_size": run.settings["batch_size"], "reg_weight": config["reg_weight"]}
-    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, run.seed, resolve_device("cpu"))
-    assert run_trial(trial, store).path == run.path
-    assert (run.path / "result.json").stat().st_mtime_ns == before
-
-
-def test_the_best_row_is_compared_with_the_second_over_users(store: Path) -> None:
-    mini = load_dataset("mini")
-    settings = {"epochs": 2, "batch_size": 512}
-    for seed in (1, 3):
-        run_trial(make_trial("lightgcn", mini, "mini", settings, seed, resolve_device("cpu")), store)
     study = make_study(store, "test")
+    lines = [line for line in markdown(study).splitlines() if first.command in line]
+    assert lines == [f"- Failed: `{first.command}`: the loss is nan"]
+    assert make_study(store, "test", failed=[first.command]).code == 1
+
+
+def test_the_best_row_is_compared_with_the_second_over_users() -> None:
+    study = make_study(STORE, "test")
     best, second = study.best_two("mini", "recall@20")
-    (pair,) = [pair for pair in study.differences["mini"] if pair.metric == "recall@20"]
-    assert (pair.runs, pair.users) == (1, len(best.result.runs[0].per_user("recall@20")[0]))  # type: ignore[index]
-    ours, theirs = (next(run for run in row.result.runs if run.seed == 1) for row in (best, second))
-    difference = ours.outcome.test["recall@20"] - theirs.outcome.test["recall@20"]
-    assert pair.seen_from(best.label).mean == pytest.approx(difference)
+    pair = study.tested("mini", "recall@20")
+    assert pair is not None
+    assert (pair.first, pair.second, pair.runs) == (best.label, second.label, 3)
+    assert pair.mean == pytest.approx(best.mean("recall@20") - second.mean("recall@20"))
 
 
 def test_every_format_is_written_where_it_is_asked_for(store: Path, tmp_path: Path, command: Command) -> None:
@@ -130,13 +110,13 @@ def test_a_report_that_cannot_be_written_is_one_line_and_damages_nothing(store: 
 
 
 def test_a_run_records_what_differs_from_the_defaults_and_an_earlier_one_says_it_in_its_command(store: Path) -> None:
-    run = next(iter(stored_runs(store)))
-    assert {*run.changed} - {"reg_weight"} == {"epochs", "batch_size"}
+    run = next(run for run in stored_runs(store) if run.model == "bpr")
+    assert {*(run.changed or ())} - {"reg_weight"} == {"epochs", "batch_size", "learning_rate"}
     earlier = run.model_copy(update={"changed": None})
     assert earlier.changed_settings == run.changed_settings
     assert run.changed_settings["epochs"] == run.training.epochs
     named = altered(earlier, command="bm3 train bpr epochs --set batch_size=512")
-    assert named.changed_settings == {"batch_size": run.training.batch_size}
+    assert named.changed_settings == {"batch_size": run.settings["batch_size"]}
 
 
 def test_a_catalogue_smaller_than_every_cut_off_is_reported_like_any_other(

@@ -11,11 +11,9 @@ from run_files import altered
 
 from harness.paper.claims import ClaimOutcome, ClaimResult
 from harness.paper.load import load_paper
-from harness.paper.measured import SHARED, SHARED_NOTE
-from harness.paper.results import METRICS
-from harness.paper.rows import Planned
+from harness.paper.rows import SHARED_NOTE, Planned
 from harness.paper.significance import Difference
-from harness.paper.study import Study, make_study
+from harness.paper.study import SHARED, Study, make_study
 from harness.paper.verdict import Outcome
 from harness.report.study_tables import (
     about_stars,
@@ -30,6 +28,7 @@ from harness.report.study_tables import (
     verdicts,
 )
 from harness.report.tables import Cell, Emphasis, Table
+from harness.runs.record import METRICS
 from harness.runs.store import stored_runs
 
 RUNS = Path(__file__).parent / "golden" / "runs"

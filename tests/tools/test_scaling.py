@@ -20,8 +20,7 @@ from harness.paper.growth import stored_exponents
 from harness.paper.load import load_tolerances
 from harness.tools.scaling import measure as measuring
 from harness.tools.scaling.fit import Cell, Complexity, Verdict, fit, judge, load_complexity
-from harness.tools.scaling.measure import QUICK, Plan, Series, Tell, Work, measure, power_law_dataset
-from harness.tools.scaling.sizes import FIELDS, Sizes
+from harness.tools.scaling.measure import FIELDS, QUICK, Plan, Series, Sizes, Tell, Work, measure, power_law_dataset
 
 CPU = torch.device("cpu")
 SIZES = [1024, 2048, 4096, 8192, 16384]
@@ -191,7 +190,7 @@ def test_data_have_the_sizes_asked_for_and_are_ranked_for_all_users() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "by", "part"), [("E", 16, "half of the 3,600 pairs"), ("B", 8, "larger than the 128 interactions")]
+    ("factor", "by", "part"), [("E", 16, "E times 16 is 2,048"), ("B", 8, "B times 8 is 256"), ("x", 2, "no size 'x'")]
 )
 def test_sizes_that_no_data_can_have_are_refused(factor: str, by: int, part: str) -> None:
     with pytest.raises(ConfigError, match=part):
@@ -342,12 +341,12 @@ def test_what_is_asked_for_is_what_is_measured_and_a_dry_run_measures_nothing(
     ("arguments", "parts"),
     [
         (["bm4"], ["no model 'bm4'", "bm3"]),
-        (["--vary", "E,K"], ["--vary", "'E,K'", "d_m"]),
-        (["--vary", ","], ["--vary"]),
+        (["--vary", "E,K"], ["'K'", "d_m"]),
+        (["--vary", ","], ["no size ''"]),
         (["--sizes", "1,2,x,8"], ["--sizes", "'1,2,x,8'"]),
         (["--sizes", "0,1,2,4"], ["--sizes"]),
-        (["--sizes", "1,2,4,4"], ["--sizes", "fewer than 4"]),
-        (["--sizes", "1,2,4,1000"], ["--sizes", "times 1000"]),
+        (["--sizes", "1,2,4,4"], ["--sizes", "four"]),
+        (["--sizes", "1,2,4,1000"], ["times 1000"]),
         (["--repetitions", "4"], ["--repetitions", "4"]),
         (["--out", "/dev/null/out"], ["/dev/null/out", "--out"]),
     ],

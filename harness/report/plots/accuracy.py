@@ -18,13 +18,14 @@ def difference(study: Study, dataset: str) -> Picture | None:
     rows = [row for row in study.of(dataset) if any(verdict.published for verdict in row.verdicts.values())]
     if not rows:
         return None
-    verdicts = [[row.verdicts[metric] for metric in study.metrics] for row in rows]
+    metrics = list(rows[0].verdicts)
+    verdicts = [[row.verdicts[metric] for metric in metrics] for row in rows]
     per_cent = np.array([[_per_cent(verdict) for verdict in of_row] for of_row in verdicts])
-    bands = {100 * study.tolerances.of(metric).relative for metric in study.metrics}
+    bands = {100 * study.tolerances.of(metric).relative for metric in metrics}
     limit = max([*bands, *np.abs(per_cent[np.isfinite(per_cent)])])
     figure = Figure((WIDTH, 0.9 + 0.4 * max(len(rows), 3)), layout="constrained")
     axes = figure.add_subplot()
-    edges = (np.arange(size + 1) - 0.5 for size in (len(study.metrics), len(rows)))
+    edges = (np.arange(size + 1) - 0.5 for size in (len(metrics), len(rows)))
     masked = np.ma.masked_invalid(per_cent)
     mesh = axes.pcolormesh(*edges, masked, cmap=BELOW_TO_ABOVE, vmin=-limit, vmax=limit, edgecolor=INK, linewidth=0.2)
     for (i, j), value in np.ndenumerate(per_cent):
@@ -35,7 +36,7 @@ def difference(study: Study, dataset: str) -> Picture | None:
         axes.text(j, i, f"{figures}{verdicts[i][j].outcome}", ha="center", va="center", color=colour)
     axes.invert_yaxis()
     axes.set(xlabel="test metric (mean over seeds)", ylabel="model")
-    axes.set_xticks(range(len(study.metrics)), [short_metric(metric) for metric in study.metrics])
+    axes.set_xticks(range(len(metrics)), [short_metric(metric) for metric in metrics])
     axes.set_yticks(range(len(rows)), [wrapped(row.label) for row in rows])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -66,7 +67,7 @@ def scatter(study: Study) -> Picture | None:
     figure = Figure((WIDTH / 2, 3.7), layout="constrained")
     axes = figure.add_subplot()
     ends = np.array([0, 1.05 * max(max(published, ours) for *_, published, ours in shown)])
-    bands = sorted({study.tolerances.of(metric).relative for metric in study.metrics})
+    bands = sorted({study.tolerances.of(metric).relative for metric in study.paper.metrics})
     for band in bands:
         axes.fill_between(ends, (1 - band) * ends, (1 + band) * ends, color=INK, alpha=0.15, linewidth=0)
     axes.plot(ends, ends, color=INK, linewidth=1)

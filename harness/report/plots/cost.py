@@ -4,12 +4,11 @@ import math
 
 from matplotlib.figure import Figure
 
-from harness.paper.measured import SHARED_NOTE
-from harness.paper.published import short_metric
+from harness.paper.published import canonical_metric
+from harness.paper.rows import SHARED_NOTE
 from harness.paper.study import Study
 from harness.report import costs
 from harness.report.plots.style import WIDTH, Picture, coloured, named, picture, plain_log, wrapped
-from harness.training.config import STOPPING_METRIC
 
 TIME = "time per epoch (s)"
 MIB_PER_GB = 2**10
@@ -19,8 +18,8 @@ def cost(study: Study, dataset: str) -> Picture | None:
     """The test metric that training stops by, against time per epoch and against peak memory, of the first seed's run
     as in the table."""
     rows = study.of(dataset)
-    seconds = [costs.epoch_seconds(row.result.runs[0]) for row in rows]
-    memory = [costs.peak_memory(row.result.runs[0]) for row in rows]
+    seconds = [costs.epoch_seconds(row.runs[0]) for row in rows]
+    memory = [costs.peak_memory(row.runs[0]) for row in rows]
     panels = {TIME: [None if study.time_mark(r) else s and s.value for r, s in zip(rows, seconds, strict=True)]}
     ways = {reading.way if reading else None for reading in memory}
     if len(ways) == 1 and None not in ways:
@@ -29,12 +28,12 @@ def cost(study: Study, dataset: str) -> Picture | None:
     panels = {label: values for label, values in panels.items() if any(values)}
     if not panels:
         return None
-    metric = short_metric(STOPPING_METRIC)
+    metric = study.paper.stopping
     figure = Figure((WIDTH, 3.4), layout="constrained")
     for axes, (label, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for place, (x, row) in enumerate(zip(values, rows, strict=True)):
-            if x and math.isfinite(y := row.mean(STOPPING_METRIC)):
-                face = {"markerfacecolor": "none"} if row.result.surrogates else {}
+            if x and math.isfinite(y := row.mean(canonical_metric(metric))):
+                face = {"markerfacecolor": "none"} if row.surrogates else {}
                 axes.plot([x], [y], linestyle="none", label=wrapped(row.label), **coloured(place), **face)
         axes.set(xlabel=label, ylabel=f"test {metric} (share of held-out items)")
         if label == TIME:
@@ -51,7 +50,7 @@ def cost(study: Study, dataset: str) -> Picture | None:
         figure,
         "Further up is more accurate, further left is cheaper; open: trained on surrogate features.",
         "Time is the median epoch of the first seed's run, evaluation excluded; memory is that run's.",
-        named("Measured on", dict.fromkeys(costs.device(row.result.runs[0]) for row in rows)),
+        named("Measured on", dict.fromkeys(costs.device(row.runs[0]) for row in rows)),
         named("Not timed", (row.label for row, reading in zip(rows, seconds, strict=True) if reading is None)),
         named(f"Time left out, {SHARED_NOTE}", (row.label for row in rows if study.time_mark(row))),
         "" if len(panels) > 1 or TIME not in panels else "No kind of memory was measured for every model.",

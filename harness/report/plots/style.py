@@ -33,13 +33,13 @@ STYLE: dict[str, Any] = {
     "font.size": 8,
     **dict.fromkeys(("axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize"), 8),
     **dict.fromkeys(("legend.fontsize", "legend.title_fontsize"), 8),
-    "legend.frameon": False,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
+    ),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
-    **dict.fromkeys(("axes.linewidth", "hatch.linewidth"), 0.6),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    "axes.linewidth": 0.6,
     "lines.linewidth": 1,
-    "grid.color": INK,
     "grid.alpha": 0.2,
     "text.parse_math": False,  # names of data sets and settings are no formulas
     "svg.fonttype": "none",

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.paper.published import short_metric
-from harness.paper.study import Study, StudyRow
+from harness.paper.published import canonical_metric
+from harness.paper.rows import Row
+from harness.paper.study import Study
 from harness.report.plots.style import (
     BLUE,
     COLOURS,
@@ -26,24 +27,22 @@ from harness.report.plots.style import (
     wrapped,
 )
 from harness.runs.record import Epoch
-from harness.training.config import STOPPING_METRIC
 
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
-METRIC = short_metric(STOPPING_METRIC)
 
 Epochs = Sequence[Epoch]
 
 
 def learning(study: Study, dataset: str) -> Picture | None:
     """Loss parts beside the validation metric by epoch, each seed a thin line."""
-    curves = [(row, [run.epochs() for run in row.result.runs]) for row in study.of(dataset)]
+    curves = [(row, [run.epochs() for run in row.runs]) for row in study.of(dataset)]
     shown = [(row, runs) for row, runs in curves if any(runs)]
     if not shown:
         return None
     parts = list(dict.fromkeys(part for _, runs in shown for run in runs for epoch in run for part in epoch.parts))
     figure = Figure((WIDTH, 0.5 + 1.9 * len(shown)), layout="constrained")
     for (losses, valid), (row, runs) in zip(figure.subplots(len(shown), 2, squeeze=False), shown, strict=True):
-        _curves(losses, valid, row, runs, parts)
+        _curves(losses, valid, row, runs, parts, study.paper.stopping)
     handles = [Line2D([], [], label=part, **_line(place)) for place, part in enumerate(parts)]
     handles.append(Line2D([], [], color=INK, linestyle=":", marker="o", markersize=4, label="chosen epoch"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -51,7 +50,8 @@ def learning(study: Study, dataset: str) -> Picture | None:
         f"{dataset}-learning",
         f"Learning curves, {dataset}",
         figure,
-        f"The parts of the loss, means over an epoch, and beside them validation {METRIC}; a thin line per seed.",
+        f"Parts of the loss, means over an epoch, and beside them validation {study.paper.stopping}; a thin line per "
+        "seed.",
         "Dotted: the epoch that was kept, the best on validation.",
         named("No epochs are stored for", (row.label for row, runs in curves if not any(runs))),
     )
@@ -60,19 +60,19 @@ def learning(study: Study, dataset: str) -> Picture | None:
 def grid(study: Study, dataset: str) -> Picture | None:
     """Validation and test metric by searched setting, for each model of which several points were run that the model's
     own settings tell apart."""
-    rows = [row for row in study.of(dataset) if row.result.points > 1]
+    rows = [row for row in study.of(dataset) if row.points > 1]
     shown = [row for row in rows if _has_axis(row)]
     if not shown:
         return None
     figure = Figure((WIDTH, 0.5 + 2.1 * len(shown)), layout="constrained")
     for (axes,), row in zip(figure.subplots(len(shown), 1, squeeze=False), shown, strict=True):
-        _sensitivity(axes, row)
+        _sensitivity(axes, row, study.paper.stopping)
     return picture(
         f"{dataset}-grid",
         f"Sensitivity to the searched settings, {dataset}",
         figure,
-        f"{METRIC} of each grid point on the validation part, where points are chosen (filled), and on the test part "
-        "(open, dashed); means over the seeds that every point of a model has. Ringed: the chosen point.",
+        f"{study.paper.stopping} of each grid point on the validation part, where points are chosen (filled), and on "
+        "the test part (open, dashed); means over the seeds that every point of a model has. Ringed: the chosen point.",
         named("Only one point was run of", (row.label for row in study.of(dataset) if row not in rows)),
     )
 
@@ -81,9 +81,10 @@ def _line(part: int) -> dict[str, Any]:
     return {"color": COLOURS[part % len(COLOURS)], "linestyle": DASHES[part % len(DASHES)], "linewidth": 1}
 
 
-def _curves(losses: Axes, valid: Axes, row: StudyRow, runs: Sequence[Epochs], parts: Sequence[str]) -> None:
+def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: Sequence[str], stopping: str) -> None:
     seen: list[float] = []
-    for run, epochs in zip(row.result.runs, runs, strict=True):
+    metric = canonical_metric(stopping)
+    for run, epochs in zip(row.runs, runs, strict=True):
         kept = [epochs[i] for i in sampled(len(epochs))]
         numbers = [epoch.epoch for epoch in kept]
         for place, part in enumerate(parts):
@@ -91,14 +92,14 @@ def _curves(losses: Axes, valid: Axes, row: StudyRow, runs: Sequence[Epochs], pa
                 values = [epoch.parts.get(part, math.nan) for epoch in kept]
                 losses.plot(numbers, values, **_line(place))
                 seen += values
-        valid.plot(numbers, [epoch.valid[STOPPING_METRIC] for epoch in kept], color=BLUE, linewidth=0.8)
+        valid.plot(numbers, [epoch.valid[metric] for epoch in kept], color=BLUE, linewidth=0.8)
         for best in [epoch for epoch in epochs if epoch.epoch == run.outcome.best_epoch]:
             for axes in (losses, valid):
                 axes.axvline(best.epoch, color=INK, linewidth=0.8, linestyle=":")
-            valid.plot([best.epoch], [best.valid[STOPPING_METRIC]], "o", color=INK, markersize=4)
+            valid.plot([best.epoch], [best.valid[metric]], "o", color=INK, markersize=4)
     losses.set_title(wrapped(row.label, 34))
     losses.set(xlabel="epoch (number)", ylabel="loss part (no unit)")
-    valid.set(xlabel="epoch (number)", ylabel=f"validation {METRIC}\n(share)")
+    valid.set(xlabel="epoch (number)", ylabel=f"validation {stopping}\n(share)")
     for axes in (losses, valid):
         axes.locator_params(axis="x", nbins=5, integer=True)
     if wide(seen):
@@ -106,17 +107,17 @@ def _curves(losses: Axes, valid: Axes, row: StudyRow, runs: Sequence[Epochs], pa
         plain_log(losses.yaxis)
 
 
-def _has_axis(row: StudyRow) -> bool:
+def _has_axis(row: Row) -> bool:
     """Whether each of the row's points lies at numbers that the model is configured with; a suite may search
     anything."""
-    config = row.result.runs[0].config
-    settings = [setting for point in row.result.grid for setting in point.settings.items()]
+    config = row.runs[0].config
+    settings = [setting for point in row.grid for setting in point.settings.items()]
     return all(key in config and isinstance(value, int | float) for key, value in settings)
 
 
-def _sensitivity(axes: Axes, row: StudyRow) -> None:
+def _sensitivity(axes: Axes, row: Row, stopping: str) -> None:
     """The setting with most values goes to the x axis; a line per combination of the others."""
-    points = row.result.grid
+    points = row.grid
     values = {key: sorted({point.settings[key] for point in points}) for key in points[0].settings}
     # With as many values, counts such as layers come first.
     order = sorted(values, key=lambda key: (-len(values[key]), any(value % 1 for value in values[key]), key))
@@ -130,7 +131,7 @@ def _sensitivity(axes: Axes, row: StudyRow) -> None:
         axes.plot(at, [point.valid for point in line], label=name or "validation", **shape)
         dashed: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "none", **({} if others else {"label": "test"})}
         axes.plot(at, [point.test for point in line], **dashed, **shape)
-    chosen = row.result.selection.on_validation
+    chosen = row.selection.on_validation
     axes.plot([chosen.settings[x]], [chosen.valid], "o", color=INK, markersize=10, markerfacecolor="none")
     if wide(values[x]):
         positive = [value for value in values[x] if value > 0]
@@ -141,6 +142,6 @@ def _sensitivity(axes: Axes, row: StudyRow) -> None:
     axes.set_xticks(values[x], [f"{value:g}" for value in values[x]])
     axes.minorticks_off()
     axes.margins(0.12, 0.15)
-    axes.set(xlabel=f"{x} (of {row.result.model})", ylabel=f"{METRIC} (share)")
+    axes.set(xlabel=f"{x} (of {row.model})", ylabel=f"{stopping} (share)")
     axes.set_title(wrapped(row.label, 60))
     beside(axes)

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from bm3 import BM3Error, DataError
 from harness.common import write_json, writing
 from harness.measure.environment import environment
+from harness.paper.load import field_fault
 
 FORMAT = 2
 FINITE = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -90,8 +91,7 @@ def read_baseline(path: Path) -> Baseline:
             raise DataError(f"{path}: a baseline of another format; {anew}")
         return BASELINE.validate_python(content)
     except ValidationError as error:
-        field = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise DataError(f"{path}: {field}: {error.errors()[0]['msg']}; {anew}") from error
+        raise DataError(f"{path}: {field_fault(error.errors()[0])}; {anew}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a baseline ({type(error).__name__}: {str(error)[:100]}); {anew}") from error
 

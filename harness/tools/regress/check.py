@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bm3 import DataError
 from harness.data import PARTS, Dataset
-from harness.data.synthetic import baby_sized, mini
+from harness.data.synthetic import mini, of_size
 from harness.paper.load import Paper
 from harness.tools.regress.baseline import Measurement, NothingToCompareError
 from harness.tools.regress.judge import Comparison, Outcome, compare, confirmed, to_repeat
@@ -21,8 +22,15 @@ WORKLOAD_FORMAT = 2
 
 
 def inputs(paper: Paper) -> tuple[Dataset, Dataset, Path]:
-    """What the workload computes on: `mini`, the synthetic set of Baby's size, and the paper's traces."""
-    return mini(), baby_sized(), paper.file("traces")
+    """What the workload computes on: `mini`, one as large as the paper's first data set, and the paper's traces."""
+    counts = paper.counts(paper.datasets[0])
+    missing = [name for name in ("users", "items", "interactions") if name not in counts]
+    if missing:
+        raise DataError(
+            f"{paper.folder}: no number of {missing[0]} of {paper.datasets[0]}, whose size the workload has"
+        )
+    users, items, interactions = (int(counts[name].value or 0) for name in ("users", "items", "interactions"))
+    return mini(), of_size(users, items, interactions), paper.file("traces")
 
 
 def plan_of(

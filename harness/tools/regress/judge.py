@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from harness.common import exit_status
 from harness.paper.significance import holm
 from harness.paper.verdict import Word
 from harness.tools.regress.baseline import Measurement, Result
 from harness.tools.regress.rules import AccuracyRule, MemoryRule, Rules, TimeRule
 
-TIME, WALL, MEMORY, CONFORMANCE, DETERMINISM = "time", "wall time", "memory", "conformance", "same bits twice"
+TIME, WALL, MEMORY, CONFORMANCE, DETERMINISM = ("time", "wall time", "memory", "conformance", "same bits twice")
 
 
 class Outcome(Word):
     """What a comparison says."""
 
-    HELD = "held", "✓", "good", "no change, a change that is too small to count, or one for the better", True
-    REGRESSED = "regressed", "✗", "bad", "slower, larger, less accurate or failing, and so again when repeated", False
-    UNMEASURED = "unmeasured", "○", "none", "a side has no figure, or repetitions differ too much to judge", None
+    HELD = ("held", "✓", "good", "no change, a change that is too small to count, or one for the better", True)
+    REGRESSED = ("regressed", "✗", "bad", "slower, larger, less accurate or failing, and so again when repeated", False)
+    UNMEASURED = ("unmeasured", "○", "none", "a side has no figure, or repetitions differ too much to judge", None)
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,7 @@ def confirmed(first: Iterable[Comparison], again: Iterable[Comparison]) -> tuple
 
 def exit_code(comparisons: Iterable[Comparison]) -> int:
     """1 if anything regressed, else 0 if anything held, else 3: nothing compared is never a pass."""
-    held = {one.outcome.held for one in comparisons}
-    return 1 if False in held else 0 if True in held else 3
+    return exit_status(one.outcome.held for one in comparisons)
 
 
 def percent(change: float | None) -> str:
@@ -103,7 +103,7 @@ def _sides(
     old, new = getattr(before, kind), getattr(now, kind)
     failing = [key.removesuffix(f": {kind}") for key in now.errors if key.endswith(f": {kind}")]
     for subject in dict.fromkeys([*old, *new, *failing]):
-        then, today, key = old.get(subject, []), new.get(subject, []), f"{subject}: {kind}"
+        then, today, key = (old.get(subject, []), new.get(subject, []), f"{subject}: {kind}")
         said = None
         if key in now.errors and key not in before.errors:
             said = Comparison(subject, quantity, Outcome.REGRESSED, f"fails: {now.errors[key]}")
@@ -119,7 +119,7 @@ def _times(before: Measurement, now: Measurement, quantity: str, clock: int, rul
         if said:
             yield said
         else:
-            both[subject] = [shares[clock] for shares in then], [shares[clock] for shares in today]
+            both[subject] = ([shares[clock] for shares in then], [shares[clock] for shares in today])
     slower = holm([_p_value(today, then) for then, today in both.values()])
     faster = holm([_p_value(then, today) for then, today in both.values()])
     for (subject, (then, today)), p_slower, p_faster in zip(both.items(), slower, faster, strict=True):
@@ -131,13 +131,13 @@ def _time(
     before: Sequence[float], now: Sequence[float], p_slower: float, p_faster: float, rule: TimeRule
 ) -> tuple[Outcome, str]:
     """p-values are one-sided, after Holm over all subjects."""
-    ratio, change = _ratio(before, now), percent(statistics.median(now) / statistics.median(before) - 1)
+    ratio, change = (_ratio(before, now), percent(statistics.median(now) / statistics.median(before) - 1))
     spread = max(_spread(before), _spread(now))
     overlap = min(now) <= rule.factor * max(before) and max(now) * rule.factor >= min(before)
     if spread > rule.max_spread and overlap:
-        return Outcome.UNMEASURED, f"{change}, and repetitions spread by {100 * spread:.0f} %"
+        return (Outcome.UNMEASURED, f"{change}, and repetitions spread by {100 * spread:.0f} %")
     if ratio > rule.factor and p_slower < rule.level:
-        return Outcome.REGRESSED, f"{change}, more than {100 * (rule.factor - 1):g} % slower (p = {p_slower:.2g})"
+        return (Outcome.REGRESSED, f"{change}, more than {100 * (rule.factor - 1):g} % slower (p = {p_slower:.2g})")
     if ratio < 1 / rule.factor and p_faster < rule.level:
         return Outcome.HELD, f"better: {change} (p = {p_faster:.2g})"
     adjusted = p_slower if ratio >= 1 else p_faster
@@ -181,13 +181,13 @@ def _memory(before: Sequence[int], now: Sequence[int], grown: float, rule: Memor
     spread = max((max(side) - min(side)) / max(min(side), 1) for side in (before, now))
     text = f"{grown / 2**20:+.1f} MiB".replace("-", "−")
     if abs(grown) < rule.least_bytes:
-        return Outcome.HELD, f"{text} is too small to count" if grown else "the same bytes"
+        return (Outcome.HELD, f"{text} is too small to count" if grown else "the same bytes")
     if min(now) > rule.factor * max(before):
-        return Outcome.REGRESSED, f"{text}, more than {100 * (rule.factor - 1):g} % larger"
+        return (Outcome.REGRESSED, f"{text}, more than {100 * (rule.factor - 1):g} % larger")
     if max(now) * rule.factor < min(before):
         return Outcome.HELD, f"better: {text}"
     if spread > rule.factor - 1:
-        return Outcome.UNMEASURED, f"peaks of different processes spread by {100 * spread:.0f} %"
+        return (Outcome.UNMEASURED, f"peaks of different processes spread by {100 * spread:.0f} %")
     return Outcome.HELD, f"{text} is too small to count"
 
 
@@ -208,7 +208,7 @@ def _accuracy(subject: str, metric: str, seeds: Sequence[tuple[Result, Result]],
     if any(value is None for pair in values for value in pair):
         return Comparison(subject, metric, Outcome.UNMEASURED, "one side lacks this metric")
     old, new = (math.fsum(side) / len(seeds) for side in zip(*values, strict=True))
-    change, band = percent(new / old - 1 if old else None), f"the band of {100 * relative:g} %"
+    change, band = (percent(new / old - 1 if old else None), f"the band of {100 * relative:g} %")
     bits = "the same bits" if all(then.bits == today.bits for then, today in seeds) else "other bits"
     outcome, low, high = Outcome.HELD, old * (1 - relative), old * (1 + relative)
     if new == old:
@@ -234,7 +234,7 @@ def _determinism(now: Measurement) -> Iterator[Comparison]:
 def _conformance(before: Measurement, now: Measurement) -> Iterator[Comparison]:
     for name in dict.fromkeys([*before.traces, *now.traces]):
         then = before.traces.get(name, "")
-        today = now.traces.get(name) or now.errors.get(": traces", "the trace is no longer replayed")
+        today = now.traces.get(name) or now.errors.get("traces: traces", "the trace is no longer replayed")
         if today == "passed":
             outcome = Outcome.HELD
         elif name in now.traces and then.partition(":")[0] in ("", today.partition(":")[0]):

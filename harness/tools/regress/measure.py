@@ -75,16 +75,16 @@ def measure(
     when the workload does not run in a tree at all.
     """
     found = [Measurement() for _ in trees]
-    timed = [*plan.trained, *plan.heavy] if only is None else only.get("time", ())
+    timed = plan.heavy if only is None else only.get("time", ())
     weighed = plan.heavy if only is None else only.get("memory", ())
     turns: list[tuple[str, list[Question], Mapping[str, str]]] = []
     for number in range(often.passes if timed else 0):
-        questions: list[Question] = [("traces",)] if only is None and number == 0 else []
+        questions: list[Question] = [("traces", "traces")] if only is None and number == 0 else []
         # Accuracy is the same however often it is repeated, so later only to see whether it is.
         seeds = () if only is not None else plan.work["seeds"] if number == 0 else plan.work["seeds"][:1]
         questions += [("accuracy", subject, seed) for subject in plan.trained for seed in seeds]
         questions += [("time", subject) for _ in range(often.rounds) for subject in timed]
-        turns.append((f"pass {number + 1} of {often.passes}: trainings and steps", questions, KEEP_MEMORY))
+        turns.append((f"pass {number + 1} of {often.passes}: trainings, steps", questions, KEEP_MEMORY))
     peaks: list[Question] = [("memory", subject) for subject in weighed]
     # These processes compute nothing themselves: see `Worker.memory`.
     turns += [(f"memory, {number + 1} of {often.memory}", peaks, LIVE_MEMORY) for number in range(often.memory)]
@@ -98,7 +98,7 @@ def measure(
 
 
 def _keep(
-    kept: Measurement, seeds: Sequence[int], answer: Mapping[str, Any], kind: str, subject: str = "", seed: int = 0
+    kept: Measurement, seeds: Sequence[int], answer: Mapping[str, Any], kind: str, subject: str, seed: int = 0
 ) -> None:
     """Add what a process answered to what is known of its tree."""
     if "error" in answer:

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from tabulate import tabulate
-
+from harness.report import tables
 from harness.tools.regress.judge import MEMORY, Comparison, Outcome, percent
 
-NONE = "–"
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no way to write, such as those of colours in a terminal."""
 
@@ -28,16 +26,16 @@ def markdown(comparisons: Sequence[Comparison], about: Mapping[str, str]) -> str
     facts = [f"- {name}: {text}" for name, text in {**about, "Comparisons": counted or "none"}.items()]
     parts = ["# Did anything regress?", f"**{answer}**", "\n".join(facts)]
     if told:
-        parts.append(_table(sorted(told, key=lambda one: list(Outcome).index(one.outcome) != 1)))
+        parts.append(_table("", sorted(told, key=lambda one: one.outcome is not Outcome.REGRESSED)))
     legend = (
         "Time is in units of a calibration that is measured just before and after; memory is the peak above the start."
     )
-    return "\n\n".join([*parts, "## All comparisons", legend, _table(comparisons)]) + "\n"
+    return "\n\n".join([*parts, _table("All comparisons", comparisons, legend)]) + "\n"
 
 
 def described_source(source: Mapping[str, Any]) -> str:
     """Revision and date."""
-    revision, dirty = str(source.get("revision") or "unknown revision")[:12], source.get("dirty")
+    revision, dirty = (str(source.get("revision") or "unknown revision")[:12], source.get("dirty"))
     return f"{revision}{', with uncommitted changes' if dirty else ''}, {str(source.get('when', ''))[:10]}"
 
 
@@ -56,7 +54,7 @@ def junit(comparisons: Iterable[Comparison], when: str) -> str:
     suites = ElementTree.Element("testsuites", name="bm3 regress")
     for quantity, group in groups.items():
         counts = Counter(one.outcome for one in group)
-        failures, skipped = str(counts[Outcome.REGRESSED]), str(counts[Outcome.UNMEASURED])
+        failures, skipped = (str(counts[Outcome.REGRESSED]), str(counts[Outcome.UNMEASURED]))
         totals = {"tests": str(len(group)), "failures": failures, "skipped": skipped, "errors": "0"}
         facts = {"name": quantity, **totals, "time": "0", "timestamp": when[:19]}
         suite = ElementTree.SubElement(suites, "testsuite", facts)
@@ -75,25 +73,24 @@ def junit(comparisons: Iterable[Comparison], when: str) -> str:
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _table(comparisons: Iterable[Comparison]) -> str:
+def _table(title: str, comparisons: Iterable[Comparison], lead: str = "") -> str:
     rows = [
         [
             one.subject,
             one.quantity,
             _value(one, one.before),
             _value(one, one.now),
-            NONE if one.change is None else percent(one.change),
+            "" if one.change is None else percent(one.change),
             f"{one.outcome.mark} {one.outcome}",
-            " ".join(one.reason.replace("|", "/").split()),
+            " ".join(one.reason.split()),
         ]
         for one in comparisons
     ]
-    right = ("left", "left", "right", "right", "right", "left", "left")
     head = ["subject", "what", "before", "now", "change", "result", "why"]
-    return tabulate(rows, head, tablefmt="github", disable_numparse=True, colalign=right if rows else None)
+    return tables.markdown(tables.table(title, head, rows, "llrrrll", lead=lead), 2 if title else 0).rstrip()
 
 
 def _value(one: Comparison, value: float | None) -> str:
     if value is None:
-        return NONE
+        return ""
     return f"{value / 2**20:.1f} MiB" if one.quantity == MEMORY else f"{value:.4f}"

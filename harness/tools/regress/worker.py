@@ -37,34 +37,29 @@ class Calibration:
     """A fixed amount of work of the kinds that models do: products over much data, and many small calls.
 
     The time of a block, as a share of this one's just before and after it, is steadier than the time itself: both are
-    slowed alike by what else runs, by heat and by a change of clock. A busy neighbour empties caches, which costs small
-    calls most: in the same minutes trainings on a small data set took 13 to 38 % more CPU time, steps on a large one
-    1 to 14 %, products alone 6 %, small calls alone 44 %. So there are more small calls in what blocks on a small data
-    set are measured by.
+    slowed alike by what else runs, by heat and by a change of clock. A busy neighbour empties caches, which slowed
+    products alone by 6 %, small calls alone by 44 %, and steps of models by 1 to 14 %, so both are in it.
     """
 
     def __init__(self, device: torch.device) -> None:
-        draw = np.random.default_rng(0)
-        n, n_entries = 26_000, 120_000
+        draw, n, n_entries = np.random.default_rng(0), 26_000, 120_000
         columns = torch.from_numpy(draw.integers(n, size=n_entries))
         starts = torch.from_numpy(np.linspace(0, n_entries, n + 1).astype(np.int64))
         self._sparse = torch.sparse_csr_tensor(starts, columns, torch.rand(n_entries), size=(n, n)).to(device)
-        self._rows, self._matrix = torch.rand(n, 64).to(device), torch.rand(320, 320).to(device)
+        self._rows, self._matrix = (torch.rand(n, 64).to(device), torch.rand(320, 320).to(device))
         self._weights = torch.rand(16, 16).to(device).requires_grad_()
         self._inputs = torch.rand(64, 16).to(device)
-        self._chosen, self._gathered = (
-            torch.from_numpy(draw.integers(k, size=s)).to(device) for k, s in ((64, 64), (n, 20_000))
-        )
+        self._chosen = torch.from_numpy(draw.integers(64, size=64)).to(device)
+        self._gathered = torch.from_numpy(draw.integers(n, size=20_000)).to(device)
         self._keys = draw.integers(10**6, size=30_000)
         self._on_cpu = device.type == "cpu"
 
-    def __call__(self, small: bool) -> None:
-        """The work that goes with blocks on a small data set, or on a large one."""
+    def __call__(self) -> None:
         rows = self._sparse @ self._rows
         for _ in range(4):
             rows = (rows * 0.5).tanh_()
             self._matrix @ self._matrix
-        for _ in range(5 if small else 2):
+        for _ in range(2):
             for _ in range(6):
                 hidden = (self._inputs @ self._weights).relu()
                 other = hidden.index_select(0, self._chosen)
@@ -80,66 +75,70 @@ class Worker:
     """What can be asked for: each public method is one kind of question, and gives an answer fit for JSON."""
 
     def __init__(self, plan: Mapping[str, Any], folder: Path) -> None:
-        self._plan, self._folder, self._device = plan, folder, torch.device(plan["device"])
+        self._plan, self._folder, self._device = (plan, folder, torch.device(plan["device"]))
         torch.set_num_threads(plan["threads"])
         make_deterministic()
         self._small, self._large = (load_dataset(str(folder / plan[key])) for key in ("small", "large"))
         self._calibrate: Calibration | None = None
         self._blocks: dict[str, Callable[[], object]] = {}
 
-    def traces(self) -> dict[str, str]:
-        """`passed`, or what is wrong, of each recorded trace."""
+    def traces(self, name: str) -> dict[str, str]:
+        """`passed`, or what is wrong, of each recorded trace in the folder `name`."""
         found: dict[str, str] = {}
-        for check in conformance(self._folder / "traces"):
+        for check in conformance(self._folder / name):
             if found.setdefault(check.trace, "passed") == "passed" and check.status.value != "passed":
                 found[check.trace] = f"{check.status.value}: {check.quantity} {check.note}".strip()
         return found
 
-    def accuracy(self, subject: str, seed: int) -> dict[str, Any]:
-        """Metrics of one short training, and a hash of its parameters.
+    def accuracy(self, name: str, seed: int) -> dict[str, Any]:
+        """Metrics of one short training on the small data set, as users run it, and a hash of its parameters.
 
         Metrics are means of the validation part after the last epoch and of the test part after the best one.
         """
-        dataset, name = self._parts(subject)
-        bits, *parts = self._train(dataset, name, seed)
+        settings = self._plan["training"] | self._plan["training_of"].get(name, {})
+        streams, records = Streams(seed), list[EpochRecord]()
+        model = self._built(self._small, name, streams)
+        outcome = fit(model, self._small, TrainingConfig(**settings), streams, self._device, records.append)
+        digest = hashlib.sha256()
+        for key, tensor in sorted(model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         names = [f"{metric}@{cutoff}" for cutoff in CUTOFFS for metric in ("recall", "ndcg")]
-        return {"metrics": {name: float(np.mean([part[name] for part in parts])) for name in names}, "bits": bits[:16]}
+        metrics = {name: (records[-1].valid[name] + outcome.test[name]) / 2 for name in names}
+        return {"metrics": metrics, "bits": digest.hexdigest()[:16]}
 
-    def time(self, subject: str) -> tuple[float, float]:
-        """CPU and wall time of the subject's block, as shares of the calibration's, mean of just before and after.
+    def time(self, name: str) -> tuple[float, float]:
+        """CPU and wall time of a block on the large data set, as shares of the calibration's just before and after.
 
         CPU time is of all threads of this process. Before the first, a model is built and warmed up.
         """
-        small = self._parts(subject)[0] is self._small
-        if self._calibrate is None:
-            self._calibrate = Calibration(self._device)
-            self._calibrate(small)
-        calibrate = self._calibrate
-        if subject not in self._blocks:
-            self._blocks[subject] = self._block(subject)
-            self._blocks[subject]()
+        calibrate = self._calibrate = self._calibrate or Calibration(self._device)
+        if name not in self._blocks:
+            self._blocks[name] = self._block(self._large, name)
+            self._blocks[name]()
+            calibrate()
         gc.collect()  # so that no block pays for another's litter
-        blocks = (lambda: calibrate(small), self._blocks[subject], lambda: calibrate(small))
-        before, block, after = (self._clocked(each) for each in blocks)
+        before, block, after = (self._clocked(each) for each in (calibrate, self._blocks[name], calibrate))
         cpu, wall = (2 * taken / (a + b) for taken, a, b in zip(block, before, after, strict=True))
         return cpu, wall
 
-    def memory(self, subject: str) -> int:
+    def memory(self, name: str) -> int:
         """Peak bytes above the start of building the model and taking some steps, or of an evaluation.
 
         On CUDA the bytes of torch's allocator; else resident ones, of a copy of this process, which ends with it.
         Before the copy no thread may have been started.
         """
         if self._device.type == "cuda":
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
             start = torch.cuda.memory_allocated(self._device)
-            self._block(subject)()
+            self._block(self._large, name)()
             return torch.cuda.max_memory_allocated(self._device) - start
         if not os.access("/proc/self/clear_refs", os.W_OK):
             raise OSError("this system tells no peak of resident memory")
         fork = multiprocessing.get_context("fork")
         receiver, sender = fork.Pipe(duplex=False)
-        child = fork.Process(target=lambda: sender.send(self._resident_growth(subject)), daemon=True)
+        child = fork.Process(target=lambda: sender.send(self._resident_growth(name)), daemon=True)
         child.start()
         sender.close()
         try:
@@ -148,54 +147,35 @@ class Worker:
             child.join()
             raise RuntimeError(f"the process that measured memory ended by {child.exitcode}") from None
 
-    def _resident_growth(self, subject: str) -> int:
+    def _resident_growth(self, name: str) -> int:
         # A small round first: libraries that are read in and compiled loops take memory, and are no one's growth.
-        self._block(f"{self._small.name}/{self._parts(subject)[1]}", steps=True)()
+        self._block(self._small, name)()
         gc.collect()
         if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
             libc.malloc_trim(0)  # what was freed, so that the block cannot use it
         start = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
-        self._block(subject)()
+        self._block(self._large, name)()
         return _status("VmHWM") - start
 
-    def _block(self, subject: str, *, steps: bool = False) -> Callable[[], object]:
-        """An evaluation, a short training on the small data set, or the beginning of an epoch and some of its steps."""
-        dataset, name = self._parts(subject)
+    def _block(self, dataset: Dataset, name: str) -> Callable[[], object]:
+        """The beginning of an epoch and some of its steps, or an evaluation."""
+        streams = Streams(SEED)
         if name == EVALUATION:
-            model, evaluation = self._built(dataset, self._plan["models"][0], Streams(SEED)), Evaluation(dataset)
+            model, evaluation = (self._built(dataset, self._plan["models"][0], streams), Evaluation(dataset))
             return lambda: evaluation(model, "valid", self._device)
-        if dataset is self._small and not steps:
-            return lambda: self._train(dataset, name, SEED)
-        count, streams = self._plan["steps"][name], Streams(SEED)
         training = TrainingSteps(self._built(dataset, name, streams), dataset, TrainingConfig(), streams, self._device)
 
         def block() -> None:
             training.first_step(1)
-            for _ in range(count - 1):
+            for _ in range(self._plan["steps"][name] - 1):
                 training.step()
 
         return block
 
-    def _train(self, dataset: Dataset, name: str, seed: int) -> tuple[str, Mapping[str, float], Mapping[str, float]]:
-        """A short training as users run it: hash of the parameters, metrics of validation and test."""
-        settings = self._plan["training"] | self._plan["training_of"].get(name, {})
-        streams, records = Streams(seed), list[EpochRecord]()
-        model = self._built(dataset, name, streams)
-        outcome = fit(model, dataset, TrainingConfig(**settings), streams, self._device, records.append)
-        digest = hashlib.sha256()
-        for key, tensor in sorted(model.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest(), records[-1].valid, outcome.test
-
     def _built(self, dataset: Dataset, name: str, streams: Streams) -> Any:
         model = find_model(name).model
         return build(model, dataset, model.Config(), streams, self._device)
-
-    def _parts(self, subject: str) -> tuple[Dataset, str]:
-        dataset, _, name = subject.partition("/")
-        return (self._small if dataset == self._small.name else self._large), name
 
     def _clocked(self, block: Callable[[], object]) -> tuple[float, float]:
         """CPU and wall seconds."""
@@ -216,16 +196,16 @@ def _status(key: str) -> int:
 
 
 def main() -> None:
-    """Answer the questions `[NAME, ARGUMENT, …]` of standard input; the first line says where the packages are."""
+    """Answer the questions `[KIND, SUBJECT, …]` of standard input; the first line says where the packages are."""
     # What is printed anywhere must not come between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     asked = json.load(sys.stdin)
     worker = Worker(asked["plan"], Path(asked["folder"]).resolve())
     answers.write(json.dumps({"answer": str(Path(harness.__file__).resolve().parent.parent)}) + "\n")
-    for name, *arguments in asked["questions"]:
+    for kind, subject, *arguments in asked["questions"]:
         try:
-            answer = {"answer": getattr(worker, name)(*arguments)}
+            answer = {"answer": getattr(worker, kind)(subject.rpartition("/")[2], *arguments)}
         except Exception as error:  # one subject that fails must not hide the others
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         answers.write(json.dumps(answer) + "\n")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from statistics import median
 
@@ -22,18 +22,44 @@ from harness.measure.memory import MemorySampler
 from harness.measure.timing import seconds_of
 from harness.models.registry import ModelEntry, find_model
 from harness.runs.settings import configure
-from harness.tools.scaling.sizes import FIELDS, Sizes
 from harness.training import Streams, build
 from harness.training.steps import TrainingSteps, make_deterministic
 
+FIELDS = {"E": "interactions", "I": "items", "d_m": "width", "d": "embedding", "B": "batch", "L": "layers"}
+"""The papers' symbol of each size that grows → its field in `Sizes`."""
 SETTINGS = {"d": ("embedding_size", "latent_size"), "L": ("n_layers",)}
 """Sizes that are settings of a model → the names of the setting, of which a model has at most one."""
-WARM_UP = Sizes(users=64, items=32, interactions=256, width=64, embedding=8, batch=64)
+QUANTITIES = ("step", "epoch", "evaluation")
 SEED = 2023
 STEPS = 3  # plain steps per repetition
 SAMPLING_S = 0.005  # between two looks at the memory of a process
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What data and training are made of: powers of two by default, so that batches are full and stay so."""
+
+    users: int = 2048
+    items: int = 1024
+    interactions: int = 32_768
+    width: int = 128
+    """d_m of the visual features; the text features have a quarter."""
+    embedding: int = 32
+    batch: int = 256
+    layers: int = 1
+
+    def of(self, factor: str) -> int:
+        """The size with this symbol."""
+        return int(getattr(self, FIELDS[factor]))
+
+    def grown(self, factor: str, by: int) -> "Sizes":
+        """One size times `by`, all others as they are."""
+        return replace(self, **{FIELDS[factor]: by * self.of(factor)})
+
+
+WARM_UP = Sizes(users=64, items=32, interactions=256, width=64, embedding=8, batch=64)
 
 
 @dataclass(frozen=True)
@@ -52,18 +78,14 @@ class Plan:
     """At each point."""
 
     def __post_init__(self) -> None:
-        largest = max(self.multipliers)
         for factor in self.factors:
-            sizes = self.base.grown(factor, largest)
-            pairs, what = sizes.users * sizes.items, f"{factor} times {largest} is {sizes.of(factor):,}"
-            if 2 * sizes.interactions > pairs:
+            if factor not in FIELDS:
+                raise ConfigError(f"there is no size {factor!r}; choose from {', '.join(FIELDS)}")
+            sizes = self.grown(factor)[-1]
+            if 2 * sizes.interactions > sizes.users * sizes.items or sizes.batch > sizes.interactions:
                 raise ConfigError(
-                    f"{what}: more than half of the {pairs:,} pairs of users and items; leave the largest --sizes out"
-                )
-            if sizes.batch > sizes.interactions:
-                raise ConfigError(
-                    f"{what}: a batch larger than the {sizes.interactions:,} interactions; leave the largest --sizes "
-                    f"out"
+                    f"{factor} times {self.multipliers[-1]} is {sizes.of(factor):,}: more interactions than half of "
+                    f"all pairs of users and items, or a batch larger than them; leave the largest of the sizes out"
                 )
 
     def factors_of(self, entry: ModelEntry) -> list[str]:
@@ -145,13 +167,12 @@ class Work:
         self.steps = TrainingSteps(self.model, dataset, training, streams, device)
         self._evaluation, self._device = Evaluation(dataset, top_k=min(50, sizes.items)), device
         self._epochs = itertools.count(1)
-        self.seconds: dict[str, list[float]] = {"step": [], "epoch": [], "evaluation": []}
+        self.seconds: dict[str, list[float]] = {name: [] for name in QUANTITIES}
 
     def warm_up(self, seconds: float) -> None:
         """Steps for about so long, and whatever else is done for the first time."""
         self.repeat()
-        for name in self.seconds:
-            self.seconds[name].clear()
+        self.seconds = {name: [] for name in QUANTITIES}
         spent = 0.0
         while spent < seconds:
             spent += self._clocked(self.steps.step)
@@ -167,7 +188,7 @@ class Work:
         state = self._clocked(self.model.state_dict)
         evaluation = self._clocked(lambda: self._evaluation(self.model, "valid", self._device))
         epoch = first + (len(self.steps.batches) - 1) * step + state
-        for name, value in zip(self.seconds, (step, epoch, evaluation), strict=True):
+        for name, value in zip(QUANTITIES, (step, epoch, evaluation), strict=True):
             self.seconds[name].append(value)
 
     def _clocked(self, call: Callable[[], object]) -> float:
@@ -188,7 +209,7 @@ def measure(
             tell(f"{entry.name}: {factor}")
             sizes, notes = plan.grown(factor), list[str]()
             seconds = _times(entry, factor, sizes, plan, device, notes)
-            values = {name: tuple(tuple(of[name]) for of in seconds) for name in ("step", "epoch", "evaluation")}
+            values = {name: tuple(tuple(of[name]) for of in seconds) for name in QUANTITIES}
             if plan.memory_repetitions:
                 values["memory"] = tuple(_peaks(entry.name, factor, each, plan, device, notes) for each in sizes)
             yield Series(entry.name, factor, tuple(each.of(factor) for each in sizes), values, tuple(notes))
@@ -196,21 +217,21 @@ def measure(
 
 def _times(
     entry: ModelEntry, factor: str, sizes: Sequence[Sizes], plan: Plan, device: torch.device, notes: list[str]
-) -> list[dict[str, list[float]]]:
+) -> list[Mapping[str, list[float]]]:
     """Per size the seconds of every quantity."""
     works: dict[int, Work] = {}
     for place, each in enumerate(sizes):
         try:
-            works[place] = Work(entry, each, device)
-            works[place].warm_up(plan.warm_up_s)
+            work = Work(entry, each, device)
+            work.warm_up(plan.warm_up_s)
+            works[place] = work
         except (MemoryError, torch.OutOfMemoryError) as error:
-            works.pop(place, None)
             notes.append(f"{factor} = {each.of(factor):,}: too little memory: {error}")
     draw = np.random.default_rng(SEED)
     for _ in range(plan.repetitions):
         for place in draw.permutation(list(works)):
             works[int(place)].repeat()
-    nothing: dict[str, list[float]] = {"step": [], "epoch": [], "evaluation": []}
+    nothing: Mapping[str, list[float]] = {name: [] for name in QUANTITIES}
     return [works[place].seconds if place in works else nothing for place in range(len(sizes))]
 
 

@@ -12,14 +12,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.common import exit_status, write_whole, writing
 from harness.paper.growth import FORMAT
 from harness.report.tables import markdown, table
 from harness.tools.scaling.fit import Cell, Complexity, Verdict, judge
-from harness.tools.scaling.measure import Plan, Series
+from harness.tools.scaling.measure import FIELDS, Plan, Series
 
 ANSWERS = {
     0: "Nothing that could be judged grows faster than published.",
@@ -150,51 +149,39 @@ def _amount(quantity: str, value: float) -> str:
 
 def _method(growth: Growth) -> str:
     plan, base, rule = growth.plan, growth.plan.base, growth.complexity
-    multipliers = ", ".join(map(str, plan.multipliers))
+    sizes = ", ".join(f"{symbol} = {base.of(symbol):,}" for symbol in FIELDS)
     return f"""## How it was measured
 
-Base: {base.users:,} users, I = {base.items:,} items, E = {base.interactions:,} training interactions (random, by power
-laws), random visual features of d_m = {base.width} and text features of a quarter of that, d = {base.embedding},
-B = {base.batch}, L = {base.layers}, other settings as published. One size at a time is multiplied by {multipliers}; all
-else stays.
+Base: {base.users:,} users, {sizes}: random interactions by power laws, random visual features and text features of a
+quarter of d_m, settings as published. One size at a time is multiplied by {", ".join(map(str, plan.multipliers))}.
+Times: {plan.repetitions} repetitions after a warm-up, all sizes in turn and in a new order each time, of the first step
+of an epoch with what comes before it, of plain steps, from which an epoch is put together, and of a full ranking.
+Memory: the peak of making the data, building the model and steps of two epochs, above what was held before, in
+{plan.memory_repetitions} processes on the CPU, by the allocator on CUDA.
 
-Times: {plan.repetitions} repetitions after a warm-up, all sizes in turn and in a new order each time. A repetition is
-the first step of an epoch, with shuffling, sampling and what the model renews then, some plain steps, from which an
-epoch is put together, and a full ranking. Memory is the peak of making the data, building the model and steps of two
-epochs, above what was held before: of {plan.memory_repetitions} processes on the CPU, of the allocator on CUDA.
-
-`exponent` is k of y = a + b x^k with a, b ≥ 0, fitted to the medians by least relative squares, with its bootstrap
-interval over repetitions at {rule.confidence:.0%}. `constant` is the share of a at the largest size. `consistent`: the
-published exponent is inside the interval or above it. `above`: the interval begins more than {rule.tolerance:g} above
-the published exponent, a logarithm included. `no evidence`: not measured, an interval wider than {rule.widest:g} around
-the published exponent, or a median further than {rule.misfit:.0%} from the fit. `open`: no source says."""
+`exponent` is k of y = a + b x^k with a, b ≥ 0, fitted to the medians, with its bootstrap interval over repetitions at
+{rule.confidence:.0%}; `constant` is the share of a at the largest size. `above`: the interval begins more than
+{rule.tolerance:g} above the published exponent, a logarithm included. `no evidence`: not measured, an interval wider
+than {rule.widest:g} around the published exponent, or a median further than {rule.misfit:.0%} from the fit."""
 
 
 def picture(model: str, cells: Sequence[Cell]) -> bytes:
-    """A PNG of a column per size that grew: times above, memory below, as ratios to the smallest size."""
+    """A PNG with a panel per size that grew: times and memory as ratios to those at the smallest size."""
     drawn = [cell for cell in cells if cell.model == model and cell.sizes]
     factors = list(dict.fromkeys(cell.factor for cell in drawn)) or [""]
     figure = Figure((7.0, 2.6), layout="constrained")
     panels = figure.subplots(1, len(factors), squeeze=False, sharey=True)[0]
     for axes, factor in zip(panels, factors, strict=True):
-        _panel(axes, factor, [cell for cell in drawn if cell.factor == factor])
+        axes.set_xlabel(factor)
+        axes.grid(visible=True, alpha=0.3)
+        for cell, marker in zip((cell for cell in drawn if cell.factor == factor), "osD^", strict=False):
+            ratios = [value / cell.medians[0] for value in cell.medians]
+            axes.plot(cell.sizes, ratios, marker=marker, markersize=4, linewidth=1, label=cell.quantity)
+            axes.set(xscale="log", yscale="log", xticks=cell.sizes[:: len(cell.sizes) - 1 or 1])
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.minorticks_off()
     panels[0].set_ylabel("times the smallest")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)), frameon=False, fontsize=8)
+    panels[0].legend(frameon=False, fontsize=7)
     file = BytesIO()
     figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     return file.getvalue()
-
-
-def _panel(axes: Axes, factor: str, cells: Sequence[Cell]) -> None:
-    for cell, marker in zip(cells, "osD^", strict=False):
-        ratios = [value / cell.medians[0] for value in cell.medians]
-        axes.plot(cell.sizes, ratios, marker=marker, markersize=4, linewidth=1, label=cell.quantity)
-    if cells:
-        ends = cells[0].sizes[0], cells[0].sizes[-1]
-        axes.plot(ends, (1, ends[1] / ends[0]), color="black", linestyle="--", linewidth=0.5, label="linear")
-        axes.set(xscale="log", yscale="log", xticks=ends, xticklabels=[f"{end:,}" for end in ends])
-    axes.set_xlabel(factor)
-    axes.minorticks_off()
-    axes.tick_params(labelsize=7)
-    axes.grid(visible=True, alpha=0.3)

@@ -20,8 +20,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def git_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings but these, so that the tests do not depend on who runs them or on a hook they run in."""
+def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A repository with one commit that holds package/code.py, whatever git is told elsewhere."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     for role in ("AUTHOR", "COMMITTER"):
@@ -30,17 +30,12 @@ def git_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-
-
-@pytest.fixture
-def checkout(git_environment: None, tmp_path: Path) -> Path:
-    """A repository with one commit that holds package/code.py."""
     root = tmp_path / "checkout"
     (root / "package").mkdir(parents=True)
     (root / "package" / "code.py").write_text("x = 1\n")
-    _git(root, "init", "--quiet")
-    _git(root, "add", ".")
-    _git(root, "commit", "--quiet", "--message", "first")
+    (root / ".gitignore").write_text("environment/\n")
+    for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "first"]):
+        _git(root, *arguments)
     return root
 
 
@@ -50,56 +45,45 @@ def _git(root: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
-def test_a_clean_checkout_gives_its_revision(checkout: Path) -> None:
-    assert source(checkout / "package") == {
-        "source_revision": _git(checkout, "rev-parse", "HEAD"),
-        "source_dirty": False,
-        "source_note": None,
-    }
+def test_a_clean_checkout_gives_its_revision_also_in_another_ones_hook(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"source_revision": _git(checkout, "rev-parse", "HEAD"), "source_dirty": False, "source_note": None}
+    other = checkout.parent / "other"
+    other.mkdir()
+    _git(other, "init", "--quiet")
+    assert source(checkout / "package") == found
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    assert source(checkout / "package") == found
 
 
 @pytest.mark.parametrize("changed", ["package/code.py", "package/untracked.py", "elsewhere.py"])
 def test_a_changed_or_new_file_makes_it_dirty(checkout: Path, changed: str) -> None:
     (checkout / changed).write_text("x = 2\n")
     found = source(checkout / "package")
-    assert found["source_revision"] == _git(checkout, "rev-parse", "HEAD")
-    assert found["source_dirty"] is True
+    assert (found["source_revision"], found["source_dirty"]) == (_git(checkout, "rev-parse", "HEAD"), True)
 
 
-def test_a_package_installed_inside_a_foreign_checkout_does_not_take_its_revision(checkout: Path) -> None:
-    (checkout / ".gitignore").write_text("environment/\n")
-    installed = checkout / "environment" / "package"
-    installed.mkdir(parents=True)
-    (installed / "code.py").write_text("x = 1\n")
-    found = source(installed)
+@pytest.mark.parametrize(
+    ("folder", "path", "note"),
+    [
+        ("checkout/environment/package", None, "does not track"),  # installed inside a foreign checkout
+        (".", None, "not a git checkout"),
+        ("checkout/package", "", "git is not installed"),
+    ],
+)
+def test_without_a_revision_a_note_says_why(
+    checkout: Path, folder: str, path: str | None, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = checkout.parent / folder
+    asked.mkdir(parents=True, exist_ok=True)
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+    found = source(asked)
     assert found["source_revision"] is found["source_dirty"] is None
-    assert "does not track" in str(found["source_note"])
-
-
-def test_a_hooks_variables_do_not_lead_to_another_repository(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = checkout.parent / "other"
-    other.mkdir()
-    _git(other, "init", "--quiet")
-    revision = _git(checkout, "rev-parse", "HEAD")
-    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
-    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
-    assert source(checkout / "package")["source_revision"] == revision
-
-
-def test_outside_any_checkout_a_note_says_so(git_environment: None, tmp_path: Path) -> None:
-    found = source(tmp_path)
-    assert found["source_revision"] is found["source_dirty"] is None
-    assert "not a git checkout" in str(found["source_note"])
-    assert str(tmp_path) not in str(found)
-
-
-def test_without_git_a_note_says_so(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert source(checkout / "package") == {
-        "source_revision": None,
-        "source_dirty": None,
-        "source_note": "git is not installed",
-    }
+    assert note in str(found["source_note"])
+    assert str(checkout.parent) not in str(found)
 
 
 def test_the_record_survives_json_and_agrees_with_the_machine() -> None:
