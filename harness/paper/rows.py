@@ -161,11 +161,6 @@ class Row:
     """Those of its runs beside which another one ran on the same machine."""
 
     @property
-    def result(self) -> "Row":
-        """Itself, for what has not moved yet."""
-        return self
-
-    @property
     def grid(self) -> tuple[Point, ...]:
         """Grid points that have a result."""
         return self.selection.points
