@@ -193,14 +193,6 @@ class Study:
         return lines or ["No run has a result."]
 
 
-StudyRow = Row
-
-
-def headline(study: Study) -> list[str]:
-    """As `Study.headline`."""
-    return study.headline
-
-
 def make_study(
     folder: Path,
     asked: str,

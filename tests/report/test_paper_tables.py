@@ -15,7 +15,7 @@ from harness.paper.published import Status, values_of_cell
 from harness.paper.study import SHARED, Study, make_study
 from harness.report.paper_tables import IMPROVEMENT, improvement, ours_alone, paper_table, statistics_of
 from harness.report.tables import Cell, Emphasis, Table
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 PAPER = load_paper()
@@ -44,8 +44,8 @@ def texts(cells: dict[str, Cell]) -> dict[str, str]:
 
 def changed(study: Study, model: str, **result: Any) -> Study:
     """With another result of the first run of a model, which alone is left of it."""
-    row = next(row for row in study.rows if row.result.model == model)
-    run = row.result.runs[0]
+    row = next(row for row in study.rows if row.model == model)
+    run = row.runs[0]
     one = altered(run, result)
     new = replace(row, runs=(one,))
     return replace(study, rows=tuple(new if other is row else other for other in study.rows))
@@ -176,8 +176,8 @@ def test_ratios_stand_after_the_absolute_figures_ours_next_to_the_published_ones
 
 
 def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study) -> None:
-    lightgcn = next(row for row in study.rows if row.result.model == "lightgcn")
-    run = lightgcn.result.runs[0]
+    lightgcn = next(row for row in study.rows if row.model == "lightgcn")
+    run = lightgcn.runs[0]
     elsewhere = altered(run, environment={"device": "cuda", "gpu": "Some GPU"})
     moved = replace(lightgcn, runs=(elsewhere,))
     found = table(4, replace(study, rows=tuple(moved if row is lightgcn else row for row in study.rows)))
@@ -223,7 +223,7 @@ def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str
     starved = {run.model: run for run in study.runs if run.finished}
     (lost, kept) = list(starved)[:2]
     failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
-    others: Sequence[StoredRun] = [run for run in study.runs if run.model != lost]
+    others: Sequence[RunRecord] = [run for run in study.runs if run.model != lost]
     runs = [*others, *(without_result(starved[model], failure) for model in (lost, kept))]
     found = table(number, make_study(RUNS, "a report", of=runs), dataset="Baby")
     ours = [row for row in found.rows if row[1].text == metric and row[2].text in ("ours", "ours, RAM")]
