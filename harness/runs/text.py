@@ -46,7 +46,6 @@ def run_text(run: RunRecord, key: str) -> str:
     lines += [
         ("model", run.model),
         ("settings", changed or NO_SETTINGS),
-        ("searched", ", ".join(run.searched) or "nothing"),
         ("data", _data(run.dataset)),
         ("data hash", run.dataset_hash),
         ("seed", str(run.seed)),
