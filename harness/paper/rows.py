@@ -159,11 +159,6 @@ class Row:
     """Those of its runs beside which another one ran on the same machine."""
 
     @property
-    def result(self) -> "Row":
-        """Itself, for what has not moved yet."""
-        return self
-
-    @property
     def grid(self) -> tuple[Point, ...]:
         """Grid points that have a result."""
         return self.selection.points
@@ -172,19 +167,6 @@ class Row:
     def points(self) -> int:
         """How many of them."""
         return len(self.grid)
-
-    @property
-    def search(self) -> str | None:
-        """What was searched and found, in one sentence; None with one point."""
-        if self.points == 1:
-            return None
-        chosen = self.selection
-        text = f"{self.label}: {self.points} grid points searched; best on validation: {chosen.on_validation.name}"
-        if chosen.on_test is not chosen.on_validation:
-            text += f"; best on test: {chosen.on_test.name}"
-            if chosen.optimism is not None:
-                text += f", which would add {100 * chosen.optimism:.1f} % to test R@20"
-        return f"{text}."
 
     @property
     def settings(self) -> str:
@@ -390,7 +372,11 @@ class _Group:
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
         finished = [
-            Point(point, {seed: run for seed, run in sorted(runs.items()) if run.finished}, paper_metric(paper))
+            Point(
+                point,
+                {seed: run for seed, run in sorted(runs.items()) if run.finished},
+                canonical_metric(paper.stopping),
+            )
             for point, runs in self.points
         ]
         selection = choose(finished, self.compared)
@@ -444,7 +430,11 @@ def _stored_groups(runs: Iterable[RunRecord], paper: Paper) -> list[_Group]:
                 if run.finished or run.seed not in seeds:
                     seeds[run.seed] = run
             ordered = sorted(points.values(), key=lambda point: [_sortable(value) for value in point[0].values()])
-            groups.append(_Group(key[2], tuple(sorted(ordered, key=lambda point: -_finished(point[1])))))
+            groups.append(
+                _Group(
+                    key[2], tuple(sorted(ordered, key=lambda point: -sum(run.finished for run in point[1].values())))
+                )
+            )
     return groups
 
 
@@ -507,15 +497,6 @@ def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator
             yield f"{key} searched"
         elif len(values) > 1 and key in grid and not values <= set(grid[key]):
             yield f"{key} searched beyond the published grid"
-
-
-def paper_metric(paper: Paper) -> str:
-    """The canonical metric by which points are chosen."""
-    return canonical_metric(paper.stopping)
-
-
-def _finished(runs: Runs) -> int:
-    return sum(run.finished for run in runs.values())
 
 
 def _sortable(value: Any) -> tuple[bool, float, str]:

@@ -128,7 +128,7 @@ def test_a_cell_unfolds_to_its_seeds_and_command_and_folds_again(page: Any, stud
     assert cell.get_attribute("aria-expanded") == "true"
     text = panel.inner_text()
     assert all(command in text for command in study.commands(row))
-    for run, value in zip(row.result.runs, row.result.values("recall@20"), strict=True):
+    for run, value in zip(row.runs, row.values("recall@20"), strict=True):
         assert f"{run.seed}\t{value:.4f}" in text
     cell.click()
     assert not panel.is_visible()
