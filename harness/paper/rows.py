@@ -192,10 +192,12 @@ class Row:
         return fmean(self.values(metric))
 
     def per_user(self, metric: str) -> "Mapping[int, UserValues] | None":
-        """Seed → users and their metric, of the runs that stored it; None where none did.
+        """Seed → users and their metric, of the runs that stored it; None where none did, as on the validation part.
 
         Raises DataError when a file of a run is damaged.
         """
+        if self.part != "test":
+            return None
         stored = {seed: run.per_user(metric) for seed, run in zip(self.seeds, self.runs, strict=True)}
         return {seed: values for seed, values in stored.items() if values is not None} or None
 
