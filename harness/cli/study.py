@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from harness.paper.load import Paper
     from harness.paper.rows import Planned
     from harness.paper.study import Study as Report
-    from harness.runs.store import StoredRun
+    from harness.runs.record import RunRecord
     from harness.runs.trial import Trial
     from harness.studies.execute import Backend, Pending, Wanted
     from harness.studies.suite import Outcomes, Outline, Row, Suite
@@ -298,12 +298,12 @@ def _planned(rows: Sequence[Row], suite: Suite, out: Path) -> list[Planned]:
     return planned
 
 
-def _stored(path: Path, unread: list[str]) -> StoredRun | None:
+def _stored(path: Path, unread: list[str]) -> RunRecord | None:
     """The run there; None where there is none, or where it cannot be read: why is added to `unread`."""
-    from harness.runs.store import RESULT, RUN, StoredRun
+    from harness.runs.record import RESULT, RUN, RunRecord
 
     try:
-        return StoredRun.read(path) if (path / RUN).is_file() or (path / RESULT).is_file() else None
+        return RunRecord.read(path) if (path / RUN).is_file() or (path / RESULT).is_file() else None
     except DataError as error:
         unread.append(str(error))
         return None

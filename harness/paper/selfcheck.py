@@ -22,7 +22,7 @@ from harness.common import write_json, writing
 from harness.paper.load import STRICT
 from harness.paper.numbers import number
 from harness.paper.verdict import Word
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 
 SUITE, FILE = "selfcheck", "reference/selfcheck.json"
 METRIC = "recall@20"
@@ -101,14 +101,14 @@ def load_reference(path: Path) -> Reference:
 
 
 def check(
-    runs: Iterable[StoredRun], reference: Reference, error: float, asked: Sequence[str] = ()
+    runs: Iterable[RunRecord], reference: Reference, error: float, asked: Sequence[str] = ()
 ) -> tuple[Checked, ...]:
     """Each model that was asked for or run, in the order of the reference; `error` is that of all models together.
 
     A run counts if it is on the same data with the same settings and a seed that the reference does not have: the same
     seed would only show that a machine repeats itself.
     """
-    by_model: dict[str, list[StoredRun]] = defaultdict(list)
+    by_model: dict[str, list[RunRecord]] = defaultdict(list)
     for run in runs:
         if run.finished:
             by_model[str(run.model)].append(run)
@@ -122,7 +122,7 @@ def check(
 
 
 def _checked(
-    model: str, runs: Sequence[StoredRun], known: ModelReference, reference: Reference, error: float
+    model: str, runs: Sequence[RunRecord], known: ModelReference, reference: Reference, error: float
 ) -> Checked:
     alike = [run for run in runs if of_self_check(run, reference)]
     values = {int(run.seed): _metric(run, reference.metric) for run in alike if run.seed not in known.values}
@@ -136,12 +136,12 @@ def _checked(
     return Checked(model, Outcome.CONSISTENT if inside else Outcome.INCONSISTENT, values, (low, high), mean_known, "")
 
 
-def reference_from(runs: Iterable[StoredRun], asked: Sequence[str] = ()) -> Reference:
+def reference_from(runs: Iterable[RunRecord], asked: Sequence[str] = ()) -> Reference:
     """Finished runs as a reference: one data set, one setting and at least 20 seeds of each model, those asked for too.
 
     Raises DataError where they are not that.
     """
-    by_model: dict[str, list[StoredRun]] = defaultdict(list)
+    by_model: dict[str, list[RunRecord]] = defaultdict(list)
     for run in runs:
         if run.finished:
             by_model[str(run.model)].append(run)
@@ -177,14 +177,14 @@ def write_reference(reference: Reference, path: Path) -> None:
         write_json(path, asdict(reference))
 
 
-def of_self_check(run: StoredRun, reference: Reference) -> bool:
+def of_self_check(run: RunRecord, reference: Reference) -> bool:
     """Whether the run is of the data and the settings of the self-check, which trains too briefly for comparisons."""
     known = reference.models.get(str(run.model))
     settings = json.loads(json.dumps(run.changed_settings))
     return known is not None and run.dataset_hash == reference.dataset_hash and bool(settings == known.settings)
 
 
-def _metric(run: StoredRun, metric: str) -> float:
+def _metric(run: RunRecord, metric: str) -> float:
     return float(run.outcome.test[metric])
 
 

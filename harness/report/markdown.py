@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from harness.paper.study import Study
 from harness.report import tables
 from harness.report.study_tables import Section, environment, sections
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 
 
 def markdown(study: Study) -> str:
@@ -39,7 +39,7 @@ def _section(section: Section) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def environment_table(runs: Iterable[StoredRun]) -> list[str]:
+def environment_table(runs: Iterable[RunRecord]) -> list[str]:
     """A heading, and what the runs recorded of where they ran; nothing without runs."""
     table = environment(runs)
     return [tables.markdown(table).rstrip()] if table.rows else []

@@ -62,14 +62,6 @@ class Record(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
-    def __getitem__(self, name: str) -> Any:
-        """For readers that still ask by key."""
-        return getattr(self, name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """For readers that still ask by key."""
-        return getattr(self, name, default)
-
     def written(self) -> dict[str, Any]:
         """What the file said, as JSON has it."""
         return self.model_dump(mode="json", exclude_unset=True)
@@ -241,8 +233,8 @@ class RunRecord(Record):
     started: Time | None = None
     environment: dict[str, Any]
     resumed: list[Resumed] = []
-    result: Any = None
-    """A `Result`; None when it is unfinished. Where it is known to be finished, `outcome` is the same."""
+    result: Result | None = None
+    """None when it is unfinished. Where it is known to be finished, `outcome` is the same."""
     failure: Failure | None = None
     """What ended it; None when it is finished or was merely interrupted."""
     without: frozenset[str] = frozenset()
@@ -265,11 +257,6 @@ class RunRecord(Record):
             found["failure"] = _checked(path / FAILURE, Failure, _read_json(path / FAILURE))
         return _checked(path / RUN, cls, {**run, **found, "path": path})
 
-    @property
-    def run(self) -> Self:
-        """For readers that still ask by key."""
-        return self
-
     def described(self) -> dict[str, Any]:
         """What `run.json` said."""
         return self.model_dump(mode="json", exclude_unset=True, exclude={"path", "result", "failure", "without"})
@@ -283,8 +270,11 @@ class RunRecord(Record):
         """The result of a run that is finished. Raises ValueError for another."""
         if self.result is None:
             raise ValueError(f"{self.path} has no result")
-        outcome: Result = self.result
-        return outcome
+        return self.result
+
+    def metrics(self, part: str) -> dict[str, float]:
+        """Those of `valid` or `test` in the best epoch. Raises ValueError for an unfinished run."""
+        return self.outcome.test if part == "test" else self.outcome.valid
 
     @property
     def state(self) -> State:

@@ -22,14 +22,7 @@ from filelock import FileLock, Timeout
 from bm3 import BM3Error, DataError
 from harness.common import write_json, write_whole, writing
 from harness.ending import IN_USE
-from harness.runs.record import EPOCHS as EPOCHS
-from harness.runs.record import FAILURE as FAILURE
-from harness.runs.record import HITS as HITS
-from harness.runs.record import OUT_OF_MEMORY as OUT_OF_MEMORY
-from harness.runs.record import RESULT as RESULT
-from harness.runs.record import RUN as RUN
-from harness.runs.record import FailureKind as FailureKind
-from harness.runs.record import RunRecord
+from harness.runs.record import EPOCHS, FAILURE, HITS, RESULT, RUN, FailureKind, RunRecord
 
 if TYPE_CHECKING:
     from harness.evaluation import Ranking
@@ -43,9 +36,6 @@ class InUseError(BM3Error):
     """Another process runs the trial."""
 
     exit_code = IN_USE
-
-
-StoredRun = RunRecord  # its former name
 
 
 class RunWriter:
@@ -195,7 +185,7 @@ def run_folders(out: Path, *, superseded: bool = False) -> Iterator[Path]:
                 yield folder
 
 
-def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRun]:
+def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[RunRecord]:
     """Every run below `out` that counts and can be read, finished or not, by path.
 
     Why the others cannot be read is added to `unread`, a line each, which begins with the path. Raises DataError when
@@ -205,12 +195,12 @@ def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRu
         raise DataError(f"{out}: no such folder; runs are written there by bm3 train --out or bm3 reproduce --out")
     for path in run_folders(out):
         try:
-            yield StoredRun.read(path)
+            yield RunRecord.read(path)
         except DataError as error:
             if unread is not None and not in_use(path):
                 unread.append(str(error))
 
 
-def readable_runs(out: Path, unread: list[str] | None = None) -> Iterator[StoredRun]:
+def readable_runs(out: Path, unread: list[str] | None = None) -> Iterator[RunRecord]:
     """As `stored_runs`; nothing where there is no folder."""
     return stored_runs(out, unread) if out.is_dir() else iter(())

@@ -24,19 +24,9 @@ from harness.measure.environment import environment
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
 from harness.paper.load import load_paper
+from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, RunRecord
 from harness.runs.settings import GONE, changed_from_defaults, configure, flatten, search_grid
-from harness.runs.store import (
-    CHECKPOINT,
-    OUT_OF_MEMORY,
-    RESULT,
-    RUN,
-    RunWriter,
-    StoredRun,
-    identity_digest,
-    locked,
-    now,
-    write_failure,
-)
+from harness.runs.store import CHECKPOINT, RunWriter, identity_digest, locked, now, write_failure
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.config import NUMERICS_VERSION
@@ -75,7 +65,7 @@ class Trial:
             "numerics": {"model": self.entry.model.numerics_version, "training": NUMERICS_VERSION},
         }
 
-    def was_of(self, run: StoredRun) -> bool:
+    def was_of(self, run: RunRecord) -> bool:
         """Whether a stored run is of this trial, whatever its folder's name; of later settings it had the defaults."""
         identity = self.identity
         asked = flatten({**identity.pop("config"), **identity.pop("training")})
@@ -142,7 +132,7 @@ def run_trial(
     tell: Callable[[str], None] = lambda message: None,
     share: float = CHECKPOINT_SHARE,
     wait: bool = True,
-) -> StoredRun:
+) -> RunRecord:
     """Train and evaluate the trial and store it under `out`; one that is stored and finished is returned as it is.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
@@ -176,7 +166,7 @@ def run_trial(
                     RunWriter(path).begin(_description(trial))
                 write_failure(path, "error", str(error))
                 raise error
-    return finished or StoredRun.read(path)
+    return finished or RunRecord.read(path)
 
 
 def _run(
@@ -246,7 +236,7 @@ def _left_behind(
     if state is None:
         return None, description
     try:
-        before = StoredRun.read(path)
+        before = RunRecord.read(path)
         records = [EpochRecord(**record.model_dump()) for record in before.epochs()[: state.epoch]]
     except (DataError, TypeError):  # damaged, as by a power failure
         return None, description
@@ -260,7 +250,7 @@ def _left_behind(
     return resume, {**before.described(), "resumed": [*earlier, went_on]}
 
 
-def trial_of(run: StoredRun, data: Path | None, device: str | None = None) -> Trial:
+def trial_of(run: RunRecord, data: Path | None, device: str | None = None) -> Trial:
     """The trial that a run was of, with its data set as it is found now, on its own kind of device if none is given.
 
     Raises ConfigError where this version lacks the model or one of its settings, DataError where the data set is not
@@ -286,7 +276,7 @@ def trial_of(run: StoredRun, data: Path | None, device: str | None = None) -> Tr
     return trial
 
 
-def named_dataset(run: StoredRun) -> str:
+def named_dataset(run: RunRecord) -> str:
     """The data set as the run's command names it."""
     words = shlex.split(run.command)
     return words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
@@ -305,20 +295,20 @@ def folder_of(trial: Trial, out: Path) -> Path:
 
 
 @cache
-def _of_the_first_format(folder: Path) -> list[StoredRun]:
+def _of_the_first_format(folder: Path) -> list[RunRecord]:
     """Finished runs in the folder of a data set, by path; none are added to them any more."""
     found = []
     for path in sorted(path.parent for path in folder.glob(f"*/{RESULT}")):
         with suppress(DataError):  # damaged
-            run = StoredRun.read(path)
+            run = RunRecord.read(path)
             found += [run] if run.format == 1 else []
     return found
 
 
-def finished_run(trial: Trial, out: Path) -> StoredRun | None:
+def finished_run(trial: Trial, out: Path) -> RunRecord | None:
     """The finished run of a trial in the store `out`, if there is one."""
     path = folder_of(trial, out)
-    return StoredRun.read(path) if (path / RESULT).is_file() else None
+    return RunRecord.read(path) if (path / RESULT).is_file() else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

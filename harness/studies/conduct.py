@@ -18,7 +18,8 @@ from harness.common import WriteError, writing
 from harness.paper.load import Paper
 from harness.paper.rows import Planned, judged, rows_of
 from harness.paper.verdict import Outcome, Verdict
-from harness.runs.store import FAILURE, StoredRun, readable_runs
+from harness.runs.record import FAILURE, RunRecord
+from harness.runs.store import readable_runs
 from harness.runs.trial import Trial
 from harness.runs.words import Policy
 from harness.studies.estimate import COST_FILE, Estimates, load_costs
@@ -147,7 +148,7 @@ class _Reporter:
         with suppress(WriteError):
             write_status(self.study.folder, status)
 
-    def _judge(self, runs: list[StoredRun], *, first: bool) -> None:
+    def _judge(self, runs: list[RunRecord], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
         for row in rows_of(runs, self.study.paper, self.study.planned)[0]:
             verdict = judged(row, self.study.paper).verdicts[SHOWN_METRIC]

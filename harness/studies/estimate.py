@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from bm3 import DataError
 from harness.paper.published import read_rows
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 from harness.runs.trial import Trial
 
 COST_FILE = "reference/cost.csv"
@@ -60,15 +60,13 @@ class Cost(BaseModel):
 class Estimates:
     """Estimates for trials from past runs and shipped figures."""
 
-    def __init__(self, runs: Iterable[StoredRun], costs: Sequence[Cost] = ()) -> None:
-        self._runs: dict[tuple[str, ...], list[StoredRun]] = defaultdict(list)
+    def __init__(self, runs: Iterable[RunRecord], costs: Sequence[Cost] = ()) -> None:
+        self._runs: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
         self._costs = costs
         self._known: dict[tuple[tuple[str, ...], int], Estimate | None] = {}
         for run in runs:
             if run.finished:
-                about = run.run
-                key = about["model"], _features(about["config"]), about.get("device", "cpu"), about["dataset_hash"]
-                self._runs[key].append(run)
+                self._runs[run.model, _features(run.config), run.device, run.dataset_hash].append(run)
 
     def of(self, trial: Trial) -> Estimate | None:
         """None where nothing of the model on such a device is known."""
@@ -122,18 +120,17 @@ def load_costs(path: Path) -> list[Cost]:
     return costs
 
 
-def _seconds(run: StoredRun, limit: int) -> float | None:
+def _seconds(run: RunRecord, limit: int) -> float | None:
     """What the run's first `limit` epochs took; None where it cannot tell, since its own limit ended it before that."""
     epochs = run.epochs()
-    if not epochs or (len(epochs) < limit and (run.result or {}).get("stopped") != "early"):
+    if not epochs or (len(epochs) < limit and run.outcome.stopped != "early"):
         return None
-    return sum(float(epoch["seconds"]) + float(epoch["evaluation_seconds"]) for epoch in epochs[:limit])
+    return sum(epoch.seconds + epoch.evaluation_seconds for epoch in epochs[:limit])
 
 
-def _memory(run: StoredRun) -> int | None:
-    reading = "gpu_process_peak" if run.run.get("device") == "cuda" else "process_rss_peak"
-    found = (run.result or {})["memory"][reading]["bytes"]
-    return None if found is None else int(found)
+def _memory(run: RunRecord) -> int | None:
+    memory = run.outcome.memory
+    return (memory.gpu_process_peak if run.device == "cuda" else memory.process_rss_peak).bytes
 
 
 def _features(config: Mapping[str, Any]) -> str:

@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from bm3 import DataError
-from harness.runs.store import (
-    OUT_OF_MEMORY,
-    RESULT,
-    RUN,
-    FailureKind,
-    StoredRun,
-    in_use,
-    supersede,
-    write_failure,
-)
+from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord
+from harness.runs.store import in_use, supersede, write_failure
 from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.status import Running
@@ -42,7 +34,7 @@ class Stored(NamedTuple):
     """What the store has of a trial, and what the policy makes of it."""
 
     to_run: bool
-    run: StoredRun | None = None
+    run: RunRecord | None = None
     """Finished, where it is not to be run and has a result."""
     set_aside: bool = False
     """A result is there that a run takes the place of."""
@@ -58,7 +50,7 @@ def stored(trial: Trial, store: Path, policy: Policy, since: float = math.inf) -
     """
     path = folder_of(trial, store)
     try:
-        run = StoredRun.read(path) if (path / RUN).is_file() else None
+        run = RunRecord.read(path) if (path / RUN).is_file() else None
     except DataError as error:
         damaged = not in_use(path) and (path / RESULT).is_file()
         if damaged and policy in ("failed", "all"):
@@ -68,7 +60,7 @@ def stored(trial: Trial, store: Path, policy: Policy, since: float = math.inf) -
         old = policy == "all" and _ended_before(run, since)
         return Stored(old, None if old else run, set_aside=old)
     if run is not None and run.failure is not None and policy in ("missing", "none"):
-        return Stored(False, problem=str(run.failure["message"]))
+        return Stored(False, problem=run.failure.message)
     return Stored(policy != "none")
 
 
@@ -93,7 +85,7 @@ class Pending:
 
 def pending(wanted: Wanted, store: Path, policy: Policy = "missing") -> Pending:
     """What a study would run, those trials included that follow from a selection the store has made."""
-    outcomes: dict[str, StoredRun | None] = {}
+    outcomes: dict[str, RunRecord | None] = {}
     while True:
         trials, before = tuple(wanted(outcomes)), len(outcomes)
         for trial in trials:
@@ -192,7 +184,7 @@ class _Execution:
     alone: bool
     since: float
     trials: Sequence[Trial] = ()
-    outcomes: dict[str, StoredRun | None] = field(default_factory=dict)
+    outcomes: dict[str, RunRecord | None] = field(default_factory=dict)
     reused: set[str] = field(default_factory=set)
     running: dict[str, Running] = field(default_factory=dict)
     elsewhere: dict[str, Running] = field(default_factory=dict)
@@ -269,7 +261,7 @@ class _Execution:
             return
         try:
             path = folder_of(ending.trial, self.store)
-            run = StoredRun.read(path) if (path / RUN).is_file() else None
+            run = RunRecord.read(path) if (path / RUN).is_file() else None
         except DataError as error:
             LOGGER.error("failed: %s: %s", key, error)
             self.outcomes[key] = None
@@ -280,7 +272,7 @@ class _Execution:
             LOGGER.info("finished: %s: test R@20 %.4f, %.0f s", key, value, seconds)
             return
         if run is not None and run.failure is not None:
-            message = str(run.failure["message"])
+            message = run.failure.message
         elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= self.retries:
             LOGGER.warning("vanished: %s: %s; trying again", key, ending.message)
             return
@@ -293,18 +285,15 @@ class _Execution:
         self.outcomes[key] = None
 
 
-def metric_of(run: StoredRun, part: str, metric: str) -> float:
+def metric_of(run: RunRecord, part: str, metric: str) -> float:
     """A metric of a finished run. Raises ValueError when it is unfinished."""
-    if run.result is None:
-        raise ValueError(f"{run.path} is unfinished")
-    return float(run.result[part][metric])
+    return run.metrics(part)[metric]
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:
     return Running(trial.key, trial.command, time.time(), attempt, trial.training.epochs, place)
 
 
-def _ended_before(run: StoredRun, started: float) -> bool:
-    return (
-        run.result is not None and datetime.fromisoformat(run.result["finished"]).timestamp() + 1 <= started
-    )  # of whole seconds
+def _ended_before(run: RunRecord, started: float) -> bool:
+    # of whole seconds
+    return run.result is not None and datetime.fromisoformat(run.result.finished).timestamp() + 1 <= started

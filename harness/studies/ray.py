@@ -19,7 +19,8 @@ import torch
 from bm3 import BM3Error, ConfigError
 from harness.common import write_whole, writing
 from harness.evaluation.compiling import use_threads
-from harness.runs.store import EPOCHS, FAILURE, HITS, LOG, RESULT, RUN, InUseError, locked
+from harness.runs.record import EPOCHS, FAILURE, HITS, RESULT, RUN
+from harness.runs.store import LOG, InUseError, locked
 from harness.runs.trial import Trial, dataset_for, make_trial, run_trial
 from harness.studies.execute import Ending
 from harness.studies.local import Need

@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     import torch
 
     from harness.data import Dataset
-    from harness.runs.store import StoredRun
+    from harness.runs.record import RunRecord
     from harness.runs.trial import Trial
 
 Repeat = Literal["best", "all"]
 Order = Literal["rows", "interleaved"]
-Outcomes = Mapping[str, "StoredRun | None"]
+Outcomes = Mapping[str, "RunRecord | None"]
 """By the key of a trial that has ended: its finished run, or None where there is no result."""
 
 

@@ -12,7 +12,7 @@ from command_line import Command, Outcome, refused
 from harness.measure.environment import environment
 from harness.runs import trial as trial_module
 from harness.runs.difference import CAUSES, causes, difference
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 from harness.runs.trial import Trial
 
 SETTINGS = ("--set", "batch_size=256", "--set", "reg_weight=0.3", "--epochs", "2", "--threads", "1")
@@ -64,7 +64,7 @@ def test_a_dry_run_says_what_would_be_repeated(command: Command, stored: Path, m
     monkeypatch.setattr("harness.runs.trial.run_trial", None)
     outcome = command("replay", stored.name, "--dry-run")
     assert outcome.code == 0
-    assert StoredRun.read(stored).command in outcome.out
+    assert RunRecord.read(stored).command in outcome.out
 
 
 def test_its_own_settings_and_threads_are_used(command: Command, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_another_environment_is_no_excuse_for_much(command: Command, stored: Pat
 
 
 def test_every_cause_is_something_that_runs_record(stored: Path) -> None:
-    run = StoredRun.read(stored)
+    run = RunRecord.read(stored)
     recorded = {
         *environment(torch.device("cpu")),
         *run.described(),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from harness.runs.store import StoredRun, write_failure
+from harness.runs.record import RunRecord
+from harness.runs.store import write_failure
 from harness.runs.trial import Trial, resolve_device, run_trial
 from harness.runs.words import Policy
 from harness.studies.execute import Ending, execute
@@ -53,7 +54,7 @@ def fail(trial: Trial) -> None:
     write_failure(path, "error", "made up")
 
 
-def ran(rows: list[Row]) -> Mapping[str, StoredRun | None]:
+def ran(rows: list[Row]) -> Mapping[str, RunRecord | None]:
     return {point.key: run_trial(point, STORE) for row in rows[:1] for point in row.points}
 
 

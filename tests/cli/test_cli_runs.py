@@ -12,7 +12,8 @@ from command_line import Command, refused
 
 from harness.data import load_dataset
 from harness.measure.energy import UNMOVED
-from harness.runs.store import CHECKPOINT, LOG, RESULT, RUN, StoredRun, supersede, write_failure
+from harness.runs.record import RESULT, RUN, RunRecord
+from harness.runs.store import CHECKPOINT, LOG, supersede, write_failure
 from harness.runs.text import run_text
 from harness.runs.trial import make_trial, run_trial
 
@@ -73,16 +74,16 @@ def test_a_file_in_place_of_the_store_is_refused(command: Command, name: str) ->
 
 
 def test_the_list_has_a_row_for_each_run_by_path_and_counts(command: Command, store: Path) -> None:
-    result = StoredRun.read(run_of(store, 1)).result
+    result = RunRecord.read(run_of(store, 1)).result
     assert result is not None
     outcome = command("runs", "list")
     assert (outcome.code, outcome.err) == (0, "")
     rows = [line for line in outcome.out.splitlines() if line.startswith("mini/")]
     assert [row.split()[0] for row in rows] == sorted(path.relative_to(store).as_posix() for path in store.glob("*/*"))
     (row,) = (row.split() for row in rows if "seed1" in row)
-    test = f"{result['test']['recall@20']:.4f}"
-    assert row[1:7] == ["finished", "2", "2", str(result["best_epoch"]), f"{result['valid']['recall@20']:.4f}", test]
-    assert row[-2:] == result["finished"][:16].split("T")
+    test = f"{result.test['recall@20']:.4f}"
+    assert row[1:7] == ["finished", "2", "2", str(result.best_epoch), f"{result.valid['recall@20']:.4f}", test]
+    assert row[-2:] == result.finished[:16].split("T")
     assert outcome.out.splitlines()[-1] == "2 runs: 2 finished"
 
 
@@ -120,7 +121,7 @@ def test_superseded_runs_are_only_counted(command: Command, store: Path) -> None
 
 def test_a_run_is_shown_with_all_that_is_known(command: Command, store: Path) -> None:
     outcome = command("runs", "show", "seed1")
-    run = StoredRun.read(run_of(store, 1))
+    run = RunRecord.read(run_of(store, 1))
     assert run.result is not None
     assert outcome.code == 0
     for part in (
@@ -181,7 +182,7 @@ def test_a_failed_run_is_shown_with_its_reason_and_its_last_words(command: Comma
 def test_a_run_that_went_on_elsewhere_says_what_changed(store: Path) -> None:
     once = {"after_epoch": 1, "when": "2026-01-02T03:04:05+00:00", "changed": {"torch": ["2.6", "2.7"]}}
     edit(run_of(store, 1) / RUN, resumed=[once, {**once, "changed": {}}])
-    text = run_text(StoredRun.read(run_of(store, 1)), "key")
+    text = run_text(RunRecord.read(run_of(store, 1)), "key")
     assert "after epoch 1, 2026-01-02 03:04, elsewhere (torch: 2.6 -> 2.7)" in text
     assert "after epoch 1, 2026-01-02 03:04, in the same environment" in text
 
@@ -227,11 +228,11 @@ def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, sto
 
 
 def test_other_results_are_shown_with_relative_differences(command: Command, store: Path) -> None:
-    result = StoredRun.read(run_of(store, 1)).result
+    result = RunRecord.read(run_of(store, 1)).result
     assert result is not None
     shutil.copytree(store, "again")
     other = run_of(Path("again"), 1)
-    edit(other / RESULT, valid={**result["valid"], "recall@20": result["valid"]["recall@20"] * 1.25}, state_hash="0")
+    edit(other / RESULT, valid={**result.valid, "recall@20": result.valid["recall@20"] * 1.25}, state_hash="0")
     outcome = command("runs", "diff", "seed1", other)
     assert outcome.code == 1
     assert "+25 %" in outcome.out

@@ -9,7 +9,7 @@ from command_line import Command, refused
 from run_files import DESCRIPTION
 
 from harness.paper.load import load_paper
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, resolve_device, run_trial
 from harness.studies.suite import Row, load_suite, plan
 
@@ -42,7 +42,7 @@ def fail(trial: Trial, out: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({**DESCRIPTION, **trial.identity}))
     (folder / "failure.json").write_text(json.dumps({"kind": "error", "message": "made up", "when": "now"}))
-    assert StoredRun.read(folder).state == "failed"
+    assert RunRecord.read(folder).state == "failed"
 
 
 def cells(out: str, label: str) -> list[str]:

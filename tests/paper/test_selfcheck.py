@@ -25,8 +25,8 @@ from harness.paper.selfcheck import (
     reference_from,
     write_reference,
 )
+from harness.runs.record import RunRecord
 from harness.runs.settings import changed_from_defaults
-from harness.runs.store import StoredRun
 from harness.studies.suite import load_suite, plan
 from harness.training import TrainingConfig
 
@@ -34,7 +34,7 @@ ERROR = 0.01
 KNOWN = {seed: 0.4 + 0.001 * (seed % 7) for seed in range(101, 131)}
 
 
-def run_of(seed: int, value: float, *, model: str = "bpr", epochs: int = 8, data: str = "a" * 64) -> StoredRun:
+def run_of(seed: int, value: float, *, model: str = "bpr", epochs: int = 8, data: str = "a" * 64) -> RunRecord:
     config, training = find_model(model).model.Config(), TrainingConfig(epochs=epochs)
     about = {
         "model": model,
@@ -91,7 +91,7 @@ def test_runs_that_learned_the_same_are_consistent_others_are_not(reference: Ref
         (run_of(1, 0.403, data="b" * 64), "data"),
     ],
 )
-def test_what_cannot_be_compared_is_not_called_consistent(reference: Reference, run: StoredRun, why: str) -> None:
+def test_what_cannot_be_compared_is_not_called_consistent(reference: Reference, run: RunRecord, why: str) -> None:
     (found,) = check([run], reference, ERROR)
     assert found.outcome is None
     assert why in found.reason
@@ -127,7 +127,7 @@ def test_a_reference_is_written_from_runs_and_read_again(tmp_path: Path) -> None
         ([], "one data set"),
     ],
 )
-def test_what_is_no_reference_is_refused(runs: list[StoredRun], why: str) -> None:
+def test_what_is_no_reference_is_refused(runs: list[RunRecord], why: str) -> None:
     with pytest.raises(DataError, match=why):
         reference_from(runs)
 

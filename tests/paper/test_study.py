@@ -19,8 +19,8 @@ from harness.report.flat import cells
 from harness.report.html import html
 from harness.report.markdown import markdown
 from harness.report.plots.cost import cost
-from harness.runs.record import METRICS
-from harness.runs.store import StoredRun, stored_runs
+from harness.runs.record import METRICS, RunRecord
+from harness.runs.store import stored_runs
 
 RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
 SPORTS = Path(__file__).parents[2] / "docs" / "results" / "runs" / "sports"
@@ -28,20 +28,20 @@ ALL = {run.path.name: run for run in stored_runs(RUNS)}
 PAPER = {"bm3": (0.0564, 0.0883, 0.0301, 0.0383), "lightgcn": (0.0479, 0.0754, 0.0257, 0.0328)}
 
 
-def run(name: str, *, dataset: str = "baby", surrogates: tuple[str, ...] = (), **test: float) -> StoredRun:
+def run(name: str, *, dataset: str = "baby", surrogates: tuple[str, ...] = (), **test: float) -> RunRecord:
     """A hand-made run, on the original features if nothing else is said, with these test metrics."""
     one = ALL[name]
     result = {"test": {key.replace("_", "@"): value for key, value in test.items()}}
     return altered(one, result, dataset={"name": dataset, "surrogates": list(surrogates)})
 
 
-def at(model: str, factor: float, **changed: float) -> list[StoredRun]:
+def at(model: str, factor: float, **changed: float) -> list[RunRecord]:
     """Two runs of a model at `factor` times the published values, but for metrics that are given."""
     values = {m.replace("@", "_"): factor * v for m, v in zip(METRICS, PAPER[model], strict=True)}
     return [run(f"{model}-seed{seed}", **(values | changed)) for seed in (1, 2)]
 
 
-def study_of(*runs: StoredRun, **options: Any) -> Study:
+def study_of(*runs: RunRecord, **options: Any) -> Study:
     return make_study(RUNS, "a question", of=runs, **options)
 
 
@@ -147,7 +147,7 @@ def test_the_best_row_never_has_a_negative_lead() -> None:
 # times beside other runs
 
 
-def together(*names: str) -> list[StoredRun]:
+def together(*names: str) -> list[RunRecord]:
     """Runs that all began when the first did, and end as they did."""
     start = ALL[names[0]].started
     return [altered(run(name), started=start) for name in names]

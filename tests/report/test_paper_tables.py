@@ -15,7 +15,7 @@ from harness.paper.published import Status, values_of_cell
 from harness.paper.study import SHARED, Study, make_study
 from harness.report.paper_tables import IMPROVEMENT, improvement, ours_alone, paper_table, statistics_of
 from harness.report.tables import Cell, Emphasis, Table
-from harness.runs.store import StoredRun
+from harness.runs.record import RunRecord
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 PAPER = load_paper()
@@ -223,7 +223,7 @@ def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str
     starved = {run.model: run for run in study.runs if run.finished}
     (lost, kept) = list(starved)[:2]
     failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
-    others: Sequence[StoredRun] = [run for run in study.runs if run.model != lost]
+    others: Sequence[RunRecord] = [run for run in study.runs if run.model != lost]
     runs = [*others, *(without_result(starved[model], failure) for model in (lost, kept))]
     found = table(number, make_study(RUNS, "a report", of=runs), dataset="Baby")
     ours = [row for row in found.rows if row[1].text == metric and row[2].text in ("ours", "ours, RAM")]

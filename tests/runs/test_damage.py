@@ -13,7 +13,7 @@ from command_line import Command
 
 from harness.data import load_dataset
 from harness.paper.study import make_study
-from harness.runs.store import EPOCHS, HITS, RESULT, RUN
+from harness.runs.record import EPOCHS, HITS, RESULT, RUN
 from harness.runs.trial import make_trial, run_trial
 
 SUITE = """\

@@ -19,21 +19,8 @@ from harness.data import load_dataset
 from harness.runs.clean import REMOVED, Also, remove, unneeded
 from harness.runs.difference import NOT_RECORDED, Change, difference
 from harness.runs.inspect import entries, find
-from harness.runs.store import (
-    CHECKPOINT,
-    EPOCHS,
-    HITS,
-    LOCK,
-    LOG,
-    RESULT,
-    RUN,
-    SUPERSEDED,
-    StoredRun,
-    run_folders,
-    run_lock,
-    supersede,
-    write_failure,
-)
+from harness.runs.record import EPOCHS, HITS, RESULT, RUN, RunRecord
+from harness.runs.store import CHECKPOINT, LOCK, LOG, SUPERSEDED, run_folders, run_lock, supersede, write_failure
 from harness.runs.trial import Trial, identity_digest, make_trial, run_trial
 from harness.runs.verify import IDENTITY, verify
 from harness.studies.status import Running, Status, trials_under_way, write_status
@@ -119,14 +106,14 @@ def held() -> Iterator[Callable[[Path], None]]:
 def test_every_run_is_an_entry_with_its_state_and_figures(store: Path) -> None:
     first, second, third = sorted(entries(store), key=lambda one: one.key[-1])
     assert (first.state, second.state, third.state) == ("finished", "finished", "unfinished")
-    run = StoredRun.read(first.path)
+    run = RunRecord.read(first.path)
     assert run.result is not None
     assert first.key == trial(1).key
     assert (first.epoch, first.limit, first.best_epoch) == (3, 3, run.result.best_epoch)
     assert (first.valid, first.test) == (run.result.valid["recall@20"], run.result.test["recall@20"])
     assert first.seconds == pytest.approx(sum(e.seconds + e.evaluation_seconds for e in run.epochs()))
     assert (third.epoch, third.test, third.finished) == (2, None, None)
-    best = max(e.valid["recall@20"] for e in StoredRun.read(third.path).epochs())
+    best = max(e.valid["recall@20"] for e in RunRecord.read(third.path).epochs())
     assert third.valid == best
 
 
@@ -281,14 +268,14 @@ def test_a_run_in_another_folder_than_its_data_sets_is_noted(store: Path) -> Non
 
 def test_the_same_training_twice_differs_in_times_alone(store: Path, tmp_path: Path) -> None:
     again = run_trial(trial(1), tmp_path / "again")
-    found = difference(StoredRun.read(run_of(store, 1)), again)
+    found = difference(RunRecord.read(run_of(store, 1)), again)
     assert (found.asked, found.environment, found.results) == ((), (), ())
     assert (found.first_epoch, found.users, found.same_parameters) == (None, 0, True)
     assert found.verdict == "same"
 
 
 def test_what_was_asked_and_what_came_out_is_compared(store: Path) -> None:
-    one, other = StoredRun.read(run_of(store, 1)), StoredRun.read(run_of(store, 2))
+    one, other = RunRecord.read(run_of(store, 1)), RunRecord.read(run_of(store, 2))
     found = difference(one, other)
     asked = {change.what: (change.first, change.second) for change in found.asked}
     assert asked == {"seed": (1, 2), "epochs": (3, 60), "early_stopping.patience": (20, 0)}
@@ -315,7 +302,7 @@ def test_what_was_asked_and_what_came_out_is_compared(store: Path) -> None:
 def test_the_last_bit_counts(store: Path, tmp_path: Path, name: str, change: Edit) -> None:
     other = shutil.copytree(run_of(store, 1), tmp_path / "other")
     edit(other / name, change)
-    assert difference(StoredRun.read(run_of(store, 1)), StoredRun.read(other)).verdict == "other"
+    assert difference(RunRecord.read(run_of(store, 1)), RunRecord.read(other)).verdict == "other"
 
 
 def test_a_course_that_differs_in_one_epoch_is_told(store: Path, tmp_path: Path) -> None:
@@ -325,7 +312,7 @@ def test_a_course_that_differs_in_one_epoch_is_told(store: Path, tmp_path: Path)
     record["loss"] *= 1 + 1e-15
     record["seconds"] = 99
     (other / EPOCHS).write_text("\n".join([lines[0], json.dumps(record), lines[2]]))
-    assert difference(StoredRun.read(run_of(store, 1)), StoredRun.read(other)).first_epoch == 2
+    assert difference(RunRecord.read(run_of(store, 1)), RunRecord.read(other)).first_epoch == 2
 
 
 def test_a_run_older_than_a_setting_had_its_default(store: Path, tmp_path: Path) -> None:
@@ -336,7 +323,7 @@ def test_a_run_older_than_a_setting_had_its_default(store: Path, tmp_path: Path)
 
     edit(other / RUN, as_earlier)
     edit(other / RESULT, lambda result: result.pop("state_hash"))
-    found = difference(StoredRun.read(other), StoredRun.read(run_of(store, 1)))
+    found = difference(RunRecord.read(other), RunRecord.read(run_of(store, 1)))
     assert [(change.what, change.first) for change in found.asked] == [("compiled", NOT_RECORDED)]
     assert [(change.what, change.first) for change in found.environment] == [("numba", NOT_RECORDED)]
     assert found.same_parameters is None

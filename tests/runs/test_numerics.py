@@ -20,7 +20,7 @@ from harness.data import Dataset, checked_dataset
 from harness.data.split import random_user_split
 from harness.models import base
 from harness.models.registry import find_model
-from harness.runs.store import RUN
+from harness.runs.record import RUN
 from harness.runs.trial import _of_the_first_format, folder_of, make_trial, run_trial
 from harness.training import Streams, TrainingConfig, build
 from harness.training.config import NUMERICS_VERSION

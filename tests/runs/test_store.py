@@ -10,7 +10,8 @@ import torch
 from bm3 import DataError
 from harness.data import Dataset
 from harness.evaluation import Evaluator, Ranking
-from harness.runs.store import HITS, RunWriter, StoredRun
+from harness.runs.record import HITS, RunRecord
+from harness.runs.store import RunWriter
 
 
 def ranking(dataset: Dataset, k: int) -> Ranking:
@@ -18,14 +19,14 @@ def ranking(dataset: Dataset, k: int) -> Ranking:
     return Evaluator(dataset, "test").rank(lambda users: scores[users].clone(), k, device=torch.device("cpu"))
 
 
-def stored(path: Path, ranked: Ranking, *, top_k: int = 20, n_items: int = 40) -> StoredRun:
+def stored(path: Path, ranked: Ranking, *, top_k: int = 20, n_items: int = 40) -> RunRecord:
     """A run that asked for lists of `top_k` among so many items and stored these."""
     writer = RunWriter(path)
     data = {**run_files.DATA, "items": n_items}
     writer.begin({**run_files.DESCRIPTION, "dataset": data, "training": {"epochs": 1, "evaluation": {"top_k": top_k}}})
     writer.hits(ranked)
     writer.finish({**run_files.RESULT, "test": ranked.metrics([5, 10, 20])})
-    return StoredRun.read(path)
+    return RunRecord.read(path)
 
 
 @pytest.mark.parametrize("k", [8, 20, 23])

@@ -14,7 +14,8 @@ from bm3 import DataError
 from harness.data import load_dataset
 from harness.models.registry import models
 from harness.paper.load import load_paper
-from harness.runs.store import StoredRun, stored_runs
+from harness.runs.record import RunRecord
+from harness.runs.store import stored_runs
 from harness.runs.trial import Trial, make_trial
 from harness.studies.estimate import COST_FILE, Cost, Estimates, load_costs
 
@@ -36,7 +37,7 @@ def past(
     memory: int | None = 100,
     device: str = "cpu",
     **changes: Any,
-) -> StoredRun:
+) -> RunRecord:
     """A finished run like the trial, with these seconds per epoch and evaluation."""
     folder.mkdir(parents=True)
     epochs = [{**run_files.EPOCH, "seconds": epoch, "evaluation_seconds": evaluation} for epoch, evaluation in seconds]
@@ -160,14 +161,10 @@ def test_a_figure_that_is_none_is_refused_with_its_line(tmp_path: Path, field: s
 def test_the_shipped_figures_are_medians_over_the_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     for cost in load_costs(load_paper().file(COST_FILE)):
-        runs = [run for run in stored_runs(Path(cost.source)) if run.result and run.run["model"] == cost.model]
-        runs = [run for run in runs if run.run["config"].get("features", "") == cost.features]
-        runs = [run for run in runs if run.run["environment"]["torch_threads"] == cost.threads]
-        seconds = [
-            run.result["timing"]["median_s"]
-            for run in runs
-            if run.result and run.run["dataset"]["name"] == cost.dataset
-        ]
+        runs = [run for run in stored_runs(Path(cost.source)) if run.result and run.model == cost.model]
+        runs = [run for run in runs if run.config.get("features", "") == cost.features]
+        runs = [run for run in runs if run.environment["torch_threads"] == cost.threads]
+        seconds = [run.result.timing.median_s for run in runs if run.result and run.dataset.name == cost.dataset]
         assert cost.seconds_per_epoch == pytest.approx(median(filter(None, seconds)), abs=1e-4), cost
 
 

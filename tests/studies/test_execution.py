@@ -23,18 +23,8 @@ from harness.common import WriteError
 from harness.data import load_dataset
 from harness.ending import IN_USE
 from harness.runs import trial as trial_module
-from harness.runs.store import (
-    FAILURE,
-    LOG,
-    RESULT,
-    SUPERSEDED,
-    InUseError,
-    StoredRun,
-    in_use,
-    run_lock,
-    stored_runs,
-    write_failure,
-)
+from harness.runs.record import FAILURE, RESULT, RunRecord
+from harness.runs.store import LOG, SUPERSEDED, InUseError, in_use, run_lock, stored_runs, write_failure
 from harness.runs.trial import Trial, make_trial, run_trial
 from harness.studies import local as backends_module
 from harness.studies.execute import Backend, Ending, Progress, execute
@@ -54,7 +44,7 @@ def all_of(of: Sequence[Trial]) -> Callable[[Outcomes], Sequence[Trial]]:
     return lambda outcomes: of
 
 
-def numbers(run: StoredRun | None) -> Any:
+def numbers(run: RunRecord | None) -> Any:
     """What must be the same bits wherever a trial ran."""
     assert run is not None
     result = run.outcome
@@ -264,7 +254,7 @@ def test_what_becomes_of_a_trial(
     assert outcomes[good.key] is not None  # the study goes on
     assert (outcomes[bad.key] is not None) == finished
     assert backend.started.count(bad.key) == attempts
-    stored = StoredRun.read(tmp_path / bad.key)
+    stored = RunRecord.read(tmp_path / bad.key)
     assert (stored.failure or {}).get("message") == failure
 
 
@@ -511,7 +501,7 @@ def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
     outcomes = execute(all_of(some), tmp_path, InProcess(tmp_path))
     assert outcomes[some[0].key] is None
     assert outcomes[some[1].key] is not None
-    stored = StoredRun.read(tmp_path / some[0].key)
+    stored = RunRecord.read(tmp_path / some[0].key)
     assert stored.out_of_memory
     assert str(error).splitlines()[0] in stored.failure.message  # type: ignore[index]
 
@@ -675,7 +665,7 @@ def test_two_studies_on_one_store_share_the_work(tmp_path: Path) -> None:
     assert [study.returncode for study in studies] == [0, 0], ends
     runs = list(stored_runs(tmp_path / "runs"))
     assert len(runs) == 4
-    assert all(run.finished and "resumed" not in run.run and len(run.epochs()) == 150 for run in runs)
+    assert all(run.finished and not run.resumed and len(run.epochs()) == 150 for run in runs)
     log = (tmp_path / "runs" / "two" / "study.log").read_text()
     begun = [line.split("(process ")[0] for line in log.splitlines() if " started: " in line]
     assert len(begun) - log.count("left to another process") == 4

@@ -22,7 +22,8 @@ import torch
 
 from harness.common import WriteError
 from harness.data import load_dataset
-from harness.runs.store import CHECKPOINT, EPOCHS, LOCK, RESULT, StoredRun, stored_runs
+from harness.runs.record import EPOCHS, RESULT, RunRecord
+from harness.runs.store import CHECKPOINT, LOCK, stored_runs
 from harness.runs.trial import Trial, make_trial, run_trial
 
 KILLS = 20
@@ -46,7 +47,7 @@ def train(out: Path, model: str = "lightgcn", epochs: int = 12) -> None:
     run_trial(trial(model, epochs), out, share=math.inf)
 
 
-def outcome(run: StoredRun) -> Any:
+def outcome(run: RunRecord) -> Any:
     """Everything of a run but times, memory and how often it was resumed."""
     result = dict(run.outcome)
     kept = {key: result[key] for key in ("best_epoch", "epochs", "stopped", "valid", "test", "state_hash")}
@@ -189,7 +190,7 @@ def test_two_processes_on_one_trial_train_it_once(tmp_path: Path, undisturbed: t
     assert [process.exitcode for process in processes] == [0, 0]
     (run,) = stored_runs(tmp_path)
     assert outcome(run) == undisturbed[0]
-    assert "resumed" not in run.run
+    assert not run.resumed
 
 
 def limited(out: Path) -> None:

@@ -14,8 +14,8 @@ from run_files import record
 from bm3 import ConfigError, DataError
 from harness.models.registry import find_model
 from harness.paper.load import load_paper
+from harness.runs.record import RunRecord
 from harness.runs.settings import configure
-from harness.runs.store import StoredRun
 from harness.runs.trial import Trial
 from harness.runs.variants import ALL_MODELS, variants
 from harness.studies.suite import Experiment, Row, Suite, load_suite, outline, plan, wanted
@@ -41,7 +41,7 @@ def rows_of(*experiments: dict[str, Any], **keys: Any) -> list[Row]:
     return plan(suite(*experiments, **keys), None, CPU)
 
 
-def ended(valid: float, test: float) -> StoredRun:
+def ended(valid: float, test: float) -> RunRecord:
     return record(result={"valid": {"recall@20": valid}, "test": {"recall@20": test}})
 
 
@@ -161,7 +161,7 @@ def test_the_outline_counts_what_the_plan_will_need(keys: dict[str, Any], trials
 # --- which are needed next ---
 
 
-def outcomes(row: Row, *values: tuple[float, float] | None) -> dict[str, StoredRun | None]:
+def outcomes(row: Row, *values: tuple[float, float] | None) -> dict[str, RunRecord | None]:
     pairs = zip(row.points, values, strict=False)
     return {point.key: None if value is None else ended(*value) for point, value in pairs}
 

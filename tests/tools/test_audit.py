@@ -17,14 +17,15 @@ from bm3 import DataError
 from harness.models.registry import models
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.load import load_paper
+from harness.runs.record import RunRecord
 from harness.runs.settings import flatten
-from harness.runs.store import StoredRun, stored_runs
+from harness.runs.store import stored_runs
 from harness.runs.trial import Trial, run_trial
 from harness.runs.variants import ALL_MODELS, variants
 from harness.studies.execute import Ending
 from harness.studies.local import InProcess
 from harness.studies.suite import load_suite
-from harness.tools.audit.audit import AUDIT_METRICS, Audit, audit_markdown, plan_audit, trials_of, write_audit
+from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
 from harness.tools.audit.effects import (
     COLUMNS,
     Change,
@@ -47,7 +48,7 @@ def settings_of(trial: Trial) -> dict[str, Any]:
     return flatten({**asdict(trial.config), **asdict(trial.training)})
 
 
-def finished(trial: Trial, recall: float, ndcg: float, best_epoch: int = 7) -> StoredRun:
+def finished(trial: Trial, recall: float, ndcg: float, best_epoch: int = 7) -> RunRecord:
     """A run as if the trial had ended with these metrics."""
     run = {"model": trial.entry.name, "reads_features": True, "environment": {"torch": "made up"}}
     run |= {"config": asdict(trial.config), "training": asdict(trial.training)}
@@ -69,13 +70,13 @@ def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best
             runs[trial.key] = finished(trial, *values)
         for trial, values in zip(comparison.trials, variant if differs else base, strict=False):
             runs[trial.key] = finished(trial, *values, best_epoch if differs else 7)
-    return Audit(dataset, comparisons, runs, tuple(failed), TOLERANCES)
+    return Audit(dataset, comparisons, runs, tuple(failed), PAPER)
 
 
 def differences(audit: Audit) -> tuple[Effect, Effect]:
     """Of R@20 and N@20 without rounding."""
     recall, ndcg = (effect for effect in audit.effects if effect.setting == "early_stopping.rounding")
-    assert (recall.metric, ndcg.metric) == AUDIT_METRICS
+    assert (recall.metric, ndcg.metric) == ("recall@20", "ndcg@20")
     return recall, ndcg
 
 
@@ -303,7 +304,7 @@ def audit(command: Command) -> Command:
 class By(InProcess):
     """Runs trials by a function in this process, and stores what it gives."""
 
-    execute: Callable[[Trial, Path], StoredRun | None]
+    execute: Callable[[Trial, Path], RunRecord | None]
     out: Path
 
     def __post_init__(self) -> None:
@@ -325,7 +326,7 @@ class By(InProcess):
         return [Ending(trial, "as told (exit code 1)")]
 
 
-def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], StoredRun | None]) -> None:
+def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], RunRecord | None]) -> None:
     """Let the command run trials by this function, in this process."""
     monkeypatch.setattr("harness.cli.study.backend_for", lambda how, *_: By(execute, how.out))
 
@@ -383,7 +384,7 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def execute(trial: Trial, out: Path) -> StoredRun | None:
+    def execute(trial: Trial, out: Path) -> RunRecord | None:
         return None if trial.training.evaluation.mask_validation and trial.seed == 2 else finished(trial, 0.4, 0.2)
 
     run_by(monkeypatch, execute)
@@ -399,7 +400,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
 
 
 def test_ctrl_c_ends_in_one_line_and_130(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def execute(trial: Trial, out: Path) -> StoredRun:
+    def execute(trial: Trial, out: Path) -> RunRecord:
         if trial.seed == 2:
             raise KeyboardInterrupt
         return finished(trial, 0.4, 0.2)

@@ -31,7 +31,7 @@ from harness.data.layouts import (
 )
 from harness.measure.gpu import GpuSurvey, GpuUnavailableError, driver_version, survey
 from harness.measure.host import Limits, container_limits, usable_cores
-from harness.models.registry import find_model
+from harness.models.registry import models
 from harness.paper.load import Paper, load_paper
 from harness.training import Streams, TrainingConfig, build
 from harness.training.steps import TrainingSteps, make_deterministic
@@ -227,9 +227,9 @@ def _two_steps(device: torch.device) -> tuple[bool, str | None]:
 
 
 def _step(device: torch.device) -> Mapping[str, torch.Tensor]:
-    """The state of BM3 after one step on the synthetic data, as a training makes it."""
+    """The state of a model after one step on the synthetic data, as a training makes it."""
     make_deterministic()
-    dataset, model, streams = load_dataset(next(iter(SYNTHETIC))), find_model("bm3").model, Streams(0)
+    dataset, model, streams = load_dataset(next(iter(SYNTHETIC))), next(iter(models().values())).model, Streams(0)
     built = build(model, dataset, model.Config(), streams, device)
     TrainingSteps(built, dataset, TrainingConfig(), streams, device).first_step(1)
     return {name: tensor.detach().cpu() for name, tensor in built.state_dict().items()}

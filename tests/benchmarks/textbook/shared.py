@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bm3 import Batch, Data
-from harness.models.base import modality_order
+from harness.models.features import modality_order
 
 
 class Textbook(nn.Module):
