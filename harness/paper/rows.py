@@ -11,10 +11,12 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from bm3.errors import DataError
 from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.record import RunRecord, memory_kind
+from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
     from harness.paper.significance import UserValues
@@ -216,6 +218,8 @@ class Row:
         """Why its accuracy cannot be compared with published figures; empty where it can."""
         if self.surrogates:
             return f"surrogate features: {', '.join(self.surrogates)}"
+        if self.part != "test":
+            return "the paper's test part is the one by which training stops here"
         return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
 
     @property
@@ -309,7 +313,8 @@ def rows_of(
     a row: points are compared on the seeds that all have, and come with most seeds first, since the one that a suite
     chose has more, then by settings.
     """
-    groups = _stored_groups(runs, paper) if planned is None else _planned_groups(runs, paper, planned)
+    known = [_searched_as_in(paper, run) for run in runs]
+    groups = _stored_groups(known, paper) if planned is None else _planned_groups(known, paper, planned)
     rows: list[Row] = []
     starved: dict[str, dict[str, None]] = defaultdict(dict)
     for group in _told_apart(groups):
@@ -321,8 +326,10 @@ def rows_of(
 
 
 def judged(row: Row, paper: Paper) -> Row:
-    """The row with a verdict per metric of the paper."""
+    """The row with a verdict per metric of the paper. Raises DataError where runs lack one."""
     metrics = [canonical_metric(name) for name in paper.metrics]
+    if lacking := [metric for metric in metrics for run in row.runs if metric not in run.outcome.test]:
+        raise DataError(f"{row.runs[0].path}: has no {lacking[0]}, by which the paper {paper.name} judges")
     sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
     verdicts = {}
     for metric, cell in sources.items():
@@ -485,7 +492,15 @@ def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
         for key, value in run.settings.items()
         if key not in run.searched and (value != stated[key] if key in stated else key in run.changed_settings)
     }
+    if paper_metric(paper) != STOPPING_METRIC:
+        departing["stopping"] = STOPPING_METRIC
     return {key: f"{key}={value}" for key, value in sorted(departing.items())}
+
+
+def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
+    """The run with the settings that are searched where the paper has a grid of the model, else with its own."""
+    grid = paper.grids.get(run.model)
+    return run if grid is None else run.model_copy(update={"searched": sorted(grid.keys() & run.config.keys())})
 
 
 def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator[str]:

@@ -130,10 +130,10 @@ def test_a_process_that_dies_is_an_error_of_its_subject_and_the_others_are_measu
 def test_what_waits_for_ever_ends_at_the_deadline(
     plan: Plan, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "DEADLINE_S", 3.0)
+    monkeypatch.setattr(measuring, "PER_QUESTION_S", 0.5)
     scripted("if subject == 'large/bpr': time.sleep(100)", "say(answer=[1.0, 2.0])")
     found = measure([HERE], plan, replace(ONCE, rounds=1), only={"time": ["large/bpr", "large/evaluation"]})[0]
-    assert "no answer in 3 s" in found.errors["large/bpr: time"]
+    assert "no answer in 3.5 s" in found.errors["large/bpr: time"]
     assert list(found.time) == ["large/evaluation"]
 
 
