@@ -492,7 +492,7 @@ def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
         for key, value in run.settings.items()
         if key not in run.searched and (value != stated[key] if key in stated else key in run.changed_settings)
     }
-    if paper_metric(paper) != STOPPING_METRIC:
+    if canonical_metric(paper.stopping) != STOPPING_METRIC:
         departing["stopping"] = STOPPING_METRIC
     return {key: f"{key}={value}" for key, value in sorted(departing.items())}
 
