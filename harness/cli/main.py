@@ -13,21 +13,17 @@ import click
 from click.shell_completion import shell_complete
 
 from bm3 import BM3Error
-from harness.cli.audit import audit
 from harness.cli.data import DATA_COMMANDS
-from harness.cli.doctor import doctor
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, THREADS
 from harness.cli.paper import paper
-from harness.cli.profile import profile
 from harness.cli.reference import reference
-from harness.cli.regress import regress
 from harness.cli.replay import replay
 from harness.cli.runs import runs
-from harness.cli.scaling import scaling
 from harness.cli.study import reproduce
 from harness.cli.suite import suite
 from harness.cli.tables import expected, tables
+from harness.cli.tools import audit, doctor, profile, regress, scaling
 from harness.cli.watch import watch
 from harness.ending import (
     CLOSED_PIPE,

@@ -11,10 +11,12 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from bm3.errors import DataError
 from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.record import RunRecord, memory_kind
+from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
     from harness.paper.significance import UserValues
@@ -159,11 +161,6 @@ class Row:
     """Those of its runs beside which another one ran on the same machine."""
 
     @property
-    def result(self) -> "Row":
-        """Itself, for what has not moved yet."""
-        return self
-
-    @property
     def grid(self) -> tuple[Point, ...]:
         """Grid points that have a result."""
         return self.selection.points
@@ -172,19 +169,6 @@ class Row:
     def points(self) -> int:
         """How many of them."""
         return len(self.grid)
-
-    @property
-    def search(self) -> str | None:
-        """What was searched and found, in one sentence; None with one point."""
-        if self.points == 1:
-            return None
-        chosen = self.selection
-        text = f"{self.label}: {self.points} grid points searched; best on validation: {chosen.on_validation.name}"
-        if chosen.on_test is not chosen.on_validation:
-            text += f"; best on test: {chosen.on_test.name}"
-            if chosen.optimism is not None:
-                text += f", which would add {100 * chosen.optimism:.1f} % to test R@20"
-        return f"{text}."
 
     @property
     def settings(self) -> str:
@@ -210,10 +194,12 @@ class Row:
         return fmean(self.values(metric))
 
     def per_user(self, metric: str) -> "Mapping[int, UserValues] | None":
-        """Seed → users and their metric, of the runs that stored it; None where none did.
+        """Seed → users and their metric, of the runs that stored it; None where none did, as on the validation part.
 
         Raises DataError when a file of a run is damaged.
         """
+        if self.part != "test":
+            return None
         stored = {seed: run.per_user(metric) for seed, run in zip(self.seeds, self.runs, strict=True)}
         return {seed: values for seed, values in stored.items() if values is not None} or None
 
@@ -232,6 +218,8 @@ class Row:
         """Why its accuracy cannot be compared with published figures; empty where it can."""
         if self.surrogates:
             return f"surrogate features: {', '.join(self.surrogates)}"
+        if self.part != "test":
+            return "the paper's test part is the one by which training stops here"
         return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
 
     @property
@@ -325,7 +313,8 @@ def rows_of(
     a row: points are compared on the seeds that all have, and come with most seeds first, since the one that a suite
     chose has more, then by settings.
     """
-    groups = _stored_groups(runs, paper) if planned is None else _planned_groups(runs, paper, planned)
+    known = [_searched_as_in(paper, run) for run in runs]
+    groups = _stored_groups(known, paper) if planned is None else _planned_groups(known, paper, planned)
     rows: list[Row] = []
     starved: dict[str, dict[str, None]] = defaultdict(dict)
     for group in _told_apart(groups):
@@ -337,8 +326,10 @@ def rows_of(
 
 
 def judged(row: Row, paper: Paper) -> Row:
-    """The row with a verdict per metric of the paper."""
+    """The row with a verdict per metric of the paper. Raises DataError where runs lack one."""
     metrics = [canonical_metric(name) for name in paper.metrics]
+    if lacking := [metric for metric in metrics for run in row.runs if metric not in run.outcome.test]:
+        raise DataError(f"{row.runs[0].path}: has no {lacking[0]}, by which the paper {paper.name} judges")
     sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
     verdicts = {}
     for metric, cell in sources.items():
@@ -390,7 +381,11 @@ class _Group:
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
         finished = [
-            Point(point, {seed: run for seed, run in sorted(runs.items()) if run.finished}, paper_metric(paper))
+            Point(
+                point,
+                {seed: run for seed, run in sorted(runs.items()) if run.finished},
+                canonical_metric(paper.stopping),
+            )
             for point, runs in self.points
         ]
         selection = choose(finished, self.compared)
@@ -444,7 +439,11 @@ def _stored_groups(runs: Iterable[RunRecord], paper: Paper) -> list[_Group]:
                 if run.finished or run.seed not in seeds:
                     seeds[run.seed] = run
             ordered = sorted(points.values(), key=lambda point: [_sortable(value) for value in point[0].values()])
-            groups.append(_Group(key[2], tuple(sorted(ordered, key=lambda point: -_finished(point[1])))))
+            groups.append(
+                _Group(
+                    key[2], tuple(sorted(ordered, key=lambda point: -sum(run.finished for run in point[1].values())))
+                )
+            )
     return groups
 
 
@@ -493,7 +492,15 @@ def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
         for key, value in run.settings.items()
         if key not in run.searched and (value != stated[key] if key in stated else key in run.changed_settings)
     }
+    if canonical_metric(paper.stopping) != STOPPING_METRIC:
+        departing["stopping"] = STOPPING_METRIC
     return {key: f"{key}={value}" for key, value in sorted(departing.items())}
+
+
+def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
+    """The run with the settings that are searched where the paper has a grid of the model, else with its own."""
+    grid = paper.grids.get(run.model)
+    return run if grid is None else run.model_copy(update={"searched": sorted(grid.keys() & run.config.keys())})
 
 
 def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator[str]:
@@ -507,15 +514,6 @@ def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator
             yield f"{key} searched"
         elif len(values) > 1 and key in grid and not values <= set(grid[key]):
             yield f"{key} searched beyond the published grid"
-
-
-def paper_metric(paper: Paper) -> str:
-    """The canonical metric by which points are chosen."""
-    return canonical_metric(paper.stopping)
-
-
-def _finished(runs: Runs) -> int:
-    return sum(run.finished for run in runs.values())
 
 
 def _sortable(value: Any) -> tuple[bool, float, str]:

@@ -254,7 +254,7 @@ def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str
         shared = {c for c in found if read is epoch_seconds and study and study.time_mark(rows[c])}
         cells = {c: _cost(metric, rows[c], reading, c in shared) for c, reading in found.items()}
         figures = {column: reading.value for column, reading in found.items() if column not in shared}
-        machines = {column: device(rows[column].result.runs[0]) for column in found}
+        machines = {column: device(rows[column].runs[0]) for column in found}
         lines.append(Line(", ".join(filter(None, (OURS, way))), cells | starved, figures, machines))
     return lines
 

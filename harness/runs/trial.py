@@ -23,9 +23,8 @@ from harness.measure import EnergyMeter, MemorySampler
 from harness.measure.environment import environment
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
-from harness.paper.load import load_paper
 from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, RunRecord
-from harness.runs.settings import GONE, changed_from_defaults, configure, flatten, search_grid
+from harness.runs.settings import GONE, changed_from_defaults, configure, flatten
 from harness.runs.store import CHECKPOINT, RunWriter, identity_digest, locked, now, write_failure
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
@@ -350,7 +349,7 @@ def _description(trial: Trial) -> dict[str, Any]:
         },
         "features_location": trial.training.features_location,
         "reads_features": trial.reads_features,
-        "searched": sorted(search_grid(trial.entry.name, load_paper().grids)),
+        "searched": sorted(getattr(trial.entry.model.Config, "GRID", ())),
         "changed": sorted(trial.changed),
         "command": trial.command,
         "started": now(),

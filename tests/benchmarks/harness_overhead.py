@@ -4,7 +4,7 @@ The bare loop is what anybody would write with the same parts: batches, steps, a
 state kept, the test part in the end. `run_trial` does that too, and times and samples memory, writes records, hits,
 checkpoints and the result, and shows progress. Both run alternately in this process; the ratio is that of medians.
 
-Freed memory stays with the process (glibc's MALLOC variables, as in `harness.tools.regress.alternation`): otherwise
+Freed memory stays with the process (glibc's MALLOC variables, as in `harness.tools.regress.measure`): otherwise
 chance decides whether a step gets its tensors anew from the system, which makes LightGCN's take twice as long, in
 either loop.
 """

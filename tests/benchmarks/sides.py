@@ -22,7 +22,7 @@ from textbook import (
 )
 from torch import Tensor
 
-from bm3 import Batch, Data
+from bm3 import Batch, Data, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation
 from harness.models.registry import find_model
@@ -108,12 +108,12 @@ def evaluation_of(side: Side, dataset: Dataset) -> Step:
     return lambda: [ours(vectors, part, torch.device("cpu")) for part in ("valid", "test")]
 
 
-@dataclass(frozen=True)
-class Vectors:
+class Vectors(Recommender):
     """As much of a model as an evaluation reads."""
 
-    users: Tensor
-    items: Tensor
+    def __init__(self, users: Tensor, items: Tensor) -> None:
+        super().__init__()
+        self.users, self.items = users, items
 
     def embed(self) -> tuple[Tensor, Tensor]:
         return self.users, self.items

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from command_line import Command, refused
 
 from harness.paper.folders import papers
-from tests.command_line import Command, refused
 
 
 @pytest.fixture

@@ -4,9 +4,13 @@ import csv
 import io
 
 import pytest
+from command_line import Command, refused
+from rows_by_hand import run
 
+from bm3.errors import DataError
 from harness.paper.load import load_paper
-from tests.command_line import Command, refused
+from harness.paper.rows import judged, rows_of
+from harness.paper.verdict import Outcome
 
 DAMRS = load_paper("damrs")
 
@@ -65,3 +69,31 @@ def test_a_suite_of_another_paper_is_not_found_under_its_name(command: Command) 
 )
 def test_a_paper_that_is_not_there_is_one_line_with_the_nearest(command: Command, words: tuple[str, ...]) -> None:
     assert "no paper and no folder 'damsr'; nearest: damrs" in refused(command(*words, "--paper", "damsr"))
+
+
+def test_a_run_with_its_settings_is_judged_by_it_and_by_no_other_paper() -> None:
+    own = {"epochs": 500, "batch_size": 4096}
+    runs = [run("bpr", s, dataset="baby", grid={"reg_weight": 0.1}, changed=own, test=0.057) for s in (1, 2)]
+    outcomes = {}
+    for paper in (DAMRS, load_paper("bm3")):
+        (row,), _ = rows_of(runs, paper)
+        outcomes[paper.name] = (row.departures, judged(row, paper).verdicts["recall@20"].outcome)
+    assert outcomes == {
+        "damrs": ((), Outcome.REPRODUCED),
+        "bm3": (("batch_size=4096", "epochs=500"), Outcome.NO_EVIDENCE),
+    }
+
+
+def test_where_its_test_part_is_the_one_that_training_stops_by_nothing_is_judged() -> None:
+    runs = [run("bpr", s, dataset="tiktok", changed={"epochs": 500, "batch_size": 4096}, valid=0.0558) for s in (1, 2)]
+    (row,), _ = rows_of(runs, DAMRS)
+    assert (row.part, row.mean("recall@20")) == ("valid", 0.0558)
+    verdicts = judged(row, DAMRS).verdicts.values()
+    assert {verdict.outcome for verdict in verdicts} == {Outcome.NO_EVIDENCE}
+
+
+def test_a_metric_that_no_run_has_is_one_line() -> None:
+    paper = DAMRS.model_copy(update={"metrics": ("R@15",)})
+    (row,), _ = rows_of([run("bpr")], paper)
+    with pytest.raises(DataError, match="has no recall@15, by which the paper damrs judges"):
+        judged(row, paper)

@@ -12,7 +12,7 @@ import pytest
 from run_files import altered
 
 from harness.paper.significance import Difference
-from harness.paper.study import Study, headline, make_study
+from harness.paper.study import Study, make_study
 from harness.report.flat import MEMORY, TIMES, cells, cells_csv, cells_json, table_csv
 from harness.report.tables import Cell, table
 from harness.runs.record import METRICS
@@ -40,7 +40,7 @@ def strict(text: str) -> Any:
 def with_result(study: Study, change: dict[str, Any]) -> Study:
     """The first row's first run with another result."""
     row = study.rows[0]
-    run = row.result.runs[0]
+    run = row.runs[0]
     changed = altered(run, change)
     new = replace(row, runs=(changed, *row.runs[1:]))
     return replace(study, rows=(new, *study.rows[1:]))
@@ -125,7 +125,7 @@ def test_the_json_has_the_records_and_all_that_they_were_judged_by(study: Study)
     content = strict(cells_json(replace(study, differences={"baby": (difference,)})))
     assert content["cells"] == cells(study)
     assert (content["asked"], content["code"]) == (study.asked, 1)
-    assert content["answer"].startswith(headline(study)[0])
+    assert content["answer"].startswith(study.headline[0])
     assert content["tolerances"]["published"]["relative"] == study.tolerances.published.relative
     assert content["sources"]["paper-table3"]["citation"] == study.sources["paper-table3"].citation
     assert content["differences"][0]["dataset"] == "baby"

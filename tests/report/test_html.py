@@ -14,7 +14,7 @@ from run_files import altered, without_result
 from harness.paper.claims import ClaimOutcome
 from harness.paper.load import Source
 from harness.paper.significance import Difference
-from harness.paper.study import Study, headline, make_study
+from harness.paper.study import Study, make_study
 from harness.paper.verdict import Outcome
 from harness.report.html import html, page_template
 from harness.report.tables import Cell, Emphasis, table
@@ -68,7 +68,7 @@ def hostile(study: Study) -> Study:
     for row in study.rows:
         runs = tuple(
             run.model_copy(update={"command": HOSTILE, "environment": {**run.environment, "cpu": HOSTILE}})
-            for run in row.result.runs
+            for run in row.runs
         )
         verdicts = {metric: replace(verdict, reason=HOSTILE) for metric, verdict in row.verdicts.items()}
         sources = {metric: tuple(replace(v, note=HOSTILE) for v in values) for metric, values in row.sources.items()}
@@ -100,7 +100,7 @@ def complete(study: Study) -> Study:
 def test_the_answer_comes_first_with_what_was_asked_and_what_is_missing(study: Study) -> None:
     text = html(replace(study, unchecked=("Electronics",), failed=("bm3 train vbpr baby",), code=1))
     head = text.partition("<main>")[0]
-    for said in (study.asked, *headline(study), "1 trial failed.", "Electronics", "bm3 train vbpr baby"):
+    for said in (study.asked, *study.headline, "1 trial failed.", "Electronics", "bm3 train vbpr baby"):
         assert said in head
     assert all(f"{count} {outcome.value}" in head for outcome, count in study.outcomes.items())
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.paper.study import Study, StudyRow, make_study
+from harness.paper.rows import Row
+from harness.paper.study import Study, make_study
 from harness.report.latex import escape, latex, report, tex_table
 from harness.report.tables import Cell, Emphasis, table
 
@@ -80,5 +81,5 @@ def test_the_document_compiles(study: Study, rows: str, tmp_path: Path) -> None:
     assert (tmp_path / "report.pdf").stat().st_size > 1000
 
 
-def renamed(row: StudyRow, dataset: str, label: str) -> StudyRow:
+def renamed(row: Row, dataset: str, label: str) -> Row:
     return replace(row, dataset=dataset, label=label)

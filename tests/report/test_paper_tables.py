@@ -44,8 +44,8 @@ def texts(cells: dict[str, Cell]) -> dict[str, str]:
 
 def changed(study: Study, model: str, **result: Any) -> Study:
     """With another result of the first run of a model, which alone is left of it."""
-    row = next(row for row in study.rows if row.result.model == model)
-    run = row.result.runs[0]
+    row = next(row for row in study.rows if row.model == model)
+    run = row.runs[0]
     one = altered(run, result)
     new = replace(row, runs=(one,))
     return replace(study, rows=tuple(new if other is row else other for other in study.rows))
@@ -176,8 +176,8 @@ def test_ratios_stand_after_the_absolute_figures_ours_next_to_the_published_ones
 
 
 def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study) -> None:
-    lightgcn = next(row for row in study.rows if row.result.model == "lightgcn")
-    run = lightgcn.result.runs[0]
+    lightgcn = next(row for row in study.rows if row.model == "lightgcn")
+    run = lightgcn.runs[0]
     elsewhere = altered(run, environment={"device": "cuda", "gpu": "Some GPU"})
     moved = replace(lightgcn, runs=(elsewhere,))
     found = table(4, replace(study, rows=tuple(moved if row is lightgcn else row for row in study.rows)))

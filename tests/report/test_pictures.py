@@ -151,14 +151,14 @@ def test_cost_names_every_model_and_leaves_markers_of_surrogate_features_open(st
 
 
 def test_grid_points_lie_at_their_settings_with_a_line_per_value_of_the_others(store: Path) -> None:
-    rows = {row.label.split()[0]: row for row in make_study(store, "test").rows if row.result.points > 1}
+    rows = {row.label.split()[0]: row for row in make_study(store, "test").rows if row.points > 1}
     bm3, bpr = drawn(store)["mini-grid"].figure.axes
     valid, test, ring = bpr.lines
     assert (bpr.get_xscale(), bpr.get_xlabel()) == ("log", "reg_weight (of bpr)")
-    grid = sorted(rows["bpr"].result.grid, key=lambda point: float(point.settings["reg_weight"]))
+    grid = sorted(rows["bpr"].grid, key=lambda point: float(point.settings["reg_weight"]))
     for line, part in ((valid, "valid"), (test, "test")):
         assert np.array_equal(line.get_xydata(), [(one.settings["reg_weight"], getattr(one, part)) for one in grid])
-    chosen = rows["bpr"].result.selection.on_validation
+    chosen = rows["bpr"].selection.on_validation
     assert np.array_equal(ring.get_xydata(), [(chosen.settings["reg_weight"], chosen.valid)])
     legend = bm3.get_legend()
     assert legend is not None
@@ -170,9 +170,9 @@ def test_users_who_gain_lose_and_are_equal_are_those_of_runs_with_the_same_seed(
     for run in stored_runs(store):
         if run.model == "lightgcn" and run.seed != 2:
             shutil.rmtree(run.path)
-    rows = {row.result.model: row for row in make_study(store, "test").rows}
-    (theirs,) = rows["lightgcn"].result.runs
-    (ours,) = [run for run in make_study(store, "test").rows[1].result.runs if run.seed == 2]
+    rows = {row.model: row for row in make_study(store, "test").rows}
+    (theirs,) = rows["lightgcn"].runs
+    (ours,) = [run for run in make_study(store, "test").rows[1].runs if run.seed == 2]
     gains = [run.per_user("recall@20") for run in (ours, theirs)]
     assert gains[0] is not None
     assert gains[1] is not None

@@ -59,7 +59,7 @@ def compared(study: Study, *found: Difference) -> Study:
 def with_first_run(study: Study, place: int = 0, **result: Any) -> Study:
     """With another result of the first run of a row."""
     row = study.rows[place]
-    run = row.result.runs[0]
+    run = row.runs[0]
     changed = altered(run, result)
     new = replace(row, runs=(changed, *row.runs[1:]))
     return replace(study, rows=tuple(new if other is row else other for other in study.rows))
@@ -130,7 +130,7 @@ def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
                 assert " to ".join(f"{end:.4f}" for end in pair) in [
                     text for line in lines(figures) for text in line.values()
                 ]
-            for run, value, line in zip(row.result.runs, row.result.values(metric), lines(runs), strict=True):
+            for run, value, line in zip(row.runs, row.values(metric), lines(runs), strict=True):
                 wanted = {
                     "seed": str(run.seed),
                     "value": f"{value:.4f}",
@@ -229,7 +229,7 @@ def test_time_and_memory_are_of_the_first_run_and_what_nobody_measured_is_a_note
 
 
 def test_times_beside_another_run_are_marked(study: Study) -> None:
-    path = study.rows[0].result.runs[0].path
+    path = study.rows[0].runs[0].path
     table = time_and_memory(replace(study, shared=frozenset({path})))
     assert [cell.mark for cell in column(table, "s/epoch")] == [SHARED, "", ""]
     assert table.notes[-1] == f"{SHARED} {SHARED_NOTE}."

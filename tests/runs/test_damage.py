@@ -144,7 +144,7 @@ def test_every_format_of_a_report_names_it_and_reports_the_others(store: Path, c
     (named,) = json.loads((store / "cells.json").read_text())["unread"]
     assert named.startswith(f"{file}: ")
     (row,) = (row for row in make_study(store, "x").rows if row.label.startswith("bpr"))
-    assert row.result.seeds == ((2, 3) if name in DESCRIPTIONS else (1, 2, 3))
+    assert row.seeds == ((2, 3) if name in DESCRIPTIONS else (1, 2, 3))
     assert row.label in (store / "report.md").read_text()
     if pages:
         assert str(file) in (store / "report.html").read_text()

@@ -25,7 +25,7 @@ from harness.runs.variants import ALL_MODELS, variants
 from harness.studies.execute import Ending
 from harness.studies.local import InProcess
 from harness.studies.suite import load_suite
-from harness.tools.audit.audit import AUDIT_METRICS, Audit, audit_markdown, plan_audit, trials_of, write_audit
+from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
 from harness.tools.audit.effects import (
     COLUMNS,
     Change,
@@ -70,13 +70,13 @@ def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best
             runs[trial.key] = finished(trial, *values)
         for trial, values in zip(comparison.trials, variant if differs else base, strict=False):
             runs[trial.key] = finished(trial, *values, best_epoch if differs else 7)
-    return Audit(dataset, comparisons, runs, tuple(failed), TOLERANCES)
+    return Audit(dataset, comparisons, runs, tuple(failed), PAPER)
 
 
 def differences(audit: Audit) -> tuple[Effect, Effect]:
     """Of R@20 and N@20 without rounding."""
     recall, ndcg = (effect for effect in audit.effects if effect.setting == "early_stopping.rounding")
-    assert (recall.metric, ndcg.metric) == AUDIT_METRICS
+    assert (recall.metric, ndcg.metric) == ("recall@20", "ndcg@20")
     return recall, ndcg
 
 

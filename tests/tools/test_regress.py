@@ -13,7 +13,7 @@ from command_line import Command, Outcome, refused
 
 import harness
 from bm3 import ConfigError
-from harness.cli import regress as cli_regress
+from harness.cli import tools as cli_tools
 from harness.data import Dataset, load_dataset
 from harness.data.synthetic import of_size
 from harness.paper.folders import DEFAULT, paper_folder
@@ -130,10 +130,10 @@ def test_a_process_that_dies_is_an_error_of_its_subject_and_the_others_are_measu
 def test_what_waits_for_ever_ends_at_the_deadline(
     plan: Plan, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "DEADLINE_S", 3.0)
+    monkeypatch.setattr(measuring, "PER_QUESTION_S", 0.5)
     scripted("if subject == 'large/bpr': time.sleep(100)", "say(answer=[1.0, 2.0])")
     found = measure([HERE], plan, replace(ONCE, rounds=1), only={"time": ["large/bpr", "large/evaluation"]})[0]
-    assert "no answer in 3 s" in found.errors["large/bpr: time"]
+    assert "no answer in 3.5 s" in found.errors["large/bpr: time"]
     assert list(found.time) == ["large/evaluation"]
 
 
@@ -248,7 +248,7 @@ def stored_baseline(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) ->
     folder = tmp_path_factory.mktemp("baseline")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch, inputs)
-        ended = CliRunner().invoke(cli_regress.regress, ["--update-baseline", "--out", str(folder), "--device", "cpu"])
+        ended = CliRunner().invoke(cli_tools.regress, ["--update-baseline", "--out", str(folder), "--device", "cpu"])
     return folder, Outcome(ended.exit_code, ended.output, "")
 
 
@@ -380,7 +380,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_revision_is_measured_in_turn_and_the_repository_is_left_as_it_was(
     command: Command, repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli_regress, "CHECKOUT", repository)
+    monkeypatch.setattr(cli_tools, "CHECKOUT", repository)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(repository))  # cannot be written, which loses no verdict
     before = sorted((repository / ".git").rglob("*"))
@@ -410,7 +410,7 @@ def test_what_is_no_revision_or_of_before_the_move_is_refused(
     for folder in (repository / "harness", tmp_path):
         with pytest.raises(ConfigError, match="no git checkout"):
             revision_of(folder, "HEAD")
-    monkeypatch.setattr(cli_regress, "CHECKOUT", repository)
+    monkeypatch.setattr(cli_tools, "CHECKOUT", repository)
     assert "--against nothing" in refused(command("regress", "--dry-run", "--against", "nothing"))
     outcome = command("regress", "--against", "before", "--device", "cpu")
     assert outcome.code == 3
@@ -420,7 +420,7 @@ def test_what_is_no_revision_or_of_before_the_move_is_refused(
 def test_a_dry_run_measures_and_writes_nothing(
     command: Command, baseline: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_regress, "CHECKOUT", repository)
+    monkeypatch.setattr(cli_tools, "CHECKOUT", repository)
     against = command("regress", "--dry-run", "--against", "first", "--out", "out")
     stored = command("regress", "--dry-run", "--quick", "--out", baseline.parent, "--device", "cpu")
     made = command("regress", "--dry-run", "--update-baseline", "--out", "out")

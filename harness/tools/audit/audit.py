@@ -14,8 +14,8 @@ import torch
 from harness.common import write_whole, writing
 from harness.data import Dataset, load_dataset
 from harness.models.registry import find_model, models
-from harness.paper.load import Paper, Tolerances
-from harness.paper.published import short_metric
+from harness.paper.load import Paper
+from harness.paper.published import canonical_metric, short_metric
 from harness.report.markdown import environment_table
 from harness.report.tables import markdown, table
 from harness.runs.record import RunRecord
@@ -24,8 +24,6 @@ from harness.runs.variants import ALL_MODELS, VariantRow, variants
 from harness.studies.execute import metric_of
 from harness.studies.suite import load_suite
 from harness.tools.audit.effects import AUDIT, Change, Effect, effects_csv, known_effects, paired_effect, signed
-
-AUDIT_METRICS = ("recall@20", "ndcg@20")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,13 @@ class Audit:
     """Finished runs by the trial's key."""
     failed: tuple[str, ...]
     """Commands of trials that failed."""
-    tolerances: Tolerances
+    paper: Paper
+
+    @property
+    def metrics(self) -> list[str]:
+        """The paper's metrics at the cut-off that ends trainings, canonical."""
+        cutoff = self.paper.stopping.partition("@")[2]
+        return [canonical_metric(metric) for metric in self.paper.metrics if metric.partition("@")[2] == cutoff]
 
     @property
     def effects(self) -> list[Effect]:
@@ -63,10 +67,10 @@ class Audit:
             same = all(_outcome(base[seed]) == _outcome(other[seed]) for seed in shared)
             model = comparison.base[0].entry.name
             code = "numerics {model}.{training}".format(**comparison.base[0].identity["numerics"])
-            for metric in AUDIT_METRICS:
+            for metric in self.metrics:
                 key = self.dataset.name, model, comparison.variant.setting, str(comparison.value), metric
                 values = [{seed: metric_of(run, "test", metric) for seed, run in s.items()} for s in (base, other)]
-                found.append(paired_effect(key, values[0], values[1], self.tolerances, same, code))
+                found.append(paired_effect(key, values[0], values[1], self.paper.tolerances, same, code))
         return found
 
     def _finished(self, trials: Sequence[Trial]) -> dict[int, RunRecord]:
@@ -114,7 +118,7 @@ def trials_of(comparisons: Sequence[Comparison]) -> list[Trial]:
 
 def audit_markdown(audit: Audit) -> str:
     """The whole report; its first part, up to the first `## `, is the summary."""
-    effects, rule = audit.effects, audit.tolerances
+    effects, rule = audit.effects, audit.paper.tolerances
     counts = Counter(effect.effect for effect in effects).most_common()
     lines = [
         f"- Data set: {audit.dataset.name}, content hash {audit.dataset.content_hash[:10]}",

@@ -17,21 +17,13 @@ from typing import Literal
 import psutil
 import torch
 
-from bm3 import BM3Error, DataError
+from bm3 import BM3Error
 from harness.common import size
-from harness.data import PARTS, load_dataset
-from harness.data.files import read_array
-from harness.data.layouts import (
-    DATA_VARIABLE,
-    SYNTHETIC,
-    data_roots,
-    feature_files,
-    find_interactions,
-    read_interactions,
-)
+from harness.data import load_dataset
+from harness.data.layouts import DATA_VARIABLE, SYNTHETIC, data_roots
 from harness.measure.gpu import GpuSurvey, GpuUnavailableError, driver_version, survey
 from harness.measure.host import Limits, container_limits, usable_cores
-from harness.models.registry import find_model
+from harness.models.registry import models
 from harness.paper.load import Paper, load_paper
 from harness.training import Streams, TrainingConfig, build
 from harness.training.steps import TrainingSteps, make_deterministic
@@ -39,8 +31,6 @@ from harness.training.steps import TrainingSteps, make_deterministic
 OLDEST_PYTHON = (3, 11)
 NEEDED_MEMORY, NEEDED_DISK = 10**9, 10**8
 """Bytes for the main job: a process that trains on `mini` holds about half a gigabyte, its runs a few megabytes."""
-READ_AT_ONCE = 5 * 10**7
-"""Bytes of a file of interactions that is read here; a larger one is only named."""
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
@@ -181,7 +171,10 @@ def check_paper(folder: Path) -> tuple[Finding, Paper | None]:
 
 
 def check_data(roots: Sequence[Path], published: Sequence[str]) -> Iterator[Finding]:
-    """The data sets in these folders, first match first, and the published ones that are not there."""
+    """The data sets in these folders, first match first, and the published ones that are not there.
+
+    What is in one, and whether it is sound, `bm3 data stats` and `bm3 data verify` say.
+    """
     yield Finding("data", f"{', '.join(SYNTHETIC)}: made when needed, enough for the main job")
     found: dict[str, Path] = {}
     for root in roots:
@@ -192,28 +185,10 @@ def check_data(roots: Sequence[Path], published: Sequence[str]) -> Iterator[Find
         except OSError as error:
             yield Finding("data", f"{root}: cannot be read ({error.strerror})", "note", "mend its permissions")
     for name, folder in found.items():
-        yield check_folder(name, folder)
+        yield Finding("data", f"{name}: in {folder}")
     if missing := [name for name in published if name.lower() not in map(str.lower, found)]:
         advice = f"bm3 data --help says how to bring data in; name their folder with --data DIR or ${DATA_VARIABLE}"
         yield Finding("data", f"not in {', '.join(map(str, roots))}: {', '.join(missing)}", "note", advice)
-
-
-def check_folder(name: str, folder: Path) -> Finding:
-    """What is in a data set's folder, from headers where that suffices; neither checked nor hashed."""
-    try:
-        interactions = find_interactions(folder)
-        tables = {m: (read_array(path, mapped=True).shape, own) for m, (path, own) in feature_files(folder).items()}
-        counts = f"{interactions.name}, {size(interactions.stat().st_size)}"
-        if interactions.stat().st_size <= READ_AT_ONCE:
-            parts = read_interactions(interactions)
-            counts = " + ".join(f"{len(parts[part]):,}" for part in PARTS) + " interactions"
-    except (DataError, OSError) as error:
-        return Finding("data", str(error), "note", "bring it in anew: bm3 data --help")
-    features = [
-        f"{modality} {' x '.join(f'{n:,}' for n in shape)}{' (surrogate)' if surrogate else ''}"
-        for modality, (shape, surrogate) in tables.items()
-    ]
-    return Finding("data", f"{name}: {counts}; {', '.join(features) or 'no features'}; in {folder}")
 
 
 def _two_steps(device: torch.device) -> tuple[bool, str | None]:
@@ -227,9 +202,9 @@ def _two_steps(device: torch.device) -> tuple[bool, str | None]:
 
 
 def _step(device: torch.device) -> Mapping[str, torch.Tensor]:
-    """The state of BM3 after one step on the synthetic data, as a training makes it."""
+    """The state of a model after one step on the synthetic data, as a training makes it."""
     make_deterministic()
-    dataset, model, streams = load_dataset(next(iter(SYNTHETIC))), find_model("bm3").model, Streams(0)
+    dataset, model, streams = load_dataset(next(iter(SYNTHETIC))), next(iter(models().values())).model, Streams(0)
     built = build(model, dataset, model.Config(), streams, device)
     TrainingSteps(built, dataset, TrainingConfig(), streams, device).first_step(1)
     return {name: tensor.detach().cpu() for name, tensor in built.state_dict().items()}

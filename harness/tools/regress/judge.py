@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from harness.common import exit_status
 from harness.paper.significance import holm
 from harness.paper.verdict import Word
 from harness.tools.regress.baseline import Measurement, Result
@@ -87,8 +88,7 @@ def confirmed(first: Iterable[Comparison], again: Iterable[Comparison]) -> tuple
 
 def exit_code(comparisons: Iterable[Comparison]) -> int:
     """1 if anything regressed, else 0 if anything held, else 3: nothing compared is never a pass."""
-    held = {one.outcome.held for one in comparisons}
-    return 1 if False in held else 0 if True in held else 3
+    return exit_status(one.outcome.held for one in comparisons)
 
 
 def percent(change: float | None) -> str:

@@ -23,8 +23,8 @@ from harness.tools.regress.rules import Repetitions
 
 Tell = Callable[[str], None]
 Question = Sequence[Any]
-DEADLINE_S = 900.0
-"""Seconds in which a process must end, so that what waits for ever does."""
+PER_QUESTION_S = 60.0
+"""Seconds per question, and for five more, in which a process must end, so that what waits for ever does."""
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**26)}
 """For glibc: freed memory stays with the process. Whether a block got its tensors anew from the system made LightGCN's
 step take 14 or 30 ms, at random."""
@@ -38,7 +38,7 @@ class Plan:
     """The fixed workload, and the folder with what it computes on."""
 
     work: Mapping[str, Any]
-    """All that two measurements must share to be of the same work, fit for JSON: see `check.laid_out`."""
+    """All that two measurements must share to be of the same work, fit for JSON: see `check.plan_of`."""
     folder: Path
     """Has the data sets by name, and `traces`."""
 
@@ -87,7 +87,10 @@ def measure(
         turns.append((f"pass {number + 1} of {often.passes}: trainings, steps", questions, KEEP_MEMORY))
     peaks: list[Question] = [("memory", subject) for subject in weighed]
     # These processes compute nothing themselves: see `Worker.memory`.
-    turns += [(f"memory, {number + 1} of {often.memory}", peaks, LIVE_MEMORY) for number in range(often.memory)]
+    turns += [
+        (f"memory, {number + 1} of {often.memory}", peaks, LIVE_MEMORY)
+        for number in range(often.memory if peaks else 0)
+    ]
     for number, (stage, questions, allocator) in enumerate(turns):
         tell(stage)
         sides = list(zip(trees, found, strict=True))
@@ -138,13 +141,14 @@ def _process(
     environment = {**os.environ, **threads, **allocator, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
     asked = json.dumps({"plan": plan.work, "folder": str(plan.folder), "questions": questions}).encode()
     # -P: the script's folder holds modules that are called like some of Python's own
+    deadline = PER_QUESTION_S * (5 + len(questions))
     command = [sys.executable, "-P", worker.__file__]
     with TemporaryFile() as out, TemporaryFile() as err:
         try:
-            done = subprocess.run(command, input=asked, stdout=out, stderr=err, env=environment, timeout=DEADLINE_S)
+            done = subprocess.run(command, input=asked, stdout=out, stderr=err, env=environment, timeout=deadline)
             how = f"ended by itself, exit code {done.returncode}"
         except subprocess.TimeoutExpired:
-            how = f"gave no answer in {DEADLINE_S:g} s"
+            how = f"gave no answer in {deadline:g} s"
         out.seek(0)
         err.seek(0)
         written, complaints = (file.read().decode(errors="replace") for file in (out, err))

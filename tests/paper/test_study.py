@@ -12,9 +12,9 @@ from run_files import altered
 
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.numbers import number, spread
-from harness.paper.rows import SHARED_NOTE
+from harness.paper.rows import SHARED_NOTE, ranked
 from harness.paper.significance import Difference
-from harness.paper.study import SHARED, Study, headline, make_study, shared_machine
+from harness.paper.study import SHARED, Study, make_study, shared_machine
 from harness.report.flat import cells
 from harness.report.html import html
 from harness.report.markdown import markdown
@@ -22,7 +22,7 @@ from harness.report.plots.cost import cost
 from harness.runs.record import METRICS, RunRecord
 from harness.runs.store import stored_runs
 
-RUNS = Path(__file__).parent / "golden" / "runs"
+RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
 SPORTS = Path(__file__).parents[2] / "docs" / "results" / "runs" / "sports"
 ALL = {run.path.name: run for run in stored_runs(RUNS)}
 PAPER = {"bm3": (0.0564, 0.0883, 0.0301, 0.0383), "lightgcn": (0.0479, 0.0754, 0.0257, 0.0328)}
@@ -51,11 +51,11 @@ def page_mark(study: Study) -> str:
 
 def test_the_answer_on_the_proposed_model_comes_first_then_what_was_judged() -> None:
     study = study_of(*at("bm3", 1.0, ndcg_20=0.0390), *at("lightgcn", 1.0, recall_10=0.06))
-    assert headline(study) == [
+    assert study.headline == [
         "BM3 on baby: reproduced in 4 of 4 cells.",
         "8 of 8 cells judged: 7 reproduced, 1 above (lightgcn R@10).",
     ]
-    assert markdown(study).splitlines()[:3] == ["# Does BM3 reproduce here?", "", f"**{headline(study)[0]}**"]
+    assert markdown(study).splitlines()[:3] == ["# Does BM3 reproduce here?", "", f"**{study.headline[0]}**"]
     assert (study.code, page_mark(study)) == (1, "✗")
     held = study_of(*at("bm3", 1.0))
     assert (held.code, page_mark(held)) == (0, "✓")
@@ -63,19 +63,19 @@ def test_the_answer_on_the_proposed_model_comes_first_then_what_was_judged() -> 
 
 def test_a_part_of_the_proposed_models_cells_may_have_another_word() -> None:
     one, two = at("bm3", 1.0)[0], at("bm3", 1.0, ndcg_20=0.0375)[1]
-    assert headline(study_of(one, two))[0] == "BM3 on baby: reproduced in 3 of 4 cells, close in 1."
+    assert study_of(one, two).headline[0] == "BM3 on baby: reproduced in 3 of 4 cells, close in 1."
 
 
 def test_no_page_has_a_tick_while_its_own_question_is_open() -> None:
     without = study_of(*at("lightgcn", 1.0))
-    assert headline(without)[0] == "BM3 on baby: not run."
+    assert without.headline[0] == "BM3 on baby: not run."
     assert (without.code, page_mark(without)) == (0, "○")
     surrogate = [run(f"bm3-seed{seed}", surrogates=("visual", "text")) for seed in (1, 2)]
     other = study_of(*surrogate, *at("lightgcn", 1.0))
-    assert headline(other)[0] == "BM3 on baby: not judged (surrogate features: visual, text)."
+    assert other.headline[0] == "BM3 on baby: not judged (surrogate features: visual, text)."
     assert (other.code, page_mark(other)) == (0, "○")
     alone = study_of(*surrogate)
-    assert headline(alone)[1] == "0 of 4 cells judged."
+    assert alone.headline[1] == "0 of 4 cells judged."
     assert alone.code == 3
 
 
@@ -90,7 +90,7 @@ def test_an_excepted_cell_stands_in_the_headline_and_fails_when_it_is_not_needed
     exception = ExceptedCells(dataset="baby", model="lightgcn", metrics=["R@10"], low=0.2, high=0.3, reason="known")
     above = study_of(*at("lightgcn", 1.0, recall_10=0.06), exceptions=[exception])
     assert above.code == 0
-    assert "excepted: lightgcn R@10 on baby, +25.3 %: known." in headline(above)
+    assert "excepted: lightgcn R@10 on baby, +25.3 %: known." in above.headline
     held = study_of(*at("lightgcn", 1.0), exceptions=[exception])
     assert held.code == 1
     assert "exception no longer applies: lightgcn R@10 on baby" in markdown(held)
@@ -113,7 +113,7 @@ def own(per_user: Mapping[str, float], **options: Any) -> Study:
 
 def test_own_data_are_compared_and_nothing_is_said_of_reproducing() -> None:
     study = own({"lightgcn": 0.0041})
-    assert headline(study) == ["BM3 is better than LightGCN on mine: recall@20 +5.2 % [+4.0, +6.5]."]
+    assert study.headline == ["BM3 is better than LightGCN on mine: recall@20 +5.2 % [+4.0, +6.5]."]
     assert study.code == 0
     for text in (markdown(study), html(study)):
         assert not any(word in text.lower() for word in ("reproduce here", "unpublished", "no source", "claim"))
@@ -121,12 +121,12 @@ def test_own_data_are_compared_and_nothing_is_said_of_reproducing() -> None:
 
 
 def test_where_neither_is_better_the_headline_says_so() -> None:
-    (line,) = headline(own({"lightgcn": 0.0}))
+    (line,) = own({"lightgcn": 0.0}).headline
     assert line.startswith("LightGCN against BM3 on mine: neither better (recall@20 0.0 %")
 
 
 def test_one_model_alone_is_measured_and_no_finite_value_is_not() -> None:
-    assert headline(study_of(run("bpr-seed1", dataset="mine")))[0].startswith("BPR on mine: recall@20 0.05")
+    assert study_of(run("bpr-seed1", dataset="mine")).headline[0].startswith("BPR on mine: recall@20 0.05")
     assert study_of(run("bpr-seed1", dataset="mine")).code == 0
     nothing = study_of(run("bpr-seed1", dataset="mine", **{m.replace("@", "_"): float("nan") for m in METRICS}))
     assert nothing.code == 3
@@ -138,7 +138,7 @@ def test_one_model_alone_is_measured_and_no_finite_value_is_not() -> None:
 def test_the_best_row_never_has_a_negative_lead() -> None:
     """Over all seeds BM3 is best; over those that both have, LightGCN is."""
     study = own({"lightgcn": -0.002, "bpr": 0.02})
-    assert study.best_two("mine", "recall@20")[0].label == "bm3"
+    assert ranked(study.of("mine"), "recall@20")[0].label == "bm3"
     tested = study.tested("mine", "recall@20")
     assert tested is not None
     assert (tested.first, tested.second, tested.mean) == ("lightgcn", "bm3", 0.002)
@@ -168,7 +168,7 @@ def test_times_of_runs_that_shared_a_machine_are_marked_and_not_ranked() -> None
     study = study_of(*runs, run("bpr-seed2"))
     study = replace(study, shared=shared_machine(runs))
     bm3 = study.rows[0]
-    time = f"{bm3.result.runs[0].outcome.timing.median_s:.3f}{SHARED}"
+    time = f"{bm3.runs[0].outcome.timing.median_s:.3f}{SHARED}"
     assert f" {time} |" in markdown(study)
     assert [record["shared"] for record in cells(study) if record["metric"] == "R@10"] == [[True], [False], [True]]
     drawn = cost(study, "baby")

@@ -1,0 +1,426 @@
+"""The commands of the tools beside the comparison: options, messages, files and exit codes.
+
+What they do is in `harness.tools`: `bm3 audit`, `doctor`, `profile`, `regress` and `scaling`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+import harness
+from bm3.errors import ConfigError
+from harness.cli.options import DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, THREADS
+from harness.cli.study import Execution, execution_options
+from harness.ending import Interrupted
+
+INDENT = 22  # of what the doctor finds: severity and topic
+NARROWEST, WIDEST = 60, 120
+SUMMARY = "GITHUB_STEP_SUMMARY"
+CHECKOUT = Path(harness.__file__).parent.parent
+
+
+def _to_stderr(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@click.command()
+@click.argument("dataset", default="mini")
+@MODELS
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N"
+)
+@DRY_RUN
+@click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
+@execution_options
+def audit(
+    dataset: str,
+    models: tuple[str, ...],
+    seeds: int,
+    dry_run: bool,
+    as_reference: bool,
+    how: Execution,
+    paper: Path,
+) -> None:
+    """Measure what every variant changes on DATASET (default: mini): the settings in which text and code disagree.
+
+    Each other value is trained beside the published one with the same seeds. Settings of training are audited with
+    every model, so all models make many trials: --dry-run lists them, --model chooses. Training is as published, on
+    mini as in the suite mini. Finished trials are not run again. The report is in the folder audit-DATASET below --out.
+
+    \b
+    bm3 audit
+    bm3 audit --model bm3 --model grcn
+    bm3 audit baby --data ~/data --model bm3 --seeds 2
+    """
+    from harness.paper.load import load_paper
+    from harness.runs.trial import resolve_device
+    from harness.studies.execute import pending
+    from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
+
+    about = load_paper(paper)
+    where = resolve_device(how.device)
+    found, comparisons = plan_audit(about, dataset, how.data, models, tuple(range(1, seeds + 1)), where)
+    trials = trials_of(comparisons)
+    if dry_run:
+        for trial in pending(lambda outcomes: trials, how.out, how.rerun).to_run:
+            click.echo(trial.command)
+        return
+    begun = how.begin(f"audit-{found.name}", about)
+    runs = {key: run for key, run in begun.run(lambda outcomes: trials).items() if run is not None}
+    failed = tuple(trial.command for trial in trials if trial.key not in runs)
+    outcome = Audit(found, comparisons, runs, failed, about)
+    paths = write_audit(outcome, how.out / begun.name, paper if as_reference and outcome.code == 0 else None)
+    click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
+    for path in paths:
+        click.echo(f"written: {path}")
+    if as_reference and outcome.code != 0:
+        click.echo("not taken as reference, since not everything was measured", err=True)
+    sys.exit(outcome.code)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@DATA
+@OUT
+@PAPER
+def doctor(as_json: bool, data: Path | None, out: Path, paper: Path) -> None:
+    """Look at this machine and installation: what can be run and measured here, and what to do about the rest.
+
+    Nothing is stored. Exit code 0 where the main job, bm3 reproduce, can run, 1 where a problem is in its way.
+
+    \b
+    bm3 doctor
+    bm3 doctor --data ~/data --out /shared/runs
+    bm3 doctor --json
+    """
+    from harness.tools.doctor.doctor import diagnose
+
+    findings = diagnose(data, out, paper)
+    problems = sum(finding.severity == "problem" for finding in findings)
+    if as_json:
+        able = not problems
+        click.echo(json.dumps({"able": able, "findings": [asdict(finding) for finding in findings]}, indent=1))
+        sys.exit(not able)
+    width = min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
+    for finding in findings:
+        for head, text in ((f"{finding.severity:<9}{finding.topic:<13}", finding.found), ("→ ", finding.advice)):
+            if text:
+                click.echo(
+                    textwrap.fill(text, width, initial_indent=f"{head:>{INDENT}}", subsequent_indent=" " * INDENT)
+                )
+    words = f"{problems} problem{'s' if problems > 1 else ''} in the way of the main job."
+    click.echo("\n" + (words if problems else "The main job can run: bm3 reproduce"))
+    sys.exit(1 if problems else 0)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("dataset")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Training steps to measure.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write all figures there.")
+@click.option("--json", "as_json", is_flag=False, flag_value="-", metavar="", help="Print all figures as JSON.")
+@DEVICE
+@THREADS
+@DATA
+def profile(
+    model: str,
+    dataset: str,
+    assignments: tuple[str, ...],
+    steps: int,
+    out: Path | None,
+    as_json: str | None,
+    device: str,
+    threads: int | None,
+    data: Path | None,
+) -> None:
+    """Show where a training step and an evaluation of MODEL on DATASET spend their time, by torch operation.
+
+    Recording operations slows them, so the whole is measured without it. Beside it stand the products that were
+    multiplied, and what this machine moves in a large copy. Nothing is stored unless --out says where.
+
+    \b
+    bm3 profile bm3 mini
+    bm3 profile lattice baby --data ~/data --steps 20 --threads 1 --out lattice.json
+    bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
+    """
+    from harness.common import check_writable, write_json, writing
+    from harness.evaluation.compiling import use_threads
+    from harness.measure.environment import environment
+    from harness.runs.settings import parse_assignments
+    from harness.runs.trial import dataset_for, make_trial, resolve_device
+    from harness.tools.profiling import profile as profiling
+    from harness.training import Streams
+
+    if as_json not in (None, "-"):  # --json FILE, as it was written before --out
+        out, as_json = Path(as_json), None
+    if out is not None:
+        with writing(out, "name another file with --out"):
+            check_writable(out)
+    if threads is not None:
+        use_threads(threads)
+    settings = parse_assignments(assignments)
+    where = resolve_device(device)
+    trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, 999, where)
+    title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"
+    found = profiling.profile(
+        trial.entry.model,
+        trial.dataset,
+        trial.config,
+        trial.training,
+        Streams(trial.seed),
+        trial.device,
+        steps=steps,
+        tell=lambda stage: click.echo(f"{title}: {stage}", err=True),
+    )
+    about = {"environment": environment(trial.device), "dataset": trial.dataset.name, "steps": steps}
+    values = {"format": 2, **trial.identity, **about, **profiling.profile_values(found)}
+    if out is not None:
+        with writing(out, "name another file with --out"):
+            write_json(out, values)
+    click.echo(json.dumps(values, indent=1) if as_json else f"{title}\n{profiling.profile_text(found)}")
+
+
+@click.command()
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Compare with this measurement. Default: baseline-CLASS.json in --out, for the class of this machine.",
+)
+@click.option("--update-baseline", is_flag=True, help="Measure, and store the measurement as the baseline.")
+@click.option("--against", metavar="REV", help="Compare with this git revision, measured in turn with the files here.")
+@click.option("--quick", is_flag=True, help="Fewer repetitions: some two minutes on two slow cores.")
+@click.option("--dry-run", is_flag=True, help="Say what would be measured and compared, and do neither.")
+@PAPER
+@DEVICE
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="CPU threads; with one, measurements are steadiest.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/regression"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the report, JUnit XML and the baseline.",
+)
+def regress(
+    baseline: Path | None,
+    update_baseline: bool,
+    against: str | None,
+    quick: bool,
+    dry_run: bool,
+    paper: Path,
+    device: str,
+    threads: int,
+    out: Path,
+) -> None:
+    """Did anything become slower, larger or less accurate?
+
+    Recorded traces are replayed, all models trained for a few epochs on mini and some steps on a synthetic data set of
+    Baby's size, and rankings evaluated, again and again in processes of their own. The figures are compared with a
+    stored baseline of the same machine class, or with another revision. What looks like a slowdown or a growth is
+    measured again before it counts. The rules are the paper's regression.toml, docs/ci.md explains them.
+
+    Exit codes: 0 nothing regressed, 1 something did, 2 wrong usage, 3 nothing could be compared.
+
+    \b
+    bm3 regress --update-baseline       once per machine class
+    bm3 regress                         against that baseline
+    bm3 regress --against main          against a revision, no baseline needed
+    """
+    from harness.common import check_writable, write_whole, writing
+    from harness.measure.environment import source
+    from harness.paper.load import load_paper
+    from harness.runs.store import now
+    from harness.runs.trial import resolve_device
+    from harness.tools.regress import baseline as stored
+    from harness.tools.regress import check, judge, measure, text
+    from harness.tools.regress.rules import load_rules
+
+    if against is not None and (baseline is not None or update_baseline):
+        raise ConfigError("--against compares with a revision: leave --baseline and --update-baseline out")
+    if quick and update_baseline:
+        raise ConfigError("--quick is for checks: a baseline needs its repetitions, leave one of the two options out")
+    published = load_paper(paper)
+    rules = load_rules(published.file("regression.toml"))
+    where = resolve_device(device)
+    machine = stored.machine_class(where, threads)
+    path = baseline or out / f"baseline-{stored.digest(machine)}.json"
+    preset = "baseline" if update_baseline else "quick" if quick else "default"
+    often, before = rules.presets[preset], None
+    if against is not None:
+        compared_with = f"revision {against} ({measure.revision_of(CHECKOUT, against)[:12]}), measured in turn"
+    elif not update_baseline:
+        before = stored.read_baseline(path)
+        before.check(machine, before.workload, path)  # before data sets are made
+        compared_with = f"{path.name}, of {text.described_source(before.source)}"
+    if dry_run:
+        aim = f"stored as {path}" if update_baseline else f"compared with {path if against is None else against}"
+        click.echo(
+            f"{len(rules.workload.models)} models on two data sets, a ranking and traces would be measured by the "
+            f"preset {preset} ({often.passes} processes with {often.rounds} rounds each, memory {often.memory} times), "
+            f"and {aim}"
+        )
+        return
+    with writing(path if update_baseline else out, "name another place with --out or --baseline"):
+        (path.parent if update_baseline else out).mkdir(parents=True, exist_ok=True)
+        check_writable(path if update_baseline else out / "report.md")
+    here = measure.Tree("here", CHECKOUT)
+    made_of = source(Path(harness.__file__).parent)
+    about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
+    with ExitStack() as stack:
+        inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
+        plan = check.plan_of(rules.workload, *check.inputs(published), inputs, where.type, threads)
+        if update_baseline:
+            measured = measure.measure([here], plan, often, tell=_to_stderr)[0]
+            failed, unstable = check.faults(measured, rules, where.type)
+            if failed:
+                click.echo(f"not stored, since this fails: {'; '.join(failed)}", err=True)
+                sys.exit(1)
+            stored.write_baseline(path, stored.Baseline(dict(machine), dict(plan.work), about, measured))
+            if unstable:
+                click.echo(f"unstable here, so regressions of these cannot be seen: {'; '.join(unstable)}", err=True)
+            click.echo(f"baseline: {path}")
+            return
+        if before is not None:
+            before.check(machine, plan.work, path)
+            other: stored.Measurement | measure.Tree = before.measurement
+        else:
+            other = stack.enter_context(measure.tree_of(CHECKOUT, str(against)))
+        found = check.check(here, plan, often, rules, other, tell=_to_stderr)
+    made_on = f"{text.described_machine(machine)}; repetitions: {preset}"
+    facts = {"Compared with": compared_with, "Source": text.described_source(about), "Machine": made_on}
+    report = text.markdown(found, facts)
+    for name, content in (("report.md", report), ("junit.xml", text.junit(found, str(about["when"])))):
+        with writing(out / name, "name another folder with --out"):
+            write_whole(out / name, content.encode())
+    if summary := os.environ.get(SUMMARY):
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(report)
+        except OSError as error:  # no reason to lose the verdict
+            click.echo(f"{SUMMARY}: {summary} cannot be written ({error.strerror})", err=True)
+    click.echo(report.split("\n## ")[0].rstrip() + "\n")
+    click.echo(f"written: {out / 'report.md'}\nwritten: {out / 'junit.xml'}")
+    sys.exit(judge.exit_code(found))
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """A list with commas, in ascending order."""
+    try:
+        numbers = sorted({int(part) for part in text.split(",")}) if text is not None else None
+    except ValueError:
+        numbers = [0]
+    if numbers and (numbers[0] < 1 or len(numbers) < 4):
+        raise click.BadParameter(f"{text!r} is no list of four whole numbers or more, such as 1,2,4,8")
+    return tuple(numbers) if numbers else None
+
+
+@click.command()
+@click.argument("wanted", nargs=-1, metavar="[MODEL]...")
+@click.option("--vary", metavar="LIST", help="Sizes that grow: of E,I,d_m,d,B,L, which are the default.")
+@click.option(
+    "--sizes",
+    metavar="LIST",
+    callback=_numbers,
+    help="What they are multiplied by, four at least. Default: 1,2,4,8,16.",
+)
+@click.option("--repetitions", type=click.IntRange(min=5), metavar="N", help="Per point. Default: 9.")
+@click.option("--quick", is_flag=True, help="Small sizes, no files: seconds per model, too little for most exponents.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON instead of the summary.")
+@DEVICE
+@THREADS
+@OUT
+@PAPER
+@click.option("--dry-run", is_flag=True, help="Say what would be measured.")
+def scaling(
+    wanted: tuple[str, ...],
+    vary: str | None,
+    sizes: tuple[int, ...] | None,
+    repetitions: int | None,
+    quick: bool,
+    as_json: bool,
+    device: str,
+    threads: int | None,
+    out: Path,
+    paper: Path,
+    dry_run: bool,
+) -> None:
+    """Check the published complexities: how time and memory of each MODEL (default: all) grow with the problem.
+
+    One of E (interactions), I (items), d_m (feature width), d (embedding size), B (batch) and L (layers) grows, all
+    else stays. Steps, epochs, evaluations and peak memory are measured; fitted exponents, with intervals, are judged by
+    the paper's complexity.toml. Each call leaves a record, a report and pictures of its own in --out, named by the
+    time; reports on runs in that folder take exponents from the records. The machine should have nothing else to do.
+
+    Exit codes: 0 nothing above what is published, 1 something above, 3 nothing could be judged.
+
+    \b
+    bm3 scaling bm3 lattice --threads 1
+    bm3 scaling bm3 --vary E,B --repetitions 15
+    bm3 scaling --dry-run
+    """
+    from harness.common import check_writable, writing
+    from harness.evaluation.compiling import use_threads
+    from harness.measure.environment import environment
+    from harness.models.registry import find_model, models
+    from harness.runs.trial import resolve_device
+    from harness.tools.scaling import measure, report
+    from harness.tools.scaling.fit import load_complexity
+
+    names = list(dict.fromkeys(find_model(name).name for name in wanted)) or sorted(models())
+    factors = vary and tuple(dict.fromkeys(part.strip() for part in vary.split(",")))
+    given: dict[str, Any] = {"factors": factors, "multipliers": sizes, "repetitions": repetitions}
+    preset = measure.QUICK if quick else measure.Plan()
+    plan = replace(preset, **{name: value for name, value in given.items() if value is not None})
+    where = resolve_device(device)
+    if threads is not None:
+        use_threads(threads)
+    if dry_run:
+        for factor in plan.factors:
+            click.echo(f"{factor}: {', '.join(f'{each.of(factor):,}' for each in plan.grown(factor))}")
+        for name in names:
+            click.echo(f"{name}: {len(plan.factors_of(find_model(name)))} sizes, {plan.repetitions} repetitions each")
+        return
+    stated = paper / "complexity.toml"
+    if not stated.is_file():
+        raise ConfigError(f"{stated}: no such file, so no published cost to judge by; name another --paper")
+    complexity = load_complexity(stated)
+    if not quick:
+        with writing(out, "name another folder with --out"):
+            out.mkdir(parents=True, exist_ok=True)
+            check_writable(out / "scaling.md")
+    series: list[measure.Series] = []
+    stopped: KeyboardInterrupt | None = None
+    try:
+        series.extend(measure.measure(names, plan, where, tell=_to_stderr))  # keeps what came before an interruption
+    except KeyboardInterrupt as interruption:
+        if not series:
+            raise Interrupted("nothing was measured") from interruption
+        stopped = interruption
+    growth = report.Growth(" ".join(["bm3", *sys.argv[1:]]), environment(where), plan, tuple(series), complexity)
+    cells = growth.cells
+    click.echo(json.dumps(report.as_json(growth, cells), indent=1) if as_json else report.summary(growth, cells))
+    for path in [] if quick else report.write(growth, out):
+        click.echo(f"written: {path}", err=as_json)
+    if stopped is not None:
+        raise Interrupted("the report has what was measured before") from stopped
+    sys.exit(growth.code)
