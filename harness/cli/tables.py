@@ -124,11 +124,12 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     from harness.report.tables import text
 
     about = load_paper(paper)
+    rules = [rule for rule in RULES if rule != "claims" or about.claims]
     sources = {key: key for key in about.sources} | {key.rpartition("-")[2]: key for key in reversed(about.sources)}
     chosen = nearest(
-        name, [*about.sources, *(s for s in sources if s not in about.sources), *RULES], "no expected figures"
+        name, [*about.sources, *(s for s in sources if s not in about.sources), *rules], "no expected figures"
     )
-    if chosen in RULES:
+    if chosen in rules:
         if dataset or model or metric:
             raise ConfigError(f"{chosen} has no figures to choose from: leave out --dataset, --model and --metric")
         click.echo(_rules(paper / f"{chosen}.toml", form), nl=False)
@@ -168,13 +169,10 @@ def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Figures | 
 
 
 def _rules(path: Path, form: str) -> str:
-    """The file of tolerances or claims; a broken one is named by its field."""
-    from harness.paper.claims import load_claims
-    from harness.paper.load import load_tolerances
+    """The file of tolerances or claims."""
     from harness.report.flat import csv_text
     from harness.runs.settings import flatten
 
-    load_tolerances(path) if path.stem == "tolerances" else load_claims(path)
     text = path.read_text(encoding="utf-8")
     content = tomllib.loads(text)
     if form == "csv" and path.stem == "claims":

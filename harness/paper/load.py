@@ -272,8 +272,3 @@ def validated_toml(path: Path, adapter: TypeAdapter[T]) -> T:
 def field_fault(problem: Mapping[str, Any] | Any) -> str:
     """What pydantic found, after the key path."""
     return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-
-
-def load_tolerances(path: Path) -> Tolerances:
-    """A file such as `expected/bm3/tolerances.toml`; raises DataError naming the file and the field."""
-    return validated_toml(path, TypeAdapter(Tolerances))

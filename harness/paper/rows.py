@@ -171,19 +171,6 @@ class Row:
         return len(self.grid)
 
     @property
-    def search(self) -> str | None:
-        """What was searched and found, in one sentence; None with one point."""
-        if self.points == 1:
-            return None
-        chosen = self.selection
-        text = f"{self.label}: {self.points} grid points searched; best on validation: {chosen.on_validation.name}"
-        if chosen.on_test is not chosen.on_validation:
-            text += f"; best on test: {chosen.on_test.name}"
-            if chosen.optimism is not None:
-                text += f", which would add {100 * chosen.optimism:.1f} % to test R@20"
-        return f"{text}."
-
-    @property
     def settings(self) -> str:
         """Searched settings of the chosen point, and all that differ from their defaults where the label is a name."""
         searched = {**_searched(self.runs[0]), **self.selection.on_validation.settings}
@@ -207,10 +194,12 @@ class Row:
         return fmean(self.values(metric))
 
     def per_user(self, metric: str) -> "Mapping[int, UserValues] | None":
-        """Seed → users and their metric, of the runs that stored it; None where none did.
+        """Seed → users and their metric, of the runs that stored it; None where none did, as on the validation part.
 
         Raises DataError when a file of a run is damaged.
         """
+        if self.part != "test":
+            return None
         stored = {seed: run.per_user(metric) for seed, run in zip(self.seeds, self.runs, strict=True)}
         return {seed: values for seed, values in stored.items() if values is not None} or None
 
@@ -392,7 +381,11 @@ class _Group:
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
         finished = [
-            Point(point, {seed: run for seed, run in sorted(runs.items()) if run.finished}, paper_metric(paper))
+            Point(
+                point,
+                {seed: run for seed, run in sorted(runs.items()) if run.finished},
+                canonical_metric(paper.stopping),
+            )
             for point, runs in self.points
         ]
         selection = choose(finished, self.compared)
@@ -446,7 +439,11 @@ def _stored_groups(runs: Iterable[RunRecord], paper: Paper) -> list[_Group]:
                 if run.finished or run.seed not in seeds:
                     seeds[run.seed] = run
             ordered = sorted(points.values(), key=lambda point: [_sortable(value) for value in point[0].values()])
-            groups.append(_Group(key[2], tuple(sorted(ordered, key=lambda point: -_finished(point[1])))))
+            groups.append(
+                _Group(
+                    key[2], tuple(sorted(ordered, key=lambda point: -sum(run.finished for run in point[1].values())))
+                )
+            )
     return groups
 
 
@@ -495,7 +492,7 @@ def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
         for key, value in run.settings.items()
         if key not in run.searched and (value != stated[key] if key in stated else key in run.changed_settings)
     }
-    if paper_metric(paper) != STOPPING_METRIC:
+    if canonical_metric(paper.stopping) != STOPPING_METRIC:
         departing["stopping"] = STOPPING_METRIC
     return {key: f"{key}={value}" for key, value in sorted(departing.items())}
 
@@ -517,15 +514,6 @@ def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator
             yield f"{key} searched"
         elif len(values) > 1 and key in grid and not values <= set(grid[key]):
             yield f"{key} searched beyond the published grid"
-
-
-def paper_metric(paper: Paper) -> str:
-    """The canonical metric by which points are chosen."""
-    return canonical_metric(paper.stopping)
-
-
-def _finished(runs: Runs) -> int:
-    return sum(run.finished for run in runs.values())
 
 
 def _sortable(value: Any) -> tuple[bool, float, str]:

@@ -146,10 +146,6 @@ class Study:
         """How many rows have time and memory."""
         return sum(bool(row.seconds and row.memory[1]) for row in self.rows)
 
-    def best_two(self, dataset: str, metric: str) -> list[Row]:
-        """As far as there are any with a finite mean."""
-        return ranked(self.of(dataset), metric)[:2]
-
     def pairs(self, dataset: str, metric: str, label: str) -> list[Difference]:
         """The row against every other one that it was compared with over users."""
         found = [pair for pair in self.differences.get(dataset, ()) if pair.metric == metric]

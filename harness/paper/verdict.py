@@ -1,17 +1,16 @@
-"""The one rule that turns runs and published values of a cell into a verdict, and verdicts into an exit code.
+"""The one rule that turns runs and published values of a cell into a verdict.
 
 Reading the published values and the bands is in `expected`; nothing here knows a model, a data set or a figure.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
 from scipy.special import stdtrit
 
-from harness.common import exit_status
 from harness.paper.load import Tolerance
 from harness.paper.published import PublishedValue, Status
 
@@ -118,15 +117,8 @@ def judge(
     return Verdict(outcome, mean, interval, len(values), target, difference, band, reason)
 
 
-def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """1 if any cell did not hold, else 0 if any cell held, else 3: nothing measured is never a pass.
-
-    Disputed and unpublished cells, and cells without evidence, change nothing: there is nothing that could have held.
-    """
-    return exit_status(verdict.outcome.held for verdict in verdicts)
-
-
 def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float | None, Range | None]:
+    """The mean and its two-sided t-interval, which two values are needed for; nothing where one is not finite."""
     # fsum rounds once, so the order of the seeds cannot change a bit of the result.
     n = len(values)
     if n == 0 or not all(math.isfinite(value) for value in values):

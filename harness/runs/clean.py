@@ -18,14 +18,13 @@ from filelock import Timeout
 
 from bm3 import DataError
 from harness.common import HALF_WRITTEN, writing
-from harness.runs.inspect import NAME
+from harness.runs.inspect import NAME, entry
 from harness.runs.record import EPOCHS, FAILURE, RESULT, RUN, Numerics, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, LOG, SUPERSEDED, in_use, run_folders, run_lock
 
 Also = Literal["superseded", "unfinished", "stale"]
 """Whole runs that go when asked: those run anew; those without a result that nobody runs, failed ones included; and
 finished ones of other numerics versions than today's."""
-PROBE = ".probe"
 REMOVED = ".removed"
 """Folder in `superseded` that a run is moved to before its files go, so that half a run is never one that counts."""
 SECONDS_UNTOUCHED = 60  # before a file that is about to be renamed, or a folder about to be used, counts as left
@@ -33,7 +32,7 @@ HALF = re.compile(r"(?P<whole>.+?)(\.\d+-[0-9a-f]+)?\.part")
 """The name of a file that is being written: NAME.part, or NAME.PROCESS-HEX.part."""
 STUDY = "status.json"
 """What a study keeps in its own folder."""
-BEFORE_A_RUN = {EPOCHS, FAILURE, CHECKPOINT, LOCK, LOG, PROBE}
+BEFORE_A_RUN = {EPOCHS, FAILURE, CHECKPOINT, LOCK, LOG}
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def _of_run(path: Path, also: Collection[Also], latest: float) -> Iterator[Unnee
     for file in sorted(path.iterdir()):
         if file.is_symlink() or not file.is_file():
             continue
-        if file.suffix == ".part" or file.name == PROBE or HALF_WRITTEN.fullmatch(file.name):
+        if file.suffix == ".part" or HALF_WRITTEN.fullmatch(file.name):
             if _is_left(file, latest):
                 yield Unneeded(file, "half a file", path)
         elif run.finished and file.name in (CHECKPOINT, LOCK):
@@ -162,9 +161,7 @@ def _unwanted(run: RunRecord, also: Collection[Also]) -> str:
 def _store_of(run: Path) -> Path:
     """The folder above that of its data set; one that lies elsewhere is only known to lie in a folder."""
     path = run.resolve()
-    with suppress(DataError):
-        return path.parent.parent if RunRecord.read(path).dataset.name == path.parent.name else path.parent
-    return path.parent.parent
+    return path.parent.parent if entry(path, path.name).dataset == path.parent.name else path.parent
 
 
 def _above_removed(out: Path) -> tuple[Path, Path]:

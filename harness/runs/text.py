@@ -1,4 +1,4 @@
-"""Texts on stored runs: a list, one in full, two compared. What they are made from is `harness.experiments`."""
+"""Texts on stored runs: a list, one in full, two compared. What they are made from is beside this file."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rows_by_hand import PAPER, HandRun, row_of, run
+from rows_by_hand import PAPER, HandRun, reaching, row_of, run
 
 from harness.paper.rows import (
     Planned,
@@ -215,8 +215,8 @@ def test_an_obstacle_leaves_cells_without_evidence_and_says_why() -> None:
 
 def test_figures_are_of_the_part_that_the_papers_are_of() -> None:
     paper = PAPER.model_copy(update={"test_parts": {"Baby": "valid"}})
-    (row,) = rows_of([run("bm3", dataset="baby", valid=0.3, test=0.4)], paper)[0]
-    assert row.values("recall@20") == [0.3]
+    (row,) = rows_of([run("bm3", dataset="baby", valid=0.3, test=0.4, users={"recall@20": reaching(0.4)})], paper)[0]
+    assert (row.values("recall@20"), row.per_user("recall@20")) == ([0.3], None)
 
 
 # which runs make a row, and what it is called

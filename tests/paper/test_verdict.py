@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.common import exit_status
 from harness.paper.load import Tolerance
 from harness.paper.published import PublishedValue, Status
-from harness.paper.verdict import Outcome, Verdict, exit_code, judge, mean_and_interval
+from harness.paper.verdict import Outcome, judge, mean_and_interval
 
 TEN_PERCENT = Tolerance(relative=0.1, confidence=0.95, min_seeds=2)
 accuracies = st.floats(0, 1)
@@ -222,18 +223,15 @@ def test_what_is_reported_belongs_to_the_outcome(values: list[float], figures: l
             assert verdict.difference > 0
 
 
-def with_outcome(value: Outcome) -> Verdict:
-    return replace(judge([], [], TEN_PERCENT), outcome=value)
-
-
 @given(st.lists(st.sampled_from(Outcome)))
 def test_exit_code_is_1_for_what_did_not_hold_0_for_held_cells_3_for_none(outcomes: list[Outcome]) -> None:
     failing = {Outcome.ABOVE, Outcome.BELOW, Outcome.DIVERGED}
     passing = {Outcome.REPRODUCED, Outcome.CLOSE}
     expected = 1 if failing.intersection(outcomes) else 0 if passing.intersection(outcomes) else 3
-    assert exit_code([with_outcome(value) for value in outcomes]) == expected
+    assert exit_status(value.held for value in outcomes) == expected
 
 
 def test_nothing_measured_is_never_a_pass() -> None:
-    assert exit_code([]) == 3
-    assert exit_code([judge([], [PAPER], TEN_PERCENT), judge([0.5], [PAPER], TEN_PERCENT)]) == 3
+    assert exit_status([]) == 3
+    few = [judge(values, [PAPER], TEN_PERCENT) for values in ([], [0.5])]
+    assert exit_status(verdict.outcome.held for verdict in few) == 3

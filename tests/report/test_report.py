@@ -10,7 +10,7 @@ from command_line import Command
 from run_files import altered
 
 from harness.data import load_dataset
-from harness.paper.rows import Planned
+from harness.paper.rows import Planned, ranked
 from harness.paper.study import make_study
 from harness.report.markdown import markdown
 from harness.report.plots import draw
@@ -68,7 +68,7 @@ def test_a_failed_run_is_named_once_with_what_it_failed_of_and_is_never_a_pass(s
 
 def test_the_best_row_is_compared_with_the_second_over_users() -> None:
     study = make_study(STORE, "test")
-    best, second = study.best_two("mini", "recall@20")
+    best, second = ranked(study.of("mini"), "recall@20")[:2]
     pair = study.tested("mini", "recall@20")
     assert pair is not None
     assert (pair.first, pair.second, pair.runs) == (best.label, second.label, 3)

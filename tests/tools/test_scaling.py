@@ -17,7 +17,7 @@ from harness.models.registry import find_model, models
 from harness.paper.claims import ClaimOutcome, Measured, claims_of_rows, load_claims
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.growth import stored_exponents
-from harness.paper.load import load_tolerances
+from harness.paper.load import load_paper
 from harness.tools.scaling import measure as measuring
 from harness.tools.scaling.fit import Cell, Complexity, Verdict, fit, judge, load_complexity
 from harness.tools.scaling.measure import FIELDS, QUICK, Plan, Series, Sizes, Tell, Work, measure, power_law_dataset
@@ -393,7 +393,7 @@ def test_the_latest_record_counts_and_judges_the_claim_on_complexity(tmp_path: P
     exponents = stored_exponents(tmp_path)
     assert exponents == {("bm3", "E"): (2.0,) * 3, ("bm3", "I"): (0.5,) * 3}
     claims = [claim for claim in load_claims(paper_folder(DEFAULT) / "claims.toml") if claim.kind == "growth"]
-    tolerances: Any = load_tolerances(paper_folder(DEFAULT) / "tolerances.toml")
+    tolerances: Any = load_paper().tolerances
     (result,) = claims_of_rows(claims, Measured([], tolerances, exponents=exponents))
     outcomes = {what: outcome for what, _, outcome in result.details}
     assert result.outcome is ClaimOutcome.FAILS
