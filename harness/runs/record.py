@@ -46,8 +46,13 @@ def _words(text: str) -> str:
 
 
 def _reported(metrics: dict[str, float]) -> dict[str, float]:
-    if STOPPING_METRIC not in metrics:
-        raise ValueError(f"lacks {STOPPING_METRIC}")
+    """By the metric of stopping at least; what one metric has at a cut-off, the others have too."""
+    names = [name.partition("@") for name in (*metrics, STOPPING_METRIC)]
+    every = [
+        f"{metric}@{k}" for metric in dict.fromkeys(n[0] for n in names) for k in dict.fromkeys(n[2] for n in names)
+    ]
+    if missing := [name for name in every if name not in metrics]:
+        raise ValueError(f"lacks {', '.join(missing)}")
     return metrics
 
 
