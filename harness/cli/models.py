@@ -21,7 +21,7 @@ def models_command() -> None:
     from tabulate import tabulate
 
     from harness.models.registry import models
-    from harness.runs.listing import about, settings
+    from harness.runs.settings import about, settings
 
     table = []
     for name, entry in sorted(models().items()):
@@ -52,8 +52,7 @@ def settings_command(model: str | None, paper: Path) -> None:
     from harness.models.contract import check_class
     from harness.models.registry import find_model
     from harness.paper.load import load_paper
-    from harness.runs.listing import settings
-    from harness.runs.settings import search_grid
+    from harness.runs.settings import search_grid, settings
     from harness.training import TrainingConfig
 
     listed = [("training, of every model", settings(TrainingConfig))]

@@ -1,11 +1,19 @@
-"""Settings by name: `key=value` texts and suite tables into checked configuration dataclasses."""
+"""Settings by name: `key=value` texts and suite tables into checked configurations, and what can be set, as listed."""
 
+import ast
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bm3 import ConfigError
+from harness.models.registry import find_model, models
 from harness.runs.record import flatten as flatten
 from harness.training import TrainingConfig
 
@@ -14,10 +22,10 @@ Scalar = bool | int | float | str
 
 BATCH_SIZE_FIELD = "train_batch_size"
 """A model's field of this name is the training's batch size unless it is set."""
-
-
 GONE: Mapping[str, str] = {"step": "every training step is eager"}
 """Settings of earlier versions, and what holds now. Runs that recorded one can be read and repeated."""
+ALL_MODELS = "all"
+KINDS = {int: "whole number", float: "number", str: "text"}
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
@@ -62,9 +70,7 @@ def search_grid(model: str, grids: Mapping[str, Mapping[str, Sequence[Scalar]]])
     """
     if (published := grids.get(model.lower())) is not None:
         return published
-    from harness.models.registry import find_model  # torch, which published grids do not wait for
-
-    return getattr(find_model(model).model.Config, "GRID", {})
+    return getattr(find_model(model).model.Config, "GRID", {})  # loads torch, which published grids do not wait for
 
 
 def changed_from_defaults(config: Any) -> dict[str, Any]:
@@ -82,22 +88,110 @@ def _validated(config: type[Any], values: Values) -> Any:
         table = nested
         for parent in parents:
             table = table.setdefault(parent, {})
-        table[name] = _number(value) if _wants_choice(config, key.split(".")) else value
+        number = isinstance(value, str) and value.isdecimal() and _is_choice(config, key.split("."))
+        table[name] = int(value) if number else value
     try:
         return TypeAdapter(config).validate_python(nested)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(map(str, first["loc"]))
         raise ConfigError(f"setting {key}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 
-def _wants_choice(config: Any, path: list[str]) -> bool:
+def _is_choice(config: Any, path: list[str]) -> bool:
     """Whether the field at `path` lists its values (Literal), which pydantic compares without converting text."""
-    field = next(field for field in fields(config) if field.name == path[0])
-    if is_dataclass(field.type):
-        return _wants_choice(field.type, path[1:])
-    return "Literal" in str(field.type)
+    kind = next(field.type for field in fields(config) if field.name == path[0])
+    return _is_choice(kind, path[1:]) if is_dataclass(kind) else "Literal" in str(kind)
 
 
-def _number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+# --- what can be set ---
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something that `--set` changes."""
+
+    name: str
+    default: Any
+    values: str
+    """Those it can have, or their kind."""
+    grid: tuple[Any, ...]
+    """Those that are searched; none: it is not."""
+    meaning: str
+    """As its class says it; empty where it does not."""
+
+
+def settings(
+    config: type[Any], prefix: str = "", grid: Mapping[str, Sequence[Any]] = MappingProxyType({})
+) -> Iterator[Setting]:
+    """Every setting of a configuration, those of nested ones dotted; `grid` has the values that are searched."""
+    hints, said, defaults = get_type_hints(config), meanings(config), config()
+    for field in fields(config):
+        if is_dataclass(hints[field.name]):
+            yield from settings(hints[field.name], f"{prefix}{field.name}.")
+            continue
+        default, searched = getattr(defaults, field.name), tuple(grid.get(field.name, ()))
+        yield Setting(prefix + field.name, default, _values(hints[field.name]), searched, said.get(field.name, ""))
+
+
+def meanings(config: type[Any]) -> dict[str, str]:
+    """The text beneath each field of a class, as far as its source is there."""
+    found = {}
+    for base in reversed(config.__mro__):
+        try:
+            (class_,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError):
+            continue
+        for above, below in pairwise(class_.body if isinstance(class_, ast.ClassDef) else ()):
+            match above, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
+    return found
+
+
+def about(model: type[Any]) -> tuple[str, str]:
+    """What the first paragraph of a model's module, or else class, says, and the source named beneath, if one is."""
+    title, _, rest = inspect.cleandoc(sys.modules[model.__module__].__doc__ or model.__doc__ or "").partition("\n\n")
+    source = re.match(r".*?(19|20)\d\d.*?\.(?=\s|$)", rest, re.DOTALL)
+    return " ".join(title.split()), " ".join(source[0].split()) if source else ""
+
+
+def _values(kind: Any) -> str:
+    if kind is bool:
+        return "False | True"
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    return KINDS.get(kind, str(getattr(kind, "__name__", kind)))
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """A setting in which text and published code disagree; `model` is `all` for settings of training."""
+
+    model: str
+    setting: str
+    values: tuple[Any, ...]
+    """The published one first: it is the default."""
+    text: str
+    code: str
+    where: str
+    """Dotted name of what implements the difference."""
+
+
+def variants() -> list[VariantRow]:
+    """Every variant, by model; those of training last."""
+    rows = [row for name, entry in sorted(models().items()) for row in variants_of(name, entry.model.Config)]
+    return [*rows, *variants_of(ALL_MODELS, TrainingConfig)]
+
+
+def variants_of(model: str, config: type[Any], prefix: str = "") -> Iterator[VariantRow]:
+    """Those of a configuration, those of nested ones dotted."""
+    hints = get_type_hints(config)
+    for field in fields(config):
+        if is_dataclass(hints[field.name]):
+            yield from variants_of(model, hints[field.name], f"{prefix}{field.name}.")
+    for name, variant in getattr(config, "VARIANTS", {}).items():
+        published = getattr(config(), name)
+        values = (False, True) if hints[name] is bool else get_args(hints[name])
+        ordered = (published, *(value for value in values if value != published))
+        yield VariantRow(model, prefix + name, ordered, variant.text, variant.code, variant.where)

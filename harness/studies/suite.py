@@ -133,7 +133,7 @@ class Experiment(_Checked):
         if self.variants is None:
             return
         from harness.models.registry import find_model
-        from harness.runs.variants import ALL_MODELS, variants
+        from harness.runs.settings import ALL_MODELS, variants
 
         entry = find_model(self.model)
         config, training = configure(entry.model, settings)

@@ -91,14 +91,6 @@ def test_an_import_that_cannot_be_made_is_one_line_and_leaves_nothing(
 # --- verify ---
 
 
-def test_a_sound_data_set_is_verified(command: Command) -> None:
-    outcome = command("data", "verify", "mini")
-    assert outcome.code == 0
-    assert re.search(r"^mini: 0 problems, \d notes$", outcome.out, re.MULTILINE)
-    for check in ("counts", "split rule", "leakage", "training", "row order visual", "content hash"):
-        assert re.search(rf"^{check} +(ok|note) ", outcome.out, re.MULTILINE), check
-
-
 def test_a_wrong_order_of_rows_is_a_problem_of_exit_code_1(command: Command, tmp_path: Path) -> None:
     command("data", "export", "mini", "--out", tmp_path / "x")
     table = np.load(tmp_path / "x" / "image_feat.npy")
@@ -116,13 +108,6 @@ def test_the_real_data_sets_are_verified(real_data: Path, command: Command, name
     outcome = command("data", "verify", name, "--data", real_data)
     assert outcome.code == 0, outcome.out
     assert ("as in paper-table2: users" in outcome.out) == (name != "tiktok")
-
-
-@pytest.mark.real_data
-def test_a_real_data_set_survives_export_and_import(real_data: Path, command: Command, tmp_path: Path) -> None:
-    exported = command("data", "export", "tiktok", "--out", tmp_path / "x", "--data", real_data)
-    imported = command("data", "import", tmp_path / "x", "--name", "again", "--out", tmp_path / "y")
-    assert hash_in(exported) == hash_in(imported) == load_dataset("tiktok", real_data).content_hash
 
 
 # --- adding features ---

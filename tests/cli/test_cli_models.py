@@ -1,16 +1,15 @@
 """The commands `bm3 models` and `bm3 settings`: everything that is there, as its classes say it."""
 
 import importlib.metadata
-from dataclasses import fields, is_dataclass, make_dataclass
+from dataclasses import fields, make_dataclass
 from typing import Any
 
 import pytest
-from command_line import Command, refused
+from command_line import Command
 
 from harness.models import registry
 from harness.models.registry import find_model, models
-from harness.runs.listing import about, meanings, settings
-from harness.runs.settings import configure
+from harness.runs.settings import about, configure, meanings, settings
 from harness.training import TrainingConfig
 
 
@@ -18,15 +17,6 @@ def cells(out: str, first: str) -> list[str]:
     """The cells of the row of a table that begins so."""
     (line,) = [line for line in out.splitlines() if line.split("  ")[0] == first]
     return [cell.strip() for cell in line.split("  ") if cell.strip()]
-
-
-def test_models_says_what_each_needs_and_where_it_is_from(command: Command) -> None:
-    code, out, _ = command("models")
-    assert code == 0
-    assert cells(out, "bpr") == ["bpr", "no", "yes", "2", "BPR: matrix factorisation trained on pairs."]
-    assert cells(out, "bm3")[:4] == ["bm3", "yes", "no", str(len(fields(find_model("bm3").model.Config)))]
-    assert [name for name in models() if f"\n{name} " not in out] == []
-    assert 'Zhou et al., "Bootstrap Latent Representations for Multi-modal Recommendation"' in out
 
 
 def test_models_lists_those_of_other_packages(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,27 +49,6 @@ def test_every_setting_is_listed_with_its_default_and_its_meaning(command: Comma
     for one in found:
         assert one.meaning, one.name
         assert cells(out, one.name)[:2] == [one.name, str(one.default)]
-
-
-def test_settings_shows_values_grids_and_those_of_nested_configurations(command: Command) -> None:
-    out = command("settings", "bm3").out
-    assert cells(out, "objective")[2] == "published | paper"
-    assert cells(out, "masking")[2] == "False | True"
-    assert cells(out, "dropout") == ["dropout", "0.5", "number", "0.3, 0.5", cells(out, "dropout")[-1]]
-    assert cells(out, "early_stopping.rounding")[2] == "4 | none"
-    nested = sum(is_dataclass(field.type) for field in fields(TrainingConfig))
-    assert nested == 2
-    assert not [one for one in settings(TrainingConfig) if one.name in ("early_stopping", "evaluation")]
-
-
-def test_settings_without_a_model_are_those_of_training(command: Command) -> None:
-    out = command("settings").out
-    assert cells(out, "batch_size")[1] == "2048"
-    assert "n_layers" not in out
-
-
-def test_settings_of_an_unknown_model_is_one_line(command: Command) -> None:
-    assert "nearest: lightgcn" in refused(command("settings", "lightgnc"))
 
 
 def test_a_class_without_source_lists_its_settings_without_meanings() -> None:

@@ -7,20 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import Command, refused
+from command_line import Command
 
 from harness.paper import selfcheck
 from harness.paper.load import load_paper
 from harness.runs import trial as trial_module
-from harness.runs.store import SUPERSEDED, stored_runs
+from harness.runs.record import RunRecord
+from harness.runs.store import stored_runs, write_failure
+from harness.runs.trial import Trial, resolve_device, run_trial
+from harness.runs.words import Policy
+from harness.studies.execute import Ending, execute
 from harness.studies.status import read_status
+from harness.studies.suite import Row, load_suite, plan, wanted
 
 SUITE = """
 title = "a small study"
@@ -35,6 +40,9 @@ grid = { reg_weight = [0.1, 1.0] }
 [[experiments]]
 model = "lightgcn"
 """
+
+
+RUN = ("reproduce", "small.toml", "--in-process", "--threads", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +64,7 @@ def result_files() -> dict[Path, int]:
 
 
 def test_a_study_is_run_reported_and_not_run_again(command: Command, study: Path) -> None:
-    outcome = command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    outcome = command(*RUN)
     assert outcome.code == 0, outcome  # nothing is published, and accuracies were measured
     runs = list(stored_runs(Path("runs")))
     assert len(runs) in (5, 6)  # two points, one or two chosen ones' second seed, two of LightGCN
@@ -71,7 +79,7 @@ def test_a_study_is_run_reported_and_not_run_again(command: Command, study: Path
     assert "mean: lightgcn" in log
 
     files = result_files()
-    again = command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    again = command(*RUN)
     assert (again.code, again.out) == (outcome.code, outcome.out)
     assert result_files() == files
     assert read_status(study).reused == len(runs)
@@ -134,7 +142,7 @@ def test_a_report_has_the_rows_of_its_suite_with_their_points_and_names(command:
 
 def test_points_that_all_have_every_seed_are_all_in_the_report(command: Command, study: Path) -> None:
     Path("small.toml").write_text(SUITE.replace("seeds =", 'repeat = "all"\nseeds ='), encoding="utf-8")
-    command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    command(*RUN)
     points = lines_of((study / "report.md").read_text(encoding="utf-8"), "All points")
     label = "bpr batch_size=256 epochs=2 learning_rate=0.01"
     assert list(points) == [f"{label} reg_weight=0.1", f"{label} reg_weight=1"]
@@ -144,10 +152,6 @@ def test_points_that_all_have_every_seed_are_all_in_the_report(command: Command,
         valid, test = ([getattr(result, part)["recall@20"] for result in found] for part in ("valid", "test"))
         figures = sum(valid) / 2, sum(test) / 2, max(test) - min(test)
         assert cells[2:] == ["2", *(f"{figure:.4f}" for figure in figures)]
-
-
-def setting(**values: Any) -> list[str]:
-    return [text for key, value in values.items() for text in ("--set", f"{key}={value}")]
 
 
 def test_the_self_check_says_which_models_are_consistent_and_compares_none(
@@ -173,9 +177,8 @@ def test_the_self_check_says_which_models_are_consistent_and_compares_none(
 
 
 def test_rerun_none_reports_what_is_there(command: Command, study: Path) -> None:
-    command(
-        "train", "lightgcn", "mini", "--seed", 1, "--threads", 1, *setting(epochs=2, batch_size=256, learning_rate=0.01)
-    )
+    settings = ("--set", "epochs=2", "--set", "batch_size=256", "--set", "learning_rate=0.01")
+    command("train", "lightgcn", "mini", "--seed", 1, "--threads", 1, *settings)
     outcome = command("reproduce", "small.toml", "--rerun", "none")
     assert outcome.code == 0
     assert "3 of 4 trials, which are not run" in (study / "report.md").read_text(encoding="utf-8")
@@ -183,17 +186,6 @@ def test_rerun_none_reports_what_is_there(command: Command, study: Path) -> None
     assert "3 not run" in outcome.err
     assert "failed" not in outcome.err
     assert len(result_files()) == 1
-
-
-def test_rerun_all_moves_old_results_aside(command: Command, study: Path) -> None:
-    command("reproduce", "small.toml", "--in-process", "--threads", 1)
-    files = result_files()
-    time.sleep(1.1)  # results are stamped to the second
-    command("reproduce", "small.toml", "--in-process", "--threads", 1, "--rerun", "all")
-    found = result_files()
-    assert len(found) == 2 * len(files)
-    assert sum(SUPERSEDED in path.parts for path in found) == len(files)
-    assert len(list(stored_runs(Path("runs")))) == len(files)
 
 
 def test_too_little_memory_is_a_dash_and_no_failure(
@@ -207,7 +199,7 @@ def test_too_little_memory_is_a_dash_and_no_failure(
         return real(model, *arguments)
 
     monkeypatch.setattr(trial_module, "build", build)
-    outcome = command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    outcome = command(*RUN)
     assert outcome.code == 0
     report = (study / "report.md").read_text(encoding="utf-8")
     (row,) = [line for line in report.splitlines() if line.startswith("| lightgcn")]
@@ -215,40 +207,21 @@ def test_too_little_memory_is_a_dash_and_no_failure(
     assert outcome.out.count("Out of memory, a dash below: `bm3 train lightgcn mini") == 2
     assert read_status(study).failed == 2
     monkeypatch.setattr(trial_module, "build", real)
-    command("reproduce", "small.toml", "--in-process", "--threads", 1)  # failed earlier: not tried again
+    command(*RUN)  # failed earlier: not tried again
     assert read_status(study).failed == 2
-    command("reproduce", "small.toml", "--in-process", "--threads", 1, "--rerun", "failed")
+    command(*RUN, "--rerun", "failed")
     assert read_status(study).failed == 0
 
 
 def test_a_trial_that_fails_makes_the_exit_code(command: Command, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study_file = SUITE.replace("learning_rate = 0.01", "learning_rate = 1e30")
     Path("small.toml").write_text(study_file, encoding="utf-8")
-    outcome = command("reproduce", "small.toml", "--in-process", "--threads", 1)
+    outcome = command(*RUN)
     assert outcome.code == 1
     failed = [line for line in outcome.out.splitlines() if "bm3 train lightgcn mini" in line]
     assert len(failed) == 2  # seeds; named once each
     assert all(re.match(r"- Failed: `bm3 train lightgcn mini .*`: .*training diverged", line) for line in failed)
     assert "training diverged" in (study / "study.log").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["nosuch"], ["no suite 'nosuch'"]),
-        (["small.toml", "--in-process", "--workers", "2"], ["--in-process", "--workers"]),
-        (["small.toml", "--rerun", "some"], ["'some'", "missing", "failed"]),
-        (["small.toml", "--workers", "0"], ["--workers"]),
-        (["table4", "--dataset", "mini", "--workers", "2"], ["measures time", "--workers"]),
-        (["small.toml", "--out", "small.toml/runs"], ["small.toml", "--out"]),
-        (["small.toml", "--dataset", "minni"], ["'minni'", "mini"]),
-    ],
-)
-def test_bad_input_is_one_line(command: Command, study: Path, arguments: list[str], parts: list[str]) -> None:
-    line = refused(command("reproduce", *arguments))
-    for part in parts:
-        assert part in line
-    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -281,3 +254,109 @@ def test_an_interrupted_study_stops_its_trials_and_goes_on(command: Command, stu
     runs = list(stored_runs(Path("runs")))
     assert [run.state for run in runs] == ["unfinished"] * 2
     assert all(json.loads((run.path / "run.json").read_text())["training"]["epochs"] == 400 for run in runs)
+
+
+# --- dry runs ---
+
+
+FOLLOW = "1 to 2 more trials follow from the selection, once the points above are done"
+STORE = Path("runs")
+
+
+@pytest.fixture
+def rows(command: Command) -> list[Row]:
+    """Those of the suite, whose file is in the working folder."""
+    Path("small.toml").write_text(SUITE.replace("epochs = 2", "epochs = 1"), encoding="utf-8")
+    return plan(load_suite("small.toml"), None, resolve_device("cpu"))
+
+
+def dry_run(command: Command, policy: str) -> list[str]:
+    before = {path: path.stat().st_mtime_ns for path in STORE.rglob("*")}
+    outcome = command("reproduce", "small.toml", "--dry-run", "--device", "cpu", "--rerun", policy)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in STORE.rglob("*")} == before
+    return outcome.out.splitlines()
+
+
+def commands(*trials: Trial) -> list[str]:
+    return [trial.command for trial in trials]
+
+
+def fail(trial: Trial) -> None:
+    """Leave what a trial leaves that ended without a result."""
+    path = run_trial(trial, STORE).path
+    (path / "result.json").unlink()
+    write_failure(path, "error", "made up")
+
+
+def ran(rows: list[Row]) -> Mapping[str, RunRecord | None]:
+    return {point.key: run_trial(point, STORE) for row in rows[:1] for point in row.points}
+
+
+def test_finished_trials_are_left_out_and_the_repeats_of_chosen_points_listed(
+    command: Command, rows: list[Row]
+) -> None:
+    runs = ran(rows)
+    left = commands(*rows[0].wanted(runs)[2:], *rows[1].points, *rows[1].wanted({})[1:])
+    assert len(left) == len(rows[0].chosen(runs)) + 2
+    assert dry_run(command, "missing") == dry_run(command, "failed") == left
+    assert dry_run(command, "all") == [*commands(*wanted(rows, {})), FOLLOW]
+    assert dry_run(command, "none") == []
+
+
+def test_failed_trials_are_listed_where_they_are_tried_again(command: Command, rows: list[Row]) -> None:
+    first, second = rows[0].points
+    run = run_trial(first, STORE)
+    fail(second)
+    chosen = rows[0].wanted({first.key: run, second.key: None})[2:]
+    others = commands(*rows[1].wanted({}))
+    assert dry_run(command, "missing") == [
+        *commands(*chosen),
+        *others,
+        "failed earlier, so not run again: 1; bm3 reproduce with --rerun failed tries again",
+    ]
+    assert dry_run(command, "failed") == [*commands(second), *others, FOLLOW]
+    assert dry_run(command, "none") == []
+
+
+@pytest.mark.parametrize("name", ["result.json", "run.json"])
+@pytest.mark.parametrize("state", ["finished", "damaged", "damaged unfinished", "failed", "interrupted"])
+@pytest.mark.parametrize("policy", ["missing", "failed", "none"])
+def test_it_lists_what_a_study_begins_with(
+    command: Command, rows: list[Row], name: str, state: str, policy: Policy
+) -> None:
+    trial = rows[1].points[0]
+    path = run_trial(trial, STORE).path
+    if state == "failed":
+        write_failure(path, "error", "made up")
+    if state in ("damaged unfinished", "failed", "interrupted"):
+        (path / "result.json").unlink()
+    if state.startswith("damaged"):
+        (path / name).write_text("{" if name == "result.json" else json.dumps({}))
+    listed = [line for line in dry_run(command, policy) if line.startswith("bm3 train")]
+    begun = Recorder()
+    execute(lambda outcomes: wanted(rows, outcomes), STORE, begun, policy=policy)
+    assert listed == commands(*begun.trials)
+
+
+class Recorder:
+    """A back end that notes what it is asked to run, and ends it without a result."""
+
+    def __init__(self) -> None:
+        self.trials: list[Trial] = []
+        self._ended: list[Ending] = []
+
+    def full(self) -> bool:
+        return False
+
+    def start(self, trial: Trial) -> str:
+        self.trials.append(trial)
+        self._ended.append(Ending(trial, "not run", misused=True))
+        return "nowhere"
+
+    def wait(self, seconds: float) -> list[Ending]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def stop(self) -> None:
+        pass

@@ -73,72 +73,12 @@ def test_a_file_in_place_of_the_store_is_refused(command: Command, name: str) ->
 # --- list ---
 
 
-def test_the_list_has_a_row_for_each_run_by_path_and_counts(command: Command, store: Path) -> None:
-    result = RunRecord.read(run_of(store, 1)).result
-    assert result is not None
-    outcome = command("runs", "list")
-    assert (outcome.code, outcome.err) == (0, "")
-    rows = [line for line in outcome.out.splitlines() if line.startswith("mini/")]
-    assert [row.split()[0] for row in rows] == sorted(path.relative_to(store).as_posix() for path in store.glob("*/*"))
-    (row,) = (row.split() for row in rows if "seed1" in row)
-    test = f"{result.test['recall@20']:.4f}"
-    assert row[1:7] == ["finished", "2", "2", str(result.best_epoch), f"{result.valid['recall@20']:.4f}", test]
-    assert row[-2:] == result.finished[:16].split("T")
-    assert outcome.out.splitlines()[-1] == "2 runs: 2 finished"
-
-
-def test_damaged_and_failed_runs_are_listed_with_the_reason(command: Command, store: Path) -> None:
-    (run_of(store, 1) / RESULT).write_text("{")
-    unfinish(run_of(store, 2))
-    write_failure(run_of(store, 2), "error", "the loss is not finite")
-    outcome = command("runs", "list")
-    assert outcome.code == 0
-    assert f"damaged: mini/{run_of(store, 1).name}: runs/mini" in outcome.out
-    assert f"failed: mini/{run_of(store, 2).name}: the loss is not finite" in outcome.out
-    assert outcome.out.splitlines()[-1] == "2 runs: 1 failed, 1 damaged"
-
-
-def test_the_list_can_be_narrowed(command: Command, store: Path) -> None:
-    unfinish(run_of(store, 2))
-
-    def seeds(*arguments: str) -> list[str]:
-        return [one["key"][-5:] for one in json.loads(command("runs", "list", "--json", *arguments).out)]
-
-    assert seeds("--state", "unfinished") == ["seed2"]
-    assert sorted(seeds("--model", "BPR", "--dataset", "mini")) == ["seed1", "seed2"]
-    assert seeds("--model", "bm3") == seeds("--dataset", "baby") == []
-    assert command("runs", "list", "--model", "bm3").out == "None of the 2 runs in runs is of that kind.\n"
-    assert "'done'" in refused(command("runs", "list", "--state", "done"))
-
-
 def test_superseded_runs_are_only_counted(command: Command, store: Path) -> None:
     supersede(store, run_of(store, 1))
     assert command("runs", "list").out.splitlines()[-1] == "1 run: 1 finished; 1 superseded, which count nowhere"
 
 
 # --- show ---
-
-
-def test_a_run_is_shown_with_all_that_is_known(command: Command, store: Path) -> None:
-    outcome = command("runs", "show", "seed1")
-    run = RunRecord.read(run_of(store, 1))
-    assert run.result is not None
-    assert outcome.code == 0
-    for part in (
-        "settings        batch_size=512 epochs=2 learning_rate=0.05",
-        run.command,
-        run.dataset_hash,
-        "version 1 of the model, 1 of training",
-        run.result.state_hash,
-        f"{run.dataset.users:,} users",
-        f"{run.result.parameters:,}",
-        f"{run.result.test['map@50']:.4f}",
-        f"{run.result.valid['ndcg@10']:.4f}",
-        "process_rss_peak",
-        run.environment["torch"],
-        "stopped: limit",
-    ):
-        assert part in outcome.out
 
 
 def test_energy_warm_up_and_what_happened_on_the_device_are_shown(command: Command, store: Path) -> None:
@@ -187,33 +127,7 @@ def test_a_run_that_went_on_elsewhere_says_what_changed(store: Path) -> None:
     assert "after epoch 1, 2026-01-02 03:04, in the same environment" in text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (["show", "bpr"], "'bpr' fits 2 runs in runs, name one of them: mini/bpr-"),
-        (["show", "bm3"], "no run 'bm3': none of the 2 runs in runs is called so"),
-        (["show", "seed1", "--out", "nowhere"], "there are no runs in nowhere"),
-        (["diff", "seed1", "bm3"], "no run 'bm3'"),
-        (["diff", "seed1"], "Missing argument 'B'"),
-    ],
-)
-def test_names_that_do_not_fit_one_run_end_in_one_line(
-    command: Command, store: Path, arguments: list[str], part: str
-) -> None:
-    assert part in refused(command("runs", *arguments))
-
-
 # --- diff ---
-
-
-def test_equal_runs_differ_in_nothing_but_times(command: Command, store: Path) -> None:
-    shutil.copytree(store, "again")
-    other = run_of(Path("again"), 1)
-    timing = {**json.loads((other / RESULT).read_text(encoding="utf-8"))["timing"], "median_s": 99.0}
-    edit(other / RESULT, timing=timing, finished="2020-01-01T00:00:00+00:00")
-    outcome = command("runs", "diff", "seed1", other)
-    assert outcome.code == 0
-    assert outcome.out.splitlines()[-2:] == ["Nothing but times differs.", "Parameters: the same bits."]
 
 
 def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, store: Path) -> None:
@@ -225,26 +139,6 @@ def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, sto
     assert "The results are the same bits." in outcome.out
     assert "Nothing" not in outcome.out
     assert "not recorded" in outcome.out
-
-
-def test_other_results_are_shown_with_relative_differences(command: Command, store: Path) -> None:
-    result = RunRecord.read(run_of(store, 1)).result
-    assert result is not None
-    shutil.copytree(store, "again")
-    other = run_of(Path("again"), 1)
-    edit(other / RESULT, valid={**result.valid, "recall@20": result.valid["recall@20"] * 1.25}, state_hash="0")
-    outcome = command("runs", "diff", "seed1", other)
-    assert outcome.code == 1
-    assert "+25 %" in outcome.out
-    assert "The results differ." in outcome.out
-    assert "Parameters: other bits." in outcome.out
-
-
-def test_an_unfinished_run_has_nothing_to_compare(command: Command, store: Path) -> None:
-    unfinish(run_of(store, 2))
-    outcome = command("runs", "diff", "seed1", "seed2")
-    assert outcome.code == 3
-    assert f"No result to compare: {run_of(store, 2).name} (unfinished)." in outcome.out
 
 
 # --- gc ---

@@ -19,7 +19,14 @@ from harness.ending import heeding_signals
 
 HEAVY = {"torch", "numpy", "scipy", "matplotlib", "pydantic", "rich", "requests", "numba"}
 GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
+OF_FEW = ("torch", "matplotlib", "scipy.stats")  # which reading stored runs needs none of
 HEED = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background may ignore Ctrl-C
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments; output is captured unless `stdout` says otherwise."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": GIVE_UP_AFTER, **options}
+    return subprocess.run([sys.executable, *arguments], text=True, check=False, **options)
 
 
 def usages(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -55,7 +62,7 @@ for sys.argv in json.loads({json.dumps([["bm3", *words] for words in arguments])
         codes.append(leaving.code)
 print(json.dumps([codes, sorted(name.partition(".")[0] for name in sys.modules)]))
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ran = run("-c", program)
     codes, loaded = json.loads(ran.stdout)
     return codes, HEAVY & set(loaded)
 
@@ -75,12 +82,41 @@ def test_what_computes_is_seen_to_load_it() -> None:
 
 @pytest.mark.parametrize("word", ["--help", "--version", "no-such-command"])
 def test_the_entry_point_loads_nothing_that_computes_either(word: str) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "harness", word], capture_output=True, text=True, check=False
-    )
+    ran = run("-X", "importtime", "-m", "harness", word)
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines()}
     assert "click" in loaded
     assert not HEAVY & loaded
+
+
+BEGIN = "from pathlib import Path; store = Path('docs/results/runs/cost'); "
+READERS = {
+    "errors": "from bm3 import BM3Error, ConfigError, DataError",
+    "list": "from harness.runs.inspect import entries; from harness.runs.text import list_text; "
+    "list_text(list(entries(store)), 0)",
+    "show and diff": "from harness.runs.store import stored_runs; from harness.runs.text import *; "
+    "from harness.runs.difference import difference; one, other, *_ = stored_runs(store); "
+    "run_text(one, 'x'); difference_text(difference(one, other), 'x', 'y')",
+    "verify": "from harness.runs.store import run_folders; from harness.runs.verify import verify; "
+    "assert not any(verify(path, 'x').problems for path in run_folders(store))",
+    "gc": "from harness.runs.clean import unneeded; unneeded(store, ['unfinished'])",
+    "expected": "from harness.paper.load import load_paper; load_paper().claims",
+    "tables": "import harness.report.paper_tables, harness.report.latex",
+    "watch": "import harness.cli.study_progress, harness.studies.status",
+    "suites": "from harness.studies.suite import load_suite, outline; "
+    "from harness.paper.load import load_paper; "
+    "assert all(outline(load_suite(name, check=False), variants=False) for name in load_paper().suites)",
+    "report": "from harness.paper.study import make_study; from harness.report.write import made; "
+    "study = make_study(store, 'x'); [made(study, form) for form in ('md', 'csv', 'json', 'tex')]",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_only_reads_imports_nothing_heavy(name: str) -> None:
+    # A report compares models over users, which is a test of scipy's.
+    heavy = OF_FEW[:2] if name == "report" else OF_FEW
+    code = f"{BEGIN}{READERS[name]}\nimport sys; print([name for name in {heavy} if name in sys.modules])"
+    done = run("-c", code, cwd=Path(__file__).parents[2])
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 # --- signals ---
@@ -109,10 +145,8 @@ def test_a_signal_while_modules_are_loaded_is_one_line(
     tmp_path: Path, module: str, sent: signal.Signals, code: int, line: str
 ) -> None:
     environment = module_that_is_interrupted(tmp_path, module, sent)
-    command = [sys.executable, "-m", "harness", "train", "bpr", "mini", "--out", str(tmp_path / "runs")]
-    ran = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=GIVE_UP_AFTER, check=False, preexec_fn=HEED
-    )
+    command = ("-m", "harness", "train", "bpr", "mini", "--out", str(tmp_path / "runs"))
+    ran = run(*command, env=environment, preexec_fn=HEED)
     assert (ran.returncode, ran.stdout, ran.stderr) == (code, "", f"{line}\n")
 
 
@@ -130,9 +164,7 @@ try:
 except Interrupted as interruption:
     print("kept:", interruption)
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, preexec_fn=HEED
-    )
+    ran = run("-c", program, env=environment, preexec_fn=HEED)
     assert ran.stdout == "kept: what was done\n", ran.stderr
 
 
@@ -151,10 +183,7 @@ with heeding_signals():
     os.kill(os.getpid(), signal.SIGINT)
     print("still here")
 """
-    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, preexec_fn=ignore
-    )
+    ran = run("-c", program, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_IGN))
     assert ran.stdout == "still here\n", ran.stderr
 
 
@@ -166,8 +195,8 @@ with heeding_signals():
     pass
 os.kill(os.getpid(), signal.SIGINT)
 """
-    ran = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=False, preexec_fn=HEED)
-    assert (ran.returncode, ran.stderr) == (-signal.SIGINT, b"")  # of which a shell makes 130
+    ran = run("-c", program, preexec_fn=HEED)
+    assert (ran.returncode, ran.stderr) == (-signal.SIGINT, "")  # of which a shell makes 130
 
 
 # --- standard output that takes no more ---
@@ -188,41 +217,31 @@ PRINTING = {
 }
 
 
-def printing_to(file: Any, arguments: list[str]) -> tuple[int, str]:
-    """Exit code and standard error."""
-    ran = subprocess.run(
-        [sys.executable, *arguments], stdout=file, stderr=subprocess.PIPE, text=True, timeout=GIVE_UP_AFTER, check=False
-    )
-    return ran.returncode, ran.stderr
-
-
 @pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
 def test_a_closed_pipe_is_silence_and_no_deviation(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as pipe:
-        assert printing_to(pipe, arguments) == (141, "")
+        ran = run(*arguments, stdout=pipe)
+    assert (ran.returncode, ran.stderr) == (141, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
 def test_a_full_disk_on_standard_output_is_one_line(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
-        code, error = printing_to(full, arguments)
-    assert code == 2
-    (line,) = error.splitlines()
+        ran = run(*arguments, stdout=full)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
     assert line.startswith("bm3: No space left on device")
 
 
 def test_standard_output_may_be_closed() -> None:
-    closed = partial(os.close, 1)
-    ran = subprocess.run(
-        [sys.executable, "-m", "harness", "--help"], stderr=subprocess.PIPE, text=True, check=False, preexec_fn=closed
-    )
+    ran = run("-m", "harness", "--help", stdout=None, preexec_fn=partial(os.close, 1))
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_the_shell_is_told_how_to_complete_commands() -> None:
     environment = {**os.environ, "_BM3_COMPLETE": "bash_complete", "COMP_WORDS": "bm3 runs li", "COMP_CWORD": "2"}
-    ran = subprocess.run([sys.executable, "-m", "harness"], env=environment, capture_output=True, text=True, check=True)
+    ran = run("-m", "harness", env=environment)
     assert ran.stdout == "plain,list\n"

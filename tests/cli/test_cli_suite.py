@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command, refused
+from command_line import Command
 from run_files import DESCRIPTION
 
-from harness.paper.load import load_paper
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, resolve_device, run_trial
 from harness.studies.suite import Row, load_suite, plan
@@ -50,15 +49,6 @@ def cells(out: str, label: str) -> list[str]:
     return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
-def test_every_shipped_suite_is_listed_with_its_title_and_size(command: Command) -> None:
-    outcome = command("suite", "list")
-    assert outcome.code == 0
-    for name in load_paper().suites:
-        assert cells(outcome.out, name)[1] == load_suite(name).title
-    assert cells(outcome.out, "table3")[2] == "345 to 405"
-    assert cells(outcome.out, "mini")[2] == "18"
-
-
 def test_nothing_done_shows_what_is_needed_and_the_commands_of_the_first_stage(command: Command, search: Path) -> None:
     outcome = command("suite", "show", search, "--dry-run", "--device", "cpu")
     assert outcome.code == 0
@@ -90,32 +80,6 @@ def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Co
     assert "failed earlier, so not run again: 1; bm3 reproduce with --rerun failed tries again" in outcome.out
 
 
-def test_damaged_runs_stop_nothing(command: Command, search: Path) -> None:
-    (bpr, _), out = rows_of(search), Path("store")
-    first, second = (run_trial(point, out) for point in bpr.points)
-    (first.path / "epochs.jsonl").write_text("[1]\n")
-    (second.path / "epochs.jsonl").write_text('{"loss": 1}\n')
-    assert command("suite", "show", search, "--device", "cpu", "--out", out).code == 0
-    (second.path / "result.json").write_text("{")
-    outcome = command("suite", "show", search, "--device", "cpu", "--out", out)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert cells(outcome.out, "bpr")[5:7] == ["1", "1"]
-    assert "failed earlier, so not run again: 1" in outcome.out
-
-
-def test_without_the_data_the_counts_are_shown_with_one_line_that_says_so(command: Command) -> None:
-    outcome = command("suite", "show", "baby", "--device", "cpu", "--dry-run")
-    assert (outcome.code, outcome.err) == (0, "")
-    assert cells(outcome.out, "bpr") == ["bpr", "baby", "4", "3", "6 to 8", *["–"] * 5]
-    assert "24 to 30 trials: 0 done, 0 failed" in outcome.out
-    (line,) = [line for line in outcome.out.splitlines() if "no data set" in line]
-    assert line.startswith("baby: counts from the suite's file alone")
-    lines = outcome.out.splitlines()
-    assert sum(line.startswith("bm3 train ") for line in lines) == 3 * 4 + 2 * 3
-    assert "bm3 train lightgcn baby --set reg_weight=0.0001 --set n_layers=3 --seed 999" in lines
-    assert lines[-1].startswith("6 to 12 more trials follow")
-
-
 def test_data_sets_can_be_named_and_each_is_looked_for(
     command: Command, tmp_path: Path, write_npz: Any, small_parts: Any, small_features: Any
 ) -> None:
@@ -127,16 +91,3 @@ def test_data_sets_can_be_named_and_each_is_looked_for(
     assert [line[1] for line in lines] == ["shop", "baby"]
     assert "for its size" in outcome.out
     assert outcome.out.count("no data set 'baby'") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["tabel3"], ["no suite 'tabel3'", "table3"]),
-        (["mini", "--data", "nowhere"], ["nowhere", "--data"]),
-    ],
-)
-def test_bad_input_ends_in_one_line(command: Command, arguments: list[str], parts: list[str]) -> None:
-    line = refused(command("suite", "show", *arguments))
-    for part in parts:
-        assert part in line

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command, refused
+from command_line import Command
 
 from harness.paper.load import load_paper
 from harness.paper.published import COLUMNS
@@ -34,38 +34,6 @@ def test_statistics_of_data_that_is_found_stand_beneath_and_the_others_are_named
     ours = {row["data set"]: row for row in csv.DictReader(io.StringIO(outcome.out)) if row["figures"] == "ours"}
     assert (ours["Baby"]["users"], ours["Baby"]["items"], ours["Baby"]["interactions"]) == ("6", "8", "30")
     assert ours["Sports"]["users"] == "not found"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["tables", "5"], ["no table 5", "2, 3, 4"]),
-        (["tables", "3", "nowhere"], ["nowhere: no such folder"]),
-        (["tables", "3", "--dataset", "babby"], ["'babby'", "Baby, Sports, Electronics"]),
-        (["tables", "3", "--format", "html"], ["'html'"]),
-        (["tables", "3", "--data", "."], ["--data", "tables of data sets"]),
-        (["tables", "2", "--data", "nowhere"], ["nowhere: no such folder"]),
-        (["expected", "show", "tabel3"], ["'tabel3'", "nearest: table3"]),
-        (["expected", "show", "paper-table9"], ["nearest: paper-table"]),
-        (["expected", "show", "table3", "--model", "lightgnc"], ["paper-table3 has no model 'lightgnc'", "LightGCN"]),
-        (["expected", "show", "table3", "--dataset", "tiktok"], ["no data set 'tiktok'", "Baby"]),
-        (["expected", "show", "table3", "--metric", "R@50"], ["no metric 'recall@50'", "recall@20"]),
-        (["expected", "show", "claims", "--model", "bm3"], ["claims", "leave out"]),
-    ],
-    ids=" ".join,
-)
-def test_wrong_names_end_in_one_line_with_what_there_is(
-    command: Command, arguments: list[str], parts: list[str]
-) -> None:
-    line = refused(command(*arguments))
-    for part in parts:
-        assert part in line
-
-
-def test_figures_can_be_chosen_by_data_set_model_and_metric_in_any_spelling(command: Command) -> None:
-    out = command("expected", "show", "toolbox", "--dataset", "baby", "--model", "grcn", "--metric", "recall@10").out
-    assert len(out.split("----\n")[-1].splitlines()) == 1
-    assert "0.0539" in out
 
 
 @pytest.mark.parametrize("key", list(load_paper().sources))

@@ -16,7 +16,7 @@ from bm3 import Batch, Data
 from harness.data import Dataset, checked_dataset
 from harness.evaluation import Evaluator, model_scorer
 from harness.models.registry import ModelEntry, models
-from harness.runs.variants import model_variants
+from harness.runs.settings import variants_of
 from harness.training import Streams, TrainingConfig
 from harness.training.batches import EpochBatches
 from harness.training.fit import fit
@@ -45,7 +45,7 @@ def cases() -> list[Any]:
     found = []
     for name, entry in sorted(models().items()):
         found.append(pytest.param(Case(entry, {}), id=name))
-        for row in model_variants(name, entry):
+        for row in variants_of(name, entry.model.Config):
             found += [
                 pytest.param(Case(entry, {row.setting: value}), id=f"{name}-{row.setting}-{value}")
                 for value in row.values[1:]

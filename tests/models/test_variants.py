@@ -17,8 +17,7 @@ from harness.models.grcn import GRCN, GRCNConfig
 from harness.models.lattice import LATTICE, LATTICEConfig
 from harness.models.mmgcn import MMGCN, MMGCNConfig
 from harness.models.registry import find_model
-from harness.runs.settings import configure
-from harness.runs.variants import variants
+from harness.runs.settings import configure, variants
 from harness.training.optimiser import adam, set_learning_rate
 
 N_USERS, N_ITEMS = 12, 30

@@ -15,9 +15,8 @@ from bm3 import ConfigError, DataError
 from harness.models.registry import find_model
 from harness.paper.load import load_paper
 from harness.runs.record import RunRecord
-from harness.runs.settings import configure
+from harness.runs.settings import ALL_MODELS, configure, variants
 from harness.runs.trial import Trial
-from harness.runs.variants import ALL_MODELS, variants
 from harness.studies.suite import Experiment, Row, Suite, load_suite, outline, plan, wanted
 
 CPU = torch.device("cpu")

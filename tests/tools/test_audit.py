@@ -18,10 +18,9 @@ from harness.models.registry import models
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.load import load_paper
 from harness.runs.record import RunRecord
-from harness.runs.settings import flatten
+from harness.runs.settings import ALL_MODELS, flatten, variants
 from harness.runs.store import stored_runs
 from harness.runs.trial import Trial, run_trial
-from harness.runs.variants import ALL_MODELS, variants
 from harness.studies.execute import Ending
 from harness.studies.local import InProcess
 from harness.studies.suite import load_suite

@@ -19,8 +19,8 @@ from harness.paper.published import canonical_metric, short_metric
 from harness.report.markdown import environment_table
 from harness.report.tables import markdown, table
 from harness.runs.record import RunRecord
+from harness.runs.settings import ALL_MODELS, VariantRow, variants
 from harness.runs.trial import Trial, make_trial
-from harness.runs.variants import ALL_MODELS, VariantRow, variants
 from harness.studies.execute import metric_of
 from harness.studies.suite import load_suite
 from harness.tools.audit.effects import AUDIT, Change, Effect, effects_csv, known_effects, paired_effect, signed

@@ -19,7 +19,7 @@ from bm3.errors import DataError
 from harness.paper.load import Tolerances, field_fault
 from harness.paper.published import read_rows, short_metric
 from harness.paper.significance import over_seeds
-from harness.runs.variants import ALL_MODELS, VariantRow
+from harness.runs.settings import ALL_MODELS, VariantRow
 
 AUDIT = "audit"
 KEYS = ("dataset", "model", "setting", "value", "metric")

@@ -1,0 +1,79 @@
+"""What a user gets wrong ends in one line that says what, where and how to mend it, and nothing is begun."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from command_line import Command, refused
+
+SUITE = """title = "a small study"
+datasets = ["mini"]
+seeds = [1]
+[[experiments]]
+model = "bpr"
+"""
+
+BAD: dict[str, list[str]] = {
+    "trian bpr mini": ["trian"],
+    "train lightgnc mini": ["no model 'lightgnc'", "lightgcn"],
+    "train bmm3 mini": ["no model 'bmm3'", "bm3"],
+    "train bpr minni": ["no data set 'minni'", "nearest: mini", "--data"],
+    "train bpr mini --set reg_wieght=1": ["'reg_wieght'", "nearest: reg_weight"],
+    "train bpr mini --set early_stopping.patence=1": ["nearest: early_stopping.patience"],
+    "train bpr mini --set early_stopping=1": ["'early_stopping'", "nearest: early_stopping."],
+    "train bpr mini --set step=captured": ["'step' is there no more", "leave it out"],
+    "train bpr mini --set n_layers=2": ["bpr has no setting 'n_layers'"],
+    "train lightgcn mini --set n_layers=two": ["n_layers", "'two'", "integer"],
+    "train lightgcn mini --set n_layers=1.5": ["n_layers", "'1.5'", "integer"],
+    "train lightgcn mini --set n_layers=-1": ["n_layers is -1", "at least 0"],
+    "train bpr mini --set reg_weight=nan": ["reg_weight is nan"],
+    "train bpr mini --set learning_rate=0": ["learning_rate is 0.0", "above 0"],
+    "train bm3 mini --set dropout=1": ["dropout is 1.0", "below 1"],
+    "train bm3 mini --set objective=secret": ["objective", "published", "paper"],
+    "train bpr mini --set early_stopping.rounding=3": ["early_stopping.rounding", "4", "none"],
+    "train bpr mini --set epochs": ["'epochs'", "key=value"],
+    "train bpr mini --set =3": ["'=3'", "key=value"],
+    "train bpr mini --epochs 0": ["--epochs", "0"],
+    "train bpr mini --seed -1": ["--seed", "-1"],
+    "train bpr mini --seed x": ["--seed", "'x'"],
+    "train bpr mini --device tpu": ["--device", "'tpu'", "auto", "cpu", "cuda"],
+    "train bpr mini --threads 0": ["--threads"],
+    "train bpr mini --epoch 3": ["--epoch", "--epochs"],
+    "train bpr": ["DATASET"],
+    "train bpr mini --data nowhere extra": ["extra"],
+    "train bpr shop --data nowhere": ["nowhere: no such folder"],
+    "train bpr ./nowhere": ["nowhere: no such folder"],
+    "variants mmgnc": ["nearest: mmgcn"],
+    "settings lightgnc": ["nearest: lightgcn"],
+    "runs list --state done": ["'done'"],
+    "suite show tabel3": ["no suite 'tabel3'", "table3"],
+    "suite show mini --data nowhere": ["nowhere", "--data"],
+    "reproduce nosuch": ["no suite 'nosuch'"],
+    "reproduce small.toml --in-process --workers 2": ["--in-process", "--workers"],
+    "reproduce small.toml --rerun some": ["'some'", "missing", "failed"],
+    "reproduce small.toml --workers 0": ["--workers"],
+    "reproduce table4 --dataset mini --workers 2": ["measures time", "--workers"],
+    "reproduce small.toml --out small.toml/runs": ["small.toml", "--out"],
+    "reproduce small.toml --dataset minni": ["'minni'", "mini"],
+    "tables 5": ["no table 5", "2, 3, 4"],
+    "tables 3 nowhere": ["nowhere: no such folder"],
+    "tables 3 --dataset babby": ["'babby'", "Baby, Sports, Electronics"],
+    "tables 3 --format html": ["'html'"],
+    "tables 3 --data .": ["--data", "tables of data sets"],
+    "tables 2 --data nowhere": ["nowhere: no such folder"],
+    "expected show tabel3": ["'tabel3'", "nearest: table3"],
+    "expected show paper-table9": ["nearest: paper-table"],
+    "expected show table3 --model lightgnc": ["paper-table3 has no model 'lightgnc'", "LightGCN"],
+    "expected show table3 --dataset tiktok": ["no data set 'tiktok'", "Baby"],
+    "expected show table3 --metric R@50": ["no metric 'recall@50'", "recall@20"],
+    "expected show claims --model bm3": ["claims", "leave out"],
+}
+"""Commands, and parts of what they say."""
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_ends_in_one_line_and_exit_code_2(command: Command, arguments: str) -> None:
+    Path("small.toml").write_text(SUITE, encoding="utf-8")
+    line = refused(command(*shlex.split(arguments)))
+    assert [part for part in BAD[arguments] if part not in line] == []
+    assert list(Path.cwd().iterdir()) == [Path.cwd() / "small.toml"]  # nothing was begun
