@@ -141,7 +141,7 @@ def test_points_that_all_have_every_seed_are_all_in_the_report(command: Command,
     runs = [run for run in stored_runs(Path("runs")) if run.model == "bpr"]
     for weight, cells in zip((0.1, 1.0), points.values(), strict=True):
         found = [run.result for run in runs if run.config["reg_weight"] == weight and run.result]
-        valid, test = ([result[part]["recall@20"] for result in found] for part in ("valid", "test"))
+        valid, test = ([getattr(result, part)["recall@20"] for result in found] for part in ("valid", "test"))
         figures = sum(valid) / 2, sum(test) / 2, max(test) - min(test)
         assert cells[2:] == ["2", *(f"{figure:.4f}" for figure in figures)]
 
