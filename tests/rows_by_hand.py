@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from run_files import DATA, DESCRIPTION, EPOCH, READINGS, RESULT
+from run_files import DATA, DESCRIPTION, EPOCH, METRICS, READINGS, RESULT
 
 from harness.paper.load import Paper, load_paper
 from harness.paper.rows import Point, Row, choose, judged
 from harness.paper.significance import UserValues
-from harness.runs.record import METRICS, Epoch, Failure, Result, RunRecord, check
+from harness.runs.record import Epoch, Failure, Result, RunRecord, check
 
 STORE = Path("/store")
 PAPER = load_paper()

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.runs.record import METRICS, Failure, Result, RunRecord, check
+from harness.paper.load import load_paper
+from harness.paper.published import canonical_metric
+from harness.runs.record import Failure, Result, RunRecord, check
+
+METRICS = tuple(canonical_metric(name) for name in load_paper().metrics)
+"""Those of the default paper."""
 
 DATA = {"name": "mini", "users": 9, "items": 699, "interactions": {}, "modalities": {}, "surrogates": []}
 DESCRIPTION: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -157,7 +158,8 @@ def train(
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
     result = run.outcome
-    test = "  ".join(f"{name} {result.test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"))
+    shown = [name for name in result.test if re.fullmatch(r"(recall|ndcg)@(\d+)", name)]
+    test = "  ".join(f"{name} {result.test[name]:.4f}" for name in shown)
     click.echo(f"best epoch {result.best_epoch} of {result.epochs}; test: {test}\nrun: {run.path}")
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.common import duration, size
+from harness.training.config import STOPPING_METRIC, STOPPING_NAME
 
 if TYPE_CHECKING:
     from harness.training import EpochRecord
@@ -129,11 +130,11 @@ class TrainingProgress:
         if self._first:
             self._meter.to(record.epoch - 1)
         parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
-        figures = f"R@20 {record.valid['recall@20']:.4f}, best {self._best[1]:.4f} in {self._best[0]}, "
+        figures = f"{STOPPING_NAME} {record.valid[STOPPING_METRIC]:.4f}, best {self._best[1]:.4f} in {self._best[0]}, "
         figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
         self._meter.to(record.epoch, figures, at_once=self._first or record.epoch == self._epochs)
         self._first = False
 
     def _note(self, record: EpochRecord) -> None:
         if record.improved:
-            self._best = record.epoch, record.valid["recall@20"]
+            self._best = record.epoch, record.valid[STOPPING_METRIC]

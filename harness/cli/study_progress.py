@@ -21,6 +21,7 @@ from harness.cli.progress import SECONDS_BETWEEN_LINES
 from harness.common import NOT_KNOWN, duration
 from harness.runs.inspect import NAME, course
 from harness.studies.status import Running, Status
+from harness.training.config import STOPPING_NAME
 
 REFRESHES_PER_SECOND = 2
 MOST_TRIALS, MOST_TRIALS_IN_LINE = 12, 3
@@ -160,7 +161,7 @@ def _trials(status: Status, store: Path, now: float) -> RenderableType:
             Padding(Text(name), (0, 0, 0, 2)),
             _bar(so_far.epoch, one.epochs),
             Text(f"epoch {so_far.epoch} of {one.epochs}"),
-            Text(f"R@20 {best}"),
+            Text(f"{STOPPING_NAME} {best}"),
             Text(duration(now - one.since)),
             Text(f"{one.place}{attempt}", style="dim"),
         )

@@ -23,9 +23,10 @@ from harness.paper.load import STRICT
 from harness.paper.numbers import number
 from harness.paper.verdict import Word
 from harness.runs.record import RunRecord
+from harness.training.config import STOPPING_METRIC
 
 SUITE, FILE = "selfcheck", "reference/selfcheck.json"
-METRIC = "recall@20"
+METRIC = STOPPING_METRIC
 FEWEST_SEEDS = 20
 """Of each model in a reference."""
 

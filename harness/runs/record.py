@@ -21,11 +21,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bm3 import DataError
 from harness.evaluation.metrics import per_user_metrics
+from harness.training.config import STOPPING_METRIC
 
 RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "result.json", "failure.json"
 OUT_OF_MEMORY: Final = "out of memory"
-METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-"""Those that every run has and reports show."""
 MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
 """Peaks of memory by how near they are to what is published: the first that was measured counts."""
 DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
@@ -47,7 +46,12 @@ def _words(text: str) -> str:
 
 
 def _reported(metrics: dict[str, float]) -> dict[str, float]:
-    if missing := [name for name in METRICS if name not in metrics]:
+    """By the metric of stopping at least; what one metric has at a cut-off, the others have too."""
+    names = [name.partition("@") for name in (*metrics, STOPPING_METRIC)]
+    every = [
+        f"{metric}@{k}" for metric in dict.fromkeys(n[0] for n in names) for k in dict.fromkeys(n[2] for n in names)
+    ]
+    if missing := [name for name in every if name not in metrics]:
         raise ValueError(f"lacks {', '.join(missing)}")
     return metrics
 

@@ -11,8 +11,10 @@ from harness.runs.difference import NOT_RECORDED, Change, Difference
 from harness.runs.inspect import Entry, entry, last_log_line
 from harness.runs.record import DatasetRecord, Energy, Failure, Reading, Result, Resumed, RunRecord, Timing
 from harness.runs.words import STATES
+from harness.training.config import STOPPING_NAME
 
-LIST_HEAD = ("run", "state", "epoch", "of", "best", "valid R@20", "test R@20", "time", "finished (UTC)")
+LIST_FIGURES = (f"valid {STOPPING_NAME}", f"test {STOPPING_NAME}")
+LIST_HEAD = ("run", "state", "epoch", "of", "best", *LIST_FIGURES, "time", "finished (UTC)")
 LIST_ALIGNMENT = ("left", "left", *["right"] * 6, "left")
 HASH = 12  # characters of a hash that are shown
 NO_SETTINGS = "all as by default"
@@ -135,7 +137,7 @@ def _went_on(once: Resumed) -> str:
 def _epochs(found: Entry, run: RunRecord) -> str:
     text = f"{found.epoch} of at most {found.limit}"
     if found.best_epoch:
-        text += f", best {found.best_epoch} (validation R@20 {_figure(found.valid)})"
+        text += f", best {found.best_epoch} (validation {STOPPING_NAME} {_figure(found.valid)})"
     return text + (f", stopped: {run.result.stopped or NOT_RECORDED}" if run.result else "")
 
 

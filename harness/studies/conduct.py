@@ -16,6 +16,7 @@ from statistics import median
 
 from harness.common import WriteError, writing
 from harness.paper.load import Paper
+from harness.paper.published import canonical_metric, short_metric
 from harness.paper.rows import Planned, judged, rows_of
 from harness.paper.verdict import Outcome, Verdict
 from harness.runs.record import FAILURE, RunRecord
@@ -31,7 +32,6 @@ LOG_FILE = "study.log"
 RERUN = "rerun-began"
 """File in a study's folder from the beginning of a rerun of all its trials to its end."""
 RECENT = 8  # lines of the log that the display shows
-SHOWN_METRIC = "recall@20"
 SECONDS_BETWEEN_WRITES = 1.0
 
 
@@ -150,12 +150,14 @@ class _Reporter:
 
     def _judge(self, runs: list[RunRecord], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
+        shown = canonical_metric(self.study.paper.stopping)
         for row in rows_of(runs, self.study.paper, self.study.planned)[0]:
-            verdict = judged(row, self.study.paper).verdicts[SHOWN_METRIC]
+            verdict = judged(row, self.study.paper).verdicts[shown]
             key = row.dataset, row.label, row.data
             if self._known.get(key) != verdict and not first:
                 what = "mean" if verdict.outcome is Outcome.UNPUBLISHED else "verdict"
-                LOGGER.info("%s: %s on %s, R@20: %s", what, row.label, row.dataset, described(verdict))
+                said = f"{row.label} on {row.dataset}, {short_metric(shown)}"
+                LOGGER.info("%s: %s: %s", what, said, described(verdict))
             self._known[key] = verdict
 
     def _status(self, progress: Progress) -> Status:

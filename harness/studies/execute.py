@@ -20,7 +20,7 @@ from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.status import Running
 from harness.studies.suite import Outcomes
-from harness.training.config import STOPPING_METRIC
+from harness.training.config import STOPPING_METRIC, STOPPING_NAME
 
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
@@ -269,7 +269,7 @@ class _Execution:
         if run is not None and run.finished:
             self.outcomes[key] = run
             value = metric_of(run, "test", STOPPING_METRIC)
-            LOGGER.info("finished: %s: test R@20 %.4f, %.0f s", key, value, seconds)
+            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, STOPPING_NAME, value, seconds)
             return
         if run is not None and run.failure is not None:
             message = run.failure.message

@@ -35,6 +35,7 @@ from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.folders import suite_path
 from harness.paper.load import Paper, Scalar, load_paper
+from harness.paper.published import canonical_metric, short_metric
 from harness.runs.settings import configure, flatten, search_grid
 
 if TYPE_CHECKING:
@@ -366,7 +367,7 @@ def load_suite(name: str, paper: Paper | None = None, *, check: bool = True) -> 
     try:
         suite = _searching(Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))), paper)
         if check:
-            _check(suite)
+            _check(suite, paper)
     except ValidationError as error:
         # An unknown key before others, since a key that is misspelt is missing too.
         problem = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
@@ -394,7 +395,7 @@ def _searching(suite: Suite, paper: Paper) -> Suite:
     return suite.model_copy(update={"experiments": experiments})
 
 
-def _check(suite: Suite) -> None:
+def _check(suite: Suite, paper: Paper) -> None:
     """Every model and setting, and that no row stands there twice. Raises ConfigError naming the key."""
     from harness.models.registry import find_model  # torch, which a list of suites does not wait for
 
@@ -415,7 +416,12 @@ def _check(suite: Suite) -> None:
         "dataset": sorted({Path(name).name for name in suite.datasets}),
         "model": sorted({find_model(experiment.model).name for experiment in suite.experiments}),
     }
+    metrics = [canonical_metric(name) for name in paper.metrics]
     for place, exception in enumerate(suite.exceptions):
+        for name in exception.metrics:
+            if canonical_metric(name) not in metrics:
+                choice = ", ".join(map(short_metric, metrics))
+                raise ConfigError(f"exceptions.{place}.metrics: {name!r} is not judged; choose from {choice}")
         for key, names in known.items():
             if (name := getattr(exception, key)) not in names:
                 raise ConfigError(f"exceptions.{place}.{key}: {name!r} is none of this suite's: {', '.join(names)}")

@@ -14,6 +14,7 @@ models share. Part of every run's identity: runs of a former version no longer s
 model alone raises its class's `numerics_version`."""
 STOPPING_CUTOFF = 20
 STOPPING_METRIC = f"recall@{STOPPING_CUTOFF}"
+STOPPING_NAME = f"R@{STOPPING_CUTOFF}"  # as it is shown
 MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # what torch calls them
 
 

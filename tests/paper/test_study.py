@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import Command
-from run_files import altered
+from run_files import METRICS, altered
 
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.numbers import number, spread
@@ -19,7 +19,7 @@ from harness.report.flat import cells
 from harness.report.html import html
 from harness.report.markdown import markdown
 from harness.report.plots.cost import cost
-from harness.runs.record import METRICS, RunRecord
+from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 
 RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"

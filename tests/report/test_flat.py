@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_files import altered
+from run_files import METRICS, altered
 
 from harness.paper.significance import Difference
 from harness.paper.study import Study, make_study
 from harness.report.flat import MEMORY, TIMES, cells, cells_csv, cells_json, table_csv
 from harness.report.tables import Cell, table
-from harness.runs.record import METRICS
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 

@@ -13,12 +13,13 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from run_files import METRICS
 
 from harness.paper.published import short_metric
 from harness.paper.study import make_study
 from harness.report.plots import draw
 from harness.report.plots.style import INK, Picture, files, svg
-from harness.runs.record import METRICS, RunRecord
+from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 
 STORE = Path(__file__).parents[1] / "golden" / "store"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_files import altered
+from run_files import METRICS, altered
 
 from harness.paper.claims import ClaimOutcome, ClaimResult
 from harness.paper.load import load_paper
@@ -28,7 +28,6 @@ from harness.report.study_tables import (
     verdicts,
 )
 from harness.report.tables import Cell, Emphasis, Table
-from harness.runs.record import METRICS
 from harness.runs.store import stored_runs
 
 RUNS = Path(__file__).parent / "golden" / "runs"

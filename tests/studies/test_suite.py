@@ -259,7 +259,7 @@ EXCEPTION = '[[exceptions]]\ndataset = "mini"\nmodel = "bpr"\nmetrics = ["R@10"]
         (HEAD + BPR + EXCEPTION.replace("0.2", "0.05"), "exceptions.0: low is 0.1, above high, 0.05"),
         (HEAD + BPR + EXCEPTION.replace("mini", "baby"), "exceptions.0.dataset: 'baby' is none of this suite's: mini"),
         (HEAD + BPR + EXCEPTION.replace('"bpr"', '"bm3"'), "exceptions.0.model: 'bm3' is none of this suite's: bpr"),
-        (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "exceptions.0.metrics.0: 'R' is not judged; choose from R@10"),
+        (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "exceptions.0.metrics: 'R' is not judged; choose from R@10"),
         (f"{HEAD}exceptions = [5]\n{BPR}", "exceptions.0: needed is a list of tables: [[exceptions]]"),
         (
             f'{HEAD}[[experiments]]\nmodel = "bm3"\nset = {{ reconstruction = false, modalities = "none" }}\n',
