@@ -1,22 +1,16 @@
 """The command `bm3 replay`: options, messages and exit code."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from bm3 import DataError
 from harness.cli.options import DATA, OUT, PAPER, THREADS
 from harness.ending import keeping
-
-if TYPE_CHECKING:
-    from harness.runs.record import RunRecord
 
 
 @click.command()
@@ -56,16 +50,17 @@ def replay(
     """
     from harness.cli.progress import TrainingProgress
     from harness.evaluation.compiling import use_threads
+    from harness.paper.load import load_paper
     from harness.runs.difference import causes, difference
     from harness.runs.inspect import find
     from harness.runs.text import difference_text
     from harness.runs.trial import run_trial, trial_of
+    from harness.training.config import STOPPING_METRIC
 
     stored = find(run, out)
     if not stored.finished:
         raise DataError(f"{stored.path}: is {stored.state}, so there is no result to compare with")
-    recorded = stored.environment.get("torch_threads")
-    use_threads(threads or recorded or 1)
+    use_threads(threads or stored.environment.get("torch_threads") or 1)
     trial = trial_of(stored, data, device)
     if dry_run:
         click.echo(f"would repeat: {trial.command}")
@@ -76,25 +71,17 @@ def replay(
             raise DataError(f"--to {store}: holds the run itself, to be compared with itself; name another folder")
         click.echo(f"repeating: {trial.command}", err=True)
         title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
-        unfinished = f"{store / trial.key} is left unfinished; the same command goes on with it"
-        kept = unfinished if to else "nothing is kept without --to"
+        left = f"{store / trial.key} is left unfinished; the same command goes on with it"
+        kept = left if to else "nothing is kept without --to"
         with keeping(lambda: kept), TrainingProgress(title, trial.training.epochs) as bar:
             again = run_trial(trial, store, bar.epoch, earlier=bar.earlier)
         found = difference(stored, again)
     click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))
-    likely = causes(found)
     if found.verdict == "same":
-        sys.exit(0)
+        return
+    likely = causes(found)
     none = ["none is recorded: the same code in the same environment"]
     click.echo("\nlikely causes\n" + "\n".join(f"  {cause}" for cause in likely or none))
-    sys.exit(0 if likely and near(stored, again, paper) else 1)
-
-
-def near(stored: RunRecord, again: RunRecord, paper: Path) -> bool:
-    """Whether the stopping metric of the test part agrees within the paper's tolerance for replays."""
-    from harness.paper.load import load_paper
-    from harness.training.config import STOPPING_METRIC
-
-    tolerance = load_paper(paper).tolerances.replay
     before, now = (one.outcome.test[STOPPING_METRIC] for one in (stored, again))
-    return bool(abs(now - before) <= tolerance.relative * abs(before))
+    near = abs(now - before) <= load_paper(paper).tolerances.replay.relative * abs(before)
+    sys.exit(0 if likely and near else 1)

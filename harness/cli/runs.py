@@ -50,13 +50,9 @@ def list_command(
 
     where = folder or out
     everything = list(entries(where))
-    found = [
-        one
-        for one in everything
-        if (model is None or one.model.lower() == model.lower())
-        and (dataset is None or one.dataset.lower() == dataset.lower())
-        and state in (None, one.state)
-    ]
+    found = [one for one in everything if state in (None, one.state)]
+    for name, wanted in (("model", model), ("dataset", dataset)):
+        found = [one for one in found if wanted is None or getattr(one, name).lower() == wanted.lower()]
     if as_json:
         click.echo(json.dumps([one.values() for one in found], indent=1))
     elif found:
@@ -132,11 +128,11 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
     verb, end, gone = ("would remove", "would be free", 0) if dry_run else ("removed", "are free", 0)
     for one in found:
         bytes_ = one.size
-        if not dry_run and not remove(where, one):
+        if dry_run or remove(where, one):
+            gone += bytes_
+            click.echo(f"{verb}: {one.path} ({one.why}, {size(bytes_)})")
+        else:
             click.echo(f"left, since it is in use now: {one.path}")
-            continue
-        gone += bytes_
-        click.echo(f"{verb}: {one.path} ({one.why}, {size(bytes_)})")
     for entry in entries(where):
         if entry.state == "damaged":
             click.echo(f"left, since it is damaged: {entry.reason}")
@@ -165,21 +161,22 @@ def verify_command(folder: Path | None, out: Path) -> None:
 
     where = folder or out
     notes: dict[str, list[str]] = defaultdict(list)
-    number = damaged = 0
-    for path in run_folders(where):
-        verified = verify(path, key_below(where, path))
-        number += 1
-        damaged += bool(verified.problems)
-        for problem in verified.problems:
-            click.echo(f"damaged: {verified.entry.key}: {problem}")
-        for note in verified.notes:
-            notes[note].append(verified.entry.key)
-    if not number:
+    damaged, folders = 0, list(run_folders(where))
+    for path in folders:
+        key = key_below(where, path)
+        found = verify(path, key)
+        damaged += bool(found.problems)
+        for problem in found.problems:
+            click.echo(f"damaged: {key}: {problem}")
+        for note in found.notes:
+            notes[note].append(key)
+    if not folders:
         click.echo(_none(where))
         sys.exit(3)
     for note, keys in notes.items():
         more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
         click.echo(f"note: {note}: {', '.join(keys[:NAMED])}{more}")
+    number = len(folders)
     click.echo(f"{number} {'run' if number == 1 else 'runs'}: {number - damaged} in order, {damaged} damaged")
     sys.exit(1 if damaged else 0)
 

@@ -62,8 +62,8 @@ def unneeded(
     if (out / RUN).is_file() or (out / RESULT).is_file():
         raise DataError(f"{out}: is a run itself; name its store, {_store_of(out)}")
     latest = (time.time() if now is None else now) - SECONDS_UNTOUCHED
-    found = [Unneeded(path, "removed by half", None) for path in sorted((out / SUPERSEDED / REMOVED).glob("*"))]
-    found = [] if any(path.is_symlink() for path in _above_removed(out)) else found
+    halves = [] if _leads_elsewhere(out) else sorted((out / SUPERSEDED / REMOVED).glob("*"))
+    found = [Unneeded(path, "removed by half", None) for path in halves]
 
     def idle(path: Path) -> bool:
         return path.resolve() not in under_way and not in_use(path)
@@ -118,7 +118,7 @@ def _take(out: Path, path: Path) -> Path | None:
         return None
     if REMOVED in path.relative_to(out).parts:
         return path
-    if any(above.is_symlink() for above in _above_removed(out)):
+    if _leads_elsewhere(out):
         raise DataError(f"{out / SUPERSEDED}: is a link, which nothing is removed through; put a folder in its place")
     aside = out / SUPERSEDED / REMOVED / uuid.uuid4().hex
     aside.parent.mkdir(parents=True, exist_ok=True)
@@ -164,8 +164,8 @@ def _store_of(run: Path) -> Path:
     return path.parent.parent if entry(path, path.name).dataset == path.parent.name else path.parent
 
 
-def _above_removed(out: Path) -> tuple[Path, Path]:
-    return out / SUPERSEDED, out / SUPERSEDED / REMOVED
+def _leads_elsewhere(out: Path) -> bool:
+    return (out / SUPERSEDED).is_symlink() or (out / SUPERSEDED / REMOVED).is_symlink()
 
 
 def _half_of(name: str) -> str | None:

@@ -77,25 +77,19 @@ class Difference:
 
 def difference(first: RunRecord, second: RunRecord) -> Difference:
     """How the second run differs from the first. Raises DataError when a file of theirs is damaged."""
-    asked = [
-        *_changes(_recorded(run, ASKED) for run in (first, second)),
-        *_changes(
-            {f"numerics of {of}": version for of, version in run.numerics.model_dump().items()}
-            for run in (first, second)
-        ),
-    ]
-    asked += [
-        change for change in _changes(run.settings for run in (first, second)) if not _is_default(change, first, second)
-    ]
-    unfinished = tuple(run for run in (first, second) if not run.finished)
+    pair = first, second
+    versions = [{f"numerics of {of}": version for of, version in run.numerics.model_dump().items()} for run in pair]
+    settings = [one for one in _changes(run.settings for run in pair) if not _is_default(one, first, second)]
+    unfinished = tuple(run for run in pair if not run.finished)
+    hashes = [run.result and run.result.state_hash for run in pair]
     return Difference(
-        asked=tuple(asked),
-        environment=tuple(_changes(run.environment for run in (first, second))),
-        results=() if unfinished else tuple(_changes(_results(run) for run in (first, second))),
+        asked=(*_changes(_recorded(run, ASKED) for run in pair), *_changes(versions), *settings),
+        environment=tuple(_changes(run.environment for run in pair)),
+        results=() if unfinished else tuple(_changes(_results(run) for run in pair)),
         first_epoch=_first_epoch(first, second),
         users=None if unfinished else _users(first, second),
         unfinished=unfinished,
-        same_parameters=_same_parameters(first, second),
+        same_parameters=None if None in hashes else hashes[0] == hashes[1],
     )
 
 
@@ -109,8 +103,8 @@ def _is_default(change: Change, first: RunRecord, second: RunRecord) -> bool:
 
 def _changes(pair: Iterable[Mapping[str, Any]]) -> list[Change]:
     first, second = pair
-    found = [(key, first.get(key, NOT_RECORDED), second.get(key, NOT_RECORDED)) for key in {**first, **second}]
-    return [Change(key, one, other) for key, one, other in found if one != other]
+    found = [Change(key, first.get(key, NOT_RECORDED), second.get(key, NOT_RECORDED)) for key in {**first, **second}]
+    return [change for change in found if change.first != change.second]
 
 
 def _recorded(record: Record, names: Iterable[str]) -> dict[str, Any]:
@@ -133,8 +127,7 @@ def _first_epoch(first: RunRecord, second: RunRecord) -> int | None:
         return None
     for number, (one, other) in enumerate(zip_longest(*records), start=1):
         if one is None or other is None:
-            both_ended = first.finished and second.finished
-            return number if both_ended else None
+            return number if first.finished and second.finished else None
         if one.model_dump(exclude=OF_TIME) != other.model_dump(exclude=OF_TIME):
             return number
     return None
@@ -154,16 +147,7 @@ def _users(first: RunRecord, second: RunRecord) -> int | None:
     return len(differing)
 
 
-def _same_parameters(first: RunRecord, second: RunRecord) -> bool | None:
-    hashes = [run.result and run.result.state_hash for run in (first, second)]
-    return None if None in hashes else hashes[0] == hashes[1]
-
-
 def causes(found: Difference) -> list[str]:
     """Why the two runs may have come out differently, the likeliest first."""
-    changed = {change.what: change for change in (*found.asked, *found.environment)}
-    return [
-        f"{why} ({name}: {changed[name].first} -> {changed[name].second})"
-        for name, why in CAUSES.items()
-        if name in changed
-    ]
+    changed = {one.what: f"({one.what}: {one.first} -> {one.second})" for one in (*found.asked, *found.environment)}
+    return [f"{why} {changed[name]}" for name, why in CAUSES.items() if name in changed]

@@ -5,7 +5,7 @@ How two of them differ, whether all is in order and what can go are `difference`
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,9 @@ def find(name: str, out: Path) -> RunRecord:
         if len(matches) == 1:
             return RunRecord.read(keys[matches[0]])
         if matches:
-            raise DataError(f"{name!r} fits {len(matches)} runs in {out}, name one of them: {_some(matches)}")
+            more = f" and {len(matches) - MOST_NAMED} more" if len(matches) > MOST_NAMED else ""
+            some = ", ".join(matches[:MOST_NAMED]) + more
+            raise DataError(f"{name!r} fits {len(matches)} runs in {out}, name one of them: {some}")
     what = f"none of the {len(keys)} runs in {out} is called so" if keys else f"there are no runs in {out}"
     raise DataError(f"no run {name!r}: {what}; bm3 runs list shows what there is, --out names another folder")
 
@@ -150,8 +152,3 @@ def _lines_backwards(path: Path) -> Iterator[bytes]:
         return reversed(path.read_bytes().split(b"\n"))
     except OSError:
         return iter(())
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:MOST_NAMED])
-    return shown if len(names) <= MOST_NAMED else f"{shown} and {len(names) - MOST_NAMED} more"

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from harness.common import NOT_KNOWN, clock_time, duration, size
 from harness.runs.difference import NOT_RECORDED, Change, Difference
 from harness.runs.inspect import Entry, entry, last_log_line
-from harness.runs.record import DatasetRecord, Energy, Failure, Reading, Result, Resumed, RunRecord, Timing
+from harness.runs.record import DatasetRecord, Energy, Reading, Result, Resumed, RunRecord, Timing
 from harness.runs.words import STATES
 from harness.training.config import STOPPING_NAME
 
@@ -17,37 +17,30 @@ LIST_FIGURES = (f"valid {STOPPING_NAME}", f"test {STOPPING_NAME}")
 LIST_HEAD = ("run", "state", "epoch", "of", "best", *LIST_FIGURES, "time", "finished (UTC)")
 LIST_ALIGNMENT = ("left", "left", *["right"] * 6, "left")
 HASH = 12  # characters of a hash that are shown
-NO_SETTINGS = "all as by default"
 
 
 def list_text(entries: Sequence[Entry], superseded: int) -> str:
     """The table, why runs are damaged or failed, and counts."""
     table = tabulate([_list_row(one) for one in entries], LIST_HEAD, disable_numparse=True, colalign=LIST_ALIGNMENT)
     reasons = [f"{one.state}: {one.key}: {one.reason}" for one in entries if one.state in ("damaged", "failed")]
-    return "\n".join([table, "", *reasons, counts_text(entries, superseded)])
-
-
-def counts_text(entries: Sequence[Entry], superseded: int) -> str:
-    """How many runs there are of each state."""
     counts = Counter(one.state for one in entries)
-    text = f"{_count(len(entries), 'run')}: " + ", ".join(
-        f"{counts[state]} {state}" for state in STATES if counts[state]
-    )
-    return text + (f"; {superseded} superseded, which count nowhere" if superseded else "")
+    each = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    aside = f"; {superseded} superseded, which count nowhere" if superseded else ""
+    return "\n".join([table, "", *reasons, f"{_count(len(entries), 'run')}: {each}{aside}"])
 
 
 def run_text(run: RunRecord, key: str) -> str:
     """Everything that is known of a run, but its epochs one by one."""
     found, result = entry(run.path, key), run.result
     lines: list[tuple[str, str]] = [("state", found.state), ("folder", str(run.path)), ("command", run.command)]
-    if run.failure is not None:
-        lines.append(("failure", _failure(run.failure)))
+    if (failure := run.failure) is not None:
+        lines.append(("failure", f"{failure.message} ({failure.kind}, {clock_time(failure.when)})"))
     if found.state in ("failed", "unfinished") and (said := last_log_line(run.path)):
         lines.append(("last log line", said))
     changed = " ".join(f"{name}={value}" for name, value in sorted(run.changed_settings.items()))
     lines += [
         ("model", run.model),
-        ("settings", changed or NO_SETTINGS),
+        ("settings", changed or "all as by default"),
         ("data", _data(run.dataset)),
         ("data hash", run.dataset_hash),
         ("seed", str(run.seed)),
@@ -82,14 +75,14 @@ def difference_text(found: Difference, first: str, second: str) -> str:
     for title, changes in (("asked", found.asked), ("environment", found.environment), ("results", found.results)):
         if changes:
             blocks.append(f"{title}\n" + _changes(changes, relative=title == "results"))
-    last = [] if found.asked or found.environment else ["Nothing but times differs."]
     if found.verdict == "unknown":
         names = " and ".join(f"{run.path.name} ({run.state})" for run in found.unfinished)
         last = [f"No result to compare: {names}."]
-    elif found.verdict == "same":
-        last = [*last, "The results are the same bits."] if found.asked or found.environment else last
-    else:
+    elif found.verdict == "other":
         last = ["The results differ."]
+    else:
+        elsewhere = found.asked or found.environment
+        last = ["The results are the same bits." if elsewhere else "Nothing but times differs."]
     if found.first_epoch is not None:
         last.append(f"The trainings differ first in epoch {found.first_epoch}.")
     if found.users:
@@ -114,18 +107,12 @@ def _list_row(one: Entry) -> list[str]:
     ]
 
 
-def _failure(failure: Failure) -> str:
-    return f"{failure.message} ({failure.kind}, {clock_time(failure.when)})"
-
-
 def _data(data: DatasetRecord) -> str:
     interactions = sum(data.interactions.values())
-    text = f"{data.name}: {data.users:,} users, {data.items:,} items, {interactions:,} interactions"
-    modalities = [
-        f"{name} {' x '.join(map(str, shape))}{' (surrogate)' if name in data.surrogates else ''}"
-        for name, shape in data.modalities.items()
-    ]
-    return "; ".join([text, *modalities])
+    parts = [f"{data.name}: {data.users:,} users, {data.items:,} items, {interactions:,} interactions"]
+    for name, shape in data.modalities.items():
+        parts.append(f"{name} {' x '.join(map(str, shape))}{' (surrogate)' if name in data.surrogates else ''}")
+    return "; ".join(parts)
 
 
 def _went_on(once: Resumed) -> str:

@@ -132,7 +132,7 @@ def run_trial(
     share: float = CHECKPOINT_SHARE,
     wait: bool = True,
 ) -> RunRecord:
-    """Train and evaluate the trial and store it under `out`; one that is stored and finished is returned as it is.
+    """Train and evaluate the trial and store it under `out`; one that is finished is returned as it is.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
     before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
@@ -179,35 +179,29 @@ def _run(
     make_deterministic()  # before the environment is recorded, which names the setting
     streams = Streams(trial.seed)
     with MemorySampler(trial.device) as memory, EnergyMeter(trial.device) as meter:
-        location = trial.training.features_location
         description = _description(trial)
         state = Checkpoints(writer.path / CHECKPOINT).load(trial.device)
-        resume, description = _left_behind(writer.path, state, description)
+        left = None if state is None else _left_behind(writer.path, state, description)
+        resume, description = left or (None, description)
         if resume is None:
             writer.begin(description)
         else:
             tell(f"going on after epoch {resume.state.epoch}")
             earlier(resume.records)
             writer.resume(description, [asdict(record) for record in resume.records])
+        location = trial.training.features_location
         model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
-        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-        checkpoints = Checkpoints(writer.path / CHECKPOINT, share, size=4 * trained)  # two moments, and the best state
+        trained = [p for p in model.parameters() if p.requires_grad]
+        size = 4 * sum(p.nbytes for p in trained)  # with two moments, and the best state
+        checkpoints = Checkpoints(writer.path / CHECKPOINT, share, size=size)
 
         def record(epoch: EpochRecord) -> None:
             meter.epoch()
             writer.epoch(asdict(epoch))
             on_epoch(epoch)
 
-        outcome = fit(
-            model,
-            trial.dataset,
-            trial.training,
-            streams,
-            trial.device,
-            record,
-            checkpoints=checkpoints,
-            resume=resume,
-        )
+        where = streams, trial.device, record
+        outcome = fit(model, trial.dataset, trial.training, *where, checkpoints=checkpoints, resume=resume)
     writer.hits(outcome.test_ranking)
     writer.finish(
         {
@@ -222,25 +216,23 @@ def _run(
             "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
             "energy": {"gpu": asdict(meter.energy())},
             "device_notes": meter.notes(),
-            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "parameters": sum(p.numel() for p in trained),
             "state_hash": state_hash(model.state_dict()),
         }
     )
 
 
 def _left_behind(
-    path: Path, state: TrainingState | None, description: dict[str, Any]
-) -> tuple[Resume | None, dict[str, Any]]:
-    """What an unfinished run left to go on from, if anything, and the description of the run that goes on."""
-    if state is None:
-        return None, description
+    path: Path, state: TrainingState, description: Mapping[str, Any]
+) -> tuple[Resume, dict[str, Any]] | None:
+    """Where an unfinished run goes on, and its description then; None where its files do not reach its checkpoint."""
     try:
         before = RunRecord.read(path)
         records = [EpochRecord(**record.model_dump()) for record in before.epochs()[: state.epoch]]
     except (DataError, TypeError):  # damaged, as by a power failure
-        return None, description
+        return None
     if len(records) < state.epoch:
-        return None, description
+        return None
     then, here = before.environment, description["environment"]
     changed = {key: [then.get(key), value] for key, value in here.items() if then.get(key) != value}
     earlier = list(before.described().get("resumed", ()))
@@ -258,8 +250,9 @@ def trial_of(run: RunRecord, data: Path | None, device: str | None = None) -> Tr
     _, unread = run.readable([*run.result.test] if run.result else [])
     if unread:
         raise DataError(unread[0])
-    dataset_name = named_dataset(run)
-    settings: dict[str, Any] = {key: value for key, value in run.settings.items() if key not in GONE}
+    words = shlex.split(run.command)
+    dataset_name = words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
+    settings = {key: value for key, value in run.settings.items() if key not in GONE}
     settings["features_location"] = run.features_location or TrainingConfig().features_location
     where = resolve_device(device or run.device)
     try:
@@ -275,22 +268,14 @@ def trial_of(run: RunRecord, data: Path | None, device: str | None = None) -> Tr
     return trial
 
 
-def named_dataset(run: RunRecord) -> str:
-    """The data set as the run's command names it."""
-    words = shlex.split(run.command)
-    return words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
-
-
 def folder_of(trial: Trial, out: Path) -> Path:
-    """Where below `out` the trial's run is or would be: the folder of its key, or that of a finished earlier one.
+    """Where below `out` the trial's run is or would be: the folder of its key, or that of a finished run of format 1.
 
-    An earlier version made up the key from the hash of its source, so the same trial may have another name.
+    That made up the key from the hash of the source, so the same trial may have another name.
     """
     path = out / trial.key
-    if path.exists():
-        return path
-    earlier = (run for run in _of_the_first_format(path.parent) if trial.was_of(run) and (run.path / RUN).is_file())
-    return next((run.path for run in earlier), path)
+    earlier = [] if path.exists() else _of_the_first_format(path.parent)
+    return next((run.path for run in earlier if trial.was_of(run) and (run.path / RUN).is_file()), path)
 
 
 @cache

@@ -16,6 +16,10 @@ IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "co
 """Fields of `Trial.identity`; a run of an earlier version has those there were then, such as the hash `code`."""
 
 
+class Note(str):
+    """Something to know that is no damage."""
+
+
 @dataclass(frozen=True)
 class Verified:
     """What was found out about a run: it is damaged where there are problems; notes are no damage."""
@@ -23,10 +27,6 @@ class Verified:
     entry: Entry
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-class Note(str):
-    """Something to know that is no damage."""
 
 
 def verify(path: Path, key: str) -> Verified:
@@ -84,11 +84,9 @@ def _result(run: RunRecord) -> Iterator[str]:
     # Training ends with the epoch in which patience is lost, which may be the last one allowed.
     ended = "early" if epochs - best > patience else "limit" if epochs == limit else "neither"
     if result.stopped != ended:
-        said = {"early": "that is early stopping", "limit": "that is the limit", "neither": "there was no reason to"}
-        yield (
-            f"{path}: says that training stopped by {result.stopped!r} after epoch {epochs}; {said[ended]} "
-            f"(best epoch {best}, patience {patience}, limit {limit})"
-        )
+        why = {"early": "that is early stopping", "limit": "that is the limit", "neither": "there was no reason to"}
+        said = f"{path}: says that training stopped by {result.stopped!r} after epoch {epochs}; {why[ended]}"
+        yield f"{said} (best epoch {best}, patience {patience}, limit {limit})"
 
 
 def _hits(run: RunRecord) -> Iterator[str]:
@@ -111,16 +109,11 @@ def _unfinished(run: RunRecord) -> Iterator[str]:
 
 def _missing(run: RunRecord, name: str) -> str:
     """Versions that did not record whether numba took part did not keep epochs and hits of every run either."""
-    return (
-        Note(f"{name} was not kept by the earlier version that made it")
-        if run.compiled is None
-        else (f"{run.path / name}: is missing")
-    )
+    earlier = Note(f"{name} was not kept by the earlier version that made it")
+    return earlier if run.compiled is None else f"{run.path / name}: is missing"
 
 
 def _order(run: RunRecord) -> str:
     """What is wrong with the order of the epochs; empty where nothing is."""
-    numbers = enumerate((record.epoch for record in run.epochs()), start=1)
-    return next(
-        (f"epoch {number} stands where epoch {place} should" for place, number in numbers if number != place), ""
-    )
+    wrong = [(place, record.epoch) for place, record in enumerate(run.epochs(), start=1) if record.epoch != place]
+    return f"epoch {wrong[0][1]} stands where epoch {wrong[0][0]} should" if wrong else ""
