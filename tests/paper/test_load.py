@@ -18,7 +18,7 @@ import bm3
 import harness
 from bm3.errors import ConfigError, DataError
 from harness.paper.folders import ENTRY_POINT_GROUP, paper_folder, papers
-from harness.paper.load import Paper, Tolerances, load_paper, validated_toml
+from harness.paper.load import Paper, Tolerances, load_paper, validated_file
 from harness.paper.published import COLUMNS, COSTS, STATISTICS, Status, canonical_metric, short_metric
 from harness.paper.verdict import Outcome, judge
 from harness.runs.settings import flatten
@@ -225,7 +225,7 @@ def test_impossible_tolerances_are_refused_by_file_and_field(tmp_path: Path, tex
     path = tmp_path / "tolerances.toml"
     path.write_text(text)
     with pytest.raises(DataError) as raised:
-        validated_toml(path, TypeAdapter(Tolerances))
+        validated_file(path, TypeAdapter(Tolerances))
     message = str(raised.value)
     assert message.startswith(f"{path}: ")
     assert field in message
