@@ -68,11 +68,10 @@ class Check:
 
 def conformance(path: Path) -> list[Check]:
     """Replay a trace, or all in a folder in order of name. Raises DataError when there is none or one is unreadable."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; needed is a trace (*.npz) or a folder that holds some")
     paths = [path] if path.is_file() else sorted(path.glob("*.npz"))
     if not paths or any(one.suffix != ".npz" for one in paths):
-        raise DataError(f"{path}: holds no trace; needed is a trace (*.npz) or a folder that holds some")
+        what = "holds no trace" if path.exists() else "no such file or folder"
+        raise DataError(f"{path}: {what}; needed is a trace (*.npz) or a folder that holds some")
     return [check for path in paths for check in replay(path)]
 
 
@@ -80,11 +79,10 @@ def known_traces(paper: Paper) -> list[Check]:
     """Replay the traces that come with the paper, then those that models of other packages bring."""
     checks = conformance(paper.file("traces"))
     for name, entry in models().items():
-        if entry.TRACES is not None:
-            try:
-                checks += conformance(entry.TRACES)
-            except DataError as error:
-                checks.append(Check(name, "all", Status.FAILED, note=str(error)))
+        try:
+            checks += [] if entry.TRACES is None else conformance(entry.TRACES)
+        except DataError as error:
+            checks.append(Check(name, "all", Status.FAILED, note=str(error)))
     return checks
 
 

@@ -48,8 +48,9 @@ class Difference:
         """The same difference with the row `label`, which is one of the two, as the first."""
         if label == self.first:
             return self
-        mirrored = {"mean": -self.mean, "interval": (-self.interval[1], -self.interval[0]), "ranks": -self.ranks}
-        return replace(self, first=self.second, second=self.first, **mirrored)
+        low, high = (-end for end in reversed(self.interval))
+        sides = replace(self, first=self.second, second=self.first)
+        return replace(sides, mean=-self.mean, interval=(low, high), ranks=-self.ranks)
 
     def winner(self, level: float) -> str | None:
         """The label that is significantly better, or None.
@@ -81,7 +82,9 @@ def compare_all(
         for first, second in combinations(rows, 2):
             runs = paired(*({seed: (label, seed) for seed in rows[label]} for label in (first, second)))
             difference, resampled = (
-                np.round(np.mean([values[one] - values[other] for one, other in runs], axis=0), _DECIMALS)
+                np.asarray(
+                    np.round(np.mean([values[a] - values[b] for a, b in runs], axis=0), _DECIMALS), dtype=np.float64
+                )
                 for values in (table, means)
             )
             tails = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
