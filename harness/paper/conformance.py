@@ -165,17 +165,12 @@ class _Replay:
         choices = _group(arrays, "aux/")
         if choices and entry.trace_choices is not None:
             entry.trace_choices(self._model, choices)
-        pairs: dict[str, NDArray[np.int32]] = {
-            part: rows[np.lexsort((rows[:, 1], rows[:, 0]))].astype(np.int32) for part, rows in parts.items()
-        }
+        train, valid, test = (
+            parts[name][np.lexsort(parts[name].T[::-1])].astype(np.int32) for name in ("train", "valid", "test")
+        )
+        users, items = data.n_users, data.n_items
         self._dataset = Dataset(
-            name="trace",
-            n_users=data.n_users,
-            n_items=data.n_items,
-            train=pairs["train"],
-            valid=pairs["valid"],
-            test=pairs["test"],
-            features=features,
+            name="trace", n_users=users, n_items=items, train=train, valid=valid, test=test, features=features
         )
 
     def checks(self) -> Iterator[Row]:
@@ -299,14 +294,10 @@ def rounded_updates(gradients: NDArray[Any], decay: NDArray[Any]) -> NDArray[np.
     rounding = np.where(gradients == 0, 0.0, GRADIENT_TOLERANCE * largest)
     updates, changes = _updates(seen), np.zeros_like(seen)
     for step, reach in enumerate(rounding):
-        either = []
-        for moved in (reach, -reach):
-            other = seen.copy()
-            other[step] += moved
-            either.append(np.abs(_updates(other) - updates))
-        changes += np.maximum(*either)
-    total: NDArray[np.float64] = np.minimum(changes, 2.0).sum(axis=0)
-    return total
+        either = np.stack([seen, seen])  # [2, steps, ...]
+        either[:, step] += np.stack([reach, -reach])
+        changes += np.abs([_updates(one) - updates for one in either]).max(axis=0)
+    return np.asarray(np.minimum(changes, 2.0).sum(axis=0))
 
 
 def _updates(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
