@@ -13,7 +13,7 @@ import click
 from bm3 import ConfigError
 from harness.cli.options import DATA, PAPER
 from harness.common import size
-from harness.data.words import IMAGE_MODEL, SPLIT_RULES, TEXT_MODEL
+from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_RULES, TEXT_MODEL
 from harness.ending import keeping
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ CORE = "Keep users and items with at least K interactions among themselves."
 SPLIT = f"{', '.join(SPLIT_RULES)}; or the folder or file (.npz, .inter) of a split of the same interactions."
 SOURCES = "downloads.toml"
 """In a paper's folder: where original files are."""
-PARENT = click.option("--out", type=PATH, metavar="DIR", help="Parent of the folder. Default: $BM3_DATA, else ./data.")
-SPLIT_SEED = click.option(
-    "--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the split. Default: 0."
+PARENT = click.option(
+    "--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data."
 )
 REPLACE = click.option("--replace", is_flag=True, help="Replace features of this modality.")
 
@@ -46,8 +45,10 @@ def _default_root() -> Path:
 @click.option("--item", metavar="COLUMN", help="Column of a table with item ids.")
 @click.option("--time", metavar="COLUMN", help="Column of a table with times, as numbers.")
 @click.option("--part", metavar="COLUMN", help="Column of a table with train, valid or test (or 0, 1, 2).")
-@click.option("--split", metavar="RULE", help=f"How to divide: {', '.join(SPLIT_RULES)}. Default: random_user.")
-@SPLIT_SEED
+@click.option(
+    "--split", metavar="RULE", help=f"How to divide without parts: {', '.join(SPLIT_RULES)}. Default: random_user."
+)
+@click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the division. Default: 0.")
 def import_command(
     source: Path, name: str, out: Path | None, split: str | None, split_seed: int | None, **columns: str | None
 ) -> None:
@@ -210,6 +211,8 @@ def encode_command(
     from harness.ingest.features import encode_features, find_images, read_texts
 
     folder = _folder(name, data)
+    contents: Any
+    encoder: Any
     contents, encoder, usual, default = (
         (read_texts(text), SentenceEncoder, TEXT_MODEL, "text")
         if text is not None
@@ -251,7 +254,7 @@ def _say_written(dataset: Dataset, *paths: Path) -> None:
 @click.option("--images", type=PATH, metavar="FILE", help="image_features_*.b, for visual features.")
 @click.option("--core", type=click.IntRange(min=1), default=5, metavar="K", help=CORE, show_default=True)
 @click.option("--split", default=SPLIT_RULES[0], metavar="RULE|PATH", help=SPLIT, show_default=True)
-@SPLIT_SEED
+@click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
 @PARENT
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
 @PAPER
