@@ -66,20 +66,17 @@ def audit(
     from harness.paper.load import load_paper
     from harness.runs.trial import resolve_device
     from harness.studies.execute import pending
-    from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
+    from harness.studies.suite import wanted
+    from harness.tools.audit import Audit, audit_markdown, plan_audit, write_audit
 
     about = load_paper(paper)
-    where = resolve_device(how.device)
-    found, comparisons = plan_audit(about, dataset, how.data, models, tuple(range(1, seeds + 1)), where)
-    trials = trials_of(comparisons)
+    rows = plan_audit(about, dataset, how.data, models, tuple(range(1, seeds + 1)), resolve_device(how.device))
     if dry_run:
-        for trial in pending(lambda outcomes: trials, how.out, how.rerun).to_run:
+        for trial in pending(lambda outcomes: wanted(rows, outcomes), how.out, how.rerun).to_run:
             click.echo(trial.command)
         return
-    begun = how.begin(f"audit-{found.name}", about)
-    runs = {key: run for key, run in begun.run(lambda outcomes: trials).items() if run is not None}
-    failed = tuple(trial.command for trial in trials if trial.key not in runs)
-    outcome = Audit(found, comparisons, runs, failed, about)
+    begun = how.begin(f"audit-{rows[0].dataset.name}", about)
+    outcome = Audit(rows, begun.run(lambda outcomes: wanted(rows, outcomes)), about)
     paths = write_audit(outcome, how.out / begun.name, paper if as_reference and outcome.code == 0 else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:

@@ -25,15 +25,18 @@ from harness.runs.variants import ALL_MODELS, variants
 from harness.studies.execute import Ending
 from harness.studies.local import InProcess
 from harness.studies.suite import load_suite
-from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
-from harness.tools.audit.effects import (
+from harness.tools.audit import (
     COLUMNS,
+    Audit,
     Change,
     Effect,
+    audit_markdown,
     effect_lines,
     effects_csv,
     known_effects,
     paired_effect,
+    plan_audit,
+    write_audit,
 )
 from harness.training import TrainingConfig
 
@@ -59,18 +62,17 @@ def finished(trial: Trial, recall: float, ndcg: float, best_epoch: int = 7) -> R
 Metrics = Sequence[tuple[float, float]]
 
 
-def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best_epoch: int = 7) -> Audit:
+def audited(base: Metrics, variant: Metrics, *, fails: bool = False, best_epoch: int = 7) -> Audit:
     """BPR on mini with made-up (R@20, N@20) per seed: `variant` without rounding, else those of `base`."""
-    seeds = tuple(range(1, len(base) + 1))
-    dataset, comparisons = plan_audit(PAPER, "mini", None, ["bpr"], seeds, CPU)
-    runs = {}
-    for comparison in comparisons:
-        differs = comparison.variant.setting == "early_stopping.rounding"
-        for trial, values in zip(comparison.base, base, strict=True):
-            runs[trial.key] = finished(trial, *values)
-        for trial, values in zip(comparison.trials, variant if differs else base, strict=False):
+    rows = plan_audit(PAPER, "mini", None, ["bpr"], tuple(range(1, len(base) + 1)), CPU)
+    runs: dict[str, RunRecord | None] = {}
+    for row in rows:
+        differs = row.label == "bpr early_stopping.rounding=none"
+        for trial, values in zip(row.wanted({}), variant if differs else base, strict=False):
             runs[trial.key] = finished(trial, *values, best_epoch if differs else 7)
-    return Audit(dataset, comparisons, runs, tuple(failed), PAPER)
+        if differs and fails:
+            runs |= dict.fromkeys((trial.key for trial in row.wanted({})[-1:]), None)
+    return Audit(rows, runs, PAPER)
 
 
 def differences(audit: Audit) -> tuple[Effect, Effect]:
@@ -83,37 +85,40 @@ def differences(audit: Audit) -> tuple[Effect, Effect]:
 # --- the plan ---
 
 
-def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_it() -> None:
-    _, comparisons = plan_audit(PAPER, "mini", None, [], (1,), CPU)
-    found = Counter((c.base[0].entry.name, c.variant.setting, c.value) for c in comparisons)
-    wanted = {
-        (model, row.setting, value)
+def every_variant() -> set[tuple[str, str, str]]:
+    """Model, setting and other value of all that can be asked."""
+    return {
+        (model, row.setting, str(value))
         for row in variants()
         for value in row.values[1:]
         for model in (models() if row.model == ALL_MODELS else [row.model])
     }
-    assert found == Counter(wanted)
-    assert len(wanted) > 2 * len(models())
 
 
-def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
-    _, comparisons = plan_audit(PAPER, "mini", None, [], (1, 2), CPU)
-    for comparison in comparisons:
-        for base, trial in zip(comparison.base, comparison.trials, strict=True):
+def test_every_other_value_is_compared_once_with_all_else_equal_and_with_the_same_seeds() -> None:
+    comparisons = Audit(plan_audit(PAPER, "mini", None, [], (1, 2), CPU), {}, PAPER).comparisons
+    found = Counter((c.base.outline.model, c.setting, str(c.values[1])) for c in comparisons)
+    assert found == Counter(every_variant())
+    assert len(found) > 2 * len(models())
+    published = {(row.model, row.setting): row.values[0] for row in variants()}
+    for c in comparisons:
+        model = c.base.outline.model
+        for base, trial in zip(c.base.wanted({}), c.other.wanted({}), strict=True):
             one, other = settings_of(base), settings_of(trial)
-            assert {key for key in one if one[key] != other[key]} == {comparison.variant.setting}
-            assert one[comparison.variant.setting] == comparison.variant.values[0]
-            assert other[comparison.variant.setting] == comparison.value
+            assert {key for key in one if one[key] != other[key]} == {c.setting}
+            assert c.values == (one[c.setting], other[c.setting])
+            assert c.values[0] == published.get((model, c.setting), published.get((ALL_MODELS, c.setting)))
             assert (base.seed, base.dataset, base.device) == (trial.seed, trial.dataset, trial.device)
-        assert [trial.seed for trial in comparison.base] == [1, 2]
 
 
-def test_comparisons_of_a_model_share_its_published_trials() -> None:
-    _, comparisons = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
-    assert [c.base[0].entry.name for c in comparisons] == ["grcn"] * 4 + ["bpr"] * 2
-    trials = trials_of(comparisons)
-    assert len({trial.key for trial in trials}) == len(trials) == 2 * (1 + 4 + 1 + 2)
-    assert [trial.key for trial in trials[:2]] == [trial.key for trial in comparisons[0].base]
+def test_the_models_asked_for_are_planned_once_each_and_the_published_values_first() -> None:
+    rows = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
+    assert [row.outline.model for row in rows] == ["grcn"] * 5 + ["bpr"] * 3
+    assert [row.label for row in rows if row.label == row.outline.model] == ["grcn", "bpr"]
+    assert (rows[0].label, len({trial.key for row in rows for trial in row.wanted({})})) == (
+        "grcn",
+        2 * (1 + 4 + 1 + 2),
+    )
 
 
 def test_mini_is_trained_as_its_suite_says_and_other_data_as_published(
@@ -121,11 +126,11 @@ def test_mini_is_trained_as_its_suite_says_and_other_data_as_published(
 ) -> None:
     suite = load_suite("mini").training
     assert suite["batch_size"] != TrainingConfig().batch_size
-    _, on_mini = plan_audit(PAPER, "mini", None, ["bpr"], (1,), CPU)
-    assert {key: settings_of(on_mini[0].base[0])[key] for key in suite} == suite
+    (on_mini, *_) = plan_audit(PAPER, "mini", None, ["bpr"], (1,), CPU)
+    assert {key: settings_of(on_mini.points[0])[key] for key in suite} == suite
     folder = write_npz(tmp_path / "shop", small_parts, small_features)
-    _, elsewhere = plan_audit(PAPER, str(folder), None, ["bpr"], (1,), CPU)
-    assert elsewhere[0].base[0].training == TrainingConfig()
+    (elsewhere, *_) = plan_audit(PAPER, str(folder), None, ["bpr"], (1,), CPU)
+    assert elsewhere.points[0].training == TrainingConfig()
 
 
 # --- the difference ---
@@ -172,7 +177,7 @@ def test_too_few_seeds_or_a_mean_of_nothing_are_no_evidence() -> None:
 def test_the_exit_code_tells_failures_from_no_evidence() -> None:
     two = [(0.4, 0.2), (0.5, 0.2)]
     assert audited(two, two).code == 0
-    assert audited(two, two, failed=["bm3 train bpr mini"]).code == 1
+    assert audited(two, two, fails=True).code == 1
     assert audited(two[:1], two[:1]).code == 3
 
 
@@ -180,15 +185,15 @@ def test_the_exit_code_tells_failures_from_no_evidence() -> None:
 
 
 def test_the_report_has_a_row_per_difference_and_names_what_failed() -> None:
-    audit = audited([(0.4, 0.2), (0.5, 0.2)], [(0.3, 0.2), (0.401, 0.2)], failed=["bm3 train x mini"])
+    audit = audited([(0.4, 0.2), (0.5, 0.2), (0.9, 0.2)], [(0.3, 0.2), (0.401, 0.2), (0.9, 0.2)], fails=True)
     text = audit_markdown(audit)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     (row,) = (row for row in rows if "-22.11" in row)
     assert row[2:8] == ["4 → none", "R@20", "2", "0.4500", "0.3505", "-22.11"]
     assert row[-1] == "lower"
-    assert "Seeds: 1, 2" in text
+    assert "Seeds: 1, 2, 3" in text
     assert audit.dataset.content_hash[:10] in text
-    assert "- Failed: `bm3 train x mini`" in text
+    assert "- Failed: `bm3 train bpr mini" in text
     assert "made up" in text.split("## Environment")[1]
 
 
@@ -238,7 +243,7 @@ def test_effects_come_back_from_their_file_and_those_of_other_models_stay(tmp_pa
 
 def test_an_audit_with_failures_is_never_taken_as_known(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not everything"):
-        write_audit(audited([(0.4, 0.2)] * 2, [(0.4, 0.2)] * 2, failed=["x"]), tmp_path / "out", tmp_path)
+        write_audit(audited([(0.4, 0.2)] * 2, [(0.4, 0.2)] * 2, fails=True), tmp_path / "out", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -279,14 +284,8 @@ def test_a_file_of_effects_that_does_not_fit_is_refused_with_its_line(
 
 def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> None:
     known = [effect for effect in known_effects(PAPER.folder) if effect.dataset == "mini"]
-    found = {(effect.model, effect.setting, effect.value) for effect in known}
-    wanted = {
-        (model, row.setting, str(value))
-        for row in variants()
-        for value in row.values[1:]
-        for model in (models() if row.model == ALL_MODELS else [row.model])
-    }
-    assert found == wanted
+    wanted = every_variant()
+    assert {(effect.model, effect.setting, effect.value) for effect in known} == wanted
     assert len(known) == 2 * len(wanted)
     assert all(effect.seeds >= TOLERANCES.min_seeds for effect in known)
 
@@ -365,7 +364,7 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     """Trained for real, for a few epochs. Masked validation items are rivals less of test items: R@20 rises."""
     suite = load_suite("mini")
     short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
-    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name, paper: short)
+    monkeypatch.setattr("harness.tools.audit.load_suite", lambda name, paper: short)
     expected = Path(shutil.copytree(paper_folder(DEFAULT), tmp_path / "expected"))
     run_by(monkeypatch, run_trial)
     outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected)
