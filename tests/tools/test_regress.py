@@ -17,13 +17,11 @@ from harness.cli import tools as cli_tools
 from harness.data import Dataset, load_dataset
 from harness.data.synthetic import of_size
 from harness.paper.folders import DEFAULT, paper_folder
-from harness.tools.regress import check as checking
 from harness.tools.regress import measure as measuring
 from harness.tools.regress.baseline import Measurement, NothingToCompareError, read_baseline
-from harness.tools.regress.check import check, faults, plan_of
 from harness.tools.regress.judge import MEMORY, TIME, WALL, Comparison, compare, exit_code
 from harness.tools.regress.judge import Outcome as Word
-from harness.tools.regress.measure import Plan, Tree, measure, revision_of, tree_of
+from harness.tools.regress.measure import Plan, Tree, check, faults, measure, plan_of, revision_of, tree_of
 from harness.tools.regress.rules import Repetitions, Rules, load_rules
 
 ROOT = Path(harness.__file__).parent.parent
@@ -212,7 +210,7 @@ def test_a_slowdown_counts_if_it_is_there_again(
             raise given
         return [given]
 
-    monkeypatch.setattr(checking, "measure", measured)
+    monkeypatch.setattr(measuring, "measure", measured)
     found: tuple[Comparison, ...] = check(HERE, plan, ONCE, load_rules(PAPER / "regression.toml"), usual())
     assert asked == [None, {"time": ["small/bpr"]}][: len(gives)]
     (one,) = (one for one in found if (one.subject, one.quantity) == ("small/bpr", TIME))
@@ -232,7 +230,7 @@ def _no_summary(monkeypatch: pytest.MonkeyPatch) -> None:
 def shrink(patch: pytest.MonkeyPatch, inputs: Inputs) -> None:
     """Let the command measure for seconds only."""
     patch.setattr("harness.tools.regress.rules.load_rules", lambda path: tiny_rules())
-    patch.setattr(checking, "inputs", lambda paper: inputs)
+    patch.setattr(measuring, "inputs", lambda paper: inputs)
 
 
 @pytest.fixture

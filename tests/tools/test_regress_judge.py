@@ -218,9 +218,7 @@ def test_what_fails_now_wholly_or_in_part_is_a_regression_if_it_did_not_before(
 ) -> None:
     subject = "mini/bm3"
     before = replace(
-        timed(1, subjects=[subject]),
-        memory={subject: [10**8] * 3},
-        accuracy=accurate(0.3, 0.5, model="bm3").accuracy,
+        timed(1, subjects=[subject]), memory={subject: [10**8] * 3}, accuracy=accurate(0.3, 0.5, model="bm3").accuracy
     )
     errors = {f"{subject}: {quantity}": "RuntimeError: only with seed 2"}
     now = replace(before, errors=errors, **({quantity: {}} if wholly else {}))
