@@ -174,11 +174,12 @@ def test_too_few_seeds_or_a_mean_of_nothing_are_no_evidence() -> None:
         assert (found.difference_percent, found.effect) == (None, Change.NO_EVIDENCE)
 
 
-def test_the_exit_code_tells_failures_from_no_evidence() -> None:
+def test_the_exit_code_tells_failures_from_no_evidence_and_failures_are_never_taken_as_known(tmp_path: Path) -> None:
     two = [(0.4, 0.2), (0.5, 0.2)]
-    assert audited(two, two).code == 0
-    assert audited(two, two, fails=True).code == 1
-    assert audited(two[:1], two[:1]).code == 3
+    assert [audited(two, two).code, audited(two, two, fails=True).code, audited(two[:1], two[:1]).code] == [0, 1, 3]
+    with pytest.raises(ValueError, match="not everything"):
+        write_audit(audited(two, two, fails=True), tmp_path / "out", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the report ---
@@ -241,12 +242,6 @@ def test_effects_come_back_from_their_file_and_those_of_other_models_stay(tmp_pa
             assert getattr(one, name) == pytest.approx(getattr(measured, name), rel=1e-5)
 
 
-def test_an_audit_with_failures_is_never_taken_as_known(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not everything"):
-        write_audit(audited([(0.4, 0.2)] * 2, [(0.4, 0.2)] * 2, fails=True), tmp_path / "out", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("lines", "named"),
     [
@@ -293,12 +288,6 @@ def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> Non
 # --- the command ---
 
 
-@pytest.fixture
-def audit(command: Command) -> Command:
-    """`audit(…)` is `bm3 audit …`."""
-    return lambda *arguments: command("audit", *arguments)
-
-
 @dataclass
 class By(InProcess):
     """Runs trials by a function in this process, and stores what it gives."""
@@ -340,34 +329,26 @@ def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], Run
     ],
 )
 def test_bad_input_ends_in_one_line_before_anything_runs(
-    audit: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
 ) -> None:
     run_by(monkeypatch, lambda trial, out: pytest.fail("a trial was run"))
     Path("taken").write_text("a file", encoding="utf-8")
-    line = refused(audit(*arguments))
+    line = refused(command("audit", *arguments))
     for part in parts:
         assert part in line
     assert [path.name for path in Path.cwd().iterdir()] == ["taken"]
 
 
-def test_a_dry_run_lists_the_trials_and_runs_none(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_by(monkeypatch, lambda trial, out: pytest.fail("a trial was run"))
-    outcome = audit("--dry-run", "--model", "bm3", "--seeds", 2)
-    assert outcome.code == 0
-    lines = outcome.out.splitlines()
-    assert len(set(lines)) == len(lines) == 2 * (1 + 4)
-    assert all(line.startswith("bm3 train bm3 mini ") for line in lines)
-    assert list(Path.cwd().iterdir()) == []
-
-
-def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_audit_of_bpr_on_mini(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trained for real, for a few epochs. Masked validation items are rivals less of test items: R@20 rises."""
     suite = load_suite("mini")
     short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
     monkeypatch.setattr("harness.tools.audit.load_suite", lambda name, paper: short)
     expected = Path(shutil.copytree(paper_folder(DEFAULT), tmp_path / "expected"))
     run_by(monkeypatch, run_trial)
-    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected)
+    outcome = command(
+        "audit", "mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected
+    )
     assert outcome.code == 0
     assert "6 of 6 trials have a result" in Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     folder = Path("runs/audit-mini")
@@ -382,13 +363,13 @@ def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch
     assert (folder / "report.md").read_text(encoding="utf-8").startswith(summary)
 
 
-def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_fails_is_named_and_the_others_go_on(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def execute(trial: Trial, out: Path) -> RunRecord | None:
         return None if trial.training.evaluation.mask_validation and trial.seed == 2 else finished(trial, 0.4, 0.2)
 
     run_by(monkeypatch, execute)
     before = effects_csv(known_effects(PAPER.folder))
-    outcome = audit("--model", "bpr", "--as-reference")
+    outcome = command("audit", "--model", "bpr", "--as-reference")
     assert outcome.code == 1
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
     assert "mask_validation=True" in line
@@ -396,16 +377,3 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkey
     log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (9, 1, 8)
     assert effects_csv(known_effects(PAPER.folder)) == before
-
-
-def test_ctrl_c_ends_in_one_line_and_130(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def execute(trial: Trial, out: Path) -> RunRecord:
-        if trial.seed == 2:
-            raise KeyboardInterrupt
-        return finished(trial, 0.4, 0.2)
-
-    run_by(monkeypatch, execute)
-    outcome = audit("--model", "bpr")
-    assert outcome.code == 130
-    assert outcome.err.splitlines()[-1].startswith("bm3: interrupted: finished trials are kept in runs; ")
-    assert not Path("runs/audit-mini/report.md").exists()
