@@ -28,8 +28,6 @@ INDENT = 22  # of what the doctor finds: severity and topic
 NARROWEST, WIDEST = 60, 120
 SUMMARY = "GITHUB_STEP_SUMMARY"
 CHECKOUT = Path(harness.__file__).parent.parent
-
-
 COUNT = click.IntRange(min=1)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
