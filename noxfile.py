@@ -53,8 +53,7 @@ def types(session: nox.Session) -> None:
 def properties(session: nox.Session) -> None:
     """Run the property tests on many more examples than `tests` does; after `--`: pytest's arguments."""
     install(session, "-e", ".[test]")
-    parsers = "tests/ingest/test_raw_parsers.py"
-    session.run("pytest", "tests/properties", parsers, "--hypothesis-profile=thorough", *session.posargs)
+    session.run("pytest", "tests/properties", "--hypothesis-profile=thorough", *session.posargs)
 
 
 @nox.session

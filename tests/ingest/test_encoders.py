@@ -68,12 +68,8 @@ def test_items_without_content_get_the_mean_and_the_model_is_recorded(shop: Path
         "width": 2,
         "items_filled_with_the_mean": 6,
     }
-
-
-def test_the_record_goes_when_other_features_take_the_place(shop: Path) -> None:
-    encoded = encode_features(shop, dict.fromkeys(ASINS, "a"), Lengths(), "title", "texts.csv")
     add_features(shop, np.ones((8, 2)), "title", "here", surrogate=True, replace=True)
-    assert not encoded.record.exists()
+    assert not encoded.record.exists()  # other features have taken the place
 
 
 class Odd(Lengths):
@@ -134,28 +130,20 @@ def test_a_bad_table_of_texts_is_named_by_its_line(tmp_path: Path, content: str,
 # --- images ---
 
 
-def test_an_image_belongs_to_the_item_of_its_name(tmp_path: Path, shop: Path) -> None:
+def test_an_image_belongs_to_the_item_of_its_name_and_only_one_does(tmp_path: Path, shop: Path) -> None:
     folder = tmp_path / "covers"
+    assert "no such folder" in refusal(lambda: find_images(folder))
     folder.mkdir()
-    for name in ("B000.jpg", "B003.PNG", "B005.jpeg", "notes.txt", "zzz.webp"):
-        (folder / name).write_bytes(b"x")
+    names = ("B000.jpg", "B003.PNG", "B005.jpeg", "zzz.webp")
+    for name in (*names, "notes.txt"):
+        (folder / name).touch()
     images = find_images(folder)
-    assert images == {
-        "B000": folder / "B000.jpg",
-        "B003": folder / "B003.PNG",
-        "B005": folder / "B005.jpeg",
-        "zzz": folder / "zzz.webp",
-    }
+    assert images == {name.partition(".")[0]: folder / name for name in names}
     encoded = encode_features(shop, images, Lengths(), "visual", str(folder))
     assert (encoded.file.name, encoded.left_out, encoded.filled) == ("image_feat.npy", 1, 5)
     np.testing.assert_array_equal(load_dataset(str(shop)).features["visual"][[0, 3, 5], 0], [8, 8, 9])
-
-
-def test_two_images_of_one_item_are_refused(tmp_path: Path) -> None:
-    for name in ("B1.jpg", "B1.png"):
-        (tmp_path / name).touch()
-    assert "B1.jpg is an image of the same item" in refusal(lambda: find_images(tmp_path))
-    assert "no such folder" in refusal(lambda: find_images(tmp_path / "none"))
+    (folder / "B000.png").touch()
+    assert "B000.jpg is an image of the same item" in refusal(lambda: find_images(folder))
 
 
 # --- the libraries ---
@@ -179,10 +167,13 @@ def test_the_libraries_are_imported_only_when_an_encoder_is_made() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_a_sentence_model_in_a_folder_is_loaded_offline_and_known_by_its_files(
+def test_a_sentence_model_in_a_folder_is_loaded_offline_and_known_by_its_files_and_named_if_it_cannot_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: dict[str, Any] = {}
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no connection\nto the hub")
 
     class Model:
         def __init__(self, model: str, **options: Any) -> None:
@@ -203,13 +194,5 @@ def test_a_sentence_model_in_a_folder_is_loaded_offline_and_known_by_its_files(
     assert encoder.revision == SentenceEncoder(str(tmp_path / "model")).revision
     (tmp_path / "model" / "config.json").write_text("{ }", encoding="utf-8")
     assert encoder.revision != SentenceEncoder(str(tmp_path / "model")).revision
-
-
-def test_a_model_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("no connection\nto the hub")
-
-    monkeypatch.setitem(sys.modules, "sentence_transformers", type("Library", (), {"SentenceTransformer": fail}))
-    monkeypatch.setattr("importlib.metadata.version", lambda library: "9.9")
-    message = refusal(lambda: SentenceEncoder("who/knows"), ConfigError)
-    assert "'who/knows' cannot be loaded (no connection)" in message
+    monkeypatch.setattr(Model, "__init__", fail)
+    assert "'who/knows' cannot be loaded (no connection)" in refusal(lambda: SentenceEncoder("who/knows"), ConfigError)

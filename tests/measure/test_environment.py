@@ -24,12 +24,10 @@ def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A repository with one commit that holds package/code.py, whatever git is told elsewhere."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    person = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    alone = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_CEILING_DIRECTORIES": str(tmp_path)}
+    for name, value in {**person, **alone}.items():
+        monkeypatch.setenv(name, value)
     root = tmp_path / "checkout"
     (root / "package").mkdir(parents=True)
     (root / "package" / "code.py").write_text("x = 1\n")
@@ -89,14 +87,12 @@ def test_without_a_revision_a_note_says_why(
 def test_the_record_survives_json_and_agrees_with_the_machine() -> None:
     record = environment(CPU)
     assert json.loads(json.dumps(record)) == record
-    assert record["python"] == platform.python_version()
-    assert record["torch"] == torch.__version__
-    assert record["numpy"] == numpy.__version__
-    assert record["logical_cores"] == psutil.cpu_count()
-    assert record["memory_bytes"] == psutil.virtual_memory().total
+    cores, memory = psutil.cpu_count(), psutil.virtual_memory().total
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    machine = {"logical_cores": cores, "memory_bytes": memory, "device": "cpu"}
+    assert {**record, **versions, **machine, "gpu": None, "gpu_note": "no CUDA device in use"} == record
     assert record["cpu"]
     assert record["scipy"]
-    assert (record["device"], record["gpu"], record["gpu_note"]) == ("cpu", None, "no CUDA device in use")
     assert (record["source_revision"] is None) == (record["source_note"] is not None)
 
 

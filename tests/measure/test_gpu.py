@@ -1,6 +1,8 @@
 """The right GPU, and whose memory on it, with drivers that list processes well, badly, by other ids, or not at all."""
 
 import os
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,74 +38,52 @@ HOST = Own(frozenset({os.getpid()}), comparable=True)
 CONTAINER = Own(frozenset({os.getpid()}), comparable=False)
 
 
-def sampled(name: str, own: Own, monkeypatch: pytest.MonkeyPatch) -> dict[str, Reading]:
-    """Readings of a block with a sample at each of the three moments of a recording."""
-    monkeypatch.setattr("harness.measure.memory.own_process", lambda: own)
-    nvml = RecordedNvml(name)
+def sampled(nvml: RecordedNvml) -> Reading:
+    """The process's peak in a block with a sample at each of the three moments of a recording."""
     with MemorySampler(CUDA, 600, open_gpu=lambda _: NvmlGpu("1", None, nvml)) as sampler:
         nvml.moment = 1
         sampler.sample()
         nvml.moment = 2
     assert nvml.open == 0
-    return sampler.readings()
+    return sampler.readings()["gpu_process_peak"]
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "gigabytes", "how"),
+    ("name", "own", "found"),
     [
-        ("alone", HOST, 1.5, None),
-        ("several-processes", HOST, 2, None),
-        ("no-figures-per-process", HOST, 2.5, RISE),
-        ("listing-refused", HOST, 2.5, RISE_OF_ALL),
-        ("driver-reports-zero", HOST, 3, RISE),
-        ("container-one-appears", CONTAINER, 1.5, APPEARED),
-        ("container-two-appear", CONTAINER, 4, RISE_OF_ALL),
-        ("older-driver", HOST, 1, None),
+        ("alone", HOST, Reading(3 * GB // 2)),
+        ("several-processes", HOST, Reading(2 * GB)),
+        ("no-figures-per-process", HOST, Reading(5 * GB // 2, how=RISE)),
+        ("listing-refused", HOST, Reading(5 * GB // 2, how=RISE_OF_ALL)),
+        ("driver-reports-zero", HOST, Reading(3 * GB, how=RISE)),
+        ("container-one-appears", CONTAINER, Reading(3 * GB // 2, how=APPEARED)),
+        # On the host itself one that appears beside this process, which is not listed, takes all of the rise but half.
+        ("container-one-appears", HOST, Reading(GB, how=RISE)),
+        ("container-two-appear", CONTAINER, Reading(4 * GB, how=RISE_OF_ALL)),
+        ("container-two-appear", Own(frozenset({os.getpid(), 90002}), comparable=True), Reading(GB, how=OUTER_ID)),
+        ("older-driver", HOST, Reading(GB)),
+        ("unchanged", HOST, Reading(None, NO_PROCESS_FIGURES)),
     ],
 )
 def test_the_process_peak_is_the_listed_one_or_says_how_it_was_found(
-    name: str, own: Own, gigabytes: float, how: str | None, monkeypatch: pytest.MonkeyPatch
+    name: str, own: Own, found: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sampled(name, own, monkeypatch)["gpu_process_peak"] == Reading(int(gigabytes * GB), how=how)
+    monkeypatch.setattr("harness.measure.memory.own_process", lambda: own)
+    assert sampled(RecordedNvml(name)) == found
 
 
-def test_ids_that_do_not_match_are_those_of_others_where_ids_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    # On the host itself, a process that appears beside this one, which is not listed, takes all of the rise but half.
-    assert sampled("container-one-appears", HOST, monkeypatch)["gpu_process_peak"] == Reading(GB, how=RISE)
-
-
-def test_an_id_in_an_outer_namespace_finds_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Own(frozenset({os.getpid(), 90002}), comparable=True)
-    reading = sampled("container-two-appear", own, monkeypatch)["gpu_process_peak"]
-    assert reading == Reading(GB, how=OUTER_ID)
-
-
-def test_nothing_is_made_up_where_the_device_did_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading = sampled("unchanged", HOST, monkeypatch)["gpu_process_peak"]
-    assert reading == Reading(None, NO_PROCESS_FIGURES)
-
-
-def test_a_failure_is_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Lost(RecordedNvml):
-        def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> object:  # noqa: N802
-            if self.moment == 2:
-                raise pynvml.NVMLError_GpuIsLost
-            raise pynvml.NVMLError_NoPermission
-
-    nvml = Lost("listing-refused")
-    with MemorySampler(CUDA, 600, open_gpu=lambda _: NvmlGpu("1", None, nvml)) as sampler:
-        nvml.moment = 1
-        sampler.sample()
-        nvml.moment = 2
-    reading = sampler.readings()["gpu_process_peak"]
+def test_a_failure_is_not_made_up_for() -> None:
+    nvml = RecordedNvml("listing-refused")
+    errors = [{"error": f"NVMLError_{error}"} for error in ("NoPermission", "NoPermission", "GpuIsLost")]
+    nvml._answers["nvmlDeviceGetComputeRunningProcesses"] = {"*": errors}
+    reading = sampled(nvml)
     assert reading.bytes is None
     assert "GPU is lost" in str(reading.note)
 
 
 def test_without_any_figure_of_the_device_nothing_can_be_said() -> None:
-    assert attributed(DeviceMemory(None, None), DeviceMemory(5, None), HOST) is None
-    assert attributed(DeviceMemory(5, None), DeviceMemory(None, None), HOST) is None
-    assert attributed(DeviceMemory(5, None), DeviceMemory(4, None), HOST) is None
+    for before, now in ((None, 5), (5, None), (5, 4)):
+        assert attributed(DeviceMemory(before, None), DeviceMemory(now, None), HOST) is None
     unknown = (GpuProcess(40, None),)  # whose growth is not taken off
     assert attributed(DeviceMemory(10, unknown), DeviceMemory(15, unknown), HOST) == (5, RISE_OF_ALL)
 
@@ -131,20 +111,23 @@ def test_of_a_partitioned_gpu_the_instance_is_measured_where_it_is_known(
     assert gpu.joules() == 5030.0  # which only the whole GPU counts
 
 
-def test_a_survey_says_what_each_gpu_offers() -> None:
-    def surveyed(name: str, moment: int = 1) -> tuple[bool, bool, bool | None, bool]:
-        nvml = RecordedNvml(name)
-        nvml.moment = moment
-        (gpu,) = survey(nvml)
-        assert nvml.open == 0
-        return gpu.partitioned, gpu.lists_processes, gpu.gives_process_bytes, gpu.counts_energy
-
-    assert surveyed("alone") == (False, True, True, True)
-    assert surveyed("alone", moment=0) == (False, True, None, True)
-    assert surveyed("no-figures-per-process") == (False, True, False, True)
-    assert surveyed("listing-refused") == (False, False, None, True)
-    assert surveyed("mig-instance") == (True, True, True, True)
-    assert surveyed("older-driver") == (False, True, True, False)
+@pytest.mark.parametrize(
+    ("name", "moment", "offered"),
+    [
+        ("alone", 1, (False, True, True, True)),
+        ("alone", 0, (False, True, None, True)),
+        ("no-figures-per-process", 1, (False, True, False, True)),
+        ("listing-refused", 1, (False, False, None, True)),
+        ("mig-instance", 1, (True, True, True, True)),
+        ("older-driver", 1, (False, True, True, False)),
+    ],
+)
+def test_a_survey_says_what_each_gpu_offers(name: str, moment: int, offered: tuple[bool | None, ...]) -> None:
+    nvml = RecordedNvml(name)
+    nvml.moment = moment
+    (gpu,) = survey(nvml)
+    assert (gpu.partitioned, gpu.lists_processes, gpu.gives_process_bytes, gpu.counts_energy) == offered
+    assert nvml.open == 0
 
 
 @pytest.mark.parametrize(
@@ -169,10 +152,9 @@ def test_without_proc_the_only_id_is_taken() -> None:
 def test_every_recording_asks_only_for_functions_and_errors_that_the_binding_has(name: str) -> None:
     for function, answers in RecordedNvml(name)._answers.items():
         assert hasattr(pynvml, function)
-        errors = [
-            one["error"] for moments in answers.values() for one in moments if isinstance(one, dict) and "error" in one
-        ]
-        assert all(issubclass(getattr(pynvml, error), pynvml.NVMLError) for error in errors)
+        for answer in (one for moments in answers.values() for one in moments):
+            if isinstance(answer, dict) and "error" in answer:
+                assert issubclass(getattr(pynvml, answer["error"]), pynvml.NVMLError)
 
 
 # --- finding the GPU ---
@@ -182,8 +164,13 @@ class Machine:
     """A binding to a machine with the given GPUs, each a name by UUID or PCI bus id; `asked` is what was used last."""
 
     def __init__(self, handles: dict[str, str], count: int = 2) -> None:
-        self._handles, self._count = handles, count
         self.open, self.asked = 0, ""
+        self.nvmlDeviceGetHandleByUUID = self.nvmlDeviceGetHandleByPciBusId = partial(_look_up, handles)
+        self.nvmlDeviceGetCount = lambda: count
+        self.nvmlDeviceGetHandleByIndex = "index {}".format
+        self.nvmlDeviceIsMigDeviceHandle = lambda handle: 0
+        self.nvmlDeviceGetMigMode = partial(_look_up, {})
+        self.nvmlSystemGetDriverVersion = lambda: "550.1"
 
     def nvmlInit(self) -> None:  # noqa: N802
         self.open += 1
@@ -191,31 +178,15 @@ class Machine:
     def nvmlShutdown(self) -> None:  # noqa: N802
         self.open -= 1
 
-    def _look_up(self, key: str) -> str:
-        if key not in self._handles:
-            raise pynvml.NVMLError_NotFound
-        return self._handles[key]
-
-    nvmlDeviceGetHandleByUUID = nvmlDeviceGetHandleByPciBusId = _look_up  # noqa: N815
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return self._count
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
-        return f"index {index}"
-
     def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
         self.asked = handle
         return SimpleNamespace(used=1)
 
-    def nvmlDeviceIsMigDeviceHandle(self, handle: str) -> int:  # noqa: N802
-        return 0
 
-    def nvmlDeviceGetMigMode(self, handle: str) -> Any:  # noqa: N802
-        raise pynvml.NVMLError_NotSupported
-
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
-        return "550.1"
+def _look_up(handles: dict[str, str], key: str) -> str:
+    if key not in handles:
+        raise pynvml.NVMLError_NotFound
+    return handles[key]
 
 
 BUS = "00000000:c1:02.0"
@@ -262,11 +233,7 @@ def test_the_bus_id_is_made_from_torchs_parts(monkeypatch: pytest.MonkeyPatch) -
     ("processes", "found"),
     [
         ([(7, 100), (8, 5000), (7, 20)], 120),
-        ([], None),
-        ([(8, 5000)], None),
-        ([(7, None)], None),
-        ([(7, 0)], None),
-        (None, None),
+        *((none, None) for none in ([], [(8, 5000)], [(7, None)], [(7, 0)], None)),
     ],
 )
 def test_bytes_of_a_process_are_those_of_all_its_entries_and_none_is_not_zero(
@@ -282,9 +249,7 @@ def test_what_is_not_offered_is_none_and_a_true_failure_is_raised(error: str) ->
     gpu = NvmlGpu("1", None, nvml)
     for function in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses"):
         nvml._answers[function] = {"*": [{"error": f"NVMLError_{error}"}]}
+    lost = pytest.raises(pynvml.NVMLError_GpuIsLost) if error == "GpuIsLost" else nullcontext()
     for ask in (gpu.device_bytes, gpu.processes):
-        if error == "GpuIsLost":
-            with pytest.raises(pynvml.NVMLError_GpuIsLost):
-                ask()
-        else:
+        with lost:
             assert ask() is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -24,9 +26,11 @@ class HandClock:
         return self.now
 
 
-def _timed(epochs: list[float], evaluations: list[float]) -> EpochClock:
+def _timed(epochs: list[float], evaluations: list[float], resumed: tuple[list[Any], ...] = ()) -> EpochClock:
     hand = HandClock()
     clock = EpochClock(CPU, clock=hand)
+    if resumed:
+        clock.resume(*resumed)
     for seconds in epochs:
         clock.start()
         hand.now += seconds
@@ -52,12 +56,9 @@ def test_the_summary_leaves_out_the_first_epoch_and_keeps_evaluation_apart() -> 
         "warm_up_epochs": 1,
         "warm_up_note": "fewer than 20 epochs: the first one counts as warm-up, no change was looked for",
     }
-
-
-def test_the_summary_leaves_out_a_longer_start_and_says_how_long_it_is() -> None:
-    summary = _timed([100.0, 50.0, 25.0, *[4.0, 1.0, 2.0, 3.0] * 6], [8.0]).summary()
-    assert (summary["warm_up_epochs"], summary["warm_up_note"]) == (3, None)
-    assert (summary["warmup_s"], summary["median_s"], summary["epochs"]) == (100.0, 2.5, 27)
+    longer = _timed([100.0, 50.0, 25.0, *[4.0, 1.0, 2.0, 3.0] * 6], [8.0]).summary()
+    assert (longer["warm_up_epochs"], longer["warm_up_note"]) == (3, None)
+    assert (longer["warmup_s"], longer["median_s"], longer["epochs"]) == (100.0, 2.5, 27)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +109,7 @@ def test_calls_out_of_order_are_refused() -> None:
 
 
 def test_a_resumed_training_has_a_warm_up_in_each_process() -> None:
-    hand = HandClock()
-    clock = EpochClock(CPU, clock=hand)
-    clock.resume([100.0, 1.0, 2.0, 90.0, 3.0], [8.0], begun_after=[0, 3])
-    for seconds in (80.0, 4.0):
-        clock.start()
-        hand.now += seconds
-        clock.stop()
-    summary = clock.summary()
+    summary = _timed([80.0, 4.0], [], resumed=([100.0, 1.0, 2.0, 90.0, 3.0], [8.0], [0, 3])).summary()
     assert (summary["epochs"], summary["warmup_s"], summary["median_s"]) == (7, 100.0, 2.5)
     assert summary["warm_up_epochs"] == 3
     assert "3 of 3 processes" in str(summary["warm_up_note"])
@@ -159,11 +153,6 @@ def test_a_decaying_start_is_left_out_until_noise_hides_it(seed: int, excess: fl
     assert not set(np.flatnonzero(decay < 0.001)) & found - {0}
 
 
-def test_a_start_that_is_faster_is_a_warm_up_too() -> None:
-    seconds = [0.8] * 7 + [1.0, 1.01, 0.99] * 20
-    assert warm_up(seconds).epochs == epochs(7)
-
-
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=120), st.sets(st.integers(0, 130), max_size=5))
 def test_never_more_than_half_of_a_process_is_left_out_and_always_its_first(
     seconds: list[float], begun_after: set[int]
@@ -183,43 +172,30 @@ def test_the_unit_of_time_does_not_matter(seconds: list[float], factor: float) -
     assert warm_up([power * value for value in seconds]) == warm_up(seconds)
 
 
-def test_one_slow_epoch_amid_steady_ones_is_no_change() -> None:
-    seconds = [1.0, 1.01, 0.99, 1.02] * 15
-    seconds[9] = 40.0
-    assert warm_up(seconds).epochs == {0}
+NOISE = [1.0, 1.01, 0.99, 1.02]
+SHORT = f"fewer than {MIN_EPOCHS} epochs"
 
 
-def test_a_difference_too_small_to_matter_is_none() -> None:
-    assert warm_up([1 + MATERIAL / 2] * 10 + [1.0] * 50).epochs == {0}
-    assert warm_up([1 + MATERIAL * 2] * 10 + [1.0] * 50).epochs == epochs(10)
-
-
-@pytest.mark.parametrize("number", [1, 2, MIN_EPOCHS - 1])
-def test_a_short_series_falls_back_to_its_first_epoch_and_says_so(number: int) -> None:
-    found = warm_up([9.0] * (number // 2) + [1.0] * (number - number // 2))
-    assert found.epochs == {0}
-    assert f"fewer than {MIN_EPOCHS} epochs" in str(found.note)
-    assert warm_up([1.0] * MIN_EPOCHS).note is None
-
-
-def test_nothing_timed_has_no_warm_up() -> None:
-    assert warm_up([]).epochs == frozenset()
-    assert warm_up([], [0, 3]).note is None
-
-
-def test_a_start_without_an_end_is_cut_at_half_and_said() -> None:
-    found = warm_up([5.0] * 42 + [1.0] * 18)
-    assert found.epochs == epochs(30)
-    assert "no steady level" in str(found.note)
-    assert warm_up([5.0] * 30 + [1.0] * 30).note is None
-
-
-def test_each_process_has_a_warm_up_of_its_own_length() -> None:
-    first, second = [8.0] * 3 + [1.0] * 47, [5.0] * 6 + [1.0] * 44
-    found = warm_up(first + second, begun_after=[0, 50])
-    assert found.epochs == {*range(3), *range(50, 56)}
-    assert found.note is None
-
-
-def test_the_note_says_of_how_many_processes_it_is() -> None:
-    assert "in 1 of 2 processes" in str(warm_up([1.0] * 45, begun_after=[0, 40]).note)
+@pytest.mark.parametrize(
+    ("seconds", "begun_after", "found", "note"),
+    [
+        ([0.8] * 7 + NOISE * 15, [0], epochs(7), None),  # faster is a warm-up too
+        (NOISE * 2 + [40.0] + NOISE * 13, [0], epochs(1), None),  # one slow epoch is no change
+        ([1 + MATERIAL / 2] * 10 + [1.0] * 50, [0], epochs(1), None),
+        ([1 + MATERIAL * 2] * 10 + [1.0] * 50, [0], epochs(10), None),
+        ([1.0], [0], epochs(1), SHORT),
+        ([9.0] * 9 + [1.0] * (MIN_EPOCHS - 10), [0], epochs(1), SHORT),
+        ([1.0] * MIN_EPOCHS, [0], epochs(1), None),
+        ([], [0, 3], epochs(0), None),
+        ([5.0] * 42 + [1.0] * 18, [0], epochs(30), "no steady level"),
+        ([5.0] * 30 + [1.0] * 30, [0], epochs(30), None),
+        ([8.0] * 3 + [1.0] * 47 + [5.0] * 6 + [1.0] * 44, [0, 50], {*range(3), *range(50, 56)}, None),
+        ([1.0] * 45, [0, 40], {0, 40}, f"{SHORT} in 1 of 2 processes"),
+    ],
+)
+def test_warm_up_is_what_differs_from_the_steady_level_of_its_process(
+    seconds: list[float], begun_after: list[int], found: set[int], note: str | None
+) -> None:
+    warm = warm_up(seconds, begun_after)
+    assert warm.epochs == found
+    assert warm.note is None if note is None else str(warm.note).startswith(note)

@@ -1,7 +1,7 @@
-"""A model of another package that breaks the contract is told so in one line, before it trains."""
+"""Models of other packages: found by entry point, and refused in one line, before they train, for a broken contract."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, make_dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,17 @@ from torch import nn
 
 from bm3 import Batch, ConfigError, DataError, Loss, Recommender
 from harness.data import Dataset
-from harness.models import registry
+from harness.models import registry, vbpr
 from harness.models.contract import check_class, check_model
 from harness.models.registry import ModelEntry
+from harness.paper.conformance import Status, known_traces, trace_statuses
+from harness.paper.load import load_paper
 from harness.runs.store import stored_runs
 
 
 @dataclass(frozen=True)
 class Settings:
     width: int = 4
-
-
-@dataclass
-class Thawed:
-    width: int = 4
-
-
-@dataclass(frozen=True)
-class Undecided:
-    width: int
 
 
 class Good(Recommender):
@@ -76,8 +68,8 @@ def untrained(self: Any, *arguments: Any) -> None:
 
 BROKEN = [
     (broken(Config={"width": 4}), "Config is dict .*must be a frozen dataclass"),
-    (broken(Config=Thawed), "Config is type .*must be a frozen dataclass"),
-    (broken(Config=Undecided), "Config.width has no default"),
+    (broken(Config=make_dataclass("Thawed", [("width", int, 4)])), "Config is type .*must be a frozen dataclass"),
+    (broken(Config=make_dataclass("Undecided", [("width", int)], frozen=True)), "Config.width has no default"),
     (broken(numerics_version=0), "numerics_version is 0, it must be a whole number from 1"),
     (broken(uses_negatives=None), "uses_negatives is None, it must be True or False"),
     (broken(after_step=3), "after_step must be a method"),
@@ -100,6 +92,7 @@ BROKEN = [
     (broken(start_epoch=lambda self: None), "start_epoch raised TypeError"),
     (broken(parameter_groups=lambda self: 3), r"parameter_groups\(\) returned int 3, needed is a list"),
     (broken(learning_rate_factor=lambda self, epoch: "x"), r"learning_rate_factor\(epoch\) returned str 'x'"),
+    (broken(embed=Recommender.embed), "neither embed"),
     (broken(after_step=lambda self: 1 / 0), r"after_step\(\) raised ZeroDivisionError: .*\.py, line \d+"),
 ]
 
@@ -114,12 +107,6 @@ def check(model: type[Any], data: Dataset) -> None:
 def test_what_is_broken_is_said_in_one_line(model: type[Any], message: str, clustered: Dataset) -> None:
     with pytest.raises(ConfigError, match=f"^model 'mine'.*{message}"):
         check(model, clustered)
-
-
-def test_a_model_without_any_scores_is_refused(clustered: Dataset) -> None:
-    without = type("Without", (Recommender,), {"Config": Settings, "uses_negatives": True, "loss": Good.loss})
-    with pytest.raises(ConfigError, match="neither embed"):
-        check(without, clustered)
 
 
 def test_a_good_model_passes_and_random_numbers_are_as_if_it_had_not_been_tried(clustered: Dataset) -> None:
@@ -139,15 +126,51 @@ def test_needing_features_where_there_are_none_is_a_matter_of_the_data(clustered
         check(needy, replace(clustered, features={}))
 
 
-def test_it_is_refused_before_an_epoch(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+# Found by their entry points ---
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """`installed(name, value)` makes this the only entry point there is."""
+
+    def install(name: str, value: str) -> None:
+        point = EntryPoint(name, value, registry.ENTRY_POINT_GROUP)
+        monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+
     registry.models.cache_clear()
-    point = EntryPoint("mine", f"{__name__}:Broken", registry.ENTRY_POINT_GROUP)
+    yield install
+    registry.models.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mine", "no.such.module:Model", "cannot be loaded"),
+        ("mine", "json:JSONDecoder", "is no model"),
+        ("BPR", "harness.models.vbpr:VBPR", "takes the name"),
+    ],
+)
+def test_a_bad_entry_point_is_named(installed: Callable[..., None], name: str, value: str, message: str) -> None:
+    installed(name, value)
+    with pytest.raises(ConfigError, match=f"{name}.*{message}"):
+        registry.models()
+
+
+def test_a_missing_folder_of_traces_fails_that_model_alone(
+    installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(vbpr, "TRACES", tmp_path / "absent", raising=False)
+    installed("mine", "harness.models.vbpr:VBPR")
+    statuses = trace_statuses(known_traces(load_paper()))
+    assert (statuses["mine"], statuses["bpr"]) == (Status.FAILED, Status.PASSED)
+
+
+def test_a_broken_model_is_refused_before_an_epoch(
+    installed: Callable[..., None], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(globals(), "Broken", broken(embed=returns(lambda m: m.users)))
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
-    try:
-        assert "embed() returned" in refused(command("train", "mine", "mini", "--epochs", 1))
-    finally:
-        registry.models.cache_clear()
+    installed("mine", f"{__name__}:Broken")
+    assert "embed() returned" in refused(command("train", "mine", "mini", "--epochs", 1))
     (run,) = stored_runs(Path("runs"))
     assert run.failure is not None
     assert "embed() returned" in run.failure.message

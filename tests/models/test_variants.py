@@ -10,7 +10,6 @@ import torch
 from torch.nn.functional import normalize
 
 from bm3 import Batch, Data
-from harness.data.synthetic import mini
 from harness.models.buir import BUIR, BUIRConfig
 from harness.models.dualgnn import DualGNN, DualGNNConfig
 from harness.models.grcn import GRCN, GRCNConfig
@@ -19,7 +18,7 @@ from harness.models.mmgcn import MMGCN, MMGCNConfig
 from harness.models.registry import find_model
 from harness.runs.settings import configure
 from harness.runs.variants import variants
-from harness.training.optimiser import adam, set_learning_rate
+from harness.training.optimiser import adam
 
 N_USERS, N_ITEMS = 12, 30
 
@@ -81,27 +80,6 @@ def test_grcn_as_authored_routes_items_to_users(data: Data) -> None:
         assert not torch.allclose(published.branches[0]().users, content.users, atol=1e-3)
 
 
-def test_mmgcn_trains_ids_and_preferences_only_as_authored(data: Data) -> None:
-    published, authored = (MMGCN(data, MMGCNConfig(training=t), generator()) for t in ("as_published", "as_authored"))
-    before = {name: parameter.clone() for name, parameter in published.named_parameters()}
-    assert published.loss(batch_of(data)).total.item() == authored.loss(batch_of(data)).total.item()
-    for model in (published, authored):
-        step(model, batch_of(data), adam(model, 0.01))
-    for name in ("id_embedding", "branches.0.preference", "branches.1.preference"):
-        assert torch.equal(dict(published.named_parameters())[name], before[name])
-        assert not torch.equal(dict(authored.named_parameters())[name], before[name])
-
-
-def test_mmgcn_notices_when_a_tensor_that_does_not_train_is_replaced(data: Data) -> None:
-    """What is computed from untrained tensors is kept, but not across a restored state."""
-    one, other = (MMGCN(data, MMGCNConfig(scoring="current"), generator(seed)) for seed in (0, 1))
-    with torch.no_grad():
-        one.embed()
-        other.embed()
-        one.load_state_dict(other.state_dict())
-        torch.testing.assert_close(one.embed()[0], other.embed()[0])
-
-
 def test_dualgnn_as_authored_propagates_without_the_dropped_edges(data: Data) -> None:
     model = DualGNN(data, DualGNNConfig(edge_drop="as_authored", latent_size=4), generator())
     assert model.dropped.sum(dim=1).tolist() == [1, 1]
@@ -131,31 +109,6 @@ def test_dualgnn_as_authored_weights_the_modalities_themselves(data: Data) -> No
             assert torch.allclose(published, authored) == agree
 
 
-@pytest.mark.parametrize("model_and_config", [(MMGCN, MMGCNConfig), (GRCN, GRCNConfig), (DualGNN, DualGNNConfig)])
-def test_scores_come_from_before_the_last_step_or_from_after_it(data: Data, model_and_config: Any) -> None:
-    kind, config = model_and_config
-    published, current = (kind(data, config(scoring=s), generator()) for s in ("last_batch", "current"))
-    with torch.no_grad():
-        before = [vectors.clone() for vectors in current.embed()]
-    for model in (published, current):
-        step(model, batch_of(data), adam(model, 0.01))
-    with torch.no_grad():
-        torch.testing.assert_close(published.embed()[0], before[0])
-        assert not torch.allclose(current.embed()[0], before[0], atol=1e-4)
-
-
-@pytest.mark.parametrize("model_and_config", [(GRCN, GRCNConfig), (DualGNN, DualGNNConfig), (LATTICE, LATTICEConfig)])
-def test_an_isolated_user_has_its_own_vector_alone(data: Data, model_and_config: Any) -> None:
-    """No other user's or item's parameters reach it."""
-    kind, config = model_and_config
-    train = data.train[data.train[:, 0] != 5]
-    model = kind(dataclasses.replace(data, train=train), config(), generator())
-    reached = torch.autograd.grad(model.embed()[0][5].sum(), list(model.parameters()), allow_unused=True)
-    for parameter, gradient in zip(model.parameters(), reached, strict=True):
-        if gradient is not None and parameter.shape[0] in (N_USERS, N_USERS + N_ITEMS):
-            assert gradient.flatten(1).abs().sum(dim=1).nonzero().flatten().tolist() in ([5], [])
-
-
 def test_lattice_has_a_graph_gradient_in_the_first_batch_of_each_epoch_alone(data: Data) -> None:
     model = LATTICE(data, LATTICEConfig(), generator())
     optimiser = adam(model, 0.05)
@@ -171,84 +124,90 @@ def test_lattice_has_a_graph_gradient_in_the_first_batch_of_each_epoch_alone(dat
         assert torch.equal(model.features[0].table, trained)
 
 
-def test_lattice_scores_and_begins_epochs_with_the_present_item_graph(data: Data) -> None:
-    """A copy made of the parameters alone, which has no graph from before, agrees in scores and in the next loss."""
-    model = LATTICE(data, LATTICEConfig(), generator())
-    optimiser = adam(model, 0.5)  # large, so that neighbours change
-    for epoch in (1, 2):
-        model.start_epoch(generator())
-        step(model, batch_of(data), optimiser)
-        step(model, batch_of(data, 20), optimiser)
-        copy = LATTICE(data, LATTICEConfig(), generator(9))
-        copy.load_state_dict(model.state_dict())
-        if epoch == 1:
-            continue  # the second epoch then begins without a scoring before it
-        with torch.no_grad():
-            torch.testing.assert_close(model.embed()[1], copy.embed()[1])
-        model.start_epoch(generator())
-        assert model.loss(batch_of(data)).total.item() == pytest.approx(copy.loss(batch_of(data)).total.item())
-
-
-def test_lattice_scored_between_gradient_and_step_forgets_what_it_found(data: Data) -> None:
-    model = LATTICE(data, LATTICEConfig(), generator())
-    optimiser = adam(model, 0.5)
-    model.loss(batch_of(data)).total.backward()
+def assert_as_restored(model: LATTICE, data: Data) -> None:
+    """Scores are those of a copy made of the parameters alone, which has no graph from before."""
+    copy = LATTICE(data, LATTICEConfig(), generator(9))
+    copy.load_state_dict(model.state_dict())
     with torch.no_grad():
-        model.embed()
-        optimiser.step()
-        model.after_step()
-        copy = LATTICE(data, LATTICEConfig(), generator(9))
-        copy.load_state_dict(model.state_dict())
         torch.testing.assert_close(model.embed()[1], copy.embed()[1])
 
 
-def test_lattice_restored_within_an_epoch_has_the_graph_of_what_was_restored(data: Data) -> None:
+@pytest.mark.parametrize("scored", [False, True], ids=["not scored", "scored between gradient and step"])
+def test_lattice_scores_with_the_present_item_graph(data: Data, scored: bool) -> None:
+    model = LATTICE(data, LATTICEConfig(), generator())
+    optimiser = adam(model, 0.5)  # large, so that neighbours change
+    for epoch in (1, 2):  # the second begins without a scoring before it
+        model.start_epoch(generator(epoch))
+        for start in (0, 20):
+            optimiser.zero_grad()
+            model.loss(batch_of(data, start)).total.backward()
+            if scored:
+                with torch.no_grad():
+                    model.embed()
+            optimiser.step()
+            model.after_step()
+    assert_as_restored(model, data)
+
+
+def test_lattice_begins_an_epoch_with_the_present_item_graph_and_restored_with_what_was_restored(data: Data) -> None:
     one, other = (LATTICE(data, LATTICEConfig(), generator(seed)) for seed in (0, 1))
-    one.loss(batch_of(data))
-    one.load_state_dict(other.state_dict())
-    assert one.loss(batch_of(data)).total.item() == other.loss(batch_of(data)).total.item()
+    optimiser = adam(one, 0.5)
+    for start in (0, 20):
+        step(one, batch_of(data, start), optimiser)
+    one.start_epoch(generator())
+    other.loss(batch_of(data))
+    other.load_state_dict(one.state_dict())
+    assert one.loss(batch_of(data)).total.item() == pytest.approx(other.loss(batch_of(data)).total.item())
 
 
-def test_lattice_divides_by_the_configured_batch_size_also_in_a_short_batch(data: Data) -> None:
-    model = LATTICE(data, LATTICEConfig(reg_weight=0.5, train_batch_size=40), generator())
-    batch = batch_of(data, size=7)
-    with torch.no_grad():
-        users, items = model.embed()
-        rows = users[batch.users], items[batch.items], items[batch.negatives]
-        expected = 0.5 * 0.5 * sum(row.square().sum() for row in rows) / 40
-        torch.testing.assert_close(model.loss(batch).parts["regulariser"], expected)
-
-
-def test_lattice_takes_the_batch_size_of_the_training_unless_it_is_set() -> None:
+def test_lattice_takes_batch_size_from_the_training_and_lowers_its_rate_by_four_percent_in_fifty_epochs() -> None:
     assert configure(LATTICE, {"batch_size": "64"})[0].train_batch_size == 64
     assert configure(LATTICE, {"batch_size": "64", "train_batch_size": "32"})[0].train_batch_size == 32
+    factors = [LATTICE.learning_rate_factor(None, epoch) for epoch in (1, 51, 101)]  # type: ignore[arg-type]
+    assert factors == pytest.approx([1, 0.96, 0.9216])
 
 
-def test_lattice_learning_rate_falls_by_four_percent_in_fifty_epochs(data: Data) -> None:
-    model = LATTICE(data, LATTICEConfig(), generator())
-    optimiser = adam(model, 1e-3)
-    for epoch, rate in ((1, 1e-3), (51, 0.96e-3), (101, 0.9216e-3)):
-        set_learning_rate(optimiser, model, 1e-3, epoch)
-        assert optimiser.param_groups[0]["lr"] == pytest.approx(rate)
-
-
-def test_buir_target_follows_and_decay_reaches_the_bias(data: Data) -> None:
-    model = BUIR(data, BUIRConfig(momentum=0.9, weight_decay=0.01), generator())
-    (group,) = adam(model, 1e-3).param_groups
-    assert group["weight_decay"] == 0.01
-    assert any(parameter is model.predictor.bias for parameter in group["params"])
-    assert len(group["params"]) == 4
-    target = model.target_user_embedding.clone()
+def test_mmgcn_notices_when_a_tensor_that_does_not_train_is_replaced(data: Data) -> None:
+    """What is computed from untrained tensors is kept, but not across a restored state."""
+    one, other = (MMGCN(data, MMGCNConfig(scoring="current"), generator(seed)) for seed in (0, 1))
     with torch.no_grad():
-        model.user_embedding.add_(1.0)
-    model.after_step()
-    torch.testing.assert_close(model.target_user_embedding, 0.9 * target + 0.1 * model.user_embedding)
+        one.embed()
+        one.load_state_dict(other.state_dict())
+        torch.testing.assert_close(one.embed()[0], other.embed()[0])
 
 
-def test_repeated_interactions_are_one_edge() -> None:
-    data = mini()
-    twice = dataclasses.replace(data, train=np.concatenate([data.train, data.train[:100]]))
-    for kind, config in ((GRCN, GRCNConfig()), (LATTICE, LATTICEConfig()), (MMGCN, MMGCNConfig())):
-        once, repeated = (kind(d, config, generator()) for d in (data, twice))
-        with torch.no_grad():
-            torch.testing.assert_close(once.embed()[0], repeated.embed()[0])
+@pytest.mark.parametrize("kind", [MMGCN, GRCN, DualGNN])
+def test_scores_come_from_before_the_last_step_or_from_after_it(data: Data, kind: Any) -> None:
+    published, current = (kind(data, kind.Config(scoring=s), generator()) for s in ("last_batch", "current"))
+    with torch.no_grad():
+        before = current.embed()[0].clone()
+    for model in (published, current):
+        step(model, batch_of(data), adam(model, 0.01))
+    with torch.no_grad():
+        torch.testing.assert_close(published.embed()[0], before)
+        assert not torch.allclose(current.embed()[0], before, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [GRCN, DualGNN, LATTICE])
+def test_an_isolated_user_has_its_own_vector_alone(data: Data, kind: Any) -> None:
+    """No other user's or item's parameters reach it."""
+    model = kind(dataclasses.replace(data, train=data.train[data.train[:, 0] != 5]), kind.Config(), generator())
+    reached = torch.autograd.grad(model.embed()[0][5].sum(), list(model.parameters()), allow_unused=True)
+    for parameter, gradient in zip(model.parameters(), reached, strict=True):
+        if gradient is not None and parameter.shape[0] in (N_USERS, N_USERS + N_ITEMS):
+            assert gradient.flatten(1).abs().sum(dim=1).nonzero().flatten().tolist() in ([5], [])
+
+
+@pytest.mark.parametrize("kind", [GRCN, LATTICE, MMGCN, DualGNN, BUIR])
+def test_repeated_interactions_are_one_edge(data: Data, kind: Any) -> None:
+    twice = dataclasses.replace(data, train=np.concatenate([data.train, data.train[:30]]))
+    once, repeated = (kind(d, kind.Config(), generator()) for d in (data, twice))
+    with torch.no_grad():
+        torch.testing.assert_close(once.embed()[0], repeated.embed()[0])
+
+
+def test_buir_decay_reaches_the_predictors_bias(data: Data) -> None:
+    model = BUIR(data, BUIRConfig(weight_decay=0.01), generator())
+    (group,) = adam(model, 1e-3).param_groups
+    assert (group["weight_decay"], len(group["params"])) == (0.01, 4)
+    assert any(parameter is model.predictor.bias for parameter in group["params"])
