@@ -213,56 +213,29 @@ def test_what_may_pass_is_tried_again_with_longer_pauses_and_what_came_counts_an
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "said", "waited"),
     [
-        (Fault(status=503), "503 (Service Unavailable)"),
-        (Fault(whole=True, after=FIRST), "connection broke off; 196,608"),
-        (None, "Connection refused"),
+        (Fault(status=503), "503 (Service Unavailable)", [1, 2]),
+        (Fault(whole=True, after=FIRST), "connection broke off; 196,608", [1, 2]),  # always from the beginning
+        (None, "Connection refused", [1, 2]),
+        (Fault(status=404), "the server answers 404 (Not Found)", []),
+        (Fault(status=302, headers={"Location": "ftp://127.0.0.1/x"}), "cannot be asked for", []),
+        (Fault(status=302, headers={"Location": "/raw/ratings.csv"}), "redirects", []),
     ],
-    ids=["nothing comes", "always from the beginning", "nobody there"],
 )
-def test_retries_end(fetching: Fetching, host: Host, fault: Fault | None, said: str) -> None:
-    host.faults.extend([fault] * 9 if fault else ())
+def test_retries_end_and_what_does_not_pass_is_said_at_once_and_leaves_nothing(
+    fetching: Fetching, host: Host, fault: Fault | None, said: str, waited: list[float]
+) -> None:
+    host.faults.extend([fault] * 40 if fault else ())
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        base = None if fault else f"http://127.0.0.1:{unused.getsockname()[1]}"
-    assert said in refusal(lambda: fetching.run(retries=2, base=base))
-    assert fetching.waited == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        (Fault(status=404), "the server answers 404 (Not Found)"),
-        (Fault(status=302, headers={"Location": "ftp://127.0.0.1/x"}), "cannot be asked for"),
-        (Fault(status=302, headers={"Location": "/raw/ratings.csv"}), "redirects"),
-    ],
-    ids=["missing", "to another kind of place", "endless redirects"],
-)
-def test_what_does_not_pass_is_said_at_once_and_leaves_nothing(
-    fetching: Fetching, host: Host, fault: Fault, said: str
-) -> None:
-    host.faults.extend([fault] * 40)
-    message = refusal(fetching.run)
+        base = f"{host.url}/raw" if fault else f"http://127.0.0.1:{unused.getsockname()[1]}"
+        message = refusal(lambda: fetching.run(retries=2, base=base))
+    assert message.startswith(f"{base}/ratings.csv: ")
     assert said in message
-    assert message.startswith(f"{host.url}/raw/ratings.csv: ")
     assert "--manifest" in message
-    assert fetching.waited == []
-    assert not fetching.folder.exists()
-
-
-def test_redirects_are_followed_but_not_from_https_to_http(
-    fetching: Fetching, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host.files["/moved"] = RATINGS
-    host.faults.append(Fault(status=301, headers={"Location": "/moved"}))
-    fetching.run()
-    assert fetching.ratings.read_bytes() == RATINGS
-    assert fetching.record["ratings.csv"]["url"] == f"{host.url}/raw/ratings.csv"
-    fetching.ratings.unlink()
-    plain, ask = f"{host.url}/moved", requests.request
-    monkeypatch.setattr(requests, "request", lambda method, url, **options: ask(method, plain, **options))
-    assert "which is not https" in refusal(lambda: fetching.run(base="https://127.0.0.1/raw"))
+    assert fetching.waited == waited
+    assert fetching.folder.exists() == ("196,608" in said)
 
 
 def test_a_later_copy_that_differs_is_kept_aside_and_can_be_accepted(fetching: Fetching, host: Host) -> None:
@@ -299,29 +272,37 @@ def test_a_file_that_was_there_before_is_trusted_if_it_is_as_large_as_the_hosts(
     assert fetching.record["ratings.csv"]["sha256"] == hashed(bytes(len(RATINGS)))
 
 
-def test_that_an_end_may_be_missing_is_said_where_no_size_is_known(fetching: Fetching, host: Host) -> None:
+def test_redirects_are_followed_but_not_to_http_and_that_an_end_may_be_missing_is_said(
+    fetching: Fetching, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.files["/moved"] = RATINGS
+    host.faults.append(Fault(status=301, headers={"Location": "/moved"}))
     host.faults.append(Fault(headers={"Content-Length": None, "Connection": "close"}))
     fetching.run()
+    assert fetching.ratings.read_bytes() == RATINGS
+    assert fetching.record["ratings.csv"]["url"] == f"{host.url}/raw/ratings.csv"
     assert any("does not say how long it is" in line for line in fetching.told)
+    fetching.ratings.unlink()
+    plain, ask = f"{host.url}/moved", requests.request
+    monkeypatch.setattr(requests, "request", lambda method, url, **options: ask(method, plain, **options))
+    assert "which is not https" in refusal(lambda: fetching.run(base="https://127.0.0.1/raw"))
 
 
-def test_a_full_disk_keeps_what_has_come(fetching: Fetching, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_what_has_come_and_only_one_command_fetches_into_a_folder(
+    fetching: Fetching, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+        if (fetching.folder / "ratings.csv.part.json").exists():  # only the file itself finds no room
+            raise OSError(28, "No space left on device")
 
-    host.faults.append(OFF)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         assert "No space left on device" in refusal(fetching.run)
-    fetching.run()
-    assert fetching.ratings.read_bytes() == RATINGS
-
-
-def test_two_commands_do_not_fetch_into_one_folder(fetching: Fetching, host: Host) -> None:
-    fetching.folder.mkdir()
     with FileLock(fetching.folder / LOCK):
         assert "another command is fetching into it" in refusal(fetching.run)
-    assert host.gets == []
+    fetching.run()
+    assert fetching.ratings.read_bytes() == RATINGS
+    assert len(host.gets) == 1
 
 
 @pytest.mark.parametrize("name", ["ratings.csv", "ratings.csv.part", "ratings.csv.part.json"])
@@ -451,15 +432,12 @@ def test_folder_file_host_and_checksum_can_be_chosen(fetch_data: Command, host: 
     ],
 )
 def test_bad_input_of_the_command_is_one_line(
-    fetch_data: Command, host: Host, arguments: tuple[object, ...], said: str
+    fetch_data: Command, command: Command, host: Host, arguments: tuple[object, ...], said: str
 ) -> None:
     assert said in refused(fetch_data(*arguments))
+    assert "nearest: baby" in refused(command("data", "fetch", "babby"))
     assert host.asked == []
     assert list(Path.cwd().iterdir()) == []
-
-
-def test_an_unknown_data_set_is_refused_with_the_nearest(command: Command) -> None:
-    assert "nearest: baby" in refused(command("data", "fetch", "babby"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)

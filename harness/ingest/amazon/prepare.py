@@ -90,7 +90,7 @@ class Plan:
     def check(self) -> None:
         """Raises ConfigError or DataError if it cannot be carried out, as far as is known before reading."""
         checked_name(self.name, "data set")
-        if self.split_seed is not None and not self.drawn:
+        if not self.drawn and self.split_seed is not None:
             raise ConfigError(f"split {self.split}: nothing is drawn; leave --split-seed out")
         if self.target.exists():
             raise DataError(f"{self.target}: exists already; remove it or choose another name")
