@@ -112,7 +112,8 @@ class GRCN(Recommender):
         users, items = self._forward()
         self.last.store(users, items)
         pairwise = log_sigmoid_loss(*batch_rows(users, items, batch))
-        id_u, id_i, id_j = batch_rows(*self.id_embedding.split([self.n_users, self.n_items]), batch)  # [B, d] each
+        id_users, id_items = self.id_embedding.split([self.n_users, self.n_items])
+        id_u, id_i, id_j = batch_rows(id_users, id_items, batch)  # [B, d] each
         preferences = [branch.preference for branch in each(self.branches, _Branch)]
         squares = [
             mean_square(id_u),
