@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from harness.paper.load import Paper
 
 PATH = click.Path(path_type=Path)
+CORE = "Keep users and items with at least K interactions among themselves."
+SPLIT = f"{', '.join(SPLIT_RULES)}; or the folder or file (.npz, .inter) of a split of the same interactions."
 SOURCES = "downloads.toml"
 """In a paper's folder: where original files are."""
 PARENT = click.option(
@@ -67,7 +70,7 @@ def import_command(
     found = import_dataset(source, name, root, Columns(**columns), Division(split, split_seed))
     for note in found.notes:
         click.echo(f"note: {note}")
-    click.echo(f"{_summary(found.dataset)}\nwritten: {root / name}")
+    _say_written(found.dataset, root / name)
 
 
 @click.command(name="export")
@@ -89,7 +92,7 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
 
     found = load_dataset(dataset, data)
     export(found, out)
-    click.echo(f"{_summary(found)}\nwritten: {out}")
+    _say_written(found, out)
 
 
 @click.command(name="verify")
@@ -118,11 +121,10 @@ def verify_command(dataset: str, data: Path | None, paper: Path) -> None:
     findings = verify(found, _printed(about, found.name), about.split(found.name), recorded)
     table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
     click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
-    problems, notes = (
-        sum(finding.severity is severity for finding in findings) for severity in (Severity.PROBLEM, Severity.NOTE)
-    )
-    click.echo(f"\n{found.name}: {_number(problems, 'problem')}, {_number(notes, 'note')}")
-    sys.exit(1 if problems else 0)
+    found_of = Counter(finding.severity for finding in findings)
+    counts = [f"{found_of[kind]} {kind}{'s' * (found_of[kind] != 1)}" for kind in (Severity.PROBLEM, Severity.NOTE)]
+    click.echo(f"\n{found.name}: {', '.join(counts)}")
+    sys.exit(1 if found_of[Severity.PROBLEM] else 0)
 
 
 def _printed(paper: Paper, name: str) -> dict[str, dict[str, tuple[float, str]]]:
@@ -169,7 +171,7 @@ def add_features_command(
         if joined.left_out:
             click.echo(f"note: rows of other items, left out: {joined.left_out:,}")
     path, dataset = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
-    click.echo(f"{_summary(dataset)}\nwritten: {path}")
+    _say_written(dataset, path)
 
 
 @click.command(name="encode")
@@ -189,9 +191,8 @@ def encode_command(
     modality: str | None,
     model: str | None,
     revision: str | None,
-    batch_size: int,
-    replace: bool,
     data: Path | None,
+    **options: Any,
 ) -> None:
     """Make features of the items of the data set NAME from their texts or their images, and add them as a modality.
 
@@ -210,18 +211,20 @@ def encode_command(
     from harness.ingest.features import encode_features, find_images, read_texts
 
     folder = _folder(name, data)
-    contents: Any = read_texts(text) if text is not None else find_images(images or Path())
-    encoder: Any = SentenceEncoder if text is not None else ImageEncoder
-    made = encoder(model or (IMAGE_MODEL if text is None else TEXT_MODEL), revision)
-    modality, where = modality or ("visual" if text is None else "text"), str(text or images)
-    encoded = encode_features(
-        folder, contents, made, modality, where, batch_size=batch_size, replace=replace, progress=items_progress
+    contents: Any
+    encoder: Any
+    contents, encoder, usual, default = (
+        (read_texts(text), SentenceEncoder, TEXT_MODEL, "text")
+        if text is not None
+        else (find_images(images or Path()), ImageEncoder, IMAGE_MODEL, "visual")
     )
+    made, where = encoder(model or usual, revision), str(text or images)
+    encoded = encode_features(folder, contents, made, modality or default, where, progress=items_progress, **options)
     if encoded.left_out:
         click.echo(f"note: ids of other items, left out: {encoded.left_out:,}")
     if encoded.filled:
         click.echo(f"note: items with nothing to encode, given the mean of the others: {encoded.filled:,}")
-    click.echo(f"{_summary(encoded.dataset)}\nwritten: {encoded.file}\nwritten: {encoded.record}")
+    _say_written(encoded.dataset, encoded.file, encoded.record)
 
 
 def _folder(name: str, data: Path | None) -> Path:
@@ -232,7 +235,7 @@ def _folder(name: str, data: Path | None) -> Path:
     return find_folder(name, data)
 
 
-def _summary(dataset: Dataset) -> str:
+def _say_written(dataset: Dataset, *paths: Path) -> None:
     from harness.data import PARTS
 
     parts = ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
@@ -240,11 +243,8 @@ def _summary(dataset: Dataset) -> str:
     for modality, table in dataset.features.items():
         surrogate = " (surrogate vectors)" if modality in dataset.surrogates else ""
         lines.append(f"modality {modality}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
-    return "\n".join([*lines, f"content hash: {dataset.content_hash}"])
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    lines += [f"content hash: {dataset.content_hash}", *(f"written: {path}" for path in paths)]
+    click.echo("\n".join(lines))
 
 
 @click.command(name="prepare")
@@ -252,21 +252,8 @@ def _number(count: int, what: str) -> str:
 @click.option("--ratings", type=PATH, required=True, metavar="FILE", help="ratings_*.csv, or reviews_*.json.gz.")
 @click.option("--metadata", type=PATH, metavar="FILE", help="meta_*.json.gz, for the texts of items.")
 @click.option("--images", type=PATH, metavar="FILE", help="image_features_*.b, for visual features.")
-@click.option(
-    "--core",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    metavar="K",
-    help="Keep users and items with at least K interactions among themselves.",
-)
-@click.option(
-    "--split",
-    default=SPLIT_RULES[0],
-    show_default=True,
-    metavar="RULE|PATH",
-    help=f"{', '.join(SPLIT_RULES)}; or the folder or file (.npz, .inter) of a split of the same interactions.",
-)
+@click.option("--core", type=click.IntRange(min=1), default=5, metavar="K", help=CORE, show_default=True)
+@click.option("--split", default=SPLIT_RULES[0], metavar="RULE|PATH", help=SPLIT, show_default=True)
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
 @PARENT
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
@@ -334,7 +321,6 @@ def fetch_command(
     out: Path | None,
     base_url: str | None,
     manifest: Path | None,
-    dry_run: bool,
     paper: Path,
     checksums: Any,
     **options: Any,
@@ -358,6 +344,7 @@ def fetch_command(
     from harness.paper.load import load_paper
 
     source = find_source(name, manifest or load_paper(paper).file(SOURCES), base_url)
+    dry_run = options.pop("dry_run")
     options |= {"checksums": dict(map(_checksum, checksums)), "progress": reading_progress}
     folder = out or _default_root() / "raw" / name
     fetch = Fetch(source, folder, tell=lambda line: click.echo(line, err=True), **options)

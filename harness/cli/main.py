@@ -230,7 +230,7 @@ def variants_command(model: str | None) -> None:
     from harness.models.registry import find_model
     from harness.paper.folders import DEFAULT, paper_folder
     from harness.runs.settings import ALL_MODELS, variants
-    from harness.tools.audit.effects import effect_lines, known_effects
+    from harness.tools.audit import effect_lines, known_effects
 
     wanted = None if model is None else find_model(model).name
     effects = known_effects(paper_folder(DEFAULT))

@@ -28,6 +28,8 @@ INDENT = 22  # of what the doctor finds: severity and topic
 NARROWEST, WIDEST = 60, 120
 SUMMARY = "GITHUB_STEP_SUMMARY"
 CHECKOUT = Path(harness.__file__).parent.parent
+COUNT = click.IntRange(min=1)
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def _to_stderr(text: str) -> None:
@@ -37,20 +39,12 @@ def _to_stderr(text: str) -> None:
 @click.command()
 @click.argument("dataset", default="mini")
 @MODELS
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N"
-)
+@click.option("--seeds", type=COUNT, default=3, show_default=True, help="Run seeds 1 to N.", metavar="N")
 @DRY_RUN
 @click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @execution_options
 def audit(
-    dataset: str,
-    models: tuple[str, ...],
-    seeds: int,
-    dry_run: bool,
-    as_reference: bool,
-    how: Execution,
-    paper: Path,
+    dataset: str, models: tuple[str, ...], seeds: int, dry_run: bool, as_reference: bool, how: Execution, paper: Path
 ) -> None:
     """Measure what every variant changes on DATASET (default: mini): the settings in which text and code disagree.
 
@@ -66,20 +60,17 @@ def audit(
     from harness.paper.load import load_paper
     from harness.runs.trial import resolve_device
     from harness.studies.execute import pending
-    from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
+    from harness.studies.suite import wanted
+    from harness.tools.audit import Audit, audit_markdown, plan_audit, write_audit
 
     about = load_paper(paper)
-    where = resolve_device(how.device)
-    found, comparisons = plan_audit(about, dataset, how.data, models, tuple(range(1, seeds + 1)), where)
-    trials = trials_of(comparisons)
+    rows = plan_audit(about, dataset, how.data, models, tuple(range(1, seeds + 1)), resolve_device(how.device))
     if dry_run:
-        for trial in pending(lambda outcomes: trials, how.out, how.rerun).to_run:
+        for trial in pending(lambda outcomes: wanted(rows, outcomes), how.out, how.rerun).to_run:
             click.echo(trial.command)
         return
-    begun = how.begin(f"audit-{found.name}", about)
-    runs = {key: run for key, run in begun.run(lambda outcomes: trials).items() if run is not None}
-    failed = tuple(trial.command for trial in trials if trial.key not in runs)
-    outcome = Audit(found, comparisons, runs, failed, about)
+    begun = how.begin(f"audit-{rows[0].dataset.name}", about)
+    outcome = Audit(rows, begun.run(lambda outcomes: wanted(rows, outcomes)), about)
     paths = write_audit(outcome, how.out / begun.name, paper if as_reference and outcome.code == 0 else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
@@ -128,8 +119,8 @@ def doctor(as_json: bool, data: Path | None, out: Path, paper: Path) -> None:
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Training steps to measure.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write all figures there.")
+@click.option("--steps", type=COUNT, default=10, show_default=True, help="Training steps to measure.")
+@click.option("--out", type=FILE, metavar="FILE", help="Write all figures there.")
 @click.option("--json", "as_json", is_flag=False, flag_value="-", metavar="", help="Print all figures as JSON.")
 @DEVICE
 @THREADS
@@ -195,7 +186,7 @@ def profile(
 @click.command()
 @click.option(
     "--baseline",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Compare with this measurement. Default: baseline-CLASS.json in --out, for the class of this machine.",
 )
@@ -207,7 +198,7 @@ def profile(
 @DEVICE
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=1,
     show_default=True,
     metavar="N",
@@ -252,7 +243,7 @@ def regress(
     from harness.runs.store import now
     from harness.runs.trial import resolve_device
     from harness.tools.regress import baseline as stored
-    from harness.tools.regress import check, judge, measure, text
+    from harness.tools.regress import judge, measure, text
     from harness.tools.regress.rules import load_rules
 
     if against is not None and (baseline is not None or update_baseline):
@@ -280,18 +271,18 @@ def regress(
             f"and {aim}"
         )
         return
-    with writing(path if update_baseline else out, "name another place with --out or --baseline"):
-        (path.parent if update_baseline else out).mkdir(parents=True, exist_ok=True)
-        check_writable(path if update_baseline else out / "report.md")
-    here = measure.Tree("here", CHECKOUT)
-    made_of = source(Path(harness.__file__).parent)
+    written = path if update_baseline else out / "report.md"
+    with writing(written, "name another place with --out or --baseline"):
+        written.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(written)
+    here, made_of = measure.Tree("here", CHECKOUT), source(Path(harness.__file__).parent)
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
-        plan = check.plan_of(rules.workload, *check.inputs(published), inputs, where.type, threads)
+        plan = measure.plan_of(rules.workload, *measure.inputs(published), inputs, where.type, threads)
         if update_baseline:
             measured = measure.measure([here], plan, often, tell=_to_stderr)[0]
-            failed, unstable = check.faults(measured, rules, where.type)
+            failed, unstable = measure.faults(measured, rules, where.type)
             if failed:
                 click.echo(f"not stored, since this fails: {'; '.join(failed)}", err=True)
                 sys.exit(1)
@@ -305,21 +296,22 @@ def regress(
             other: stored.Measurement | measure.Tree = before.measurement
         else:
             other = stack.enter_context(measure.tree_of(CHECKOUT, str(against)))
-        found = check.check(here, plan, often, rules, other, tell=_to_stderr)
+        found = measure.check(here, plan, often, rules, other, tell=_to_stderr)
     made_on = f"{text.described_machine(machine)}; repetitions: {preset}"
     facts = {"Compared with": compared_with, "Source": text.described_source(about), "Machine": made_on}
     report = text.markdown(found, facts)
-    for name, content in (("report.md", report), ("junit.xml", text.junit(found, str(about["when"])))):
-        with writing(out / name, "name another folder with --out"):
-            write_whole(out / name, content.encode())
+    contents = {out / "report.md": report, out / "junit.xml": text.junit(found, str(about["when"]))}
+    for file, content in contents.items():
+        with writing(file, "name another folder with --out"):
+            write_whole(file, content.encode())
     if summary := os.environ.get(SUMMARY):
         try:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(report)
+            with Path(summary).open("a", encoding="utf-8") as appended:
+                appended.write(report)
         except OSError as error:  # no reason to lose the verdict
             click.echo(f"{SUMMARY}: {summary} cannot be written ({error.strerror})", err=True)
     click.echo(report.split("\n## ")[0].rstrip() + "\n")
-    click.echo(f"written: {out / 'report.md'}\nwritten: {out / 'junit.xml'}")
+    click.echo("\n".join(f"written: {file}" for file in contents))
     sys.exit(judge.exit_code(found))
 
 
@@ -417,8 +409,7 @@ def scaling(
             raise Interrupted("nothing was measured") from interruption
         stopped = interruption
     growth = report.Growth(" ".join(["bm3", *sys.argv[1:]]), environment(where), plan, tuple(series), complexity)
-    cells = growth.cells
-    click.echo(json.dumps(report.as_json(growth, cells), indent=1) if as_json else report.summary(growth, cells))
+    click.echo(json.dumps(report.as_json(growth), indent=1) if as_json else report.summary(growth))
     for path in [] if quick else report.write(growth, out):
         click.echo(f"written: {path}", err=as_json)
     if stopped is not None:

@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bm3 import DataError
+from bm3 import BM3Error, DataError
 
 LINKS_VARIABLE = "BM3_FOLLOW_LINKS"
 MAX_EXPANSION = 100
@@ -58,7 +58,7 @@ def read_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
 
     The header's claim is held against the file's size before memory is taken.
     """
-    try:
+    with reading(path):
         size = path.stat().st_size
         with path.open("rb") as file:
             if file.read(4) == b"PK\x03\x04":
@@ -69,10 +69,6 @@ def read_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
             if not mapped:
                 return _read(file)
         return np.lib.format.open_memmap(path, mode="r")
-    except DataError:
-        raise
-    except Exception as error:  # damaged bytes raise nearly anything: TokenError, UnicodeDecodeError, ...
-        raise DataError(unreadable(path, error)) from error
 
 
 def read_archive(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -80,7 +76,7 @@ def read_archive(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
 
     Raises DataError, also for a single array in place of an archive and for members that claim too much.
     """
-    try:
+    with reading(path):
         with path.open("rb") as file:
             begin = file.read(6)
         if begin == b"\x93NUMPY":
@@ -97,10 +93,6 @@ def read_archive(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
                 if member is not None:
                     found[name] = _read_member(archive, member, f"{path}, {member.filename}")
             return found
-    except DataError:
-        raise
-    except Exception as error:  # damaged bytes raise nearly anything: zlib.error, NotImplementedError, ...
-        raise DataError(unreadable(path, error)) from error
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> NDArray[Any]:
@@ -144,19 +136,16 @@ def read_csv(path: Path, delimiter: str = ",", *, quoted: bool = True) -> Iterat
     Raises DataError with the line.
     """
     width = None
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-            rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
-            for fields in rows:
-                if width is None:
-                    width = len(fields)
-                elif fields and len(fields) != width:
-                    raise DataError(f"{path}, line {rows.line_num}: {len(fields)} fields, and the header names {width}")
-                if fields:
-                    yield rows.line_num, fields
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(unreadable(path, error)) from error
+    with reading(path), path.open(newline="", encoding="utf-8-sig") as file:
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        for fields in rows:
+            if width is None:
+                width = len(fields)
+            elif fields and len(fields) != width:
+                raise DataError(f"{path}, line {rows.line_num}: {len(fields)} fields, and the header names {width}")
+            if fields:
+                yield rows.line_num, fields
     if width is None:
         yield 1, []
 
@@ -209,11 +198,21 @@ def new_folder(target: Path) -> Iterator[Path]:
         ) from error
 
 
-def unreadable(path: Path, error: Exception) -> str:
-    """One line for a file that cannot be read, from whatever was raised."""
-    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__  # strerror: no path
-    first = printable(text.splitlines()[0][:200])
-    return f"{path}: cannot be read ({first}): download or export it again, and check permissions"
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns whatever the block raises into a DataError of one line, unless it is an error of BM3 already.
+
+    Damaged bytes raise nearly anything: zlib.error, EOFError, struct.error, SyntaxError, ...
+    """
+    try:
+        yield
+    except BM3Error:
+        raise
+    except Exception as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)  # strerror: no path
+        first = printable((text or type(error).__name__).splitlines()[0][:200])
+        mend = "download or export it again, and check permissions"
+        raise DataError(f"{path}: cannot be read ({first}): {mend}") from error
 
 
 def listed(names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from bm3 import DataError
-from harness.data.files import check_claim, unreadable
+from harness.data.files import check_claim, reading
 
 MAX_MEMBERS = 10_000
 MAX_READ = 2**26  # bytes in one piece: tarfile reads a header of the size that the archive claims
@@ -51,20 +51,15 @@ def unpack(path: Path, target: Path) -> Path:
     Refused before anything of it is written: a member that is a link or a device, or that would lie outside of
     `target`; members that claim far more than the archive's size or than the free space. Raises DataError.
     """
-    try:
-        with _members(path) as claims:
-            for member in _checked(path, claims, shutil.disk_usage(target).free):
-                if not member.folder:
-                    place = target / member.name
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    source = member.open()
-                    assert source is not None  # as it is a regular file
-                    with source, place.open("xb") as file:
-                        shutil.copyfileobj(source, file)
-    except DataError:
-        raise
-    except Exception as error:  # damaged bytes raise nearly anything: zlib.error, EOFError, struct.error, ...
-        raise DataError(unreadable(path, error)) from error
+    with reading(path), _members(path) as claims:
+        for member in _checked(path, claims, shutil.disk_usage(target).free):
+            if not member.folder:
+                place = target / member.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                source = member.open()
+                assert source is not None  # as it is a regular file
+                with source, place.open("xb") as file:
+                    shutil.copyfileobj(source, file)
     inside = list(target.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
 
@@ -98,30 +93,19 @@ def _checked(path: Path, claims: Iterator[_Member], free: int) -> list[_Member]:
 def _members(path: Path) -> Iterator[Iterator[_Member]]:
     """The members of an archive, which stays open meanwhile."""
     if path.name.lower().endswith(".zip"):
+        zipped = []
         with zipfile.ZipFile(path) as packed:
-            yield (
-                # The file type of Unix's mode is 0 where the archive has none.
-                _Member(
-                    info.filename,
-                    info.file_size,
-                    info.external_attr >> 28 in (0, 0o4, 0o10),
-                    info.is_dir(),
-                    partial(packed.open, info),
-                )
-                for info in packed.infolist()
-            )
+            for info in packed.infolist():
+                plain = info.external_attr >> 28 in (0, 0o4, 0o10)  # the type in Unix's mode is 0 where there is none
+                zipped.append(_Member(info.filename, info.file_size, plain, info.is_dir(), partial(packed.open, info)))
+            yield iter(zipped)
         return
     opened = next(opened for ending, opened in TARS.items() if path.name.lower().endswith(ending))
     with opened(path, "rb") as raw, tarfile.open(fileobj=_Bounded(raw, path), mode="r:") as archive:
         yield (
-            _Member(
-                info.name,
-                info.size,
-                (info.isreg() and not info.issparse()) or info.isdir(),
-                info.isdir(),
-                partial(archive.extractfile, info),
-            )
-            for info in archive
+            _Member(info.name, info.size, plain, info.isdir(), partial(archive.extractfile, info))
+            for info in archive  # one by one: a claim is checked before the next header is read
+            for plain in [(info.isreg() and not info.issparse()) or info.isdir()]
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from bm3 import ConfigError, DataError
-from harness.data.files import unreadable
+from harness.data.files import reading
 from harness.data.words import IMAGE_MODEL, TEXT_MODEL
 
 MAX_PIXELS = 100_000_000
@@ -87,15 +87,10 @@ class ImageEncoder:
         return rows
 
     def _image(self, path: Path) -> Any:
-        try:
-            with self._images.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f"{path}: more than {MAX_PIXELS:,} pixels: make it smaller")
-                return self._prepared(image.convert("RGB"))
-        except DataError:
-            raise
-        except Exception as error:  # damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
-            raise DataError(unreadable(path, error)) from error
+        with reading(path), self._images.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{path}: more than {MAX_PIXELS:,} pixels: make it smaller")
+            return self._prepared(image.convert("RGB"))
 
 
 def _imported(module: str, extra: str, library: str) -> Any:

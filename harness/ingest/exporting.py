@@ -15,7 +15,7 @@ import numpy as np
 from bm3 import DataError
 from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset
-from harness.data.files import checked_file, new_folder, read_columns, unreadable
+from harness.data.files import checked_file, new_folder, read_columns, reading
 from harness.data.layouts import INTER_COLUMNS, SYNTHETIC, modality_of
 
 RECORD, ITEMS, USERS = "dataset.json", "items.csv", "users.csv"
@@ -91,10 +91,8 @@ def recorded_hash(folder: Path) -> str | None:
     path = checked_file(folder / RECORD, folder)
     if not path.is_file():
         return None
-    try:
+    with reading(path):
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(unreadable(path, error)) from error
     found = record.get("content_hash") if isinstance(record, dict) else None
     if not isinstance(found, str):
         raise DataError(f"{path}: no content_hash: remove the file, or export the data set again")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bm3 import DataError
 from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset, checked_dataset
-from harness.data.files import column_positions, read_csv, unreadable
+from harness.data.files import column_positions, read_csv, reading
 from harness.data.layouts import feature_files, find_interactions, read_folder
 from harness.ingest.encoders import Encoder
 from harness.ingest.exporting import ITEMS, RECORD, feature_file_name, read_ids, write_record
@@ -62,10 +62,8 @@ def item_ids(folder: Path, n_items: int) -> list[str]:
 
 def read_row_ids(path: Path) -> list[str]:
     """One id per line, for the rows of a table in their order; raises DataError."""
-    try:
+    with reading(path):
         return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(unreadable(path, error)) from error
 
 
 def join_by_id(

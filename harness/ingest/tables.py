@@ -14,7 +14,7 @@ from typing import Any
 
 from bm3 import ConfigError, DataError
 from harness.data.dataset import PARTS, Part
-from harness.data.files import check_claim, column_positions, read_columns, read_csv, unreadable
+from harness.data.files import check_claim, column_positions, read_columns, read_csv, reading
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
@@ -71,11 +71,8 @@ def read_table(path: Path, columns: Columns) -> Table:
 
 def is_recbole(path: Path) -> bool:
     """Whether a file's first line is a header with types, as in `user_id:token`. Raises DataError if unreadable."""
-    try:
-        with path.open("rb") as file:
-            return b":" in file.readline(LONGEST_HEADER)
-    except OSError as error:
-        raise DataError(unreadable(path, error)) from error
+    with reading(path), path.open("rb") as file:
+        return b":" in file.readline(LONGEST_HEADER)
 
 
 def read_recbole(path: Path, columns: Columns) -> Table:
@@ -126,22 +123,17 @@ def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
         raise ConfigError(
             f"{path}: reading parquet needs pyarrow: pip install 'bm3-harness[tables]', or convert the table to CSV"
         ) from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            column_positions(file.schema_arrow.names, wanted, str(path))
-            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-            claimed = max(sum(group.total_byte_size for group in groups), 8 * len(wanted) * file.metadata.num_rows)
-            check_claim(claimed, path.stat().st_size, str(path))
-            number = 0
-            for batch in file.iter_batches(batch_size=BATCH, columns=list(wanted)):
-                fields = [batch.column(batch.schema.get_field_index(column)).to_pylist() for column in wanted]
-                for row in zip(*fields, strict=True):
-                    yield number, ["" if field is None else _text(field, f"{path}, row {number}") for field in row]
-                    number += 1
-    except DataError:
-        raise
-    except Exception as error:  # damaged bytes raise nearly anything that pyarrow knows
-        raise DataError(unreadable(path, error)) from error
+    with reading(path), parquet.ParquetFile(path) as file:
+        column_positions(file.schema_arrow.names, wanted, str(path))
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        claimed = max(sum(group.total_byte_size for group in groups), 8 * len(wanted) * file.metadata.num_rows)
+        check_claim(claimed, path.stat().st_size, str(path))
+        number = 0
+        for batch in file.iter_batches(batch_size=BATCH, columns=list(wanted)):
+            fields = [batch.column(batch.schema.get_field_index(column)).to_pylist() for column in wanted]
+            for row in zip(*fields, strict=True):
+                yield number, ["" if field is None else _text(field, f"{path}, row {number}") for field in row]
+                number += 1
 
 
 def _text(field: Any, where: str) -> str:

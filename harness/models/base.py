@@ -1,7 +1,7 @@
 """Pieces that several models share. What a model is says `bm3.Recommender`; finding them by name is `registry`."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -9,24 +9,38 @@ from torch.nn import functional
 
 from bm3 import Batch
 from bm3.data import Variant
+from harness.common import require
 
 PAIRWISE_OFFSET = 1e-10  # inside the logarithm of the published pairwise loss
 
 
-def pairwise_loss(positive: Tensor, negative: Tensor) -> Tensor:
-    """−log(1e-10 + σ(s_ui − s_uj)), mean over the batch of scores [B] (BPR, UAI 2009; offset of the published code)."""
-    return -torch.log(PAIRWISE_OFFSET + torch.sigmoid(positive - negative)).mean()
+def check_config(config: object, **least: float) -> None:
+    """Raise ConfigError unless these fields are at least so much, and those of a Literal type one of its values."""
+    for field, low in least.items():
+        require(config, field, getattr(config, field) >= low, f"at least {low}")
+    for field, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal:
+            require(config, field, getattr(config, field) in get_args(kind), " or ".join(get_args(kind)))
+
+
+def pairwise_loss(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:
+    """−log(1e-10 + σ(s_ui − s_uj)), s = dot products of rows [B, d], mean (BPR, UAI 2009; published code's offset)."""
+    return -torch.log(PAIRWISE_OFFSET + torch.sigmoid(_dots(h_u, h_i) - _dots(h_u, h_j))).mean()
+
+
+def log_sigmoid_loss(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:
+    """−log σ(s_ui − s_uj), s = dot products of rows [B, d], mean over the batch, without an offset."""
+    return -functional.logsigmoid(_dots(h_u, h_i) - _dots(h_u, h_j)).mean()
+
+
+def _dots(x: Tensor, y: Tensor) -> Tensor:
+    return (x * y).sum(dim=-1)  # [B]
 
 
 def batch_norms(*rows: Tensor) -> Tensor:
     """Σ ‖rows‖F / B for tables of the batch's rows [B, d], norms not squared: the published code's regulariser."""
     total = torch.stack([torch.linalg.norm(table) for table in rows]).sum()
     return total / len(rows[0])
-
-
-def scores_of(users: Tensor, items: Tensor) -> Tensor:
-    """Row-wise dot products of [B, d] and [B, d]: [B]."""
-    return (users * items).sum(dim=-1)
 
 
 def rows(table: Tensor, ids: Tensor) -> Tensor:
@@ -39,6 +53,11 @@ def negatives_of(batch: Batch) -> Tensor:
     if batch.negatives is None:
         raise ValueError("this model is pairwise and the batch has no negatives")
     return batch.negatives
+
+
+def batch_rows(users: Tensor, items: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the batch's users, items and negatives, [B, d] each, from users [U, d] and items [I, d]."""
+    return rows(users, batch.users), rows(items, batch.items), rows(items, negatives_of(batch))
 
 
 def xavier_normal(n_rows: int, d: int, generator: torch.Generator) -> nn.Parameter:
@@ -60,11 +79,6 @@ def linear(d_in: int, d_out: int, generator: torch.Generator, *, bias: bool = Tr
 def trainable(tensor: Tensor, trains: bool) -> nn.Parameter:
     """The tensor as a parameter that trains or does not."""
     return nn.Parameter(tensor, requires_grad=trains)
-
-
-def log_sigmoid_loss(positive: Tensor, negative: Tensor) -> Tensor:
-    """−log σ(s_ui − s_uj), mean over the batch of scores [B], without an offset."""
-    return -functional.logsigmoid(positive - negative).mean()
 
 
 def mean_square(*tables: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from bm3 import Batch, Data, Loss, Recommender
-from harness.common import require
-from harness.models.base import batch_norms, negatives_of, pairwise_loss, rows, scores_of, xavier_normal
+from harness.models.base import batch_norms, batch_rows, check_config, pairwise_loss, xavier_normal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +24,7 @@ class BPRConfig:
     """λ, weight of the regulariser. Published grid: 2, 1, 1e-1, …, 1e-5."""
 
     def __post_init__(self) -> None:
-        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
-        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
+        check_config(self, embedding_size=1, reg_weight=0)
 
 
 class BPR(Recommender):
@@ -44,10 +42,8 @@ class BPR(Recommender):
 
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
-        h_u = rows(self.user_embedding, batch.users)  # [B, d]
-        h_i = rows(self.item_embedding, batch.items)  # [B, d]
-        h_j = rows(self.item_embedding, negatives_of(batch))  # [B, d]
-        pairwise = pairwise_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
+        h_u, h_i, h_j = batch_rows(self.user_embedding, self.item_embedding, batch)  # [B, d] each
+        pairwise = pairwise_loss(h_u, h_i, h_j)
         regulariser = self.config.reg_weight * batch_norms(h_u, h_i, h_j)
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.graph import bipartite_adjacency, mean_readout, symmetric_normalised
 from harness.common import require
-from harness.models.base import linear, rows, xavier_uniform
+from harness.models.base import check_config, linear, rows, xavier_uniform
 from harness.models.products import SparseProduct
 
 
@@ -32,10 +32,8 @@ class BUIRConfig:
     """L2 weight decay on all online parameters, the predictor's bias included. Published grid: 0, 1e-4."""
 
     def __post_init__(self) -> None:
-        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
-        require(self, "n_layers", self.n_layers >= 0, "at least 0")
+        check_config(self, embedding_size=1, n_layers=0, weight_decay=0)
         require(self, "momentum", 0 <= self.momentum <= 1, "between 0 and 1")
-        require(self, "weight_decay", self.weight_decay >= 0, "not negative")
 
 
 class BUIR(Recommender):

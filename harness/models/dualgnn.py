@@ -7,7 +7,7 @@ Two quirks of the code behind the published tables are options of `DualGNNConfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,20 +19,19 @@ from torch.nn import functional
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.data import Variant
 from bm3.graph import bipartite_adjacency, symmetric_normalised
-from harness.common import require
 from harness.models.base import (
     SCORING,
     LastForward,
     Scoring,
+    batch_rows,
+    check_config,
     each,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
     mean_square,
-    negatives_of,
     normalise,
     rows,
-    scores_of,
     xavier_normal,
 )
 from harness.models.features import frozen_features, modality_order
@@ -76,12 +75,7 @@ class DualGNNConfig:
     }
 
     def __post_init__(self) -> None:
-        require(self, "latent_size", self.latent_size >= 1, "at least 1")
-        require(self, "n_neighbours", self.n_neighbours >= 1, "at least 1")
-        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
-        require(self, "modality_sum", self.modality_sum in get_args(Behaviour), "as_published or as_authored")
-        require(self, "edge_drop", self.edge_drop in get_args(Behaviour), "as_published or as_authored")
-        require(self, "scoring", self.scoring in get_args(Scoring), "last_batch or current")
+        check_config(self, latent_size=1, n_neighbours=1, reg_weight=0)
 
 
 class DualGNN(Recommender):
@@ -159,12 +153,7 @@ class DualGNN(Recommender):
         """Parts: `pairwise`, `regulariser`."""
         users, items = self._forward()
         self.last.store(users, items)
-        h_u, h_i, h_j = (
-            rows(users, batch.users),
-            rows(items, batch.items),
-            rows(items, negatives_of(batch)),
-        )
-        pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j)) / np.log(2)
+        pairwise = log_sigmoid_loss(*batch_rows(users, items, batch)) / np.log(2)
         squares = [mean_square(rows(branch.preference, batch.users)) for branch in each(self.branches, _Branch)]
         squares += [mean_square(self.weight_u), mean_square(self.weight_i)]
         regulariser = self.config.reg_weight * torch.stack(squares).sum()

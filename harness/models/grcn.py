@@ -7,7 +7,7 @@ preferences are merely normalised.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,19 @@ from torch.nn import functional
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.data import Variant
 from bm3.graph import bipartite_adjacency
-from harness.common import require
 from harness.models.base import (
     SCORING,
     LastForward,
     Scoring,
+    batch_rows,
+    check_config,
     each,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
     mean_square,
-    negatives_of,
     normalise,
     rows,
-    scores_of,
     xavier_normal,
 )
 from harness.models.features import frozen_features, modality_order
@@ -67,12 +66,7 @@ class GRCNConfig:
     }
 
     def __post_init__(self) -> None:
-        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
-        require(self, "latent_embedding", self.latent_embedding >= 1, "at least 1")
-        require(self, "n_layers", self.n_layers >= 0, "at least 0")
-        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
-        require(self, "routing", self.routing in get_args(Routing), "as_published or as_authored")
-        require(self, "scoring", self.scoring in get_args(Scoring), "last_batch or current")
+        check_config(self, embedding_size=1, latent_embedding=1, n_layers=0, reg_weight=0)
 
 
 class _Content(NamedTuple):
@@ -117,18 +111,15 @@ class GRCN(Recommender):
         """Parts: `pairwise`, `regulariser`."""
         users, items = self._forward()
         self.last.store(users, items)
-        negatives = negatives_of(batch)
-        h_u, h_i, h_j = rows(users, batch.users), rows(items, batch.items), rows(items, negatives)
-        pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
+        pairwise = log_sigmoid_loss(*batch_rows(users, items, batch))
         id_users, id_items = self.id_embedding.split([self.n_users, self.n_items])
-        preferences = dict(
-            zip(self.modalities, (branch.preference for branch in each(self.branches, _Branch)), strict=True)
-        )
+        id_u, id_i, id_j = batch_rows(id_users, id_items, batch)  # [B, d] each
+        preferences = [branch.preference for branch in each(self.branches, _Branch)]
         squares = [
-            mean_square(rows(id_users, batch.users)),
-            mean_square(rows(id_items, batch.items), rows(id_items, negatives)),
-            *(mean_square(preferences[name]) for name in preferences if name == "visual"),
-            *(mean_square(rows(preference, batch.users)) for preference in preferences.values()),
+            mean_square(id_u),
+            mean_square(id_i, id_j),
+            *(mean_square(table) for table, name in zip(preferences, self.modalities, strict=True) if name == "visual"),
+            *(mean_square(rows(table, batch.users)) for table in preferences),
         ]
         regulariser = self.config.reg_weight * torch.stack(squares).sum()
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
@@ -145,10 +136,7 @@ class GRCN(Recommender):
         users, items = normalise(self.id_embedding).split([self.n_users, self.n_items])
         id_users, id_items = users, items
         for _ in range(2):
-            users, items = (
-                self.edges.product(into_users, items),
-                self.edges.transposed_product(into_items, users),
-            )
+            users, items = self.edges.product(into_users, items), self.edges.transposed_product(into_items, users)
             id_users, id_items = id_users + users, id_items + items
         return (
             torch.cat([id_users, *(content.users for content in contents)], dim=1),

@@ -6,7 +6,7 @@ sparse throughout, the learned one and its gradient included; the published code
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from bm3 import Batch, Data, Loss, Recommender
 from bm3.data import Variant
 from bm3.graph import bipartite_adjacency, mean_readout
 from harness.common import require
-from harness.models.base import each, linear, log_sigmoid_loss, negatives_of, normalise, rows, scores_of, xavier_uniform
+from harness.models.base import batch_rows, check_config, each, linear, log_sigmoid_loss, normalise, xavier_uniform
 from harness.models.features import FeatureTable, modality_order
 from harness.models.item_graph import nearest_items, normalised_entries
 from harness.models.products import Pattern, SparseProduct
@@ -57,15 +57,18 @@ class LATTICEConfig:
     }
 
     def __post_init__(self) -> None:
-        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
-        require(self, "feat_embed_dim", self.feat_embed_dim >= 1, "at least 1")
-        require(self, "n_layers", self.n_layers >= 0, "at least 0")
-        require(self, "n_ui_layers", self.n_ui_layers >= 0, "at least 0")
-        require(self, "knn_k", self.knn_k >= 1, "at least 1")
-        require(self, "lambda_coeff", 0 <= self.lambda_coeff <= 1, "between 0 and 1")
-        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
-        require(self, "features", self.features in get_args(Features), "trained or frozen")
-        require(self, "train_batch_size", self.train_batch_size >= 1, "at least 1")
+        check_config(
+            self,
+            embedding_size=1,
+            feat_embed_dim=1,
+            n_layers=0,
+            n_ui_layers=0,
+            knn_k=1,
+            lambda_coeff=0,
+            reg_weight=0,
+            train_batch_size=1,
+        )
+        require(self, "lambda_coeff", self.lambda_coeff <= 1, "between 0 and 1")
 
 
 class LATTICE(Recommender):
@@ -132,9 +135,8 @@ class LATTICE(Recommender):
             graph = self._item_graph()
             self._epoch_graph = graph[0], graph[1].detach()
             self._learned = None  # the step that follows moves what it was found with
-        users, items = self._forward(*graph)
-        h_u, h_i, h_j = rows(users, batch.users), rows(items, batch.items), rows(items, negatives_of(batch))
-        pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
+        h_u, h_i, h_j = batch_rows(*self._forward(*graph), batch)  # [B, d] each
+        pairwise = log_sigmoid_loss(h_u, h_i, h_j)
         squares = torch.stack([h.square().sum() for h in (h_u, h_i, h_j)]).sum()
         regulariser = self.config.reg_weight * squares / 2 / self.config.train_batch_size
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})

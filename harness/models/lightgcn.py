@@ -12,8 +12,7 @@ from torch import Tensor
 
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.graph import bipartite_adjacency, mean_readout, symmetric_normalised
-from harness.common import require
-from harness.models.base import batch_norms, negatives_of, pairwise_loss, rows, scores_of, xavier_uniform
+from harness.models.base import batch_norms, batch_rows, check_config, pairwise_loss, xavier_uniform
 from harness.models.products import SparseProduct
 
 
@@ -29,9 +28,7 @@ class LightGCNConfig:
     """λ, weight of the regulariser on layer-0 rows. Published grid: 1e-2, …, 1e-6."""
 
     def __post_init__(self) -> None:
-        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
-        require(self, "n_layers", self.n_layers >= 0, "at least 0")
-        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
+        check_config(self, embedding_size=1, n_layers=0, reg_weight=0)
 
 
 class LightGCN(Recommender):
@@ -58,13 +55,9 @@ class LightGCN(Recommender):
 
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
-        users, items, negatives = batch.users, batch.items, negatives_of(batch)
-        h_users, h_items = self.embed()
-        h_u, h_i, h_j = rows(h_users, users), rows(h_items, items), rows(h_items, negatives)  # [B, d] each
-        pairwise = pairwise_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
-        regulariser = self.config.reg_weight * batch_norms(
-            rows(self.user_embedding, users), rows(self.item_embedding, items), rows(self.item_embedding, negatives)
-        )
+        pairwise = pairwise_loss(*batch_rows(*self.embed(), batch))
+        layer_0 = batch_rows(self.user_embedding, self.item_embedding, batch)  # [B, d] each
+        regulariser = self.config.reg_weight * batch_norms(*layer_0)
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
 
 

@@ -7,7 +7,7 @@ In the code behind the published tables the ID table and the preferences are nev
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from scipy import sparse
@@ -17,21 +17,19 @@ from torch.nn import functional
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.data import Variant
 from bm3.graph import bipartite_adjacency
-from harness.common import require
 from harness.models.base import (
     SCORING,
     Constant,
     LastForward,
     Scoring,
+    batch_rows,
+    check_config,
     each,
     gcn_prefix,
     linear,
     log_sigmoid_loss,
     mean_square,
-    negatives_of,
     normalise,
-    rows,
-    scores_of,
     trainable,
     xavier_normal,
 )
@@ -68,10 +66,7 @@ class MMGCNConfig:
     }
 
     def __post_init__(self) -> None:
-        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
-        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
-        require(self, "training", self.training in get_args(Training), "as_published or as_authored")
-        require(self, "scoring", self.scoring in get_args(Scoring), "last_batch or current")
+        check_config(self, embedding_size=1, reg_weight=0)
 
 
 class MMGCN(Recommender):
@@ -104,13 +99,11 @@ class MMGCN(Recommender):
         """Parts: `pairwise`, `regulariser`."""
         users, items = self._forward()
         self.last.store(users, items)
-        negatives = negatives_of(batch)
-        h_u, h_i, h_j = rows(users, batch.users), rows(items, batch.items), rows(items, negatives)  # [B, d] each
-        pairwise = log_sigmoid_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
-        id_users, id_items = self._ids
+        pairwise = log_sigmoid_loss(*batch_rows(users, items, batch))
+        id_u, id_i, id_j = batch_rows(*self._ids, batch)  # [B, d] each
         squares = [
-            mean_square(rows(id_users, batch.users)),
-            mean_square(rows(id_items, batch.items), rows(id_items, negatives)),
+            mean_square(id_u),
+            mean_square(id_i, id_j),
             *(branch.preference_square() for branch in each(self.branches, _Branch) if branch.visual),
         ]
         regulariser = self.config.reg_weight * torch.stack(squares).sum()

@@ -4,7 +4,7 @@ Every product is a weighted sum of gathered rows, done by kernels that hold no p
 """
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,54 +73,28 @@ def rows_summed(x: Tensor, row_starts: Tensor, columns: Tensor, values: Tensor) 
     )
 
 
-class _Layout(NamedTuple):
-    """A pattern [n, m] of E entries by rows, and by columns: `order` [E] takes entries by row to entries by column."""
-
-    starts: Tensor  # [n+1]
-    columns: Tensor  # [E]
-    t_starts: Tensor  # [m+1]
-    t_columns: Tensor  # [E]
-    order: Tensor  # [E]
-    template: Tensor  # sparse CSR [n, m], for sampled products
-
-    def times(self, values: Tensor, x: Tensor) -> Tensor:
-        return rows_summed(x, self.starts, self.columns, values)
-
-    def transposed_times(self, values: Tensor, x: Tensor) -> Tensor:
-        return rows_summed(x, self.t_starts, self.t_columns, values[self.order])
-
-    def dots(self, x: Tensor, y: Tensor) -> Tensor:
-        dots: Tensor = torch.sparse.sampled_addmm(self.template, x.contiguous(), y.contiguous().T, beta=0.0).values()
-        return dots
-
-
 class Pattern(nn.Module):
     """A fixed sparsity pattern [n, m]; its E values are arguments, in row order, and have gradients.
 
     A row names a column at most once.
     """
 
-    starts: Tensor
-    columns: Tensor
-    t_starts: Tensor
-    t_columns: Tensor
-    order: Tensor
-    template: Tensor
+    starts: Tensor  # [n+1]
+    columns: Tensor  # [E]
+    t_starts: Tensor  # [m+1], of the pattern by columns
+    t_columns: Tensor  # [E]
+    order: Tensor  # [E], takes entries by row to entries by column
+    template: Tensor  # sparse CSR [n, m], for sampled products
 
     def __init__(self, starts: Any, columns: Any, n_columns: int) -> None:
         """`starts` [n+1] and `columns` [E] as in a CSR matrix, arrays or tensors."""
         super().__init__()
-        columns = np.asarray(columns)
-        starts = np.asarray(starts)
+        starts, columns = np.asarray(starts), np.asarray(columns)
         order = np.argsort(columns, kind="stable")
         row_of = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         t_starts = np.concatenate([[0], np.cumsum(np.bincount(columns, minlength=n_columns))])
-        for name, array in (
-            ("starts", starts),
-            ("columns", columns),
-            ("t_starts", t_starts),
-            ("t_columns", row_of[order]),
-        ):
+        arrays = {"starts": starts, "columns": columns, "t_starts": t_starts, "t_columns": row_of[order]}
+        for name, array in arrays.items():
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array, dtype=np.int32)), persistent=False)
         self.register_buffer("order", torch.from_numpy(order), persistent=False)
         with warnings.catch_warnings():  # torch calls its CSR tensors a beta, once per process
@@ -129,23 +103,29 @@ class Pattern(nn.Module):
             template = torch.sparse_csr_tensor(self.starts, self.columns, zeros, (len(starts) - 1, n_columns))
         self.register_buffer("template", template, persistent=False)
 
-    @property
-    def _layout(self) -> _Layout:
-        return _Layout(self.starts, self.columns, self.t_starts, self.t_columns, self.order, self.template)
+    def _times(self, values: Tensor, x: Tensor) -> Tensor:
+        return rows_summed(x, self.starts, self.columns, values)
+
+    def _transposed_times(self, values: Tensor, x: Tensor) -> Tensor:
+        return rows_summed(x, self.t_starts, self.t_columns, values[self.order])
+
+    def _sampled(self, x: Tensor, y: Tensor) -> Tensor:
+        dots: Tensor = torch.sparse.sampled_addmm(self.template, x.contiguous(), y.contiguous().T, beta=0.0).values()
+        return dots
 
     def product(self, values: Tensor, x: Tensor) -> Tensor:
         """M x [n, d] for values [E] and x [m, d]."""
-        product: Tensor = _Product.apply(values, x, self._layout, False)  # type: ignore[no-untyped-call]
+        product: Tensor = _Product.apply(values, x, self, False)  # type: ignore[no-untyped-call]
         return product
 
     def transposed_product(self, values: Tensor, x: Tensor) -> Tensor:
         """Mᵀ x [m, d] for values [E], in the pattern's own order, and x [n, d]."""
-        product: Tensor = _Product.apply(values, x, self._layout, True)  # type: ignore[no-untyped-call]
+        product: Tensor = _Product.apply(values, x, self, True)  # type: ignore[no-untyped-call]
         return product
 
     def dots(self, x: Tensor, y: Tensor) -> Tensor:
         """x_r · y_c for every entry (r, c): [E], for x [n, d] and y [m, d]."""
-        dots: Tensor = _Dots.apply(x, y, self._layout)  # type: ignore[no-untyped-call]
+        dots: Tensor = _Dots.apply(x, y, self)  # type: ignore[no-untyped-call]
         return dots
 
     def row_sums(self, values: Tensor) -> Tensor:
@@ -167,33 +147,33 @@ class Pattern(nn.Module):
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, x: Tensor, layout: _Layout, transposed: bool) -> Tensor:
-        ctx.layout, ctx.transposed = layout, transposed
+    def forward(ctx: Any, values: Tensor, x: Tensor, pattern: Pattern, transposed: bool) -> Tensor:
+        ctx.pattern, ctx.transposed = pattern, transposed
         ctx.save_for_backward(values, x if ctx.needs_input_grad[0] else None)
-        return layout.transposed_times(values, x) if transposed else layout.times(values, x)
+        return pattern._transposed_times(values, x) if transposed else pattern._times(values, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        (gradient,), (values, x), layout = gradients, ctx.saved_tensors, ctx.layout
+        (gradient,), (values, x), pattern = gradients, ctx.saved_tensors, ctx.pattern
         for_values = for_x = None
         if ctx.needs_input_grad[0]:
-            for_values = layout.dots(x, gradient) if ctx.transposed else layout.dots(gradient, x)
+            for_values = pattern._sampled(x, gradient) if ctx.transposed else pattern._sampled(gradient, x)
         if ctx.needs_input_grad[1]:
-            back = layout.times if ctx.transposed else layout.transposed_times
+            back = pattern._times if ctx.transposed else pattern._transposed_times
             for_x = back(values, gradient)
         return for_values, for_x, None, None
 
 
 class _Dots(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, layout: _Layout) -> Tensor:
-        ctx.layout = layout
+    def forward(ctx: Any, x: Tensor, y: Tensor, pattern: Pattern) -> Tensor:
+        ctx.pattern = pattern
         ctx.save_for_backward(x, y)
-        return layout.dots(x, y)
+        return pattern._sampled(x, y)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, y = ctx.saved_tensors
-        for_x = ctx.layout.times(gradients[0], y) if ctx.needs_input_grad[0] else None
-        for_y = ctx.layout.transposed_times(gradients[0], x) if ctx.needs_input_grad[1] else None
+        for_x = ctx.pattern._times(gradients[0], y) if ctx.needs_input_grad[0] else None
+        for_y = ctx.pattern._transposed_times(gradients[0], x) if ctx.needs_input_grad[1] else None
         return for_x, for_y, None

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bm3 import Batch, Data, Loss, Recommender
-from harness.common import require
-from harness.models.base import batch_norms, each, negatives_of, pairwise_loss, rows, scores_of, xavier_uniform
+from harness.models.base import batch_norms, check_config, each, negatives_of, pairwise_loss, rows, xavier_uniform
 from harness.models.features import FeatureTable, distinct, frozen_features, modality_order
 
 
@@ -26,8 +25,7 @@ class VBPRConfig:
     """λ, weight of the regulariser. The published grid is not known; searched here are BPR's values."""
 
     def __post_init__(self) -> None:
-        require(self, "embedding_size", self.embedding_size >= 1, "at least 1")
-        require(self, "reg_weight", self.reg_weight >= 0, "not negative")
+        check_config(self, embedding_size=1, reg_weight=0)
 
 
 class VBPR(Recommender):
@@ -57,7 +55,7 @@ class VBPR(Recommender):
         vectors = torch.cat([rows(self.item_embedding, items), self._content(items)], dim=1)  # [n, 2d]
         h_i, h_j = (rows(vectors, part) for part in row.chunk(2))  # [B, 2d]
         h_u = rows(self.user_embedding, batch.users)  # [B, 2d]
-        pairwise = pairwise_loss(scores_of(h_u, h_i), scores_of(h_u, h_j))
+        pairwise = pairwise_loss(h_u, h_i, h_j)
         regulariser = self.config.reg_weight * batch_norms(h_u, h_i, h_j)
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
 

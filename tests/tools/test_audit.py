@@ -1,10 +1,9 @@
 """Audits: every variant beside the published value with all else equal, the word for the difference, and the files."""
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import run_files
 import torch
 from command_line import Command, refused
 
-from bm3 import DataError
+from bm3 import BM3Error, DataError
 from harness.models.registry import models
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.load import load_paper
@@ -21,18 +20,19 @@ from harness.runs.record import RunRecord
 from harness.runs.settings import ALL_MODELS, flatten, variants
 from harness.runs.store import stored_runs
 from harness.runs.trial import Trial, run_trial
-from harness.studies.execute import Ending
-from harness.studies.local import InProcess
 from harness.studies.suite import load_suite
-from harness.tools.audit.audit import Audit, audit_markdown, plan_audit, trials_of, write_audit
-from harness.tools.audit.effects import (
+from harness.tools.audit import (
     COLUMNS,
+    Audit,
     Change,
     Effect,
+    audit_markdown,
     effect_lines,
     effects_csv,
     known_effects,
     paired_effect,
+    plan_audit,
+    write_audit,
 )
 from harness.training import TrainingConfig
 
@@ -58,18 +58,17 @@ def finished(trial: Trial, recall: float, ndcg: float, best_epoch: int = 7) -> R
 Metrics = Sequence[tuple[float, float]]
 
 
-def audited(base: Metrics, variant: Metrics, *, failed: Sequence[str] = (), best_epoch: int = 7) -> Audit:
+def audited(base: Metrics, variant: Metrics, *, fails: bool = False, best_epoch: int = 7) -> Audit:
     """BPR on mini with made-up (R@20, N@20) per seed: `variant` without rounding, else those of `base`."""
-    seeds = tuple(range(1, len(base) + 1))
-    dataset, comparisons = plan_audit(PAPER, "mini", None, ["bpr"], seeds, CPU)
-    runs = {}
-    for comparison in comparisons:
-        differs = comparison.variant.setting == "early_stopping.rounding"
-        for trial, values in zip(comparison.base, base, strict=True):
-            runs[trial.key] = finished(trial, *values)
-        for trial, values in zip(comparison.trials, variant if differs else base, strict=False):
+    rows = plan_audit(PAPER, "mini", None, ["bpr"], tuple(range(1, len(base) + 1)), CPU)
+    runs: dict[str, RunRecord | None] = {}
+    for row in rows:
+        differs = row.label == "bpr early_stopping.rounding=none"
+        for trial, values in zip(row.wanted({}), variant if differs else base, strict=False):
             runs[trial.key] = finished(trial, *values, best_epoch if differs else 7)
-    return Audit(dataset, comparisons, runs, tuple(failed), PAPER)
+        if differs and fails:
+            runs |= dict.fromkeys((trial.key for trial in row.wanted({})[-1:]), None)
+    return Audit(rows, runs, PAPER)
 
 
 def differences(audit: Audit) -> tuple[Effect, Effect]:
@@ -82,37 +81,40 @@ def differences(audit: Audit) -> tuple[Effect, Effect]:
 # --- the plan ---
 
 
-def test_every_other_value_of_every_variant_is_compared_once_per_model_that_has_it() -> None:
-    _, comparisons = plan_audit(PAPER, "mini", None, [], (1,), CPU)
-    found = Counter((c.base[0].entry.name, c.variant.setting, c.value) for c in comparisons)
-    wanted = {
-        (model, row.setting, value)
+def every_variant() -> set[tuple[str, str, str]]:
+    """Model, setting and other value of all that can be asked."""
+    return {
+        (model, row.setting, str(value))
         for row in variants()
         for value in row.values[1:]
         for model in (models() if row.model == ALL_MODELS else [row.model])
     }
-    assert found == Counter(wanted)
-    assert len(wanted) > 2 * len(models())
 
 
-def test_a_comparison_differs_in_its_setting_and_in_nothing_else() -> None:
-    _, comparisons = plan_audit(PAPER, "mini", None, [], (1, 2), CPU)
-    for comparison in comparisons:
-        for base, trial in zip(comparison.base, comparison.trials, strict=True):
+def test_every_other_value_is_compared_once_with_all_else_equal_and_with_the_same_seeds() -> None:
+    comparisons = Audit(plan_audit(PAPER, "mini", None, [], (1, 2), CPU), {}, PAPER).comparisons
+    found = Counter((c.base.outline.model, c.setting, str(c.values[1])) for c in comparisons)
+    assert found == Counter(every_variant())
+    assert len(found) > 2 * len(models())
+    published = {(row.model, row.setting): row.values[0] for row in variants()}
+    for c in comparisons:
+        model = c.base.outline.model
+        for base, trial in zip(c.base.wanted({}), c.other.wanted({}), strict=True):
             one, other = settings_of(base), settings_of(trial)
-            assert {key for key in one if one[key] != other[key]} == {comparison.variant.setting}
-            assert one[comparison.variant.setting] == comparison.variant.values[0]
-            assert other[comparison.variant.setting] == comparison.value
+            assert {key for key in one if one[key] != other[key]} == {c.setting}
+            assert c.values == (one[c.setting], other[c.setting])
+            assert c.values[0] == published.get((model, c.setting), published.get((ALL_MODELS, c.setting)))
             assert (base.seed, base.dataset, base.device) == (trial.seed, trial.dataset, trial.device)
-        assert [trial.seed for trial in comparison.base] == [1, 2]
 
 
-def test_comparisons_of_a_model_share_its_published_trials() -> None:
-    _, comparisons = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
-    assert [c.base[0].entry.name for c in comparisons] == ["grcn"] * 4 + ["bpr"] * 2
-    trials = trials_of(comparisons)
-    assert len({trial.key for trial in trials}) == len(trials) == 2 * (1 + 4 + 1 + 2)
-    assert [trial.key for trial in trials[:2]] == [trial.key for trial in comparisons[0].base]
+def test_the_models_asked_for_are_planned_once_each_and_the_published_values_first() -> None:
+    rows = plan_audit(PAPER, "mini", None, ["grcn", "GRCN", "bpr"], (1, 2), CPU)
+    assert [row.outline.model for row in rows] == ["grcn"] * 5 + ["bpr"] * 3
+    assert [row.label for row in rows if row.label == row.outline.model] == ["grcn", "bpr"]
+    assert (rows[0].label, len({trial.key for row in rows for trial in row.wanted({})})) == (
+        "grcn",
+        2 * (1 + 4 + 1 + 2),
+    )
 
 
 def test_mini_is_trained_as_its_suite_says_and_other_data_as_published(
@@ -120,11 +122,11 @@ def test_mini_is_trained_as_its_suite_says_and_other_data_as_published(
 ) -> None:
     suite = load_suite("mini").training
     assert suite["batch_size"] != TrainingConfig().batch_size
-    _, on_mini = plan_audit(PAPER, "mini", None, ["bpr"], (1,), CPU)
-    assert {key: settings_of(on_mini[0].base[0])[key] for key in suite} == suite
+    (on_mini, *_) = plan_audit(PAPER, "mini", None, ["bpr"], (1,), CPU)
+    assert {key: settings_of(on_mini.points[0])[key] for key in suite} == suite
     folder = write_npz(tmp_path / "shop", small_parts, small_features)
-    _, elsewhere = plan_audit(PAPER, str(folder), None, ["bpr"], (1,), CPU)
-    assert elsewhere[0].base[0].training == TrainingConfig()
+    (elsewhere, *_) = plan_audit(PAPER, str(folder), None, ["bpr"], (1,), CPU)
+    assert elsewhere.points[0].training == TrainingConfig()
 
 
 # --- the difference ---
@@ -168,26 +170,27 @@ def test_too_few_seeds_or_a_mean_of_nothing_are_no_evidence() -> None:
         assert (found.difference_percent, found.effect) == (None, Change.NO_EVIDENCE)
 
 
-def test_the_exit_code_tells_failures_from_no_evidence() -> None:
+def test_the_exit_code_tells_failures_from_no_evidence_and_failures_are_never_taken_as_known(tmp_path: Path) -> None:
     two = [(0.4, 0.2), (0.5, 0.2)]
-    assert audited(two, two).code == 0
-    assert audited(two, two, failed=["bm3 train bpr mini"]).code == 1
-    assert audited(two[:1], two[:1]).code == 3
+    assert [audited(two, two).code, audited(two, two, fails=True).code, audited(two[:1], two[:1]).code] == [0, 1, 3]
+    with pytest.raises(ValueError, match="not everything"):
+        write_audit(audited(two, two, fails=True), tmp_path / "out", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the report ---
 
 
 def test_the_report_has_a_row_per_difference_and_names_what_failed() -> None:
-    audit = audited([(0.4, 0.2), (0.5, 0.2)], [(0.3, 0.2), (0.401, 0.2)], failed=["bm3 train x mini"])
+    audit = audited([(0.4, 0.2), (0.5, 0.2), (0.9, 0.2)], [(0.3, 0.2), (0.401, 0.2), (0.9, 0.2)], fails=True)
     text = audit_markdown(audit)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     (row,) = (row for row in rows if "-22.11" in row)
     assert row[2:8] == ["4 → none", "R@20", "2", "0.4500", "0.3505", "-22.11"]
     assert row[-1] == "lower"
-    assert "Seeds: 1, 2" in text
+    assert "Seeds: 1, 2, 3" in text
     assert audit.dataset.content_hash[:10] in text
-    assert "- Failed: `bm3 train x mini`" in text
+    assert "- Failed: `bm3 train bpr mini" in text
     assert "made up" in text.split("## Environment")[1]
 
 
@@ -235,12 +238,6 @@ def test_effects_come_back_from_their_file_and_those_of_other_models_stay(tmp_pa
             assert getattr(one, name) == pytest.approx(getattr(measured, name), rel=1e-5)
 
 
-def test_an_audit_with_failures_is_never_taken_as_known(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not everything"):
-        write_audit(audited([(0.4, 0.2)] * 2, [(0.4, 0.2)] * 2, failed=["x"]), tmp_path / "out", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("lines", "named"),
     [
@@ -278,14 +275,8 @@ def test_a_file_of_effects_that_does_not_fit_is_refused_with_its_line(
 
 def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> None:
     known = [effect for effect in known_effects(PAPER.folder) if effect.dataset == "mini"]
-    found = {(effect.model, effect.setting, effect.value) for effect in known}
-    wanted = {
-        (model, row.setting, str(value))
-        for row in variants()
-        for value in row.values[1:]
-        for model in (models() if row.model == ALL_MODELS else [row.model])
-    }
-    assert found == wanted
+    wanted = every_variant()
+    assert {(effect.model, effect.setting, effect.value) for effect in known} == wanted
     assert len(known) == 2 * len(wanted)
     assert all(effect.seeds >= TOLERANCES.min_seeds for effect in known)
 
@@ -294,40 +285,13 @@ def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> Non
 
 
 @pytest.fixture
-def audit(command: Command) -> Command:
-    """`audit(…)` is `bm3 audit …`."""
-    return lambda *arguments: command("audit", *arguments)
-
-
-@dataclass
-class By(InProcess):
-    """Runs trials by a function in this process, and stores what it gives."""
-
-    execute: Callable[[Trial, Path], RunRecord | None]
-    out: Path
-
-    def __post_init__(self) -> None:
-        super().__init__(self.out)
-
-    def wait(self, seconds: float) -> list[Ending]:
-        trial, self._trial = self._trial, None
-        if trial is None:
-            return []
-        run = self.execute(trial, self.out)
-        path = self.out / trial.key
-        if run is not None and not path.is_dir():
-            path.mkdir(parents=True)
-            described = {**trial.identity, **run.described(), "model": "bpr", "searched": []}
-            described |= {"config": asdict(trial.config), "training": asdict(trial.training), "seed": trial.seed}
-            described["dataset"] = run_files.DATA
-            (path / "run.json").write_text(json.dumps(described), encoding="utf-8")
-            (path / "result.json").write_text(json.dumps(run.outcome.written()), encoding="utf-8")
-        return [Ending(trial, "as told (exit code 1)")]
-
-
-def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], RunRecord | None]) -> None:
-    """Let the command run trials by this function, in this process."""
-    monkeypatch.setattr("harness.cli.study.backend_for", lambda how, *_: By(execute, how.out))
+def audit(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`audit(…)` is `bm3 audit …` of BPR with two seeds, trained for real, for a few epochs."""
+    suite = load_suite("mini")
+    short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
+    monkeypatch.setattr("harness.tools.audit.load_suite", lambda name, paper: short)
+    how = ("--model", "bpr", "--seeds", 2, "--device", "cpu", "--in-process", "--as-reference")
+    return lambda *arguments: command("audit", "mini", *how, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -340,72 +304,44 @@ def run_by(monkeypatch: pytest.MonkeyPatch, execute: Callable[[Trial, Path], Run
     ],
 )
 def test_bad_input_ends_in_one_line_before_anything_runs(
-    audit: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+    command: Command, arguments: list[str], parts: list[str]
 ) -> None:
-    run_by(monkeypatch, lambda trial, out: pytest.fail("a trial was run"))
     Path("taken").write_text("a file", encoding="utf-8")
-    line = refused(audit(*arguments))
-    for part in parts:
-        assert part in line
+    line = refused(command("audit", *arguments))
+    assert all(part in line for part in parts), line
     assert [path.name for path in Path.cwd().iterdir()] == ["taken"]
 
 
-def test_a_dry_run_lists_the_trials_and_runs_none(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_by(monkeypatch, lambda trial, out: pytest.fail("a trial was run"))
-    outcome = audit("--dry-run", "--model", "bm3", "--seeds", 2)
-    assert outcome.code == 0
-    lines = outcome.out.splitlines()
-    assert len(set(lines)) == len(lines) == 2 * (1 + 4)
-    assert all(line.startswith("bm3 train bm3 mini ") for line in lines)
-    assert list(Path.cwd().iterdir()) == []
-
-
-def test_an_audit_of_bpr_on_mini(audit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Trained for real, for a few epochs. Masked validation items are rivals less of test items: R@20 rises."""
-    suite = load_suite("mini")
-    short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
-    monkeypatch.setattr("harness.tools.audit.audit.load_suite", lambda name, paper: short)
+def test_an_audit_of_bpr_on_mini(audit: Command, tmp_path: Path) -> None:
+    """Masked validation items are rivals less of test items: R@20 rises."""
     expected = Path(shutil.copytree(paper_folder(DEFAULT), tmp_path / "expected"))
-    run_by(monkeypatch, run_trial)
-    outcome = audit("mini", "--model", "bpr", "--seeds", 2, "--device", "cpu", "--as-reference", "--paper", expected)
+    outcome = audit("--paper", expected)
     assert outcome.code == 0
-    assert "6 of 6 trials have a result" in Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     folder = Path("runs/audit-mini")
+    assert "6 of 6 trials have a result" in (folder / "study.log").read_text(encoding="utf-8")
     assert len([run for run in stored_runs(Path("runs")) if run.finished]) == 6
     written = {effect.key: effect for effect in known_effects(expected) if effect.model == "bpr"}
     assert (folder / "audit.csv").read_text(encoding="utf-8") == effects_csv(written.values())
     masked = written["mini", "bpr", "evaluation.mask_validation", "True", "recall@20"]
-    assert masked.difference_percent is not None
-    assert masked.difference_percent > 0
+    assert (masked.difference_percent or 0) > 0
     assert masked.effect is not Change.NONE
     summary = outcome.out[outcome.out.index("# What the variants change") :].split("\n\nwritten: ")[0]
     assert (folder / "report.md").read_text(encoding="utf-8").startswith(summary)
 
 
 def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def execute(trial: Trial, out: Path) -> RunRecord | None:
-        return None if trial.training.evaluation.mask_validation and trial.seed == 2 else finished(trial, 0.4, 0.2)
+    def run(trial: Trial, store: Path, **how: Any) -> RunRecord:
+        if trial.training.evaluation.mask_validation and trial.seed == 2:
+            raise BM3Error("loss is nan")
+        return run_trial(trial, store, **how)
 
-    run_by(monkeypatch, execute)
+    monkeypatch.setattr("harness.studies.local.run_trial", run)
     before = effects_csv(known_effects(PAPER.folder))
-    outcome = audit("--model", "bpr", "--as-reference")
+    outcome = audit()
     assert outcome.code == 1
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
     assert "mask_validation=True" in line
     assert "--seed 2" in line
     log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
-    assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (9, 1, 8)
+    assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (6, 1, 5)
     assert effects_csv(known_effects(PAPER.folder)) == before
-
-
-def test_ctrl_c_ends_in_one_line_and_130(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def execute(trial: Trial, out: Path) -> RunRecord:
-        if trial.seed == 2:
-            raise KeyboardInterrupt
-        return finished(trial, 0.4, 0.2)
-
-    run_by(monkeypatch, execute)
-    outcome = audit("--model", "bpr")
-    assert outcome.code == 130
-    assert outcome.err.splitlines()[-1].startswith("bm3: interrupted: finished trials are kept in runs; ")
-    assert not Path("runs/audit-mini/report.md").exists()

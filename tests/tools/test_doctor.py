@@ -35,22 +35,34 @@ GB = 10**9
 CUDA = [("GPU A", 11 * GB)]
 
 
+GPU = GpuSurvey("GPU A", 11 * GB, False, True, True, True)
+PYTHON, FREE = (3, 11), 8 * GB
+
+
 @pytest.mark.parametrize(
-    ("facts", "severity", "part"),
+    ("finding", "severity", "part"),
     [
-        (((3, 11), "2.6.0", None, 0), "ok", "torch 2.6.0 for the CPU"),
-        (((3, 10), "2.6.0", None, 0), "problem", "3.11"),
-        (((3, 11), "2.6.0", "12.4", 1), "ok", "CUDA 12.4"),
-        (((3, 11), "2.6.0", "12.4", 0), "note", "CUDA_VISIBLE_DEVICES"),
+        (check_python_and_torch(PYTHON, "2.6.0", None, 0), "ok", "torch 2.6.0 for the CPU"),
+        (check_python_and_torch((3, 10), "2.6.0", None, 0), "problem", "3.11"),
+        (check_python_and_torch(PYTHON, "2.6.0", "12.4", 1), "ok", "CUDA 12.4"),
+        (check_python_and_torch(PYTHON, "2.6.0", "12.4", 0), "note", "CUDA_VISIBLE_DEVICES"),
+        (check_determinism(True, None, None), "ok", "agree to the bit"),
+        (check_determinism(True, None, ":4096:8"), "ok", "agree to the bit"),
+        (check_determinism(True, None, ":0:0"), "note", ":0:0; unset"),
+        (check_determinism(False, None, None), "problem", "differ; same seed"),
+        (check_determinism(False, "RuntimeError: no kernel", None), "problem", "RuntimeError: no kernel"),
+        (check_cores(8, 8, Limits(), 8), "ok", "8 cores"),
+        (check_cores(8, 2, Limits(cores=1.5), 8), "note", "container gives 1.5"),
+        (check_cores(8, 2, Limits(), 8), "note", "--threads 2"),
+        (check_memory(FREE, 16 * GB, Limits()), "ok", "8.0 GB of 16.0 GB"),
+        (check_memory(NEEDED_MEMORY - 1, 16 * GB, Limits()), "problem", "free some"),
+        (check_memory(FREE, 16 * GB, Limits(memory=NEEDED_MEMORY - 1)), "problem", "container"),
     ],
 )
-def test_an_old_python_is_a_problem_and_a_gpu_that_is_not_found_a_note(facts: Any, severity: str, part: str) -> None:
-    finding = check_python_and_torch(*facts)
+def test_what_facts_amount_to(finding: Finding, severity: str, part: str) -> None:
     assert finding.severity == severity
-    assert part in finding.found + finding.advice
-
-
-GPU = GpuSurvey("GPU A", 11 * GB, False, True, True, True)
+    assert part in f"{finding.found}; {finding.advice}"
+    assert bool(finding.advice) is (severity != "ok")
 
 
 @pytest.mark.parametrize(
@@ -82,25 +94,6 @@ def test_a_missing_nvml_is_a_note_and_so_is_a_gpu_that_torch_cannot_use() -> Non
     assert (unused.severity, "that torch does not use" in unused.found) == ("note", True)
 
 
-@pytest.mark.parametrize(
-    ("same", "error", "cublas", "severity"),
-    [
-        (True, None, None, "ok"),
-        (True, None, ":4096:8", "ok"),
-        (True, None, ":0:0", "note"),
-        (False, None, None, "problem"),
-        (False, "RuntimeError: no deterministic implementation", None, "problem"),
-    ],
-)
-def test_a_step_that_fails_or_differs_is_a_problem(
-    same: bool, error: str | None, cublas: str | None, severity: str
-) -> None:
-    finding = check_determinism(same, error, cublas)
-    assert finding.severity == severity
-    assert (error or "") in finding.found
-    assert bool(finding.advice) is (severity != "ok")
-
-
 def test_a_step_is_really_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._two_steps(torch.device("cpu")) == (True, None)
     drawn = iter((1.0, 2.0))
@@ -112,20 +105,6 @@ def test_a_step_is_really_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(doctor, "_step", broken)
     assert doctor._two_steps(torch.device("cpu")) == (False, "RuntimeError: no kernel")
-
-
-def test_cores_and_memory_are_what_a_container_allows() -> None:
-    assert check_cores(8, 8, Limits(), 8).severity == "ok"
-    limited = check_cores(8, 2, Limits(cores=1.5), 8)
-    assert (limited.severity, "container gives 1.5" in limited.found, "--threads 2" in limited.advice) == (
-        "note",
-        True,
-        True,
-    )
-    assert check_memory(8 * GB, 16 * GB, Limits()).severity == "ok"
-    assert check_memory(NEEDED_MEMORY - 1, 16 * GB, Limits()).severity == "problem"
-    tight = check_memory(8 * GB, 16 * GB, Limits(memory=NEEDED_MEMORY - 1))
-    assert (tight.severity, "container" in tight.found) == ("problem", True)
 
 
 def test_a_store_is_tried_without_leaving_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,13 +17,11 @@ from harness.cli import tools as cli_tools
 from harness.data import Dataset, load_dataset
 from harness.data.synthetic import of_size
 from harness.paper.folders import DEFAULT, paper_folder
-from harness.tools.regress import check as checking
 from harness.tools.regress import measure as measuring
 from harness.tools.regress.baseline import Measurement, NothingToCompareError, read_baseline
-from harness.tools.regress.check import check, faults, plan_of
 from harness.tools.regress.judge import MEMORY, TIME, WALL, Comparison, compare, exit_code
 from harness.tools.regress.judge import Outcome as Word
-from harness.tools.regress.measure import Plan, Tree, measure, revision_of, tree_of
+from harness.tools.regress.measure import Plan, Tree, check, faults, measure, plan_of, revision_of, tree_of
 from harness.tools.regress.rules import Repetitions, Rules, load_rules
 
 ROOT = Path(harness.__file__).parent.parent
@@ -118,23 +116,25 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str],
     return script
 
 
-def test_a_process_that_dies_is_an_error_of_its_subject_and_the_others_are_measured(
-    plan: Plan, scripted: Callable[..., None]
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("print('{half', end='', flush=True); os._exit(7)", "exit code 7"),
+        ("time.sleep(100)", "no answer in 4 s"),
+        ("say(error='no such layer'); continue", "no such layer"),
+    ],
+)
+def test_what_fails_dies_or_waits_for_ever_is_an_error_of_its_subject_alone_and_no_baseline(
+    fault: str, error: str, plan: Plan, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripted("if subject == 'large/bpr': print('{half', end='', flush=True); os._exit(7)", "say(answer=[1.0, 2.0])")
-    found = measure([HERE], plan, ONCE, only={"time": ["large/evaluation", "large/bpr", "large/lightgcn"]})[0]
-    assert found.time == {"large/evaluation": [(1.0, 2.0)] * 2, "large/lightgcn": [(1.0, 2.0)] * 2}
-    assert "exit code 7" in found.errors["large/bpr: time"]
-
-
-def test_what_waits_for_ever_ends_at_the_deadline(
-    plan: Plan, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measuring, "PER_QUESTION_S", 0.5)
-    scripted("if subject == 'large/bpr': time.sleep(100)", "say(answer=[1.0, 2.0])")
-    found = measure([HERE], plan, replace(ONCE, rounds=1), only={"time": ["large/bpr", "large/evaluation"]})[0]
-    assert "no answer in 3.5 s" in found.errors["large/bpr: time"]
-    assert list(found.time) == ["large/evaluation"]
+    monkeypatch.setattr(measuring, "PER_QUESTION_S", 0.5 if "sleep" in fault else 60.0)
+    scripted(f"if subject == 'large/bpr': {fault}", "say(answer=[1.0, 2.0])")
+    others = ("large/evaluation", "large/lightgcn")
+    found = measure([HERE], plan, replace(ONCE, rounds=1), only={"time": [others[0], "large/bpr", others[1]]})[0]
+    assert found.time == {name: [(1.0, 2.0)] for name in others}
+    assert error in found.errors["large/bpr: time"]
+    failed, _ = faults(found, tiny_rules(), "cpu")
+    assert [line.partition(" (")[0] for line in failed] == ["large/bpr time", "large/bpr wall time"]
 
 
 def test_trees_take_turns_and_another_begins_each_time(
@@ -151,14 +151,6 @@ def test_trees_take_turns_and_another_begins_each_time(
     scripted("say(answer=[1.0, 2.0])")
     measure([HERE, Tree("other", ROOT)], plan, replace(ONCE, passes=3), only={"time": ["large/bpr"]})
     assert asked == ["here", "other", "other", "here", "here", "other"]
-
-
-def test_a_subject_that_fails_is_no_baseline(plan: Plan, scripted: Callable[..., None]) -> None:
-    scripted("say(error='no such layer') if subject == 'large/bpr' else say(answer=[1.0, 2.0])")
-    found = measure([HERE], plan, replace(ONCE, rounds=6), only={"time": ["large/bpr", "large/lightgcn"]})[0]
-    assert list(found.time) == ["large/lightgcn"]
-    failed, _ = faults(found, tiny_rules(), "cpu")
-    assert [line.partition(" (")[0] for line in failed] == ["large/bpr time", "large/bpr wall time"]
 
 
 def test_packages_of_elsewhere_are_not_measured(plan: Plan, scripted: Callable[..., None], tmp_path: Path) -> None:
@@ -212,7 +204,7 @@ def test_a_slowdown_counts_if_it_is_there_again(
             raise given
         return [given]
 
-    monkeypatch.setattr(checking, "measure", measured)
+    monkeypatch.setattr(measuring, "measure", measured)
     found: tuple[Comparison, ...] = check(HERE, plan, ONCE, load_rules(PAPER / "regression.toml"), usual())
     assert asked == [None, {"time": ["small/bpr"]}][: len(gives)]
     (one,) = (one for one in found if (one.subject, one.quantity) == ("small/bpr", TIME))
@@ -232,7 +224,7 @@ def _no_summary(monkeypatch: pytest.MonkeyPatch) -> None:
 def shrink(patch: pytest.MonkeyPatch, inputs: Inputs) -> None:
     """Let the command measure for seconds only."""
     patch.setattr("harness.tools.regress.rules.load_rules", lambda path: tiny_rules())
-    patch.setattr(checking, "inputs", lambda paper: inputs)
+    patch.setattr(measuring, "inputs", lambda paper: inputs)
 
 
 @pytest.fixture

@@ -212,11 +212,15 @@ def prepare(
 def _reading(kind: str, plan: Plan, watch: Watch, inputs: dict[str, Any]) -> Iterator[RawFile]:
     """A file of the plan, entered in `inputs`."""
     path = plan.inputs[kind]
+    inputs[kind] = _entry(path)
+    with watch(path.name) as report, RawFile(path, report) as file:
+        yield file
+
+
+def _entry(path: Path) -> dict[str, Any]:
     with path.open("rb") as whole:
         digest = hashlib.file_digest(whole, "sha256").hexdigest()
-    with watch(path.name) as report, RawFile(path, report) as file:
-        inputs[kind] = {"file": path.name, "bytes": file.size, "sha256": digest}
-        yield file
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
 
 
 def _seed(plan: Plan) -> int:
@@ -231,9 +235,7 @@ def _divide(plan: Plan, ratings: Ratings, inputs: dict[str, Any]) -> tuple[Datas
     pairs = np.stack([ratings.users, ratings.items], axis=1)
     user_ids, item_ids = ([each.decode() for each in ids] for ids in (ratings.user_ids, ratings.item_ids))
     if plan.given_split is not None:
-        content = plan.given_split.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        inputs["split"] = {"file": plan.given_split.name, "bytes": len(content), "sha256": digest}
+        inputs["split"] = _entry(plan.given_split)
         parts = read_split(plan.given_split, pairs)
     else:
         drawn = split_rule(plan.split).divide(pairs, ratings.times, np.random.default_rng(_seed(plan)))

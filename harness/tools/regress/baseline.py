@@ -62,7 +62,7 @@ class Baseline:
 
     machine: dict[str, Any]
     workload: dict[str, Any]
-    """What was measured; see `check.plan_of`."""
+    """What was measured; see `measure.plan_of`."""
     source: dict[str, Any]
     """Revision, whether it was dirty, and when."""
     measurement: Measurement

@@ -65,12 +65,13 @@ def compare(before: Measurement, now: Measurement, rules: Rules, device: str = "
 
 def to_repeat(comparisons: Iterable[Comparison]) -> dict[str, list[str]]:
     """Subjects whose `time` or `memory` must be measured again before their regression is believed."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, list[str]] = {}
     for one in comparisons:
         kind = {TIME: "time", WALL: "time", MEMORY: "memory"}.get(one.quantity)
         if one.outcome is Outcome.REGRESSED and kind and one.now is not None:
-            found.setdefault(kind, {})[one.subject] = None
-    return {kind: list(subjects) for kind, subjects in found.items()}
+            subjects = found.setdefault(kind, [])
+            subjects += [one.subject] if one.subject not in subjects else []
+    return found
 
 
 def confirmed(first: Iterable[Comparison], again: Iterable[Comparison]) -> tuple[Comparison, ...]:

@@ -1,28 +1,37 @@
-"""Measures source trees by the same workload, each in processes of its own, which take turns.
+"""Checks for regressions: source trees are measured by the same workload, in processes of their own that take turns.
 
-What is measured is `worker`; what follows from the figures is `judge`.
+What is measured is `worker`; what follows from the figures is `judge`. What looks worse is measured again.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
-from bm3 import ConfigError
+import numpy as np
+
+from bm3 import ConfigError, DataError
+from harness.data import PARTS, Dataset
+from harness.data.synthetic import mini, of_size
 from harness.measure.environment import git
+from harness.paper.load import Paper
 from harness.tools.regress import worker
 from harness.tools.regress.baseline import Measurement, NothingToCompareError, Result
-from harness.tools.regress.rules import Repetitions
+from harness.tools.regress.judge import Comparison, Outcome, compare, confirmed, to_repeat
+from harness.tools.regress.rules import Repetitions, Rules, Workload
 
 Tell = Callable[[str], None]
 Question = Sequence[Any]
+WORKLOAD_FORMAT = 2
+"""Counts on when `worker` measures something else under the same names."""
 PER_QUESTION_S = 60.0
 """Seconds per question, and for five more, in which a process must end, so that what waits for ever does."""
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**26)}
@@ -38,7 +47,7 @@ class Plan:
     """The fixed workload, and the folder with what it computes on."""
 
     work: Mapping[str, Any]
-    """All that two measurements must share to be of the same work, fit for JSON: see `check.plan_of`."""
+    """All that two measurements must share to be of the same work, fit for JSON: see `plan_of`."""
     folder: Path
     """Has the data sets by name, and `traces`."""
 
@@ -53,12 +62,83 @@ class Plan:
         return [f"{self.work['large']}/{name}" for name in (*self.work["models"], worker.EVALUATION)]
 
 
+def inputs(paper: Paper) -> tuple[Dataset, Dataset, Path]:
+    """What the workload computes on: `mini`, one as large as the paper's first data set, and the paper's traces."""
+    counts = paper.counts(paper.datasets[0])
+    missing = [name for name in ("users", "items", "interactions") if name not in counts]
+    if missing:
+        raise DataError(
+            f"{paper.folder}: no number of {missing[0]} of {paper.datasets[0]}, whose size the workload has"
+        )
+    users, items, interactions = (int(counts[name].value or 0) for name in ("users", "items", "interactions"))
+    return mini(), of_size(users, items, interactions), paper.file("traces")
+
+
+def plan_of(
+    workload: Workload, small: Dataset, large: Dataset, traces: Path, folder: Path, device: str, threads: int
+) -> Plan:
+    """The plan, with its inputs in `folder`: every tree reads the same files, however it makes its own data sets."""
+    for dataset in (small, large):
+        (folder / dataset.name).mkdir()
+        parts = {part: dataset.part(part) for part in PARTS}
+        np.savez(folder / dataset.name / "interactions.npz", allow_pickle=False, **parts)
+        for modality, table in dataset.features.items():
+            np.save(folder / dataset.name / f"{modality}.npy", table, allow_pickle=False)
+    shutil.copytree(traces, folder / "traces")
+    work = {"format": WORKLOAD_FORMAT, **json.loads(json.dumps(asdict(workload))), "steps": workload.steps[device]}
+    work |= {"small": small.name, "large": large.name, "hashes": [small.content_hash, large.content_hash]}
+    return Plan({**work, "device": device, "threads": threads}, folder)
+
+
 @dataclass(frozen=True)
 class Tree:
     """A source tree that can be measured with the packages that are installed here."""
 
     name: str
     folder: Path
+
+
+def check(
+    here: Tree,
+    plan: Plan,
+    often: Repetitions,
+    rules: Rules,
+    before: Measurement | Tree,
+    *,
+    tell: Tell = lambda stage: None,
+) -> tuple[Comparison, ...]:
+    """Measure the tree `here` and compare it with a measurement, or with another tree that is measured in turn with it.
+
+    What is slower or larger is measured once more, on both sides where both are trees. Raises NothingToCompareError
+    when the workload does not run at all; what of it fails is in the comparisons.
+    """
+
+    def compared(often: Repetitions, only: Mapping[str, Sequence[str]] | None = None) -> tuple[Comparison, ...]:
+        trees = [here, before] if isinstance(before, Tree) else [here]
+        now, *there = measure(trees, plan, often, only=only, tell=tell)
+        return compare(there[0] if isinstance(before, Tree) else before, now, rules, str(plan.work["device"]))
+
+    comparisons = compared(often)
+    if again := to_repeat(comparisons):
+        tell("measured again: " + ", ".join(f"{name} ({kind})" for kind, names in again.items() for name in names))
+        # Processes differ from one another more than rounds of one do, so a repetition is of two at least.
+        once_more = replace(often, passes=max(2, often.passes), memory=max(2, often.memory))
+        try:
+            comparisons = confirmed(comparisons, compared(once_more, again))
+        except NothingToCompareError as error:  # what was found stands
+            tell(f"could not be measured again: {error}")
+    return comparisons
+
+
+def faults(measured: Measurement, rules: Rules, device: str) -> tuple[list[str], list[str]]:
+    """What fails, so that it must not become what later checks are compared with; and what cannot be judged by it."""
+    traces = {name: "passed" if status.startswith("failed") else status for name, status in measured.traces.items()}
+    itself = compare(replace(measured, errors={}, traces=traces), measured, rules, device)
+    failed, unstable = (
+        [f"{one.subject} {one.quantity} ({one.reason})" for one in itself if one.outcome is outcome]
+        for outcome in (Outcome.REGRESSED, Outcome.UNMEASURED)
+    )
+    return failed, unstable
 
 
 def measure(
