@@ -275,8 +275,7 @@ def regress(
     with writing(written, "name another place with --out or --baseline"):
         written.parent.mkdir(parents=True, exist_ok=True)
         check_writable(written)
-    here = measure.Tree("here", CHECKOUT)
-    made_of = source(Path(harness.__file__).parent)
+    here, made_of = measure.Tree("here", CHECKOUT), source(Path(harness.__file__).parent)
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
@@ -301,17 +300,18 @@ def regress(
     made_on = f"{text.described_machine(machine)}; repetitions: {preset}"
     facts = {"Compared with": compared_with, "Source": text.described_source(about), "Machine": made_on}
     report = text.markdown(found, facts)
-    for name, content in (("report.md", report), ("junit.xml", text.junit(found, str(about["when"])))):
-        with writing(out / name, "name another folder with --out"):
-            write_whole(out / name, content.encode())
+    contents = {out / "report.md": report, out / "junit.xml": text.junit(found, str(about["when"]))}
+    for file, content in contents.items():
+        with writing(file, "name another folder with --out"):
+            write_whole(file, content.encode())
     if summary := os.environ.get(SUMMARY):
         try:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(report)
+            with Path(summary).open("a", encoding="utf-8") as appended:
+                appended.write(report)
         except OSError as error:  # no reason to lose the verdict
             click.echo(f"{SUMMARY}: {summary} cannot be written ({error.strerror})", err=True)
     click.echo(report.split("\n## ")[0].rstrip() + "\n")
-    click.echo(f"written: {out / 'report.md'}\nwritten: {out / 'junit.xml'}")
+    click.echo("\n".join(f"written: {file}" for file in contents))
     sys.exit(judge.exit_code(found))
 
 
@@ -409,8 +409,7 @@ def scaling(
             raise Interrupted("nothing was measured") from interruption
         stopped = interruption
     growth = report.Growth(" ".join(["bm3", *sys.argv[1:]]), environment(where), plan, tuple(series), complexity)
-    cells = growth.cells
-    click.echo(json.dumps(report.as_json(growth, cells), indent=1) if as_json else report.summary(growth, cells))
+    click.echo(json.dumps(report.as_json(growth), indent=1) if as_json else report.summary(growth))
     for path in [] if quick else report.write(growth, out):
         click.echo(f"written: {path}", err=as_json)
     if stopped is not None:

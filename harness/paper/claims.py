@@ -16,11 +16,12 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from bm3.errors import DataError
-from harness.paper.load import STRICT, Tolerances, validated_toml
+from harness.paper.load import STRICT, Tolerances, validated_file
 from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
-from harness.paper.rows import Row, representative
+from harness.paper.rows import GB, SHARED_NOTE, Row, representative
 from harness.paper.significance import Difference, over_seeds
 from harness.paper.verdict import Range, Word
+from harness.runs.record import memory_kind
 
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -28,9 +29,12 @@ Figure = Annotated[float, Field(ge=0, strict=True)]
 Decimals = Annotated[int, Field(ge=0, strict=True)]
 LeftOut = dict[Text, Names]
 """Data set → models that the paper has no figure for."""
+Span = tuple[float, float, float]
 Exponent = tuple[float, float, float]
 """A fitted exponent, and the lower and upper end of its interval."""
 
+COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
+"""Settings of training that change what an epoch costs."""
 TIME, MEMORY, SAMPLING = "Time (s/epoch)", "Memory (GB)", "share of sampling"
 
 
@@ -96,11 +100,10 @@ class Place:
         """Two models, judged; no evidence, with the figures, where something stands against it."""
         first, second = self.side(dataset, model, metric), self.side(dataset, other, metric)
         what = f"{model} over {other}, {dataset} {metric}"
-        for side in (first, second):
-            if isinstance(side, str):
-                return self.missing(what, side)
-        assert isinstance(first, Side)
-        assert isinstance(second, Side)
+        if isinstance(first, str):
+            return self.missing(what, first)
+        if isinstance(second, str):
+            return self.missing(what, second)
         what = f"{first.name} over {second.name}, {dataset} {metric}"
         if first.basis != second.basis:
             return self.missing(what, f"measured on {first.basis} and on {second.basis}")
@@ -140,14 +143,9 @@ class Measured(Place):
         row = representative((row for row in self.rows if row.dataset.lower() == dataset.lower()), model)
         if row is None:
             return f"{model} was not run"
-        basis, obstacles = f"{row.host}, data {row.data[:10]}", [row.cost_obstacle]
         seeds: Mapping[int, float] = {}
-        if metric in (TIME, SAMPLING):
-            spans = list(row.seconds.values()) if metric == TIME else [(share,) * 3 for share in row.sampling.values()]
-            obstacles.append(row.time_obstacle)
-        elif metric == MEMORY:
-            kind, peaks = row.memory
-            spans, basis = [(peak,) * 3 for peak in peaks.values()], f"{kind}, {basis}"
+        if metric in (TIME, MEMORY, SAMPLING):
+            spans, basis, obstacles = _costs(row, metric)
         else:
             seeds = row.by_seed(canonical_metric(metric))
             spans = [(value,) * 3 for value in seeds.values()]
@@ -168,6 +166,36 @@ class Measured(Place):
             if pair.metric == canonical_metric(metric) and {pair.first, pair.second} == {first.name, second.name}:
                 return pair.seen_from(first.name)
         return None
+
+
+def _costs(row: Row, metric: str) -> tuple[list[Span], str, list[str]]:
+    """A cost of each run that has it: lower quartile, median and upper quartile, in seconds, GB or shares of an epoch
+    (without the first). Then what was read and where, in words, which must be the same for two to be compared; and why
+    it is no evidence."""
+    environments = [run.environment for run in row.runs]
+    devices = (e.get("gpu") or f"{e.get('cpu')}, {e.get('torch_threads')} threads" for e in environments)
+    hosts = {f"{device}, torch {e.get('torch')}" for device, e in zip(devices, environments, strict=True)}
+    basis, obstacles = f"{'; '.join(sorted(hosts))}, data {row.data[:10]}", []
+    if row.surrogates:
+        obstacles.append(f"surrogate features ({', '.join(row.surrogates)}), of other widths")
+    elif changed := sorted(COST_SETTINGS & row.runs[0].changed_settings.keys()):
+        obstacles.append(f"{', '.join(changed)} changed")
+    if metric == MEMORY:
+        found = [run.outcome.memory for run in row.runs]
+        kind = memory_kind(found)
+        peaks = [] if kind is None else [(memory.of(kind).bytes or 0) / GB for memory in found]
+        return [(peak,) * 3 for peak in peaks], f"{(kind or 'memory').replace('_', ' ')}, {basis}", obstacles
+    if any(run.path in row.shared for run in row.runs):
+        obstacles.append(f"timed {SHARED_NOTE}")
+    if metric == TIME:
+        timings = ((t.q1_s, t.median_s, t.q3_s) for t in (run.outcome.timing for run in row.runs))
+        return (
+            [(q1, q2, q3) for q1, q2, q3 in timings if q1 is not None and q2 is not None and q3 is not None],
+            basis,
+            obstacles,
+        )
+    shares = ([e.sampling_seconds / e.seconds for e in run.epochs()[1:] if e.sampling_seconds] for run in row.runs)
+    return [(median(of_run),) * 3 for of_run in shares if of_run], basis, obstacles
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)
@@ -355,7 +383,7 @@ class ClaimResult:
 
 def load_claims(path: Path) -> tuple[Claim, ...]:
     """A file `claims.toml`; raises DataError naming the file and the field."""
-    claims = validated_toml(path, TypeAdapter(ClaimsFile)).claims
+    claims = validated_file(path, TypeAdapter(ClaimsFile)).claims
     for name, count in Counter(claim.id for claim in claims).items():
         if count > 1:
             raise DataError(f"{path}: {count} claims have the id '{name}'; give each its own")

@@ -68,11 +68,10 @@ class Check:
 
 def conformance(path: Path) -> list[Check]:
     """Replay a trace, or all in a folder in order of name. Raises DataError when there is none or one is unreadable."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; needed is a trace (*.npz) or a folder that holds some")
     paths = [path] if path.is_file() else sorted(path.glob("*.npz"))
     if not paths or any(one.suffix != ".npz" for one in paths):
-        raise DataError(f"{path}: holds no trace; needed is a trace (*.npz) or a folder that holds some")
+        what = "holds no trace" if path.exists() else "no such file or folder"
+        raise DataError(f"{path}: {what}; needed is a trace (*.npz) or a folder that holds some")
     return [check for path in paths for check in replay(path)]
 
 
@@ -80,11 +79,10 @@ def known_traces(paper: Paper) -> list[Check]:
     """Replay the traces that come with the paper, then those that models of other packages bring."""
     checks = conformance(paper.file("traces"))
     for name, entry in models().items():
-        if entry.TRACES is not None:
-            try:
-                checks += conformance(entry.TRACES)
-            except DataError as error:
-                checks.append(Check(name, "all", Status.FAILED, note=str(error)))
+        try:
+            checks += [] if entry.TRACES is None else conformance(entry.TRACES)
+        except DataError as error:
+            checks.append(Check(name, "all", Status.FAILED, note=str(error)))
     return checks
 
 
@@ -167,17 +165,12 @@ class _Replay:
         choices = _group(arrays, "aux/")
         if choices and entry.trace_choices is not None:
             entry.trace_choices(self._model, choices)
-        pairs: dict[str, NDArray[np.int32]] = {
-            part: rows[np.lexsort((rows[:, 1], rows[:, 0]))].astype(np.int32) for part, rows in parts.items()
-        }
+        train, valid, test = (
+            parts[name][np.lexsort(parts[name].T[::-1])].astype(np.int32) for name in ("train", "valid", "test")
+        )
+        users, items = data.n_users, data.n_items
         self._dataset = Dataset(
-            name="trace",
-            n_users=data.n_users,
-            n_items=data.n_items,
-            train=pairs["train"],
-            valid=pairs["valid"],
-            test=pairs["test"],
-            features=features,
+            name="trace", n_users=users, n_items=items, train=train, valid=valid, test=test, features=features
         )
 
     def checks(self) -> Iterator[Row]:
@@ -301,14 +294,10 @@ def rounded_updates(gradients: NDArray[Any], decay: NDArray[Any]) -> NDArray[np.
     rounding = np.where(gradients == 0, 0.0, GRADIENT_TOLERANCE * largest)
     updates, changes = _updates(seen), np.zeros_like(seen)
     for step, reach in enumerate(rounding):
-        either = []
-        for moved in (reach, -reach):
-            other = seen.copy()
-            other[step] += moved
-            either.append(np.abs(_updates(other) - updates))
-        changes += np.maximum(*either)
-    total: NDArray[np.float64] = np.minimum(changes, 2.0).sum(axis=0)
-    return total
+        either = np.stack([seen, seen])  # [2, steps, ...]
+        either[:, step] += np.stack([reach, -reach])
+        changes += np.abs([_updates(one) - updates for one in either]).max(axis=0)
+    return np.asarray(np.minimum(changes, 2.0).sum(axis=0))
 
 
 def _updates(gradients: NDArray[np.float64]) -> NDArray[np.float64]:

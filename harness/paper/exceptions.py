@@ -67,16 +67,16 @@ def apply(exceptions: Iterable[ExceptedCells], cells: Sequence[JudgedCell]) -> A
                 where = f"{exception.model} {short_metric(metric)} on {exception.dataset}"
                 broken.append(f"exception without a cell: {where} is not in this report")
             for cell in own:
-                verdict, change = cell.verdict, cell.verdict.difference
-                if verdict.outcome.held is None:
-                    lines.append(f"exception not tested: {cell.named()} is not judged ({verdict.reason.rstrip('.')})")
-                    continue
+                held, change = cell.verdict.outcome.held, cell.verdict.difference
                 percent = "not finite" if change is None else f"{100 * change:+z.1f} %"
-                if not verdict.outcome.held and change is not None and exception.low <= change <= exception.high:
+                if held is None:
+                    reason = cell.verdict.reason.rstrip(".")
+                    lines.append(f"exception not tested: {cell.named()} is not judged ({reason})")
+                elif not held and change is not None and exception.low <= change <= exception.high:
                     excepted[cell.dataset, cell.label, metric] = None
                     lines.append(f"excepted: {cell.named()}, {percent}: {exception.reason}")
                 else:
                     allowed = f"excepted are {100 * exception.low:+g} % to {100 * exception.high:+g} %"
-                    place = "inside its band" if verdict.outcome.held else allowed
+                    place = "inside its band" if held else allowed
                     broken.append(f"exception no longer applies: {cell.named()}, {percent}: {place}")
     return Applied(frozenset(excepted), tuple(lines), tuple(broken))

@@ -1,8 +1,4 @@
-"""What a paper is, as data: a folder, loaded once by `load_paper` and passed down. `expected/README.md` has its files.
-
-Judging by it is in `verdict` and `claims`; whether a folder is consistent,
-`check` says.
-"""
+"""What a paper is, as data: a folder, loaded once by `load_paper`. `expected/README.md` describes its files."""
 
 import tomllib
 from collections.abc import Mapping
@@ -234,8 +230,8 @@ class Paper(PaperFile):
 def load_paper(name: str | Path = DEFAULT) -> Paper:
     """A paper by name or folder. Raises ConfigError where there is none, DataError naming file and line or field."""
     folder = paper_folder(name)
-    about = validated_toml(folder / PAPER_FILE, TypeAdapter(PaperFile))
-    sources = validated_toml(folder / SOURCES, TypeAdapter(dict[str, Source]))
+    about = validated_file(folder / PAPER_FILE, TypeAdapter(PaperFile))
+    sources = validated_file(folder / SOURCES, TypeAdapter(dict[str, Source]))
     grids = folder / GRIDS
     return Paper.model_construct(
         **dict(about),
@@ -243,24 +239,25 @@ def load_paper(name: str | Path = DEFAULT) -> Paper:
         folder=folder,
         sources=sources,
         values=load_values(folder / "published", {key: place for place, key in enumerate(sources)}),
-        tolerances=validated_toml(folder / TOLERANCES, TypeAdapter(Tolerances)),
-        grids=validated_toml(grids, Grids) if grids.is_file() else {},
+        tolerances=validated_file(folder / TOLERANCES, TypeAdapter(Tolerances)),
+        grids=validated_file(grids, Grids) if grids.is_file() else {},
     )
 
 
 @cache
 def _defaults() -> Mapping[str, Scalar]:
-    return validated_toml(paper_folder(DEFAULT) / PAPER_FILE, TypeAdapter(PaperFile)).training
+    return validated_file(paper_folder(DEFAULT) / PAPER_FILE, TypeAdapter(PaperFile)).training
 
 
 def _by_name(values: Mapping[str, T]) -> dict[str, T]:
     return {name.lower(): value for name, value in values.items()}
 
 
-def validated_toml(path: Path, adapter: TypeAdapter[T]) -> T:
-    """A TOML file as a value; raises DataError naming the file and the first field that does not fit."""
+def validated_file(path: Path, adapter: TypeAdapter[T]) -> T:
+    """A TOML or JSON file as a value; raises DataError naming the file and the first field that does not fit."""
     try:
-        return adapter.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        return adapter.validate_json(text) if path.suffix == ".json" else adapter.validate_python(tomllib.loads(text))
     except ValidationError as error:
         raise DataError(f"{path}: {field_fault(error.errors()[0])}") from error
     except OSError as error:

@@ -8,22 +8,20 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bm3.errors import DataError
 from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric
 from harness.paper.verdict import Outcome, Verdict, judge
-from harness.runs.record import RunRecord, memory_kind
+from harness.runs.record import RunRecord
 from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
     from harness.paper.significance import UserValues
 
 SHARED_NOTE = "beside another run on the same machine: not to be compared"
-COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
-"""Settings of training that change what an epoch costs."""
 GB = 2**30
 """Bytes."""
 
@@ -48,24 +46,13 @@ class Point:
         """The settings as text."""
         return named(self.settings)
 
-    @property
-    def valid_by_seed(self) -> dict[int, float]:
-        return {seed: _metric(run, "valid", self.metric) for seed, run in self.runs.items()}
+    def by_seed(self, part: str) -> dict[int, float]:
+        """Seed → the metric on the part `valid` or `test`."""
+        return {seed: _metric(run, part, self.metric) for seed, run in self.runs.items()}
 
-    @property
-    def test_by_seed(self) -> dict[int, float]:
-        return {seed: _metric(run, "test", self.metric) for seed, run in self.runs.items()}
-
-    @property
-    def valid(self) -> float:
-        """Mean over the seeds by which points are compared."""
-        return self._mean(self.valid_by_seed)
-
-    @property
-    def test(self) -> float:
-        return self._mean(self.test_by_seed)
-
-    def _mean(self, values: Mapping[int, float]) -> float:
+    def mean(self, part: str) -> float:
+        """Over the seeds by which points are compared."""
+        values = self.by_seed(part)
         return fmean(values[seed] for seed in self.compared or values)
 
 
@@ -87,7 +74,7 @@ class Selection:
 
     def test(self, point: Point) -> float:
         """The metric on the test part of one of the two: mean over the seeds that both have, else over its own."""
-        return fmean(point.test_by_seed[seed] for seed in self.seeds or point.runs)
+        return fmean(point.by_seed("test")[seed] for seed in self.seeds or point.runs)
 
     @property
     def optimism(self) -> float | None:
@@ -115,8 +102,8 @@ def choose(points: Sequence[Point], seeds: Collection[int] | None = None) -> Sel
     if not there:
         return None
     there = [replace(point, compared=compared) for point in there]
-    on_validation = max(there, key=lambda point: finite(point.valid))
-    return Selection(tuple(there), on_validation, max(there, key=lambda point: finite(point.test)))
+    best = (max(there, key=lambda point: finite(point.mean(part))) for part in ("valid", "test"))
+    return Selection(tuple(there), *best)
 
 
 @dataclass(frozen=True)
@@ -221,53 +208,6 @@ class Row:
         if self.part != "test":
             return "the paper's test part is the one by which training stops here"
         return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
-
-    @property
-    def host(self) -> str:
-        """Device and machine in words: costs are only compared between rows of the same one."""
-        return "; ".join(sorted({_host(run.environment) for run in self.runs}))
-
-    @property
-    def seconds(self) -> dict[int, tuple[float, float, float]]:
-        """Seed → quartiles of the seconds of its epochs: lower, median, upper; of the runs that timed them."""
-        timings = ((run.seed, run.outcome.timing) for run in self.runs)
-        return {
-            seed: (timing.q1_s, timing.median_s, timing.q3_s)
-            for seed, timing in timings
-            if timing.q1_s is not None and timing.median_s is not None and timing.q3_s is not None
-        }
-
-    @property
-    def memory(self) -> tuple[str, dict[int, float]]:
-        """Which reading counts for all its runs, in words; seed → peak in GB, empty without one."""
-        kind = memory_kind([run.outcome.memory for run in self.runs])
-        if kind is None:
-            return "memory", {}
-        sizes = {run.seed: run.outcome.memory.of(kind).bytes or 0 for run in self.runs}
-        return kind.replace("_", " "), {seed: size / GB for seed, size in sizes.items()}
-
-    @property
-    def sampling(self) -> dict[int, float]:
-        """Seed → seconds of drawing negatives per second of an epoch, median without the first epoch; of the runs that
-        timed it."""
-        timed = {
-            run.seed: [e.sampling_seconds / e.seconds for e in run.epochs()[1:] if e.sampling_seconds]
-            for run in self.runs
-        }
-        return {seed: median(shares) for seed, shares in timed.items() if shares}
-
-    @property
-    def time_obstacle(self) -> str:
-        """Why its seconds cannot be compared with those of other rows; empty where they can."""
-        return f"timed {SHARED_NOTE}" if any(run.path in self.shared for run in self.runs) else ""
-
-    @property
-    def cost_obstacle(self) -> str:
-        """Why time and memory cannot be compared with published figures; empty where they can."""
-        if self.surrogates:
-            return f"surrogate features ({', '.join(self.surrogates)}), of other widths"
-        changed = sorted(COST_SETTINGS & self.runs[0].changed_settings.keys())
-        return f"{', '.join(changed)} changed" if changed else ""
 
     @property
     def published(self) -> bool:
@@ -380,15 +320,9 @@ class _Group:
 
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
-        finished = [
-            Point(
-                point,
-                {seed: run for seed, run in sorted(runs.items()) if run.finished},
-                canonical_metric(paper.stopping),
-            )
-            for point, runs in self.points
-        ]
-        selection = choose(finished, self.compared)
+        finished = [(point, {s: run for s, run in sorted(runs.items()) if run.finished}) for point, runs in self.points]
+        metric = canonical_metric(paper.stopping)
+        selection = choose([Point(point, runs, metric) for point, runs in finished], self.compared)
         if selection is None:
             return None
         runs = tuple(selection.on_validation.runs.values())
@@ -429,22 +363,25 @@ def _stored_groups(runs: Iterable[RunRecord], paper: Paper) -> list[_Group]:
             what = run.dataset.name, run.model, label_of(run, paper), run.dataset_hash
             alike[*what, ",".join(run.dataset.surrogates)].append(run)
     groups = []
-    for key, found in sorted(alike.items()):
-        for part in _by_unsearched(found):
-            points: dict[str, tuple[dict[str, Any], dict[int, RunRecord]]] = {}
-            # The latest run of a seed counts, once.
-            for run in sorted(part, key=lambda run: run.outcome.finished if run.finished else ""):
-                searched = _searched(run)
-                _, seeds = points.setdefault(json.dumps(searched, sort_keys=True), (searched, {}))
-                if run.finished or run.seed not in seeds:
-                    seeds[run.seed] = run
-            ordered = sorted(points.values(), key=lambda point: [_sortable(value) for value in point[0].values()])
-            groups.append(
-                _Group(
-                    key[2], tuple(sorted(ordered, key=lambda point: -sum(run.finished for run in point[1].values())))
-                )
-            )
+    for (_, _, label, *_), part in (
+        (key, part) for key, found in sorted(alike.items()) for part in _by_unsearched(found)
+    ):
+        points: dict[str, tuple[dict[str, Any], dict[int, RunRecord]]] = {}
+        # The latest run of a seed counts, once.
+        for run in sorted(part, key=lambda run: run.outcome.finished if run.finished else ""):
+            searched = _searched(run)
+            _, seeds = points.setdefault(json.dumps(searched, sort_keys=True), (searched, {}))
+            if run.finished or run.seed not in seeds:
+                seeds[run.seed] = run
+        groups.append(_Group(label, tuple(sorted(points.values(), key=_most_seeds_first))))
     return groups
+
+
+def _most_seeds_first(point: tuple[Mapping[str, Any], Runs]) -> tuple[Any, ...]:
+    """Then by settings: numbers, then texts."""
+    settings, runs = point
+    kinds = [(isinstance(v, str), float(v) if isinstance(v, int | float) else 0.0, str(v)) for v in settings.values()]
+    return -sum(run.finished for run in runs.values()), kinds
 
 
 def _by_unsearched(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -452,10 +389,10 @@ def _by_unsearched(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
     One that a run is older than tells it from no other.
     """
-    found = [{key: v for key, v in run.settings.items() if key not in run.searched} for run in runs]
+    found = [{key: str(v) for key, v in run.settings.items() if key not in run.searched} for run in runs]
     values: dict[str, set[str]] = defaultdict(set)
     for key, value in (pair for of_run in found for pair in of_run.items()):
-        values[key].add(str(value))
+        values[key].add(value)
     parts: dict[str, list[RunRecord]] = defaultdict(list)
     for run, of_run in zip(runs, found, strict=True):
         parts[" ".join(f"{key}={of_run[key]}" for key in sorted(of_run) if len(values[key]) > 1)].append(run)
@@ -516,10 +453,6 @@ def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator
             yield f"{key} searched beyond the published grid"
 
 
-def _sortable(value: Any) -> tuple[bool, float, str]:
-    return isinstance(value, str), float(value) if isinstance(value, int | float) else 0.0, str(value)
-
-
 def _text(value: Any) -> str:
     """A number in few digits, unless they are another number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -529,11 +462,6 @@ def _text(value: Any) -> str:
 
 def _searched(run: RunRecord) -> dict[str, Any]:
     return {key: run.config[key] for key in run.searched}
-
-
-def _host(environment: Mapping[str, Any]) -> str:
-    device = environment.get("gpu") or f"{environment.get('cpu')}, {environment.get('torch_threads')} threads"
-    return f"{device}, torch {environment.get('torch')}"
 
 
 def _surrogates(run: RunRecord) -> list[str]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 from scipy.special import stdtrit
 
 from bm3.errors import DataError
 from harness.common import write_json, writing
-from harness.paper.load import STRICT
+from harness.paper.load import STRICT, validated_file
 from harness.paper.numbers import number
 from harness.paper.verdict import Word
 from harness.runs.record import RunRecord
@@ -92,13 +92,13 @@ class Checked:
 
 def load_reference(path: Path) -> Reference:
     """Raises DataError naming the file and the field."""
-    try:
-        return TypeAdapter(Reference).validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); bm3 reference makes it anew") from error
+    return validated_file(path, TypeAdapter(Reference))
+
+
+def write_reference(reference: Reference, path: Path) -> None:
+    """Raises WriteError."""
+    with writing(path):
+        write_json(path, asdict(reference))
 
 
 def check(
@@ -109,12 +109,9 @@ def check(
     A run counts if it is on the same data with the same settings and a seed that the reference does not have: the same
     seed would only show that a machine repeats itself.
     """
-    by_model: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        if run.finished:
-            by_model[str(run.model)].append(run)
+    by_model = _finished_by_model(runs)
     found = [
-        _checked(model, by_model[model], known, reference, error / len(reference.models))
+        _checked(model, by_model.get(model, []), known, reference, error / len(reference.models))
         for model, known in reference.models.items()
         if model in by_model or model in asked
     ]
@@ -122,11 +119,19 @@ def check(
     return (*found, *(Checked(model, None, {}, None, None, "the reference does not have it") for model in lacking))
 
 
+def _finished_by_model(runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    found: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        if run.finished:
+            found[run.model].append(run)
+    return dict(found)
+
+
 def _checked(
     model: str, runs: Sequence[RunRecord], known: ModelReference, reference: Reference, error: float
 ) -> Checked:
     alike = [run for run in runs if of_self_check(run, reference)]
-    values = {int(run.seed): _metric(run, reference.metric) for run in alike if run.seed not in known.values}
+    values = {int(run.seed): run.outcome.test[reference.metric] for run in alike if run.seed not in known.values}
     mean_known = fmean(known.values.values())
     if not values:
         reason = "its seeds are those of the reference" if alike else "data or settings are not those of the reference"
@@ -142,10 +147,7 @@ def reference_from(runs: Iterable[RunRecord], asked: Sequence[str] = ()) -> Refe
 
     Raises DataError where they are not that.
     """
-    by_model: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        if run.finished:
-            by_model[str(run.model)].append(run)
+    by_model = _finished_by_model(runs)
     names = {(run.dataset.name, run.dataset_hash) for found in by_model.values() for run in found}
     if len(names) != 1:
         raise DataError(f"a reference is of one data set, the runs are of {len(names)}")
@@ -156,37 +158,25 @@ def reference_from(runs: Iterable[RunRecord], asked: Sequence[str] = ()) -> Refe
     seen: dict[str, dict[str, None]] = defaultdict(dict)
     for model, found in by_model.items():
         settings = found[0].changed_settings
-        values = {int(run.seed): _metric(run, METRIC) for run in found}
+        values = {int(run.seed): run.outcome.test[METRIC] for run in found}
         if any(run.changed_settings != settings for run in found):
             raise DataError(f"{model}: its runs have different settings; a reference is of one")
         if len(values) < FEWEST_SEEDS or not all(math.isfinite(value) for value in values.values()):
             raise DataError(f"{model}: {len(values)} seeds; a reference needs at least {FEWEST_SEEDS}, all finite")
         models[model] = ModelReference(settings, dict(sorted(values.items())))
-        for run in found:
-            for key, value in run.environment.items():
-                if value is not None:
-                    seen[key][str(value)] = None
+        for key, value in (pair for run in found for pair in run.environment.items() if pair[1] is not None):
+            seen[key][str(value)] = None
     seeds = sorted({seed for known in models.values() for seed in known.values})
     span = f"{seeds[0]}-{seeds[-1]}" if len(seeds) == seeds[-1] - seeds[0] + 1 else ",".join(map(str, seeds))
     command = f"bm3 reproduce {SUITE} --seeds {span} --threads {'/'.join(seen['torch_threads'])} --out DIR"
     return Reference(dataset, dataset_hash, METRIC, command, {key: ", ".join(seen[key]) for key in seen}, models)
 
 
-def write_reference(reference: Reference, path: Path) -> None:
-    """Raises WriteError."""
-    with writing(path):
-        write_json(path, asdict(reference))
-
-
 def of_self_check(run: RunRecord, reference: Reference) -> bool:
     """Whether the run is of the data and the settings of the self-check, which trains too briefly for comparisons."""
-    known = reference.models.get(str(run.model))
-    settings = json.loads(json.dumps(run.changed_settings))
-    return known is not None and run.dataset_hash == reference.dataset_hash and bool(settings == known.settings)
-
-
-def _metric(run: RunRecord, metric: str) -> float:
-    return float(run.outcome.test[metric])
+    known = reference.models.get(run.model)
+    settings = json.loads(json.dumps(run.changed_settings))  # where a tuple is a list, as in the reference
+    return known is not None and (run.dataset_hash, settings) == (reference.dataset_hash, known.settings)
 
 
 def headline(checked: Sequence[Checked]) -> str:

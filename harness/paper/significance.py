@@ -1,7 +1,4 @@
-"""How sure a difference between two models is: paired over users, and paired over the seeds of their runs.
-
-Numbers in, numbers out. Judging a cell against a published value is in `verdict`; what the paper claims is in `claims`.
-"""
+"""How sure a difference between two models is: paired over users, and paired over the seeds of their runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,10 +48,9 @@ class Difference:
         """The same difference with the row `label`, which is one of the two, as the first."""
         if label == self.first:
             return self
-        low, high = self.interval
-        return replace(
-            self, first=self.second, second=self.first, mean=-self.mean, interval=(-high, -low), ranks=-self.ranks
-        )
+        low, high = (-end for end in reversed(self.interval))
+        sides = replace(self, first=self.second, second=self.first)
+        return replace(sides, mean=-self.mean, interval=(low, high), ranks=-self.ranks)
 
     def winner(self, level: float) -> str | None:
         """The label that is significantly better, or None.
@@ -85,23 +81,18 @@ def compare_all(
         means = _resampled_means(table, resamples, np.random.default_rng(seed))
         for first, second in combinations(rows, 2):
             runs = paired(*({seed: (label, seed) for seed in rows[label]} for label in (first, second)))
-            difference, resampled = (_mean_difference(values, runs) for values in (table, means))
+            difference, resampled = (
+                np.asarray(
+                    np.round(np.mean([values[a] - values[b] for a, b in runs], axis=0), _DECIMALS), dtype=np.float64
+                )
+                for values in (table, means)
+            )
             tails = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
             low, high = (float(end) for end in np.round(tails, _DECIMALS))
             p_value, ranks = _wilcoxon(difference)
+            mean, users = float(difference.mean()), len(difference)
             compared.append(
-                Difference(
-                    metric=metric,
-                    first=first,
-                    second=second,
-                    mean=float(difference.mean()),
-                    interval=(low, high),
-                    p_value=p_value,
-                    adjusted=p_value,
-                    runs=len(runs),
-                    users=len(difference),
-                    ranks=ranks,
-                )
+                Difference(metric, first, second, mean, (low, high), p_value, p_value, len(runs), users, ranks)
             )
     adjusted = holm([difference.p_value for difference in compared])
     return tuple(replace(difference, adjusted=p) for difference, p in zip(compared, adjusted, strict=True))
@@ -174,12 +165,6 @@ def _resampled_means(
         counts = np.stack([np.bincount(draw, minlength=n) for draw in draws])  # [block, users]
         means[:, start : start + len(counts)] = values @ counts.T.astype(np.float64) / n
     return dict(zip(table, means, strict=True))
-
-
-def _mean_difference(
-    values: Mapping[tuple[str, int], NDArray[np.float64]], runs: Sequence[tuple[tuple[str, int], tuple[str, int]]]
-) -> NDArray[np.float64]:
-    return np.asarray(np.round(np.mean([values[first] - values[second] for first, second in runs], axis=0), _DECIMALS))
 
 
 def _wilcoxon(difference: NDArray[np.float64]) -> tuple[float, float]:

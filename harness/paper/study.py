@@ -13,14 +13,14 @@ from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult, Measured, claims_of_published, claims_of_rows
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.paper.growth import stored_exponents
-from harness.paper.load import Paper, Source, Tolerances, load_paper
+from harness.paper.load import Paper, load_paper
 from harness.paper.numbers import number
-from harness.paper.published import PublishedValue, canonical_metric
+from harness.paper.published import canonical_metric
 from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of
 from harness.paper.selfcheck import Checked
 from harness.paper.significance import Difference, UserValues, compare_all, paired
 from harness.paper.verdict import Outcome
-from harness.runs.record import RunRecord
+from harness.runs.record import RunRecord, memory_kind
 from harness.runs.store import readable_runs, stored_runs
 
 SHARED = "§"
@@ -66,18 +66,6 @@ class Study:
     """The models against the reference of the self-check; None where that is not what was asked."""
 
     @property
-    def tolerances(self) -> Tolerances:
-        return self.paper.tolerances
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        return self.paper.sources
-
-    @property
-    def expected(self) -> tuple[PublishedValue, ...]:
-        return self.paper.values
-
-    @property
     def title(self) -> str:
         """The question, where there is a published answer to it."""
         if self.selfcheck is not None:
@@ -89,7 +77,7 @@ class Study:
     @property
     def published(self) -> list[str]:
         """The data sets, with runs or asked for, for which accuracies are published."""
-        printed = {value.dataset.lower() for value in self.expected if "@" in value.metric}
+        printed = {value.dataset.lower() for value in self.paper.values if "@" in value.metric}
         with_rows = dict.fromkeys(row.dataset for row in self.rows if row.published)
         return [*with_rows, *(name for name in self.asked_datasets if name in printed and name not in self.datasets)]
 
@@ -144,7 +132,8 @@ class Study:
     @property
     def with_costs(self) -> int:
         """How many rows have time and memory."""
-        return sum(bool(row.seconds and row.memory[1]) for row in self.rows)
+        timed = (row for row in self.rows if any(run.outcome.timing.q1_s is not None for run in row.runs))
+        return sum(memory_kind([run.outcome.memory for run in row.runs]) is not None for row in timed)
 
     def pairs(self, dataset: str, metric: str, label: str) -> list[Difference]:
         """The row against every other one that it was compared with over users."""
@@ -360,38 +349,36 @@ def _compared(study: Study, dataset: str) -> str:
     """Where nothing is published: the best other row against the proposed model, or against the second one."""
     rows = [row for row in study.of(dataset) if not row.brief]
     if not rows:
-        return (
-            f"On {dataset} only runs of the self-check, too brief for models to be compared; bm3 reproduce judges them."
-        )
+        brief = "only runs of the self-check, too brief for models to be compared"
+        return f"On {dataset} {brief}; bm3 reproduce judges them."
     metric = rows[0].selection.on_validation.metric
     rows.sort(key=lambda row: -finite(row.mean(metric)))
     if len(rows) == 1:
         seeds = f"{len(rows[0].runs)} seed{'s' * (len(rows[0].runs) > 1)}"
         return f"{_printed(study, rows[0])} on {dataset}: {metric} {number(rows[0].mean(metric))} over {seeds}."
-    own = representative(rows, study.paper.proposed or "")
-    first = next(row for row in rows if row is not own)
-    second = own or rows[1]
-    for pair in study.pairs(dataset, metric, first.label):
-        if pair.second == second.label:
-            winner = pair.winner(1 - study.tolerances.confidence)
-            if winner == second.label:
-                pair, first, second = pair.seen_from(winner), second, first
-            over = [by_seed for _, by_seed in paired(*(row.by_seed(metric) for row in (first, second)))]
-            ends = (number(100 * end * len(over) / sum(over), "+.1f") for end in (pair.mean, *pair.interval))
-            figures = "{} {} % [{}, {}]".format(metric, *ends) if sum(over) else f"{metric} 0"
-            names = _printed(study, first), _printed(study, second)
-            if winner is None:
-                figures += f", adjusted p {pair.adjusted:.2g}"
-                return f"{names[0]} against {names[1]} on {dataset}: neither better ({figures})."
-            return f"{names[0]} is better than {names[1]} on {dataset}: {figures}."
-    both = f"{_printed(study, first)} against {_printed(study, second)}"
-    means = f"{number(first.mean(metric))} and {number(second.mean(metric))}"
-    return f"{both} on {dataset}: {metric} {means}, not compared over users."
+    second = representative(rows, study.paper.proposed or "")
+    first = next(row for row in rows if row is not second)
+    second = second or rows[1]
+    names = {row.label: _printed(study, row) for row in (first, second)}
+    both = f"{names[first.label]} against {names[second.label]} on {dataset}: "
+    pair = next((p for p in study.pairs(dataset, metric, first.label) if p.second == second.label), None)
+    if pair is None:
+        means = f"{number(first.mean(metric))} and {number(second.mean(metric))}"
+        return f"{both}{metric} {means}, not compared over users."
+    winner = pair.winner(1 - study.paper.tolerances.confidence)
+    if winner == second.label:
+        pair, first, second = pair.seen_from(winner), second, first
+    over = [by_seed for _, by_seed in paired(*(row.by_seed(metric) for row in (first, second)))]
+    ends = (number(100 * end * len(over) / sum(over), "+.1f") for end in (pair.mean, *pair.interval))
+    figures = "{} {} % [{}, {}]".format(metric, *ends) if sum(over) else f"{metric} 0"
+    if winner is None:
+        return f"{both}neither better ({figures}, adjusted p {pair.adjusted:.2g})."
+    return f"{names[first.label]} is better than {names[second.label]} on {dataset}: {figures}."
 
 
 def _printed(study: Study, row: Row) -> str:
     """The model as sources print it, with what tells its row from others of the model on the data set."""
-    names = {value.model.lower(): value.model for value in study.expected}
+    names = {value.model.lower(): value.model for value in study.paper.values}
     name = names.get(row.model, row.model)
     alone = sum(other.model == row.model for other in study.of(row.dataset)) == 1
     return name if alone else row.label.replace(row.model, name, 1)

@@ -1,7 +1,4 @@
-"""The one rule that turns runs and published values of a cell into a verdict.
-
-Reading the published values and the bands is in `expected`; nothing here knows a model, a data set or a figure.
-"""
+"""The one rule that turns runs and published values of a cell into a verdict."""
 
 import math
 from collections.abc import Sequence

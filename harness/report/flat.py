@@ -82,8 +82,8 @@ def cells_json(study: Study) -> str:
         "cells": cells(study),
         "differences": [{"dataset": d, **asdict(pair)} for d, found in study.differences.items() for pair in found],
         "claims": [asdict(result) for result in study.claims],
-        "tolerances": study.tolerances.model_dump(),
-        "sources": {key: source.model_dump() for key, source in study.sources.items()},
+        "tolerances": study.paper.tolerances.model_dump(),
+        "sources": {key: source.model_dump() for key, source in study.paper.sources.items()},
     }
     return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 
@@ -117,7 +117,7 @@ def _costs(study: Study, row: Row) -> Iterator[Record]:
         values = [value for value, _ in figures]
         known = [value for value in values if value is not None]
         reason = NOT_JUDGED if known else "; ".join(dict.fromkeys(str(note) for _, note in figures))
-        published = next(iter(values_of_cell(study.expected, row.dataset, row.model, metric)), None)
+        published = next(iter(values_of_cell(study.paper.values, row.dataset, row.model, metric)), None)
         mean = math.fsum(known) / len(known) if known else None
         yield _record(study, row, metric, values, published, reason) | {"mean": mean}
 

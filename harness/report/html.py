@@ -58,7 +58,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         folded=FOLDED,
         pictures=[(title, caption, Markup(svg)) for title, caption, svg in pictures],
         rules=rules(study) if study.published else [],
-        band=study.tolerances.published,
+        band=study.paper.tolerances.published,
     )
 
 

@@ -227,7 +227,7 @@ def _measured(study: Study | None, dataset: str, metric: str, columns: Sequence[
     }
     halves = {column: (v.interval[1] - v.interval[0]) / 2 for column, v in found.items() if v.interval}
     yield Line(OURS, cells | starved, means)
-    share = f"± {100 * study.tolerances.confidence:g} %"
+    share = f"± {100 * study.paper.tolerances.confidence:g} %"
     yield Line(share, {column: Cell(f"{half:.4f}") for column, half in halves.items()})
     yield Line("seeds", {column: Cell(str(verdict.seeds)) for column, verdict in found.items()})
 

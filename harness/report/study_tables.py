@@ -139,7 +139,7 @@ def verdicts(study: Study, dataset: str) -> Table:
         if verdict.outcome is not Outcome.UNPUBLISHED
     ]
     used = dict.fromkeys(v.published.source for row in rows for v in row.verdicts.values() if v.published)
-    cited = [f"Source {key}: {study.sources[key].citation}, {study.sources[key].table}." for key in used]
+    cited = [f"Source {key}: {study.paper.sources[key].citation}, {study.paper.sources[key].table}." for key in used]
     head = ["model", "metric", *FIGURES, "verdict", "why"]
     return table(dataset, head, body, "llrrrrrlrrll", notes=[*cited, *_about_labels(rows)])
 
@@ -149,8 +149,8 @@ def all_points(study: Study) -> Table:
     body = []
     for row in study.rows:
         for point in row.grid if row.every_seed and row.points > 1 else ():
-            test = list(point.test_by_seed.values())
-            means = [number(fmean(values)) for values in (point.valid_by_seed.values(), test)]
+            test = list(point.by_seed("test").values())
+            means = [number(fmean(values)) for values in (point.by_seed("valid").values(), test)]
             body.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
     metric = study.paper.stopping
     head = ["model", "data set", "point", "seeds", f"valid {metric}", f"test {metric}", f"range of test {metric}"]
@@ -183,7 +183,7 @@ def selection(study: Study) -> Table:
 
 def differences(study: Study, every_pair: bool) -> Table:
     """Rows that were compared over users: all pairs, or of each metric the best row against the second."""
-    level = 1 - study.tolerances.confidence
+    level = 1 - study.paper.tolerances.confidence
     if every_pair:
         pairs = [(name, pair) for name, found in study.differences.items() for pair in found]
     else:
@@ -287,7 +287,7 @@ def environment(runs: Iterable[RunRecord]) -> Table:
 
 def rules(study: Study) -> list[str]:
     """How a verdict is made."""
-    tolerances, bands = study.tolerances, study.tolerances.published
+    tolerances, bands = study.paper.tolerances, study.paper.tolerances.published
     own = "".join(f", of {short_metric(name)} ± {100 * share:g} %" for name, share in bands.metrics.items())
     return [
         "A cell is the mean of a test metric over the seeds of the settings that were best on validation "
@@ -365,7 +365,7 @@ def _run(run: RunRecord, value: float, command: str) -> list[str]:
 
 
 def _citation(study: Study, value: PublishedValue, compared: bool) -> list[str]:
-    source = study.sources[value.source]
+    source = study.paper.sources[value.source]
     about = [source.title, source.table, f"date: {source.date}", source.citation, value.note]
     name = f"{value.source}, compared with" if compared else value.source
     return [number(value.value), value.status.value, name, "; ".join(filter(None, about))]

@@ -93,15 +93,6 @@ def ours(judged: Claim, *rows: Row, exponents: Mapping[tuple[str, str], Exponent
     return result
 
 
-def published(judged: Claim, *cells: tuple[str, str, float | None]) -> dict[str, ClaimResult]:
-    """(source, model, value) of R@10 on D; by place."""
-    values = [
-        PublishedValue("D", model, "R@10", value, source, Status.AS_PRINTED if value else Status.OUT_OF_MEMORY, "")
-        for source, model, value in cells
-    ]
-    return {result.where: result for result in claims_of_published([judged], values)}
-
-
 # what ships
 
 
@@ -124,19 +115,12 @@ def test_the_eight_claims_are_there_in_the_papers_order() -> None:
     ]
 
 
-def test_the_paper_bears_out_each_claim_that_it_prints_figures_for(
-    on_tables: dict[tuple[str, str], ClaimResult],
-) -> None:
-    paper = {claim: result.outcome for (claim, where), result in on_tables.items() if where == "paper"}
-    assert set(paper) == {c.id for c in SHIPPED} - {"cost of sampling negatives", "complexity"}
-    assert set(paper.values()) == {HOLDS}
-
-
-def test_the_toolbox_bears_out_the_orderings_that_it_prints_whole_and_not_the_lead(
-    on_tables: dict[tuple[str, str], ClaimResult],
-) -> None:
-    toolbox = {claim: result.outcome for (claim, where), result in on_tables.items() if where == "toolbox"}
-    assert toolbox == {
+def test_what_each_place_bears_out(on_tables: dict[tuple[str, str], ClaimResult]) -> None:
+    """The paper each claim that it prints figures for; the toolbox the orderings that it prints whole, not the lead."""
+    found = {where: {c: r.outcome for (c, at), r in on_tables.items() if at == where} for where in ("paper", "toolbox")}
+    printed = [c.id for c in SHIPPED if c.id not in ("cost of sampling negatives", "complexity")]
+    assert found["paper"] == dict.fromkeys(printed, HOLDS)
+    assert found["toolbox"] == {
         "best everywhere": UNDECIDED,
         "lead over the best baseline": FAILS,
         "multimodal models do not always win": HOLDS,
@@ -148,14 +132,13 @@ def test_the_toolbox_bears_out_the_orderings_that_it_prints_whole_and_not_the_le
 def test_the_lead_on_electronics_depends_on_which_figure_of_grcn_is_taken(
     on_tables: dict[tuple[str, str], ClaimResult],
 ) -> None:
-    paper, toolbox = (on_tables["lead over the best baseline", where] for where in ("paper", "toolbox"))
-    (what, figure, outcome) = paper.details[-1]
-    assert (what, outcome) == ("BM3 over LightGCN, Electronics R@10", HOLDS)
-    assert figure.startswith("+20.39 % ")
-    (what, figure, outcome) = toolbox.details[-1]
-    assert (what, outcome) == ("BM3 over GRCN, Electronics R@10", FAILS)
-    assert figure.startswith("+12.34 % ")
-    assert "+12.34 %" in toolbox.evidence
+    for where, best, lead, decided in (
+        ("paper", "LightGCN", "+20.39 % ", HOLDS),
+        ("toolbox", "GRCN", "+12.34 % ", FAILS),
+    ):
+        (what, figure, outcome) = on_tables["lead over the best baseline", where].details[-1]
+        assert (what, outcome) == (f"BM3 over {best}, Electronics R@10", decided)
+        assert figure.startswith(lead)
 
 
 def test_lattice_takes_part_only_where_the_paper_has_figures_for_it(
@@ -169,43 +152,42 @@ def test_lattice_takes_part_only_where_the_paper_has_figures_for_it(
 
 def test_without_runs_no_claim_has_evidence() -> None:
     results = claims_of_rows(SHIPPED, Measured([], TOLERANCES))
-    assert [result.claim for result in results] == list(SHIPPED)
-    assert {result.outcome for result in results} == {NO_EVIDENCE}
-    assert all(
-        "was not run" in r.evidence
-        or "no baseline was run" in r.evidence
-        or "no fitted exponents are stored" in r.evidence
-        for r in results
-    )
+    assert [(result.claim, result.outcome) for result in results] == [(claim, NO_EVIDENCE) for claim in SHIPPED]
+    reasons = ("was not run", "no baseline was run", "no fitted exponents are stored")
+    assert all(any(reason in result.evidence for reason in reasons) for result in results)
 
 
 # published tables
 
 
-def test_each_place_is_judged_by_its_own_figures(tmp_path: Path) -> None:
-    found = published(
-        claim(tmp_path, ORDERING),
-        ("p-1", "A", 0.3),
-        ("p-2", "B", 0.2),
-        ("q", "A", 0.2),
-        ("q", "B", 0.3),
-        ("r", "A", 0.5),
-    )
-    assert {where: result.outcome for where, result in found.items()} == {"p": HOLDS, "q": FAILS}
+BC = '["B", "C"]'
 
 
-def test_a_claim_of_which_a_place_prints_a_part_is_undecided_unless_that_part_fails(tmp_path: Path) -> None:
-    judged = claim(tmp_path, ORDERING.replace('["B"]', '["B", "C"]'))
-    assert published(judged, ("p", "A", 0.3), ("p", "B", 0.2))["p"].outcome is UNDECIDED
-    assert published(judged, ("p", "A", 0.2), ("p", "B", 0.3))["p"].outcome is FAILS
-
-
-def test_equal_digits_decide_nothing(tmp_path: Path) -> None:
-    assert published(claim(tmp_path, ORDERING), ("p", "A", 0.2), ("p", "B", 0.2))["p"].outcome is UNDECIDED
-
-
-def test_a_printed_dash_is_no_figure(tmp_path: Path) -> None:
-    assert published(claim(tmp_path, ORDERING), ("p", "A", 0.2), ("p", "B", None)) == {}
+@pytest.mark.parametrize(
+    ("text", "printed", "outcomes"),
+    [
+        # each place is judged by its own figures
+        (ORDERING, "p-1 A 0.3, p-2 B 0.2, q A 0.2, q B 0.3, r A 0.5", {"p": HOLDS, "q": FAILS}),
+        # a part that is printed leaves the claim undecided, unless it fails
+        (ORDERING.replace('["B"]', BC), "p A 0.3, p B 0.2, q A 0.2, q B 0.3", {"p": UNDECIDED, "q": FAILS}),
+        # equal digits decide nothing, and a dash is no figure
+        (ORDERING, "p A 0.2, p B 0.2, q A 0.2, q B -", {"p": UNDECIDED}),
+        # an improvement is over the best, to the decimals that it is claimed in
+        (IMPROVEMENT, "p A 0.6, p B 0.5, p C 0.4, q A 0.6, q B 0.5, q C 0.5001", {"p": HOLDS, "q": FAILS}),
+        (IMPROVEMENT.replace("= 2\n", "= 0\n"), "p A 0.6, p B 0.5, p C 0.5001", {"p": HOLDS}),
+        # a range is meant to the digits that it is claimed in
+        (RATIO, "p A 1, p B 1.49, q A 1, q B 1.51, r A 1, r B 2", {"p": FAILS, "q": HOLDS, "r": HOLDS}),
+        (RATIO, "p A 1, p B 9.49, q A 1, q B 9.51", {"p": HOLDS, "q": FAILS}),
+    ],
+)
+def test_what_tables_say_of_a_claim(tmp_path: Path, text: str, printed: str, outcomes: dict[str, ClaimOutcome]) -> None:
+    metric = "Time (s/epoch)" if text == RATIO else "R@10"
+    values = []
+    for source, model, figure in map(str.split, printed.split(", ")):
+        value, status = (None, Status.OUT_OF_MEMORY) if figure == "-" else (float(figure), Status.AS_PRINTED)
+        values.append(PublishedValue("D", model, metric, value, source, status, ""))
+    found = claims_of_published([claim(tmp_path, text)], values)
+    assert {result.where: result.outcome for result in found} == outcomes
 
 
 def test_a_disputed_figure_is_no_evidence(tmp_path: Path) -> None:
@@ -219,128 +201,129 @@ def test_a_disputed_figure_is_no_evidence(tmp_path: Path) -> None:
     assert "a slip" in result.evidence
 
 
-def test_an_improvement_is_over_the_best_and_to_the_decimals_it_is_claimed_in(tmp_path: Path) -> None:
-    judged = claim(tmp_path, IMPROVEMENT)
-    assert published(judged, ("p", "A", 0.6), ("p", "B", 0.5), ("p", "C", 0.4))["p"].outcome is HOLDS
-    result = published(judged, ("p", "A", 0.6), ("p", "B", 0.5), ("p", "C", 0.5001))["p"]
-    assert result.outcome is FAILS
-    assert result.details[0][0] == "A over C, D R@10"
-    assert published(claim(tmp_path, IMPROVEMENT.replace("= 2\n", "= 0\n")), ("p", "A", 0.6), ("p", "C", 0.5001))
+# runs
 
 
-@pytest.mark.parametrize(
-    ("seconds", "outcome"), [(1.49, FAILS), (1.51, HOLDS), (2.0, HOLDS), (9.49, HOLDS), (9.51, FAILS)]
-)
-def test_a_range_is_meant_to_the_digits_it_is_claimed_in(tmp_path: Path, seconds: float, outcome: ClaimOutcome) -> None:
-    values = [
-        PublishedValue("D", model, "Time (s/epoch)", value, "p", Status.AS_PRINTED, "")
-        for model, value in (("A", 1.0), ("B", seconds))
-    ]
-    (result,) = claims_of_published([claim(tmp_path, RATIO)], values)
+def times(factor: float | Sequence[float]) -> list[float]:
+    return list(np.array([0.40, 0.42, 0.44]) * factor)
+
+
+TWO, THREE = ORDERING.replace('["B"]', BC), ORDERING.replace('["B"]', '["B", "C", "X"]')
+MEMORY = RATIO.replace("Time (s/epoch)", "Memory (GB)")
+GOOD, BAD, HIGH, LOW = (0.50, 0.51, 0.52), (0.40, 0.41, 0.43), (0.9, 0.9), (0.1, 0.1)
+A, B, ODD = row("a", HIGH), row("b", LOW), ("dropout=1",)
+BASE, HALF = row("b", times(1)), row("c", times(0.5))
+SIX, FIVE, FOUR = row("a", (0.6, 0.6)), row("b", (0.5, 0.5)), row("c", (0.4, 0.4))
+VARIANT = row("a", LOW, label="a", departures=("x=1", "y=1"))
+SECOND, THIRD = row("a", seconds=[(1.0, 1.0, 1.0)], departures=("epochs=7",)), [(3.0, 3.0, 3.0)]
+SLOW = row("b", seconds=THIRD)
+BESIDE = replace(SLOW, shared=frozenset([SLOW.runs[0].path]))
+GIB, PEAKS = row("a", (0.5,), memory=[1]), (3, 5)
+ORIENTATION = ["0.9000 against 0.1000", "orientation only: settings are not the published ones (dropout=1)"]
+FIGURES = ["0.5100 against 0.4133", "over users +0.0975 [", "adjusted p ", "over 3 seeds +0.0967 ["]
+Case = tuple[str, str, Sequence[Row], ClaimOutcome, Sequence[str]]
+
+ORDERINGS: list[Case] = [
+    ("users and seeds agree", ORDERING, [row("a", GOOD), row("b", BAD)], HOLDS, FIGURES),
+    ("they agree on the opposite", ORDERING, [row("a", BAD), row("b", GOOD)], FAILS, []),
+    ("may be chance", ORDERING, [row("a", (0.502, 0.502)), row("b", (0.5, 0.5))], UNDECIDED, []),
+    ("a seed says less", ORDERING, [row("a", (0.50, 0.60)), row("b", (0.51, 0.40))], UNDECIDED, []),
+    ("a seed says more", ORDERING, [row("a", (0.51, 0.40)), row("b", (0.50, 0.60))], UNDECIDED, []),
+    ("two seeds far apart", ORDERING, [row("a", (0.60, 0.80)), row("b", (0.40, 0.41))], UNDECIDED, []),
+    ("other seeds", ORDERING, [A, row("b", LOW, first_seed=7)], UNDECIDED, ["no two shared seeds"]),
+    ("users not stored", ORDERING, [row("a", HIGH, per_user=False), B], UNDECIDED, ["no per-user metrics"]),
+    ("one seed", ORDERING, [row("a", (0.9,)), B], NO_EVIDENCE, ["of at least 2 seeds"]),
+    ("a is not as published", ORDERING, [row("a", HIGH, departures=ODD), B], NO_EVIDENCE, ORIENTATION),
+    ("b is not as published", ORDERING, [A, row("b", LOW, departures=ODD)], NO_EVIDENCE, ORIENTATION),
+    ("other data", ORDERING, [A, row("b", LOW, data="x")], NO_EVIDENCE, ["data 0123456789 and on data x", "-0.9"]),
+    ("not finite", ORDERING, [row("a", (0.9, math.nan), per_user=False), B], NO_EVIDENCE, ["not finite"]),
+    ("a part is not the claim", TWO, [A, B], UNDECIDED, ["holds 1, no evidence 1"]),
+    ("one failure is enough", THREE, [row("a", GOOD), B, row("c", HIGH)], FAILS, ["a over c", "-a over b"]),
+    ("the representative", ORDERING, [VARIANT, row("a", HIGH, label="name"), B], HOLDS, ["name over b, D R@10"]),
+    ("a variant alone", ORDERING, [VARIANT, B], NO_EVIDENCE, []),
+    ("names in any case", ORDERING, [row("A", HIGH), B], HOLDS, []),
+]
+IMPROVEMENTS: list[Case] = [  # +20 % within 3 % of the ratio is +16.4 % to +23.6 %
+    ("+17 %", IMPROVEMENT, [row("a", times(1.17)), BASE, HALF], HOLDS, ["+17.0 % ["]),
+    ("+23 %", IMPROVEMENT, [row("a", times(1.23)), BASE, HALF], HOLDS, ["+23.0 % ["]),
+    ("+15 %", IMPROVEMENT, [row("a", times(1.15)), BASE, HALF], FAILS, ["+15.0 % ["]),
+    ("+25 %", IMPROVEMENT, [row("a", times(1.25)), BASE, HALF], FAILS, ["+25.0 % ["]),
+    ("+5 % to 35 %", IMPROVEMENT, [row("a", times([1.05, 1.2, 1.35])), BASE, HALF], UNDECIDED, []),
+    ("all were run", IMPROVEMENT, [SIX, FIVE, FOUR], HOLDS, []),
+    ("a baseline was not", IMPROVEMENT, [SIX, FIVE], NO_EVIDENCE, ["C was not run", "+20.0 %"]),
+    ("one departs", IMPROVEMENT, [SIX, FIVE, row("c", (0.4, 0.4), departures=ODD)], NO_EVIDENCE, []),
+    ("no baseline", IMPROVEMENT, [SIX], NO_EVIDENCE, []),
+    ("other seeds", IMPROVEMENT, [SIX, row("b", (0.5, 0.5), first_seed=8), FOUR], NO_EVIDENCE, ["no two shared seeds"]),
+]
+COSTS: list[Case] = [
+    *(
+        (f"quartiles {q}", RATIO, [SECOND, row("b", seconds=[q])], outcome, [figure, "1 and"])
+        for q, outcome, figure in (
+            ((2.9, 3.0, 3.1), HOLDS, "3.00 [2.90, 3.10]"),
+            ((1.2, 1.3, 1.34), FAILS, "1.30 [1.20, 1.34]"),
+            ((11.0, 12.0, 13.0), FAILS, "12.00 [11.00, 13.00]"),
+            ((1.0, 3.0, 3.1), UNDECIDED, "3.00 [1.00, 3.10]"),
+            ((8.0, 9.0, 12.0), UNDECIDED, "9.00 [8.00, 12.00]"),
+        )
+    ),
+    (
+        "more runs widen the range",
+        RATIO,
+        [SECOND, row("b", seconds=[(2.9, 3.0, 3.1), (2.9, 3.2, 12.0)])],
+        UNDECIDED,
+        ["3.10 [2.90, 12.00]", "2 and 1 runs"],
+    ),
+    ("peaks", MEMORY, [GIB, row("b", (0.5,) * 2, memory=PEAKS)], HOLDS, ["4.00 [3.00, 5.00] (4 against 1"]),
+    (
+        "peaks of two kinds",
+        MEMORY,
+        [GIB, row("b", (0.5,) * 2, memory=PEAKS, kind="gpu_process_peak")],
+        NO_EVIDENCE,
+        ["process rss peak", "gpu process peak"],
+    ),
+    ("another host", RATIO, [SECOND, row("b", seconds=THIRD, host="another")], NO_EVIDENCE, ["another", "-3.00"]),
+    ("other data", RATIO, [SECOND, row("b", seconds=THIRD, data="another")], NO_EVIDENCE, ["another", "-3.00"]),
+    # what makes costs incomparable is not what makes accuracy so
+    (
+        "surrogates",
+        RATIO,
+        [SECOND, row("b", seconds=THIRD, of_runs={"surrogates": ["visual"]})],
+        NO_EVIDENCE,
+        ["3.00", "surrogate features (visual)"],
+    ),
+    (
+        "another batch size",
+        RATIO,
+        [SECOND, row("b", seconds=THIRD, of_runs={"changed": {"batch_size": 7}})],
+        NO_EVIDENCE,
+        ["3.00", "batch_size changed"],
+    ),
+    ("beside another run", RATIO, [SECOND, BESIDE], NO_EVIDENCE, ["3.00", "timed beside another run"]),
+    ("which leaves memory", MEMORY.replace("low = 2", "low = 1"), [SECOND, BESIDE], HOLDS, []),
+    ("not measured", RATIO, [row("a", seconds=[]), B], NO_EVIDENCE, ["a has no Time (s/epoch)"]),
+    *(
+        (f"shares {shares}", SHARE, [row("a", shares=shares)], outcome, [])
+        for shares, outcome in (
+            ((0.26, 0.4), HOLDS),
+            ((0.2,), FAILS),
+            ((0.25,), FAILS),
+            ((0.2, 0.3), UNDECIDED),
+            ((), NO_EVIDENCE),
+        )
+    ),
+]
+CASES = [pytest.param(*case[1:], id=case[0]) for case in (*ORDERINGS, *IMPROVEMENTS, *COSTS)]
+
+
+@pytest.mark.parametrize(("text", "rows", "outcome", "told"), CASES)
+def test_what_runs_say_of_a_claim(
+    tmp_path: Path, text: str, rows: Sequence[Row], outcome: ClaimOutcome, told: Sequence[str]
+) -> None:
+    """The evidence has each text that is `told`, and none that has a minus before it."""
+    result = ours(claim(tmp_path, text), *rows)
     assert result.outcome is outcome
-
-
-# orderings of runs
-
-
-def test_an_ordering_of_runs_holds_or_fails_where_users_and_seeds_agree(tmp_path: Path) -> None:
-    judged = claim(tmp_path, ORDERING)
-    good, bad = (0.50, 0.51, 0.52), (0.40, 0.41, 0.43)
-    result = ours(judged, row("a", good), row("b", bad))
-    assert result.outcome is HOLDS
-    for part in ("0.5100 against 0.4133", "over users +0.0975 [", "adjusted p ", "over 3 seeds +0.0967 ["):
-        assert part in result.evidence
-    assert ours(judged, row("a", bad), row("b", good)).outcome is FAILS
-
-
-def test_a_difference_that_may_be_chance_is_undecided(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("a", (0.502, 0.502)), row("b", (0.5, 0.5)))
-    assert result.outcome is UNDECIDED
-
-
-def test_a_seed_that_says_the_opposite_leaves_it_undecided(tmp_path: Path) -> None:
-    judged = claim(tmp_path, ORDERING)
-    for a, b in (((0.50, 0.60), (0.51, 0.40)), ((0.51, 0.40), (0.50, 0.60))):
-        assert ours(judged, row("a", a), row("b", b)).outcome is UNDECIDED
-
-
-def test_an_ordering_needs_an_interval_over_shared_seeds_without_0(tmp_path: Path) -> None:
-    judged = claim(tmp_path, ORDERING)
-    assert ours(judged, row("a", (0.60, 0.61, 0.60)), row("b", (0.40, 0.40, 0.41))).outcome is HOLDS
-    assert ours(judged, row("b", (0.60, 0.61, 0.60)), row("a", (0.40, 0.40, 0.41))).outcome is FAILS
-    wide = ours(judged, row("a", (0.60, 0.80)), row("b", (0.40, 0.41)))  # both seeds agree, and two are few
-    assert wide.outcome is UNDECIDED
-    others = row("b", (0.40, 0.40, 0.41), first_seed=7)
-    unpaired = ours(judged, row("a", (0.60, 0.61, 0.60)), others)
-    assert unpaired.outcome is UNDECIDED
-    assert "no two shared seeds" in unpaired.evidence
-
-
-def test_without_per_user_metrics_an_ordering_is_undecided_and_says_so(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("a", (0.9, 0.9), per_user=False), row("b", (0.1, 0.1)))
-    assert result.outcome is UNDECIDED
-    assert "no per-user metrics" in result.evidence
-
-
-def test_fewer_seeds_than_a_cell_needs_are_no_evidence(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("a", (0.9,)), row("b", (0.1, 0.1)))
-    assert result.outcome is NO_EVIDENCE
-    assert "of at least 2 seeds" in result.evidence
-
-
-@pytest.mark.parametrize("departing", ["a", "b"])
-def test_a_row_that_is_not_as_published_is_no_evidence_but_the_figure_is_shown(tmp_path: Path, departing: str) -> None:
-    rows = [
-        row(model, values, departures=("dropout=1",) if model == departing else ())
-        for model, values in (("a", (0.9, 0.9)), ("b", (0.1, 0.1)))
-    ]
-    result = ours(claim(tmp_path, ORDERING), *rows)
-    assert result.outcome is NO_EVIDENCE
-    assert "0.9000 against 0.1000" in result.evidence
-    assert "orientation only: settings are not the published ones (dropout=1)" in result.evidence
-
-
-def test_rows_on_other_data_are_not_compared(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("a", (0.9, 0.9)), row("b", (0.1, 0.1), data="another"))
-    assert result.outcome is NO_EVIDENCE
-    assert "data 0123456789 and on data another" in result.evidence
-    assert "0.9" not in result.evidence
-
-
-def test_a_run_without_a_finite_value_is_no_evidence(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("a", (0.9, math.nan), per_user=False), row("b", (0.1, 0.1)))
-    assert result.outcome is NO_EVIDENCE
-    assert "not finite" in result.evidence
-
-
-def test_a_part_of_a_claim_is_not_the_claim(tmp_path: Path) -> None:
-    judged = claim(tmp_path, ORDERING.replace('["B"]', '["B", "C"]'))
-    result = ours(judged, row("a", (0.9, 0.9)), row("b", (0.1, 0.1)))
-    assert result.outcome is UNDECIDED
-    assert [outcome for *_, outcome in result.details] == [HOLDS, NO_EVIDENCE]
-    assert "holds 1" in result.evidence
-    assert "no evidence 1" in result.evidence
-
-
-def test_one_failure_is_enough(tmp_path: Path) -> None:
-    judged = claim(tmp_path, ORDERING.replace('["B"]', '["B", "C", "X"]'))
-    result = ours(judged, row("a", (0.5, 0.5)), row("b", (0.1, 0.1)), row("c", (0.9, 0.9)))
-    assert result.outcome is FAILS
-    assert "a over c" in result.evidence
-    assert "a over b" not in result.evidence
-
-
-def test_the_representative_row_stands_for_a_model(tmp_path: Path) -> None:
-    judged = claim(tmp_path, ORDERING)
-    variant = row("a", (0.1, 0.1), label="a", departures=("x=1", "y=1"))
-    result = ours(judged, variant, row("a", (0.9, 0.9), label="by another name"), row("b", (0.5, 0.5)))
-    assert (result.outcome, result.details[0][0]) == (HOLDS, "by another name over b, D R@10")
-    assert ours(judged, variant, row("b", (0.5, 0.5))).outcome is NO_EVIDENCE
-
-
-def test_names_are_compared_without_case(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, ORDERING), row("A", (0.9, 0.9)), row("b", (0.1, 0.1)))
-    assert result.outcome is HOLDS
+    for part in told:
+        assert (part.removeprefix("-") in result.evidence) != part.startswith("-"), result.evidence
 
 
 def test_all_rows_of_one_data_set_are_one_family() -> None:
@@ -350,128 +333,6 @@ def test_all_rows_of_one_data_set_are_one_family() -> None:
     (alone,) = differences_of(rows[:2], 0.95)["0123456789abcdef"]
     assert family["0123456789abcdef"][0].p_value == alone.p_value
     assert family["0123456789abcdef"][0].adjusted == pytest.approx(3 * alone.adjusted)
-
-
-# improvements of runs
-
-
-def test_an_improvement_holds_to_within_the_tolerance_of_the_metric(tmp_path: Path) -> None:
-    """+20 % within 3 % of the ratio is +16.4 % to +23.6 %; every seed of A is so much above that of B."""
-    judged, base = claim(tmp_path, IMPROVEMENT), np.array([0.40, 0.42, 0.44])
-    b, c = row("b", base.tolist()), row("c", (base / 2).tolist())
-    for factor, outcome in ((1.17, HOLDS), (1.23, HOLDS), (1.15, FAILS), (1.25, FAILS)):
-        result = ours(judged, row("a", (base * factor).tolist()), b, c)
-        assert result.outcome is outcome
-        assert f"{100 * (factor - 1):+.1f} % [" in result.evidence
-    assert ours(judged, row("a", (base * [1.05, 1.2, 1.35]).tolist()), b, c).outcome is UNDECIDED
-
-
-def test_the_best_baseline_is_unknown_while_one_was_not_run_or_had_other_features(tmp_path: Path) -> None:
-    judged = claim(tmp_path, IMPROVEMENT)
-    a, b = row("a", (0.6, 0.6)), row("b", (0.5, 0.5))
-    result = ours(judged, a, b)
-    assert result.outcome is NO_EVIDENCE
-    assert "C was not run" in result.evidence
-    assert "+20.0 %" in result.evidence
-    assert ours(judged, a, b, row("c", (0.4, 0.4), departures=("dropout=1",))).outcome is NO_EVIDENCE
-    assert ours(judged, a, b, row("c", (0.4, 0.4))).outcome is HOLDS
-    assert ours(judged, a).outcome is NO_EVIDENCE
-
-
-def test_an_improvement_needs_shared_seeds(tmp_path: Path) -> None:
-    other = row("b", (0.5, 0.5), first_seed=8)
-    result = ours(claim(tmp_path, IMPROVEMENT), row("a", (0.6, 0.6)), other, row("c", (0.4, 0.4)))
-    assert result.outcome is NO_EVIDENCE
-    assert "no two shared seeds" in result.evidence
-
-
-# ratios, shares, growth
-
-
-@pytest.mark.parametrize(
-    ("quartiles", "outcome"),
-    [
-        ((2.9, 3.0, 3.1), HOLDS),
-        ((1.2, 1.3, 1.34), FAILS),
-        ((11.0, 12.0, 13.0), FAILS),
-        ((1.0, 3.0, 3.1), UNDECIDED),
-        ((8.0, 9.0, 12.0), UNDECIDED),
-    ],
-)
-def test_a_ratio_is_judged_by_the_epochs_quartiles(
-    tmp_path: Path, quartiles: tuple[float, float, float], outcome: ClaimOutcome
-) -> None:
-    a, b = row("a", seconds=[(1.0, 1.0, 1.0)]), row("b", seconds=[quartiles])
-    result = ours(claim(tmp_path, RATIO), a, b)
-    assert result.outcome is outcome
-    assert f"{quartiles[1]:.2f} [{quartiles[0]:.2f}, {quartiles[2]:.2f}]" in result.evidence
-    assert "1 and 1 runs" in result.evidence
-
-
-def test_more_runs_can_only_widen_the_range_of_a_ratio(tmp_path: Path) -> None:
-    steady, busy = (2.9, 3.0, 3.1), (2.9, 3.2, 12.0)
-    result = ours(claim(tmp_path, RATIO), row("a", seconds=[(1.0, 1.0, 1.0)]), row("b", seconds=[steady, busy]))
-    assert result.outcome is UNDECIDED
-    assert "3.10 [2.90, 12.00]" in result.evidence
-    assert "2 and 1 runs" in result.evidence
-
-
-def test_ratios_of_memory_are_of_the_same_kind_of_reading(tmp_path: Path) -> None:
-    judged = claim(tmp_path, RATIO.replace("Time (s/epoch)", "Memory (GB)"))
-    a, b = row("a", (0.5,), memory=[1]), row("b", (0.5, 0.5), memory=[3, 5])
-    result = ours(judged, a, b)
-    assert result.outcome is HOLDS
-    assert "4.00 [3.00, 5.00] (4 against 1" in result.evidence
-    result = ours(judged, a, row("b", (0.5, 0.5), memory=[3, 5], kind="gpu_process_peak"))
-    assert result.outcome is NO_EVIDENCE
-    assert "process rss peak" in result.evidence
-    assert "gpu process peak" in result.evidence
-
-
-@pytest.mark.parametrize("change", [{"host": "another"}, {"data": "another"}])
-def test_costs_on_different_machines_or_data_form_no_ratio(tmp_path: Path, change: dict[str, Any]) -> None:
-    result = ours(claim(tmp_path, RATIO), row("a"), row("b", seconds=[(3.0, 3.0, 3.0)], **change))
-    assert result.outcome is NO_EVIDENCE
-    assert "another" in result.evidence
-    assert "3.00" not in result.evidence
-
-
-def test_what_makes_costs_incomparable_is_not_what_makes_accuracy_incomparable(tmp_path: Path) -> None:
-    judged = claim(tmp_path, RATIO)
-    slow, third = row("b", seconds=[(3.0, 3.0, 3.0)]), [(3.0, 3.0, 3.0)]
-    fast = row("a", seconds=[(1.0, 1.0, 1.0)], departures=("epochs=7",))
-    assert ours(judged, fast, slow).outcome is HOLDS
-    beside = replace(slow, shared=frozenset([slow.runs[0].path]))
-    for changed, why in (
-        (row("b", seconds=third, of_runs={"surrogates": ["visual"]}), "surrogate features (visual)"),
-        (row("b", seconds=third, of_runs={"changed": {"batch_size": 7}}), "batch_size changed"),
-        (beside, "timed beside another run"),
-    ):
-        result = ours(judged, fast, changed)
-        assert (result.outcome, "3.00" in result.evidence) == (NO_EVIDENCE, True)
-        assert why in result.evidence
-    of_memory = claim(tmp_path, RATIO.replace("Time (s/epoch)", "Memory (GB)").replace("low = 2", "low = 1"))
-    assert ours(of_memory, fast, beside).outcome is HOLDS
-
-
-def test_unmeasured_costs_are_no_evidence(tmp_path: Path) -> None:
-    result = ours(claim(tmp_path, RATIO), row("a", seconds=[]), row("b"))
-    assert result.outcome is NO_EVIDENCE
-    assert "a has no Time (s/epoch)" in result.evidence
-
-
-@pytest.mark.parametrize(
-    ("shares", "outcome"),
-    [
-        ((0.26, 0.4), HOLDS),
-        ((0.2,), FAILS),
-        ((0.25,), FAILS),
-        ((0.2, 0.3), UNDECIDED),
-        ((), NO_EVIDENCE),
-    ],
-)
-def test_a_share_is_judged_by_all_runs(tmp_path: Path, shares: Sequence[float], outcome: ClaimOutcome) -> None:
-    assert ours(claim(tmp_path, SHARE), row("a", shares=shares)).outcome is outcome
 
 
 def test_growth_is_an_upper_bound_on_each_fitted_exponent(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ def changed(name: str, folder: Path, key: str, value: Any) -> Path:
     return path
 
 
+def failures(path: Path) -> set[str]:
+    return {check.quantity for check in replay(path) if check.status is Status.FAILED}
+
+
 def test_every_stored_trace_passes() -> None:
     statuses = trace_statuses(conformance(TRACES))
     models = {"bpr", "lightgcn", "buir", "vbpr", "mmgcn", "grcn", "dualgnn", "lattice"}
@@ -57,9 +61,7 @@ def test_a_difference_is_found_where_it_is(tmp_path: Path, name: str, group: str
             step = 0.02 * (array - recorded(name)[key.replace("final/", "init/")])
         else:
             step = 1e-3 * max(np.abs(array).max(), 1e-3)
-        failed = {
-            check.quantity for check in replay(changed(name, tmp_path, key, step)) if check.status is Status.FAILED
-        }
+        failed = failures(changed(name, tmp_path, key, step))
         assert quantity in failed, key
         assert failed <= {
             quantity,
@@ -74,10 +76,8 @@ def test_a_difference_is_found_where_it_is(tmp_path: Path, name: str, group: str
 LEARNING_RATE = 1e-3  # of all stored traces
 
 
-@pytest.mark.parametrize(("noise", "status"), [(True, Status.PASSED), (False, Status.FAILED)])
-def test_a_step_may_go_either_way_only_where_the_gradient_is_rounding(
-    tmp_path: Path, noise: bool, status: Status
-) -> None:
+@pytest.mark.parametrize("noise", [True, False])
+def test_a_step_may_go_either_way_only_where_the_gradient_is_rounding(tmp_path: Path, noise: bool) -> None:
     """In one entry the first step goes the other way: the one with the smallest gradient, or a middling one."""
     name = "predictor.weight"
     gradient = recorded("bm3-frozen")[f"grad0/{name}"]
@@ -86,10 +86,9 @@ def test_a_step_may_go_either_way_only_where_the_gradient_is_rounding(
     assert (abs(gradient[entry]) < 1e-4 * np.abs(gradient).max()) == noise
     other_way = np.zeros_like(gradient)
     other_way[entry] = 1.9 * LEARNING_RATE * np.sign(gradient[entry])
-    checks = {check.quantity: check for check in replay(changed("bm3-frozen", tmp_path, f"final/{name}", other_way))}
-    assert checks["parameters"].status is status
-    further = replay(changed("bm3-frozen", tmp_path, f"final/{name}", 4 * other_way))
-    assert Status.FAILED in {check.status for check in further if check.quantity == "parameters"}
+    found = failures(changed("bm3-frozen", tmp_path, f"final/{name}", other_way))
+    assert ("parameters" in found) != noise
+    assert "parameters" in failures(changed("bm3-frozen", tmp_path, f"final/{name}", 4 * other_way))
 
 
 def test_what_rounding_of_gradients_explains() -> None:
@@ -143,8 +142,7 @@ def _groups(model: Any) -> Any:
 def test_another_optimiser_fails_on_every_trace(faulty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance_module, "adam", faulty)
     for path in sorted(TRACES.glob("*.npz")):
-        failed = {check.quantity for check in replay(path) if check.status is Status.FAILED}
-        assert "parameters" in failed, path.stem
+        assert "parameters" in failures(path), path.stem
 
 
 def test_a_tensor_that_should_not_train_is_found(tmp_path: Path) -> None:
@@ -188,21 +186,26 @@ def test_a_model_that_is_not_here_is_unsupported(tmp_path: Path) -> None:
     assert "Nobody" in check.note
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
-def test_a_file_that_is_no_trace_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bad.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"bad\.npz"):
-        conformance(tmp_path)
-
-
 def test_one_file_may_be_named() -> None:
     assert trace_statuses(conformance(TRACES / "bpr.npz")) == {"bpr": Status.PASSED}
 
 
-@pytest.mark.parametrize("name", ["absent", "empty", "notes.md"])
-def test_what_is_neither_a_trace_nor_a_folder_of_them_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.md").write_text("a trace")
-    why = "(holds no trace|no such file or folder); needed is a trace .* or a folder"
+NOT_THERE = "(holds no trace|no such file or folder); needed is a trace .* or a folder"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        *(("bad.npz", content, "not a trace") for content in (b"", b"junk", b"PK\x03\x04junk")),
+        ("absent", None, NOT_THERE),
+        ("notes.md", b"a trace", NOT_THERE),
+        ("", None, NOT_THERE),
+    ],
+)
+def test_what_is_neither_a_trace_nor_a_folder_of_them_is_named(
+    tmp_path: Path, name: str, content: bytes | None, why: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: {why}"):
         conformance(tmp_path / name)

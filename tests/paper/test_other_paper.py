@@ -8,7 +8,7 @@ from command_line import Command, refused
 from rows_by_hand import run
 
 from bm3.errors import DataError
-from harness.paper.load import load_paper
+from harness.paper.load import PublishedTable, load_paper
 from harness.paper.rows import judged, rows_of
 from harness.paper.verdict import Outcome
 
@@ -17,13 +17,12 @@ DAMRS = load_paper("damrs")
 
 @pytest.mark.parametrize("form", ["text", "md", "tex", "csv"])
 @pytest.mark.parametrize("table", DAMRS.tables, ids=lambda table: table.source)
-def test_its_tables_have_its_figures(command: Command, form: str, table: object) -> None:
-    number, source = table.number, table.source  # type: ignore[attr-defined]
-    done = command("tables", number, "--paper", "damrs", "--format", form)
+def test_its_tables_have_its_figures(command: Command, form: str, table: PublishedTable) -> None:
+    done = command("tables", table.number, "--paper", "damrs", "--format", form)
     assert (done.code, done.err) == (0, "")
-    values = [value for value in DAMRS.values if value.source == source]
-    assert values[0].dataset in done.out
-    assert (values[0].model or values[0].metric) in done.out
+    first = next(value for value in DAMRS.values if value.source == table.source)
+    assert first.dataset in done.out
+    assert (first.model or first.metric) in done.out
 
 
 def test_its_accuracy_table_has_every_printed_figure_and_no_improvement(command: Command) -> None:
@@ -42,16 +41,11 @@ def test_its_sources_and_figures_are_listed(command: Command) -> None:
     assert "no expected figures 'table3'" in refused(command("expected", "show", "table3", "--paper", "damrs"))
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("suite", "show", "tiktok", "--dataset", "mini", "--dry-run"),
-        ("reproduce", "tiktok", "--dataset", "mini", "--dry-run"),
-    ],
-    ids=" ".join,
-)
-def test_its_suites_run_with_its_settings(command: Command, arguments: tuple[str, ...]) -> None:
-    done = command(*arguments, "--paper", "damrs", "--model", "bpr", "--seeds", "1")
+@pytest.mark.parametrize("words", [("suite", "show"), ("reproduce",)], ids=" ".join)
+def test_its_suites_run_with_its_settings(command: Command, words: tuple[str, ...]) -> None:
+    done = command(
+        *words, *["tiktok", "--dataset", "mini", "--dry-run", "--paper", "damrs", "--model", "bpr", "--seeds", "1"]
+    )
     assert done.code == 0
     (line,) = [line for line in done.out.splitlines() if line.startswith("bm3 train")]
     assert "--set epochs=500" in line
@@ -63,9 +57,7 @@ def test_a_suite_of_another_paper_is_not_found_under_its_name(command: Command) 
 
 
 @pytest.mark.parametrize(
-    "words",
-    [("tables", "3"), ("expected", "list"), ("suite", "list"), ("reproduce",)],
-    ids=" ".join,
+    "words", [("tables", "3"), ("expected", "list"), ("suite", "list"), ("reproduce",)], ids=" ".join
 )
 def test_a_paper_that_is_not_there_is_one_line_with_the_nearest(command: Command, words: tuple[str, ...]) -> None:
     assert "no paper and no folder 'damsr'; nearest: damrs" in refused(command(*words, "--paper", "damsr"))

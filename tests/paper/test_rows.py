@@ -79,7 +79,8 @@ def test_where_every_point_is_run_with_every_seed_all_of_them_count() -> None:
     one, tenth = searched(ONE, (0.5, 0.4), (0.1, 0.9)), searched(TENTH, (0.4, 0.5), (0.9, 0.1))
     (row,) = rows([*one, *tenth], planned(one, tenth, every_seed=True))
     assert (row.selection.on_validation.settings, row.every_seed) == (TENTH, True)
-    assert [(each.valid, each.test) for each in row.grid] == [pytest.approx((0.3, 0.65)), pytest.approx((0.65, 0.3))]
+    means = [(each.mean("valid"), each.mean("test")) for each in row.grid]
+    assert means == [pytest.approx((0.3, 0.65)), pytest.approx((0.65, 0.3))]
 
 
 def test_of_equals_a_plan_takes_the_earlier_and_a_store_the_one_with_more_seeds_then_by_settings() -> None:
@@ -112,9 +113,9 @@ def test_no_point_exceeds_the_chosen_one_and_what_is_not_finite_is_only_chosen_w
     assert (chosen is None) == (not any(figures))
     if chosen is not None:
         for best, part in ((chosen.on_validation, "valid"), (chosen.on_test, "test")):
-            values = [getattr(each, part) for each in chosen.points]
+            values = [each.mean(part) for each in chosen.points]
             finite = [value for value in values if math.isfinite(value)]
-            assert getattr(best, part) == max(finite) if finite else best is chosen.points[0]
+            assert best.mean(part) == max(finite) if finite else best is chosen.points[0]
             if finite:
                 assert best.settings == chosen.points[values.index(max(finite))].settings
 

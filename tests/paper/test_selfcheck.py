@@ -31,24 +31,24 @@ from harness.studies.suite import load_suite, plan
 from harness.training import TrainingConfig
 
 ERROR = 0.01
+STORED = load_paper().folder / "reference" / "selfcheck.json"
 KNOWN = {seed: 0.4 + 0.001 * (seed % 7) for seed in range(101, 131)}
 
 
 def run_of(seed: int, value: float, *, model: str = "bpr", epochs: int = 8, data: str = "a" * 64) -> RunRecord:
-    config, training = find_model(model).model.Config(), TrainingConfig(epochs=epochs)
-    about = {
-        "model": model,
-        "config": asdict(config),
-        "training": asdict(training),
-        "changed": ["epochs"],
-        "command": f"bm3 train {model} mini --set epochs={epochs} --seed {seed}",
-        "dataset": {"name": "mini", "surrogates": []},
-        "dataset_hash": data,
-        "seed": seed,
-        "searched": [],
-        "environment": {"cpu": "any", "torch_threads": 1, "gpu": None},
-    }
-    return record(f"runs/mini/{model}-seed{seed}", {"test": {"recall@20": value}}, **about)
+    return record(
+        f"runs/mini/{model}-seed{seed}",
+        {"test": {"recall@20": value}},
+        model=model,
+        config=asdict(find_model(model).model.Config()),
+        training=asdict(TrainingConfig(epochs=epochs)),
+        changed=["epochs"],
+        dataset={"name": "mini", "surrogates": []},
+        dataset_hash=data,
+        seed=seed,
+        searched=[],
+        environment={"cpu": "any", "torch_threads": 1, "gpu": None},
+    )
 
 
 @pytest.fixture
@@ -109,9 +109,8 @@ def test_what_was_asked_for_and_has_no_result_is_no_pass(reference: Reference) -
 
 def test_a_reference_is_written_from_runs_and_read_again(tmp_path: Path) -> None:
     found = reference_from(run_of(seed, value) for seed, value in KNOWN.items())
-    (tmp_path / "reference").mkdir()
-    write_reference(found, tmp_path / "reference" / "selfcheck.json")
-    assert load_reference(tmp_path / "reference" / "selfcheck.json") == found
+    write_reference(found, tmp_path / "selfcheck.json")
+    assert load_reference(tmp_path / "selfcheck.json") == found
     assert found.models["bpr"] == ModelReference({"epochs": 8}, KNOWN)
     assert found.command == "bm3 reproduce selfcheck --seeds 101-130 --threads 1 --out DIR"
     assert (found.dataset, found.environment["cpu"]) == ("mini", "any")
@@ -133,19 +132,15 @@ def test_what_is_no_reference_is_refused(runs: list[RunRecord], why: str) -> Non
 
 
 def test_a_damaged_reference_is_named_with_its_field(tmp_path: Path) -> None:
-    content = json.loads((load_paper().folder / "reference" / "selfcheck.json").read_text(encoding="utf-8"))
+    content = json.loads(STORED.read_text(encoding="utf-8"))
     content["models"]["bpr"]["values"] = {"1": 0.4}
-    (tmp_path / "reference").mkdir()
-    (tmp_path / "reference" / "selfcheck.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "selfcheck.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError, match=r"selfcheck\.json: models\.bpr\.values"):
-        load_reference(tmp_path / "reference" / "selfcheck.json")
+        load_reference(tmp_path / "selfcheck.json")
 
 
 def test_the_stored_reference_is_of_the_suite_with_other_seeds() -> None:
-    reference, rows = (
-        load_reference(load_paper().folder / "reference" / "selfcheck.json"),
-        plan(load_suite("selfcheck"), None, torch.device("cpu")),
-    )
+    reference, rows = load_reference(STORED), plan(load_suite("selfcheck"), None, torch.device("cpu"))
     assert {row.label for row in rows} == {*reference.models}
     for row in rows:
         (trial,) = row.points

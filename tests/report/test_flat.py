@@ -125,8 +125,8 @@ def test_the_json_has_the_records_and_all_that_they_were_judged_by(study: Study)
     assert content["cells"] == cells(study)
     assert (content["asked"], content["code"]) == (study.asked, 1)
     assert content["answer"].startswith(study.headline[0])
-    assert content["tolerances"]["published"]["relative"] == study.tolerances.published.relative
-    assert content["sources"]["paper-table3"]["citation"] == study.sources["paper-table3"].citation
+    assert content["tolerances"]["published"]["relative"] == study.paper.tolerances.published.relative
+    assert content["sources"]["paper-table3"]["citation"] == study.paper.sources["paper-table3"].citation
     assert content["differences"][0]["dataset"] == "baby"
     assert content["differences"][0]["interval"] == [0.01, 0.03]
     assert [found["claim"]["id"] for found in content["claims"]] == [result.claim.id for result in study.claims]

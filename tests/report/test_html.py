@@ -81,7 +81,7 @@ def hostile(study: Study) -> Study:
         rows=tuple(rows),
         unchecked=(HOSTILE,),
         failed=(HOSTILE,),
-        paper=study.paper.model_copy(update={"sources": dict.fromkeys(study.sources, source)}),
+        paper=study.paper.model_copy(update={"sources": dict.fromkeys(study.paper.sources, source)}),
     )
 
 

@@ -21,7 +21,7 @@ def difference(study: Study, dataset: str) -> Picture | None:
     metrics = list(rows[0].verdicts)
     verdicts = [[row.verdicts[metric] for metric in metrics] for row in rows]
     per_cent = np.array([[_per_cent(verdict) for verdict in of_row] for of_row in verdicts])
-    bands = {100 * study.tolerances.of(metric).relative for metric in metrics}
+    bands = {100 * study.paper.tolerances.of(metric).relative for metric in metrics}
     limit = max([*bands, *np.abs(per_cent[np.isfinite(per_cent)])])
     figure = Figure((WIDTH, 0.9 + 0.4 * max(len(rows), 3)), layout="constrained")
     axes = figure.add_subplot()
@@ -67,7 +67,7 @@ def scatter(study: Study) -> Picture | None:
     figure = Figure((WIDTH / 2, 3.7), layout="constrained")
     axes = figure.add_subplot()
     ends = np.array([0, 1.05 * max(max(published, ours) for *_, published, ours in shown)])
-    bands = sorted({study.tolerances.of(metric).relative for metric in study.paper.metrics})
+    bands = sorted({study.paper.tolerances.of(metric).relative for metric in study.paper.metrics})
     for band in bands:
         axes.fill_between(ends, (1 - band) * ends, (1 + band) * ends, color=INK, alpha=0.15, linewidth=0)
     axes.plot(ends, ends, color=INK, linewidth=1)

@@ -128,11 +128,11 @@ def _sensitivity(axes: Axes, row: Row, stopping: str) -> None:
     for place, (name, line) in enumerate(lines.items()):
         at = [point.settings[x] for point in line]
         shape = {"markersize": 4, **coloured(place)}
-        axes.plot(at, [point.valid for point in line], label=name or "validation", **shape)
+        axes.plot(at, [point.mean("valid") for point in line], label=name or "validation", **shape)
         dashed: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "none", **({} if others else {"label": "test"})}
-        axes.plot(at, [point.test for point in line], **dashed, **shape)
+        axes.plot(at, [point.mean("test") for point in line], **dashed, **shape)
     chosen = row.selection.on_validation
-    axes.plot([chosen.settings[x]], [chosen.valid], "o", color=INK, markersize=10, markerfacecolor="none")
+    axes.plot([chosen.settings[x]], [chosen.mean("valid")], "o", color=INK, markersize=10, markerfacecolor="none")
     if wide(values[x]):
         positive = [value for value in values[x] if value > 0]
         if positive == values[x]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from harness.paper.load import STRICT, Share, validated_toml
+from harness.paper.load import STRICT, Share, validated_file
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Factor = Annotated[float, Field(gt=1, strict=True)]
@@ -86,4 +86,4 @@ class Rules:
 
 def load_rules(path: Path) -> Rules:
     """Raises DataError naming the file and the field."""
-    return validated_toml(path, TypeAdapter(Rules))
+    return validated_file(path, TypeAdapter(Rules))

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass as validated
 from scipy.special import ndtr, stdtrit
 
 from bm3.errors import DataError
-from harness.paper.load import STRICT, validated_toml
+from harness.paper.load import STRICT, validated_file
 from harness.paper.verdict import Word
 
 Factor = Literal["E", "I", "d_m", "d", "B", "L"]
@@ -68,7 +68,7 @@ class Complexity:
 
 def load_complexity(path: Path) -> Complexity:
     """A file such as `expected/bm3/complexity.toml`; raises DataError naming the file and the field."""
-    complexity = validated_toml(path, TypeAdapter(Complexity))
+    complexity = validated_file(path, TypeAdapter(Complexity))
     for cost in complexity.costs:
         where = f"{path}: costs: {cost.model} {cost.quantity}"
         if complexity.cost(cost.model, cost.quantity) is not cost:

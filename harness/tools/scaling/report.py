@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Growth:
     series: tuple[Series, ...]
     complexity: Complexity
 
-    @property
+    @cached_property
     def cells(self) -> list[Cell]:
         """One per model, size and quantity."""
         return [
@@ -56,11 +57,11 @@ class Growth:
 def write(growth: Growth, folder: Path) -> list[Path]:
     """A record, a report and pictures below `folder`, named by the time; they replace nothing. Raises WriteError."""
     name = f"scaling-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    cells = growth.cells
-    pictures = {f"{name}-{model}.png": picture(model, cells) for model in dict.fromkeys(cell.model for cell in cells)}
+    drawn = dict.fromkeys(cell.model for cell in growth.cells)
+    pictures = {f"{name}-{model}.png": picture(model, growth.cells) for model in drawn}
     contents = {
-        f"{name}.json": (json.dumps(as_json(growth, cells), indent=1) + "\n").encode(),
-        f"{name}.md": report(growth, cells, list(pictures)).encode(),
+        f"{name}.json": (json.dumps(as_json(growth), indent=1) + "\n").encode(),
+        f"{name}.md": report(growth, list(pictures)).encode(),
         **pictures,
     }
     for file, content in contents.items():
@@ -70,7 +71,7 @@ def write(growth: Growth, folder: Path) -> list[Path]:
     return [folder / file for file in contents]
 
 
-def as_json(growth: Growth, cells: Sequence[Cell]) -> dict[str, Any]:
+def as_json(growth: Growth) -> dict[str, Any]:
     """Every repetition, in seconds and bytes, and what follows; `paper.growth` reads it."""
     return {
         "format": FORMAT,
@@ -78,23 +79,23 @@ def as_json(growth: Growth, cells: Sequence[Cell]) -> dict[str, Any]:
         "environment": dict(growth.environment),
         "plan": asdict(growth.plan),
         "series": [asdict(each) for each in growth.series],
-        "cells": [asdict(cell) for cell in cells],
+        "cells": [asdict(cell) for cell in growth.cells],
     }
 
 
-def summary(growth: Growth, cells: Sequence[Cell]) -> str:
+def summary(growth: Growth) -> str:
     """The answer, how many cells have which verdict, and which grow faster than published."""
-    counts = Counter(cell.verdict for cell in cells)
+    counts = Counter(cell.verdict for cell in growth.cells)
     lines = [f"**{ANSWERS[growth.code]}**", ""]
     lines.append("- Exponents: " + (", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]) or "none"))
-    for cell in cells:
+    for cell in growth.cells:
         if cell.verdict is Verdict.ABOVE:
             what = f"{cell.model}, {cell.quantity} in {cell.factor}"
             lines.append(f"- Above: {what}: {_exponent(cell)}, published {cell.published:g}")
     return "\n".join(lines)
 
 
-def report(growth: Growth, cells: Sequence[Cell], pictures: Sequence[str]) -> str:
+def report(growth: Growth, pictures: Sequence[str]) -> str:
     """Markdown; up to the first `## ` it is the summary."""
     head = ["model", "what", "size", "from, to", "medians", "exponent", "constant", "published", "verdict", "why"]
     rows = [
@@ -110,10 +111,10 @@ def report(growth: Growth, cells: Sequence[Cell], pictures: Sequence[str]) -> st
             f"{cell.verdict.mark} {cell.verdict}",
             cell.reason,
         ]
-        for cell in cells
+        for cell in growth.cells
     ]
     notes = [f"{each.model}, {note}" for each in growth.series for note in each.notes]
-    measured = {cell.model for cell in cells}
+    measured = {cell.model for cell in growth.cells}
     costs = [
         [
             f"{cost.model}, {cost.quantity}",
@@ -128,7 +129,7 @@ def report(growth: Growth, cells: Sequence[Cell], pictures: Sequence[str]) -> st
     return "\n\n".join(
         [
             "# How time and memory grow",
-            summary(growth, cells),
+            summary(growth),
             *(f"![Growth of {file}]({file})" for file in pictures),
             markdown(table("Exponents", head, rows, "lllllrrrll", notes=notes, groups=1)).rstrip(),
             markdown(table("What is published", ["what", "cost", "source", "note, and what is open"], costs)).rstrip(),
