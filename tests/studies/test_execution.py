@@ -255,7 +255,7 @@ def test_what_becomes_of_a_trial(
     assert (outcomes[bad.key] is not None) == finished
     assert backend.started.count(bad.key) == attempts
     stored = RunRecord.read(tmp_path / bad.key)
-    assert (stored.failure or {}).get("message") == failure
+    assert (stored.failure and stored.failure.message) == failure
 
 
 def test_a_trial_that_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
@@ -503,7 +503,7 @@ def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
     assert outcomes[some[1].key] is not None
     stored = RunRecord.read(tmp_path / some[0].key)
     assert stored.out_of_memory
-    assert str(error).splitlines()[0] in stored.failure.message  # type: ignore[index]
+    assert str(error).splitlines()[0] in stored.failure.message  # type: ignore[union-attr]
 
 
 def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
