@@ -305,7 +305,7 @@ def prepare_command(dry_run: bool, out: Path | None, paper: Path, **asked: Any) 
 
 @click.command(name="fetch")
 @click.argument("name")
-@click.option("--out", "--to", type=PATH, metavar="DIR", help="Default: raw/NAME in $BM3_DATA if set, else in ./data.")
+@click.option("--out", type=PATH, metavar="DIR", help="Default: raw/NAME in $BM3_DATA if set, else in ./data.")
 @click.option("--only", multiple=True, metavar="FILE", help="Fetch this file alone; may be repeated.")
 @click.option("--base-url", metavar="URL", help="Another host with the same folders, in place of the manifest's.")
 @click.option("--manifest", type=PATH, metavar="FILE", help="Data sets and their files of your own.")

@@ -39,7 +39,7 @@ from harness.ending import (
 )
 
 DEFAULT_SEED = 999
-RENAMED: Mapping[str, Mapping[str, str]] = {"report": {"--to": "--out"}, "scaling": {"--to": "--out"}}
+RENAMED: Mapping[str, Mapping[str, str]] = {key: {"--to": "--out"} for key in ("data fetch", "report", "scaling")}
 """By command: options whose old spelling goes on working until the next release, with a line that says so."""
 COMPLETION = "_BM3_COMPLETE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
