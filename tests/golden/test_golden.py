@@ -168,7 +168,7 @@ def test_help(inside: Command) -> None:
 
 def test_report(inside: Command) -> None:
     outcome = inside("report", "store", "--out", "written", "--format", ",".join(FILES))
-    compare("report.txt", transcript("report store --to written --format …", outcome))
+    compare("report.txt", transcript("report store --out written --format …", outcome))
     for name in FILES.values():
         compare(name, Path("written", name).read_text(encoding="utf-8"))
 

@@ -68,7 +68,7 @@ def archive_of(path: Path, **attributes: Any) -> Path:
     return path
 
 
-OUTSIDE = ("../shop.inter", "/tmp/shop.inter", "a/../../shop.inter", "a\\..\\shop.inter")
+OUTSIDE = ("../shop.inter", "/elsewhere/shop.inter", "a/../../shop.inter", "a\\..\\shop.inter")
 
 
 @pytest.mark.parametrize(
