@@ -149,10 +149,8 @@ def backend_for(how: Execution, workers: int, about: Paper) -> Backend:
 
 def following(rows: Sequence[Row | Outline], found: Pending) -> list[str]:
     """The line on trials that follow from a selection that cannot be made yet, if any do."""
-    from harness.studies.suite import total
-
-    counts = total(row.to_come(found.outcomes) for row in rows)
-    return [f"{counts} more trials follow from the selection, once the points above are done"] * (counts.most > 0)
+    most = sum(row.to_come(found.outcomes) for row in rows)
+    return [f"up to {most:,} more trials follow from the selection, once the points above are done"] * (most > 0)
 
 
 def left_alone(found: Pending) -> list[str]:
