@@ -21,7 +21,7 @@ import click
 import harness
 from bm3.errors import ConfigError
 from harness.cli.options import DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, THREADS
-from harness.cli.study import Execution, execution_options
+from harness.cli.study import Execution, execution_options, run
 from harness.ending import Interrupted
 
 INDENT = 22  # of what the doctor finds: severity and topic
@@ -69,9 +69,9 @@ def audit(
         for trial in pending(lambda outcomes: wanted(rows, outcomes), how.out, how.rerun).to_run:
             click.echo(trial.command)
         return
-    begun = how.begin(f"audit-{rows[0].dataset.name}", about)
-    outcome = Audit(rows, begun.run(lambda outcomes: wanted(rows, outcomes)), about)
-    paths = write_audit(outcome, how.out / begun.name, paper if as_reference and outcome.code == 0 else None)
+    begun, backend = how.begin(f"audit-{rows[0].dataset.name}", about)
+    outcome = Audit(rows, run(begun, backend, lambda outcomes: wanted(rows, outcomes)), about)
+    paths = write_audit(outcome, begun.folder, paper if as_reference and outcome.code == 0 else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
         click.echo(f"written: {path}")

@@ -172,6 +172,8 @@ class Outline:
     """A row of a suite as the file alone gives it: no data set is looked at."""
 
     label: str
+    named: bool
+    """Whether the suite gives the row a name of its own."""
     model: str
     dataset: str
     """As the suite names it."""
@@ -280,8 +282,9 @@ def outline(
             for label, settings in experiment.rows(suite.training, variants=variants):
                 shared = {**own, **settings}
                 points = tuple({**shared, **point} for point in experiment.points())
+                named = experiment.label not in (None, experiment.model)
                 seeds = tuple(suite.seeds)
-                found.append(Outline(label, experiment.model, dataset, points, seeds, suite.repeat))
+                found.append(Outline(label, named, experiment.model, dataset, points, seeds, suite.repeat))
     return found
 
 

@@ -241,7 +241,7 @@ EXCEPTION = '[[exceptions]]\ndataset = "mini"\nmodel = "bpr"\nmetrics = ["R@10"]
         (f"{HEAD}{BPR}{BPR}set = {{ reg_weight = 0.01 }}\n", "experiments.1 (bpr): row 'bpr' is there already"),
         (HEAD + BPR + EXCEPTION.replace("low", "lower"), "exceptions.0: no key 'lower'; nearest: low"),
         (HEAD + BPR + EXCEPTION.replace("0.2", "0.05"), "exceptions.0: Value error, low is 0.1, above high, 0.05"),
-        (HEAD + BPR + EXCEPTION.replace("mini", "baby"), "exceptions.0.dataset: the suite has no 'baby'; nearest: mini"),
+        (HEAD + BPR + EXCEPTION.replace("mini", "baby"), "exceptions.0.dataset: the suite has no 'baby'; nearest"),
         (HEAD + BPR + EXCEPTION.replace('"bpr"', '"bm3"'), "exceptions.0.model: the suite has no 'bm3'; nearest: bpr"),
         (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "exceptions.0.metrics: the suite has no 'R'; nearest: "),
     ],
