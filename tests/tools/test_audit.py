@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import run_files
 import torch
-from command_line import Command, refused
+from command_line import Command
 
 from bm3 import BM3Error, DataError
 from harness.models.registry import models
@@ -292,24 +292,6 @@ def audit(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setattr("harness.tools.audit.load_suite", lambda name, paper: short)
     how = ("--model", "bpr", "--seeds", 2, "--device", "cpu", "--in-process", "--as-reference")
     return lambda *arguments: command("audit", "mini", *how, *arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["minni"], ["no data set 'minni'", "nearest: mini"]),
-        (["mini", "--model", "bmm3"], ["no model 'bmm3'", "bm3"]),
-        (["mini", "--seeds", "0"], ["--seeds", "0"]),
-        (["mini", "--model", "bpr", "--out", "taken/runs"], ["taken/runs", "--out"]),
-    ],
-)
-def test_bad_input_ends_in_one_line_before_anything_runs(
-    command: Command, arguments: list[str], parts: list[str]
-) -> None:
-    Path("taken").write_text("a file", encoding="utf-8")
-    line = refused(command("audit", *arguments))
-    assert all(part in line for part in parts), line
-    assert [path.name for path in Path.cwd().iterdir()] == ["taken"]
 
 
 def test_an_audit_of_bpr_on_mini(audit: Command, tmp_path: Path) -> None:

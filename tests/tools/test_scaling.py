@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import Command, refused
+from command_line import Command
 
 from bm3 import DataError
 from harness.common import exit_status
@@ -322,31 +322,6 @@ def test_what_is_asked_for_is_what_is_measured_and_a_dry_run_measures_nothing(
     assert "bm3: 2 sizes" in outcome.out
     assert command(*CALL, *asked).code == 0
     assert plans == [replace(Plan(), factors=("B", "d_m"), multipliers=(1, 2, 4, 8), repetitions=6)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["bm4"], ["no model 'bm4'", "bm3"]),
-        (["--vary", "E,K"], ["'K'", "d_m"]),
-        (["--vary", ","], ["no size ''"]),
-        (["--sizes", "1,2,x,8"], ["--sizes", "'1,2,x,8'"]),
-        (["--sizes", "0,1,2,4"], ["--sizes"]),
-        (["--sizes", "1,2,4,4"], ["--sizes", "four"]),
-        (["--sizes", "1,2,4,1000"], ["E times 1000 is 32,768,000"]),
-        (["--vary", "B", "--sizes", "1,2,4,256"], ["B times 256 is 65,536"]),
-        (["--repetitions", "4"], ["--repetitions", "4"]),
-        (["--out", "/dev/null/out"], ["/dev/null/out", "--out"]),
-    ],
-    ids=lambda value: " ".join(value) if value[0][0] in "-b" else "",
-)
-def test_bad_input_ends_in_one_line_before_anything_is_measured(
-    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
-) -> None:
-    plans = fakes(monkeypatch, 1.0)
-    line = refused(command("scaling", "--device", "cpu", *arguments))
-    assert all(part in line for part in parts), line
-    assert plans == []
 
 
 def test_ctrl_c_leaves_a_report_on_what_was_measured_if_anything_was(
