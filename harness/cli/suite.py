@@ -23,7 +23,7 @@ HEAD = (
     "data set",
     "points",
     "seeds",
-    "trials, at most",
+    "trials",
     "done",
     "failed",
     "time left",
@@ -46,7 +46,7 @@ def suite() -> None:
 @suite.command(name="list")
 @PAPER
 def list_command(paper: Path) -> None:
-    """List the suites of a paper, and how many trials each has.
+    """List the suites of a paper, and how many trials each has at most.
 
     \b
     bm3 suite list
@@ -63,7 +63,7 @@ def list_command(paper: Path) -> None:
         more = " and their variants" if any(experiment.variants for experiment in found.experiments) else ""
         most = sum(row.trials for row in outline(found, paper=about, variants=False))
         rows.append([name, found.title, f"{most:,}{more}"])
-    click.echo(text(table("", ["suite", "what", "trials, at most"], rows)), nl=False)
+    click.echo(text(table("", ["suite", "what", "trials"], rows)), nl=False)
 
 
 @suite.command()
@@ -92,9 +92,9 @@ def show(
     """Show the rows of the suite NAME: how many trials, how many of them are done, what the others will take.
 
     Where points are searched, more trials follow once they are done: the best on validation and the best on test run
-    with the other seeds. The time left counts as many as can follow, and none that failed, which are not run again by
-    themselves; it is an estimate from past runs, on whatever machine made them. Of a data set that is not there only
-    the counts are shown. Nothing is run.
+    with the other seeds. Trials are as many as can follow. The time left is theirs, without those that failed, which
+    are not run again by themselves; it is an estimate from past runs, on whatever machine made them. Of a data set
+    that is not there only the counts are shown. Nothing is run.
 
     \b
     bm3 suite show table3 --data ~/data

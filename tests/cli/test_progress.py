@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -25,7 +24,7 @@ from harness.cli.progress import TrainingProgress, reading_progress
 from harness.cli.study_progress import StudyProgress, line, render
 from harness.common import clock_time, duration
 from harness.runs.inspect import Course, course, last_log_line
-from harness.studies.status import STATUS, Running, Status, read_status, vanished, write_status
+from harness.studies.status import STATUS, Running, Status, vanished, write_status
 from harness.training import EpochRecord
 
 START = 1_800_000_000.0
@@ -346,31 +345,6 @@ def test_ctrl_c_leaves_the_study_alone(command: Command, monkeypatch: pytest.Mon
     assert (outcome.code, outcome.err) == (0, "")
     assert "3 of 18 done" in outcome.out
     assert (folder / STATUS).read_bytes() == before
-
-
-def test_a_status_that_is_replaced_while_it_is_read_is_always_whole(tmp_path: Path) -> None:
-    study(tmp_path, total=0)
-    stop = threading.Event()
-
-    def replace_often() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            study(tmp_path, total=number, done=number, recent=("x" * 5000,) * (number % 7))
-
-    writer = threading.Thread(target=replace_often)
-    writer.start()
-    try:
-        seen = set()
-        deadline = time.monotonic() + 30
-        while len(seen) < 50 and time.monotonic() < deadline:
-            found = read_status(tmp_path)
-            assert found.total in (0, found.done)
-            seen.add(found.total)
-    finally:
-        stop.set()
-        writer.join()
-    assert len(seen) == 50
 
 
 # --- quantities ---

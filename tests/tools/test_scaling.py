@@ -20,7 +20,7 @@ from harness.paper.growth import stored_exponents
 from harness.paper.load import load_paper
 from harness.tools.scaling import measure as measuring
 from harness.tools.scaling.fit import Cell, Complexity, Verdict, fit, judge, load_complexity
-from harness.tools.scaling.measure import FIELDS, QUICK, Plan, Series, Sizes, Tell, Work, measure, power_law_dataset
+from harness.tools.scaling.measure import FIELDS, Plan, Series, Sizes, Tell, Work, measure, power_law_dataset
 
 CPU = torch.device("cpu")
 SIZES = [1024, 2048, 4096, 8192, 16384]
@@ -174,8 +174,8 @@ def test_one_size_grows_and_all_else_stays() -> None:
     for factor, field in FIELDS.items():
         assert TINY.grown(factor, 8) == replace(TINY, **{field: 8 * getattr(TINY, field)})
     assert [sizes.interactions for sizes in PLAN.grown("E")] == [128, 256, 512, 1024]
-    for plan in (Plan(), QUICK):
-        assert all(each.interactions % each.batch == 0 for factor in plan.factors for each in plan.grown(factor))
+    plan = Plan()
+    assert all(each.interactions % each.batch == 0 for factor in plan.factors for each in plan.grown(factor))
 
 
 def test_data_have_the_sizes_asked_for_and_are_ranked_for_all_users() -> None:
@@ -298,18 +298,6 @@ def test_each_call_leaves_a_record_a_report_and_a_picture_and_the_exit_code_is_t
         assert part in report
     assert stored_exponents(Path("out"))["bm3", "E"] == pytest.approx((power,) * 3, abs=0.02)
     assert stored_exponents(Path("out")).keys() == {("bm3", factor) for factor in FIELDS}  # epochs alone
-
-
-def test_a_quick_run_measures_and_writes_nothing(command: Command) -> None:
-    outcome = command("scaling", "--quick", "--device", "cpu", "bpr", "--vary", "E", "--json")
-    assert outcome.code == 3, outcome  # nothing is published about BPR
-    assert "bpr: E" in outcome.err
-    (series,) = json.loads(outcome.out)["series"]
-    assert series["sizes"] == [2048, 4096, 8192, 16384]
-    assert {name: [len(row) for row in rows] for name, rows in series["values"].items()} == dict.fromkeys(
-        ("step", "epoch", "evaluation", "memory"), [5] * 4
-    )
-    assert list(Path.cwd().iterdir()) == []
 
 
 def test_what_is_asked_for_is_what_is_measured_and_a_dry_run_measures_nothing(
