@@ -259,7 +259,7 @@ def test_an_interrupted_study_stops_its_trials_and_goes_on(command: Command, stu
 # --- dry runs ---
 
 
-FOLLOW = "1 to 2 more trials follow from the selection, once the points above are done"
+FOLLOW = "up to 2 more trials follow from the selection, once the points above are done"
 STORE = Path("runs")
 
 
