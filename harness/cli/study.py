@@ -171,6 +171,7 @@ def finish(study: Report, folder: Path, formats: list[str]) -> NoReturn:
 @DATASETS
 @MODELS
 @SEEDS
+@click.option("--available", is_flag=True, help="Leave out data sets that are not there; the report names them.")
 @REPORT_FORMATS
 @DRY_RUN
 @execution_options
@@ -179,6 +180,7 @@ def reproduce(
     datasets: tuple[str, ...],
     models: tuple[str, ...],
     seeds: list[int],
+    available: bool,
     formats: list[str],
     dry_run: bool,
     how: Execution,
@@ -204,6 +206,7 @@ def reproduce(
     bm3 reproduce table3 --data /shared/data --out /shared/runs --ray auto
     bm3 reproduce ablation --dataset mini --dry-run
     """
+    from harness.data.layouts import data_roots, is_there
     from harness.paper.conformance import known_traces, trace_statuses
     from harness.paper.load import load_paper
     from harness.paper.study import make_study
@@ -213,7 +216,14 @@ def reproduce(
 
     about = load_paper(paper)
     chosen = load_suite(suite, about).narrowed(models, seeds)
-    rows = plan(chosen, how.data, resolve_device(how.device), datasets, about)
+    datasets = datasets or tuple(chosen.datasets)
+    absent = [name for name in datasets if available and not is_there(name, how.data)]
+    if len(absent) == len(datasets):
+        places = ", ".join(map(str, data_roots(how.data)))
+        raise DataError(f"none of {', '.join(absent)} is in {places}: name their folder with --data DIR")
+    rows = plan(chosen, how.data, resolve_device(how.device), [name for name in datasets if name not in absent], about)
+    if absent:
+        click.echo(f"left out, since not there: {', '.join(absent)}", err=True)
 
     def trials(outcomes: Outcomes) -> list[Trial]:
         return wanted(rows, outcomes, chosen.order)
@@ -236,7 +246,10 @@ def reproduce(
         for trial, found in runs
         if found is None or not (found.finished or found.out_of_memory)
     ]
-    unchecked = _unchecked(chosen)
+    unchecked = [
+        *_unchecked(chosen),
+        *(f"{name}: the data set is not there; bring it with bm3 data" for name in absent),
+    ]
     if how.rerun == "none":
         unchecked += [f"{len(without)} of {len(runs)} trials, which are not run: leave --rerun out"] if without else []
         without = []

@@ -79,24 +79,27 @@ def audit(
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--require", metavar="cuda[=VERSION]", help="A GPU that torch uses, built for this CUDA, is needed too.")
 @DATA
 @OUT
 @PAPER
-def doctor(as_json: bool, data: Path | None, out: Path, paper: Path) -> None:
+def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, paper: Path) -> None:
     """Look at this machine and installation: what can be run and measured here, and what to do about the rest.
 
-    Nothing is stored. Exit code 0 where the main job, bm3 reproduce, can run, 1 where a problem is in its way.
+    Nothing is stored. Exit code 0 where the main job, bm3 reproduce, can run and what --require names is there, 1 where
+    a problem is in the way.
 
     \b
     bm3 doctor
+    bm3 doctor --require cuda
     bm3 doctor --data ~/data --out /shared/runs
     bm3 doctor --json
     """
     from tabulate import tabulate
 
-    from harness.tools.doctor.doctor import diagnose
+    from harness.tools.doctor.doctor import check_required, diagnose
 
-    findings = diagnose(data, out, paper)
+    findings = [*check_required(require), *diagnose(data, out, paper)]
     problems = sum(finding.severity == "problem" for finding in findings)
     if as_json:
         able = not problems
@@ -104,7 +107,7 @@ def doctor(as_json: bool, data: Path | None, out: Path, paper: Path) -> None:
         sys.exit(not able)
     told = [[one.severity, one.topic, "\n→ ".join(filter(None, (one.found, one.advice)))] for one in findings]
     click.echo(tabulate(told, tablefmt="plain", disable_numparse=True, maxcolwidths=[None, None, WIDEST]))
-    words = f"{problems} problem{'s' if problems > 1 else ''} in the way of the main job."
+    words = f"{problems} problem{'s' if problems > 1 else ''} in the way."
     click.echo("\n" + (words if problems else "The main job can run: bm3 reproduce"))
     sys.exit(1 if problems else 0)
 

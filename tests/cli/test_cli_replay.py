@@ -140,8 +140,8 @@ def test_only_finished_runs_can_be_compared(command: Command, stored: Path) -> N
 
 
 def test_a_replay_that_is_kept_can_be_resumed_and_is_not_the_run_itself(command: Command, stored: Path) -> None:
-    assert "compared with itself" in refused(command("replay", stored, "--to", "runs"))
-    assert command("replay", stored, "--to", "again").code == 0
+    assert "compared with itself" in refused(command("replay", stored, "--out", "runs"))
+    assert command("replay", stored, "--out", "again").code == 0
     (kept,) = Path("again/mini").iterdir()
     assert kept.name == stored.name
     assert (kept / "result.json").is_file()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import Command
+from command_line import Command, refused
 
 from harness.paper import selfcheck
 from harness.paper.load import load_paper
@@ -174,6 +174,15 @@ def test_the_self_check_says_which_models_are_consistent_and_compares_none(
     outcome = command(*only)
     assert outcome.code == 1
     assert "0 of 1 models consistent, 1 inconsistent (bpr)" in outcome.out
+
+
+def test_data_sets_that_are_not_there_are_left_out_and_named(command: Command, study: Path) -> None:
+    Path("small.toml").write_text(SUITE.replace('["mini"]', '["mini", "elsewhere"]'), encoding="utf-8")
+    assert "no data set 'elsewhere'" in refused(command(*RUN, "--dry-run"))
+    assert "none of elsewhere is in" in refused(command(*RUN, "--dry-run", "--available", "--dataset", "elsewhere"))
+    outcome = command(*RUN, "--available", "--model", "lightgcn")
+    assert "left out, since not there: elsewhere" in outcome.err
+    assert "- elsewhere: the data set is not there" in (study / "report.md").read_text()
 
 
 def test_rerun_none_reports_what_is_there(command: Command, study: Path) -> None:
