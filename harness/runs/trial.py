@@ -327,7 +327,7 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def resolve_device(name: str, tell: Callable[[str], None] | None = None) -> torch.device:
-    """`auto` is CUDA where there is one; where NVML sees a GPU that torch cannot use, it tells so, by default on stderr.
+    """`auto` is CUDA where there is one; where NVML sees a GPU that torch cannot use, it tells so, else on stderr.
 
     Raises ConfigError for another name, and where CUDA is asked for and not available.
     """

@@ -272,7 +272,7 @@ class _Execution:
             return
         if run is not None and run.finished:
             self.outcomes[key] = run
-            value = metric_of(run, "test", STOPPING_METRIC)
+            value = run.metrics("test")[STOPPING_METRIC]
             LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, STOPPING_NAME, value, seconds)
             return
         starved = ending.out_of_memory or (run is not None and run.out_of_memory)
@@ -293,11 +293,6 @@ class _Execution:
                 write_failure(path, OUT_OF_MEMORY if ending.out_of_memory else kind, message)
         LOGGER.error("failed: %s: %s", key, message)
         self.outcomes[key] = None
-
-
-def metric_of(run: RunRecord, part: str, metric: str) -> float:
-    """A metric of a finished run. Raises ValueError when it is unfinished."""
-    return run.metrics(part)[metric]
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:
