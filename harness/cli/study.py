@@ -91,8 +91,8 @@ class Execution:
 
     def _workers(self, alone: bool) -> int:
         """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`."""
+        from harness.measure.gpu import visible_gpus
         from harness.runs.trial import resolve_device
-        from harness.studies.local import visible_gpus
 
         if self.in_process and (self.ray_address or self.workers not in (None, 1)):
             raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
