@@ -108,7 +108,7 @@ grid = { learning_rate = [1e-4, 0.01] }
 def lines_of(report: str, title: str) -> dict[str, list[str]]:
     """First cell of each line of a section's first table → the others; none where there is no such section."""
     _, _, rest = report.partition(f"## {title}\n")
-    table = re.search(r"^\|.*\n\| ?-.*\n((?:\|.*\n)*)", rest.split("\n## ")[0], re.MULTILINE)
+    table = re.search(r"^\|.*\n\| ?:?-.*\n((?:\|.*\n)*)", rest.split("\n## ")[0], re.MULTILINE)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()] if table else []
     assert len({row[0] for row in rows}) == len(rows) or title == "All points"
     return {" ".join([row[0], row[2]] if title == "All points" else row[:1]): row[1:] for row in rows}
