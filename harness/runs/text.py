@@ -58,9 +58,13 @@ def run_text(run: RunRecord, key: str) -> str:
     blocks = [f"{key}\n" + _indented(lines)]
     if result is not None:
         blocks.append("results\n" + _metrics(result))
-        blocks.append("time, in seconds\n" + _recorded({**result.timing.written(), "all epochs": duration(run.seconds)}))
+        blocks.append(
+            "time, in seconds\n" + _recorded({**result.timing.written(), "all epochs": duration(run.seconds)})
+        )
         blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result.memory.readings.items()]))
-        blocks += [f"energy of the {name}, in joules\n" + _recorded(one.written()) for name, one in result.energy.items()]
+        blocks += [
+            f"energy of the {name}, in joules\n" + _recorded(one.written()) for name, one in result.energy.items()
+        ]
         if result.device_notes:
             blocks.append("while it ran\n" + "\n".join(f"  {note}" for note in result.device_notes))
     blocks.append("environment\n" + _recorded(run.environment))
