@@ -78,25 +78,9 @@ def bm3() -> None:
     """
 
 
-for command in (
-    *(
-        audit,
-        doctor,
-        expected,
-        models_command,
-        paper,
-        reference,
-        profile,
-        regress,
-        replay,
-        reproduce,
-        runs,
-        scaling,
-        settings_command,
-        suite,
-    ),
-    *(tables, watch),
-):
+for command in (audit, doctor, expected, models_command, paper, reference, profile, regress, replay, reproduce):
+    bm3.add_command(command)
+for command in (runs, scaling, settings_command, suite, tables, watch):
     bm3.add_command(command)
 
 
