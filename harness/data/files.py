@@ -216,26 +216,34 @@ def open_text(path: Path, report: Report = lambda position, size: None) -> Itera
         begin = content.peek(64)[:64]
         marked = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         if b"\0" in begin and not marked:
-            for first, encoding in ((1, "UTF-16LE"), (0, "UTF-16BE")):
-                if 4 * begin[first::2].count(0) > len(begin):
-                    raise DataError(_other_encoding(path, 1, encoding))
+            at = {place % 2 for place, byte in enumerate(begin) if byte == 0}
+            if len(at) == 1:
+                raise DataError(_other_encoding(path, 1, "UTF-16LE" if at == {1} else "UTF-16BE"))
             raise DataError(f"{path}: cannot be read (not text): unpack it, or give it the ending of what it is")
         try:
             yield io.TextIOWrapper(content, "utf-16" if marked else "utf-8-sig", newline="")
         except UnicodeDecodeError as error:
             with RawFile(path) as again:
-                for number, line in again.lines():
-                    try:
-                        line.decode()
-                    except UnicodeDecodeError:
-                        raise DataError(_other_encoding(path, number, _guess(line), line)) from error
-            raise
+                bad = list(itertools.islice((row for row in again.lines() if not _is_utf8(row[1])), 100))
+            if not bad:  # a text in UTF-16 that is cut off
+                raise
+            raise DataError(
+                _other_encoding(path, bad[0][0], _guess(b"\n".join(line for _, line in bad)), bad[0][1])
+            ) from error
 
 
-def _guess(line: bytes) -> str:
-    """What the encoding of a line looks like: letters with accents stand alone, other scripts' bytes together."""
-    alone = re.search(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", line)
-    best = None if alone else import_module("charset_normalizer").from_bytes(line).best()
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _guess(lines: bytes) -> str:
+    """What the encoding of lines looks like: letters with accents stand alone, other scripts' bytes together."""
+    alone = re.search(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", lines)
+    best = None if alone else import_module("charset_normalizer").from_bytes(lines).best()
     return best.encoding.upper() if best else "CP1252"
 
 
@@ -256,8 +264,8 @@ def read_csv(
 ) -> Iterator[tuple[int, list[str]]]:
     """Header, and each row that is not blank and as long as the header, with its line in the file.
 
-    Without `delimiter` it is the one that the first line has most of. Blanks around fields are taken away. Raises
-    DataError with the line.
+    Without `delimiter` it is the tab in a .tsv file, elsewhere the one that the first line has most of. Blanks around
+    fields are taken away. Raises DataError with the line.
     """
     width = None
     with open_text(path, report) as text:
@@ -268,7 +276,8 @@ def read_csv(
             if line.strip():
                 break
         if delimiter is None:
-            delimiter = max(DELIMITERS, key=begin[-1].count) if begin else ","
+            tabs = ".tsv" in path.name.lower() or not begin
+            delimiter = "\t" if tabs else max(DELIMITERS, key=begin[-1].count)
         lines = itertools.chain(begin, lines)
         if delimiter == "::":  # the csv module knows separators of one character
             lines, delimiter, quoted = (line.replace("::", "\x1f") for line in lines), "\x1f", False

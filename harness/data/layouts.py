@@ -87,10 +87,11 @@ def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     interactions = find_interactions(folder)
+    parts = read_interactions(interactions)
     features, surrogates, files = read_features(folder, mapped=mapped)
     return checked_dataset(
         folder.resolve().name,
-        read_interactions(interactions),
+        parts,
         features,
         surrogates=surrogates,
         where=str(interactions),
@@ -156,8 +157,9 @@ def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
 def read_inter(path: Path, columns: Sequence[str]) -> NDArray[np.int64]:
     """The first two or all three INTER_COLUMNS of a table with tabs and a header, others ignored; raises DataError."""
     rows = read_csv(path, "\t")
+    line, header = next(rows)
     try:
-        positions = column_positions(next(rows)[1], columns, f"{path}, line 1")
+        positions = column_positions(header, columns, f"{path}, line {line}")
     except DataError as error:
         raise DataError(f"{error}; bm3 data import reads other columns, and divides what has no parts") from error
     found = [_inter_row([fields[at] for at in positions], f"{path}, line {line}") for line, fields in rows]

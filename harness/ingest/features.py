@@ -115,8 +115,8 @@ def join_by_id(
         row = found[bad[0]]
         more = f", and {len(bad) - 1:,} others" if len(bad) > 1 else ""
         raise DataError(
-            f"{where}: row {row} (id {row_ids[row][:40]!r}){more}: NaN or infinity as float32: replace it, or take such "
-            f"rows out and give --fill mean"
+            f"{where}: row {row} (id {row_ids[row][:40]!r}){more}: NaN or infinity as float32: replace it, or take "
+            f"such rows out and give --fill mean"
         )
     if len(missing):
         joined[missing] = joined[found >= 0].mean(axis=0, dtype=np.float64) if fill == "mean" else 0

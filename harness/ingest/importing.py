@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bm3 import BM3Error, ConfigError, DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset, checked_pairs
 from harness.data.files import checked_file, listed, new_folder
-from harness.data.layouts import ARCHIVE, INTER_COLUMNS, read_features, read_interactions, visible
+from harness.data.layouts import ARCHIVE, COMPANION, INTER_COLUMNS, read_features, read_interactions, visible
 from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
@@ -120,9 +120,7 @@ def _is_layout(path: Path) -> bool:
 def _read_folder(folder: Path, columns: Columns, division: Division, table: str | None) -> Imported:
     archive = folder / ARCHIVE
     tables = [
-        checked_file(path, folder)
-        for path in visible(folder)
-        if is_table(path) and path.name not in (ITEMS, USERS, RECORD) and not path.name.lower().startswith("readme")
+        checked_file(path, folder) for path in visible(folder) if is_table(path) and not COMPANION.fullmatch(path.name)
     ]
     if table is not None:
         tables = [path for path in tables if path.name == table] or [checked_file(folder / table, folder)]
@@ -140,10 +138,10 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
     if not tables:
         found = listed(path.name for path in visible(folder))
         raise DataError(f"{folder}: needed is a table, {ARCHIVE} or one NAME.inter, found {found}")
+    parts = " and ".join(f"NAME.{part}{tables[0].suffix}" for part in PARTS)
     raise DataError(
         f"{folder}: {len(tables)} tables ({listed(path.name for path in tables)}): name the one with the interactions, "
-        f"as with --table {tables[0].name}; or needed is one for each part, as NAME.train.csv, NAME.valid.csv and "
-        f"NAME.test.csv"
+        f"as with --table {tables[0].name}, or have one for each part: {parts}"
     )
 
 
@@ -208,13 +206,24 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
     table = read_tables(paths, columns, find=find, min_rating=division.min_rating)
     notes = list(table.notes)
     parts: Parts
-    if table.labels is not None:
+    anew = division.rule is not None and columns.part is None
+    if table.labels is not None and not anew:
         if division != Division():
             raise ConfigError(
                 f"{where}: interactions come in parts: leave --split, --split-seed, --k-core and --min-rating out"
             )
-        parts = {part: table.pairs[table.labels == label] for label, part in enumerate(PARTS)}
-        users, items = table.user_ids, table.item_ids
+        kept = table.rows(np.flatnonzero(np.isin(table.users, table.users[table.labels == 0])))
+        parts = {part: kept.pairs[kept.labels == label] for label, part in enumerate(PARTS)}
+        users, items = kept.user_ids, kept.item_ids
+        if new := len(table.user_ids) - len(users):
+            rest = len(table) - len(kept)
+            notes.append(f"{new:,} users have no interaction in training, so their {rest:,} interactions are left out")
+            for label, part in enumerate(PARTS):
+                if len(parts[part]) == 0:
+                    all_new = (
+                        f"all its {(table.labels == label).sum():,} interactions are of new users, without training"
+                    )
+                    raise DataError(f"{table.where}: part {part} is empty: {all_new}; divide anew, with --split RULE")
     else:
         core, counts = k_core(table, division.k_core or 1, earliest=True)
         if counts["duplicates"]:

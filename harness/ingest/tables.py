@@ -325,9 +325,8 @@ def _open(path: Path, report: Report = lambda position, size: None) -> Source:
 
 
 def _separated(path: Path, report: Report) -> Source:
-    endings = [ending.lower() for ending in path.suffixes]
-    delimiter = "\t" if {".tsv", INTER} & {*endings} else None
-    rows = read_csv(path, delimiter, quoted=INTER not in endings, report=report)
+    inter = INTER in path.name.lower()
+    rows = read_csv(path, "\t" if inter else None, quoted=not inter, report=report)
     line, header = next(rows)
     names = [name.partition(":")[0] for name in header] if all(map(TYPED.fullmatch, header)) else header
 
