@@ -121,7 +121,7 @@ def test_files_that_nothing_reads_are_named_by_stats_verify_and_train(
 ) -> None:
     command("data", "import", ratings, "--name", "shop")
     for words in (("data", "stats", "shop"), ("data", "verify", "shop"), ("train", "bpr", "shop", "--dry-run")):
-        assert "not read" not in "".join(map(str, command(*words)))
+        assert "not read in" not in "".join(map(str, command(*words)))
         (Path("data") / "shop" / "visual.npz").touch()
         outcome = command(*words)
         assert outcome.code == 0
