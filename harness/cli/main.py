@@ -41,7 +41,7 @@ from harness.ending import (
 DEFAULT_SEED = 999
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "data prepare": {"--core": "--k-core"},
-    **{key: {"--to": "--out"} for key in ("data fetch", "report", "scaling")},
+    **{key: {"--to": "--out"} for key in ("data fetch", "replay", "report", "scaling")},
 }
 """By command: options whose old spelling goes on working until the next release, with a line that says so."""
 COMPLETION = "_BM3_COMPLETE"

@@ -40,7 +40,7 @@ COSTS = "Of the first seed's run; time per epoch is the median after the warm-up
 ENVIRONMENT = "Everything that some run recorded; several values where runs differ."
 FIGURES = ("ours", "interval", "range", "seeds", "expected", "source", "band", "diff. %")
 """Of a cell that was judged."""
-COMMANDS = "In the folder of these runs, or anywhere with --out and that folder:"
+COMMANDS = "In the folder of these runs:"
 
 
 @dataclass(frozen=True)
