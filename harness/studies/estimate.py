@@ -17,6 +17,7 @@ from bm3 import DataError
 from harness.paper.published import read_rows
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial
+from harness.training.config import CLOSED_FORM
 
 COST_FILE = "reference/cost.csv"
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -123,7 +124,7 @@ def load_costs(path: Path) -> list[Cost]:
 def _seconds(run: RunRecord, limit: int) -> float | None:
     """What the run's first `limit` epochs took; None where it cannot tell, since its own limit ended it before that."""
     epochs = run.epochs()
-    if not epochs or (len(epochs) < limit and run.outcome.stopped != "early"):
+    if not epochs or (len(epochs) < limit and run.outcome.stopped not in ("early", CLOSED_FORM)):
         return None
     return sum(epoch.seconds + epoch.evaluation_seconds for epoch in epochs[:limit])
 
