@@ -41,9 +41,7 @@ class IALSConfig:
     }
 
     def __post_init__(self) -> None:
-        check_config(
-            self, embedding_size=1, unobserved_weight=0, reg_weight=1e-9, frequency_exponent=0, iterations=1
-        )
+        check_config(self, embedding_size=1, unobserved_weight=0, reg_weight=1e-9, frequency_exponent=0, iterations=1)
 
 
 class IALS(ClosedForm):

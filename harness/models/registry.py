@@ -77,6 +77,13 @@ def find_model(name: str) -> ModelEntry:
     return models()[nearest(name, sorted(models()), "no model")]
 
 
+def trained_in_steps() -> list[str]:
+    """Names of the models that have a loss, by name: all but those in closed form."""
+    from harness.models.closed_form import ClosedForm
+
+    return sorted(name for name, entry in models().items() if not issubclass(entry.model, ClosedForm))
+
+
 def _is_model(value: object) -> bool:
     from bm3 import Recommender
 

@@ -17,7 +17,6 @@ from bm3 import DataError
 from harness.paper.published import read_rows
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial
-from harness.training.config import CLOSED_FORM
 
 COST_FILE = "reference/cost.csv"
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -73,7 +72,7 @@ class Estimates:
         """None where nothing of the model on such a device is known."""
         identity = trial.identity
         key = identity["model"], _features(identity["config"]), identity["device"], identity["dataset_hash"]
-        limit = trial.training.epochs
+        limit = trial.epochs
         if (key, limit) not in self._known:
             interactions = len(trial.dataset.train)
             self._known[key, limit] = self._from_runs(key, limit) or self._from_costs(key, limit, interactions)
@@ -124,7 +123,7 @@ def load_costs(path: Path) -> list[Cost]:
 def _seconds(run: RunRecord, limit: int) -> float | None:
     """What the run's first `limit` epochs took; None where it cannot tell, since its own limit ended it before that."""
     epochs = run.epochs()
-    if not epochs or (len(epochs) < limit and run.outcome.stopped not in ("early", CLOSED_FORM)):
+    if not epochs or (len(epochs) < limit and run.outcome.stopped != "early"):
         return None
     return sum(epoch.seconds + epoch.evaluation_seconds for epoch in epochs[:limit])
 

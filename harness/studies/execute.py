@@ -268,7 +268,7 @@ class _Execution:
             return
         if run is not None and run.finished:
             self.outcomes[key] = run
-            value = metric_of(run, "test", STOPPING_METRIC)
+            value = run.metrics("test")[STOPPING_METRIC]
             LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, STOPPING_NAME, value, seconds)
             return
         if run is not None and run.failure is not None:
@@ -285,13 +285,8 @@ class _Execution:
         self.outcomes[key] = None
 
 
-def metric_of(run: RunRecord, part: str, metric: str) -> float:
-    """A metric of a finished run. Raises ValueError when it is unfinished."""
-    return run.metrics(part)[metric]
-
-
 def _running(trial: Trial, place: str, attempt: int) -> Running:
-    return Running(trial.key, trial.command, time.time(), attempt, trial.training.epochs, place)
+    return Running(trial.key, trial.command, time.time(), attempt, trial.epochs, place)
 
 
 def _ended_before(run: RunRecord, started: float) -> bool:

@@ -3,7 +3,6 @@
 Where results go is `experiments`; what they are compared with is `compare`.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -132,7 +131,8 @@ def fit(
     steps = TrainingSteps(model, dataset, training, streams, device)
     evaluate = Evaluation(dataset, **asdict(training.evaluation))
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
-    best: tuple[EpochRecord, Mapping[str, Tensor]] | None = None
+    best: EpochRecord | None = None
+    best_state: dict[str, Tensor] = {}
     epoch = 0
     if resume is not None:
         epoch = resume.state.epoch
@@ -145,12 +145,13 @@ def fit(
         )
         for record in resume.records:
             if rule.improves(record.valid[STOPPING_METRIC]):
-                best = record, resume.state.best
+                best = record
+        keep(resume.state.best, best_state)
     try:
         while epoch < training.epochs and not rule.stop:
             epoch += 1
-            steps.prepare(epoch)
             clock.start()
+            steps.prepare(epoch)
             loss, parts = _means(steps.epoch(epoch), epoch)
             steps.optimiser.catch_up()
             seconds = clock.stop()
@@ -161,22 +162,23 @@ def fit(
                 epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved, steps.batches.sampling_seconds
             )
             if improved:
-                best = record, copy.deepcopy(model.state_dict())
+                best = record
+                keep(model.state_dict(), best_state)
             on_epoch(record)
             if checkpoints is not None and checkpoints.due and best is not None:
-                model_state = best[1] if improved else model.state_dict()
-                checkpoints.save(TrainingState(epoch, model_state, steps.optimiser.exact_state(), best[1]))
+                model_state = best_state if improved else model.state_dict()
+                checkpoints.save(TrainingState(epoch, model_state, steps.optimiser.exact_state(), best_state))
     finally:
         steps.optimiser.release()
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
-    model.load_state_dict(best[1])
+    model.load_state_dict(best_state)
     ranking = evaluate.ranking(model, "test", device)
     return Fit(
-        best_epoch=best[0].epoch,
+        best_epoch=best.epoch,
         epochs=epoch,
         stopped="early" if rule.stop else "limit",
-        valid=best[0].valid,
+        valid=best.valid,
         test=ranking.metrics(evaluate.cutoffs),
         test_ranking=ranking,
         timing=clock.summary(),
@@ -196,7 +198,16 @@ def _fit_at_once(
     on_epoch(EpochRecord(1, None, {}, seconds, clock.evaluations_s[-1], valid, improved=True, sampling_seconds=0.0))
     ranking = evaluate.ranking(model, "test", device)
     test = ranking.metrics(evaluate.cutoffs)
-    return Fit(1, 1, CLOSED_FORM, valid, test, ranking, {**clock.summary(), "note": "fitted at once, in its first epoch"})
+    timing: TimingSummary = {**clock.summary(), "note": "fitted at once, in its first epoch"}
+    return Fit(1, 1, CLOSED_FORM, valid, test, ranking, timing)
+
+
+def keep(state: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> None:
+    """Copy a state into `buffer`, in main memory and made once: on the device it would be part of the peak."""
+    for name, tensor in state.items():
+        if name not in buffer:
+            buffer[name] = torch.empty_like(tensor, device="cpu")
+        buffer[name].copy_(tensor)
 
 
 def _means(steps: Iterable[Loss], epoch: int) -> tuple[float, dict[str, float]]:
