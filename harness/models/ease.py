@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from harness.models.base import check_config
-from harness.models.closed_form import ItemToItem, Matrix, check_room
+from harness.models.closed_form import ItemToItem, check_room
 
 BYTES = 20
 """Per pair of items at the peak: two matrices of float64, and the weights of float32."""
@@ -41,7 +42,7 @@ class EASE(ItemToItem):
         return ease_weights(self.R, self.config.reg_weight, self.degrees.device)
 
 
-def ease_weights(R: Matrix, reg_weight: float, device: torch.device) -> Tensor:
+def ease_weights(R: csr_array, reg_weight: float, device: torch.device) -> Tensor:
     """EASE's B [I, I], float32, by way of float64. Raises MemoryError."""
     check_room(R.shape[1], BYTES, device)
     P = torch.from_numpy((R.T.astype(np.float64) @ R).toarray()).to(device)

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from harness.common import require
 from harness.models.base import check_config
-from harness.models.closed_form import ItemToItem, Matrix, content, power, scaled
+from harness.models.closed_form import ItemToItem, content, power, scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +58,17 @@ class GraphFilter(ItemToItem):
     Config = GraphFilterConfig
     reads_features = True
 
-    def weights(self) -> Matrix:
+    def weights(self) -> csr_array:
         """G."""
         config, R = self.config, self.R.astype(np.float64)
         normalised = scaled(
             power(R.sum(axis=1), -config.asymmetry), R, power(R.sum(axis=0), config.asymmetry - 1)
         )  # [U, I]
-        P = Matrix(normalised.T @ normalised)
+        P = csr_array(normalised.T @ normalised)
         P.data **= config.exponent
         if not config.reads_features:
             return P
-        return Matrix(P + config.content_weight * content(self.data, config.neighbours, config.others_weight))
+        return csr_array(P + config.content_weight * content(self.data, config.neighbours, config.others_weight))
 
     def score(self, users: Tensor) -> Tensor:
         """R_u G + b R_u G²: the second power of G, which is nearly dense, is never made."""
@@ -75,4 +76,4 @@ class GraphFilter(ItemToItem):
         if self.config.second == 0:
             return first
         again = (self.sparse_weights.T @ first.cpu().numpy().T).T  # [n, I]
-        return first + self.config.second * torch.from_numpy(np.ascontiguousarray(again)).to(first)
+        return first.add(torch.from_numpy(np.ascontiguousarray(again)).to(first), alpha=self.config.second)

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from bm3 import Data
 from harness.models.base import check_config
-from harness.models.closed_form import ClosedForm, Matrix, interactions
+from harness.models.closed_form import ClosedForm, interactions
 
 BLOCK = 2**12
 """Interactions whose outer products are held at a time: 64 MiB at 64 factors."""
@@ -31,7 +32,7 @@ class IALSConfig:
     reg_weight: float = 0.01
     """λ, weight of the regulariser."""
     frequency_exponent: float = 1.0
-    """ν: λ is multiplied by a user's or item's (degree + α times all on the other side) to this power."""
+    """λ is multiplied by a user's or item's (degree + α times all on the other side) to this power."""
     iterations: int = 10
     """Of both half steps."""
 
@@ -45,7 +46,7 @@ class IALSConfig:
 
 
 class IALS(ClosedForm):
-    """min Σ_seen (w_u·h_i − 1)² + α Σ_all (w_u·h_i)² + λ (Σ_u (d_u + αI)^ν ‖w_u‖² + Σ_i (d_i + αU)^ν ‖h_i‖²)."""
+    """min Σ_seen (w_u·h_i − 1)² + α Σ_all (w_u·h_i)² + λ (Σ_u (d_u + αI)^q ‖w_u‖² + Σ_i (d_i + αU)^q ‖h_i‖²)."""
 
     Config = IALSConfig
     reads_features = False
@@ -61,7 +62,7 @@ class IALS(ClosedForm):
 
     def fit(self) -> None:
         """Both half steps in turn, users first."""
-        backwards = Matrix(self.R.T)
+        backwards = csr_array(self.R.T)
         for _ in range(self.config.iterations):
             half_step(self.R, self.users, self.items, self.config)
             half_step(backwards, self.items, self.users, self.config)
@@ -71,10 +72,10 @@ class IALS(ClosedForm):
         return self.users, self.items
 
 
-def half_step(R: Matrix, rows: Tensor, fixed: Tensor, config: IALSConfig) -> None:
+def half_step(R: csr_array, rows: Tensor, fixed: Tensor, config: IALSConfig) -> None:
     """Fill `rows` [n, d] for R [n, m] and the other side's `fixed` [m, d] with (Σ h hᵀ + α HᵀH + λ_r I)⁻¹ Σ h.
 
-    Sums are over a row's entries; λ_r = λ (d_r + α m)^ν.
+    Sums are over a row's entries; λ_r = λ (d_r + α m)^q, where q is `frequency_exponent`.
     """
     alpha, d, device = config.unobserved_weight, fixed.shape[1], fixed.device
     degrees = torch.from_numpy(np.diff(R.indptr)).to(fixed)

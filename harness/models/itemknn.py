@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from harness.models.base import check_config
-from harness.models.closed_form import ItemToItem, Matrix, largest, without_diagonal
+from harness.models.closed_form import ItemToItem, largest, without_diagonal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class ItemKNNConfig:
 
     neighbours: int = 100
     """k, items that an item is scored by: the most similar ones."""
-    shrink: float = 10.0
+    shrink: float = 0.0
     """Added to √(d_i d_j), so that few users in common count less."""
 
     GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"neighbours": (50, 100, 200), "shrink": (0.0, 10.0, 100.0)}
@@ -34,10 +35,10 @@ class ItemKNN(ItemToItem):
 
     Config = ItemKNNConfig
 
-    def weights(self) -> Matrix:
+    def weights(self) -> csr_array:
         together = without_diagonal(self.R.T.astype(np.float64) @ self.R).tocoo()  # users in common
         degrees = self.degrees.cpu().double().numpy()
         row, column = together.coords
         cosine = together.data / (np.sqrt(degrees[row] * degrees[column]) + self.config.shrink)
-        similar = Matrix((cosine, (row, column)), shape=together.shape)
-        return Matrix(largest(similar, self.config.neighbours).T)
+        similar = csr_array((cosine, (row, column)), shape=together.shape)
+        return csr_array(largest(similar, self.config.neighbours).T)

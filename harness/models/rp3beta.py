@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from harness.models.base import check_config
-from harness.models.closed_form import ItemToItem, Matrix, largest, power, scaled, without_diagonal
+from harness.models.closed_form import ItemToItem, largest, power, scaled, without_diagonal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class RP3beta(ItemToItem):
 
     Config = RP3betaConfig
 
-    def weights(self) -> Matrix:
+    def weights(self) -> csr_array:
         R, degrees = self.R.astype(np.float64), self.degrees.cpu().numpy()
         P = scaled(power(R.sum(axis=1), -1), R, np.ones(R.shape[1]))  # [U, I]
         Q = scaled(power(degrees, -1), R.T, np.ones(R.shape[0]))  # [I, U]
