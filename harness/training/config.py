@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 from bm3.data import Variant
 from harness.common import require
@@ -15,8 +15,6 @@ model alone raises its class's `numerics_version`."""
 STOPPING_CUTOFF = 20
 STOPPING_METRIC = f"recall@{STOPPING_CUTOFF}"
 STOPPING_NAME = f"R@{STOPPING_CUTOFF}"  # as it is shown
-CLOSED_FORM: Final = "closed form"
-"""How the one epoch of a model that is fitted at once ends."""
 MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # what torch calls them
 
 

@@ -17,7 +17,7 @@ from harness.measure import EpochClock, TimingSummary
 from harness.models.closed_form import ClosedForm
 from harness.models.features import feature_tables
 from harness.training.checkpoint import Checkpoints, TrainingState
-from harness.training.config import CLOSED_FORM, STOPPING_METRIC, EarlyStopping, TrainingConfig
+from harness.training.config import STOPPING_METRIC, EarlyStopping, TrainingConfig
 from harness.training.steps import TrainingSteps, make_deterministic
 from harness.training.streams import Streams
 
@@ -199,7 +199,7 @@ def _fit_at_once(
     ranking = evaluate.ranking(model, "test", device)
     test = ranking.metrics(evaluate.cutoffs)
     timing: TimingSummary = {**clock.summary(), "note": "fitted at once, in its first epoch"}
-    return Fit(1, 1, CLOSED_FORM, valid, test, ranking, timing)
+    return Fit(1, 1, "closed form", valid, test, ranking, timing)
 
 
 def keep(state: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> None:
