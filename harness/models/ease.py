@@ -24,7 +24,7 @@ BYTES = 20
 class EASEConfig:
     """Settings of EASE."""
 
-    reg_weight: float = 200.0
+    reg_weight: float = 400.0
     """λ, weight of the regulariser."""
 
     GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"reg_weight": (50.0, 100.0, 200.0, 400.0, 800.0)}

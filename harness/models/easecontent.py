@@ -20,7 +20,7 @@ from harness.models.ease import EASEConfig, ease_weights
 class EASEContentConfig(EASEConfig):
     """Settings of EASE with content."""
 
-    content_weight: float = 0.1
+    content_weight: float = 0.03
     """w, weight of the content's neighbours beside EASE's weights; 0 is EASE."""
     others_weight: float = 0.3
     """f, weight of each other modality beside the text, or else beside the first one."""
@@ -28,7 +28,8 @@ class EASEContentConfig(EASEConfig):
     """k, the most similar items by a modality, itself included."""
 
     GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "content_weight": (0.01, 0.03, 0.1, 0.3),
+        "reg_weight": (200.0, 400.0, 800.0),
+        "content_weight": (0.01, 0.03, 0.1),
         "others_weight": (0.0, 0.3, 1.0),
     }
 

@@ -22,7 +22,7 @@ from harness.models.closed_form import ItemToItem, content, power, scaled
 class GraphFilterConfig:
     """Settings of the graph filter."""
 
-    asymmetry: float = 0.5
+    asymmetry: float = 0.9
     """a in R~ = D_u^-a R D_i^(a−1): how much of the normalisation is by a user's degree rather than by an item's."""
     exponent: float = 0.7
     """s, power of each entry of P."""
@@ -36,7 +36,7 @@ class GraphFilterConfig:
     """k, the most similar items by a modality, itself included."""
 
     GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "asymmetry": (0.3, 0.5, 0.7),
+        "asymmetry": (0.5, 0.7, 0.9),
         "exponent": (0.7, 1.0),
         "content_weight": (0.03, 0.1, 0.3),
     }

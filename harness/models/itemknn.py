@@ -21,7 +21,7 @@ class ItemKNNConfig:
 
     neighbours: int = 100
     """k, items that an item is scored by: the most similar ones."""
-    shrink: float = 0.0
+    shrink: float = 10.0
     """Added to √(d_i d_j), so that few users in common count less."""
 
     GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"neighbours": (50, 100, 200), "shrink": (0.0, 10.0, 100.0)}

@@ -23,10 +23,10 @@ class RP3betaConfig:
     """k, items that each item leads to: the likeliest ones."""
     alpha: float = 0.8
     """Power of a walk's probability."""
-    beta: float = 0.4
+    beta: float = 0.1
     """Power of an item's degree, by which its scores are divided: 0 leaves popular items as they are."""
 
-    GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"alpha": (0.6, 0.8, 1.0), "beta": (0.2, 0.4, 0.6)}
+    GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"alpha": (0.6, 0.8, 1.0), "beta": (0.0, 0.1, 0.3)}
 
     def __post_init__(self) -> None:
         check_config(self, neighbours=1, alpha=0, beta=0)
