@@ -78,11 +78,12 @@ def check_model(entry: ModelEntry, data: Data, config: Any) -> None:
         _check_scores(trial, model, data)
 
 
-def without_features(error: DataError) -> DataError:
-    """The error of a model that needs item features where there are none, with what can be done."""
+def without_features(error: DataError, dataset: str) -> DataError:
+    """The error of a model that needs item features where the data set has none, with what can be done."""
     others = ", ".join(name for name, entry in models().items() if not entry.model.reads_features)
     return DataError(
-        f"{error}; add some with `bm3 data add-features` or `bm3 data encode`, or train what needs none: {others}"
+        f"{error}; add some with `bm3 data add-features {dataset} FILE.npy --modality visual` or `bm3 data encode "
+        f"{dataset}`, or train what needs none: {others}"
     )
 
 
