@@ -290,7 +290,7 @@ class _Execution:
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:
-    return Running(trial.key, trial.command, time.time(), attempt, trial.training.epochs, place)
+    return Running(trial.key, trial.command, time.time(), attempt, trial.epochs, place)
 
 
 def _ended_before(run: RunRecord, started: float) -> bool:

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from bm3.errors import DataError
 from harness.common import write_whole, writing
-from harness.models.registry import find_model, models
+from harness.models.registry import find_model, trained_in_steps
 from harness.paper.load import Paper, Tolerances, field_fault
 from harness.paper.published import canonical_metric, read_rows, short_metric
 from harness.paper.significance import over_seeds
@@ -111,7 +111,7 @@ def plan_audit(
     suite that has the data set's name; without such a suite the published one. Raises ConfigError or DataError before
     anything runs.
     """
-    chosen = dict.fromkeys(find_model(model).name for model in wanted) or sorted(models())
+    chosen = dict.fromkeys(find_model(model).name for model in wanted) or trained_in_steps()
     suite = Suite(
         title="audit",
         datasets=[name],
