@@ -72,7 +72,7 @@ BAD: dict[str, list[str]] = {
     "audit minni": ["no data set 'minni'", "nearest: mini"],
     "audit mini --seeds 0": ["--seeds", "0"],
     "audit mini --model bpr --out small.toml/runs": ["small.toml", "--out"],
-    "profile bpr mini --out nowhere/bpr.json": ["nowhere/bpr.json", "cannot be written", "--out"],
+    "profile bpr mini --out small.toml/bpr.json": ["small.toml/bpr.json", "cannot be written", "--out"],
     "profile bpr mini --out .": ["--out"],
     "profile bpr mini --steps 0": ["--steps", "0"],
     "scaling bm4": ["no model 'bm4'", "bm3"],
