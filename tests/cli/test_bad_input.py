@@ -69,6 +69,7 @@ BAD: dict[str, list[str]] = {
     "expected show table3 --metric R@50": ["no metric 'recall@50'", "recall@20"],
     "expected show claims --model bm3": ["claims", "leave out"],
     "train bpr mini --out small.toml": ["small.toml", "--out"],
+    "train bpr mini --key mini/bpr-0": ["code, data or compiled loops are others", "instead of mini/bpr-0"],
     "audit minni": ["no data set 'minni'", "nearest: mini"],
     "audit mini --seeds 0": ["--seeds", "0"],
     "audit mini --model bpr --out small.toml/runs": ["small.toml", "--out"],
