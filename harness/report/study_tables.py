@@ -31,9 +31,9 @@ SELECTION = (
 )
 DIFFERENCES = (
     "First minus second, paired over the users that all rows share; a user's value is the mean over as many runs of "
-    "each. The interval is from bootstrap samples of users; rank effect (−1 to 1) and p are of the Wilcoxon test of "
-    "signed ranks, adjusted by Holm over one data set. A row is called better only where the test and the interval "
-    "agree. Means in other tables are over all seeds of a row."
+    "each. Effect and intervals (two-sided, t) are shares of the second; p is of the paired t-test over users, "
+    "adjusted by Holm over one data set. A row is better only where the adjusted p, the margin of the effect and the "
+    "interval over shared seeds agree. Means in other tables are over all seeds of a row."
 )
 CLAIMS = "Whether a claim follows from printed tables, and, where it says ours, from these runs."
 COSTS = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
@@ -118,8 +118,9 @@ def about_stars(study: Study, dataset: str) -> str:
     untested = [short_metric(metric) for metric, difference in tested.items() if difference is None]
     return (
         f"Stars: best against second, paired over {min(pair.users for pair in found):,} users, mean over "
-        f"{min(pair.runs for pair in found)} run(s) of each, which are taken as given ({levels}; Wilcoxon signed-rank "
-        "test, Holm-adjusted)." + (f" Not tested: {', '.join(untested)}." if untested else "")
+        f"{min(pair.runs for pair in found)} run(s) of each, which are taken as given ({levels}; paired t-test "
+        "over users, Holm-adjusted, where seeds and margin agree)."
+        + (f" Not tested: {', '.join(untested)}." if untested else "")
     )
 
 
@@ -183,34 +184,36 @@ def selection(study: Study) -> Table:
 
 def differences(study: Study, every_pair: bool) -> Table:
     """Rows that were compared over users: all pairs, or of each metric the best row against the second."""
-    level = 1 - study.paper.tolerances.confidence
     if every_pair:
         pairs = [(name, pair) for name, found in study.differences.items() for pair in found]
     else:
         tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in metrics_of(study))
         pairs = [(name, pair) for name, pair in tested if pair is not None]
-    winners = [pair.winner(level) for _, pair in pairs]
     body = [
         [
             name,
             short_metric(pair.metric),
             pair.first,
             pair.second,
-            number(pair.mean, "+.4f"),
-            _range(pair.interval, "+.4f"),
-            number(pair.ranks, "+.2f"),
+            _percent(pair.relative),
+            _shares(pair.interval, pair.base),
+            _shares(pair.over_seeds.interval, pair.base) if pair.over_seeds else NONE,
             f"{pair.p_value:.2g}",
             f"{pair.adjusted:.2g}",
             pair.users,
             pair.runs,
-            winner or "neither",
+            pair.better or f"neither: {pair.why}",
         ]
-        for (name, pair), winner in zip(pairs, winners, strict=True)
+        for name, pair in pairs
     ]
-    head = ["data set", "metric", "first" if every_pair else "best", "second", "difference", "interval", "rank effect"]
-    decided = sum(winner is not None for winner in winners)
-    note = f"One row is better in {decided} of {len(pairs)} comparisons, at the level of {100 * level:.3g} %."
-    head += ["p", "adjusted p", "users", "runs", "better"]
+    head = ["data set", "metric", "first" if every_pair else "best", "second", "effect %", "over users %"]
+    head += ["over seeds %", "p", "adjusted p", "users", "runs", "better"]
+    decided = sum(pair.better is not None for _, pair in pairs)
+    rule = study.paper.tolerances
+    level, margin = 100 * (1 - rule.confidence), 100 * rule.margin
+    note = (
+        f"One row is better in {decided} of {len(pairs)} comparisons, at {level:.3g} % with a margin of {margin:g} %."
+    )
     title = BETWEEN if every_pair else BEST
     return table(title, head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
 
@@ -319,11 +322,11 @@ def _about_labels(rows: Iterable[Row]) -> list[str]:
 def _mean(study: Study, row: Row, metric: str, emphasis: Emphasis | None, tested: Difference | None) -> Cell:
     verdict = row.verdicts[metric]
     judged = row.dataset in study.published
-    sure = emphasis is Emphasis.BEST and tested is not None
+    better = emphasis is Emphasis.BEST and tested is not None and tested.better == row.label
     return Cell(
         number(verdict.mean, otherwise="not finite"),
         emphasis=emphasis,
-        stars=next((s for s, level in LEVELS.items() if sure and tested and tested.winner(level) == row.label), ""),
+        stars=next((s for s, level in LEVELS.items() if better and tested and tested.adjusted < level), ""),
         word=verdict.outcome if judged else None,
         beside=f"{_percent(verdict.difference)} %" if judged and verdict.difference is not None else "",
         note=verdict.reason.rstrip(".") if judged else "",
@@ -392,6 +395,10 @@ def _size(reading: Reading) -> str:
 
 def _percent(share: float | None) -> str:
     return number(None if share is None else 100 * share, "+.1f", "")
+
+
+def _shares(ends: Range, base: float) -> str:
+    return _range((100 * ends[0] / base, 100 * ends[1] / base), "+.1f") if base else NONE
 
 
 def _range(pair: Range | None, form: str = ".4f") -> str:

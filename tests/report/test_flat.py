@@ -119,7 +119,9 @@ def test_the_json_has_the_records_and_all_that_they_were_judged_by(study: Study)
         adjusted=0.002,
         runs=3,
         users=19445,
-        ranks=0.1,
+        base=0.06,
+        over_seeds=None,
+        better="bm3",
     )
     content = strict(cells_json(replace(study, differences={"baby": (difference,)})))
     assert content["cells"] == cells(study)

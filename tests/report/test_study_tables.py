@@ -12,7 +12,7 @@ from run_files import METRICS, altered
 from harness.paper.claims import ClaimOutcome, ClaimResult
 from harness.paper.load import load_paper
 from harness.paper.rows import SHARED_NOTE, Planned
-from harness.paper.significance import Difference
+from harness.paper.significance import Difference, SeedDifference
 from harness.paper.study import SHARED, Study, make_study
 from harness.paper.verdict import Outcome
 from harness.report.study_tables import (
@@ -47,8 +47,25 @@ def column(table: Table, name: str) -> list[Cell]:
 
 
 def difference(adjusted: float, mean: float = 0.004, first: str = "bm3", second: str = "lightgcn") -> Difference:
-    interval, ranks = (mean - 0.001, mean + 0.001), math.copysign(0.1, mean)
-    return Difference("recall@20", first, second, mean, interval, adjusted, adjusted, 2, 19445, ranks)
+    interval, better = (mean - 0.001, mean + 0.001), first if mean > 0 else second
+    sure = adjusted < 0.05 and mean != 0
+    why = "" if sure else "not over users"
+    seeds = SeedDifference(mean, interval, 2)
+    return Difference(
+        "recall@20",
+        first,
+        second,
+        mean,
+        interval,
+        adjusted,
+        adjusted,
+        0.08,
+        2,
+        19445,
+        seeds,
+        better if sure else None,
+        why,
+    )
 
 
 def compared(study: Study, *found: Difference) -> Study:
@@ -192,9 +209,9 @@ def test_all_points_are_shown_where_each_is_run_with_every_seed() -> None:
 def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_second(study: Study) -> None:
     told = compared(study, difference(0.004), difference(0.7, mean=0.0, second="bpr"))
     every = differences(told, every_pair=True)
-    assert [line["better"] for line in lines(every)] == ["bm3", "neither"]
-    assert every.notes == ("One row is better in 1 of 2 comparisons, at the level of 5 %.",)
-    wanted = {"difference": "+0.0040", "interval": "+0.0030 to +0.0050", "rank effect": "+0.10", "adjusted p": "0.004"}
+    assert [line["better"] for line in lines(every)] == ["bm3", "neither: not over users"]
+    assert every.notes == ("One row is better in 1 of 2 comparisons, at 5 % with a margin of 1 %.",)
+    wanted = {"effect %": "+5.0", "over users %": "+3.8 to +6.2", "over seeds %": "+3.8 to +6.2", "adjusted p": "0.004"}
     assert lines(every)[0] | wanted | {"users": "19445", "runs": "2", "metric": "R@20"} == lines(every)[0]
     told = compared(study, difference(0.004), difference(0.7, mean=0.02, second="bpr"))
     (best,) = lines(differences(told, every_pair=False))
