@@ -124,26 +124,6 @@ def published_figures(key: str, source: Source, values: Iterable[PublishedValue]
     )
 
 
-def ours_alone(paper: Paper, study: Study) -> Table | None:
-    """Our accuracy with published settings in the layout of the paper's first table of it: only what was run.
-
-    None without the proposed model or with nothing to compare it with.
-    """
-    layout = next((one for one in paper.tables if one.kind == "accuracy"), None)
-    if layout is None:
-        return None
-    as_published = tuple(row for row in study.rows if not row.departures)
-    whole = paper_table(paper, layout, study=replace(study, rows=as_published))
-    ours = [row for row in whole.rows if row[2].text == OURS]
-    there = [name for place, name in enumerate(whole.head) if place < 2 or any(row[place].text for row in ours)]
-    models = {*there[2:]} - {WHOSE, IMPROVEMENT}
-    if len(models) < 2 or (paper.proposed and paper.proposed not in models):
-        return None
-    notes = [note for note in whole.notes if note.startswith((APART, IMPROVEMENT))]
-    title = f"Ours in the layout of the paper's Table {layout.number}"
-    return replace(whole, title=title, rows=tuple(ours), notes=tuple(notes)).only(*(n for n in there if n != WHOSE))
-
-
 def improvement(figures: Mapping[str, float], proposed: str) -> float | None:
     """By how many per cent a model exceeds the best of the others; None where either is missing or not finite."""
     known = {model: value for model, value in figures.items() if math.isfinite(value)}

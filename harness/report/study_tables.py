@@ -10,7 +10,7 @@ from harness.paper.published import PublishedValue, canonical_metric, short_metr
 from harness.paper.rows import SHARED_NOTE, Row
 from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Study
-from harness.paper.verdict import Outcome, Range, Word
+from harness.paper.verdict import Outcome, Range, Verdict, Word
 from harness.report.costs import joules_per_epoch
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
@@ -299,6 +299,8 @@ def rules(study: Study) -> list[str]:
         f"The band is the published figure ± {100 * bands.relative:g} %{own}.",
         f"The interval is the two-sided t-interval of the mean at {100 * tolerances.confidence:g} % confidence; "
         f"fewer than {tolerances.min_seeds} seeds are no evidence.",
+        f"Where the true mean lies outside the band, a cell is {Outcome.REPRODUCED} in at most "
+        f"{50 * (1 - tolerances.confidence):.3g} % of cases.",
         f"{' and '.join(word for word in Outcome if word.held)} count as held; "
         f"{', '.join(word for word in Outcome if word.held is False)} do not; the others are no judgements.",
     ]
@@ -350,9 +352,24 @@ def _figures(row: Row, metric: str) -> dict[str, str]:
     return dict(zip(FIGURES, figures, strict=True))
 
 
+def _one_more(verdict: Verdict, confidence: float) -> dict[str, str]:
+    """Whether the published run could be one of ours, and how many of ours it would take to be sure of the band."""
+    expected = verdict.published.value if verdict.published else None
+    if verdict.prediction is None or expected is None:
+        return {}
+    low, high = verdict.prediction
+    needed = verdict.seeds_needed(confidence)
+    inside = "inside" if low <= expected <= high else "outside"
+    told = {"one more run": f"{_range(verdict.prediction)}, expected lies {inside}"}
+    if needed is not None:
+        told[f"seeds for {Outcome.REPRODUCED}"] = f"{needed}, if mean and spread stay"
+    return told
+
+
 def _evidence(study: Study, row: Row, metric: str) -> Iterator[Table]:
     """What a mean and its verdict come from: figures, runs, sources."""
-    yield table("Figures", ("what", "figure"), [(k, v) for k, v in _figures(row, metric).items() if v], "lr")
+    figures = {**_figures(row, metric), **_one_more(row.verdicts[metric], study.paper.tolerances.confidence)}
+    yield table("Figures", ("what", "figure"), [(k, v) for k, v in figures.items() if v], "lr")
     head = ("seed", "value", "best epoch", "source", "device", "finished", "command")
     runs = zip(row.runs, row.values(metric), study.commands(row), strict=True)
     yield table("Runs", head, [_run(run, value, command) for run, value, command in runs], "rrrllll")

@@ -210,7 +210,3 @@ def test_over_seeds_needs_two_shared_seeds_with_finite_values() -> None:
         ({1: np.nan, 2: 0}, {1: 0, 2: 0}),
     ):
         assert over_seeds(first, second, 0.95) is None
-
-
-def test_over_seeds_without_spread_is_a_point_and_rounding_is_no_difference() -> None:
-    assert over_seeds({1: 0.1 + 0.2, 2: 0.3}, {1: 0.3, 2: 0.1 + 0.2}, 0.95) == (0, (0, 0), 2)

@@ -13,7 +13,7 @@ from harness.paper.claims import Improvement
 from harness.paper.load import Paper, load_paper
 from harness.paper.published import Status, values_of_cell
 from harness.paper.study import SHARED, Study, make_study
-from harness.report.paper_tables import IMPROVEMENT, improvement, ours_alone, paper_table, statistics_of
+from harness.report.paper_tables import IMPROVEMENT, improvement, paper_table, statistics_of
 from harness.report.tables import Cell, Emphasis, Table
 from harness.runs.record import RunRecord
 
@@ -230,17 +230,3 @@ def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str
     (cells,) = [{name.lower(): cell.text for name, cell in zip(found.head, row, strict=True)} for row in ours]
     assert cells[lost] == "-"
     assert cells[kept] != "-"
-
-
-def test_ours_alone_have_the_models_that_were_run_and_need_the_proposed_one_and_another(study: Study) -> None:
-    found = ours_alone(PAPER, study)
-    assert found is not None
-    assert found.head == ("data set", "metric", "BPR", "LightGCN", "BM3", IMPROVEMENT)
-    assert {row[0].text for row in found.rows} == {"Baby"}
-    first = found.rows[0]
-    assert [cell.emphasis for cell in first[2:5]] == [None, Emphasis.SECOND, Emphasis.BEST]
-    assert first[5].text == f"{100 * (0.0531 / 0.0494 - 1):+.2f}"
-    assert ours_alone(PAPER, replace(study, rows=study.rows[1:])) is None
-    assert ours_alone(PAPER, replace(study, rows=study.rows[:1])) is None
-    variant = replace(study.rows[0], label="bm3 epochs=4", departures=("epochs=4",))
-    assert ours_alone(PAPER, replace(study, rows=(variant, *study.rows[1:]))) is None
