@@ -101,7 +101,12 @@ def paper_table(
             for head, line in lines
         ],
         "l" * (3 if of_models else 2) + "r" * len(columns),
-        notes=[*_footnotes(lines), *_remarks(paper, layout, names, columns, study), *_sources(paper, lines)],
+        notes=[
+            *_footnotes(lines),
+            *["A dash: out of memory."] * any(cell.text == DASH for _, one in lines for cell in one.cells.values()),
+            *_remarks(paper, layout, names, columns, study),
+            *_sources(paper, lines),
+        ],
         groups=2 if of_models else 1,
     )
 
@@ -303,8 +308,6 @@ def _remarks(
 ) -> Iterator[str]:
     """What is to be known about the whole table."""
     ours = {f"{name} {c}": row.runs[0] for name in datasets for c, row in _our_rows(study, name, columns).items()}
-    if layout.kind != "datasets":
-        yield "A dash: out of memory."
     if layout.improvement:
         yield f"{IMPROVEMENT}: {paper.proposed} over the best other model of the line, computed from its figures."
     if layout.kind == "accuracy":
