@@ -177,11 +177,9 @@ def _beside(folder: Path | None, path: Path, parts: Parts, users: Sequence[int],
             if not np.array_equal(rows, np.arange(len(table))):
                 features[modality] = table[rows]
     for kind, name, numbers in (("user", USERS, users), ("item", ITEMS, items)):
-        ids = read_ids(folder, name) if folder is not None else None
+        ids = None if folder is None else read_ids(folder, name)
         if ids is not None and len(ids) <= max(numbers):
-            raise DataError(
-                f"{path.parent / name}: has {len(ids)} ids, and numbers go to {max(numbers)}: list them all"
-            )
+            raise DataError(f"{path.parent / name}: has {len(ids)} ids, and numbers go to {max(numbers)}: list all")
         if ids is not None:
             own[kind] = [ids[number] for number in numbers]
     dataset = checked_dataset(
@@ -199,7 +197,7 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
         raise ConfigError(f"{where}: ratings decide nothing without --min-rating: give it, or leave --rating out")
     wanted = {
         "rating": division.min_rating is not None,
-        "part": division.rule is None and division.seed is None,
+        "part": len(paths) == 1 and division.rule is None and division.seed is None,
         "time": rule.by_time,
     }
     find = ["user", "item", *(kind for kind, is_wanted in wanted.items() if is_wanted)]
@@ -215,15 +213,13 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
         kept = table.rows(np.flatnonzero(np.isin(table.users, table.users[table.labels == 0])))
         parts = {part: kept.pairs[kept.labels == label] for label, part in enumerate(PARTS)}
         users, items = kept.user_ids, kept.item_ids
+        for label, part in enumerate(PARTS):
+            if len(parts[part]) == 0 and (of_new := int((table.labels == label).sum())):
+                why = f"all its {of_new:,} interactions are of new users, without training; divide anew with --split"
+                raise DataError(f"{table.where}: part {part} is empty: {why}")
         if new := len(table.user_ids) - len(users):
             rest = len(table) - len(kept)
             notes.append(f"{new:,} users have no interaction in training, so their {rest:,} interactions are left out")
-            for label, part in enumerate(PARTS):
-                if len(parts[part]) == 0:
-                    all_new = (
-                        f"all its {(table.labels == label).sum():,} interactions are of new users, without training"
-                    )
-                    raise DataError(f"{table.where}: part {part} is empty: {all_new}; divide anew, with --split RULE")
     else:
         core, counts = k_core(table, division.k_core or 1, earliest=True)
         if counts["duplicates"]:

@@ -203,9 +203,13 @@ NEW = [(f"new{k}", "i0", 5, 2 * 10**9 + k) for k in range(12)]
         (with_times(lambda time: 5), "temporal_global", "24 of 24 interactions have the same time, 5"),
         (with_times(lambda time: "2020-01-01"), "temporal_global", "same time, 2020-01-01 00:00:00+00:00"),
         (text(rows=[row for row in ROWS if row[1] == "i1"]), None, "by the rule random_user: no user has more than 1"),
-        (with_times(lambda time: time if time > 10**9 + 9 else "2020-01-01"), "leave_one_out", "a date as in the rows"),
-        (with_times(lambda time: time if time < 10**9 + 9 else "2020-01-01"), "leave_one_out", "needed is a number"),
-        (with_times(lambda time: "soon"), "leave_one_out", "line 2: timestamp is 'soon', needed is a number or a date"),
+        (
+            with_times(lambda time: time if time > 10**9 + 9 else "2020-01-01"),
+            "leave_one_out",
+            "line 3: timestamp is '100000",
+        ),
+        (with_times(lambda time: time if time < 10**9 + 9 else "2020-01-01"), "leave_one_out", "in all rows the same"),
+        (with_times(lambda time: "soon"), "leave_one_out", "line 2: timestamp is 'soon', needed is a number, or"),
         (text().replace(b"u3,", "Zo\u00eb,".encode("cp1252")), None, "line 14: not UTF-8; it looks like CP1252 (then"),
         (text().replace(b"i", "\u5546\u54c1".encode("gbk")), None, "GB18030 (then it reads 'user_\u5546\u54c1d"),
         (text().decode().encode("utf-16-le"), None, "it looks like UTF-16LE"),
@@ -256,7 +260,7 @@ def test_a_least_rating_and_a_core_choose_rows(tmp_path: Path, least: float | No
     path = written(tmp_path / "r.csv", text(rows=[*ROWS, ("odd", "i0", 5, 1), ("u0", "odd", 5, 1)]))
     division = Division(None, None, least, k)
     if least == 6 or k == 9:
-        assert ("lower rating than 6" if least else "--k-core") in import_refused(
+        assert ("no row has a rating of 6; the highest is 5" if least else "--k-core") in import_refused(
             path, tmp_path / "out", None, division
         )
         return
