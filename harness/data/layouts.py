@@ -143,7 +143,11 @@ def unread_files(folder: Path) -> list[str]:
     """What is in the folder of a data set and belongs to none, such as features of another ending. Raises DataError."""
     read = {find_interactions(folder), *(path for path, _ in feature_files(folder).values())}
     others = [path for path in visible(folder) if path not in read and not COMPANION.fullmatch(path.name)]
-    return [f"{path.name}/" if path.is_dir() else path.name for path in others]
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in others]
+    if folder / ARCHIVE in read:
+        with np.load(folder / ARCHIVE) as arrays:
+            names += [f"{name} in {ARCHIVE}" for name in arrays.files if name not in PARTS]
+    return names
 
 
 def read_interactions(path: Path) -> dict[Part, NDArray[Any]]:

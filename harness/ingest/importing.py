@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from bm3 import BM3Error, ConfigError, DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset, checked_pairs
 from harness.data.files import checked_file, listed, new_folder
-from harness.data.layouts import ARCHIVE, COMPANION, INTER_COLUMNS, read_features, read_interactions, visible
+from harness.data.layouts import (
+    ARCHIVE,
+    COMPANION,
+    INTER_COLUMNS,
+    read_features,
+    read_interactions,
+    unread_files,
+    visible,
+)
 from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
@@ -140,8 +148,8 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
         raise DataError(f"{folder}: needed is a table, {ARCHIVE} or one NAME.inter, found {found}")
     parts = " and ".join(f"NAME.{part}{tables[0].suffix}" for part in PARTS)
     raise DataError(
-        f"{folder}: {len(tables)} tables ({listed(path.name for path in tables)}): name the one with the interactions, "
-        f"as with --table {tables[0].name}, or have one for each part: {parts}"
+        f"{folder}: {len(tables)} tables ({listed(path.name for path in tables)}): name the one with the interactions "
+        f"with --table FILE, or have one for each part: {parts}"
     )
 
 
@@ -160,7 +168,8 @@ def _from_layout(path: Path, folder: Path | None, columns: Columns, division: Di
             f"{folder / RECORD}: records the content hash {str(recorded)[:80]!r}, but the files have "
             f"{found.dataset.content_hash}: copy or export them again, or remove {RECORD} if they were meant to change"
         )
-    return found
+    others = [] if folder is None else unread_files(folder)
+    return replace(found, notes=(*found.notes, *([f"not read: {listed(others)}"] if others else [])))
 
 
 def _beside(folder: Path | None, path: Path, parts: Parts, users: Sequence[int], items: Sequence[int]) -> Imported:

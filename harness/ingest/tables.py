@@ -324,7 +324,8 @@ def _open(path: Path, report: Report = lambda position, size: None) -> Source:
         return _parquet(path)
     with RawFile(path) as file:
         begin = next(file.lines(), (0, b""))[1]
-    return _json_lines(path, report) if begin.lstrip().startswith(b"{") else _separated(path, report)
+    is_json = begin.lstrip().startswith(b"{") or (begin and re.search(r"\.(json|jsonl|ndjson)\b", path.name.lower()))
+    return _json_lines(path, report) if is_json else _separated(path, report)
 
 
 def _separated(path: Path, report: Report) -> Source:

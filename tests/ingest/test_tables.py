@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from refusals import import_refused, refusal
 
+from bm3 import BM3Error
 from harness.data import PARTS, load_dataset
 from harness.data.layouts import unread_files
 from harness.ingest.exporting import export, read_ids
@@ -218,6 +219,7 @@ NEW = [(f"new{k}", "i0", 5, 2 * 10**9 + k) for k in range(12)]
         (json_lines().replace(b'"item_id": "i1"', b'"item_id": null', 1), None, "line 2: no item"),
         (json_lines().replace(b'"user_id": "u0", "item_id": "i1"', b'"user": 0'), None, "line 2: no user_id among"),
         (b"user_id,item_id\n", None, "no interactions"),
+        (b"", None, "which column holds the users?"),
     ],
 )
 def test_a_table_that_makes_no_data_set_says_the_cause_and_the_place(
@@ -225,9 +227,16 @@ def test_a_table_that_makes_no_data_set_says_the_cause_and_the_place(
 ) -> None:
     path = written(tmp_path / "r.csv", content)
     columns = Columns(user="user_id") if b"{" in content else None
-    message = import_refused(path, tmp_path / "out", columns, Division(division))
+    message = import_refused(path, tmp_path / "out", columns, Division(division), BM3Error)
     assert message.startswith(str(path))
     assert complaint in message
+
+
+def test_a_json_array_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.json", b"[" + json_lines().replace(b"\n", b",\n") + b"]")
+    assert "line 1: neither JSON nor a Python literal; needed is one object a line" in import_refused(
+        path, tmp_path / "o"
+    )
 
 
 def test_a_packed_file_that_is_damaged_is_named(tmp_path: Path) -> None:
@@ -328,10 +337,16 @@ def test_own_ids_go_out_and_come_back(tmp_path: Path) -> None:
     assert again.dataset.content_hash == found.dataset.content_hash
 
 
-def test_files_that_are_not_read_are_listed(tmp_path: Path) -> None:
-    import_dataset(written(tmp_path / "r.csv", text()), "a", tmp_path)
-    assert unread_files(tmp_path / "a") == []
-    for name in ("visual.npz", "text_feat.pt", "Image.NPY", "old.csv", ".hidden", "README.md", "texts.csv"):
-        written(tmp_path / "a" / name, b"")
-    (tmp_path / "a" / "images").mkdir()
-    assert sorted(unread_files(tmp_path / "a")) == ["Image.NPY", "images/", "old.csv", "text_feat.pt", "visual.npz"]
+def test_files_and_arrays_that_are_not_read_are_listed(tmp_path: Path, write_npz: Any, small_parts: Any) -> None:
+    folder = write_npz(tmp_path / "a", small_parts, {"visual": np.ones((8, 2), np.float32)})
+    for name in (".hidden", "README.md", "texts.csv", "items.csv", "prepared.json", "visual.encoder.json"):
+        written(folder / name, b"")
+    assert unread_files(folder) == []
+    for name in ("visual.npz", "text_feat.pt", "Image.NPY", "old.csv"):
+        written(folder / name, b"")
+    (folder / "images").mkdir()
+    np.savez(folder / "interactions.npz", text=np.ones((8, 2)), **small_parts)
+    unread = ["Image.NPY", "images/", "old.csv", "text in interactions.npz", "text_feat.pt", "visual.npz"]
+    assert sorted(unread_files(folder)) == unread
+    (folder / "items.csv").unlink()
+    assert f"not read: {', '.join(unread_files(folder))}" in import_dataset(folder, "b", tmp_path).notes
