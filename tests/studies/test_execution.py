@@ -27,7 +27,7 @@ from harness.runs.record import FAILURE, RESULT, RunRecord, cost_key
 from harness.runs.store import LOG, SUPERSEDED, InUseError, in_use, run_lock, stored_runs, write_failure
 from harness.runs.trial import Trial, make_trial, run_trial
 from harness.studies import local as backends_module
-from harness.studies.execute import Backend, Ending, Progress, execute
+from harness.studies.execute import Backend, Ending, Progress, execute, pending
 from harness.studies.local import InProcess, Processes, train_arguments
 from harness.studies.suite import Outcomes
 
@@ -205,20 +205,30 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
     assert seen[-1].outcomes.keys() == set(keys(some))
 
 
-@pytest.mark.parametrize(
-    ("policy", "run"),
-    [("missing", {"absent", "unfinished"}), ("failed", {"absent", "unfinished", "failed"}), ("none", set())],
-)
-def test_policies_choose_by_what_is_stored(tmp_path: Path, policy: Any, run: set[str]) -> None:
-    states = dict(zip(("absent", "unfinished", "failed", "finished"), trials(("bpr",), range(4)), strict=True))
-    unfinished_run(tmp_path / states["unfinished"].key)
-    unfinished_run(tmp_path / states["failed"].key)
-    write_failure(tmp_path / states["failed"].key, "out of memory", "too large")
-    finished_run(tmp_path / states["finished"].key)
-    backend = Scripted(tmp_path)
-    outcomes = execute(all_of(list(states.values())), tmp_path, backend, policy=policy)
-    assert backend.started == keys([states[state] for state in states if state in run])
-    assert {state for state in states if outcomes[states[state].key] is not None} == run | {"finished"}
+BEGUN = {"absent", "unfinished", "unreadable"}
+AGAIN = BEGUN | {"failed", "damaged"}
+
+
+@pytest.mark.parametrize(("policy", "run"), [("missing", BEGUN), ("failed", AGAIN), ("all", AGAIN), ("none", set())])
+def test_policies_choose_by_what_is_stored_and_a_dry_run_lists_it(tmp_path: Path, policy: Any, run: set[str]) -> None:
+    """A damaged result is moved aside where reruns are asked for; the finished run is newer than the rerun of all."""
+    names = ("absent", "unfinished", "unreadable", "failed", "damaged", "finished")
+    states = dict(zip(names, trials(("bpr",), range(6)), strict=True))
+    folders = {name: tmp_path / trial.key for name, trial in states.items()}
+    for name in names[1:4]:
+        unfinished_run(folders[name])
+    for name in names[4:]:
+        finished_run(folders[name])
+    (folders["unreadable"] / "run.json").write_text("{}")
+    (folders["damaged"] / RESULT).write_text("{")
+    write_failure(folders["failed"], "out of memory", "too large")
+    backend, wanted = Scripted(tmp_path), all_of(list(states.values()))
+    listed = run | ({"finished"} if policy == "all" else set())
+    assert keys(pending(wanted, tmp_path, policy).to_run) == keys([states[name] for name in names if name in listed])
+    outcomes = execute(wanted, tmp_path, backend, policy=policy)
+    assert backend.started == keys([states[name] for name in names if name in run])
+    assert {name for name in names if outcomes[states[name].key] is not None} == run | {"finished"}
+    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == ("damaged" in run)
 
 
 @pytest.mark.parametrize(
@@ -597,16 +607,6 @@ def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
     for backend in (InProcess(tmp_path / "store"), Processes(tmp_path / "store", None, 1, 1)):
         with pytest.raises(WriteError, match="cannot be written"):
             execute(all_of(trials(("bpr",), (1,))), tmp_path / "store", backend)
-
-
-@pytest.mark.parametrize("policy", ["failed", "all"])
-def test_a_damaged_result_is_moved_aside_where_reruns_are_asked_for(tmp_path: Path, policy: Any) -> None:
-    (trial,) = trials(("bpr",), (1,))
-    finished_run(tmp_path / trial.key)
-    (tmp_path / trial.key / RESULT).write_text("{")
-    outcomes = execute(all_of([trial]), tmp_path, Scripted(tmp_path), policy=policy)
-    assert outcomes[trial.key] is not None
-    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == 1
 
 
 def test_a_run_that_its_process_damaged_fails_alone(tmp_path: Path) -> None:
