@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -38,6 +40,8 @@ from harness.ending import keeping
 from harness.runs.words import Policy
 
 if TYPE_CHECKING:
+    import torch
+
     from harness.paper.conformance import Check
     from harness.paper.load import Paper
     from harness.paper.rows import Planned
@@ -161,12 +165,22 @@ def left_alone(found: Pending) -> list[str]:
     return [f"failed earlier, so not run again: {number}; bm3 reproduce with --rerun failed tries again"] * (number > 0)
 
 
-def conformance_line(checks: list[Check]) -> str:
-    """How many recorded traces passed, failed and could not be replayed."""
+def conformance_line(checks: list[Check], device: torch.device) -> str:
+    """How many recorded traces passed, failed and could not be replayed, and where."""
     from harness.paper.conformance import Status, trace_statuses
 
     counts = Counter(trace_statuses(checks).values())
-    return ", ".join(f"{counts[status]} {status.value}" for status in Status)
+    return f"on {device.type}: " + ", ".join(f"{counts[status]} {status.value}" for status in Status)
+
+
+def _replayed(paper: Paper, device: torch.device) -> list[Check]:
+    """The paper's traces, replayed on a device; on a GPU by another process, so that this one keeps no context."""
+    from harness.paper.conformance import known_traces
+
+    if device.type == "cpu":
+        return known_traces(paper, device)
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        return apart.submit(known_traces, paper, device).result()
 
 
 def finish(study: Report, folder: Path, formats: list[str]) -> NoReturn:
@@ -219,7 +233,7 @@ def reproduce(
     bm3 reproduce table3 --data /shared/data --out /shared/runs --ray auto
     bm3 reproduce ablation --dataset mini --dry-run
     """
-    from harness.paper.conformance import known_traces, trace_statuses
+    from harness.paper.conformance import trace_statuses
     from harness.paper.load import load_paper
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
@@ -228,7 +242,8 @@ def reproduce(
 
     about = load_paper(paper)
     chosen = load_suite(suite, about).narrowed(models, seeds)
-    rows = plan(chosen, how.data, resolve_device(how.device), datasets, about)
+    device = resolve_device(how.device)
+    rows = plan(chosen, how.data, device, datasets, about)
 
     def trials(outcomes: Outcomes) -> list[Trial]:
         return wanted(rows, outcomes, chosen.order)
@@ -241,8 +256,8 @@ def reproduce(
             click.echo(line)
         return
     begun = how.begin(Path(suite).stem, about, alone=chosen.alone)
-    planned, checks = _planned(rows, chosen, how.out), known_traces(about)
-    click.echo(conformance_line(checks))
+    planned, checks = _planned(rows, chosen, how.out), _replayed(about, device)
+    click.echo(conformance_line(checks, device))
     outcomes = begun.run(trials, planned)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
@@ -262,6 +277,7 @@ def reproduce(
         paper=about,
         planned=planned,
         conformance=Counter(status.value for status in trace_statuses(checks).values()),
+        conformance_device=device.type,
         unchecked=unchecked,
         failed=without,
         of_costs=chosen.alone,
