@@ -45,7 +45,6 @@ def list_command(
     bm3 runs list --json
     """
     from harness.runs.inspect import entries
-    from harness.runs.store import run_folders
     from harness.runs.text import list_text
 
     where = folder or out
@@ -56,7 +55,7 @@ def list_command(
     if as_json:
         click.echo(json.dumps([one.values() for one in found], indent=1))
     elif found:
-        click.echo(list_text(found, sum(1 for _ in run_folders(where, superseded=True))))
+        click.echo(list_text(found))
     else:
         click.echo(f"None of the {len(everything)} runs in {where} is of that kind." if everything else _none(where))
 
@@ -65,7 +64,7 @@ def list_command(
 @click.argument("run")
 @OUT
 def show(run: str, out: Path) -> None:
-    """Show everything about RUN: its folder, or its key in --out, or the start or a part of that.
+    """Show everything about RUN: its folder, or its key in --out, or a part of that.
 
     \b
     bm3 runs show runs/mini/bm3-164ea68512-seed5
@@ -111,8 +110,8 @@ def diff(first: str, second: str, out: Path) -> None:
 def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, out: Path) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
 
-    That is half-written files, checkpoints and locks of finished runs, and folders of runs that never began; options
-    add whole runs. What is running or damaged stays. Links are not followed.
+    That is half-written files, and checkpoints and locks of finished runs; options add whole runs. What is running or
+    damaged stays. Links are not followed.
 
     \b
     bm3 runs gc --dry-run

@@ -40,7 +40,7 @@ COSTS = "Of the first seed's run; time per epoch is the median after the warm-up
 ENVIRONMENT = "Everything that some run recorded; several values where runs differ."
 FIGURES = ("ours", "interval", "range", "seeds", "expected", "source", "band", "diff. %")
 """Of a cell that was judged."""
-COMMANDS = "In the folder of these runs, or anywhere with --out and that folder:"
+COMMANDS = "In the folder of these runs:"
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def all_points(study: Study) -> Table:
     """Every point of the rows whose suite runs each of them with every seed: it is the points that it asks for."""
     body = []
     for row in study.rows:
-        for point in row.grid if row.every_seed and row.points > 1 else ():
+        for point in row.grid if row.every_seed and len(row.grid) > 1 else ():
             test = list(point.by_seed("test").values())
             means = [number(fmean(values)) for values in (point.by_seed("valid").values(), test)]
             body.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
@@ -160,14 +160,14 @@ def all_points(study: Study) -> Table:
 def selection(study: Study) -> Table:
     """Both points of every row that was searched: the one chosen on validation, and the one chosen on test."""
     body = []
-    for row in (row for row in study.rows if row.points > 1):
+    for row in (row for row in study.rows if len(row.grid) > 1):
         chosen = row.selection
         same = chosen.on_test is chosen.on_validation
         body.append(
             [
                 row.label,
                 row.dataset,
-                row.points,
+                len(row.grid),
                 chosen.on_validation.name,
                 number(chosen.test(chosen.on_validation)),
                 "the same" if same else chosen.on_test.name,
