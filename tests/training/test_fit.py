@@ -418,7 +418,7 @@ def test_unknown_places_and_precisions_are_refused(changes: dict[str, str]) -> N
 @pytest.mark.parametrize(
     ("precision", "kind", "capability", "refusal"),
     [
-        ("bf16", "cuda", (9, 0), "'bf16'.*would be TF32.*precision=tf32"),
+        ("bf16", "cuda", (9, 0), "'bf16'.*with TF32.*precision=tf32"),
         ("tf32", "cuda", (7, 5), "'tf32'.*this GPU does not have.*float32"),
         ("tf32", "cuda", (8, 0), None),
         ("float32", "cuda", (7, 5), None),
