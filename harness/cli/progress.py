@@ -116,9 +116,10 @@ class TrainingProgress(Meter):
         self._note(record)
         if self._first:
             self.to(record.epoch - 1)
-        parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
-        figures = f"{STOPPING_NAME} {record.valid[STOPPING_METRIC]:.4f}, best {self._best[1]:.4f} in {self._best[0]}, "
-        figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
+        figures = f"{STOPPING_NAME} {record.valid[STOPPING_METRIC]:.4f}, best {self._best[1]:.4f} in {self._best[0]}"
+        if record.loss is not None:  # last, since a narrow terminal cuts it
+            parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
+            figures += f", loss {record.loss:.4g} ({parts})"
         self.to(record.epoch, figures, at_once=self._first or record.epoch == self.total)
         self._first = False
 

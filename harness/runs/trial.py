@@ -24,6 +24,7 @@ from harness.evaluation.compiling import can_compile
 from harness.measure import EnergyMeter, MemorySampler
 from harness.measure.environment import environment
 from harness.measure.gpu import VISIBLE, GpuUnavailableError, driver_version, survey
+from harness.models.closed_form import ClosedForm
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
 from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, RunRecord
@@ -80,6 +81,11 @@ class Trial:
     def key(self) -> str:
         """Directory of the run below the store: data set, model, hash of the identity, seed."""
         return f"{self.dataset.name}/{self.entry.name}-{identity_digest(self.identity)}-seed{self.seed}"
+
+    @property
+    def epochs(self) -> int:
+        """At most so many; one where the model is fitted at once."""
+        return 1 if issubclass(self.entry.model, ClosedForm) else self.training.epochs
 
     @property
     def reads_features(self) -> bool:

@@ -14,6 +14,7 @@ from bm3 import BM3Error, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
 from harness.measure import EpochClock, TimingSummary
+from harness.models.closed_form import ClosedForm
 from harness.models.features import feature_tables
 from harness.training.checkpoint import Checkpoints, TrainingState
 from harness.training.config import STOPPING_METRIC, EarlyStopping, TrainingConfig
@@ -23,10 +24,13 @@ from harness.training.streams import Streams
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One finished epoch. `loss` and `parts` are means over its batches, before each step; times in seconds."""
+    """One finished epoch. `loss` and `parts` are means over its batches, before each step; times in seconds.
+
+    A model in closed form has one epoch, its `fit`, and no loss.
+    """
 
     epoch: int
-    loss: float
+    loss: float | None
     parts: Mapping[str, float]
     seconds: float
     evaluation_seconds: float
@@ -42,7 +46,7 @@ class Fit:
 
     best_epoch: int
     epochs: int
-    stopped: Literal["early", "limit"]
+    stopped: Literal["early", "limit", "closed form"]
     valid: Mapping[str, float]
     test: Mapping[str, float]
     test_ranking: Ranking
@@ -118,9 +122,12 @@ def fit(
 
     `on_epoch` is called after every epoch, and the training's state then given to `checkpoints`. Bit-identical for
     equal arguments on one machine, also when it goes on from `resume`, which equal arguments left behind. Raises
-    BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written.
+    BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written. A model in closed form is
+    fitted instead, once, and keeps no checkpoint.
     """
     make_deterministic()
+    if isinstance(model, ClosedForm):
+        return _fit_at_once(model, Evaluation(dataset, **asdict(training.evaluation)), device, on_epoch)
     steps = TrainingSteps(model, dataset, training, streams, device)
     evaluate = Evaluation(dataset, **asdict(training.evaluation))
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
@@ -176,6 +183,23 @@ def fit(
         test_ranking=ranking,
         timing=clock.summary(),
     )
+
+
+def _fit_at_once(
+    model: ClosedForm, evaluate: Evaluation, device: torch.device, on_epoch: Callable[[EpochRecord], None]
+) -> Fit:
+    clock = EpochClock(device)
+    with torch.no_grad():
+        clock.start()
+        model.fit()
+        seconds = clock.stop()
+    with clock.evaluation():
+        valid = evaluate(model, "valid", device)
+    on_epoch(EpochRecord(1, None, {}, seconds, clock.evaluations_s[-1], valid, improved=True, sampling_seconds=0.0))
+    ranking = evaluate.ranking(model, "test", device)
+    test = ranking.metrics(evaluate.cutoffs)
+    timing: TimingSummary = {**clock.summary(), "note": "fitted at once, in its first epoch"}
+    return Fit(1, 1, "closed form", valid, test, ranking, timing)
 
 
 def keep(state: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> None:
