@@ -121,6 +121,7 @@ def make_trial(
     entry = find_model(model)
     check_class(entry)
     config, training = configure(entry.model, settings)
+    training.check_device(device.type)
     if seed < 0:
         raise ConfigError(f"seed is {seed}, it must not be negative")
     return Trial(entry, dataset, dataset_name, config, training, seed, device)
