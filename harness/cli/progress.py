@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.common import duration, size
-from harness.training.config import STOPPING_METRIC, STOPPING_NAME
+from harness.evaluation.words import short_metric
 
 if TYPE_CHECKING:
-    from harness.training import EpochRecord
+    from harness.training import EpochRecord, TrainingConfig
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 
@@ -103,10 +103,11 @@ items_progress = partial(reading_progress, unit="item")
 
 
 class TrainingProgress:
-    """Context manager whose `epoch` is called after every epoch of at most `epochs`."""
+    """Context manager whose `epoch` is called after every epoch."""
 
-    def __init__(self, title: str, epochs: int) -> None:
-        self._epochs, self._meter = epochs, Meter(title, epochs, "epoch", stays=True)
+    def __init__(self, title: str, training: TrainingConfig) -> None:
+        self._epochs, self._metric = training.epochs, training.early_stopping.metric
+        self._meter = Meter(title, training.epochs, "epoch", stays=True)
         self._first = True
         self._best = (0, 0.0)
 
@@ -125,16 +126,17 @@ class TrainingProgress:
             self._note(record)
 
     def epoch(self, record: EpochRecord) -> None:
-        """Show the epoch: validation R@20 and the best so far, loss and its parts, and the time left at most."""
+        """Show the epoch: its validation and the best so far, loss and its parts, and the time left at most."""
         self._note(record)
         if self._first:
             self._meter.to(record.epoch - 1)
         parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
-        figures = f"{STOPPING_NAME} {record.valid[STOPPING_METRIC]:.4f}, best {self._best[1]:.4f} in {self._best[0]}, "
+        figures = f"{short_metric(self._metric)} {record.valid[self._metric]:.4f}, " if record.valid else ""
+        figures += f"best {self._best[1]:.4f} in {self._best[0]}, " if record.valid else ""
         figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
         self._meter.to(record.epoch, figures, at_once=self._first or record.epoch == self._epochs)
         self._first = False
 
     def _note(self, record: EpochRecord) -> None:
-        if record.improved:
-            self._best = record.epoch, record.valid[STOPPING_METRIC]
+        if record.improved and record.valid:
+            self._best = record.epoch, record.valid[self._metric]

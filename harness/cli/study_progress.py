@@ -19,9 +19,10 @@ from rich.text import Text
 
 from harness.cli.progress import SECONDS_BETWEEN_LINES
 from harness.common import NOT_KNOWN, duration
+from harness.evaluation.words import short_metric
 from harness.runs.inspect import NAME, course
 from harness.studies.status import Running, Status
-from harness.training.config import STOPPING_NAME
+from harness.training.config import STOPPING_METRIC
 
 REFRESHES_PER_SECOND = 2
 MOST_TRIALS, MOST_TRIALS_IN_LINE = 12, 3
@@ -161,7 +162,7 @@ def _trials(status: Status, store: Path, now: float) -> RenderableType:
             Padding(Text(name), (0, 0, 0, 2)),
             _bar(so_far.epoch, one.epochs),
             Text(f"epoch {so_far.epoch} of {one.epochs}"),
-            Text(f"{STOPPING_NAME} {best}"),
+            Text(f"{short_metric(STOPPING_METRIC)} {best}"),
             Text(duration(now - one.since)),
             Text(f"{one.place}{attempt}", style="dim"),
         )

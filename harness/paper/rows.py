@@ -16,7 +16,6 @@ from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.record import RunRecord
-from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
     from harness.paper.significance import UserValues
@@ -321,7 +320,7 @@ class _Group:
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
         finished = [(point, {s: run for s, run in sorted(runs.items()) if run.finished}) for point, runs in self.points]
-        metric = canonical_metric(paper.stopping)
+        metric = self.runs[0].stopping
         selection = choose([Point(point, runs, metric) for point, runs in finished], self.compared)
         if selection is None:
             return None
@@ -429,14 +428,15 @@ def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
         for key, value in run.settings.items()
         if key not in run.searched and (value != stated[key] if key in stated else key in run.changed_settings)
     }
-    if canonical_metric(paper.stopping) != STOPPING_METRIC:
-        departing["stopping"] = STOPPING_METRIC
     return {key: f"{key}={value}" for key, value in sorted(departing.items())}
 
 
 def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
-    """The run with the settings that are searched where the paper has a grid of the model, else with its own."""
-    grid = paper.grids.get(run.model)
+    """The run with the settings that are searched where the paper has a grid of the model, else with its own.
+
+    None are where there is no validation part by which to choose.
+    """
+    grid = paper.grids.get(run.model) if run.validated else {}
     return run if grid is None else run.model_copy(update={"searched": sorted(grid.keys() & run.config.keys())})
 
 
@@ -469,4 +469,4 @@ def _surrogates(run: RunRecord) -> list[str]:
 
 
 def _metric(run: RunRecord, part: str, metric: str) -> float:
-    return (run.outcome.valid if part == "valid" else run.outcome.test)[metric]
+    return run.metrics(part)[metric] if run.validated or part == "test" else math.nan

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from bm3 import DataError
+from harness.evaluation.words import short_metric
 from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord
 from harness.runs.store import in_use, supersede, write_failure
 from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.status import Running
 from harness.studies.suite import Outcomes
-from harness.training.config import STOPPING_METRIC, STOPPING_NAME
 
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
@@ -268,8 +268,8 @@ class _Execution:
             return
         if run is not None and run.finished:
             self.outcomes[key] = run
-            value = metric_of(run, "test", STOPPING_METRIC)
-            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, STOPPING_NAME, value, seconds)
+            value = run.outcome.test[run.stopping]
+            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, short_metric(run.stopping), value, seconds)
             return
         if run is not None and run.failure is not None:
             message = run.failure.message
@@ -283,11 +283,6 @@ class _Execution:
                 write_failure(path, OUT_OF_MEMORY if ending.out_of_memory else kind, message)
         LOGGER.error("failed: %s: %s", key, message)
         self.outcomes[key] = None
-
-
-def metric_of(run: RunRecord, part: str, metric: str) -> float:
-    """A metric of a finished run. Raises ValueError when it is unfinished."""
-    return run.metrics(part)[metric]
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:

@@ -28,7 +28,6 @@ from harness.report.markdown import environment_table
 from harness.report.tables import markdown, table
 from harness.runs.record import RunRecord
 from harness.runs.settings import ALL_MODELS, VariantRow, flatten
-from harness.studies.execute import metric_of
 from harness.studies.suite import Experiment, Outcomes, Row, Suite, load_suite, plan
 
 AUDIT = "audit"
@@ -155,7 +154,7 @@ class Audit:
             code = "numerics {model}.{training}".format(**point.identity["numerics"])
             for metric in metrics:
                 key = self.dataset.name, point.entry.name, comparison.setting, str(comparison.values[1]), metric
-                values = [{seed: metric_of(run, "test", metric) for seed, run in s.items()} for s in (base, other)]
+                values = [{seed: run.outcome.test[metric] for seed, run in s.items()} for s in (base, other)]
                 found.append(paired_effect(key, values[0], values[1], self.paper.tolerances, same, code))
         return found
 

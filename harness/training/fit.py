@@ -14,10 +14,11 @@ from torch import Tensor
 from bm3 import BM3Error, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
+from harness.evaluation.metrics import known_metrics
 from harness.measure import EpochClock, TimingSummary
 from harness.models.features import feature_tables
 from harness.training.checkpoint import Checkpoints, TrainingState
-from harness.training.config import STOPPING_METRIC, EarlyStopping, TrainingConfig
+from harness.training.config import EarlyStopping, TrainingConfig
 from harness.training.steps import TrainingSteps, make_deterministic
 from harness.training.streams import Streams
 
@@ -117,13 +118,15 @@ def fit(
 ) -> Fit:
     """Train `model` in place as the published experiment did (full ranking after every epoch) and evaluate it.
 
+    Without a validation part every epoch is the best so far, so that the last of all that were asked for is tested.
     `on_epoch` is called after every epoch, and the training's state then given to `checkpoints`. Bit-identical for
     equal arguments on one machine, also when it goes on from `resume`, which equal arguments left behind. Raises
     BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written.
     """
     make_deterministic()
     steps = TrainingSteps(model, dataset, training, streams, device)
-    evaluate = Evaluation(dataset, **asdict(training.evaluation))
+    metric = training.early_stopping.metric
+    evaluate = Evaluation(dataset, **asdict(training.evaluation), also=metric)
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
     best: tuple[EpochRecord, Mapping[str, Tensor]] | None = None
     epoch = 0
@@ -133,11 +136,11 @@ def fit(
         steps.optimiser.load_exact_state(resume.state.optimiser)
         clock.resume(
             [record.seconds for record in resume.records],
-            [record.evaluation_seconds for record in resume.records],
+            [record.evaluation_seconds for record in resume.records if record.valid],
             resume.begun_after,
         )
         for record in resume.records:
-            if rule.improves(record.valid[STOPPING_METRIC]):
+            if not record.valid or rule.improves(record.valid[metric]):
                 best = record, resume.state.best
     try:
         while epoch < training.epochs and not rule.stop:
@@ -147,11 +150,14 @@ def fit(
             loss, parts = _means(steps.epoch(epoch), epoch)
             steps.optimiser.catch_up()
             seconds = clock.stop()
-            with clock.evaluation():
-                valid = evaluate(model, "valid", device)
-            improved = rule.improves(valid[STOPPING_METRIC])
+            valid: dict[str, float] = {}
+            if len(dataset.valid):
+                with clock.evaluation():
+                    valid = evaluate(model, "valid", device)
+            improved = not valid or rule.improves(valid[metric])
+            evaluation = clock.evaluations_s[-1] if valid else 0.0
             record = EpochRecord(
-                epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved, steps.batches.sampling_seconds
+                epoch, loss, parts, seconds, evaluation, valid, improved, steps.batches.sampling_seconds
             )
             if improved:
                 best = record, copy.deepcopy(model.state_dict())
@@ -162,7 +168,7 @@ def fit(
     finally:
         steps.optimiser.release()
     if best is None:
-        raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
+        raise BM3Error(f"no epoch has a usable validation {metric}")
     model.load_state_dict(best[1])
     ranking = evaluate.ranking(model, "test", device)
     return Fit(
@@ -170,7 +176,7 @@ def fit(
         epochs=epoch,
         stopped="early" if rule.stop else "limit",
         valid=best[0].valid,
-        test=ranking.metrics(evaluate.cutoffs),
+        test=ranking.metrics(evaluate.cutoffs, known_metrics()),
         test_ranking=ranking,
         timing=clock.summary(),
     )

@@ -204,7 +204,7 @@ def test_the_test_figures_are_those_of_the_restored_model(clustered: Dataset, na
     entry, streams = find_model(name), Streams(1)
     model = build(entry.model, clustered, entry.model.Config(), streams, CPU)
     outcome = fit(model, clustered, TrainingConfig(epochs=5, learning_rate=0.05), streams, CPU)
-    assert outcome.test == Evaluation(clustered)(model, "test", CPU)
+    assert outcome.test.items() >= Evaluation(clustered)(model, "test", CPU).items()
     assert outcome.valid == Evaluation(clustered)(model, "valid", CPU)
 
 
