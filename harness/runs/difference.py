@@ -136,15 +136,13 @@ def _first_epoch(first: RunRecord, second: RunRecord) -> int | None:
 def _users(first: RunRecord, second: RunRecord) -> int | None:
     """How many users have other test metrics, over those that both runs have."""
     tests = [run.result.test for run in (first, second) if run.result is not None]
-    metrics = [metric for metric in tests[0] if metric in tests[1]]
+    both = [(first.per_user(metric), second.per_user(metric)) for metric in tests[0] if metric in tests[1]]
+    stored = [(one, other) for one, other in both if one is not None and other is not None]
     differing: set[int] = set()
-    for metric in metrics:
-        one, other = first.per_user(metric), second.per_user(metric)
-        if one is None or other is None:
-            return None
+    for one, other in stored:
         values = [dict(zip(users.tolist(), of_users.tolist(), strict=True)) for users, of_users in (one, other)]
         differing.update(user for user in {*values[0], *values[1]} if values[0].get(user) != values[1].get(user))
-    return len(differing)
+    return len(differing) if stored else None
 
 
 def causes(found: Difference) -> list[str]:

@@ -26,7 +26,7 @@ from harness.cli.study_progress import StudyProgress, line, render
 from harness.common import clock_time, duration
 from harness.runs.inspect import Course, course, last_log_line
 from harness.studies.status import STATUS, Running, Status, read_status, vanished, write_status
-from harness.training import EpochRecord
+from harness.training import EpochRecord, TrainingConfig
 
 START = 1_800_000_000.0
 KEY = "mini/bm3-0123456789-seed2"
@@ -90,7 +90,7 @@ def test_after_going_on_the_best_epoch_so_far_is_known_and_parts_have_their_name
         parts = {"reconstruction": 2.5, "regulariser": 0.25}
         return EpochRecord(epoch, 2.75, parts, 0.1, 0.1, {"recall@20": recall}, improved, 0.0)
 
-    with redirect_stderr(StringIO()) as said, TrainingProgress("bm3 on mini", 9) as progress:
+    with redirect_stderr(StringIO()) as said, TrainingProgress("bm3 on mini", TrainingConfig(epochs=9)) as progress:
         progress.earlier([record(1, 0.3, True), record(2, 0.475, True), record(3, 0.4, False)])
         progress.epoch(record(4, 0.41, False))
     assert said.getvalue().startswith(
