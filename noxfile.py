@@ -16,6 +16,8 @@ CI_FILES = {
     "vendor.gitlab-ci": ["ci-examples/gitlab-ci.yml"],
 }
 """By schema, of those that come with check-jsonschema."""
+CUDA = "13.0"
+"""What the tested build of torch on PyPI, which constraints.txt names, is made for."""
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
 
 
@@ -61,6 +63,17 @@ def browser(session: nox.Session) -> None:
     """Open the HTML report in headless Chromium, which must be installed; after `--`: pytest's arguments."""
     install(session, "-e", ".[test,browser]")
     session.run("pytest", "tests/browser", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Require a GPU and the tested build of torch, then run the tests that need it; after `--`: pytest's arguments.
+
+    A test that is skipped fails.
+    """
+    install(session, "-e", ".[test]")
+    session.run("bm3", "doctor", "--require", f"cuda={CUDA}")
+    session.run("pytest", "-m", "gpu", "--no-skip", *session.posargs)
 
 
 @nox.session

@@ -25,6 +25,20 @@ Features = Mapping[str, NDArray[Any]]
 Write = Callable[..., Path]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For a machine that is to have everything: `pytest -m gpu --no-skip`."""
+    parser.addoption("--no-skip", action="store_true", help="a test that is skipped fails")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With --no-skip, a test that is skipped, for whatever reason, fails."""
+    report: pytest.TestReport = yield
+    if report.skipped and item.config.getoption("--no-skip"):
+        report.outcome, report.longrepr = "failed", f"--no-skip: {item.name} was skipped: {report.longrepr}"
+    return report
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests whose marker names something this machine lacks, and say what is missing."""
     if item.get_closest_marker("real_data") and not (Path(os.environ.get("BM3_DATA", "")) / "baby").is_dir():

@@ -39,7 +39,9 @@ from harness.ending import (
 )
 
 DEFAULT_SEED = 999
-RENAMED: Mapping[str, Mapping[str, str]] = {key: {"--to": "--out"} for key in ("data fetch", "report", "scaling")}
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    key: {"--to": "--out"} for key in ("data fetch", "replay", "report", "scaling")
+}
 """By command: options whose old spelling goes on working until the next release, with a line that says so."""
 COMPLETION = "_BM3_COMPLETE"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

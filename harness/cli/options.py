@@ -19,10 +19,12 @@ DATA = click.option(
     metavar="DIR",
     help="Folder that holds data sets by name. Default: $BM3_DATA, then ./data.",
 )
+STORE = Path("runs")
+"""Where runs are kept unless another folder is named."""
 OUT = click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("runs"),
+    default=STORE,
     show_default=True,
     metavar="DIR",
     help="Folder for runs and reports.",

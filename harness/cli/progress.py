@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.common import duration, size
@@ -46,9 +45,7 @@ class Meter:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -102,23 +99,13 @@ def reading_progress(name: str, unit: str = "B") -> Iterator[Callable[[int, int 
 items_progress = partial(reading_progress, unit="item")
 
 
-class TrainingProgress:
-    """Context manager whose `epoch` is called after every epoch."""
+class TrainingProgress(Meter):
+    """Whose `epoch` is called after every epoch."""
 
     def __init__(self, title: str, training: TrainingConfig) -> None:
-        self._epochs, self._metric = training.epochs, training.early_stopping.metric
-        self._meter = Meter(title, training.epochs, "epoch", stays=True)
-        self._first = True
-        self._best = (0, 0.0)
-
-    def __enter__(self) -> Self:
-        self._meter.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._meter.__exit__(kind, error, trace)
+        super().__init__(title, training.epochs, "epoch", stays=True)
+        self._metric = training.early_stopping.metric
+        self._first, self._best = True, (0, 0.0)
 
     def earlier(self, records: Sequence[EpochRecord]) -> None:
         """Take note of the epochs before a training that goes on."""
@@ -129,12 +116,12 @@ class TrainingProgress:
         """Show the epoch: its validation and the best so far, loss and its parts, and the time left at most."""
         self._note(record)
         if self._first:
-            self._meter.to(record.epoch - 1)
+            self.to(record.epoch - 1)
         parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
         figures = f"{short_metric(self._metric)} {record.valid[self._metric]:.4f}, " if record.valid else ""
         figures += f"best {self._best[1]:.4f} in {self._best[0]}, " if record.valid else ""
         figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
-        self._meter.to(record.epoch, figures, at_once=self._first or record.epoch == self._epochs)
+        self.to(record.epoch, figures, at_once=self._first or record.epoch == self.total)
         self._first = False
 
     def _note(self, record: EpochRecord) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, OUT, PAPER, THREADS
+from harness.cli.options import DATA, PAPER, STORE, THREADS
 from harness.ending import keeping
 
 
@@ -19,26 +19,24 @@ from harness.ending import keeping
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=None, help="Where to compute. Default: as the run."
 )
 @click.option(
-    "--to", type=click.Path(path_type=Path), metavar="DIR", help="Keep the new run in this store; it can be resumed."
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep the new run in this store; it can be resumed."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be repeated, and train nothing.")
 @THREADS
 @DATA
-@OUT
 @PAPER
 def replay(
     run: str,
     device: str | None,
-    to: Path | None,
     dry_run: bool,
     threads: int | None,
     data: Path | None,
-    out: Path,
+    out: Path | None,
     paper: Path,
 ) -> None:
     """Train RUN again and say whether it comes out the same, to the bit.
 
-    RUN is the path of a stored run, or a part of its name below --out that no other has. It is repeated with its own
+    RUN is the path of a stored run, or a part of its name that no other below runs has. It is repeated with its own
     settings, seed and number of threads. What differs is shown with its likely causes. Nothing stored is changed.
 
     Exit code 0: the same bits; or other bits in another environment, with the test metric of early stopping within the
@@ -56,7 +54,7 @@ def replay(
     from harness.runs.text import difference_text
     from harness.runs.trial import run_trial, trial_of
 
-    stored = find(run, out)
+    stored = find(run, STORE)
     if not stored.finished:
         raise DataError(f"{stored.path}: is {stored.state}, so there is no result to compare with")
     use_threads(threads or stored.environment.get("torch_threads") or 1)
@@ -64,14 +62,14 @@ def replay(
     if dry_run:
         click.echo(f"would repeat: {trial.command}")
         return
-    with nullcontext(to) if to else tempfile.TemporaryDirectory() as folder:
+    with nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
         if store.resolve() in stored.path.resolve().parents:
-            raise DataError(f"--to {store}: holds the run itself, to be compared with itself; name another folder")
+            raise DataError(f"--out {store}: holds the run itself, to be compared with itself; name another folder")
         click.echo(f"repeating: {trial.command}", err=True)
         title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
         left = f"{store / trial.key} is left unfinished; the same command goes on with it"
-        kept = left if to else "nothing is kept without --to"
+        kept = left if out else "nothing is kept without --out"
         with keeping(lambda: kept), TrainingProgress(title, trial.training) as bar:
             again = run_trial(trial, store, bar.epoch, earlier=bar.earlier)
         found = difference(stored, again)

@@ -65,7 +65,7 @@ def list_command(
 @click.argument("run")
 @OUT
 def show(run: str, out: Path) -> None:
-    """Show everything about RUN: its folder, or its key in --out, or the start or a part of that.
+    """Show everything about RUN: its folder, or its key in --out, or a part of that.
 
     \b
     bm3 runs show runs/mini/bm3-164ea68512-seed5
@@ -111,8 +111,8 @@ def diff(first: str, second: str, out: Path) -> None:
 def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, out: Path) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
 
-    That is half-written files, checkpoints and locks of finished runs, and folders of runs that never began; options
-    add whole runs. What is running or damaged stays. Links are not followed.
+    That is half-written files, and checkpoints and locks of finished runs; options add whole runs. What is running or
+    damaged stays. Links are not followed.
 
     \b
     bm3 runs gc --dry-run

@@ -43,6 +43,14 @@ def load_dataset(name: str, data: Path | None = None, *, mapped: bool = False) -
     return read_folder(find_folder(name, data), mapped=mapped)
 
 
+def is_there(name: str, data: Path | None = None) -> bool:
+    """Whether `load_dataset` finds a data set of this name; it may still be damaged."""
+    try:
+        return name in SYNTHETIC or find_folder(name, data).is_dir()
+    except DataError:
+        return False
+
+
 def find_folder(name: str, data: Path | None = None) -> Path:
     """The folder of the data set called `name`, looked up as `load_dataset` does; raises DataError, also for mini."""
     if os.sep in name:

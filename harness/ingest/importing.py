@@ -170,12 +170,14 @@ def _from_tables(tables: list[Table], division: Division) -> Imported:
             raise ConfigError(f"{where}: the rule {rule.name} goes by time: name the column with --time")
         moments: NDArray[Any] = np.zeros(len(pairs)) if times is None else times
         divided = rule.divide(pairs[kept], moments[kept], np.random.default_rng(division.seed or 0))
-        kept_users, kept_items, parts = without_gaps(divided)
+        kept_users, kept_items, parts = without_gaps(rule.checked(divided, where))
         gone = len(users) - len(kept_users), len(items) - len(kept_items)
         if any(gone):
             notes.append(f"{gone[0]:,} users and {gone[1]:,} items are in no part by this rule, and left out")
         users, items = [users[user] for user in kept_users], [items[item] for item in kept_items]
     dataset = checked_dataset(Path(where).stem, parts, {}, where=where)
+    if not len(dataset.valid):
+        notes.append("there is no validation part: training takes as many epochs as --epochs says, all of them")
     return Imported(dataset, users, items, tuple(notes))
 
 

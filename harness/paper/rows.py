@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bm3.errors import DataError
 from harness.paper.load import Paper
-from harness.paper.published import PublishedValue, canonical_metric
+from harness.paper.published import PublishedValue, canonical_metric, short_metric
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.record import RunRecord
 
@@ -209,6 +209,11 @@ class Row:
         return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
 
     @property
+    def stopping(self) -> str:
+        """The validation metric by which epochs and its point were chosen, as printed."""
+        return short_metric(self.selection.on_validation.metric)
+
+    @property
     def published(self) -> bool:
         """Whether some source is about one of its cells."""
         return any(self.sources.values())
@@ -267,7 +272,7 @@ def rows_of(
 def judged(row: Row, paper: Paper) -> Row:
     """The row with a verdict per metric of the paper. Raises DataError where runs lack one."""
     metrics = [canonical_metric(name) for name in paper.metrics]
-    if lacking := [metric for metric in metrics for run in row.runs if metric not in run.outcome.test]:
+    if lacking := [metric for metric in metrics for run in row.runs if run.value(metric) is None]:
         raise DataError(f"{row.runs[0].path}: has no {lacking[0]}, by which the paper {paper.name} judges")
     sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
     verdicts = {}
@@ -469,4 +474,5 @@ def _surrogates(run: RunRecord) -> list[str]:
 
 
 def _metric(run: RunRecord, part: str, metric: str) -> float:
-    return run.metrics(part)[metric] if run.validated or part == "test" else math.nan
+    value = run.value(metric) if part == "test" else run.outcome.valid.get(metric)
+    return math.nan if value is None else value

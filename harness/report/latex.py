@@ -78,31 +78,14 @@ def tex_table(table: Table) -> str:
 
 
 def _pages(table: Table, label: str, size: str = "footnotesize") -> list[str]:
-    """The table as LaTeX tables which fit a page each; groups stay together."""
-    pages: list[list[tuple[Cell, ...]]] = [[]]
-    for group in _groups(table):
-        if pages[-1] and len(pages[-1]) + len(group) > MOST_LINES:
-            pages.append([])
-        pages[-1] += group
-    parts = []
-    for number, rows in enumerate(pages):
-        title = table.title.rstrip(".") + (" (continued)" if number else "")
-        notes = table.notes if number == len(pages) - 1 else ()
-        parts.append(
-            _table(replace(table, title=f"{title}.", rows=tuple(rows), notes=notes), f"{label}-{number}", size)
-        )
+    """The table as LaTeX tables which fit a page each, the notes below the last."""
+    parts, starts = [], range(0, len(table.rows), MOST_LINES)
+    for number, start in enumerate(starts):
+        title = table.title.rstrip(".") + (" (continued)." if number else ".")
+        notes = table.notes if start == starts[-1] else ()
+        page = replace(table, title=title, rows=table.rows[start : start + MOST_LINES], notes=notes)
+        parts.append(_table(page, f"{label}-{number}", size))
     return parts
-
-
-def _groups(table: Table) -> Iterable[list[tuple[Cell, ...]]]:
-    """Rows that belong together: those of a first column, where it says groups."""
-    group: list[tuple[Cell, ...]] = []
-    for row in table.rows:
-        if group and not (table.groups and row[0] == group[-1][0]):
-            yield group
-            group = []
-        group.append(row)
-    yield group
 
 
 def _table(table: Table, label: str, size: str) -> str:

@@ -59,8 +59,6 @@ class Difference:
     """Of the results and all their metrics; empty also when a run has none."""
     first_epoch: int | None
     """The first epoch whose record differs in anything but time, if both runs have records."""
-    users: int | None
-    """How many users' test metrics differ; None where a run did not store them."""
     unfinished: tuple[RunRecord, ...]
     """Of the two, those without a result."""
     same_parameters: bool | None
@@ -71,7 +69,7 @@ class Difference:
         """Whether the results are the same bits."""
         if self.unfinished:
             return "unknown"
-        other = self.results or self.first_epoch is not None or self.users or self.same_parameters is False
+        other = self.results or self.first_epoch is not None or self.same_parameters is False
         return "other" if other else "same"
 
 
@@ -87,7 +85,6 @@ def difference(first: RunRecord, second: RunRecord) -> Difference:
         environment=tuple(_changes(run.environment for run in pair)),
         results=() if unfinished else tuple(_changes(_results(run) for run in pair)),
         first_epoch=_first_epoch(first, second),
-        users=None if unfinished else _users(first, second),
         unfinished=unfinished,
         same_parameters=None if None in hashes else hashes[0] == hashes[1],
     )
@@ -131,18 +128,6 @@ def _first_epoch(first: RunRecord, second: RunRecord) -> int | None:
         if one.model_dump(exclude=OF_TIME) != other.model_dump(exclude=OF_TIME):
             return number
     return None
-
-
-def _users(first: RunRecord, second: RunRecord) -> int | None:
-    """How many users have other test metrics, over those that both runs have."""
-    tests = [run.result.test for run in (first, second) if run.result is not None]
-    both = [(first.per_user(metric), second.per_user(metric)) for metric in tests[0] if metric in tests[1]]
-    stored = [(one, other) for one, other in both if one is not None and other is not None]
-    differing: set[int] = set()
-    for one, other in stored:
-        values = [dict(zip(users.tolist(), of_users.tolist(), strict=True)) for users, of_users in (one, other)]
-        differing.update(user for user in {*values[0], *values[1]} if values[0].get(user) != values[1].get(user))
-    return len(differing) if stored else None
 
 
 def causes(found: Difference) -> list[str]:

@@ -121,7 +121,7 @@ def key_below(out: Path, path: Path) -> str:
 
 
 def find(name: str, out: Path) -> RunRecord:
-    """The run called `name`: the path of its folder, or, among those in `out`, its key or the start or a part of it.
+    """The run called `name`: the path of its folder, or, among those in `out`, its key or a part of it.
 
     Raises DataError when there is none, when there are several, and when it is damaged.
     """
@@ -132,9 +132,7 @@ def find(name: str, out: Path) -> RunRecord:
         return RunRecord.read(path)
     keys = {key_below(out, folder): folder for folder in run_folders(out)}
     for matches in (
-        [key for key in keys if key == name],
-        [key for key in keys if keys[key].name == name],
-        [key for key in keys if key.startswith(name) or keys[key].name.startswith(name)],
+        [key for key, path in keys.items() if name in (key, path.name)],
         [key for key in keys if name in key],
     ):
         if len(matches) == 1:
@@ -144,7 +142,7 @@ def find(name: str, out: Path) -> RunRecord:
             some = ", ".join(matches[:MOST_NAMED]) + more
             raise DataError(f"{name!r} fits {len(matches)} runs in {out}, name one of them: {some}")
     what = f"none of the {len(keys)} runs in {out} is called so" if keys else f"there are no runs in {out}"
-    raise DataError(f"no run {name!r}: {what}; bm3 runs list shows what there is, --out names another folder")
+    raise DataError(f"no run {name!r}: {what}; bm3 runs list shows what there is, and a path names one elsewhere")
 
 
 def _lines_backwards(path: Path) -> Iterator[bytes]:

@@ -372,6 +372,18 @@ class RunRecord(Record):
         self._per_user[metric] = users, values
         return users, values
 
+    def value(self, metric: str, users: NDArray[np.integer] | None = None) -> float | None:
+        """A test metric of all its users, or of these alone; None where it neither is stored nor follows from hits.
+
+        Raises ValueError for an unfinished run, DataError as `per_user` does.
+        """
+        if users is None and metric in self.outcome.test:
+            return self.outcome.test[metric]
+        if (found := self.per_user(metric)) is None:
+            return None
+        values = found[1] if users is None else found[1][np.isin(found[0], users)]
+        return float(values.mean()) if len(values) else None
+
     @cached_property
     def _per_user(self) -> dict[str, PerUser]:
         """What `per_user` has found already, since a report asks several times."""

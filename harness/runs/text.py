@@ -86,8 +86,6 @@ def difference_text(found: Difference, first: str, second: str) -> str:
         last = ["The results are the same bits." if elsewhere else "Nothing but times differs."]
     if found.first_epoch is not None:
         last.append(f"The trainings differ first in epoch {found.first_epoch}.")
-    if found.users:
-        last.append(f"{_count(found.users, 'user')} of the test part have other metrics.")
     same = {True: "the same bits", False: "other bits", None: "not recorded by both runs"}[found.same_parameters]
     if not found.unfinished:
         last.append(f"Parameters: {same}.")

@@ -37,14 +37,11 @@ SECONDS_BETWEEN_WRITES = 1.0
 
 @dataclass(frozen=True)
 class Study:
-    """What is to be run, and where what comes of it is kept."""
+    """How trials are run, and where what comes of them is kept."""
 
     name: str
-    wanted: Wanted
     store: Path
     """The folder of runs, which studies share."""
-    folder: Path
-    """The study's own: its log and status, and what the caller writes of it."""
     paper: Paper
     """What results are judged by."""
     policy: Policy = "missing"
@@ -52,22 +49,32 @@ class Study:
     """Trials that may run at a time, for the time left."""
     alone: bool = False
     """No two of its trials may run at a time, in whichever process."""
-    planned: Sequence[Planned] | None = None
-    """The rows that verdicts are on; None where runs form them."""
+
+    @property
+    def folder(self) -> Path:
+        """The study's own: its log and status, and what the caller writes of it."""
+        return self.store / self.name
 
 
-def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lambda status: None) -> Outcomes:
+def conduct(
+    study: Study,
+    wanted: Wanted,
+    backend: Backend,
+    show: Callable[[Status], None] = lambda status: None,
+    planned: Sequence[Planned] | None = None,
+) -> Outcomes:
     """Run the study. Its status is written to its folder and shown, what happens is logged, with verdicts as they come.
 
-    Raises WriteError when the folder or the store cannot be written.
+    Verdicts are on the rows that are `planned`, without them on those that runs form. Raises WriteError when the folder
+    or the store cannot be written.
     """
     make_folder(study.folder)
-    reporter = _Reporter(study, show)
+    reporter = _Reporter(study, show, planned)
     with _logging(study.folder / LOG_FILE, reporter.recent):
         LOGGER.info("begins: %s (process %d on %s)", study.name, os.getpid(), socket.gethostname())
         try:
             outcomes = execute(
-                study.wanted,
+                wanted,
                 study.store,
                 backend,
                 policy=study.policy,
@@ -114,6 +121,7 @@ class _Reporter:
 
     study: Study
     show: Callable[[Status], None]
+    planned: Sequence[Planned] | None
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
     _started: float = field(default_factory=time.time)
     _last: Status | None = None
@@ -151,7 +159,7 @@ class _Reporter:
     def _judge(self, runs: list[RunRecord], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
         shown = canonical_metric(self.study.paper.stopping)
-        for row in rows_of(runs, self.study.paper, self.study.planned)[0]:
+        for row in rows_of(runs, self.study.paper, self.planned)[0]:
             verdict = judged(row, self.study.paper).verdicts[shown]
             key = row.dataset, row.label, row.data
             if self._known.get(key) != verdict and not first:

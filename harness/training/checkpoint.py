@@ -83,7 +83,8 @@ class Checkpoints:
         self._cost = self._saved - started
 
     def load(self, device: torch.device) -> TrainingState | None:
-        """The state that was saved last, on `device`; None where there is none or it cannot be read.
+        """The state that was saved last, the optimiser's on `device`, the rest in main memory; None where there is none
+        or it cannot be read.
 
         What a killed process left of a checkpoint that it was writing is removed.
         """
@@ -91,7 +92,7 @@ class Checkpoints:
             if HALF_WRITTEN.fullmatch(file.name):
                 file.unlink(missing_ok=True)
         try:
-            with safe_open(self.path, framework="pt", device=str(device)) as file:
+            with safe_open(self.path, framework="pt") as file:
                 about = file.metadata() or {}
                 if about.get("format") != FORMAT:
                     return None
@@ -102,7 +103,8 @@ class Checkpoints:
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
         model = _under(MODEL, tensors)
-        return TrainingState(epoch, model, _under(OPTIMISER, tensors), _under(BEST, tensors) or model)
+        optimiser = {name: tensor.to(device) for name, tensor in _under(OPTIMISER, tensors).items()}
+        return TrainingState(epoch, model, optimiser, _under(BEST, tensors) or model)
 
     def remove(self) -> None:
         """Forget what was saved."""

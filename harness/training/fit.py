@@ -3,7 +3,6 @@
 Where results go is `experiments`; what they are compared with is `compare`.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -128,7 +127,8 @@ def fit(
     metric = training.early_stopping.metric
     evaluate = Evaluation(dataset, **asdict(training.evaluation), also=metric)
     rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
-    best: tuple[EpochRecord, Mapping[str, Tensor]] | None = None
+    best: EpochRecord | None = None
+    best_state: dict[str, Tensor] = {}
     epoch = 0
     if resume is not None:
         epoch = resume.state.epoch
@@ -141,12 +141,13 @@ def fit(
         )
         for record in resume.records:
             if not record.valid or rule.improves(record.valid[metric]):
-                best = record, resume.state.best
+                best = record
+        keep(resume.state.best, best_state)
     try:
         while epoch < training.epochs and not rule.stop:
             epoch += 1
-            steps.prepare(epoch)
             clock.start()
+            steps.prepare(epoch)
             loss, parts = _means(steps.epoch(epoch), epoch)
             steps.optimiser.catch_up()
             seconds = clock.stop()
@@ -160,26 +161,35 @@ def fit(
                 epoch, loss, parts, seconds, evaluation, valid, improved, steps.batches.sampling_seconds
             )
             if improved:
-                best = record, copy.deepcopy(model.state_dict())
+                best = record
+                keep(model.state_dict(), best_state)
             on_epoch(record)
             if checkpoints is not None and checkpoints.due and best is not None:
-                model_state = best[1] if improved else model.state_dict()
-                checkpoints.save(TrainingState(epoch, model_state, steps.optimiser.exact_state(), best[1]))
+                model_state = best_state if improved else model.state_dict()
+                checkpoints.save(TrainingState(epoch, model_state, steps.optimiser.exact_state(), best_state))
     finally:
         steps.optimiser.release()
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {metric}")
-    model.load_state_dict(best[1])
+    model.load_state_dict(best_state)
     ranking = evaluate.ranking(model, "test", device)
     return Fit(
-        best_epoch=best[0].epoch,
+        best_epoch=best.epoch,
         epochs=epoch,
         stopped="early" if rule.stop else "limit",
-        valid=best[0].valid,
+        valid=best.valid,
         test=ranking.metrics(evaluate.cutoffs, known_metrics()),
         test_ranking=ranking,
         timing=clock.summary(),
     )
+
+
+def keep(state: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> None:
+    """Copy a state into `buffer`, in main memory and made once: on the device it would be part of the peak."""
+    for name, tensor in state.items():
+        if name not in buffer:
+            buffer[name] = torch.empty_like(tensor, device="cpu")
+        buffer[name].copy_(tensor)
 
 
 def _means(steps: Iterable[Loss], epoch: int) -> tuple[float, dict[str, float]]:

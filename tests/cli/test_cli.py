@@ -1,13 +1,13 @@
 """The command line: one line and exit code 2 for bad input, finished runs that stay, and Ctrl-C."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from command_line import Command, refused
 from numpy.typing import NDArray
@@ -46,22 +46,6 @@ def test_bm3_without_any_item_features_is_refused(command: Command, shop: Path) 
     assert "bm3 data add-features" in line
     assert "bpr, buir, lightgcn" in line
     assert command("train", "bpr", shop, "--epochs", 1).code == 0
-
-
-def test_a_file_in_place_of_the_output_folder_is_refused_before_training(command: Command, shop: Path) -> None:
-    file = Path("taken")
-    file.write_text("precious", encoding="utf-8")
-    outcome = command("train", "bpr", shop, "--out", file, "--epochs", 1)
-    line = refused(outcome)
-    assert "taken" in line
-    assert "--out" in line
-    assert file.read_text(encoding="utf-8") == "precious"
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_without_write_permission_is_refused(command: Command, shop: Path) -> None:
-    Path("locked").mkdir(mode=0o500)
-    assert "locked" in refused(command("train", "bpr", shop, "--out", "locked", "--epochs", 1))
 
 
 # --- runs ---
@@ -113,27 +97,47 @@ def test_a_dry_run_names_the_run_and_trains_nothing(command: Command, shop: Path
     assert command("train", "bpr", shop, "--set", "typo=1", "--dry-run").code == 2
 
 
-@pytest.mark.parametrize("model", ["bpr", "lightgcn", "bm3"])
-def test_runs_in_two_folders_have_byte_equal_metrics(command: Command, shop: Path, model: str) -> None:
-    texts = []
-    for out in ("one", "two"):
-        assert command("train", model, shop, "--epochs", 3, "--out", out).code == 0
-        result = json.loads((only_run(Path(out)) / "result.json").read_text(encoding="utf-8"))
-        texts.append(json.dumps([result["valid"], result["test"]]).encode())
-    assert texts[0] == texts[1]
-    assert only_run(Path("one")).relative_to("one") == only_run(Path("two")).relative_to("two")
+def test_another_seed_or_setting_is_another_run_and_a_default_that_is_spelled_out_is_none(
+    command: Command, shop: Path
+) -> None:
+    other = ["--seed 1", "--set reg_weight=0.3", "--set learning_rate=0.01"]
+    for options in ["", *other, "--set early_stopping.rounding=4", "--set embedding_size=64"]:
+        assert command("train", "bpr", shop, "--epochs", 1, *options.split()).code == 0
+    assert len(list(Path("runs").rglob("result.json"))) == 1 + len(other)
 
 
-def test_another_seed_or_setting_is_another_run(command: Command, shop: Path) -> None:
-    for options in ([], ["--seed", 1], ["--set", "reg_weight=0.3"], ["--set", "learning_rate=0.01"]):
-        assert command("train", "bpr", shop, "--epochs", 1, *options).code == 0
-    assert len(list(Path("runs").rglob("result.json"))) == 4
+def test_without_a_validation_part_the_number_of_epochs_is_asked_for_and_told(
+    command: Command, tmp_path: Path, write_npz: Write, small_parts: Any
+) -> None:
+    small_parts["train"] = np.concatenate([small_parts["train"], small_parts.pop("valid")])
+    shop = write_npz(tmp_path / "shop", {**small_parts, "valid": np.empty((0, 2), int)})
+    assert "no validation part, so nothing ends training early: say" in refused(command("train", "bpr", shop))
+    assert command("train", "bpr", shop, "--epochs", 3).code == 0
+    assert command("train", "bpr", shop, "--epochs", 3, "--set", "reg_weight=0.1").code == 0
+    assert command("runs", "verify").code == 0
+    run = next(path.parent for path in Path("runs").rglob("result.json"))
+    assert "3 of 3, of which the last is tested: there is no validation part" in command("runs", "show", run.name).out
+    assert command("replay", run, "--threads", 1).code == 0
+    assert command("report", "runs", "--format", "md,html,tex,csv,json").code == 0
+    text = Path("runs/report.md").read_text(encoding="utf-8")
+    assert "There is no validation part: each training took" in text
+    assert "Selection" not in text  # nothing was chosen, above all not on test
+    Path("grid.toml").write_text(
+        f'title = "x"\ndatasets = ["{shop}"]\nseeds = [1]\ntraining.epochs = 1\n[[experiments]]\nmodel = "bpr"\n'
+        "grid = { reg_weight = [0.1, 0.2] }\n"
+    )
+    assert "without a validation part nothing chooses" in refused(command("reproduce", "grid.toml"))
 
 
-def test_a_setting_that_spells_out_the_default_is_the_same_run(command: Command, shop: Path) -> None:
-    for options in ([], ["--set", "early_stopping.rounding=4"], ["--set", "embedding_size=64"]):
-        assert command("train", "bpr", shop, "--epochs", 1, *options).code == 0
-    assert len(list(Path("runs").rglob("run.json"))) == 1
+def test_another_stopping_metric_is_another_run_and_the_usual_one_is_none(command: Command, shop: Path) -> None:
+    for words in ("", "--set early_stopping.metric=R@20", "--set early_stopping.metric=N@10"):
+        assert command("train", "bpr", shop, "--epochs", 2, *words.split()).code == 0
+    usual, other = sorted(Path("runs").rglob("run.json"), key=lambda path: "ndcg@10" in path.read_text())
+    assert "metric" not in json.loads(usual.read_text())["training"]["early_stopping"]
+    assert json.loads(other.read_text())["training"]["early_stopping"]["metric"] == "ndcg@10"
+    assert command("runs", "verify").code == 0
+    assert "early_stopping.metric  recall@20  ndcg@10" in command("runs", "diff", usual.parent, other.parent).out
+    assert "(validation N@10 " in command("runs", "show", other.parent.name).out
 
 
 # --- help ---

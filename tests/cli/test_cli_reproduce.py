@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import Command
+from command_line import Command, refused
 
 from harness.paper import selfcheck
 from harness.paper.load import load_paper
@@ -176,6 +176,15 @@ def test_the_self_check_says_which_models_are_consistent_and_compares_none(
     assert "0 of 1 models consistent, 1 inconsistent (bpr)" in outcome.out
 
 
+def test_data_sets_that_are_not_there_are_left_out_and_named(command: Command, study: Path) -> None:
+    Path("small.toml").write_text(SUITE.replace('["mini"]', '["mini", "elsewhere"]'), encoding="utf-8")
+    assert "no data set 'elsewhere'" in refused(command(*RUN, "--dry-run"))
+    assert "none of elsewhere is in" in refused(command(*RUN, "--dry-run", "--available", "--dataset", "elsewhere"))
+    outcome = command(*RUN, "--available", "--model", "lightgcn")
+    assert "left out, since not there: elsewhere" in outcome.err
+    assert "- elsewhere: the data set is not there" in (study / "report.md").read_text()
+
+
 def test_rerun_none_reports_what_is_there(command: Command, study: Path) -> None:
     settings = ("--set", "epochs=2", "--set", "batch_size=256", "--set", "learning_rate=0.01")
     command("train", "lightgcn", "mini", "--seed", 1, "--threads", 1, *settings)
@@ -259,7 +268,7 @@ def test_an_interrupted_study_stops_its_trials_and_goes_on(command: Command, stu
 # --- dry runs ---
 
 
-FOLLOW = "1 to 2 more trials follow from the selection, once the points above are done"
+FOLLOW = "up to 2 more trials follow from the selection, once the points above are done"
 STORE = Path("runs")
 
 
@@ -282,13 +291,6 @@ def commands(*trials: Trial) -> list[str]:
     return [trial.command for trial in trials]
 
 
-def fail(trial: Trial) -> None:
-    """Leave what a trial leaves that ended without a result."""
-    path = run_trial(trial, STORE).path
-    (path / "result.json").unlink()
-    write_failure(path, "error", "made up")
-
-
 def ran(rows: list[Row]) -> Mapping[str, RunRecord | None]:
     return {point.key: run_trial(point, STORE) for row in rows[:1] for point in row.points}
 
@@ -301,21 +303,6 @@ def test_finished_trials_are_left_out_and_the_repeats_of_chosen_points_listed(
     assert len(left) == len(rows[0].chosen(runs)) + 2
     assert dry_run(command, "missing") == dry_run(command, "failed") == left
     assert dry_run(command, "all") == [*commands(*wanted(rows, {})), FOLLOW]
-    assert dry_run(command, "none") == []
-
-
-def test_failed_trials_are_listed_where_they_are_tried_again(command: Command, rows: list[Row]) -> None:
-    first, second = rows[0].points
-    run = run_trial(first, STORE)
-    fail(second)
-    chosen = rows[0].wanted({first.key: run, second.key: None})[2:]
-    others = commands(*rows[1].wanted({}))
-    assert dry_run(command, "missing") == [
-        *commands(*chosen),
-        *others,
-        "failed earlier, so not run again: 1; bm3 reproduce with --rerun failed tries again",
-    ]
-    assert dry_run(command, "failed") == [*commands(second), *others, FOLLOW]
     assert dry_run(command, "none") == []
 
 

@@ -1,14 +1,13 @@
 """`bm3 runs`: what the commands print, their exit codes, and what they refuse."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import Command, refused
+from command_line import Command
 
 from harness.data import load_dataset
 from harness.measure.energy import UNMOVED
@@ -49,25 +48,6 @@ def unfinish(path: Path) -> None:
 
 
 # --- no runs ---
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [(["list"], 0), (["list", "nowhere"], 0), (["list", "--out", "nowhere"], 0), (["gc"], 0), (["verify"], 3)],
-)
-def test_without_runs_a_line_says_what_makes_some(command: Command, arguments: list[str], code: int) -> None:
-    outcome = command("runs", *arguments)
-    assert (outcome.code, outcome.err) == (code, "")
-    (line,) = outcome.out.splitlines()
-    assert line.startswith("There are no runs in ")
-    assert "bm3 reproduce mini" in line
-    assert list(Path.cwd().iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["list", "gc", "verify"])
-def test_a_file_in_place_of_the_store_is_refused(command: Command, name: str) -> None:
-    Path("taken").touch()
-    assert "taken: is a file" in refused(command("runs", name, "taken"))
 
 
 # --- list ---
@@ -144,18 +124,6 @@ def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, sto
 # --- gc ---
 
 
-def test_a_dry_run_only_says_what_would_go(command: Command, store: Path) -> None:
-    (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 2048)
-    before = sorted(store.rglob("*"))
-    outcome = command("runs", "gc", "--dry-run", "--unfinished", "--superseded", "--stale")
-    assert outcome.code == 0
-    assert outcome.out.splitlines() == [
-        f"would remove: {run_of(store, 1) / CHECKPOINT} (checkpoint of a finished run, 2.0 kB)",
-        "2.0 kB would be free",
-    ]
-    assert sorted(store.rglob("*")) == before
-
-
 def test_what_goes_is_said_with_its_size(command: Command, store: Path) -> None:
     (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 2048)
     unfinish(run_of(store, 2))
@@ -164,15 +132,6 @@ def test_what_goes_is_said_with_its_size(command: Command, store: Path) -> None:
     assert "(unfinished, " in command("runs", "gc", "--unfinished").out
     assert list(store.glob("*/*")) == [run_of(store, 1)]
     assert command("runs", "gc", "--unfinished").out == "Nothing to remove in runs.\n"
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_what_cannot_be_removed_is_refused_in_one_line(command: Command, store: Path) -> None:
-    (run_of(store, 1) / CHECKPOINT).touch()
-    run_of(store, 1).chmod(0o500)
-    outcome = command("runs", "gc")
-    run_of(store, 1).chmod(0o700)
-    assert "cannot be written" in refused(outcome)
 
 
 # --- verify ---

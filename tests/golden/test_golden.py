@@ -73,7 +73,7 @@ COMMANDS: dict[str, list[str]] = {
         "runs list --out store/mini --model BM3 --json",
         "runs list store --state failed",
         "runs list store --dataset baby",
-        "runs list none",
+        *(f"runs {command} none" for command in ("list", "verify", "gc")),
         "runs verify store",
         "runs gc store --dry-run --unfinished --superseded",
     ],

@@ -267,7 +267,7 @@ FEW = csv_of([("A", X1, 1.0, 5), ("A", Q2, 1.0, 5), ("B", X1, 1.0, 5)]).encode()
         ({"images": image_records()[16394 : 2 * 16394]}, 2, "none of 1 records belongs to an item of the ratings"),
         # Known without reading: before ratings are read, and before features are.
         ({"ratings": NONSENSE, "images": image_records()[:-7]}, 2, f"cut off in the record at byte {2 * 16394}"),
-        ({"ratings": FEW, "metadata": NONSENSE}, 1, "part valid is empty"),
+        ({"ratings": FEW, "metadata": NONSENSE}, 1, "the rule temporal_user leaves validation empty"),
     ],
 )
 def test_files_that_make_no_data_set_are_named_and_nothing_is_left(

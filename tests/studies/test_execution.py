@@ -60,6 +60,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+ENDINGS: dict[str, Any] = {
+    "vanish": {"message": "its process was ended by SIGKILL", "vanished": True},
+    "crash": {"message": "IndexError: 7 (exit code 1)"},
+    "misused": {"message": "no data set 'mini' (exit code 2)", "misused": True},
+    "starved": {"message": "out of memory (ended by the system)", "vanished": True, "out_of_memory": True},
+    "elsewhere": {"message": "", "elsewhere": True},
+}
+
+
 @dataclass
 class Scripted:
     """A backend that trains nothing: it writes a result, a failure or nothing, as it is told for each attempt."""
@@ -85,29 +94,15 @@ class Scripted:
             return []
         trial = self._running.pop(0)
         what = self.script.get(trial.key, ["finish"]).pop(0)
-        path = self.store / trial.key
-        if what == "finish":
-            finished_run(path)
-        elif what == "fail":
-            unfinished_run(path)
-            write_failure(path, "error", "the loss is nan")
-        elif what == "vanish":
-            unfinished_run(path)
-            return [Ending(trial, "its process was ended by SIGKILL", vanished=True)]
-        elif what == "crash":
-            unfinished_run(path)
-            return [Ending(trial, "IndexError: 7 (exit code 1)")]
-        elif what == "misused":
-            unfinished_run(path)
-            return [Ending(trial, "no data set 'mini' (exit code 2)", misused=True)]
-        elif what == "starved":
-            unfinished_run(path)
-            return [Ending(trial, "out of memory (ended by the system)", vanished=True, out_of_memory=True)]
-        elif what == "elsewhere":
-            return [Ending(trial, "", elsewhere=True)]
-        elif what == "interrupt":
+        if what == "interrupt":
             raise KeyboardInterrupt
-        return [Ending(trial, "")]
+        if what == "finish":
+            finished_run(self.store / trial.key)
+        elif what != "elsewhere":
+            unfinished_run(self.store / trial.key)
+        if what == "fail":
+            write_failure(self.store / trial.key, "error", "the loss is nan")
+        return [Ending(trial, **ENDINGS.get(what, {"message": ""}))]
 
     def stop(self) -> None:
         self.stopped = True
@@ -221,12 +216,20 @@ def test_policies_choose_by_what_is_stored(tmp_path: Path, policy: Any, run: set
     assert {state for state in states if outcomes[states[state].key] is not None} == run | {"finished"}
 
 
-def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("finished", "began"),
+    [("2099-01-01T00:00:00+00:00", None), ("2020-01-03T00:00:00+00:00", "2020-01-02T00:00:00+00:00")],
+    ids=["by another study, since this one began", "in a rerun that was stopped"],
+)
+def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(
+    tmp_path: Path, finished: str, began: str | None
+) -> None:
     old, new = trials(("bpr",))
     finished_run(tmp_path / old.key, "2020-01-01T00:00:00+00:00")
-    finished_run(tmp_path / new.key)  # by another study, since this one began
+    finished_run(tmp_path / new.key, finished)
     backend = Scripted(tmp_path)
-    execute(all_of([old, new]), tmp_path, backend, policy="all")
+    since = None if began is None else datetime.fromisoformat(began).timestamp()
+    execute(all_of([old, new]), tmp_path, backend, policy="all", since=since)
     assert backend.started == [old.key]
     assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == 1
     assert len(list(stored_runs(tmp_path))) == 2
@@ -258,25 +261,32 @@ def test_what_becomes_of_a_trial(
     assert (stored.failure and stored.failure.message) == failure
 
 
-def test_a_trial_that_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("end", [finished_run, lambda path: write_failure(path, "error", "the loss is nan")])
+def test_a_trial_that_another_process_runs_is_left_to_it(
+    tmp_path: Path, alone: bool, end: Callable[[Path], None]
+) -> None:
+    """One that measures time waits until it has ended."""
     theirs, ours = trials(("bpr",))
     unfinished_run(tmp_path / theirs.key)
     lock = run_lock(tmp_path / theirs.key)
     lock.acquire()
-    seen: list[Progress] = []
+    backend, seen, begun = Scripted(tmp_path), list[Progress](), list[int]()
 
     def observe(progress: Progress) -> None:
         seen.append(progress)
-        if ours.key in progress.outcomes and lock.is_locked:
-            finished_run(tmp_path / theirs.key)
+        begun.append(len(backend.started))
+        if lock.is_locked and len(seen) >= 3:
+            end(tmp_path / theirs.key)
             lock.release()
 
-    backend = Scripted(tmp_path)
-    outcomes = execute(all_of([theirs, ours]), tmp_path, backend, observe=observe)
+    outcomes = execute(all_of([ours, theirs]), tmp_path, backend, observe=observe, alone=alone)
     assert backend.started == [ours.key]
-    assert outcomes[theirs.key] is not None
+    assert begun[:3] == ([0] * 3 if alone else [1] * 3)
+    assert (outcomes[theirs.key] is not None) == (end is finished_run)
     assert any(running.place == "another process" for progress in seen for running in progress.running)
     assert theirs.key not in seen[-1].reused
+    assert seen[-1].running == ()
 
 
 def test_ctrl_c_stops_what_runs(tmp_path: Path) -> None:
@@ -511,54 +521,6 @@ def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
     for backend in (InProcess(tmp_path / "store"), Processes(tmp_path / "store", None, 1, 1)):
         with pytest.raises(WriteError, match="cannot be written"):
             execute(all_of(trials(("bpr",), (1,))), tmp_path / "store", backend)
-
-
-def test_trials_that_measure_time_wait_for_those_of_other_processes(tmp_path: Path) -> None:
-    theirs, ours = trials(("bpr",))
-    unfinished_run(tmp_path / theirs.key)
-    lock = run_lock(tmp_path / theirs.key)
-    lock.acquire()
-    backend = Scripted(tmp_path)
-    looks: list[int] = []
-
-    def observe(progress: Progress) -> None:
-        looks.append(len(backend.started))
-        if len(looks) == 3 and lock.is_locked:
-            finished_run(tmp_path / theirs.key)
-            lock.release()
-
-    execute(all_of([ours, theirs]), tmp_path, backend, observe=observe, alone=True)
-    assert looks[:3] == [0, 0, 0]
-    assert backend.started == [ours.key]
-
-
-def test_a_trial_that_failed_elsewhere_is_not_running_any_more(tmp_path: Path) -> None:
-    theirs, ours = trials(("bpr",))
-    unfinished_run(tmp_path / theirs.key)
-    lock = run_lock(tmp_path / theirs.key)
-    lock.acquire()
-    seen: list[Progress] = []
-
-    def observe(progress: Progress) -> None:
-        seen.append(progress)
-        if lock.is_locked:
-            write_failure(tmp_path / theirs.key, "error", "the loss is nan")
-            lock.release()
-
-    outcomes = execute(all_of([theirs, ours]), tmp_path, Scripted(tmp_path), observe=observe)
-    assert outcomes[theirs.key] is None
-    assert seen[-1].running == ()
-
-
-def test_a_rerun_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
-    """What is newer than the beginning of the rerun belongs to it."""
-    old, new = trials(("bpr",))
-    finished_run(tmp_path / old.key, "2026-01-01T00:00:00+00:00")
-    finished_run(tmp_path / new.key, "2026-01-03T00:00:00+00:00")
-    backend = Scripted(tmp_path)
-    began = datetime.fromisoformat("2026-01-02T00:00:00+00:00").timestamp()
-    execute(all_of([old, new]), tmp_path, backend, policy="all", since=began)
-    assert backend.started == [old.key]
 
 
 @pytest.mark.parametrize("policy", ["failed", "all"])

@@ -179,4 +179,32 @@ def test_a_problem_is_exit_code_1_and_advice_stands_beneath_it(
     if not layout:
         lines = out.splitlines()
         assert [line.split() for line in lines[:2]] == [["problem", "memory", "little"], ["→", "free", "some"]]
-        assert lines[-1] == "1 problem in the way of the main job."
+        assert lines[-1] == "1 problem in the way."
+
+
+@pytest.mark.parametrize(
+    ("built_for", "devices", "required", "code", "words"),
+    [
+        ("13.0", 1, "cuda", 0, "uses GPU A"),
+        ("13.0", 1, "cuda=13.0", 0, "uses GPU A"),
+        ("12.6", 1, "cuda=13.0", 1, "is built for 12.6"),
+        ("13.0", 0, "cuda", 1, "finds no GPU that it can use"),
+        (None, 0, "cuda", 1, "is built for the CPU"),
+    ],
+)
+def test_what_is_required_of_a_runner_is_there_or_a_problem(
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    built_for: str | None,
+    devices: int,
+    required: str,
+    code: int,
+    words: str,
+) -> None:
+    monkeypatch.setattr(doctor, "diagnose", lambda data, out, paper: [])
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(devices))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU A")
+    outcome = command("doctor", "--require", required)
+    assert (outcome.code, words in " ".join(outcome.out.split())) == (code, True)
+    assert "known is cuda" in refused(command("doctor", "--require", "tpu"))

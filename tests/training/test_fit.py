@@ -1,6 +1,7 @@
 """The epoch loop: stopping, determinism, and the best epoch's parameters in the end."""
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
 from harness.data import Dataset
@@ -90,6 +92,31 @@ def test_training_stops_after_more_than_patience_validations_without_a_new_best(
         assert not rule.stop
     rule.improves(0.5)  # equal is no improvement
     assert rule.stop
+
+
+@pytest.mark.parametrize(("metric", "short"), [("ndcg@10", "N@10"), ("mrr@7", "MRR@7")])
+def test_another_metric_chooses_the_epoch_and_is_recorded(clustered: Dataset, metric: str, short: str) -> None:
+    stopping = EarlyStopping(metric=short, rounding="none")
+    outcome, _, records = trained("bpr", clustered, epochs=8, early_stopping=stopping)
+    values = [record.valid[metric] for record in records]
+    assert outcome.best_epoch == 1 + values.index(max(values))
+    assert outcome.test[metric] > 0
+
+
+@pytest.mark.parametrize("metric", ["coverage@20", "recall", "recall@0", "nothing@20", "recall@60"])
+def test_a_metric_that_cannot_end_training_is_refused(metric: str) -> None:
+    with pytest.raises(ConfigError, match=r"such as ndcg@10|at least 60, the cut-off of early stopping"):
+        TrainingConfig(early_stopping=EarlyStopping(metric=metric))
+
+
+def test_without_a_validation_part_all_epochs_are_trained_and_the_last_is_tested(clustered: Dataset) -> None:
+    whole = replace(clustered, valid=clustered.valid[:0])
+    outcome, _, records = trained("bpr", whole, epochs=30, early_stopping=EarlyStopping(patience=0))
+    assert (outcome.epochs, outcome.best_epoch, outcome.stopped, outcome.valid) == (30, 30, "limit", {})
+    assert all(record.improved and not record.valid and not record.evaluation_seconds for record in records)
+    assert outcome.timing["evaluation_median_s"] is None
+    short, _, _ = trained("bpr", whole, epochs=29)
+    assert short.test != outcome.test
 
 
 def test_a_new_best_restarts_the_count() -> None:
@@ -268,6 +295,75 @@ def test_every_epoch_gives_the_model_its_own_stream_of_the_run(clustered: Datase
     fit(model, clustered, TrainingConfig(epochs=3), Streams(8), CPU)
     expected = [torch.rand(4, generator=Streams(8).torch("model", epoch)) for epoch in (1, 2, 3)]
     assert torch.equal(torch.stack(model.drawn), torch.stack(expected))
+
+
+# --- what the best epoch and the clock cost ---
+
+SHAPE = (7, 11)
+"""Of a state that no other tensor of a training is as large as."""
+
+
+class WithState(Diverging):
+    """Better in every epoch, as far as its state says; choosing at its start takes a while."""
+
+    def __init__(self, dataset: Dataset, config: StubConfig, generator: torch.Generator) -> None:
+        super().__init__(dataset, config, generator)
+        self.register_buffer("kept", torch.zeros(SHAPE))
+        self.bad, self.slept = 1.0, list[float]()
+
+    def start_epoch(self, generator: torch.Generator) -> None:
+        super().start_epoch(generator)
+        self.kept += 1
+        began = time.perf_counter()
+        time.sleep(0.02)
+        self.slept.append(time.perf_counter() - began)
+
+
+class Copies(TorchDispatchMode):
+    """The devices on which a state of this shape was made anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        new = isinstance(found, Tensor) and found.shape == SHAPE and not func._schema.is_mutable
+        if new and not any(isinstance(one, Tensor) and one.data_ptr() == found.data_ptr() for one in args):
+            self.made.append(str((kwargs or {}).get("device")))
+        return found
+
+
+def test_the_best_state_is_kept_in_one_buffer_in_main_memory(
+    clustered: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted: five best epochs make one copy. On a GPU a second state would be part of the peak."""
+    monkeypatch.setattr(StoppingRule, "improves", lambda rule, value: True)
+    model = build(WithState, clustered, StubConfig(), Streams(0), CPU)
+    with Copies() as copies:
+        outcome = fit(model, clustered, TrainingConfig(epochs=5), Streams(0), CPU)
+    assert copies.made == ["cpu"]
+    assert (outcome.best_epoch, model.kept.unique().tolist()) == (5, [5.0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_better_epoch_takes_no_more_of_the_device(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, peaks, entry = torch.device("cuda"), list[int](), find_model("bpr")
+    for better in ([True, False, False, False], [True] * 4):
+        monkeypatch.setattr(StoppingRule, "improves", lambda rule, value, left=better: left.pop(0))
+        model = build(entry.model, clustered, entry.model.Config(), Streams(0), device)
+        torch.cuda.reset_peak_memory_stats(device)
+        fit(model, clustered, TrainingConfig(epochs=4), Streams(0), device)
+        peaks.append(torch.cuda.max_memory_allocated(device))
+        del model
+    assert peaks[0] == peaks[1]
+
+
+def test_an_epochs_seconds_hold_what_its_model_does_at_its_start(clustered: Dataset) -> None:
+    model, records = build(WithState, clustered, StubConfig(), Streams(0), CPU), list[EpochRecord]()
+    fit(model, clustered, TrainingConfig(epochs=3), Streams(0), CPU, records.append)
+    assert all(record.seconds >= slept for record, slept in zip(records, model.slept, strict=True))
 
 
 def test_parameters_that_require_no_gradient_stay(clustered: Dataset) -> None:

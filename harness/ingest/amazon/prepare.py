@@ -238,8 +238,11 @@ def _divide(plan: Plan, ratings: Ratings, inputs: dict[str, Any]) -> tuple[Datas
         inputs["split"] = _entry(plan.given_split)
         parts = read_split(plan.given_split, pairs)
     else:
-        drawn = split_rule(plan.split).divide(pairs, ratings.times, np.random.default_rng(_seed(plan)))
-        users, items, parts = without_gaps(drawn)  # a rule by time can leave users out, and then items
+        rule = split_rule(plan.split)
+        drawn = rule.divide(pairs, ratings.times, np.random.default_rng(_seed(plan)))
+        users, items, parts = without_gaps(
+            rule.checked(drawn, str(plan.target))
+        )  # a rule by time can leave users out, and then items
         user_ids, item_ids = [user_ids[user] for user in users], [item_ids[item] for item in items]
     return checked_dataset(plan.name, parts, {}, where=str(plan.target)), user_ids, item_ids
 

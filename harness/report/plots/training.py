@@ -11,21 +11,7 @@ from matplotlib.lines import Line2D
 from harness.paper.published import canonical_metric
 from harness.paper.rows import Row
 from harness.paper.study import Study
-from harness.report.plots.style import (
-    BLUE,
-    COLOURS,
-    INK,
-    WIDTH,
-    Picture,
-    beside,
-    coloured,
-    named,
-    picture,
-    plain_log,
-    sampled,
-    wide,
-    wrapped,
-)
+from harness.report.plots.style import BLUE, COLOURS, INK, WIDTH, Picture, coloured, named, picture, wrapped
 from harness.runs.record import Epoch
 
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
@@ -42,7 +28,7 @@ def learning(study: Study, dataset: str) -> Picture | None:
     parts = list(dict.fromkeys(part for _, runs in shown for run in runs for epoch in run for part in epoch.parts))
     figure = Figure((WIDTH, 0.5 + 1.9 * len(shown)), layout="constrained")
     for (losses, valid), (row, runs) in zip(figure.subplots(len(shown), 2, squeeze=False), shown, strict=True):
-        _curves(losses, valid, row, runs, parts, study.paper.stopping)
+        _curves(losses, valid, row, runs, parts)
     handles = [Line2D([], [], label=part, **_line(place)) for place, part in enumerate(parts)]
     handles.append(Line2D([], [], color=INK, linestyle=":", marker="o", markersize=4, label="chosen epoch"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -50,8 +36,7 @@ def learning(study: Study, dataset: str) -> Picture | None:
         f"{dataset}-learning",
         f"Learning curves, {dataset}",
         figure,
-        f"Parts of the loss, means over an epoch, and beside them validation {study.paper.stopping}; a thin line per "
-        "seed.",
+        f"Parts of the loss, means over an epoch, and beside them validation {study.stopping}; a thin line per seed.",
         "Dotted: the epoch that was kept, the best on validation.",
         named("No epochs are stored for", (row.label for row, runs in curves if not any(runs))),
     )
@@ -66,12 +51,12 @@ def grid(study: Study, dataset: str) -> Picture | None:
         return None
     figure = Figure((WIDTH, 0.5 + 2.1 * len(shown)), layout="constrained")
     for (axes,), row in zip(figure.subplots(len(shown), 1, squeeze=False), shown, strict=True):
-        _sensitivity(axes, row, study.paper.stopping)
+        _sensitivity(axes, row)
     return picture(
         f"{dataset}-grid",
         f"Sensitivity to the searched settings, {dataset}",
         figure,
-        f"{study.paper.stopping} of each grid point on the validation part, where points are chosen (filled), and on "
+        f"{study.stopping} of each grid point on the validation part, where points are chosen (filled), and on "
         "the test part (open, dashed); means over the seeds that every point of a model has. Ringed: the chosen point.",
         named("Only one point was run of", (row.label for row in study.of(dataset) if row not in rows)),
     )
@@ -81,30 +66,23 @@ def _line(part: int) -> dict[str, Any]:
     return {"color": COLOURS[part % len(COLOURS)], "linestyle": DASHES[part % len(DASHES)], "linewidth": 1}
 
 
-def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: Sequence[str], stopping: str) -> None:
-    seen: list[float] = []
-    metric = canonical_metric(stopping)
+def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: Sequence[str]) -> None:
+    metric = canonical_metric(row.stopping)
     for run, epochs in zip(row.runs, runs, strict=True):
-        kept = [epochs[i] for i in sampled(len(epochs))]
-        numbers = [epoch.epoch for epoch in kept]
+        numbers = [epoch.epoch for epoch in epochs]
         for place, part in enumerate(parts):
-            if any(part in epoch.parts for epoch in kept):
-                values = [epoch.parts.get(part, math.nan) for epoch in kept]
-                losses.plot(numbers, values, **_line(place))
-                seen += values
-        valid.plot(numbers, [epoch.valid[metric] for epoch in kept], color=BLUE, linewidth=0.8)
+            if any(part in epoch.parts for epoch in epochs):
+                losses.plot(numbers, [epoch.parts.get(part, math.nan) for epoch in epochs], **_line(place))
+        valid.plot(numbers, [epoch.valid.get(metric, math.nan) for epoch in epochs], color=BLUE, linewidth=0.8)
         for best in [epoch for epoch in epochs if epoch.epoch == run.outcome.best_epoch]:
             for axes in (losses, valid):
                 axes.axvline(best.epoch, color=INK, linewidth=0.8, linestyle=":")
-            valid.plot([best.epoch], [best.valid[metric]], "o", color=INK, markersize=4)
+            valid.plot([best.epoch], [best.valid.get(metric, math.nan)], "o", color=INK, markersize=4)
     losses.set_title(wrapped(row.label, 34))
     losses.set(xlabel="epoch (number)", ylabel="loss part (no unit)")
-    valid.set(xlabel="epoch (number)", ylabel=f"validation {stopping}\n(share)")
+    valid.set(xlabel="epoch (number)", ylabel=f"validation {row.stopping}\n(share)")
     for axes in (losses, valid):
         axes.locator_params(axis="x", nbins=5, integer=True)
-    if wide(seen):
-        losses.set_yscale("log", nonpositive="mask")
-        plain_log(losses.yaxis)
 
 
 def _has_axis(row: Row) -> bool:
@@ -115,7 +93,7 @@ def _has_axis(row: Row) -> bool:
     return all(key in config and isinstance(value, int | float) for key, value in settings)
 
 
-def _sensitivity(axes: Axes, row: Row, stopping: str) -> None:
+def _sensitivity(axes: Axes, row: Row) -> None:
     """The setting with most values goes to the x axis; a line per combination of the others."""
     points = row.grid
     values = {key: sorted({point.settings[key] for point in points}) for key in points[0].settings}
@@ -126,22 +104,22 @@ def _sensitivity(axes: Axes, row: Row, stopping: str) -> None:
     for point in sorted(points, key=lambda point: [point.settings[key] for key in [*others, x]]):
         lines.setdefault(", ".join(f"{key} = {point.settings[key]:g}" for key in others), []).append(point)
     for place, (name, line) in enumerate(lines.items()):
-        at = [point.settings[x] for point in line]
+        at = [values[x].index(point.settings[x]) for point in line]
         shape = {"markersize": 4, **coloured(place)}
         axes.plot(at, [point.mean("valid") for point in line], label=name or "validation", **shape)
         dashed: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "none", **({} if others else {"label": "test"})}
         axes.plot(at, [point.mean("test") for point in line], **dashed, **shape)
     chosen = row.selection.on_validation
-    axes.plot([chosen.settings[x]], [chosen.mean("valid")], "o", color=INK, markersize=10, markerfacecolor="none")
-    if wide(values[x]):
-        positive = [value for value in values[x] if value > 0]
-        if positive == values[x]:
-            axes.set_xscale("log")
-        else:  # a logarithmic axis has no place for 0
-            axes.set_xscale("symlog", linthresh=positive[0])
-    axes.set_xticks(values[x], [f"{value:g}" for value in values[x]])
-    axes.minorticks_off()
+    axes.plot(
+        [values[x].index(chosen.settings[x])],
+        [chosen.mean("valid")],
+        "o",
+        color=INK,
+        markersize=10,
+        markerfacecolor="none",
+    )
+    axes.set_xticks(range(len(values[x])), [f"{value:g}" for value in values[x]])  # as far apart as they are many
     axes.margins(0.12, 0.15)
-    axes.set(xlabel=f"{x} (of {row.model})", ylabel=f"{stopping} (share)")
+    axes.set(xlabel=f"{x} (of {row.model})", ylabel=f"{row.stopping} (share)")
     axes.set_title(wrapped(row.label, 60))
-    beside(axes)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

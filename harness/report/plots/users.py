@@ -10,7 +10,7 @@ from harness.paper.published import canonical_metric
 from harness.paper.rows import Row, ranked, representative, representatives
 from harness.paper.significance import paired
 from harness.paper.study import Study
-from harness.report.plots.style import BLUE, INK, WIDTH, Picture, picture, sampled, signed
+from harness.report.plots.style import BLUE, INK, WIDTH, Picture, picture, signed
 from harness.runs.record import RunRecord
 
 EDGE = 1.1  # beyond the largest gain, so that steps at ±1 are seen
@@ -34,8 +34,8 @@ def users(study: Study, dataset: str) -> Picture | None:
     axes = figure.add_subplot()
     if len(changed):
         values, counts = np.unique(changed, return_counts=True)
-        kept, below = sampled(len(values)), 100 * np.cumsum(counts) / len(changed)
-        axes.step([-EDGE, *values[kept], EDGE], [0, *below[kept], 100], where="post", color=BLUE, linewidth=1.2)
+        below = 100 * np.cumsum(counts) / len(changed)
+        axes.step([-EDGE, *values, EDGE], [0, *below, 100], where="post", color=BLUE, linewidth=1.2)
     axes.axvline(0, color=INK, linewidth=1)
     axes.set(xlim=(-EDGE, EDGE), ylim=(0, 100), xticks=(-1, -0.5, 0, 0.5, 1))
     axes.grid(visible=True)

@@ -17,7 +17,7 @@ from typing import Literal
 import psutil
 import torch
 
-from bm3 import BM3Error
+from bm3 import BM3Error, ConfigError
 from harness.common import size
 from harness.data import load_dataset
 from harness.data.layouts import DATA_VARIABLE, SYNTHETIC, data_roots
@@ -41,7 +41,7 @@ class Finding:
     topic: str
     found: str
     severity: Literal["ok", "note", "problem"] = "ok"
-    """`problem`: the main job, `bm3 reproduce`, cannot run; `note`: something else cannot."""
+    """`problem`: the main job, `bm3 reproduce`, or what was required cannot run; `note`: something else cannot."""
     advice: str = ""
     """What to do about it; empty where there is nothing to do."""
 
@@ -84,6 +84,28 @@ def check_python_and_torch(python: tuple[int, ...], version: str, built_for: str
         advice = "where there should be a GPU, look at nvidia-smi and CUDA_VISIBLE_DEVICES; the CPU is used otherwise"
         return Finding("packages", f"{text}, which finds no GPU", "note", advice)
     return Finding("packages", text)
+
+
+def check_required(required: str | None) -> Iterator[Finding]:
+    """Whether torch uses a GPU, and is built for that CUDA, where `required` is `cuda` or `cuda=VERSION`.
+
+    Raises ConfigError for another word.
+    """
+    if required is None:
+        return
+    word, _, version = required.partition("=")
+    if word != "cuda":
+        raise ConfigError(f"--require {required}: known is cuda, or cuda=VERSION, such as cuda=13.0")
+    built_for, able = torch.version.cuda, torch.cuda.is_available()
+    text = f"CUDA{f' {version}' if version else ''}; torch {torch.__version__} is built for {built_for or 'the CPU'}"
+    if version and built_for != version:
+        advice = "install the build that is pinned: pip install -c constraints.txt torch, without a CPU index"
+        yield Finding("required", text, "problem", advice)
+    elif not able:
+        advice = "see the lines on packages and GPU below"
+        yield Finding("required", f"{text}, and finds no GPU that it can use", "problem", advice)
+    else:
+        yield Finding("required", f"{text} and uses {torch.cuda.get_device_name()}")
 
 
 def check_gpus(
