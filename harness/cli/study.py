@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from harness.runs.record import RunRecord
     from harness.runs.trial import Trial
     from harness.studies.conduct import Study
+    from harness.studies.estimate import Estimates
     from harness.studies.execute import Backend, Pending, Wanted
     from harness.studies.suite import Outcomes, Outline, Row, Suite
 
@@ -67,16 +68,31 @@ class Execution:
         Raises ConfigError for options that exclude each other, or where Ray or its cluster is not there.
         """
         from harness.studies.conduct import Study, make_folder
+        from harness.studies.estimate import estimates_of
 
-        workers = self._workers(alone)
-        study = Study(name, self.out, about, self.rerun, workers, alone)
+        workers, estimates = self._workers(alone), estimates_of(self.out, about)
+        study = Study(name, self.out, about, estimates, self.rerun, workers, alone)
         make_folder(study.folder)
-        return study, backend_for(self, workers, about)
+        return study, self._backend(workers, estimates)
+
+    def _backend(self, workers: int, estimates: Estimates) -> Backend:
+        from harness.evaluation.compiling import use_threads
+        from harness.studies.local import InProcess, Processes, threads_beside
+        from harness.studies.ray import RayCluster
+
+        if self.in_process:
+            if self.threads is not None:
+                use_threads(self.threads)
+            return InProcess(self.out)
+        threads, need = self.threads or threads_beside(workers), estimates.memory
+        if self.ray_address:
+            return RayCluster(self.ray_address, self.out, self.data, threads, need, workers=workers)
+        return Processes(self.out, self.data, workers, threads, need)
 
     def _workers(self, alone: bool) -> int:
         """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`."""
+        from harness.measure.gpu import visible_gpus
         from harness.runs.trial import resolve_device
-        from harness.studies.local import visible_gpus
 
         if self.in_process and (self.ray_address or self.workers not in (None, 1)):
             raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
@@ -108,30 +124,6 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed((RERUN, WORKERS, RAY, IN_PROCESS, DEVICE, THREADS_EACH, DATA, OUT, PAPER)):
         collected = option(collected)
     return collected
-
-
-def backend_for(how: Execution, workers: int, about: Paper) -> Backend:
-    """The back end that the options name. Raises ConfigError where Ray or its cluster is not there."""
-    from harness.evaluation.compiling import use_threads
-    from harness.runs.store import readable_runs
-    from harness.studies.estimate import COST_FILE, Estimates, load_costs
-    from harness.studies.local import InProcess, Processes, threads_beside
-    from harness.studies.ray import RayCluster
-
-    if how.in_process:
-        if how.threads is not None:
-            use_threads(how.threads)
-        return InProcess(how.out)
-    estimates = Estimates(readable_runs(how.out), load_costs(about.file(COST_FILE)))
-
-    def need(trial: Trial) -> int | None:
-        estimate = estimates.of(trial)
-        return None if estimate is None else estimate.memory_bytes
-
-    threads = how.threads or threads_beside(workers)
-    if how.ray_address:
-        return RayCluster(how.ray_address, how.out, how.data, threads, need, workers=workers)
-    return Processes(how.out, how.data, workers, threads, need)
 
 
 def following(rows: Sequence[Row | Outline], found: Pending) -> list[str]:

@@ -107,9 +107,8 @@ def show(
     from harness.paper.load import load_paper
     from harness.report.flat import csv_text
     from harness.report.tables import markdown, table, text
-    from harness.runs.store import readable_runs
     from harness.runs.trial import resolve_device
-    from harness.studies.estimate import COST_FILE, Estimates, load_costs
+    from harness.studies.estimate import estimates_of
     from harness.studies.execute import pending
     from harness.studies.suite import Outline, Row, load_suite, outline, plan, wanted
 
@@ -130,7 +129,7 @@ def show(
     outlines = [row for row in planned if isinstance(row, Outline)]
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
     unread: list[str] = []
-    estimates = Estimates(readable_runs(out, unread), load_costs(about.file(COST_FILE)))
+    estimates = estimates_of(out, about, unread)
     lines = [_line(row, found.outcomes, estimates) for row in planned]
     shown = table("", HEAD, lines)
     notes = [*missing, *(f"cannot be read, left out: {path}" for path in unread)]

@@ -152,11 +152,6 @@ class Row:
         return self.selection.points
 
     @property
-    def points(self) -> int:
-        """How many of them."""
-        return len(self.grid)
-
-    @property
     def settings(self) -> str:
         """Searched settings of the chosen point, and all that differ from their defaults where the label is a name."""
         searched = {**_searched(self.runs[0]), **self.selection.on_validation.settings}
@@ -167,13 +162,13 @@ class Row:
         """Of the runs, in their order."""
         return tuple(run.seed for run in self.runs)
 
-    def values(self, metric: str) -> list[float]:
-        """The metric, one value per seed."""
-        return [_metric(run, self.part, metric) for run in self.runs]
-
     def by_seed(self, metric: str) -> dict[int, float]:
-        """Seed → value."""
-        return dict(zip(self.seeds, self.values(metric), strict=True))
+        """Seed → the metric."""
+        return {run.seed: _metric(run, self.part, metric) for run in self.runs}
+
+    def values(self, metric: str) -> list[float]:
+        """One per seed."""
+        return [*self.by_seed(metric).values()]
 
     def mean(self, metric: str) -> float:
         """Over seeds."""

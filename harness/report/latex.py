@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.paper.study import Study
-from harness.report.paper_tables import ours_alone
 from harness.report.study_tables import about_stars, overview, verdicts
 from harness.report.tables import Cell, Emphasis, Table
 
@@ -51,7 +50,7 @@ def report(study: Study) -> str:
 
 
 def latex(study: Study) -> str:
-    """Tables per data set: models by metrics, ours beside what was published; then ours in the paper's layout."""
+    """Tables per data set: models by metrics, and ours beside what was published."""
     tables: list[str] = []
     for dataset in study.datasets:
         means, judged = overview(study, dataset), verdicts(study, dataset)
@@ -64,10 +63,6 @@ def latex(study: Study) -> str:
         if judged.rows:
             columns = ("model", "metric", "ours", "seeds", "expected", "diff. %", "verdict")
             tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
-    printed = ours_alone(study.paper, study) if study.published else None
-    if printed:
-        about = ": default settings, test metrics, means over seeds. Best in bold, second underlined, not tested."
-        tables += _pages(replace(printed, title=printed.title + about, groups=1), "as-published")
     return "\n\n".join([_comment(*study.headline, study.asked), *(tables or ["No finished run."])]) + "\n"
 
 

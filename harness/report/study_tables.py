@@ -155,7 +155,7 @@ def all_points(study: Study) -> Table:
     """Every point of the rows whose suite runs each of them with every seed: it is the points that it asks for."""
     body = []
     for row in study.rows:
-        for point in row.grid if row.every_seed and row.points > 1 else ():
+        for point in row.grid if row.every_seed and len(row.grid) > 1 else ():
             test = list(point.by_seed("test").values())
             means = [number(fmean(values)) for values in (point.by_seed("valid").values(), test)]
             body.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
@@ -167,14 +167,14 @@ def all_points(study: Study) -> Table:
 def selection(study: Study) -> Table:
     """Both points of every row that was searched: the one chosen on validation, and the one chosen on test."""
     body = []
-    for row in (row for row in study.rows if row.points > 1):
+    for row in (row for row in study.rows if len(row.grid) > 1):
         chosen = row.selection
         same = chosen.on_test is chosen.on_validation
         body.append(
             [
                 row.label,
                 row.dataset,
-                row.points,
+                len(row.grid),
                 chosen.on_validation.name,
                 number(chosen.test(chosen.on_validation)),
                 "the same" if same else chosen.on_test.name,

@@ -280,10 +280,6 @@ class RunRecord(Record):
             raise ValueError(f"{self.path} has no result")
         return self.result
 
-    def metrics(self, part: str) -> dict[str, float]:
-        """Those of `valid` or `test` in the best epoch. Raises ValueError for an unfinished run."""
-        return self.outcome.test if part == "test" else self.outcome.valid
-
     @property
     def stopping(self) -> str:
         """The validation metric that ended its training, chose its epoch and compares it with other grid points."""

@@ -20,10 +20,9 @@ from harness.paper.published import canonical_metric, short_metric
 from harness.paper.rows import Planned, judged, rows_of
 from harness.paper.verdict import Outcome, Verdict
 from harness.runs.record import FAILURE, RunRecord
-from harness.runs.store import readable_runs
 from harness.runs.trial import Trial
 from harness.runs.words import Policy
-from harness.studies.estimate import COST_FILE, Estimates, load_costs
+from harness.studies.estimate import Estimates
 from harness.studies.execute import LOGGER, Backend, Progress, Wanted, execute
 from harness.studies.status import Status, write_status
 from harness.studies.suite import Outcomes
@@ -44,6 +43,7 @@ class Study:
     """The folder of runs, which studies share."""
     paper: Paper
     """What results are judged by."""
+    estimates: Estimates
     policy: Policy = "missing"
     side_by_side: int = 1
     """Trials that may run at a time, for the time left."""
@@ -129,9 +129,6 @@ class _Reporter:
     _known: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
     _ended: int = -1
 
-    def __post_init__(self) -> None:
-        self._estimates = Estimates(readable_runs(self.study.store), load_costs(self.study.paper.file(COST_FILE)))
-
     def observe(self, progress: Progress) -> None:
         changed = len(progress.outcomes) != self._ended
         if changed:
@@ -200,19 +197,15 @@ class _Reporter:
     def _seconds_left(self, progress: Progress, waiting: list[Trial]) -> float | None:
         """Of what waits and runs; a trial of which nothing is known counts as the median of the others."""
         since = {one.key: one.since for one in progress.running}
-        left: list[float | None] = [self._estimate(trial) for trial in waiting]
+        left: list[float | None] = [self.study.estimates.seconds(trial) for trial in waiting]
         for trial in progress.trials:
             if trial.key in since:
-                expected = self._estimate(trial)
+                expected = self.study.estimates.seconds(trial)
                 left.append(None if expected is None else max(0.0, expected - (time.time() - since[trial.key])))
         known = [seconds for seconds in left if seconds is not None]
         if not left or not known:
             return None if left else 0.0
         return sum(median(known) if seconds is None else seconds for seconds in left) / self.study.side_by_side
-
-    def _estimate(self, trial: Trial) -> float | None:
-        estimate = self._estimates.of(trial)
-        return None if estimate is None else estimate.seconds
 
 
 def described(verdict: Verdict) -> str:

@@ -36,6 +36,7 @@ BAD: dict[str, list[str]] = {
     "train bpr mini --epochs 0": ["--epochs", "0"],
     "train bpr mini --seed -1": ["--seed", "-1"],
     "train bpr mini --seed x": ["--seed", "'x'"],
+    "train bpr mini --device cuda:1": ["--device", "CUDA_VISIBLE_DEVICES=1", "--device cuda"],
     "train bpr mini --device tpu": ["--device", "'tpu'", "auto", "cpu", "cuda"],
     "train bpr mini --threads 0": ["--threads"],
     "train bpr mini --epoch 3": ["--epoch", "--epochs"],

@@ -65,6 +65,7 @@ COMMANDS: dict[str, list[str]] = {
     "tables-runs": [
         "tables 2 results/runs/sports --dataset sports",
         "tables 3 results/runs/tiktok --format tex",
+        "tables 3 results/runs/baby --dataset baby",
         "tables 4 results/runs/cost --format md",
     ],
     "tables-other": ["tables 2 --data results", "tables 3 store", "tables 3 --dataset babi"],

@@ -182,17 +182,6 @@ def test_headings_are_in_order(study: Study) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_ten_models_with_three_seeds_stay_below_330_kilobytes(study: Study) -> None:
-    row = study.rows[0]
-    row = replace(row, runs=(*row.runs, row.runs[0]))
-    rows = tuple(replace(row, label=f"model{number}") for number in range(10))
-    pairs = 4 * 10 * 9 // 2
-    assert study.claims
-    assert (
-        len(html(replace(study, rows=rows, differences={"baby": DIFFERENCES["baby"][:1] * pairs})).encode()) < 330_000
-    )
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_contrasts_with_its_ground(scheme: str) -> None:
     css = files("harness.report").joinpath("templates/report.css").read_text(encoding="utf-8")

@@ -187,7 +187,6 @@ def test_the_projects_own_runs_of_all_versions_are_in_order() -> None:
         (RUN, lambda run: run["numerics"].update(model=2), "is not of this folder"),
         (RESULT, lambda result: result.update(epochs=2), r"has 3 epochs, result\.json counts 2"),
         (RESULT, lambda result: result.update(best_epoch=9), "best epoch 9 of 3 of at most 3 cannot be"),
-        (RESULT, lambda result: result.update(stopped="early"), "says that training stopped by 'early'"),
         (RESULT, lambda result: result["valid"].update({"ndcg@5": 0.5}), "has another validation"),
         (RESULT, lambda result: result["test"].update({"map@50": 0.5}), "whose map@50 is another"),
     ],
@@ -216,11 +215,6 @@ def test_epochs_that_are_missing_or_out_of_order_are_named(
     file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
     (found,) = problems(store)["seed1"]
     assert problem in found
-
-
-def test_early_stopping_that_was_no_limit_is_known(store: Path) -> None:
-    edit(run_of(store, 2) / RESULT, lambda result: result.update(stopped="limit"))
-    assert "that is early stopping" in problems(store)["seed2"][0]
 
 
 @pytest.mark.parametrize("name", [EPOCHS, HITS])

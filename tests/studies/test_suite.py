@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from bm3 import ConfigError, DataError
 from harness.models.registry import find_model
 from harness.paper.load import load_paper
 from harness.runs.record import RunRecord
-from harness.runs.settings import ALL_MODELS, configure, variants
+from harness.runs.settings import configure
 from harness.runs.trial import Trial
 from harness.studies.suite import Experiment, Row, Suite, load_suite, outline, plan, wanted
 
@@ -84,24 +83,6 @@ def test_every_combination_of_what_is_varied_is_a_row_of_its_own() -> None:
         ("frozen", 1),
     ]
     assert all(len(row.points) == 2 for row in rows)
-
-
-def test_each_other_value_of_each_variant_is_a_row_beside_the_base() -> None:
-    base, *others = rows_of({"model": "grcn", "label": "g", "variants": "each"})
-    assert base.label == "g"
-    expected = [(r.setting, v) for r in variants() if r.model in ("grcn", ALL_MODELS) for v in r.values[1:]]
-    assert [row.label for row in others] == [f"g {setting}={value}" for setting, value in expected]
-    for row in others:
-        assert changed(base.points[0], row.points[0]) == 1
-    assert len(expected) > 2
-
-
-def changed(one: Trial, other: Trial) -> int:
-    """How many settings of two trials differ."""
-    pairs = [(asdict(one.config), asdict(other.config)), (asdict(one.training), asdict(other.training))]
-    for key in ("early_stopping", "evaluation"):
-        pairs.append((pairs[1][0].pop(key), pairs[1][1].pop(key)))
-    return sum(a[key] != b[key] for a, b in pairs for key in a)
 
 
 def test_variants_are_other_values_than_the_rows_own_and_not_of_what_is_varied_anyway() -> None:

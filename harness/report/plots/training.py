@@ -45,7 +45,7 @@ def learning(study: Study, dataset: str) -> Picture | None:
 def grid(study: Study, dataset: str) -> Picture | None:
     """Validation and test metric by searched setting, for each model of which several points were run that the model's
     own settings tell apart."""
-    rows = [row for row in study.of(dataset) if row.points > 1]
+    rows = [row for row in study.of(dataset) if len(row.grid) > 1]
     shown = [row for row in rows if _has_axis(row)]
     if not shown:
         return None
