@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bm3 import ConfigError, DataError
+from bm3 import ConfigError
 from harness.common import nearest
 from harness.data.dataset import Part
 from harness.data.words import NO_VALIDATION, SPLIT_RULES
@@ -102,13 +102,6 @@ class SplitRule:
     by_time: bool = True
     validation: bool = True
     """Whether it makes a validation part."""
-
-    def checked(self, parts: Parts, where: str) -> Parts:
-        """The parts that it made. Raises DataError for an empty validation part that was not asked for."""
-        if self.validation and not len(parts["valid"]):
-            none = f"{self.name}:{NO_VALIDATION}"
-            raise DataError(f"{where}: the rule {self.name} leaves validation empty; take another rule, or {none}")
-        return parts
 
 
 def _rules(k: int = 1, *, validation: bool = True) -> list[SplitRule]:

@@ -38,19 +38,8 @@ def escape(text: str) -> str:
 
 
 def report(study: Study) -> str:
-    """A study as a document that pdflatex compiles as it is."""
-    return rf"""% Compile this file as it is, with pdflatex, or copy tables out of it.
-\documentclass{{article}}
-\usepackage[a4paper,margin=18mm]{{geometry}}
-\usepackage{{booktabs}}
-\begin{{document}}
-{latex(study).rstrip()}
-\end{{document}}
-"""
-
-
-def latex(study: Study) -> str:
-    """Tables per data set: models by metrics, and ours beside what was published."""
+    """A study as a document that pdflatex compiles as it is: for each data set, models by metrics, and ours beside what
+    was published."""
     tables: list[str] = []
     for dataset in study.datasets:
         means, judged = overview(study, dataset), verdicts(study, dataset)
@@ -63,7 +52,15 @@ def latex(study: Study) -> str:
         if judged.rows:
             columns = ("model", "metric", "ours", "seeds", "expected", "diff. %", "verdict")
             tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
-    return "\n\n".join([_comment(*study.headline, study.asked), *(tables or ["No finished run."])]) + "\n"
+    body = "\n\n".join([_comment(*study.headline, study.asked), *(tables or ["No finished run."])])
+    return rf"""% Compile this file as it is, with pdflatex, or copy tables out of it.
+\documentclass{{article}}
+\usepackage[a4paper,margin=18mm]{{geometry}}
+\usepackage{{booktabs}}
+\begin{{document}}
+{body}
+\end{{document}}
+"""
 
 
 def tex_table(table: Table) -> str:

@@ -20,14 +20,13 @@ LIST_ALIGNMENT = ("left", "left", *["right"] * 6, "left")
 HASH = 12  # characters of a hash that are shown
 
 
-def list_text(entries: Sequence[Entry], superseded: int) -> str:
+def list_text(entries: Sequence[Entry]) -> str:
     """The table, why runs are damaged or failed, and counts."""
     table = tabulate([_list_row(one) for one in entries], LIST_HEAD, disable_numparse=True, colalign=LIST_ALIGNMENT)
     reasons = [f"{one.state}: {one.key}: {one.reason}" for one in entries if one.state in ("damaged", "failed")]
     counts = Counter(one.state for one in entries)
     each = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    aside = f"; {superseded} superseded, which count nowhere" if superseded else ""
-    return "\n".join([table, "", *reasons, f"{_count(len(entries), 'run')}: {each}{aside}"])
+    return "\n".join([table, "", *reasons, f"{_count(len(entries), 'run')}: {each}"])
 
 
 def run_text(run: RunRecord, key: str) -> str:

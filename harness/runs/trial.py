@@ -174,7 +174,7 @@ def run_trial(
                 raise
             except BM3Error as error:
                 if isinstance(error, DataError) and trial.reads_features and not trial.dataset.features:
-                    error = without_features(error)
+                    error = without_features(error, trial.dataset_name)
                 if not (path / RUN).is_file():  # it failed before it began: a model that breaks the contract
                     RunWriter(path).begin(_description(trial))
                 write_failure(path, "error", str(error))

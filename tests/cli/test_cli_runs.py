@@ -12,7 +12,7 @@ from command_line import Command
 
 from harness.data import load_dataset
 from harness.runs.record import RESULT, RUN, RunRecord
-from harness.runs.store import CHECKPOINT, LOG, supersede, write_failure
+from harness.runs.store import CHECKPOINT, LOG, write_failure
 from harness.runs.text import run_text
 from harness.runs.trial import make_trial, run_trial
 
@@ -48,14 +48,6 @@ def unfinish(path: Path) -> None:
 
 
 # --- no runs ---
-
-
-# --- list ---
-
-
-def test_superseded_runs_are_only_counted(command: Command, store: Path) -> None:
-    supersede(store, run_of(store, 1))
-    assert command("runs", "list").out.splitlines()[-1] == "1 run: 1 finished; 1 superseded, which count nowhere"
 
 
 # --- show ---

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bm3 import ConfigError, DataError
+from bm3 import ConfigError
 from harness.data import PARTS, random_user_split
 from harness.data.split import RULES, Parts, split_rule, temporal_global_split
 
@@ -145,10 +145,3 @@ def test_rules_are_found_by_name_and_near_names_are_shown() -> None:
         split_rule("leave-one-out")
     with pytest.raises(ConfigError, match="after the colon can stand no_validation"):
         split_rule("random_user:train")
-
-
-def test_a_validation_part_that_is_empty_unasked_is_refused() -> None:
-    parts = temporal_global_split(np.array([(0, item) for item in range(5)]), np.zeros(5, np.int64))
-    with pytest.raises(DataError, match="shop: the rule temporal_global leaves validation empty"):
-        split_rule("temporal_global").checked(parts, "shop")
-    assert split_rule("temporal_global:no_validation").checked(parts, "shop") is parts

@@ -97,14 +97,6 @@ def complete(study: Study) -> Study:
     return replace(study, differences=DIFFERENCES)
 
 
-def test_the_answer_comes_first_with_what_was_asked_and_what_is_missing(study: Study) -> None:
-    text = html(replace(study, unchecked=("Electronics",), failed=("bm3 train vbpr baby",), code=1))
-    head = text.partition("<main>")[0]
-    for said in (study.asked, *study.headline, "1 trial failed.", "Electronics", "bm3 train vbpr baby"):
-        assert said in head
-    assert all(f"{count} {outcome.value}" in head for outcome, count in study.outcomes.items())
-
-
 def test_cells_are_emphasised_marked_and_judged_and_unfold_to_their_details() -> None:
     inner = table("Runs", ("seed", "value"), [["1", "-0.5"]], "rr")
     judged = Cell("0.1", "†", "so", Emphasis.BEST, word=Outcome.BELOW, beside="-4.3 %", details=(inner,))

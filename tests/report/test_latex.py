@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.paper.rows import Row
 from harness.paper.study import Study, make_study
-from harness.report.latex import escape, latex, report, tex_table
+from harness.report.latex import escape, report, tex_table
 from harness.report.tables import Cell, Emphasis, table
 
 RUNS = Path(__file__).parent / "golden" / "runs"
@@ -52,7 +52,7 @@ def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
 
 
 def test_a_study_without_finished_runs_says_so(study: Study) -> None:
-    assert "No finished run." in latex(replace(study, rows=()))
+    assert "No finished run." in report(replace(study, rows=()))
 
 
 @given(st.text())

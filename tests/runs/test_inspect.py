@@ -127,7 +127,7 @@ def test_superseded_runs_and_links_do_not_count(store: Path) -> None:
     moved = supersede(store, run_of(store, 1))
     (store / "link").symlink_to(store / "mini", target_is_directory=True)
     assert len(list(run_folders(store))) == len(list(entries(store / "link" / ".."))) == 2
-    assert list(run_folders(store, superseded=True)) == [moved]
+    assert [path.name for path in run_folders(store / SUPERSEDED)] == [moved.name]
 
 
 # --- by name ---
@@ -156,12 +156,6 @@ def test_an_ambiguous_name_shows_the_candidates_in_one_line(store: Path) -> None
 def problems(store: Path) -> dict[str, tuple[str, ...]]:
     checked = [verify(path, path.name[-5:]) for path in run_folders(store)]
     return {one.entry.key: one.problems for one in checked if one.problems}
-
-
-def test_runs_that_were_just_made_are_in_order_and_need_no_note(store: Path) -> None:
-    for path in run_folders(store):
-        verified = verify(path, path.name)
-        assert (verified.problems, verified.notes) == ((), ())
 
 
 def test_the_key_of_a_trial_has_the_digest_of_its_identity() -> None:
@@ -232,6 +226,7 @@ def test_a_file_that_is_missing_is_damage_unless_the_run_is_older_than_it(store:
 def test_an_unfinished_run_may_end_in_half_a_line_but_not_lack_an_epoch(store: Path) -> None:
     file = run_of(store, 3) / EPOCHS
     whole = file.read_text()
+    assert all(verify(path, "").notes == () for path in run_folders(store))
     file.write_text(whole + '{"epoch": 3, "lo')
     assert problems(store) == {}
     file.write_text(whole.splitlines()[1])
@@ -244,11 +239,6 @@ def test_a_damaged_checkpoint_is_a_note_since_it_only_costs_time(store: Path) ->
     verified = verify(run_of(store, 3), "")
     assert verified.problems == ()
     assert "the training begins anew" in verified.notes[0]
-
-
-def test_a_run_in_another_folder_than_its_data_sets_is_noted(store: Path) -> None:
-    (store / "mini").rename(store / "other")
-    assert all("lies in no folder called mini" in verify(path, "").notes[0] for path in run_folders(store))
 
 
 # --- how two differ ---
