@@ -79,25 +79,9 @@ def bm3() -> None:
     """
 
 
-for command in (
-    *(
-        audit,
-        doctor,
-        expected,
-        models_command,
-        paper,
-        reference,
-        profile,
-        regress,
-        replay,
-        reproduce,
-        runs,
-        scaling,
-        settings_command,
-        suite,
-    ),
-    *(tables, watch),
-):
+for command in (audit, doctor, expected, models_command, paper, reference, profile, regress, replay, reproduce):
+    bm3.add_command(command)
+for command in (runs, scaling, settings_command, suite, tables, watch):
     bm3.add_command(command)
 
 
@@ -153,12 +137,12 @@ def train(
         click.echo(f"note: {note}", err=True)
     if dry_run:
         there = "is finished" if finished_run(trial, out) else "would be trained"
-        click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
+        click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.epochs} epochs")
         return
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
     with (
         keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
-        TrainingProgress(title, trial.training) as bar,
+        TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar,
     ):
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.common import duration, size
 from harness.evaluation.words import short_metric
+from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
-    from harness.training import EpochRecord, TrainingConfig
+    from harness.training import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 
@@ -102,9 +103,9 @@ items_progress = partial(reading_progress, unit="item")
 class TrainingProgress(Meter):
     """Whose `epoch` is called after every epoch."""
 
-    def __init__(self, title: str, training: TrainingConfig) -> None:
-        super().__init__(title, training.epochs, "epoch", stays=True)
-        self._metric = training.early_stopping.metric
+    def __init__(self, title: str, epochs: int, metric: str = STOPPING_METRIC) -> None:
+        super().__init__(title, epochs, "epoch", stays=True)
+        self._metric = metric
         self._first, self._best = True, (0, 0.0)
 
     def earlier(self, records: Sequence[EpochRecord]) -> None:
@@ -117,11 +118,13 @@ class TrainingProgress(Meter):
         self._note(record)
         if self._first:
             self.to(record.epoch - 1)
-        parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
-        figures = f"{short_metric(self._metric)} {record.valid[self._metric]:.4f}, " if record.valid else ""
-        figures += f"best {self._best[1]:.4f} in {self._best[0]}, " if record.valid else ""
-        figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
-        self.to(record.epoch, figures, at_once=self._first or record.epoch == self.total)
+        figures, best = [], f"best {self._best[1]:.4f} in {self._best[0]}"
+        if record.valid:
+            figures += [f"{short_metric(self._metric)} {record.valid[self._metric]:.4f}", best]
+        if record.loss is not None:  # last, since a narrow terminal cuts it
+            parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
+            figures.append(f"loss {record.loss:.4g} ({parts})")
+        self.to(record.epoch, ", ".join(figures), at_once=self._first or record.epoch == self.total)
         self._first = False
 
     def _note(self, record: EpochRecord) -> None:

@@ -70,7 +70,7 @@ def replay(
         title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
         left = f"{store / trial.key} is left unfinished; the same command goes on with it"
         kept = left if out else "nothing is kept without --out"
-        with keeping(lambda: kept), TrainingProgress(title, trial.training) as bar:
+        with keeping(lambda: kept), TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar:
             again = run_trial(trial, store, bar.epoch, earlier=bar.earlier)
         found = difference(stored, again)
     click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))

@@ -144,6 +144,7 @@ class Evaluation:
     ) -> None:
         self._dataset, self._mask_validation = dataset, mask_validation
         self._top_k, self._block_users = top_k, block_users
+        self.validates = len(dataset.valid) > 0
         name, _, cutoff = (also or f"{METRICS[0]}@{top_k}").partition("@")
         self._names = dict.fromkeys([*METRICS, name])
         self.cutoffs = tuple(sorted({k for k in CUTOFFS if k <= top_k} | {top_k, int(cutoff)}))

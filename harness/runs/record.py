@@ -181,7 +181,7 @@ class Result(Record):
     best_epoch: int
     epochs: int
     stopped: str | None = None
-    """`early` or `limit`."""
+    """`early`, `limit` or `closed form`."""
     valid: Metrics
     """In the best epoch."""
     test: Metrics
@@ -206,7 +206,7 @@ class Epoch(Record):
     """A line of `epochs.jsonl`."""
 
     epoch: int
-    loss: float
+    loss: float | None
     parts: dict[str, float]
     seconds: float
     evaluation_seconds: float

@@ -123,7 +123,7 @@ def _went_on(once: Resumed) -> str:
 
 def _epochs(found: Entry, run: RunRecord) -> str:
     if not run.validated:
-        return f"{found.epoch} of {found.limit}, of which the last is tested: there is no validation part"
+        return f"{found.epoch}, of which the last is tested: there is no validation part"
     text = f"{found.epoch} of at most {found.limit}"
     if found.best_epoch:
         value = run.result.valid[run.stopping] if run.result else course(run.path, run.stopping).best

@@ -24,6 +24,7 @@ from harness.evaluation.compiling import can_compile
 from harness.measure import EnergyMeter, MemorySampler
 from harness.measure.environment import environment
 from harness.measure.gpu import VISIBLE, GpuUnavailableError, driver_version, survey
+from harness.models.closed_form import ClosedForm
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
 from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, RunRecord
@@ -84,6 +85,11 @@ class Trial:
         return f"{self.dataset.name}/{self.entry.name}-{identity_digest(self.identity)}-seed{self.seed}"
 
     @property
+    def epochs(self) -> int:
+        """At most so many; one where the model is fitted at once."""
+        return 1 if issubclass(self.entry.model, ClosedForm) else self.training.epochs
+
+    @property
     def reads_features(self) -> bool:
         """Whether item features take part."""
         return self.entry.model.reads_features and bool(getattr(self.config, "reads_features", True))
@@ -122,7 +128,7 @@ def make_trial(
     config, training = configure(entry.model, settings)
     if seed < 0:
         raise ConfigError(f"seed is {seed}, it must not be negative")
-    if not len(dataset.valid) and "epochs" not in settings:
+    if not len(dataset.valid) and "epochs" not in settings and not issubclass(entry.model, ClosedForm):
         raise ConfigError(
             f"data set {dataset_name!r} has no validation part, so nothing ends training early: say after how many "
             f"epochs the model is tested, with --epochs N or --set epochs=N"

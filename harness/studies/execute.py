@@ -118,10 +118,6 @@ class Ending:
 class Backend(Protocol):
     """A way of running trials."""
 
-    def full(self) -> bool:
-        """Whether nothing can begin before something has ended."""
-        ...
-
     def start(self, trial: Trial, alone: bool = False) -> str | None:
         """Begin to run it and say where; None while there is no room for this one, `alone` none beside another."""
         ...
@@ -152,19 +148,18 @@ def execute(
     *,
     policy: Policy = "missing",
     observe: Callable[[Progress], None] = lambda progress: None,
-    retries: int = RETRIES,
     alone: bool = False,
     since: float | None = None,
 ) -> Outcomes:
     """Run all trials that are wanted, those of a selection as soon as it is made, and give what became of each.
 
-    A trial whose process vanishes is tried `retries` times more, going on from its checkpoint. One that another process
-    is running is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which
-    moves aside what is older than `since`, when this rerun began (in seconds since the epoch, by default now). With
-    `alone` no two of the trials run at a time, in whichever process. Raises WriteError when the store cannot be
-    written; on this, and on Ctrl-C, what runs is stopped.
+    A trial whose process vanishes is tried once more, going on from its checkpoint. One that another process is running
+    is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which moves aside
+    what is older than `since`, when this rerun began (in seconds since the epoch, by default now). With `alone` no two
+    of the trials run at a time, in whichever process. Raises WriteError when the store cannot be written; on this, and
+    on Ctrl-C, what runs is stopped.
     """
-    execution = _Execution(wanted, store, backend, policy, retries, alone, since or time.time())
+    execution = _Execution(wanted, store, backend, policy, alone, since or time.time())
     try:
         while execution.advance():
             observe(execution.progress())
@@ -182,7 +177,6 @@ class _Execution:
     store: Path
     backend: Backend
     policy: Policy
-    retries: int
     alone: bool
     since: float
     trials: Sequence[Trial] = ()
@@ -203,7 +197,7 @@ class _Execution:
         if not todo:
             return False
         for trial in [one for one in todo if one.key not in self.running and not self._runs_elsewhere(one)]:
-            if self.backend.full() or (self.alone and (self.running or self.elsewhere)):
+            if self.alone and (self.running or self.elsewhere):
                 break
             self._begin(trial)
         for ending in self.backend.wait(SECONDS_BETWEEN_LOOKS):
@@ -283,7 +277,7 @@ class _Execution:
             return
         if run is not None and run.failure is not None:
             message = run.failure.message
-        elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= self.retries:
+        elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= RETRIES:
             LOGGER.warning("vanished: %s: %s; trying again", key, ending.message)
             return
         else:
@@ -296,7 +290,7 @@ class _Execution:
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:
-    return Running(trial.key, trial.command, time.time(), attempt, trial.training.epochs, place)
+    return Running(trial.key, trial.command, time.time(), attempt, trial.epochs, place)
 
 
 def _ended_before(run: RunRecord, started: float) -> bool:

@@ -15,6 +15,7 @@ from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
 from harness.evaluation.metrics import known_metrics
 from harness.measure import EpochClock, TimingSummary
+from harness.models.closed_form import ClosedForm
 from harness.models.features import feature_tables
 from harness.training.checkpoint import Checkpoints, TrainingState
 from harness.training.config import EarlyStopping, TrainingConfig
@@ -24,10 +25,13 @@ from harness.training.streams import Streams
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One finished epoch. `loss` and `parts` are means over its batches, before each step; times in seconds."""
+    """One finished epoch. `loss` and `parts` are means over its batches, before each step; times in seconds.
+
+    A model in closed form has one epoch, its `fit`, and no loss.
+    """
 
     epoch: int
-    loss: float
+    loss: float | None
     parts: Mapping[str, float]
     seconds: float
     evaluation_seconds: float
@@ -43,7 +47,7 @@ class Fit:
 
     best_epoch: int
     epochs: int
-    stopped: Literal["early", "limit"]
+    stopped: Literal["early", "limit", "closed form"]
     valid: Mapping[str, float]
     test: Mapping[str, float]
     test_ranking: Ranking
@@ -120,13 +124,15 @@ def fit(
     Without a validation part every epoch is the best so far, so that the last of all that were asked for is tested.
     `on_epoch` is called after every epoch, and the training's state then given to `checkpoints`. Bit-identical for
     equal arguments on one machine, also when it goes on from `resume`, which equal arguments left behind. Raises
-    BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written.
+    BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written. A model in closed form is
+    fitted instead, once, and keeps no checkpoint.
     """
     make_deterministic()
-    steps = TrainingSteps(model, dataset, training, streams, device)
     metric = training.early_stopping.metric
-    evaluate = Evaluation(dataset, **asdict(training.evaluation), also=metric)
-    rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
+    evaluate, clock = Evaluation(dataset, **asdict(training.evaluation), also=metric), EpochClock(device)
+    if isinstance(model, ClosedForm):
+        return _fit_at_once(model, evaluate, clock, device, on_epoch)
+    steps, rule = TrainingSteps(model, dataset, training, streams, device), StoppingRule(training.early_stopping)
     best: EpochRecord | None = None
     best_state: dict[str, Tensor] = {}
     epoch = 0
@@ -151,14 +157,10 @@ def fit(
             loss, parts = _means(steps.epoch(epoch), epoch)
             steps.optimiser.catch_up()
             seconds = clock.stop()
-            valid: dict[str, float] = {}
-            if len(dataset.valid):
-                with clock.evaluation():
-                    valid = evaluate(model, "valid", device)
+            valid, evaluation_s = _validation(model, evaluate, clock, device)
             improved = not valid or rule.improves(valid[metric])
-            evaluation = clock.evaluations_s[-1] if valid else 0.0
             record = EpochRecord(
-                epoch, loss, parts, seconds, evaluation, valid, improved, steps.batches.sampling_seconds
+                epoch, loss, parts, seconds, evaluation_s, valid, improved, steps.batches.sampling_seconds
             )
             if improved:
                 best = record
@@ -182,6 +184,36 @@ def fit(
         test_ranking=ranking,
         timing=clock.summary(),
     )
+
+
+def _validation(
+    model: Recommender, evaluate: Evaluation, clock: EpochClock, device: torch.device
+) -> tuple[dict[str, float], float]:
+    """Its metrics and seconds; none where there is no validation part."""
+    if not evaluate.validates:
+        return {}, 0.0
+    with clock.evaluation():
+        valid = evaluate(model, "valid", device)
+    return valid, clock.evaluations_s[-1]
+
+
+def _fit_at_once(
+    model: ClosedForm,
+    evaluate: Evaluation,
+    clock: EpochClock,
+    device: torch.device,
+    on_epoch: Callable[[EpochRecord], None],
+) -> Fit:
+    with torch.no_grad():
+        clock.start()
+        model.fit()
+        seconds = clock.stop()
+    valid, evaluation_s = _validation(model, evaluate, clock, device)
+    on_epoch(EpochRecord(1, None, {}, seconds, evaluation_s, valid, improved=True, sampling_seconds=0.0))
+    ranking = evaluate.ranking(model, "test", device)
+    test = ranking.metrics(evaluate.cutoffs, known_metrics())
+    timing: TimingSummary = {**clock.summary(), "note": "fitted at once, in its first epoch"}
+    return Fit(1, 1, "closed form", valid, test, ranking, timing)
 
 
 def keep(state: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> None:

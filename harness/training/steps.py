@@ -10,8 +10,9 @@ from itertools import cycle, pairwise
 
 import torch
 
-from bm3 import Batch, Loss, Recommender
+from bm3 import Batch, ConfigError, Loss, Recommender
 from harness.data import Dataset
+from harness.models.closed_form import ClosedForm
 from harness.training.accelerators.prefetch import fetch, reads_ahead, with_next
 from harness.training.batches import EpochBatches
 from harness.training.config import MATMUL_PRECISION, TrainingConfig
@@ -34,11 +35,15 @@ def train_step(
 
 
 class TrainingSteps:
-    """The steps of one training, in order of its batches."""
+    """The steps of one training, in order of its batches. Raises ConfigError for a model in closed form."""
 
     def __init__(
         self, model: Recommender, dataset: Dataset, training: TrainingConfig, streams: Streams, device: torch.device
     ) -> None:
+        if isinstance(model, ClosedForm):
+            raise ConfigError(
+                f"{type(model).__name__.lower()} is fitted at once and has no training steps: name another model"
+            )
         self.model, self._training, self._streams, self._device = model, training, streams, device
         self.batches = EpochBatches(
             dataset.train,

@@ -73,7 +73,7 @@ def bare(trial: Trial) -> dict[str, float]:
 def whole(trial: Trial) -> dict[str, float]:
     """The same through the harness, into a store that is thrown away."""
     with tempfile.TemporaryDirectory() as store, redirect_stderr(io.StringIO()):
-        with TrainingProgress("a trial", trial.training) as progress:
+        with TrainingProgress("a trial", trial.training.epochs) as progress:
             run = run_trial(trial, Path(store), progress.epoch)
         return dict(run.outcome.test)
 

@@ -16,13 +16,13 @@ from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation
 from harness.models.features import FeatureTable
-from harness.models.registry import find_model, models
+from harness.models.registry import find_model, trained_in_steps
 from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
 from harness.training.fit import StoppingRule, fit
 from harness.training.steps import TrainingSteps
 
 CPU = torch.device("cpu")
-MODELS = sorted(models())
+MODELS = trained_in_steps()
 State = dict[str, Tensor]
 
 
