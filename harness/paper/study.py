@@ -43,6 +43,8 @@ class Study:
     """What of them could not be read and is left out: a line each, its path and why."""
     conformance: Mapping[str, int]
     """How many recorded traces passed, failed or were not supported; empty where none was replayed."""
+    conformance_device: str
+    """Where they were replayed: `cpu` or `cuda`."""
     unchecked: tuple[str, ...]
     failed: tuple[str, ...]
     """Commands of trials that failed."""
@@ -179,7 +181,9 @@ class Study:
         if self.failed:
             lines.append(f"{len(self.failed)} {'trial' if len(self.failed) == 1 else 'trials'} failed.")
         if failed := self.conformance.get("failed"):
-            lines.append(f"{failed} of {sum(self.conformance.values())} recorded traces failed.")
+            lines.append(
+                f"{failed} of {sum(self.conformance.values())} recorded traces failed on {self.conformance_device}."
+            )
         return lines or ["No run has a result."]
 
 
@@ -191,6 +195,7 @@ def make_study(
     of: Sequence[RunRecord] | None = None,
     planned: Sequence[Planned] | None = None,
     conformance: Mapping[str, int] | None = None,
+    conformance_device: str = "cpu",
     unchecked: Sequence[str] = (),
     failed: Sequence[str] = (),
     of_costs: bool = False,
@@ -201,11 +206,11 @@ def make_study(
     """Judge these runs of the store `folder`, or all of it, by a paper.
 
     `planned` are the rows that the runs answer; without them, rows are formed from what runs have in common.
-    `conformance` counts recorded traces by what became of them, `failed` are commands of trials that failed and should
-    not have. Where they are `of_costs`, time and memory are what is to be measured, and accuracy need not have
-    evidence. What could not be read of the runs is `unread`; it is named and changes no verdict on the others. Models
-    named in `self_check` are held against its stored reference instead, and not against each other. `exceptions` are
-    cells that are known to lie outside their band.
+    `conformance` counts recorded traces by what became of them on `conformance_device`, `failed` are commands of trials
+    that failed and should not have. Where they are `of_costs`, time and memory are what is to be measured, and accuracy
+    need not have evidence. What could not be read of the runs is `unread`; it is named and changes no verdict on the
+    others. Models named in `self_check` are held against its stored reference instead, and not against each other.
+    `exceptions` are cells that are known to lie outside their band.
 
     Raises DataError when the folder or the paper cannot be read.
     """
@@ -238,6 +243,7 @@ def make_study(
         runs=runs,
         unread=tuple(unread),
         conformance=conformance,
+        conformance_device=conformance_device,
         unchecked=tuple(unchecked),
         failed=tuple(dict.fromkeys([*failed, *lost])),
         starved=starved,

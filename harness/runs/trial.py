@@ -126,6 +126,7 @@ def make_trial(
     entry = find_model(model)
     check_class(entry)
     config, training = configure(entry.model, settings)
+    training.check_device(device.type)
     if seed < 0:
         raise ConfigError(f"seed is {seed}, it must not be negative")
     if not len(dataset.valid) and "epochs" not in settings and not issubclass(entry.model, ClosedForm):

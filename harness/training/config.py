@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from bm3 import ConfigError
 from bm3.data import Variant
 from harness.common import require
 from harness.evaluation.words import canonical_metric
@@ -91,7 +92,8 @@ class TrainingConfig:
     """Where given features lie: on the device of the model; in main memory, or in their file, of which a batch's rows
     alone are read, ahead of need (BM3 with frozen features and VBPR; the other models read all rows in every step)."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """Of the factors of matrix products in training, where the hardware has it; sums and all else are float32."""
+    """Of the factors of matrix products in training; sums and all else are float32. `bf16` is for CPUs: torch would
+    compute with TF32 in its place on a GPU, and that is refused. `tf32` changes nothing on most CPUs."""
 
     def __post_init__(self) -> None:
         cutoff = int(self.early_stopping.metric.partition("@")[2])
@@ -103,3 +105,9 @@ class TrainingConfig:
         locations, precisions = ("device", "memory", "disk"), tuple(MATMUL_PRECISION)
         require(self, "features_location", self.features_location in locations, "device, memory or disk")
         require(self, "precision", self.precision in precisions, "float32, tf32 or bf16")
+
+    def check_device(self, kind: str) -> None:
+        """Raises ConfigError where torch would silently compute in another precision on `cpu` or `cuda`."""
+        if kind == "cuda" and self.precision == "bf16":
+            instead = "a GPU would compute with TF32 in its place: set precision=tf32 or precision=float32"
+            raise ConfigError(f"TrainingConfig: precision is 'bf16', and {instead}")

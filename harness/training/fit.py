@@ -38,7 +38,7 @@ class EpochRecord:
     valid: Mapping[str, float]
     improved: bool
     sampling_seconds: float
-    """Of `seconds`: drawing negatives; 0 where none are drawn."""
+    """What drawing its negatives took: of `seconds`, or beside the epoch before; 0 where none are drawn."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from harness.data import Dataset
 from harness.evaluation import Evaluation
 from harness.models.features import FeatureTable
 from harness.models.registry import find_model, trained_in_steps
+from harness.runs.trial import make_trial
 from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
 from harness.training.fit import StoppingRule, fit
 from harness.training.steps import TrainingSteps
@@ -436,6 +438,35 @@ def test_precision_holds_in_training_alone(precision: str, clustered: Dataset) -
 def test_unknown_places_and_precisions_are_refused(changes: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(changes))} is '{next(iter(changes.values()))}'"):
         TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "capability", "refusal"),
+    [
+        ("bf16", "cuda", (9, 0), "'bf16'.*with TF32.*precision=tf32"),
+        ("tf32", "cuda", (7, 5), "'tf32'.*this GPU does not have.*float32"),
+        ("tf32", "cuda", (8, 0), None),
+        ("float32", "cuda", (7, 5), None),
+        ("bf16", "cpu", (0, 0), None),
+        ("tf32", "cpu", (0, 0), None),
+    ],
+)
+def test_a_precision_that_the_device_would_silently_replace_is_refused(
+    precision: Any, kind: str, capability: Any, refusal: str | None, clustered: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    model, training = find_model("bpr").model, TrainingConfig(precision=precision)
+    made = partial(TrainingSteps, model(clustered, model.Config(), torch.Generator()), clustered, training, Streams(1))
+    if refusal is None:
+        made(torch.device(kind))
+    else:
+        with pytest.raises(ConfigError, match=refusal):
+            made(torch.device(kind))
+
+
+def test_a_trial_of_a_refused_precision_is_none(clustered: Dataset) -> None:
+    with pytest.raises(ConfigError, match="precision=tf32"):
+        make_trial("bpr", clustered, "clustered", {"precision": "bf16"}, 1, torch.device("cuda"))
 
 
 @pytest.mark.gpu
