@@ -77,9 +77,9 @@ def import_command(
     (NAME.train.csv, NAME.valid.csv, NAME.test.csv); RecBole's atomic files; or a .zip or .tar of one of these.
 
     Tables are text (.csv, .tsv, .txt, .dat, .data) with commas, tabs, semicolons, | or :: between columns, JSON lines
-    (.json, .jsonl, .ndjson), both also packed (.gz, .bz2, .xz), or .parquet. Columns with usual names (user_id, item_id,
-    parent_asin, timestamp, ...) are found. Ids may be any text; every row counts as one positive interaction, whatever
-    its rating, unless --min-rating says otherwise.
+    (.json, .jsonl, .ndjson), both also packed (.gz, .bz2, .xz), or .parquet. Columns with usual names (user_id,
+    item_id, parent_asin, timestamp, ...) are found. Ids may be any text; every row counts as one positive interaction,
+    whatever its rating, unless --min-rating says otherwise.
 
     \b
     bm3 data import ~/downloads/shop.zip --name shop
