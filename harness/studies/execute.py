@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bm3 import DataError
+from harness.evaluation.words import short_metric
 from harness.runs.record import FAILURE, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord, cost_key
 from harness.runs.store import in_use, supersede, write_failure
 from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.status import Running
 from harness.studies.suite import Outcomes
-from harness.training.config import STOPPING_METRIC, STOPPING_NAME
 
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
@@ -276,8 +276,8 @@ class _Execution:
             return
         if run is not None and run.finished:
             self.outcomes[key] = run
-            value = run.metrics("test")[STOPPING_METRIC]
-            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, STOPPING_NAME, value, seconds)
+            value = run.outcome.test[run.stopping]
+            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, short_metric(run.stopping), value, seconds)
             return
         starved = ending.out_of_memory or (run is not None and run.out_of_memory)
         if starved and ending.beside and key not in self.crowded:
