@@ -54,6 +54,8 @@ class Tolerance:
     """Level of the two-sided t-interval over seeds."""
     min_seeds: int
     """Fewer runs than this are no evidence; one run has no interval, hence at least 2."""
+    absolute: float = 0.0
+    """What the half-width has besides, in the unit of the metric."""
 
 
 class Band(_Part):
@@ -70,6 +72,18 @@ class Bands(Band):
     """Bands of their own, by canonical metric."""
 
 
+class MemoryRule(Band):
+    """How memory is compared: as what a model needs beyond a reference model, in which no constant is left."""
+
+    reference: Text
+    """The reference model, as printed."""
+    absolute: Annotated[float, Field(ge=0, strict=True)]
+    """GB of the band besides its share: what rounding of printed figures makes."""
+    context: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+    """GB of a printed figure that may be CUDA context, at least and at most."""
+    context_source: Text
+
+
 class SelfCheckRule(_Part):
     """How sure the self-check must be."""
 
@@ -84,6 +98,8 @@ class Tolerances(_Part):
     confidence: Share
     min_seeds: Seeds
     published: Bands
+    memory: MemoryRule | None = None
+    """None where no memory is published."""
     replay: Band
     """Around the stopping metric of a run that is repeated where its bits may differ."""
     selfcheck: SelfCheckRule

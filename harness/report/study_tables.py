@@ -20,6 +20,8 @@ LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 SURROGATES = "†"
 SURROGATES_NOTE = "trained on surrogate features, not on the original vectors"
 MEMORY = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", "GPU MiB": "gpu_process_peak"}
+ON_GPU = ("reserved MiB", "context MiB")
+"""Beside these where a GPU was used: what torch's allocator held, and what the process had besides."""
 
 
 BETWEEN, BEST = "Differences between models", "Best against second"
@@ -245,6 +247,7 @@ def time_and_memory(study: Study) -> Table:
             memory[title] = key
         elif readings:
             notes.append(f"{title}: {'; '.join(dict.fromkeys(str(reading.note) for reading in readings))}.")
+    beside = ON_GPU if len(memory) == len(MEMORY) else ()
     joules = [joules_per_epoch(run) for _, run in runs]
     with_energy = any(figure is not None for figure in joules)
     if with_energy:
@@ -264,6 +267,7 @@ def time_and_memory(study: Study) -> Table:
                 _timed(timing.warmup_s, mark),
                 _timed(timing.evaluation_median_s, mark),
                 *(_size(run.outcome.memory.of(key)) for key in memory.values()),
+                *([_size(run.outcome.memory.allocator_reserved_peak), _context(run)] if beside else []),
                 *([_timed(energy, mark, ".1f")] if with_energy else []),
             ]
         )
@@ -271,7 +275,7 @@ def time_and_memory(study: Study) -> Table:
             notes.append(f"{row.dataset}, {row.label}, while it ran: {'; '.join(found)}.")
     if any(study.time_mark(row) for row, _ in runs):
         notes.append(f"{SHARED} {SHARED_NOTE}.")
-    head = ["data set", "model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory]
+    head = ["data set", "model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory, *beside]
     head += ["J/epoch"] if with_energy else []
     return table("Time and memory", head, body, "ll" + "r" * (len(head) - 2), notes=notes)
 
@@ -388,6 +392,11 @@ def _quartiles(timing: Timing, mark: str) -> Cell:
 
 def _size(reading: Reading) -> str:
     return str(reading.note) if reading.bytes is None else f"{reading.bytes / MIB:.0f}"
+
+
+def _context(run: RunRecord) -> str:
+    context = run.outcome.memory.context
+    return NONE if context is None else f"{context / MIB:.0f}"
 
 
 def _percent(share: float | None) -> str:

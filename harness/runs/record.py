@@ -25,8 +25,12 @@ from harness.training.config import STOPPING_METRIC
 
 RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "result.json", "failure.json"
 OUT_OF_MEMORY: Final = "out of memory"
-MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
+GPU_KINDS = ("gpu_process_peak", "allocator_reserved_peak")
+MEMORY_KINDS = (*GPU_KINDS, "process_rss_peak")
 """Peaks of memory by how near they are to what is published: the first that was measured counts."""
+GPU_KEYS = ("gpu", "gpu_driver", "gpu_power_limit_w", "gpu_clocks_mhz", "gpu_mig", "gpu_compute_mode")
+COST_KEYS = ("device", "cpu", "logical_cores", "torch_threads", *GPU_KEYS)
+"""What of an environment decides costs: two runs that differ in one of them do not stand for each other there."""
 DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
 """What reading a damaged archive raises."""
 
@@ -73,6 +77,7 @@ class Record(BaseModel):
 
 class EvaluationSettings(Record):
     top_k: Annotated[int, Field(ge=1)] | None = None
+    block_users: int = 0
 
 
 class EarlyStopping(Record):
@@ -153,6 +158,12 @@ class Memory(Record):
     def of(self, kind: str) -> Reading:
         reading: Reading = getattr(self, kind)
         return reading
+
+    @property
+    def context(self) -> int | None:
+        """Bytes of the process that torch did not reserve: the CUDA context and what libraries took beside it."""
+        process, reserved = self.gpu_process_peak.bytes, self.allocator_reserved_peak.bytes
+        return None if process is None or reserved is None else process - reserved
 
     @property
     def kind(self) -> str | None:
@@ -397,6 +408,18 @@ class RunRecord(Record):
 
 
 R = TypeVar("R", bound=Record)
+
+
+def cost_key(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides costs of a run made there; of what an earlier version did not record, None."""
+    return {key: environment.get(key) for key in COST_KEYS}
+
+
+def gpu_text(environment: Mapping[str, Any]) -> str:
+    """A GPU with what its speed depends on, as far as it was recorded; empty without one."""
+    forms = ("{}", "driver {}", "{:g} W", "clocks {} MHz", "{}", "compute mode {}")
+    known = zip(forms, (environment.get(key) for key in GPU_KEYS), strict=True)
+    return ", ".join(form.format(value) for form, value in known if value)
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
