@@ -218,9 +218,9 @@ def make_study(
     hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
-        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder), paper.values)
-        printed = claims_of_published(paper.claims, paper.values, paper.tolerances.memory)
-        claims = *printed, *claims_of_rows(paper.claims, ours)
+        memory = paper.tolerances.memory
+        ours = Measured(paper.values, memory, paper.tolerances, rows, by_data, stored_exponents(folder))
+        claims = *claims_of_published(paper.claims, paper.values, memory), *claims_of_rows(paper.claims, ours)
     checked = None
     if self_check is not None:
         checked = selfcheck.check(runs, reference, paper.tolerances.selfcheck.error, self_check)

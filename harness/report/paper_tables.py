@@ -18,7 +18,7 @@ from harness.paper.published import PublishedValue, Status, canonical_metric, va
 from harness.paper.rows import SHARED_NOTE, Row, representatives
 from harness.paper.study import SHARED, Study
 from harness.paper.verdict import Outcome, Verdict, judge
-from harness.report.costs import ALLOCATED, CONTEXT, Reading, all_memory, device, epoch_seconds
+from harness.report.costs import ALLOCATED, CONTEXT, Reading, device, epoch_seconds, memory
 from harness.report.tables import Cell, Table, ranked, table
 
 DISPUTED, APART = "‡", "†"
@@ -234,7 +234,7 @@ def _compared(line: Line, proposed: str | None) -> Line:
 def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> list[Line]:
     """Our seconds or memory: a line for each way of reading."""
     rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
-    read = all_memory if metric == MEMORY else epoch_seconds
+    read = memory if metric == MEMORY else epoch_seconds
     readings = {column: read(row.runs[0]) for column, row in rows.items()}
     lines = []
     for way in dict.fromkeys(way for of_column in readings.values() for way in of_column):
