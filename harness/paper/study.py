@@ -8,13 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.common import exit_status
+from harness.common import exit_status, number
 from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult, Measured, claims_of_published, claims_of_rows
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.paper.growth import stored_exponents
 from harness.paper.load import Paper, load_paper
-from harness.paper.numbers import number
 from harness.paper.published import canonical_metric
 from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of
 from harness.paper.selfcheck import Checked

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from bm3 import ConfigError
+from harness.common import number
 from harness.paper.claims import MEMORY
 from harness.paper.load import Paper, PublishedTable, Source
 from harness.paper.memory import memory_verdicts, printed_beyond
-from harness.paper.numbers import number
 from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
 from harness.paper.rows import SHARED_NOTE, Row, representatives
 from harness.paper.study import SHARED, Study

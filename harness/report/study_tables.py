@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from harness.common import NOT_KNOWN, number, spread
 from harness.paper import selfcheck
-from harness.paper.numbers import MIB, NONE, number, spread
 from harness.paper.published import PublishedValue, canonical_metric, short_metric
 from harness.paper.rows import SHARED_NOTE, Row
 from harness.paper.significance import Difference
@@ -279,7 +279,7 @@ def environment(runs: Iterable[RunRecord]) -> Table:
     seen: dict[str, dict[str, None]] = {}
     for run in runs:
         for key, value in run.environment.items():
-            seen.setdefault(key, {})[NONE if value is None else str(value)] = None
+            seen.setdefault(key, {})[NOT_KNOWN if value is None else str(value)] = None
     return table("Environment", ("what", "value"), [(key, "; ".join(values)) for key, values in seen.items()])
 
 
@@ -385,12 +385,12 @@ def _quartiles(timing: Timing, mark: str) -> Cell:
 
 
 def _size(reading: Reading) -> str:
-    return str(reading.note) if reading.bytes is None else f"{reading.bytes / MIB:.0f}"
+    return str(reading.note) if reading.bytes is None else f"{reading.bytes / 2**20:.0f}"
 
 
 def _context(run: RunRecord) -> str:
     context = run.outcome.memory.context
-    return NONE if context is None else f"{context / MIB:.0f}"
+    return NOT_KNOWN if context is None else f"{context / 2**20:.0f}"
 
 
 def _percent(share: float | None) -> str:
@@ -398,4 +398,4 @@ def _percent(share: float | None) -> str:
 
 
 def _range(pair: Range | None, form: str = ".4f") -> str:
-    return " to ".join(number(end, form) for end in pair) if pair else NONE
+    return " to ".join(number(end, form) for end in pair) if pair else NOT_KNOWN
