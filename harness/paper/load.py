@@ -27,6 +27,7 @@ TestPart = Literal["test", "valid"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Grids = TypeAdapter(dict[str, dict[str, Values]])
+STOPPING = "early_stopping.metric"
 SOURCES, TOLERANCES, GRIDS, CLAIMS = (f"{name}.toml" for name in ("sources", "tolerances", "grids", "claims"))
 
 
@@ -223,7 +224,7 @@ class Paper(PaperFile):
 
     def own_settings(self, model: str, dataset: str) -> dict[str, Scalar]:
         """The settings of the paper's own runs that it states; names in any case."""
-        stated = dict(self.training)
+        stated = {**self.training, STOPPING: canonical_metric(self.stopping)}
         for own in self.settings:
             if own.of(model, dataset):
                 stated |= own.set
@@ -262,7 +263,8 @@ def load_paper(name: str | Path = DEFAULT) -> Paper:
 
 @cache
 def _defaults() -> Mapping[str, Scalar]:
-    return validated_file(paper_folder(DEFAULT) / PAPER_FILE, TypeAdapter(PaperFile)).training
+    file = validated_file(paper_folder(DEFAULT) / PAPER_FILE, TypeAdapter(PaperFile))
+    return {**file.training, STOPPING: canonical_metric(file.stopping)}
 
 
 def _by_name(values: Mapping[str, T]) -> dict[str, T]:

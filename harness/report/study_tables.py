@@ -40,6 +40,9 @@ DIFFERENCES = (
 CLAIMS = "Whether a claim follows from printed tables, and, where it says ours, from these runs."
 COSTS = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
 ENVIRONMENT = "Everything that some run recorded; several values where runs differ."
+UNVALIDATED = (
+    "There is no validation part: each training took as many epochs as were asked for, and the last one is tested."
+)
 FIGURES = ("ours", "interval", "range", "seeds", "expected", "source", "band", "diff. %")
 """Of a cell that was judged."""
 COMMANDS = "In the folder of these runs:"
@@ -106,8 +109,12 @@ def overview(study: Study, dataset: str) -> Table:
     ]
     # As published: a dash where memory did not suffice.
     body += [[label, *["-"] * len(study.paper.metrics), 0, "out of memory"] for label in study.starved.get(dataset, ())]
+    notes = [
+        *_about_labels(rows),
+        *([UNVALIDATED] if not all(run.validated for row in rows for run in row.runs) else []),
+    ]
     head = ["model", *study.paper.metrics, "seeds", "settings"]
-    return table(dataset, head, body, "l" + "r" * (len(study.paper.metrics) + 1) + "l", notes=_about_labels(rows))
+    return table(dataset, head, body, "l" + "r" * (len(study.paper.metrics) + 1) + "l", notes=notes)
 
 
 def about_stars(study: Study, dataset: str) -> str:
@@ -154,7 +161,7 @@ def all_points(study: Study) -> Table:
             test = list(point.by_seed("test").values())
             means = [number(fmean(values)) for values in (point.by_seed("valid").values(), test)]
             body.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
-    metric = study.paper.stopping
+    metric = study.stopping
     head = ["model", "data set", "point", "seeds", f"valid {metric}", f"test {metric}", f"range of test {metric}"]
     return table("All points", head, body, "lllrrrr")
 
@@ -178,7 +185,7 @@ def selection(study: Study) -> Table:
                 len(chosen.seeds),
             ]
         )
-    metric = study.paper.stopping
+    metric = study.stopping
     head = ["model", "data set", "points", "best on validation", metric, "best on test", metric, "optimism %", "seeds"]
     return table("Selection", head, body, "llrlrlrrr")
 
@@ -289,7 +296,7 @@ def rules(study: Study) -> list[str]:
     own = "".join(f", of {short_metric(name)} ± {100 * share:g} %" for name, share in bands.metrics.items())
     return [
         "A cell is the mean of a test metric over the seeds of the settings that were best on validation "
-        f"{study.paper.stopping}.",
+        f"{study.stopping}.",
         "It is compared with the first of its sources that prints a figure.",
         f"The band is the published figure ± {100 * bands.relative:g} %{own}.",
         f"The interval is the two-sided t-interval of the mean at {100 * tolerances.confidence:g} % confidence; "

@@ -242,7 +242,6 @@ def _logging(path: Path, recent: deque[str]) -> Iterator[None]:
         to_file = logging.FileHandler(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     handlers = [to_file, _Recent(recent)]
-    level, propagate = LOGGER.level, LOGGER.propagate
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
     for handler in handlers:
@@ -253,5 +252,3 @@ def _logging(path: Path, recent: deque[str]) -> Iterator[None]:
         for handler in handlers:
             LOGGER.removeHandler(handler)
             handler.close()
-        LOGGER.setLevel(level)
-        LOGGER.propagate = propagate

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bm3 import DataError
+from harness.evaluation.words import short_metric
 from harness.runs.record import FAILURE, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord, cost_key
 from harness.runs.store import in_use, supersede, write_failure
 from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.status import Running
 from harness.studies.suite import Outcomes
-from harness.training.config import STOPPING_METRIC, STOPPING_NAME
 
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
@@ -125,10 +125,6 @@ class Ending:
 class Backend(Protocol):
     """A way of running trials."""
 
-    def full(self) -> bool:
-        """Whether nothing can begin before something has ended."""
-        ...
-
     def start(self, trial: Trial, alone: bool = False) -> str | None:
         """Begin to run it and say where; None while there is no room for this one, `alone` none beside another."""
         ...
@@ -159,20 +155,19 @@ def execute(
     *,
     policy: Policy = "missing",
     observe: Callable[[Progress], None] = lambda progress: None,
-    retries: int = RETRIES,
     alone: bool = False,
     since: float | None = None,
     costs: Mapping[str, Any] | None = None,
 ) -> Outcomes:
     """Run all trials that are wanted, those of a selection as soon as it is made, and give what became of each.
 
-    A trial whose process vanishes is tried `retries` times more, going on from its checkpoint. One that another process
-    is running is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which
-    moves aside what is older than `since`, when this rerun began (in seconds since the epoch, by default now). With
-    `alone` no two of the trials run at a time, in whichever process; `costs` is as in `stored`. Raises
-    WriteError when the store cannot be written; on this, and on Ctrl-C, what runs is stopped.
+    A trial whose process vanishes is tried once more, going on from its checkpoint. One that another process is running
+    is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which moves aside
+    what is older than `since`, when this rerun began (in seconds since the epoch, by default now). With `alone` no two
+    of the trials run at a time, in whichever process; `costs` is as in `stored`. Raises WriteError when the store
+    cannot be written; on this, and on Ctrl-C, what runs is stopped.
     """
-    execution = _Execution(wanted, store, backend, policy, retries, alone, since or time.time(), costs)
+    execution = _Execution(wanted, store, backend, policy, alone, since or time.time(), costs)
     try:
         while execution.advance():
             observe(execution.progress())
@@ -190,7 +185,6 @@ class _Execution:
     store: Path
     backend: Backend
     policy: Policy
-    retries: int
     alone: bool
     since: float
     costs: Mapping[str, Any] | None = None
@@ -212,7 +206,7 @@ class _Execution:
         if not todo:
             return False
         for trial in [one for one in todo if one.key not in self.running and not self._runs_elsewhere(one)]:
-            if self.backend.full() or (self.alone and (self.running or self.elsewhere)):
+            if self.alone and (self.running or self.elsewhere):
                 break
             self._begin(trial)
         for ending in self.backend.wait(SECONDS_BETWEEN_LOOKS):
@@ -282,8 +276,8 @@ class _Execution:
             return
         if run is not None and run.finished:
             self.outcomes[key] = run
-            value = run.metrics("test")[STOPPING_METRIC]
-            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, STOPPING_NAME, value, seconds)
+            value = run.outcome.test[run.stopping]
+            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, short_metric(run.stopping), value, seconds)
             return
         starved = ending.out_of_memory or (run is not None and run.out_of_memory)
         if starved and ending.beside and key not in self.crowded:
@@ -293,7 +287,7 @@ class _Execution:
             return
         if run is not None and run.failure is not None:
             message = run.failure.message
-        elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= self.retries:
+        elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= RETRIES:
             LOGGER.warning("vanished: %s: %s; trying again", key, ending.message)
             return
         else:
@@ -306,7 +300,7 @@ class _Execution:
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:
-    return Running(trial.key, trial.command, time.time(), attempt, trial.training.epochs, place)
+    return Running(trial.key, trial.command, time.time(), attempt, trial.epochs, place)
 
 
 def _ended_before(run: RunRecord, started: float) -> bool:
