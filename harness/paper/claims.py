@@ -213,8 +213,7 @@ class _Claim:
 class Ordering(_Claim):
     """`model` is better than each of `others` in each of `metrics`.
 
-    Over runs it is decided where one row is significantly better over users (`Difference.winner`) and no seed that both
-    rows ran with says the opposite.
+    Over runs it is decided where one row is better than the other by the rule of `significance.compare_all`.
     """
 
     kind: Literal["ordering"]
@@ -450,26 +449,20 @@ def _present(models: Sequence[str], left_out: Mapping[str, Sequence[str]], datas
 
 
 def _lead(place: Place, metric: str, what: str, first: Side, second: Side) -> Comparison:
-    """Is `first` better? Over runs: significantly over users, and over the seeds that both were run with."""
+    """Is `first` better? Over runs: by the rule for two models."""
     figure = f"{first.value:.4f} against {second.value:.4f}"
     margin = _quotient(first.value, second.value) - 1
     if not isinstance(place, Measured):
         return Comparison(what, figure, _sign_outcome(first.value - second.value), margin)
-    confidence, side = place.tolerances.confidence, 0
-    over_users = place.difference(metric, first, second)
-    if over_users is None:
+    found, side = place.difference(metric, first, second), 0
+    if found is None:
         figure += "; no per-user metrics are stored"
     else:
-        figure += f"; over users {_text(over_users.mean, over_users.interval)}, adjusted p {over_users.adjusted:.2g}"
-        winner = over_users.winner(1 - confidence)
-        side = 0 if winner is None else 1 if winner == first.name else -1
-    paired = over_seeds(first.seeds, second.seeds, confidence)
-    if paired is None:
-        figure += "; no two shared seeds"
-    else:
-        figure += f"; over {paired.seeds} seeds {_text(paired.mean, paired.interval)}"
-    if paired is None or min(side * end for end in paired.interval) <= 0:
-        side = 0
+        figure += f"; over users {_text(found.mean, found.interval)}, adjusted p {found.adjusted:.2g}"
+        seeds = found.over_seeds
+        figure += f"; over {seeds.seeds} seeds {_text(seeds.mean, seeds.interval)}" if seeds else ""
+        figure += f"; {found.why}" if found.why else ""
+        side = 0 if found.better is None else 1 if found.better == first.name else -1
     return Comparison(what, figure, _sign_outcome(side), margin)
 
 

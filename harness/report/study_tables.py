@@ -11,7 +11,7 @@ from harness.paper.published import PublishedValue, canonical_metric, short_metr
 from harness.paper.rows import SHARED_NOTE, Row
 from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Study
-from harness.paper.verdict import Outcome, Range, Word
+from harness.paper.verdict import Outcome, Range, Verdict, Word
 from harness.report.costs import joules_per_epoch
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
@@ -33,9 +33,9 @@ SELECTION = (
 )
 DIFFERENCES = (
     "First minus second, paired over the users that all rows share; a user's value is the mean over as many runs of "
-    "each. The interval is from bootstrap samples of users; rank effect (−1 to 1) and p are of the Wilcoxon test of "
-    "signed ranks, adjusted by Holm over one data set. A row is called better only where the test and the interval "
-    "agree. Means in other tables are over all seeds of a row."
+    "each. Effect and intervals (two-sided, t) are shares of the second; p is of the paired t-test over users, "
+    "adjusted by Holm over one data set. A row is better only where the adjusted p, the margin of the effect and the "
+    "interval over shared seeds agree. Means in other tables are over all seeds of a row."
 )
 CLAIMS = "Whether a claim follows from printed tables, and, where it says ours, from these runs."
 COSTS = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
@@ -127,8 +127,9 @@ def about_stars(study: Study, dataset: str) -> str:
     untested = [short_metric(metric) for metric, difference in tested.items() if difference is None]
     return (
         f"Stars: best against second, paired over {min(pair.users for pair in found):,} users, mean over "
-        f"{min(pair.runs for pair in found)} run(s) of each, which are taken as given ({levels}; Wilcoxon signed-rank "
-        "test, Holm-adjusted)." + (f" Not tested: {', '.join(untested)}." if untested else "")
+        f"{min(pair.runs for pair in found)} run(s) of each, which are taken as given ({levels}; paired t-test "
+        "over users, Holm-adjusted, where seeds and margin agree)."
+        + (f" Not tested: {', '.join(untested)}." if untested else "")
     )
 
 
@@ -192,34 +193,36 @@ def selection(study: Study) -> Table:
 
 def differences(study: Study, every_pair: bool) -> Table:
     """Rows that were compared over users: all pairs, or of each metric the best row against the second."""
-    level = 1 - study.paper.tolerances.confidence
     if every_pair:
         pairs = [(name, pair) for name, found in study.differences.items() for pair in found]
     else:
         tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in metrics_of(study))
         pairs = [(name, pair) for name, pair in tested if pair is not None]
-    winners = [pair.winner(level) for _, pair in pairs]
     body = [
         [
             name,
             short_metric(pair.metric),
             pair.first,
             pair.second,
-            number(pair.mean, "+.4f"),
-            _range(pair.interval, "+.4f"),
-            number(pair.ranks, "+.2f"),
+            _percent(pair.relative),
+            _shares(pair.interval, pair.base),
+            _shares(pair.over_seeds.interval, pair.base) if pair.over_seeds else NOT_KNOWN,
             f"{pair.p_value:.2g}",
             f"{pair.adjusted:.2g}",
             pair.users,
             pair.runs,
-            winner or "neither",
+            pair.better or f"neither: {pair.why}",
         ]
-        for (name, pair), winner in zip(pairs, winners, strict=True)
+        for name, pair in pairs
     ]
-    head = ["data set", "metric", "first" if every_pair else "best", "second", "difference", "interval", "rank effect"]
-    decided = sum(winner is not None for winner in winners)
-    note = f"One row is better in {decided} of {len(pairs)} comparisons, at the level of {100 * level:.3g} %."
-    head += ["p", "adjusted p", "users", "runs", "better"]
+    head = ["data set", "metric", "first" if every_pair else "best", "second", "effect %", "over users %"]
+    head += ["over seeds %", "p", "adjusted p", "users", "runs", "better"]
+    decided = sum(pair.better is not None for _, pair in pairs)
+    rule = study.paper.tolerances
+    level, margin = 100 * (1 - rule.confidence), 100 * rule.margin
+    note = (
+        f"One row is better in {decided} of {len(pairs)} comparisons, at {level:.3g} % with a margin of {margin:g} %."
+    )
     title = BETWEEN if every_pair else BEST
     return table(title, head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
 
@@ -301,6 +304,8 @@ def rules(study: Study) -> list[str]:
         f"The band is the published figure ± {100 * bands.relative:g} %{own}.",
         f"The interval is the two-sided t-interval of the mean at {100 * tolerances.confidence:g} % confidence; "
         f"fewer than {tolerances.min_seeds} seeds are no evidence.",
+        f"Where the true mean lies outside the band, a cell is {Outcome.REPRODUCED} in at most "
+        f"{50 * (1 - tolerances.confidence):.3g} % of cases.",
         f"{' and '.join(word for word in Outcome if word.held)} count as held; "
         f"{', '.join(word for word in Outcome if word.held is False)} do not; the others are no judgements.",
     ]
@@ -324,11 +329,11 @@ def _about_labels(rows: Iterable[Row]) -> list[str]:
 def _mean(study: Study, row: Row, metric: str, emphasis: Emphasis | None, tested: Difference | None) -> Cell:
     verdict = row.verdicts[metric]
     judged = row.dataset in study.published
-    sure = emphasis is Emphasis.BEST and tested is not None
+    better = emphasis is Emphasis.BEST and tested is not None and tested.better == row.label
     return Cell(
         number(verdict.mean, otherwise="not finite"),
         emphasis=emphasis,
-        stars=next((s for s, level in LEVELS.items() if sure and tested and tested.winner(level) == row.label), ""),
+        stars=next((s for s, level in LEVELS.items() if better and tested and tested.adjusted < level), ""),
         word=verdict.outcome if judged else None,
         beside=f"{_percent(verdict.difference)} %" if judged and verdict.difference is not None else "",
         note=verdict.reason.rstrip(".") if judged else "",
@@ -352,9 +357,24 @@ def _figures(row: Row, metric: str) -> dict[str, str]:
     return dict(zip(FIGURES, figures, strict=True))
 
 
+def _one_more(verdict: Verdict, confidence: float) -> dict[str, str]:
+    """Whether the published run could be one of ours, and how many of ours it would take to be sure of the band."""
+    expected = verdict.published.value if verdict.published else None
+    if verdict.prediction is None or expected is None:
+        return {}
+    low, high = verdict.prediction
+    needed = verdict.seeds_needed(confidence)
+    inside = "inside" if low <= expected <= high else "outside"
+    told = {"one more run": f"{_range(verdict.prediction)}, expected lies {inside}"}
+    if needed is not None:
+        told[f"seeds for {Outcome.REPRODUCED}"] = f"{needed}, if mean and spread stay"
+    return told
+
+
 def _evidence(study: Study, row: Row, metric: str) -> Iterator[Table]:
     """What a mean and its verdict come from: figures, runs, sources."""
-    yield table("Figures", ("what", "figure"), [(k, v) for k, v in _figures(row, metric).items() if v], "lr")
+    figures = {**_figures(row, metric), **_one_more(row.verdicts[metric], study.paper.tolerances.confidence)}
+    yield table("Figures", ("what", "figure"), [(k, v) for k, v in figures.items() if v], "lr")
     head = ("seed", "value", "best epoch", "source", "device", "finished", "command")
     runs = zip(row.runs, row.values(metric), study.commands(row), strict=True)
     yield table("Runs", head, [_run(run, value, command) for run, value, command in runs], "rrrllll")
@@ -402,6 +422,10 @@ def _context(run: RunRecord) -> str:
 
 def _percent(share: float | None) -> str:
     return number(None if share is None else 100 * share, "+.1f", "")
+
+
+def _shares(ends: Range, base: float) -> str:
+    return _range((100 * ends[0] / base, 100 * ends[1] / base), "+.1f") if base else NOT_KNOWN
 
 
 def _range(pair: Range | None, form: str = ".4f") -> str:

@@ -61,7 +61,10 @@ def run_text(run: RunRecord, key: str) -> str:
         blocks.append(
             "time, in seconds\n" + _recorded({**result.timing.written(), "all epochs": duration(run.seconds)})
         )
-        blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result.memory.readings.items()]))
+        held = result.memory.context
+        context = [] if held is None else [("context", size(held))]
+        readings = [(name, _reading(one)) for name, one in result.memory.readings.items()]
+        blocks.append("memory\n" + _indented([*readings, *context]))
         blocks += [
             f"energy of the {name}, in joules\n" + _recorded(one.written()) for name, one in result.energy.items()
         ]
