@@ -79,20 +79,25 @@ Judge = Callable[[str, Side, Side], Comparison]
 """What is compared in words, and both sides."""
 
 
+@dataclass
 class Place:
-    """Where figures come from: the tables that print them, or our rows."""
+    """Where figures come from: the tables of one place that print them, or else (`Measured`) our rows."""
 
-    tolerances: Tolerances | None = None
-    """None for printed tables, whose figures have no spread: the question is whether a claim follows from them, to the
-    decimals that it is given in."""
-    memory: MemoryRule | None = None
-    """How memory is compared; None: not at all."""
     values: Sequence[PublishedValue]
     """Those that are printed."""
+    memory: MemoryRule | None
+    """How memory is compared; None: not at all."""
+    tolerances: Tolerances | None
+    """None for printed tables, whose figures have no spread: the question is whether a claim follows from them, to the
+    decimals that it is given in."""
 
     def side(self, dataset: str, model: str, metric: str) -> Side | str:
         """A figure, or why there is none."""
-        raise NotImplementedError
+        for cell in values_of_cell(self.values, dataset, model, metric):
+            if cell.value is not None:
+                obstacle = f"{cell.model} is disputed ({cell.note})" if cell.status is Status.DISPUTED else ""
+                return Side(cell.model, cell.value, cell.value, cell.value, (obstacle,))
+        return "not printed"
 
     def missing(self, what: str, reason: str) -> Comparison | None:
         """What stands for a comparison that cannot be made; None in a table, where it is not printed."""
@@ -115,21 +120,6 @@ class Place:
 
 
 @dataclass
-class Printed(Place):
-    """The figures that one place prints."""
-
-    values: Sequence[PublishedValue]
-    memory: MemoryRule | None = None
-
-    def side(self, dataset: str, model: str, metric: str) -> Side | str:
-        for cell in values_of_cell(self.values, dataset, model, metric):
-            if cell.value is not None:
-                obstacle = f"{cell.model} is disputed ({cell.note})" if cell.status is Status.DISPUTED else ""
-                return Side(cell.model, cell.value, cell.value, cell.value, (obstacle,))
-        return "not printed"
-
-
-@dataclass
 class Measured(Place):
     """Our rows, of which the representative stands for its model.
 
@@ -137,16 +127,12 @@ class Measured(Place):
     then shown for orientation.
     """
 
-    rows: Sequence[Row]
     tolerances: Tolerances
+    rows: Sequence[Row] = ()
     differences: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
     """Content hash of a data set → pairs of its rows compared over users."""
     exponents: Mapping[tuple[str, str], Exponent] = field(default_factory=dict)
     """(Model, size) → how the seconds of an epoch grow."""
-    values: Sequence[PublishedValue] = ()
-
-    def __post_init__(self) -> None:
-        self.memory = self.tolerances.memory
 
     def row(self, dataset: str, model: str) -> Row | None:
         """The row that stands for the model."""
@@ -488,7 +474,7 @@ def claims_of_published(
     for value in expected:
         places[value.source.partition("-")[0]].append(value)
     found = [
-        (claim, where, [*claim.comparisons(Printed(values, memory))])
+        (claim, where, [*claim.comparisons(Place(values, memory, None))])
         for claim in claims
         for where, values in places.items()
     ]

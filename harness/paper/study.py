@@ -8,13 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.common import exit_status
+from harness.common import exit_status, number
 from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult, Measured, claims_of_published, claims_of_rows
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.paper.growth import stored_exponents
 from harness.paper.load import Paper, Tolerances, load_paper
-from harness.paper.numbers import number
 from harness.paper.published import canonical_metric
 from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of
 from harness.paper.selfcheck import Checked
@@ -228,9 +227,9 @@ def make_study(
     hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
-        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder), paper.values)
-        printed = claims_of_published(paper.claims, paper.values, paper.tolerances.memory)
-        claims = *printed, *claims_of_rows(paper.claims, ours)
+        memory = paper.tolerances.memory
+        ours = Measured(paper.values, memory, paper.tolerances, rows, by_data, stored_exponents(folder))
+        claims = *claims_of_published(paper.claims, paper.values, memory), *claims_of_rows(paper.claims, ours)
     checked = None
     if self_check is not None:
         checked = selfcheck.check(runs, reference, paper.tolerances.selfcheck.error, self_check)

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
+from harness.common import NOT_KNOWN, number, spread
 from harness.paper import selfcheck
-from harness.paper.numbers import MIB, NONE, number, spread
 from harness.paper.published import PublishedValue, canonical_metric, short_metric
 from harness.paper.rows import SHARED_NOTE, Row, expected_best
 from harness.paper.significance import Difference
@@ -21,8 +22,7 @@ LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 SURROGATES = "†"
 SURROGATES_NOTE = "trained on surrogate features, not on the original vectors"
 MEMORY = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", "GPU MiB": "gpu_process_peak"}
-ON_GPU = ("reserved MiB", "context MiB")
-"""Beside these where a GPU was used: what torch's allocator held, and what the process had besides."""
+"""Where a GPU was used, what torch's allocator held, and what the process had besides, stand beside these."""
 
 
 BETWEEN, BEST = "Differences between models", "Best against second"
@@ -227,7 +227,7 @@ def differences(study: Study, every_pair: bool) -> Table:
             pair.second,
             _percent(pair.relative),
             _shares(pair.interval, pair.base),
-            _shares(pair.over_seeds.interval, pair.base) if pair.over_seeds else NONE,
+            _shares(pair.over_seeds.interval, pair.base) if pair.over_seeds else NOT_KNOWN,
             f"{pair.p_value:.2g}",
             f"{pair.adjusted:.2g}",
             pair.users,
@@ -270,45 +270,39 @@ def claims(study: Study) -> Table:
 
 def time_and_memory(study: Study) -> Table:
     """Cost of each row's first run. A kind of memory that no run could measure is a note instead of a column."""
-    runs = [(row, row.runs[0]) for row in study.rows]
-    notes, memory = [], {}
+    runs, notes = [row.runs[0] for row in study.rows], []
+    timed = [(run.outcome.timing, study.time_mark(row)) for row, run in zip(study.rows, runs, strict=True)]
+    columns: dict[str, list[Any]] = {
+        "data set": [row.dataset for row in study.rows],
+        "model": [row.label for row in study.rows],
+        "s/epoch": [_timed(timing.median_s, mark) for timing, mark in timed],
+        "quartiles": [_quartiles(timing, mark) for timing, mark in timed],
+        "first epoch": [_timed(timing.warmup_s, mark) for timing, mark in timed],
+        "evaluation s": [_timed(timing.evaluation_median_s, mark) for timing, mark in timed],
+    }
     for title, key in MEMORY.items():
-        readings = [run.outcome.memory.of(key) for _, run in runs]
+        readings = [run.outcome.memory.of(key) for run in runs]
         if any(reading.bytes is not None for reading in readings):
-            memory[title] = key
+            columns[title] = [_size(reading) for reading in readings]
         elif readings:
             notes.append(f"{title}: {'; '.join(dict.fromkeys(str(reading.note) for reading in readings))}.")
-    beside = ON_GPU if len(memory) == len(MEMORY) else ()
-    joules = [joules_per_epoch(run) for _, run in runs]
-    with_energy = any(figure is not None for figure in joules)
-    if with_energy:
+    if MEMORY.keys() <= columns.keys():
+        columns["reserved MiB"] = [_size(run.outcome.memory.allocator_reserved_peak) for run in runs]
+        columns["context MiB"] = [_context(run) for run in runs]
+    joules = [joules_per_epoch(run) for run in runs]
+    if any(figure is not None for figure in joules):
+        columns["J/epoch"] = [_timed(each, mark, ".1f") for each, (_, mark) in zip(joules, timed, strict=True)]
         notes.append(
             "J/epoch is what GPU and processor took for an epoch and its evaluation, whoever used them: mean after the "
             "first epoch."
         )
-    body = []
-    for (row, run), energy in zip(runs, joules, strict=True):
-        timing, mark = run.outcome.timing, study.time_mark(row)
-        body.append(
-            [
-                row.dataset,
-                row.label,
-                _timed(timing.median_s, mark),
-                _quartiles(timing, mark),
-                _timed(timing.warmup_s, mark),
-                _timed(timing.evaluation_median_s, mark),
-                *(_size(run.outcome.memory.of(key)) for key in memory.values()),
-                *([_size(run.outcome.memory.allocator_reserved_peak), _context(run)] if beside else []),
-                *([_timed(energy, mark, ".1f")] if with_energy else []),
-            ]
-        )
+    for row, run in zip(study.rows, runs, strict=True):
         if found := run.outcome.device_notes:
             notes.append(f"{row.dataset}, {row.label}, while it ran: {'; '.join(found)}.")
-    if any(study.time_mark(row) for row, _ in runs):
+    if any(mark for _, mark in timed):
         notes.append(f"{SHARED} {SHARED_NOTE}.")
-    head = ["data set", "model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory, *beside]
-    head += ["J/epoch"] if with_energy else []
-    return table("Time and memory", head, body, "ll" + "r" * (len(head) - 2), notes=notes)
+    rows, align = zip(*columns.values(), strict=True), "ll" + "r" * (len(columns) - 2)
+    return table("Time and memory", [*columns], rows, align, notes=notes)
 
 
 def environment(runs: Iterable[RunRecord]) -> Table:
@@ -316,7 +310,7 @@ def environment(runs: Iterable[RunRecord]) -> Table:
     seen: dict[str, dict[str, None]] = {}
     for run in runs:
         for key, value in run.environment.items():
-            seen.setdefault(key, {})[NONE if value is None else str(value)] = None
+            seen.setdefault(key, {})[NOT_KNOWN if value is None else str(value)] = None
     return table("Environment", ("what", "value"), [(key, "; ".join(values)) for key, values in seen.items()])
 
 
@@ -439,12 +433,12 @@ def _quartiles(timing: Timing, mark: str) -> Cell:
 
 
 def _size(reading: Reading) -> str:
-    return str(reading.note) if reading.bytes is None else f"{reading.bytes / MIB:.0f}"
+    return str(reading.note) if reading.bytes is None else f"{reading.bytes / 2**20:.0f}"
 
 
 def _context(run: RunRecord) -> str:
     context = run.outcome.memory.context
-    return NONE if context is None else f"{context / MIB:.0f}"
+    return NOT_KNOWN if context is None else f"{context / 2**20:.0f}"
 
 
 def _percent(share: float | None) -> str:
@@ -452,8 +446,8 @@ def _percent(share: float | None) -> str:
 
 
 def _shares(ends: Range, base: float) -> str:
-    return _range((100 * ends[0] / base, 100 * ends[1] / base), "+.1f") if base else NONE
+    return _range((100 * ends[0] / base, 100 * ends[1] / base), "+.1f") if base else NOT_KNOWN
 
 
 def _range(pair: Range | None, form: str = ".4f") -> str:
-    return " to ".join(number(end, form) for end in pair) if pair else NONE
+    return " to ".join(number(end, form) for end in pair) if pair else NOT_KNOWN

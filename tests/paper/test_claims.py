@@ -91,7 +91,7 @@ def needing(base: float, first: float, second: float, kind: str = "gpu_process_p
 
 
 def ours(judged: Claim, *rows: Row, exponents: Mapping[tuple[str, str], Exponent] | None = None) -> ClaimResult:
-    place = Measured(rows, TOLERANCES, differences_of(rows, TOLERANCES), exponents or {}, PRINTED)
+    place = Measured(PRINTED, TOLERANCES.memory, TOLERANCES, rows, differences_of(rows, TOLERANCES), exponents or {})
     (result,) = claims_of_rows([judged], place)
     assert result.where == "ours"
     assert "\n" not in result.evidence
@@ -99,7 +99,7 @@ def ours(judged: Claim, *rows: Row, exponents: Mapping[tuple[str, str], Exponent
 
 
 def test_without_runs_no_claim_has_evidence() -> None:
-    results = claims_of_rows(SHIPPED, Measured([], TOLERANCES))
+    results = claims_of_rows(SHIPPED, Measured([], None, TOLERANCES))
     assert [(result.claim, result.outcome) for result in results] == [(claim, NO_EVIDENCE) for claim in SHIPPED]
     reasons = ("was not run", "no baseline was run", "no fitted exponents are stored")
     assert all(any(reason in result.evidence for reason in reasons) for result in results)

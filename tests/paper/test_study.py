@@ -10,8 +10,8 @@ import pytest
 from command_line import Command
 from run_files import METRICS, altered
 
+from harness.common import number, spread
 from harness.paper.exceptions import ExceptedCells
-from harness.paper.numbers import number, spread
 from harness.paper.rows import SHARED_NOTE, ranked
 from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Study, make_study, shared_machine
