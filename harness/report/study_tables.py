@@ -205,8 +205,8 @@ def budget(study: Study) -> Table:
     for row in searched:
         reached = dict(enumerate(expected_best(row.grid), 1))
         of_paper = study.paper.grids.get(row.model, {})
-        published = str(math.prod(len(values) for values in of_paper.values())) if of_paper else NONE
-        figures = [number(reached[n]) if n in reached else NONE for n in trials]
+        published = str(math.prod(len(values) for values in of_paper.values())) if of_paper else NOT_KNOWN
+        figures = [number(reached[n]) if n in reached else NOT_KNOWN for n in trials]
         body.append([row.label, row.dataset, *figures, number(reached[len(row.grid)]), len(row.grid), published])
     head = ["model", "data set", *(f"{n} trial{'s' * (n > 1)}" for n in trials), "all run", "points run", "grid"]
     return table(f"Expected test {study.stopping}", head, body, "ll" + "r" * (len(head) - 2))
