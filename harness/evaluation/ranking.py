@@ -68,6 +68,10 @@ class Evaluator:
         allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
         return Ranking(self.users, items, self._hits(items) & allowed, self.n_relevant)
 
+    def ranking_of(self, items: NDArray[np.int64]) -> Ranking:
+        """That of given lists [n, K] of the evaluated users, −1 where one has ended; nothing is masked."""
+        return Ranking(self.users, items, self._hits(items), self.n_relevant)
+
     def _hits(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each of the items [n, K] is relevant to its user."""
         hits = np.zeros(items.shape, dtype=np.bool_)
