@@ -130,6 +130,21 @@ def size(n_bytes: int) -> str:
     return decimal(n_bytes)
 
 
+def number(value: float | None, form: str = ".4f", otherwise: str = NOT_KNOWN) -> str:
+    """A figure in this format, `otherwise` where there is none; what rounds to nothing has no sign."""
+    if value is None:
+        return otherwise
+    if not math.isfinite(value):
+        return "not finite"
+    text = format(value, form)
+    return text if text.strip("+-0.") else text.lstrip("+-")
+
+
+def spread(values: Sequence[float]) -> str:
+    """From the lowest to the highest of several figures; one has none."""
+    return number(max(values) - min(values) if len(values) > 1 else None)
+
+
 def clock_time(stored: str) -> str:
     """A stored time to the minute, in UTC; as it stands where it is none."""
     try:

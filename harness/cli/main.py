@@ -156,7 +156,7 @@ def train(
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
     with (
         keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
-        TrainingProgress(title, trial.epochs) as bar,
+        TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar,
     ):
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
@@ -188,9 +188,10 @@ def report_command(folder: Path, formats: list[str], out: Path | None, paper: Pa
 
 @bm3.command(name="conformance")
 @click.argument("path", metavar="[TRACE|FOLDER]", type=click.Path(path_type=Path), required=False)
+@DEVICE
 @PAPER
-def conformance_command(path: Path | None, paper: Path) -> None:
-    """Replay one TRACE or those in FOLDER (default: what comes with the paper and with installed models).
+def conformance_command(path: Path | None, device: str, paper: Path) -> None:
+    """Replay one TRACE or those in FOLDER (default: what comes with the paper and with installed models) on a device.
 
     One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
     when one failed, 3 when none could be replayed.
@@ -199,19 +200,22 @@ def conformance_command(path: Path | None, paper: Path) -> None:
     bm3 conformance
     bm3 conformance my-traces
     bm3 conformance my-traces/bpr.npz
+    bm3 conformance --device cuda
     """
     from tabulate import tabulate
 
     from harness.cli.study import conformance_line
     from harness.paper.conformance import Status, conformance, known_traces, trace_statuses
     from harness.paper.load import load_paper
+    from harness.runs.trial import resolve_device
 
-    checks = known_traces(load_paper(paper)) if path is None else conformance(path)
+    where = resolve_device(device)
+    checks = known_traces(load_paper(paper), where) if path is None else conformance(path, where)
     table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
     click.echo(
         tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)
     )
-    click.echo(conformance_line(checks))
+    click.echo(conformance_line(checks, where))
     statuses = set(trace_statuses(checks).values())
     sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else NOTHING_MEASURED)
 

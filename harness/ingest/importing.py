@@ -16,39 +16,12 @@ from numpy.typing import NDArray
 from bm3 import BM3Error, ConfigError, DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset, checked_pairs
 from harness.data.files import checked_file, listed, new_folder
-from harness.data.layouts import (
-    ARCHIVE,
-    COMPANION,
-    INTER_COLUMNS,
-    read_features,
-    read_interactions,
-    unread_files,
-    visible,
-)
+from harness.data.layouts import ARCHIVE, INTER_COLUMNS, read_features, read_interactions, unread_files, visible
 from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
-from harness.ingest.exporting import (
-    ITEMS,
-    RECORD,
-    USERS,
-    checked_name,
-    read_ids,
-    recorded_hash,
-    write_dataset,
-)
-from harness.ingest.tables import (
-    INTER,
-    PART_IN_NAME,
-    PART_NAMES,
-    TEXT_ENDINGS,
-    Columns,
-    Table,
-    first_names,
-    is_table,
-    k_core,
-    read_tables,
-)
+from harness.ingest.exporting import ITEMS, RECORD, USERS, checked_name, read_ids, recorded_hash, write_dataset
+from harness.ingest.tables import INTER, Columns, Table, first_names, is_table, k_core, part_of, read_tables
 
 
 @dataclass(frozen=True)
@@ -114,10 +87,7 @@ def read_source(source: Path, columns: Columns, division: Division, table: str |
         return _from_layout(source, None, columns, division)
     if is_table(source):
         return _from_tables([source], None, columns, division)
-    raise DataError(
-        f"{source}: of no kind that is known by its ending: a folder, .zip, .tar, .inter, .npz, .parquet, "
-        f"{', '.join(TEXT_ENDINGS)} (all but .zip, .npz and .parquet also with .gz, .bz2 or .xz)"
-    )
+    raise DataError(f"{source}: of no kind that is known by its ending; bm3 data import --help says what can be read")
 
 
 def _is_layout(path: Path) -> bool:
@@ -127,9 +97,7 @@ def _is_layout(path: Path) -> bool:
 
 def _read_folder(folder: Path, columns: Columns, division: Division, table: str | None) -> Imported:
     archive = folder / ARCHIVE
-    tables = [
-        checked_file(path, folder) for path in visible(folder) if is_table(path) and not COMPANION.fullmatch(path.name)
-    ]
+    tables = [checked_file(path, folder) for path in visible(folder) if is_table(path)]
     if table is not None:
         tables = [path for path in tables if path.name == table] or [checked_file(folder / table, folder)]
     elif archive.exists() or [path.suffix.lower() for path in tables].count(INTER) == 1:
@@ -138,9 +106,8 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
         if archive.exists() and tables:
             raise DataError(f"{folder}: interactions stand in {ARCHIVE} and in {tables[0].name}: keep one of the two")
         return _from_layout(tables[0] if tables else checked_file(archive, folder), folder, columns, division)
-    by_part = {PART_NAMES[match[1].lower()]: path for path in tables if (match := PART_IN_NAME.fullmatch(path.name))}
-    if len(by_part) == len(tables) == len(PARTS):
-        return _from_tables([by_part[label] for label in range(len(PARTS))], folder, columns, division)
+    if len(tables) == len(PARTS) and {*map(part_of, tables)} == {*range(len(PARTS))}:
+        return _from_tables(sorted(tables, key=lambda path: part_of(path) or 0), folder, columns, division)
     if len(tables) == 1:
         return _from_tables(tables, folder, columns, division)
     if not tables:
@@ -246,6 +213,8 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
     if folder is not None and numbered and all(each.isdecimal() for each in (*users, *items)):
         found = _beside(folder, paths[0], parts, [int(user) for user in users], [int(item) for item in items])
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
+    if not len(parts["valid"]):
+        notes.append("there is no validation part: training takes as many epochs as --epochs says, all of them")
     dataset = checked_dataset(paths[0].stem, parts, {}, where=table.where, ids={"user": users, "item": items})
     notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")
     if folder is not None and visible(folder, "*.npy"):
@@ -264,7 +233,7 @@ def divide(table: Table, name: str, seed: int | None) -> tuple[Parts, list[str],
     times: NDArray[Any] = np.zeros(len(table)) if table.times is None else table.times
     divided = rule.divide(table.pairs, times, np.random.default_rng(DEFAULT_SPLIT_SEED if seed is None else seed))
     for part in PARTS:
-        if len(divided[part]) == 0:
+        if len(divided[part]) == 0 and (rule.validation or part != "valid"):
             raise DataError(
                 f"{table.where}: part {part} is empty by the rule {rule.name}: {_why_empty(table, rule, part)}"
             )
@@ -275,10 +244,14 @@ def divide(table: Table, name: str, seed: int | None) -> tuple[Parts, list[str],
 def _why_empty(table: Table, rule: SplitRule, part: Part) -> str:
     """Why a rule leaves a part empty, for a message."""
     times, n = table.times, len(table)
-    if times is None or rule.name != "temporal_global":
+    if times is None or not rule.name.startswith("temporal_global"):
         return f"no user has more than {np.bincount(table.users).max()} interactions"
     ordered = np.sort(times)
-    begins = {"train": ordered[0], "valid": ordered[n * 8 // 10], "test": ordered[n * 9 // 10]}
+    begins = {
+        "train": ordered[0],
+        "valid": ordered[n * 8 // 10],
+        "test": ordered[n * (9 if rule.validation else 8) // 10],
+    }
     begin = begins[part]
     shown = datetime.fromtimestamp(begin, UTC).isoformat(" ") if table.dates else f"{begin:.15g}"
     inside = (times >= begin) & (times < begins["test"] if part == "valid" else True)

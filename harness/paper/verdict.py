@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from scipy.special import stdtrit
+import numpy as np
+from scipy.special import chdtri, ndtr, stdtrit
 
 from harness.paper.load import Tolerance
 from harness.paper.published import PublishedValue, Status
 
 Range = tuple[float, float]
+_QUANTILES = 4096
 
 
 class Word(StrEnum):
@@ -66,6 +68,26 @@ class Verdict:
     reason: str
     """One short sentence for readers."""
 
+    @property
+    def prediction(self) -> Range | None:
+        """Where one more run falls, at the same confidence: mean ± t s √(1 + 1/n); a published figure is such a run."""
+        if self.mean is None or self.interval is None:
+            return None
+        half = (self.interval[1] - self.mean) * math.sqrt(self.seeds + 1)
+        return self.mean - half, self.mean + half
+
+    def seeds_needed(self, confidence: float) -> int | None:
+        """The number of seeds with which the interval would lie in the band if mean and spread stayed as they are.
+
+        None where the mean does not, there is no interval, or more than 1,000 were needed.
+        """
+        if self.mean is None or self.interval is None or self.band is None:
+            return None
+        room = min(self.mean - self.band[0], self.band[1] - self.mean)
+        spread = (self.interval[1] - self.mean) * math.sqrt(self.seeds) / _quantile(self.seeds, confidence)
+        enough = (n for n in range(2, 1001) if _quantile(n, confidence) * spread / math.sqrt(n) <= room)
+        return next(enough, None) if room >= 0 else None
+
 
 def judge(
     values: Sequence[float],
@@ -73,28 +95,27 @@ def judge(
     tolerance: Tolerance,
     comparable: bool = True,
 ) -> Verdict:
-    """Judge one accuracy cell, where higher is better.
+    """Judge one cell.
 
     `values` has one value per seed, in any order, in the unit of the metric; `published` has the cell's sources in
     order of precedence; `comparable` is False where the inputs are not those of the published figure, such as
     surrogate features. The first of these that applies is the outcome: unpublished, no evidence, disputed, diverged
     (a finding, not a gap), and then by the place of mean and interval relative to the band.
 
-    Raises ValueError if `published` mixes cells or is not about an accuracy metric.
+    Raises ValueError if `published` mixes cells.
     """
     if len({value.cell for value in published}) > 1:
         raise ValueError("the published values belong to different cells")
-    if any("@" not in value.metric for value in published):
-        raise ValueError(f"{published[0].metric} is not an accuracy metric")
     mean, interval = mean_and_interval(values, tolerance.confidence)
     target = next((value for value in published if value.value is not None), None)
     if target is None or target.value is None:
         reason = f"published as {published[0].status}" if published else "no source gives a value"
         return Verdict(Outcome.UNPUBLISHED, mean, interval, len(values), None, None, None, reason)
-    band = (target.value * (1 - tolerance.relative), target.value * (1 + tolerance.relative))
+    half = abs(target.value) * tolerance.relative + tolerance.absolute
+    band = (target.value - half, target.value + half)
     # 12 decimals: what only the rounding of the mean makes is no difference.
     difference = round(mean / target.value - 1, 12) + 0.0 if mean is not None and target.value else None
-    width = f"{100 * tolerance.relative:g} %"
+    width = f"{100 * tolerance.relative:g} %" + (f" and {tolerance.absolute:g}" if tolerance.absolute else "")
     if len(values) < tolerance.min_seeds:
         outcome, reason = Outcome.NO_EVIDENCE, f"{len(values)} of at least {tolerance.min_seeds} seeds were run"
     elif not comparable:
@@ -115,6 +136,21 @@ def judge(
     return Verdict(outcome, mean, interval, len(values), target, difference, band, reason)
 
 
+def power(spread: float, seeds: int, tolerance: Tolerance, off: float = 0.0) -> float:
+    """The probability that a cell is `reproduced`.
+
+    `spread` is the standard deviation over seeds and `off` the difference of the true mean to the published value, both
+    as shares of it. Runs are taken to be normal, so mean and standard deviation are independent: the probability is the
+    mean over quantiles of the latter.
+    """
+    quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    deviations = spread * np.sqrt(chdtri(seeds - 1, 1 - quantiles) / (seeds - 1))
+    room = tolerance.relative - _quantile(seeds, tolerance.confidence) * deviations / math.sqrt(seeds)
+    error = spread / math.sqrt(seeds)
+    inside = ndtr((room - off) / error) - ndtr((-room - off) / error)
+    return float(np.where(room > 0, inside, 0.0).mean())
+
+
 def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float | None, Range | None]:
     """The mean and its two-sided t-interval, which two values are needed for; nothing where one is not finite."""
     # fsum rounds once, so the order of the seeds cannot change a bit of the result.
@@ -125,8 +161,13 @@ def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float
     if n == 1:
         return mean, None
     variance = math.fsum((value - mean) * (value - mean) for value in values) / (n - 1)
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * math.sqrt(variance / n)
+    half = _quantile(n, confidence) * math.sqrt(variance / n)
     return mean, (mean - half, mean + half)
+
+
+def _quantile(n: int, confidence: float) -> float:
+    """Of Student's t for n runs, two-sided."""
+    return float(stdtrit(n - 1, (1 + confidence) / 2))
 
 
 def _inside(value: float, band: Range) -> bool:

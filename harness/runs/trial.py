@@ -5,6 +5,7 @@ Which trials there are is `suite`; what a run directory looks like is `store`.
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from harness.runs.store import CHECKPOINT, RunWriter, identity_digest, locked, n
 from harness.runs.words import device_fault
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
-from harness.training.config import NUMERICS_VERSION
+from harness.training.config import NUMERICS_VERSION, STOPPING_METRIC
 from harness.training.fit import fit
 from harness.training.steps import make_deterministic
 
@@ -58,6 +59,8 @@ class Trial:
         """What two runs must share to be the same trial: all that decides numbers, up to what machines round."""
         training = asdict(self.training)
         del training["features_location"]
+        if training["early_stopping"]["metric"] == STOPPING_METRIC:  # as in runs older than the setting
+            del training["early_stopping"]["metric"]
         return {
             "model": self.entry.name,
             "config": asdict(self.config),
@@ -117,12 +120,21 @@ def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Da
 def make_trial(
     model: str, dataset: Dataset, dataset_name: str, settings: Mapping[str, Any], seed: int, device: torch.device
 ) -> Trial:
-    """A trial from names and settings. Raises ConfigError for an unknown model or setting."""
+    """A trial from names and settings. Raises ConfigError for an unknown model or setting.
+
+    Without a validation part training takes exactly the number of epochs in the settings, which must have it.
+    """
     entry = find_model(model)
     check_class(entry)
     config, training = configure(entry.model, settings)
+    training.check_device(device.type)
     if seed < 0:
         raise ConfigError(f"seed is {seed}, it must not be negative")
+    if not len(dataset.valid) and "epochs" not in settings and not issubclass(entry.model, ClosedForm):
+        raise ConfigError(
+            f"data set {dataset_name!r} has no validation part, so nothing ends training early: say after how many "
+            f"epochs the model is tested, with --epochs N or --set epochs=N"
+        )
     return Trial(entry, dataset, dataset_name, config, training, seed, device)
 
 
@@ -306,21 +318,16 @@ def finished_run(trial: Trial, out: Path) -> RunRecord | None:
     return RunRecord.read(path) if (path / RESULT).is_file() else None
 
 
-OUT_OF_MEMORY_TEXTS = (
-    "can't allocate memory",  # of the CPU
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS finds no room for itself
-    "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
-    "insufficient resources when calling `cusparse",
+NO_MEMORY = re.compile(
+    "can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
+    "|CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|insufficient resources when calling `cusparse"
 )
-"""What torch's plain RuntimeErrors say where memory did not suffice."""
+"""What torch's plain RuntimeErrors say where memory did not suffice, be it for cuBLAS itself."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, the device's or the machine's, did not suffice."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:

@@ -44,6 +44,11 @@ class TrainingSteps:
             raise ConfigError(
                 f"{type(model).__name__.lower()} is fitted at once and has no training steps: name another model"
             )
+        training.check_device(device.type)
+        if device.type == "cuda" and training.precision == "tf32" and torch.cuda.get_device_capability(device) < (8, 0):
+            raise ConfigError(
+                "TrainingConfig: precision is 'tf32', which this GPU does not have: set precision=float32"
+            )
         self.model, self._training, self._streams, self._device = model, training, streams, device
         self.batches = EpochBatches(
             dataset.train,
@@ -63,7 +68,8 @@ class TrainingSteps:
 
     def epoch(self, number: int) -> Iterator[Loss]:
         """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
-        return (self._make(*batches) for batches in with_next(self.model, self.batches.epoch(number)))
+        then = number + 1 if number < self._training.epochs else None
+        return (self._make(*batches) for batches in with_next(self.model, self.batches.epoch(number, then)))
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare an epoch whose full batches `step` takes in turn, again and again."""
