@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, PAPER
-from harness.common import exit_status, nearest
+from harness.common import exit_status, nearest, number
 
 
 @click.command()
@@ -38,7 +38,6 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     from harness.evaluation.lists import evaluate_lists
     from harness.ingest.exporting import ITEMS, USERS, read_ids
     from harness.paper.load import load_paper
-    from harness.paper.numbers import number
     from harness.paper.published import canonical_metric, short_metric
     from harness.paper.verdict import Outcome, judge
 
@@ -53,7 +52,7 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     cutoffs = {metric: int(metric.partition("@")[2]) for metric in metrics}
     part, depth = about.test_part(asked.name), max(cutoffs.values())
     found = [evaluate_lists(path, asked, part, depth, (users, items)) for path in lists]
-    values = [one.ranking.metrics(sorted({*cutoffs.values()})) for one in found]
+    values = [one.ranking.metrics([*{*cutoffs.values()}], {m.partition("@")[0] for m in metrics}) for one in found]
     table, held = [], []
     for metric in metrics:
         cell = about.cell(asked.name, compared, metric) if compared else ()

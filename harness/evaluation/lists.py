@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bm3 import DataError
 from harness.data import Dataset, Part
 from harness.data.files import listed, read_csv, reading
-from harness.evaluation.ranking import Evaluator, Ranking
+from harness.evaluation.metrics import Ranking
+from harness.evaluation.ranking import Evaluator
 from harness.ingest.tables import Columns, first_names, is_table, read_tables
 
 TOLERATED = 0.01

@@ -12,8 +12,9 @@ from command_line import Command
 
 from bm3 import DataError
 from harness.data import PARTS, Dataset
-from harness.evaluation import Evaluator, Ranking
+from harness.evaluation import Evaluator
 from harness.evaluation.lists import evaluate_lists, read_lists
+from harness.evaluation.metrics import Ranking
 from harness.paper.load import load_paper
 from harness.paper.published import COLUMNS
 

@@ -259,4 +259,4 @@ def test_the_suite_of_opponents_searches_each_models_own_grid() -> None:
     assert sorted(experiment.model for experiment in suite.experiments) == CLOSED
     for experiment in suite.experiments:
         own = getattr(find_model(experiment.model).model.Config, "GRID", {})
-        assert {key: tuple(values) for key, values in experiment.values.items()} == own
+        assert {key: tuple(values) for key, values in experiment.grid.items()} == own
