@@ -77,12 +77,14 @@ def writing(path: Path, mend: str = "make room and give the same command again, 
         raise WriteError(f"{path}: cannot be written ({error.strerror or error}); {mend}") from error
 
 
-def check_writable(path: Path) -> None:
-    """Raises OSError unless a file can be written at `path`; what is there stays as it is."""
-    if path.is_dir():
-        raise IsADirectoryError(None, "it is a folder")
-    with TemporaryFile(dir=path.parent):
-        pass
+def check_writable(path: Path, mend: str) -> None:
+    """Raises WriteError unless a file can be written at `path`, whose folder is made; what is there stays as it is."""
+    with writing(path, mend):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        with TemporaryFile(dir=path.parent):
+            pass
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -105,6 +107,15 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_files(contents: Mapping[Path, bytes], mend: str) -> list[Path]:
+    """Write each file whole or not at all, in a folder that is made where there is none. Raises WriteError."""
+    for path, content in contents.items():
+        with writing(path, mend):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+    return list(contents)
 
 
 NOT_KNOWN = "–"

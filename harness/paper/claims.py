@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as validated
 from bm3.errors import DataError
 from harness.paper.load import STRICT, MemoryRule, Tolerances, validated_file
 from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
-from harness.paper.rows import GB, SHARED_NOTE, Row, representative
+from harness.paper.rows import GB, SHARED_NOTE, Row, expected_best, representative
 from harness.paper.significance import Difference, over_seeds
 from harness.paper.verdict import Range, Word
 from harness.runs.record import GPU_KINDS, gpu_text, memory_kind
@@ -134,8 +134,12 @@ class Measured(Place):
     exponents: Mapping[tuple[str, str], Exponent] = field(default_factory=dict)
     """(Model, size) → how the seconds of an epoch grow."""
 
+    def row(self, dataset: str, model: str) -> Row | None:
+        """The row that stands for the model."""
+        return representative((row for row in self.rows if row.dataset.lower() == dataset.lower()), model)
+
     def side(self, dataset: str, model: str, metric: str) -> Side | str:
-        row = representative((row for row in self.rows if row.dataset.lower() == dataset.lower()), model)
+        row = self.row(dataset, model)
         if row is None:
             return f"{model} was not run"
         seeds: Mapping[int, float] = {}
@@ -389,7 +393,45 @@ class Growth(_Claim):
             yield _ranged(what, figure, found[1:], -math.inf, claimed)
 
 
-Claim = Annotated[Ordering | Improvement | Ratio | Share | Growth, Field(discriminator="kind")]
+@validated(frozen=True, kw_only=True, config=STRICT)
+class Budget(_Claim):
+    """`model` is better than each of `others` by the metric that points are chosen by, when both try equally many.
+
+    Over runs: what a search of n points is expected to reach, for every n that both grids allow; decided where it is
+    better, or worse, by the margin for each n. A model of which one point was run is no evidence.
+    """
+
+    kind: Literal["budget"]
+    model: Text
+    others: Names
+    datasets: Names
+    left_out: LeftOut = Field(default_factory=dict)
+
+    def comparisons(self, place: Place) -> Iterator[Comparison | None]:
+        if isinstance(place, Measured):  # a table prints chosen points alone
+            for dataset in self.datasets:
+                for other in _present(self.others, self.left_out, dataset):
+                    yield self._compared(place, dataset, other)
+
+    def _compared(self, place: Measured, dataset: str, other: str) -> Comparison | None:
+        what = f"{self.model} over {other}, {dataset}, with as many trials"
+        rows = [place.row(dataset, model) for model in (self.model, other)]
+        first, second = rows
+        if first is None or second is None:
+            return place.missing(what, f"{self.model if first is None else other} was not run")
+        few = [row.label for row in (first, second) if len(row.grid) < 2]
+        if few:
+            return place.missing(what, f"one point of {', '.join(few)} was run")
+        reached = list(zip(*(expected_best(row.grid) for row in (first, second)), strict=False))
+        leads = [_quotient(a, b) - 1 for a, b in reached]
+        figure = ", ".join(f"{n} trials {100 * lead:+.1f} %" for n, lead in enumerate(leads, 1) if n & (n - 1) == 0)
+        figure += f", {len(leads)} trials {100 * leads[-1]:+.1f} %" if len(leads) & (len(leads) - 1) else ""
+        margin = place.tolerances.margin
+        side = 1 if min(leads) > margin else -1 if max(leads) < -margin else 0
+        return _orientation(Comparison(what, figure, _sign_outcome(side), leads[-1]), first.obstacle, second.obstacle)
+
+
+Claim = Annotated[Ordering | Improvement | Ratio | Share | Growth | Budget, Field(discriminator="kind")]
 
 
 @validated(frozen=True, config=STRICT)

@@ -1,5 +1,6 @@
 """What a report says, as sections of tables: each table of a study is built here, once for all formats."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -8,7 +9,7 @@ from typing import Any
 from harness.common import NOT_KNOWN, number, spread
 from harness.paper import selfcheck
 from harness.paper.published import PublishedValue, canonical_metric, short_metric
-from harness.paper.rows import SHARED_NOTE, Row
+from harness.paper.rows import SHARED_NOTE, Row, expected_best
 from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Study
 from harness.paper.verdict import Outcome, Range, Verdict, Word
@@ -30,6 +31,10 @@ POINTS = "Means over the seeds of each point, and the range of the test part ove
 SELECTION = (
     "Rows and verdicts are of the point that is best on validation. Metrics are means over the seeds that both points "
     "have; optimism is what choosing on test would add."
+)
+BUDGET = (
+    "What the best on validation of so many points, drawn from those that were run, is expected to reach on the test "
+    "part; `grid` is how many points the paper's grid has."
 )
 DIFFERENCES = (
     "First minus second, paired over the users that all rows share; a user's value is the mean over as many runs of "
@@ -71,6 +76,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
         Section("verdicts", "Verdicts", "", tuple(verdicts(study, name) for name in datasets)),
         Section("points", "All points", POINTS, (all_points(study),)),
         Section("selection", "Selection", SELECTION, (selection(study),)),
+        Section("budget", "At equal budgets", BUDGET, (budget(study),)),
         Section("differences", BETWEEN if every_pair else BEST, DIFFERENCES, (differences(study, every_pair),)),
         Section("claims", "Claims of the paper", CLAIMS, (claims(study),)),
         Section("time", "Time and memory", COSTS, (time_and_memory(study),)),
@@ -189,6 +195,21 @@ def selection(study: Study) -> Table:
     metric = study.stopping
     head = ["model", "data set", "points", "best on validation", metric, "best on test", metric, "optimism %", "seeds"]
     return table("Selection", head, body, "llrlrlrrr")
+
+
+def budget(study: Study) -> Table:
+    """What a search of so many points is expected to reach, of the models of which several were run."""
+    searched = [row for row in study.rows if len(row.grid) > 1]
+    trials = [2**power for power in range(max((len(row.grid) for row in searched), default=0).bit_length())]
+    body = []
+    for row in searched:
+        reached = dict(enumerate(expected_best(row.grid), 1))
+        of_paper = study.paper.grids.get(row.model, {})
+        published = str(math.prod(len(values) for values in of_paper.values())) if of_paper else NOT_KNOWN
+        figures = [number(reached[n]) if n in reached else NOT_KNOWN for n in trials]
+        body.append([row.label, row.dataset, *figures, number(reached[len(row.grid)]), len(row.grid), published])
+    head = ["model", "data set", *(f"{n} trial{'s' * (n > 1)}" for n in trials), "all run", "points run", "grid"]
+    return table(f"Expected test {study.stopping}", head, body, "ll" + "r" * (len(head) - 2))
 
 
 def differences(study: Study, every_pair: bool) -> Table:

@@ -23,7 +23,7 @@ from harness.paper.claims import (
     load_claims,
 )
 from harness.paper.published import PublishedValue, Status
-from harness.paper.rows import Row
+from harness.paper.rows import Point, Row, choose
 from harness.paper.study import differences_of
 
 HOLDS, FAILS, UNDECIDED, NO_EVIDENCE = ClaimOutcome
@@ -326,6 +326,40 @@ def test_all_rows_of_one_data_set_are_one_family() -> None:
     (alone,) = differences_of(rows[:2], TOLERANCES)["0123456789abcdef"]
     assert family["0123456789abcdef"][0].p_value == alone.p_value
     assert family["0123456789abcdef"][0].adjusted == pytest.approx(3 * alone.adjusted)
+
+
+def searched(model: str, *reached: float, **given: Any) -> Row:
+    """A row of as many points, each with this value on both parts."""
+    runs = [
+        run(model, dataset="d", test=value, valid=value, grid={"reg_weight": place})
+        for place, value in enumerate(reached)
+    ]
+    points = [Point({"p": place}, {1: one}, "recall@20") for place, one in enumerate(runs)]
+    chosen = choose(points)
+    assert chosen is not None
+    return replace(row(model), selection=chosen, **given)
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome", "told"),
+    [
+        ([searched("a", 0.3, 0.5), searched("b", 0.1, 0.2, 0.6)], HOLDS, "1 trials +33.3 %, 2 trials +7.1 %"),
+        ([searched("a", 0.3, 0.5), searched("b", 0.1, 0.2, 0.9)], UNDECIDED, "2 trials -25.0 %"),
+        ([searched("a", 0.5, 0.6), searched("b", 0.2, 0.4, 0.45)], HOLDS, "1 trials +57.1 %, 2 trials +38.5 %"),
+        ([searched("b", 0.5, 0.6), searched("a", 0.2, 0.4)], FAILS, "2 trials -33.3 %"),
+        ([searched("a", 0.5, 0.6), searched("b", 0.499, 0.6)], UNDECIDED, ""),
+        ([searched("a", 0.5, 0.6), row("b")], NO_EVIDENCE, "one point of b was run"),
+        ([searched("a", 0.5, 0.6)], NO_EVIDENCE, "B was not run"),
+        ([searched("a", 0.5, 0.6, departures=("x=1",)), searched("b", 0.1, 0.2)], NO_EVIDENCE, "+266.7 %"),
+    ],
+)
+def test_at_equal_budgets_it_is_better_for_each_number_of_trials(
+    tmp_path: Path, rows: list[Row], outcome: ClaimOutcome, told: str
+) -> None:
+    judged = claim(tmp_path, HEAD + 'kind = "budget"\nmodel = "A"\nothers = ["B"]\ndatasets = ["D"]')
+    assert not claims_of_published([judged], [])
+    result = ours(judged, *rows)
+    assert (result.outcome, told in result.evidence) == (outcome, True), result.evidence
 
 
 def test_growth_is_an_upper_bound_on_each_fitted_exponent(tmp_path: Path) -> None:
