@@ -3,15 +3,19 @@
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from one_device import META, OneDevice
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bm3 import Batch
 from harness.data import Dataset
 from harness.models import bm3 as fast
 from harness.models import features
 from harness.models.registry import find_model
 from harness.training import Streams, TrainingConfig, build
+from harness.training.accelerators import prefetch
 from harness.training.steps import TrainingSteps
 
 CPU = torch.device("cpu")
@@ -45,8 +49,8 @@ def step_of(name: str, dataset: Dataset, **settings: Any) -> tuple[Counter[str],
 
 @pytest.fixture
 def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (features, fast):
-        monkeypatch.setattr(module, "keeps_repeated", lambda ids: True)
+    for module in (features, fast, prefetch):
+        monkeypatch.setattr(module, "keeps_repeated", lambda device: True)
 
 
 @pytest.mark.parametrize("name", FEWEST)
@@ -84,3 +88,43 @@ def test_lattice_makes_its_graphs_where_its_tensors_are(clustered: Dataset, monk
     training.first_step(1)
     training.step()
     assert torch.isfinite(built.embed()[1]).all()
+
+
+@pytest.mark.parametrize("name", ["bm3", "vbpr"])
+@pytest.mark.usefixtures("as_on_cuda")
+def test_rows_kept_off_the_device_are_copied_there_once_a_step_and_nothing_waits(
+    name: str, clustered: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One copy of each modality's rows serves both directions; beside it lie the ids that it is checked by."""
+    pinned, empty = list[bool](), torch.empty
+
+    def recording(*size: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
+        pinned.append(pin_memory)
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", recording)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model = find_model(name).model
+    settings = {"features": "frozen", "dropout": 0.0} if name == "bm3" else {}
+    built = model(clustered, model.Config(**settings), torch.Generator().manual_seed(0))
+    for table in features.feature_tables(built):
+        table.off_device = True
+    built.to(META)
+    pinned.clear()
+    batch = Batch(*torch.randint(40, (3 if model.uses_negatives else 2, 16)))
+    prefetch.fetch(built, batch, META)
+    there = Batch(*(ids.to(META) for ids in batch))
+    with OneDevice() as seen:
+        built.loss(there).total.backward()
+    assert seen.copies == [("cpu", "meta")] * 4
+    assert seen.waits == []
+    assert sum(pinned) == 2
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_rows_of_other_items_than_were_fetched_are_not_numbers() -> None:
+    table = features.FeatureTable("x", np.ones((5, 2), np.float32), 5, trained=False)
+    table.off_device = True
+    table.fetch(torch.tensor([0, 1]))
+    product = table.project(torch.tensor([0, 2]), torch.ones(3, 2))
+    assert product.isnan().any(dim=1).tolist() == [False, True]
