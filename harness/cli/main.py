@@ -142,7 +142,7 @@ def train(
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
     with (
         keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
-        TrainingProgress(title, trial.epochs) as bar,
+        TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar,
     ):
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)

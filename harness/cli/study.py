@@ -75,7 +75,7 @@ class Execution:
         from harness.studies.estimate import estimates_of
 
         workers, estimates = self._workers(alone), estimates_of(self.out, about)
-        study = Study(name, self.out, about, estimates, self.rerun, workers, alone)
+        study = Study(name, self.out, about, estimates, self.rerun, workers, alone, self.costs(alone))
         make_folder(study.folder)
         return study, self._backend(workers, estimates)
 
@@ -92,6 +92,18 @@ class Execution:
         if self.ray_address:
             return RayCluster(self.ray_address, self.out, self.data, threads, need, workers=workers)
         return Processes(self.out, self.data, workers, threads, need)
+
+    def costs(self, asked: bool) -> dict[str, Any] | None:
+        """What decides costs here, if they are `asked` for; None on a cluster, whose workers say it in their runs."""
+        from harness.measure.environment import environment
+        from harness.runs.record import cost_key
+        from harness.runs.trial import resolve_device
+        from harness.studies.local import threads_beside
+
+        if not asked or self.ray_address:
+            return None
+        here = cost_key(environment(resolve_device(self.device)))
+        return here | ({} if self.in_process else {"torch_threads": self.threads or threads_beside(1)})
 
     def _workers(self, alone: bool) -> int:
         """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`."""
@@ -235,7 +247,7 @@ def reproduce(
         return wanted(rows, outcomes, chosen.order)
 
     if dry_run:
-        found = pending(trials, how.out, how.rerun)
+        found = pending(trials, how.out, how.rerun, how.costs(chosen.alone))
         for line in [*(trial.command for trial in found.to_run), *following(rows, found)]:
             click.echo(line)
         for line in left_alone(found) if how.rerun == "missing" else ():
@@ -247,6 +259,8 @@ def reproduce(
     outcomes = run(begun, backend, trials, planned)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
+    # Where costs are asked for, a run of another machine is no answer.
+    runs = [(t, None if r is not None and r.finished and outcomes[t.key] is None else r) for t, r in runs]
     without = [
         trial.command if found is None else found.command
         for trial, found in runs

@@ -13,10 +13,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from harness.cli.progress import SECONDS_BETWEEN_LINES
 from harness.common import NOT_KNOWN, duration
+from harness.evaluation.words import short_metric
 from harness.runs.inspect import NAME, course
 from harness.studies.status import Running, Status
-from harness.training.config import STOPPING_NAME
+from harness.training.config import STOPPING_METRIC
 
+METRIC = short_metric(STOPPING_METRIC)
 MOST_TRIALS = 12
 SILENCE = 120  # seconds after which it is said that a status is old
 
@@ -51,7 +53,7 @@ def show(on: Progress, status: Status, now: float | None = None) -> None:
         so_far = course(store / one.key)
         best = NOT_KNOWN if so_far.best is None else f"{so_far.best:.4f}"
         place = one.place + f", attempt {one.attempt}" * (one.attempt > 1)
-        figures = f"epoch {so_far.epoch} of {one.epochs}  {STOPPING_NAME} {best}  {duration(now - one.since)}  {place}"
+        figures = f"epoch {so_far.epoch} of {one.epochs}  {METRIC} {best}  {duration(now - one.since)}  {place}"
         on.add_task(f"  {name}", total=one.epochs, completed=so_far.epoch, figures=figures)
     if (more := len(names) - MOST_TRIALS) > 0:
         on.add_task(f"  and {more} more", total=None, figures="")

@@ -246,6 +246,8 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
     if folder is not None and numbered and all(each.isdecimal() for each in (*users, *items)):
         found = _beside(folder, paths[0], parts, [int(user) for user in users], [int(item) for item in items])
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
+    if not len(parts["valid"]):
+        notes.append("there is no validation part: training takes as many epochs as --epochs says, all of them")
     dataset = checked_dataset(paths[0].stem, parts, {}, where=table.where, ids={"user": users, "item": items})
     notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")
     if folder is not None and visible(folder, "*.npy"):
@@ -264,7 +266,7 @@ def divide(table: Table, name: str, seed: int | None) -> tuple[Parts, list[str],
     times: NDArray[Any] = np.zeros(len(table)) if table.times is None else table.times
     divided = rule.divide(table.pairs, times, np.random.default_rng(DEFAULT_SPLIT_SEED if seed is None else seed))
     for part in PARTS:
-        if len(divided[part]) == 0:
+        if len(divided[part]) == 0 and (rule.validation or part != "valid"):
             raise DataError(
                 f"{table.where}: part {part} is empty by the rule {rule.name}: {_why_empty(table, rule, part)}"
             )
@@ -275,10 +277,14 @@ def divide(table: Table, name: str, seed: int | None) -> tuple[Parts, list[str],
 def _why_empty(table: Table, rule: SplitRule, part: Part) -> str:
     """Why a rule leaves a part empty, for a message."""
     times, n = table.times, len(table)
-    if times is None or rule.name != "temporal_global":
+    if times is None or not rule.name.startswith("temporal_global"):
         return f"no user has more than {np.bincount(table.users).max()} interactions"
     ordered = np.sort(times)
-    begins = {"train": ordered[0], "valid": ordered[n * 8 // 10], "test": ordered[n * 9 // 10]}
+    begins = {
+        "train": ordered[0],
+        "valid": ordered[n * 8 // 10],
+        "test": ordered[n * (9 if rule.validation else 8) // 10],
+    }
     begin = begins[part]
     shown = datetime.fromtimestamp(begin, UTC).isoformat(" ") if table.dates else f"{begin:.15g}"
     inside = (times >= begin) & (times < begins["test"] if part == "valid" else True)

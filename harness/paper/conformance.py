@@ -11,7 +11,7 @@ learning rate in either direction. What a parameter may differ by therefore foll
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from torch import Tensor
 
 from bm3 import Batch, BM3Error, Data, DataError
 from harness.data import Dataset
-from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metrics
-from harness.evaluation.metrics import averages
+from harness.evaluation import Evaluator, Ranking, model_scorer
 from harness.models.registry import ModelEntry, models
 from harness.paper.load import Paper
 from harness.training.optimiser import BETAS, EPSILON, adam
@@ -269,17 +268,18 @@ class _Replay:
         if not np.array_equal(ranking.users, self._arrays[f"topk/{part}_users"]):
             yield title, 1.0, 0.0, "other users are evaluated"
             return
-        ours, theirs = (np.take_along_axis(scores[ranking.users], ids, axis=1) for ids in (ranking.items, recorded))
+        items, _ = ranking.listed(recorded.shape[1])
+        ours, theirs = (np.take_along_axis(scores[ranking.users], ids, axis=1) for ids in (items, recorded))
         gap = np.abs(ours - theirs) / max(np.abs(scores).max(), 1e-30)
         # Where a user has fewer items left than ranks, masked ones fill the end in no order.
         first_key = ranking.users[:, None] * self._dataset.n_items
         masked = np.isin(first_key + recorded, self._dataset.train.astype(np.int64) @ to_key)
-        misplaced = (ranking.items != recorded) & (gap > SCORE_TOLERANCE) & ~masked
+        misplaced = (items != recorded) & (gap > SCORE_TOLERANCE) & ~masked
         yield title, float(misplaced.sum()), 0.0, "items out of place"
-        hits = np.isin(first_key + (ranking.items if misplaced.any() else recorded), held_out @ to_key)
+        hits = np.isin(first_key + (items if misplaced.any() else recorded), held_out @ to_key)
         if figures := _group(self._arrays, f"metric/{part}_"):
             cutoffs = sorted({int(name.split("@")[1]) for name in figures})
-            found = averages(per_user_metrics(hits, ranking.n_relevant, cutoffs))
+            found = replace(ranking, hits=hits).metrics(cutoffs)
             difference = max(abs(found[name] - float(value)) for name, value in figures.items())
             yield f"metrics {part}", difference, METRIC_TOLERANCE, ""
 

@@ -94,6 +94,11 @@ class Study:
         return self.paper.proposed is None or model.lower() == self.paper.proposed.lower()
 
     @property
+    def stopping(self) -> str:
+        """What epochs and points were chosen by, as printed."""
+        return " or ".join(dict.fromkeys(row.stopping for row in self.rows)) or self.paper.stopping
+
+    @property
     def datasets(self) -> list[str]:
         return list(dict.fromkeys(row.dataset for row in self.rows))
 
@@ -223,8 +228,9 @@ def make_study(
     hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
-        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder))
-        claims = *claims_of_published(paper.claims, paper.values), *claims_of_rows(paper.claims, ours)
+        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder), paper.values)
+        printed = claims_of_published(paper.claims, paper.values, paper.tolerances.memory)
+        claims = *printed, *claims_of_rows(paper.claims, ours)
     checked = None
     if self_check is not None:
         checked = selfcheck.check(runs, reference, paper.tolerances.selfcheck.error, self_check)
@@ -357,11 +363,11 @@ def _compared(study: Study, dataset: str) -> str:
     if not rows:
         brief = "only runs of the self-check, too brief for models to be compared"
         return f"On {dataset} {brief}; bm3 reproduce judges them."
-    metric = rows[0].selection.on_validation.metric
+    metric, printed = rows[0].selection.on_validation.metric, rows[0].stopping
     rows.sort(key=lambda row: -finite(row.mean(metric)))
     if len(rows) == 1:
         seeds = f"{len(rows[0].runs)} seed{'s' * (len(rows[0].runs) > 1)}"
-        return f"{_printed(study, rows[0])} on {dataset}: {metric} {number(rows[0].mean(metric))} over {seeds}."
+        return f"{_printed(study, rows[0])} on {dataset}: {printed} {number(rows[0].mean(metric))} over {seeds}."
     second = representative(rows, study.paper.proposed or "")
     first = next(row for row in rows if row is not second)
     second = second or rows[1]
@@ -370,13 +376,13 @@ def _compared(study: Study, dataset: str) -> str:
     pair = next((p for p in study.pairs(dataset, metric, first.label) if p.second == second.label), None)
     if pair is None:
         means = f"{number(first.mean(metric))} and {number(second.mean(metric))}"
-        return f"{both}{metric} {means}, not compared over users."
+        return f"{both}{printed} {means}, not compared over users."
     winner = pair.winner(1 - study.paper.tolerances.confidence)
     if winner == second.label:
         pair, first, second = pair.seen_from(winner), second, first
     over = [by_seed for _, by_seed in paired(*(row.by_seed(metric) for row in (first, second)))]
     ends = (number(100 * end * len(over) / sum(over), "+.1f") for end in (pair.mean, *pair.interval))
-    figures = "{} {} % [{}, {}]".format(metric, *ends) if sum(over) else f"{metric} 0"
+    figures = "{} {} % [{}, {}]".format(printed, *ends) if sum(over) else f"{printed} 0"
     if winner is None:
         return f"{both}neither better ({figures}, adjusted p {pair.adjusted:.2g})."
     return f"{names[first.label]} is better than {names[second.label]} on {dataset}: {figures}."

@@ -18,6 +18,7 @@ import torch
 from bm3.graph import mean_readout
 from harness.data import Dataset, checked_dataset
 from harness.data.split import random_user_split
+from harness.evaluation.words import METRICS
 from harness.models import base
 from harness.models.registry import find_model
 from harness.runs.record import RUN
@@ -62,7 +63,7 @@ def numbers(name: str) -> dict[str, Any]:
         "losses": [[record.loss, *(record.parts[part] for part in sorted(record.parts))] for record in epochs],
         "metrics": [
             *(record.valid["recall@20"] for record in epochs),
-            *(result.test[one] for one in sorted(result.test)),
+            *(result.test[one] for one in sorted(result.test) if one.partition("@")[0] in METRICS),
         ],
         "parameters": {key: figures(value.detach()) for key, value in model.named_parameters() if value.requires_grad},
     }

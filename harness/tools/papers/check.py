@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bm3.errors import BM3Error, ConfigError, DataError
 from harness.common import nearest
-from harness.evaluation.metrics import METRICS as RANKING
+from harness.evaluation.metrics import known_metrics
 from harness.models.registry import find_model, models
 from harness.paper.claims import ClaimsFile
 from harness.paper.conformance import read_trace
@@ -65,7 +65,7 @@ class Check:
                 "metric": [
                     *STATISTICS,
                     *COSTS,
-                    *(short_metric(f"{kind}@{k}") for kind in RANKING for k in about.cutoffs),
+                    *(short_metric(f"{kind}@{k}") for kind in known_metrics() for k in about.cutoffs),
                 ],
             }
             self._paper(about, sources)
