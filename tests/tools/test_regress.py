@@ -496,7 +496,7 @@ def test_a_calibration_lasts_50_ms_and_clocks_have_risen(
     monkeypatch.setattr(worker, "Calibration", lambda device: lambda: None)
     monkeypatch.setattr(asked, "_block", lambda data, name: lambda: None)
     assert asked.time("bpr") == pytest.approx((1, 1))  # a block that takes as long as one calibration
-    assert asked._calls == calls
+    assert asked._calls == (calls if device == "cuda" else 1)
     warmed = [block for block in clocked if block == asked._calibrate]
     assert len(warmed) * call_ms / 1000 >= warm_s
     assert clocked[-3:] == [asked._calibrated, asked._blocks["bpr"], asked._calibrated]

@@ -32,7 +32,7 @@ from harness.training.steps import TrainingSteps, make_deterministic
 EVALUATION, SECONDS = "evaluation", "seconds"
 SEED = 1  # of what is timed
 CALIBRATION_S, WARM_S = 0.05, 1.0
-"""Least seconds of what is compared with, and of work before it on a GPU, which raises its clocks by then."""
+"""On a GPU: least seconds of what is compared with, and of work before it, by which its clocks have risen."""
 CUTOFFS = (20, 50)
 
 
@@ -138,9 +138,11 @@ class Worker:
             self._calibrate()  # type: ignore[misc]
 
     def _calls_needed(self, calibrate: Callable[[], None]) -> int:
-        """How often in a row it is called: long enough to be compared with, once the clocks of a GPU have risen."""
+        """How often in a row it is called: on a GPU, once its clocks have risen, long enough to be compared with."""
         spent = self._clocked(calibrate)[1]
-        while self._device.type == "cuda" and spent < WARM_S:
+        if self._device.type == "cpu":
+            return 1
+        while spent < WARM_S:
             spent += self._clocked(calibrate)[1]
         return max(1, math.ceil(CALIBRATION_S / max(self._clocked(calibrate)[1], 1e-6)))
 
