@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import shell_complete
 
-from bm3 import BM3Error
+from bm3 import BM3Error, ConfigError
 from harness.cli.data import DATA_COMMANDS, unread
 from harness.cli.models import metrics_command, models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SHOWN_METRICS, THREADS, USERS
@@ -97,6 +97,7 @@ for command in (metrics_command, runs, scaling, settings_command, suite, tables,
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, say where the run would be, and train nothing.")
 @SHOWN_METRICS
+@click.option("--key", hidden=True)  # of the run that is meant by who planned it, maybe on another machine
 @DEVICE
 @THREADS
 @DATA
@@ -110,6 +111,7 @@ def train(
     no_wait: bool,
     dry_run: bool,
     metrics: str | None,
+    key: str | None,
     device: str,
     threads: int | None,
     data: Path | None,
@@ -140,6 +142,8 @@ def train(
     if threads is not None:
         use_threads(threads)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
+    if key not in (None, trial.key):
+        raise ConfigError(f"the code, data or compiled loops are others here ({trial.key} instead of {key})")
     for note in unread(dataset, data):
         click.echo(f"note: {note}", err=True)
     if dry_run:
