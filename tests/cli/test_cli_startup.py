@@ -92,7 +92,7 @@ BEGIN = "from pathlib import Path; store = Path('docs/results/runs/cost'); "
 READERS = {
     "errors": "from bm3 import BM3Error, ConfigError, DataError",
     "list": "from harness.runs.inspect import entries; from harness.runs.text import list_text; "
-    "list_text(list(entries(store)), 0)",
+    "list_text(list(entries(store)))",
     "show and diff": "from harness.runs.store import stored_runs; from harness.runs.text import *; "
     "from harness.runs.difference import difference; one, other, *_ = stored_runs(store); "
     "run_text(one, 'x'); difference_text(difference(one, other), 'x', 'y')",
