@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from harness.paper.rows import GB
 from harness.runs.record import RunRecord, gpu_text
 
-PROCESS, RESERVED, ALLOCATED, CONTEXT = "process", "reserved", "allocated", "context"
-WAYS = {"gpu_process_peak": PROCESS, "allocator_reserved_peak": RESERVED, "process_rss_peak": "RAM"}
-"""The readings that may stand beside published memory → how ours was read."""
-
-
+PROCESS, RESERVED, ALLOCATED, RAM, CONTEXT = "process", "reserved", "allocated", "RAM", "context"
+WAYS = {
+    "gpu_process_peak": PROCESS,
+    "allocator_reserved_peak": RESERVED,
+    "allocator_peak": ALLOCATED,
+    "process_rss_peak": RAM,
+}
+"""Readings of memory, the nearest to what is published first → how they were read."""
 UNMOVED = "not known: the counter did not move"
 """What runs note of such a counter: `harness.measure.energy`, which imports torch, writes it."""
 
@@ -34,22 +37,16 @@ def epoch_seconds(run: RunRecord) -> dict[str, Reading]:
 
 def peak_memory(run: RunRecord) -> Reading | None:
     """The reading that counts; None where there is none."""
-    kind = run.outcome.memory.kind
-    found = run.outcome.memory.of(kind) if kind else None
-    return Reading(found.bytes / GB, WAYS[str(kind)], found.how or "") if found and found.bytes else None
+    return next(iter(all_memory(run).values()), None)
 
 
 def all_memory(run: RunRecord) -> dict[str, Reading]:
-    """By way of reading: all that was read on a GPU and the context; main memory where nothing was."""
-    memory, counts = run.outcome.memory, peak_memory(run)
-    if counts is None or counts.way not in (PROCESS, RESERVED):
-        return {counts.way: counts} if counts else {}
-    kinds = {
-        PROCESS: memory.gpu_process_peak,
-        RESERVED: memory.allocator_reserved_peak,
-        ALLOCATED: memory.allocator_peak,
-    }
-    found = {way: Reading(one.bytes / GB, way, one.how or "") for way, one in kinds.items() if one.bytes}
+    """By way of reading, the one that counts first: all that was read on a GPU and the context, else main memory."""
+    memory = run.outcome.memory
+    known = ((way, memory.of(kind)) for kind, way in WAYS.items())
+    found = {way: Reading(one.bytes / GB, way, one.how or "") for way, one in known if one.bytes}
+    if len(found) > 1:
+        found.pop(RAM, None)
     return found | ({} if memory.context is None else {CONTEXT: Reading(memory.context / GB, CONTEXT)})
 
 
