@@ -1,30 +1,21 @@
 """Time and memory of a run as reports show them: which readings there are, and which of them counts."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.paper.rows import GB
 from harness.runs.record import RunRecord, gpu_text
 
-PROCESS, RESERVED, ALLOCATED, RAM, CONTEXT = "process", "reserved", "allocated", "RAM", "context"
-WAYS = {
-    "gpu_process_peak": PROCESS,
-    "allocator_reserved_peak": RESERVED,
-    "allocator_peak": ALLOCATED,
-    "process_rss_peak": RAM,
-}
-"""Readings of memory, the nearest to what is published first → how they were read."""
+PROCESS, RESERVED, ALLOCATED, CONTEXT, MAIN = "process", "reserved", "allocated", "context", "RAM"
+"""The ways in which memory was read."""
 UNMOVED = "not known: the counter did not move"
 """What runs note of such a counter: `harness.measure.energy`, which imports torch, writes it."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """A figure of a run that may stand beside a published one."""
 
     value: float
     """Seconds, or GB of 2^30 bytes."""
-    way: str = ""
-    """How it was read, where that is not what was published."""
     how: str = ""
     """How it was found, if it was not simply read."""
 
@@ -35,19 +26,21 @@ def epoch_seconds(run: RunRecord) -> dict[str, Reading]:
     return {} if value is None else {"": Reading(value)}
 
 
-def peak_memory(run: RunRecord) -> Reading | None:
-    """The reading that counts; None where there is none."""
-    return next(iter(all_memory(run).values()), None)
-
-
-def all_memory(run: RunRecord) -> dict[str, Reading]:
-    """By way of reading, the one that counts first: all that was read on a GPU and the context, else main memory."""
-    memory = run.outcome.memory
-    known = ((way, memory.of(kind)) for kind, way in WAYS.items())
-    found = {way: Reading(one.bytes / GB, way, one.how or "") for way, one in known if one.bytes}
-    if len(found) > 1:
-        found.pop(RAM, None)
-    return found | ({} if memory.context is None else {CONTEXT: Reading(memory.context / GB, CONTEXT)})
+def memory(run: RunRecord) -> dict[str, Reading]:
+    """By way of reading, the one that counts first: all that was read on a GPU, and the context; main memory where
+    nothing was."""
+    found = run.outcome.memory
+    kinds = {
+        PROCESS: found.gpu_process_peak,
+        RESERVED: found.allocator_reserved_peak,
+        ALLOCATED: found.allocator_peak,
+        MAIN: found.process_rss_peak,
+    }
+    read = {way: Reading(one.bytes / GB, one.how or "") for way, one in kinds.items() if one.bytes}
+    if not read.keys() & {PROCESS, RESERVED}:
+        return {MAIN: read[MAIN]} if MAIN in read else {}
+    read.pop(MAIN, None)
+    return read if found.context is None else {**read, CONTEXT: Reading(found.context / GB)}
 
 
 def device(run: RunRecord) -> str:
