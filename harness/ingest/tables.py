@@ -42,9 +42,7 @@ PART_NAMES: dict[str, int] = {
     **{str(label): label for label in range(len(PARTS))},
     **dict.fromkeys(("validation", "val", "dev"), 1),
 }
-PART_IN_NAME = re.compile(
-    rf"(?:^|.*[._-])({'|'.join(name for name in PART_NAMES if name.isalpha())})\..*", re.IGNORECASE
-)
+PART_IN_NAME = re.compile(r"(?:^|.*[._-])(train|valid|validation|val|dev|test)\..*", re.IGNORECASE)
 TYPED = re.compile(r"\w+:(token|float)(_seq)?")
 """A column in the header of RecBole's atomic files, as its documentation has them."""
 NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
@@ -177,6 +175,12 @@ def is_table(path: Path) -> bool:
     return TABLE_NAME.fullmatch(path.name) is not None
 
 
+def part_of(path: Path) -> int | None:
+    """The position in PARTS of the part that a file is named for, as in NAME.train.csv."""
+    match = PART_IN_NAME.fullmatch(path.name)
+    return PART_NAMES[match[1].lower()] if match else None
+
+
 def first_names(path: Path) -> list[str]:
     """The names of a table's columns, or the fields of its first line where it has no header. Raises DataError."""
     return _open(path)[0]
@@ -191,7 +195,7 @@ def read_tables(
     min_rating: float | None = None,
     report: Report = lambda position, size: None,
 ) -> Table:
-    """The rows of a table, or of one for each of PARTS in their order, as a Table.
+    """The rows of a table, or of one for each part, which is in its name, as a Table.
 
     Columns that are not named are found by their usual names, if `find` has them, or else are `usual`, by number. Rows
     with a lower rating than `min_rating` are left out. Raises DataError with the row, ConfigError for a missing option.
@@ -201,9 +205,10 @@ def read_tables(
     users, items, values = array("i"), array("i"), {kind: array("d") for kind in ("time", "part", "rating")}
     parsers: dict[str, Callable[[str], float | None]] = {"part": PART_NAMES.get, "rating": _number}
     found, guessed = columns, False
-    for label, path in enumerate(paths):
+    for path in paths:
         names, unit, read = _open(path, report)
-        if label == 0:
+        label = part_of(path) if len(paths) > 1 else None
+        if path == paths[0]:
             found, guessed = _found(names, columns, find, usual, str(path))
         others = [kind for kind in found.named if kind in values]
         for number, (user, item, *rest) in read(list(found.named.values()), found.positional):
@@ -220,7 +225,7 @@ def read_tables(
                     what = f"{path}, {unit} {number}: {getattr(found, kind)} is {text[:40]!r}"
                     raise DataError(f"{what}, needed is {NEEDED[kind]}")
                 values[kind].append(value)
-            if len(paths) > 1:
+            if label is not None:
                 values["part"].append(label)
     times, labels, ratings = (np.frombuffer(read, np.float64) if read else None for read in values.values())
     table = Table(
@@ -261,17 +266,14 @@ def _found(
     if len(set(columns.named.values())) < len(columns.named):
         named = ", ".join(columns.named.values())
         raise ConfigError(f"{where}: one column is named for two things: {named}")
-    by_lower = {name.lower(): name for name in reversed(names)}
     found, guessed = dict(columns.named), False
     if not found or not columns.positional:
-        for kind in find:
-            seen = next((by_lower[name] for name in USUAL[kind] if name in by_lower), None)
-            if seen is not None:
-                found.setdefault(kind, seen)
+        by_lower = {name.lower(): name for name in reversed(names)}
+        seen = {kind: next((by_lower[name] for name in USUAL[kind] if name in by_lower), None) for kind in find}
+        found = {kind: name for kind, name in seen.items() if name is not None} | found
     if usual is not None and Columns(**found).positional:
         guessed = not found
-        there = {kind: column for kind, column in usual.named.items() if int(column) <= len(names)}
-        found = {kind: column for kind, column in there.items() if column not in found.values()} | found
+        found = {kind: name for kind, name in (usual.named | found).items() if int(name) <= len(names)}
     for kind in ("user", "item", "rating"):
         if kind in find and kind not in found:
             raise ConfigError(
@@ -397,11 +399,8 @@ def _text(field: Any, where: str) -> str:
         return field.decode("utf-8")
     if isinstance(field, date):  # a datetime is one too
         return field.isoformat()
-    return (
-        str(int(field))
-        if isinstance(field, float) and field.is_integer()
-        else str("" if field is None else field).strip()
-    )
+    whole = isinstance(field, float) and field.is_integer()
+    return "" if field is None else str(int(field) if whole else field).strip()
 
 
 class BrokenRecordError(Exception):

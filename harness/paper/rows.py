@@ -85,6 +85,20 @@ class Selection:
         return self.test(self.on_test) / base - 1 if base else None
 
 
+def expected_best(points: Sequence[Point]) -> list[float]:
+    """What a search of n points reaches on the test part, for n = 1 to all N: [N] expected values.
+
+    The n are drawn without replacement and the best of them on validation is taken, so the i-th of N, the worst first,
+    is taken with probability C(i−1, n−1) / C(N, n) (after Dodge et al., EMNLP 2019, who draw with replacement).
+    """
+    test = [point.mean("test") for point in sorted(points, key=lambda point: finite(point.mean("valid")))]
+    total = len(test)
+    return [
+        math.fsum(math.comb(i, n - 1) * value for i, value in enumerate(test)) / math.comb(total, n)
+        for n in range(1, total + 1)
+    ]
+
+
 def choose(points: Sequence[Point], seeds: Collection[int] | None = None) -> Selection | None:
     """The best of the points by the mean of their metric on the validation part, and on the test part.
 
@@ -116,6 +130,8 @@ class Planned:
     not it is there; first the seed that points are chosen with."""
     every_seed: bool = False
     """Whether every point is run with every seed, since it is the points that are asked for."""
+    undeclared: tuple[int, ...] = ()
+    """Seeds that its suite does not name: who adds seeds until a verdict pleases is not believed."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +150,8 @@ class Row:
     named: bool = False
     """Whether the label is the suite's, which need not say what is set."""
     every_seed: bool = False
-    """As in `Planned`."""
+    """As in `Planned`, like `undeclared`."""
+    undeclared: tuple[int, ...] = ()
     part: str = "test"
     """The part that figures are of."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
@@ -199,6 +216,8 @@ class Row:
         """Why its accuracy cannot be compared with published figures; empty where it can."""
         if self.surrogates:
             return f"surrogate features: {', '.join(self.surrogates)}"
+        if self.undeclared:
+            return f"the suite does not declare seed {', '.join(map(str, self.undeclared))}"
         if self.part != "test":
             return "the paper's test part is the one by which training stops here"
         return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
@@ -301,6 +320,7 @@ class _Group:
     """As in `choose`."""
     named: bool = False
     every_seed: bool = False
+    undeclared: tuple[int, ...] = ()
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -335,6 +355,7 @@ class _Group:
             departures=(*_departures(runs[0], paper).values(), *_searched_beyond(selection, model, paper)),
             named=self.named,
             every_seed=self.every_seed,
+            undeclared=self.undeclared,
             part=paper.test_part(self.dataset),
         )
 
@@ -351,7 +372,7 @@ def _planned_groups(runs: Iterable[RunRecord], paper: Paper, planned: Sequence[P
             label = row.label or label_of(there[0], paper, row.points[0][0])
             alone = row.every_seed or len(points) == 1
             first = None if alone else frozenset([next(iter(row.points[0][1]))])
-            groups.append(_Group(label, points, first, row.label is not None, row.every_seed))
+            groups.append(_Group(label, points, first, row.label is not None, row.every_seed, row.undeclared))
     return sorted(groups, key=lambda group: (group.dataset, group.runs[0].model))
 
 

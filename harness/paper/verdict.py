@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from scipy.special import stdtrit
+import numpy as np
+from scipy.special import chdtri, ndtr, stdtrit
 
 from harness.paper.load import Tolerance
 from harness.paper.published import PublishedValue, Status
 
 Range = tuple[float, float]
+_QUANTILES = 4096
 
 
 class Word(StrEnum):
@@ -66,6 +68,26 @@ class Verdict:
     reason: str
     """One short sentence for readers."""
 
+    @property
+    def prediction(self) -> Range | None:
+        """Where one more run falls, at the same confidence: mean ± t s √(1 + 1/n); a published figure is such a run."""
+        if self.mean is None or self.interval is None:
+            return None
+        half = (self.interval[1] - self.mean) * math.sqrt(self.seeds + 1)
+        return self.mean - half, self.mean + half
+
+    def seeds_needed(self, confidence: float) -> int | None:
+        """The number of seeds with which the interval would lie in the band if mean and spread stayed as they are.
+
+        None where the mean does not, there is no interval, or more than 1,000 were needed.
+        """
+        if self.mean is None or self.interval is None or self.band is None:
+            return None
+        room = min(self.mean - self.band[0], self.band[1] - self.mean)
+        spread = (self.interval[1] - self.mean) * math.sqrt(self.seeds) / _quantile(self.seeds, confidence)
+        enough = (n for n in range(2, 1001) if _quantile(n, confidence) * spread / math.sqrt(n) <= room)
+        return next(enough, None) if room >= 0 else None
+
 
 def judge(
     values: Sequence[float],
@@ -100,17 +122,33 @@ def judge(
         outcome, reason = Outcome.NO_EVIDENCE, "the inputs are not those of the published figure"
     elif dispute := _dispute(published, band):
         outcome, reason = Outcome.DISPUTED, dispute
-    elif mean is None or interval is None:
+    elif mean is None:
         outcome, reason = Outcome.DIVERGED, "a run gave a value that is not finite"
-    elif all(_inside(end, band) for end in interval):
+    elif interval is not None and all(_inside(end, band) for end in interval):
         outcome, reason = Outcome.REPRODUCED, f"the interval of {len(values)} seeds lies within {width}"
     elif _inside(mean, band):
-        outcome, reason = Outcome.CLOSE, f"the mean lies within {width}, the interval of {len(values)} seeds does not"
+        beside = f"the interval of {len(values)} seeds does not" if interval else "one run has no interval"
+        outcome, reason = Outcome.CLOSE, f"the mean lies within {width}, {beside}"
     elif mean > band[1]:
         outcome, reason = Outcome.ABOVE, f"the mean lies more than {width} above"
     else:
         outcome, reason = Outcome.BELOW, f"the mean lies more than {width} below"
     return Verdict(outcome, mean, interval, len(values), target, difference, band, reason)
+
+
+def power(spread: float, seeds: int, tolerance: Tolerance, off: float = 0.0) -> float:
+    """The probability that a cell is `reproduced`.
+
+    `spread` is the standard deviation over seeds and `off` the difference of the true mean to the published value, both
+    as shares of it. Runs are taken to be normal, so mean and standard deviation are independent: the probability is the
+    mean over quantiles of the latter.
+    """
+    quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    deviations = spread * np.sqrt(chdtri(seeds - 1, 1 - quantiles) / (seeds - 1))
+    room = tolerance.relative - _quantile(seeds, tolerance.confidence) * deviations / math.sqrt(seeds)
+    error = spread / math.sqrt(seeds)
+    inside = ndtr((room - off) / error) - ndtr((-room - off) / error)
+    return float(np.where(room > 0, inside, 0.0).mean())
 
 
 def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float | None, Range | None]:
@@ -123,8 +161,13 @@ def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float
     if n == 1:
         return mean, None
     variance = math.fsum((value - mean) * (value - mean) for value in values) / (n - 1)
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * math.sqrt(variance / n)
+    half = _quantile(n, confidence) * math.sqrt(variance / n)
     return mean, (mean - half, mean + half)
+
+
+def _quantile(n: int, confidence: float) -> float:
+    """Of Student's t for n runs, two-sided."""
+    return float(stdtrit(n - 1, (1 + confidence) / 2))
 
 
 def _inside(value: float, band: Range) -> bool:

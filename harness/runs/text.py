@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 
-from harness.common import NOT_KNOWN, clock_time, duration, size
-from harness.evaluation.words import short_metric
+from harness.common import NOT_KNOWN, clock_time, duration, number, size
+from harness.evaluation.words import METRICS, short_metric
 from harness.runs.difference import NOT_RECORDED, Change, Difference
 from harness.runs.inspect import Entry, course, entry, last_log_line
-from harness.runs.record import DatasetRecord, Reading, Result, Resumed, RunRecord
+from harness.runs.record import DatasetRecord, Reading, Resumed, RunRecord
 from harness.runs.words import STATES
 from harness.training.config import STOPPING_METRIC
 
@@ -29,8 +31,9 @@ def list_text(entries: Sequence[Entry]) -> str:
     return "\n".join([table, "", *reasons, f"{_count(len(entries), 'run')}: {each}"])
 
 
-def run_text(run: RunRecord, key: str) -> str:
-    """Everything that is known of a run, but its epochs one by one."""
+def run_text(run: RunRecord, key: str, metrics: Sequence[str] = (), users: NDArray[np.integer] | None = None) -> str:
+    """Everything that is known of a run, but its epochs one by one; these test metrics, or the usual ones, of all its
+    users or of these."""
     found, result = entry(run.path, key), run.result
     lines: list[tuple[str, str]] = [("state", found.state), ("folder", str(run.path)), ("command", run.command)]
     if (failure := run.failure) is not None:
@@ -57,11 +60,16 @@ def run_text(run: RunRecord, key: str) -> str:
         ]
     blocks = [f"{key}\n" + _indented(lines)]
     if result is not None:
-        blocks.append("results\n" + _metrics(result))
+        names = metrics or [name for name in result.test if name.partition("@")[0] in METRICS]
+        among = "" if users is None else f" of {_count(len(users), 'user')}"
+        blocks.append(f"results{among}\n" + _metrics(run, names, users))
         blocks.append(
             "time, in seconds\n" + _recorded({**result.timing.written(), "all epochs": duration(run.seconds)})
         )
-        blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result.memory.readings.items()]))
+        held = result.memory.context
+        context = [] if held is None else [("context", size(held))]
+        readings = [(name, _reading(one)) for name, one in result.memory.readings.items()]
+        blocks.append("memory\n" + _indented([*readings, *context]))
         blocks += [
             f"energy of the {name}, in joules\n" + _recorded(one.written()) for name, one in result.energy.items()
         ]
@@ -100,8 +108,8 @@ def _list_row(one: Entry) -> list[str]:
         str(one.epoch) if one.run else NOT_KNOWN,
         str(one.limit or NOT_KNOWN),
         str(one.best_epoch or NOT_KNOWN),
-        _figure(one.valid),
-        _figure(one.test),
+        number(one.valid),
+        number(one.test),
         duration(one.seconds),
         NOT_KNOWN if one.finished is None else clock_time(one.finished),
     ]
@@ -127,13 +135,13 @@ def _epochs(found: Entry, run: RunRecord) -> str:
     text = f"{found.epoch} of at most {found.limit}"
     if found.best_epoch:
         value = run.result.valid[run.stopping] if run.result else course(run.path, run.stopping).best
-        text += f", best {found.best_epoch} (validation {short_metric(run.stopping)} {_figure(value)})"
+        text += f", best {found.best_epoch} (validation {short_metric(run.stopping)} {number(value)})"
     return text + (f", stopped: {run.result.stopped or NOT_RECORDED}" if run.result else "")
 
 
-def _metrics(result: Result) -> str:
-    valid, test = result.valid, result.test
-    table = [[name, _figure(valid.get(name)), _figure(test.get(name))] for name in {**valid, **test}]
+def _metrics(run: RunRecord, names: Sequence[str], users: NDArray[np.integer] | None) -> str:
+    valid = {} if users is not None else run.outcome.valid  # of whose users nothing is stored
+    table = [[name, number(valid.get(name)), number(run.value(name, users))] for name in names]
     head, alignment = ("  metric", "valid", "test"), ("left", "right", "right")
     return tabulate([[f"  {row[0]}", *row[1:]] for row in table], head, disable_numparse=True, colalign=alignment)
 
@@ -171,10 +179,6 @@ def _recorded(values: Mapping[str, Any]) -> str:
     """Values as they were stored, under their names there."""
     texts = {name: f"{value:.4g}" if isinstance(value, float) else _short(value) for name, value in values.items()}
     return _indented([*texts.items()])
-
-
-def _figure(value: float | None) -> str:
-    return NOT_KNOWN if value is None else f"{value:.4f}"
 
 
 def _indented(lines: Sequence[tuple[str, str]]) -> str:

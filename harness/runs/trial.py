@@ -5,6 +5,7 @@ Which trials there are is `suite`; what a run directory looks like is `store`.
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -272,22 +273,27 @@ def trial_of(run: RunRecord, data: Path | None, device: str | None = None) -> Tr
     _, unread = run.readable([*run.result.test] if run.result else [])
     if unread:
         raise DataError(unread[0])
-    words = shlex.split(run.command)
-    dataset_name = words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
     settings = {key: value for key, value in run.settings.items() if key not in GONE}
     settings["features_location"] = run.features_location or TrainingConfig().features_location
     where = resolve_device(device or run.device)
     try:
-        dataset = dataset_for(settings, dataset_name, data)
-        trial = make_trial(run.model, dataset, dataset_name, settings, run.seed, where)
+        name, dataset = dataset_of(run, data)
+        return make_trial(run.model, dataset, name, settings, run.seed, where)
     except ConfigError as error:
         raise ConfigError(f"{run.path}: cannot be repeated by this version: {error}") from error
+
+
+def dataset_of(run: RunRecord, data: Path | None) -> tuple[str, Dataset]:
+    """A run's data set as it is found now, and how its command names it. Raises DataError where it is another one."""
+    words = shlex.split(run.command)
+    name = words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
+    dataset = dataset_for({"features_location": run.features_location}, name, data)
     if dataset.content_hash != run.dataset_hash:
         raise DataError(
-            f"data set {dataset_name!r} is not the one of {run.path}: its content hash is {dataset.content_hash[:12]}, "
+            f"data set {name!r} is not the one of {run.path}: its content hash is {dataset.content_hash[:12]}, "
             f"the run's is {run.dataset_hash[:12]}; name the folder that holds the run's data set with --data"
         )
-    return trial
+    return name, dataset
 
 
 def folder_of(trial: Trial, out: Path) -> Path:
@@ -317,21 +323,16 @@ def finished_run(trial: Trial, out: Path) -> RunRecord | None:
     return RunRecord.read(path) if (path / RESULT).is_file() else None
 
 
-OUT_OF_MEMORY_TEXTS = (
-    "can't allocate memory",  # of the CPU
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS finds no room for itself
-    "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
-    "insufficient resources when calling `cusparse",
+NO_MEMORY = re.compile(
+    "can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
+    "|CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|insufficient resources when calling `cusparse"
 )
-"""What torch's plain RuntimeErrors say where memory did not suffice."""
+"""What torch's plain RuntimeErrors say where memory did not suffice, be it for cuBLAS itself."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, the device's or the machine's, did not suffice."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:

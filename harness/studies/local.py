@@ -24,7 +24,7 @@ import harness.models
 from bm3 import BM3Error
 from harness.common import WriteError, writing
 from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
-from harness.measure.gpu import free_bytes, visible_gpus
+from harness.measure.gpu import free_bytes, occupied, visible_gpus
 from harness.measure.host import container_limits, usable_cores
 from harness.measure.memory import hold_files_of
 from harness.runs.store import LOG, InUseError
@@ -198,6 +198,13 @@ def command(arguments: Sequence[str]) -> None:
     runpy.run_module("harness", run_name="__main__", alter_sys=False)
 
 
+def log_to(path: Path) -> None:
+    """What this process prints from now on is appended to the file."""
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
 def _serve() -> None:
     """Have the server started that processes are forked from."""
     forkserver.set_forkserver_preload(list(PRELOADED))
@@ -238,9 +245,7 @@ def _apart(
     if "numba" in sys.modules:
         sys.modules["numba"].config.reload_config()  # it has read the server's environment
     os.chdir(folder)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    log_to(log)
     if FORKS:
         hold_files_of(os.getppid())
     run(arguments)
@@ -262,19 +267,25 @@ def memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
 
 def _ending(child: _Child, log: Path) -> Ending:
     code, trial = child.process.exitcode or 0, child.trial
+    beside = child.beside or (code != 0 and child.gpu is not None and occupied(child.gpu))
     if code == -SIGKILL and memory_kills() > child.kills:
         name = f"{trial.entry.name} on {trial.dataset.name}"
         message = f"{name}: out of memory (ended by the system)"
-        return Ending(trial, message, vanished=True, out_of_memory=True, beside=child.beside)
+        return Ending(trial, message, vanished=True, out_of_memory=True, beside=beside)
     if code < 0:
         return Ending(trial, f"its process was ended by {Signals(-code).name}", vanished=True)
     if code == SERVER_GONE:
         return Ending(trial, "the server that its process was forked from has ended", vanished=True)
+    return ending(trial, code, last_line(log), beside)
+
+
+def ending(trial: Trial, code: int, said: str, beside: bool = False) -> Ending:
+    """What the exit code of `bm3 train` means, which `said` this in the end."""
     if code in (INTERRUPTED, TERMINATED):
         return Ending(trial, "its process was interrupted", vanished=True)
     if code == IN_USE:
         return Ending(trial, "", elsewhere=True)
-    return Ending(trial, f"{last_line(log)} (exit code {code})", misused=code == MISUSED, beside=child.beside)
+    return Ending(trial, f"{said} (exit code {code})", misused=code == MISUSED, beside=beside)
 
 
 def last_line(log: Path) -> str:
