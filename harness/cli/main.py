@@ -15,6 +15,7 @@ from click.shell_completion import shell_complete
 
 from bm3 import BM3Error, ConfigError
 from harness.cli.data import DATA_COMMANDS, unread
+from harness.cli.evaluate import evaluate
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, THREADS
 from harness.cli.paper import paper
@@ -69,6 +70,7 @@ def bm3() -> None:
     bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
     bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
+    bm3 evaluate LISTS              lists of another program, by the same metrics, against a published figure
     bm3 tables 3                    the paper's tables, ours beneath
     bm3 paper list                  papers that runs can be compared with; new, check: one of your own
     bm3 expected list               the figures that runs are compared with
@@ -79,7 +81,19 @@ def bm3() -> None:
     """
 
 
-for command in (audit, doctor, expected, models_command, paper, reference, profile, regress, replay, reproduce):
+for command in (
+    audit,
+    doctor,
+    evaluate,
+    expected,
+    models_command,
+    paper,
+    reference,
+    profile,
+    regress,
+    replay,
+    reproduce,
+):
     bm3.add_command(command)
 for command in (runs, scaling, settings_command, suite, tables, watch):
     bm3.add_command(command)

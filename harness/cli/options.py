@@ -116,7 +116,8 @@ SEEDS = click.option(
     "--seeds",
     callback=_seeds,
     metavar="LIST",
-    help="In place of the suite's, such as 1-3,7; points are chosen with the first.",
+    help="In place of the suite's, such as 1-3,7; points are chosen with the first. A row with a seed that the suite "
+    "does not declare is no evidence.",
 )
 
 

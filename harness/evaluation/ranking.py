@@ -54,6 +54,10 @@ class Evaluator:
         items = torch.cat([items for items, _ in blocks]).numpy()
         allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
         items[~allowed] = -1
+        return self.ranking_of(items)
+
+    def ranking_of(self, items: NDArray[np.int64]) -> Ranking:
+        """That of given lists [n, K] of the evaluated users, −1 where one has ended; nothing is masked."""
         return Ranking(self.users, self._hits(items), self.n_relevant, items, self._popularity, self._n_users)
 
     def _hits(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
