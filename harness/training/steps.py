@@ -94,7 +94,7 @@ class TrainingSteps:
         return self._make(*next(self._next))
 
     def _make(self, batch: Batch, to_fetch: Batch | None) -> Loss:
-        there = (ids if ids is None else ids.to(self._device, non_blocking=True) for ids in batch)
+        there = [ids.to(self._device, non_blocking=True) for ids in batch if ids is not None]
         with matmul_precision(self._training.precision):
             return train_step(self.model, self.optimiser, Batch(*there), to_fetch)
 
