@@ -11,7 +11,7 @@ from torch import Tensor
 from bm3 import BM3Error, Recommender
 from harness.data import Dataset, Part
 from harness.evaluation.compiling import can_compile, run_compiled
-from harness.evaluation.metrics import Ranking
+from harness.evaluation.metrics import Ranking, known_metrics
 from harness.evaluation.words import METRICS
 
 CUTOFFS = (5, 10, 20, 50)
@@ -46,8 +46,10 @@ class Evaluator:
         """The top `k` of each evaluated user; equal scores are ordered by item id, on every device alike.
 
         `block` users are scored at a time, by default as many as make the device's BLOCK_SCORES. Raises BM3Error when
-        scores are not finite.
+        scores are not finite, and where there is no user.
         """
+        if not len(self.users):
+            raise BM3Error("there is nobody to rank items for: no user of this part has an interaction in training")
         k = min(k, self._n_items)
         block = block or max(1, BLOCK_SCORES.get(device.type, 2**26) // self._n_items)
         blocks = [self._rank_block(score, users, k, device) for users in self._blocks(block)]
@@ -153,6 +155,11 @@ class Evaluation:
         self._names = dict.fromkeys([*METRICS, name])
         self.cutoffs = tuple(sorted({k for k in CUTOFFS if k <= top_k} | {top_k, int(cutoff)}))
         """Where metrics are taken: `top_k`, and below it the usual cut-offs and that of the metric `also` asked for."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the test part's metrics."""
+        return [f"{name}@{k}" for k in self.cutoffs for name in known_metrics()]
 
     @cached_property
     def _valid(self) -> Evaluator:
