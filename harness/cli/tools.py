@@ -157,7 +157,7 @@ def profile(
         check_writable(out, "name another file with --out")
     if threads is not None:
         use_threads(threads)
-    settings = parse_assignments(assignments)
+    settings = {"epochs": "1000", **parse_assignments(assignments)}  # it ends by itself, with validation or without
     where = resolve_device(device)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, 999, where)
     title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"
@@ -272,7 +272,8 @@ def regress(
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
-        plan = measure.plan_of(rules.workload, *measure.inputs(published), inputs, where.type, threads)
+        held = measure.clocks_held(where)
+        plan = measure.plan_of(rules.workload, *measure.inputs(published), inputs, where.type, threads, held)
         if update_baseline:
             measured = measure.measure([here], plan, often, tell=_to_stderr)[0]
             failed, unstable = measure.faults(measured, rules, where.type)
