@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from click.shell_completion import shell_complete
 
 from bm3 import BM3Error
 from harness.cli.data import DATA_COMMANDS
+from harness.cli.literature import literature
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, THREADS
 from harness.cli.paper import paper
@@ -71,6 +73,7 @@ def bm3() -> None:
     bm3 tables 3                    the paper's tables, ours beneath
     bm3 paper list                  papers that runs can be compared with; new, check: one of your own
     bm3 expected list               the figures that runs are compared with
+    bm3 literature bm3              what others report of the same cells, and what it says of a published figure
     bm3 audit                       what each variant changes
 
     Exit codes: 0 everything asked for was measured and held, 1 something lies outside its band or failed, 2 wrong
@@ -83,6 +86,7 @@ for command in (
         audit,
         doctor,
         expected,
+        literature,
         models_command,
         paper,
         reference,
@@ -169,12 +173,14 @@ def train(
 @click.argument("folder", type=click.Path(path_type=Path))
 @REPORT_FORMATS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
+@click.option("--literature", is_flag=True, help="With what others report of each cell; HTML always has it.")
 @PAPER
-def report_command(folder: Path, formats: list[str], out: Path | None, paper: Path) -> None:
+def report_command(folder: Path, formats: list[str], out: Path | None, literature: bool, paper: Path) -> None:
     """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
 
     \b
     bm3 report runs
+    bm3 report runs --literature
     bm3 report runs --format md,html,tex,csv
     """
     from harness.cli.study import finish
@@ -182,7 +188,8 @@ def report_command(folder: Path, formats: list[str], out: Path | None, paper: Pa
     from harness.paper.study import make_study
 
     asked = f"a report on the runs in {folder.name or 'this folder'}"
-    finish(make_study(folder, asked, paper=load_paper(paper)), out or folder, formats)
+    study = make_study(folder, asked, paper=load_paper(paper))
+    finish(replace(study, literature=literature), out or folder, formats)
 
 
 @bm3.command(name="conformance")

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.common import exit_status
 from harness.paper import selfcheck
-from harness.paper.claims import ClaimResult, Measured, claims_of_published, claims_of_rows
+from harness.paper.claims import ClaimResult, Measured, claims_of, claims_of_paper
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.paper.growth import stored_exponents
 from harness.paper.load import Paper, load_paper
@@ -64,6 +64,8 @@ class Study:
     """Those of the rows that were asked for, whether or not there are runs."""
     selfcheck: tuple[Checked, ...] | None = None
     """The models against the reference of the self-check; None where that is not what was asked."""
+    literature: bool = False
+    """Whether a report has what others report of the same cells."""
 
     @property
     def title(self) -> str:
@@ -219,7 +221,7 @@ def make_study(
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
         ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder))
-        claims = *claims_of_published(paper.claims, paper.values), *claims_of_rows(paper.claims, ours)
+        claims = *claims_of_paper(paper), *claims_of(paper.claims, ours)
     checked = None
     if self_check is not None:
         checked = selfcheck.check(runs, reference, paper.tolerances.selfcheck.error, self_check)

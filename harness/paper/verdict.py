@@ -128,6 +128,15 @@ def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float
     return mean, (mean - half, mean + half)
 
 
+def prediction_interval(values: Sequence[float], confidence: float) -> Range | None:
+    """Where one more value of the same normal distribution is expected, m ± t s √(1 + 1/n); two values are needed."""
+    mean, interval = mean_and_interval(values, confidence)
+    if mean is None or interval is None:
+        return None
+    half = (interval[1] - mean) * math.sqrt(len(values) + 1)
+    return mean - half, mean + half
+
+
 def _inside(value: float, band: Range) -> bool:
     # Printed figures have few digits and do land on the edge, where rounding of the product must not decide.
     low, high = band

@@ -18,8 +18,8 @@ from harness.paper.claims import (
     ClaimResult,
     Exponent,
     Measured,
+    claims_of,
     claims_of_published,
-    claims_of_rows,
     load_claims,
 )
 from harness.paper.published import PublishedValue, Status
@@ -87,7 +87,7 @@ def row(
 
 def ours(judged: Claim, *rows: Row, exponents: Mapping[tuple[str, str], Exponent] | None = None) -> ClaimResult:
     place = Measured(rows, TOLERANCES, differences_of(rows, TOLERANCES.confidence), exponents or {})
-    (result,) = claims_of_rows([judged], place)
+    (result,) = claims_of([judged], place)
     assert result.where == "ours"
     assert "\n" not in result.evidence
     return result
@@ -151,7 +151,7 @@ def test_lattice_takes_part_only_where_the_paper_has_figures_for_it(
 
 
 def test_without_runs_no_claim_has_evidence() -> None:
-    results = claims_of_rows(SHIPPED, Measured([], TOLERANCES))
+    results = claims_of(SHIPPED, Measured([], TOLERANCES))
     assert [(result.claim, result.outcome) for result in results] == [(claim, NO_EVIDENCE) for claim in SHIPPED]
     reasons = ("was not run", "no baseline was run", "no fitted exponents are stored")
     assert all(any(reason in result.evidence for reason in reasons) for result in results)
