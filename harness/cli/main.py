@@ -18,7 +18,7 @@ from bm3 import BM3Error
 from harness.cli.data import DATA_COMMANDS
 from harness.cli.literature import literature
 from harness.cli.models import models_command, settings_command
-from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, THREADS
+from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS, THREADS
 from harness.cli.paper import paper
 from harness.cli.reference import reference
 from harness.cli.replay import replay
@@ -194,18 +194,55 @@ def report_command(folder: Path, formats: list[str], out: Path | None, literatur
 
 @bm3.command(name="conformance")
 @click.argument("path", metavar="[TRACE|FOLDER]", type=click.Path(path_type=Path), required=False)
+@click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="A training log to compare runs with.")
+@click.option("--point", type=click.IntRange(min=1), metavar="N", help="Of the log's settings; default: best on valid.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Train and compare the log's first N epochs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison with a log as JSON.")
+@SEEDS
+@DEVICE
+@THREADS
+@DATA
+@OUT
 @PAPER
-def conformance_command(path: Path | None, paper: Path) -> None:
+def conformance_command(
+    path: Path | None,
+    log: Path | None,
+    point: int | None,
+    epochs: int | None,
+    as_json: bool,
+    seeds: list[int],
+    device: str,
+    threads: int | None,
+    data: Path | None,
+    out: Path,
+    paper: Path,
+) -> None:
     """Replay one TRACE or those in FOLDER (default: what comes with the paper and with installed models).
 
     One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
     when one failed, 3 when none could be replayed.
 
+    With --log, train with the settings of another program's training log instead, with seeds 1 to 3 or those of
+    --seeds, and compare losses, validation metrics and the best epoch: same curve, same end (exit code 0) or other (1);
+    3 with fewer than three seeds. Runs are kept in --out. The other options are for this alone.
+
     \b
     bm3 conformance
     bm3 conformance my-traces
     bm3 conformance my-traces/bpr.npz
+    bm3 conformance --log LightGCN-baby.log --data ~/data
     """
+    if log is not None:
+        from harness.cli.logs import DEFAULT_SEEDS, follow
+        from harness.evaluation.compiling import use_threads
+
+        if path is not None:
+            raise click.UsageError("a trace and --log are two questions: ask one")
+        if threads is not None:
+            use_threads(threads)
+        follow(log, point, seeds or DEFAULT_SEEDS, epochs, device, data, out, paper, as_json)
+    if point or epochs or seeds or as_json:
+        raise click.UsageError("--point, --epochs, --seeds and --json are for --log FILE")
     from tabulate import tabulate
 
     from harness.cli.study import conformance_line

@@ -31,6 +31,7 @@ from harness.paper.load import (
     field_fault,
     load_paper,
 )
+from harness.paper.logs import NAMES, LogNames
 from harness.paper.published import (
     COLUMNS,
     COSTS,
@@ -45,7 +46,7 @@ from harness.runs.settings import configure
 from harness.studies.suite import load_suite
 
 T = TypeVar("T")
-FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml"}
+FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml", NAMES}
 FOLDERS = {"published", LITERATURE, "suites", "traces", "logs", "reference", "audit"}
 NAMED_BY = {
     "model": ("models", "proposed", "model", "others", "numerators", "denominator", "ratios", "exponents"),
@@ -100,6 +101,7 @@ class Check:
         self._grids()
         if claims := self._toml(CLAIMS, TypeAdapter(ClaimsFile), needed=False):
             self._twice((claim.id for claim in claims.claims), f"{CLAIMS}: claims: id")
+        self._toml(NAMES, TypeAdapter(LogNames), needed=False)
         for name in (CLAIMS, "complexity.toml"):
             self._named_in(name)
         with suppress(BM3Error):  # told above
