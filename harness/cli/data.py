@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from harness.paper.load import Paper
 
 PATH = click.Path(path_type=Path)
-CORE = "Keep users and items with at least K interactions among themselves."
 SPLIT = f"{', '.join(SPLIT_RULES)}; or the folder or file (.npz, .inter) of a split of the same interactions."
 SOURCES = "downloads.toml"
 """In a paper's folder: where original files are."""
 PARENT = click.option(
     "--out", type=PATH, metavar="DIR", help="Parent of the new folder. Default: $BM3_DATA, else ./data."
+)
+K_CORE = "Keep users and items with at least K interactions among themselves."
+USER, ITEM = (
+    click.option(f"--{kind}", metavar="COLUMN", help=f"Column with {kind} ids, or its number where there is no header.")
+    for kind in ("user", "item")
 )
 REPLACE = click.option("--replace", is_flag=True, help="Replace features of this modality.")
 
@@ -41,33 +45,49 @@ def _default_root() -> Path:
 @click.argument("source", type=PATH)
 @click.option("--name", required=True, help="Name of the data set, and of its folder.")
 @PARENT
-@click.option("--user", metavar="COLUMN", help="Column of a table with user ids.")
-@click.option("--item", metavar="COLUMN", help="Column of a table with item ids.")
-@click.option("--time", metavar="COLUMN", help="Column of a table with times, as numbers.")
-@click.option("--part", metavar="COLUMN", help="Column of a table with train, valid or test (or 0, 1, 2).")
+@USER
+@ITEM
+@click.option("--time", metavar="COLUMN", help="Column with times: numbers, or dates as in ISO 8601.")
+@click.option("--part", metavar="COLUMN", help="Column with train, valid or test (or 0, 1, 2).")
+@click.option("--rating", metavar="COLUMN", help="Column with ratings, for --min-rating.")
+@click.option("--min-rating", type=float, metavar="R", help="Leave out rows with a lower rating.")
+@click.option("--k-core", type=click.IntRange(min=1), metavar="K", help=K_CORE)
+@click.option("--table", metavar="FILE", help="The one with the interactions, of several in a folder or archive.")
 @click.option(
     "--split", metavar="RULE", help=f"How to divide without parts: {', '.join(SPLIT_RULES)}. Default: random_user."
 )
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the division. Default: 0.")
 def import_command(
-    source: Path, name: str, out: Path | None, split: str | None, split_seed: int | None, **columns: str | None
+    source: Path,
+    name: str,
+    out: Path | None,
+    min_rating: float | None,
+    k_core: int | None,
+    table: str | None,
+    split: str | None,
+    split_seed: int | None,
+    **columns: str | None,
 ) -> None:
     """Bring SOURCE in as the data set NAME, a new folder DIR/NAME with NAME.inter and feature files.
 
-    SOURCE is a folder or file in a layout that can be read (.inter, interactions.npz), a table (.csv, .tsv, .parquet)
-    with named columns, RecBole's atomic files (NAME.inter or NAME.train.inter, ...), or a .zip or .tar of one of these.
-    Ids of tables may be any text; every row counts as one positive interaction, whatever its rating.
+    SOURCE is a folder or file in a layout that can be read (.inter, interactions.npz); a table, or one for each part
+    (NAME.train.csv, NAME.valid.csv, NAME.test.csv); RecBole's atomic files; or a .zip or .tar of one of these.
+
+    Tables are text with commas, tabs, semicolons, | or :: between columns, JSON lines, or parquet; text may be packed
+    (.gz, .bz2, .xz). Columns with usual names (user_id, item_id, parent_asin, timestamp, ...) are found. Ids may be any
+    text; every row counts as one positive interaction, whatever its rating, unless --min-rating says otherwise.
 
     \b
     bm3 data import ~/downloads/shop.zip --name shop
     bm3 data import ratings.csv --name shop --user reviewerID --item asin --time unixReviewTime --split leave_one_out
+    bm3 data import ml-1m/ratings.dat --name ml --user 1 --item 2 --rating 3 --min-rating 4 --k-core 5
     bm3 data import ~/recbole/ml-100k --name ml --split-seed 7
     """
     from harness.ingest.importing import Division, import_dataset
     from harness.ingest.tables import Columns
 
-    root = out or _default_root()
-    found = import_dataset(source, name, root, Columns(**columns), Division(split, split_seed))
+    root, division = out or _default_root(), Division(split, split_seed, min_rating, k_core)
+    found = import_dataset(source, name, root, Columns(**columns), division, table)
     for note in found.notes:
         click.echo(f"note: {note}")
     _say_written(found.dataset, root / name)
@@ -80,18 +100,20 @@ def import_command(
 def export_command(dataset: str, out: Path, data: Path | None) -> None:
     """Write DATASET into the new folder DIR: NAME.inter, a feature file for each modality, dataset.json.
 
-    Other tools read this layout too. Surrogate features keep their marker in the file's name. Imported again, the data
-    set has the same content hash.
+    Other tools read this layout too. Original ids go into users.csv and items.csv. Surrogate features keep their marker
+    in the file's name. Imported again, the data set has the same content hash and ids.
 
     \b
     bm3 data export tiktok --out tiktok-files
     bm3 data export ./data/mine --out ~/mine
     """
     from harness.data import load_dataset
-    from harness.ingest.exporting import export
+    from harness.data.layouts import SYNTHETIC, find_folder
+    from harness.ingest.exporting import ITEMS, USERS, export, read_ids
 
     found = load_dataset(dataset, data)
-    export(found, out)
+    counts = {} if dataset in SYNTHETIC else {USERS: found.n_users, ITEMS: found.n_items}
+    export(found, out, *(read_ids(find_folder(dataset, data), name, n) for name, n in counts.items()))
     _say_written(found, out)
 
 
@@ -112,19 +134,31 @@ def verify_command(dataset: str, data: Path | None, paper: Path) -> None:
 
     from harness.data.layouts import SYNTHETIC, find_folder, load_dataset
     from harness.ingest.exporting import recorded_hash
-    from harness.ingest.verify import Severity, verify
+    from harness.ingest.verify import Finding, Severity, verify
     from harness.paper.load import load_paper
 
     found = load_dataset(dataset, data)
     recorded = None if dataset in SYNTHETIC else recorded_hash(find_folder(dataset, data))
     about = load_paper(paper)
     findings = verify(found, _printed(about, found.name), about.split(found.name), recorded)
+    findings += [Finding("files", Severity.NOTE, note) for note in unread(dataset, data)]
     table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
     click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
     found_of = Counter(finding.severity for finding in findings)
     counts = [f"{found_of[kind]} {kind}{'s' * (found_of[kind] != 1)}" for kind in (Severity.PROBLEM, Severity.NOTE)]
     click.echo(f"\n{found.name}: {', '.join(counts)}")
     sys.exit(1 if found_of[Severity.PROBLEM] else 0)
+
+
+def unread(dataset: str, data: Path | None) -> list[str]:
+    """What a user should know of files in the data set's folder that are not read: a line, or none."""
+    from harness.data.files import listed
+    from harness.data.layouts import SYNTHETIC, find_folder, unread_files
+
+    folder = None if dataset in SYNTHETIC else find_folder(dataset, data)
+    found = unread_files(folder) if folder else []
+    needed = "read are interactions, and features from MODALITY.npy or MODALITY_feat.npy"
+    return [f"not read in {folder}: {listed(found)}; {needed}"] if found else []
 
 
 def _printed(paper: Paper, name: str) -> dict[str, dict[str, tuple[float, str]]]:
@@ -143,21 +177,31 @@ def _printed(paper: Paper, name: str) -> dict[str, dict[str, tuple[float, str]]]
 @click.argument("name")
 @click.argument("file", type=PATH)
 @click.option("--modality", required=True, help="What the features are of, such as audio.")
-@click.option("--ids", type=PATH, metavar="FILE", help="One original item id per line, for each row of the table.")
+@click.option("--ids", type=PATH, metavar="FILE", help="Original item ids of the rows: one a line, or a CSV file.")
+@click.option("--id-column", metavar="COLUMN", help="Column of --ids. Default: id, item_id or the like.")
+@click.option("--fill", type=click.Choice(["mean", "zero"]), help="What items without a row get; else an error.")
 @click.option("--surrogate", is_flag=True, help="The vectors stand in for the original ones.")
 @REPLACE
 @DATA
 def add_features_command(
-    name: str, file: Path, modality: str, ids: Path | None, surrogate: bool, replace: bool, data: Path | None
+    name: str,
+    file: Path,
+    modality: str,
+    ids: Path | None,
+    id_column: str | None,
+    fill: Any,
+    surrogate: bool,
+    replace: bool,
+    data: Path | None,
 ) -> None:
     """Add the table in FILE (.npy, items x width) to the data set NAME as a modality, in float32.
 
     Row i belongs to item i, unless --ids says whose rows they are: ids as in the data set's items.csv, or item numbers
-    where it has none. Rows of other items are left out.
+    where it has none. Rows of other items are left out. A modality may have any name; `image` means `visual`.
 
     \b
     bm3 data add-features shop vectors.npy --modality audio
-    bm3 data add-features shop vectors.npy --modality audio --ids asins.txt --replace
+    bm3 data add-features shop vectors.npy --modality image --ids products.csv --id-column asin --fill mean
     """
     from harness.data.files import read_array
     from harness.data.layouts import read_folder
@@ -166,10 +210,17 @@ def add_features_command(
     folder = _folder(name, data)
     table: Any = read_array(file)
     if ids is not None:
-        joined = join_by_id(table, read_row_ids(ids), item_ids(folder, read_folder(folder).n_items), str(ids))
+        items = item_ids(folder, read_folder(folder).n_items)
+        joined = join_by_id(table, read_row_ids(ids, id_column), items, str(file), fill=fill)
         table = joined.table
         if joined.left_out:
             click.echo(f"note: rows of other items, left out: {joined.left_out:,}")
+        if joined.filled:
+            click.echo(
+                f"note: items without a row, filled with {'the mean' if fill == 'mean' else 'zeros'}: {joined.filled:,}"
+            )
+    elif id_column or fill:
+        raise ConfigError("--id-column and --fill go with --ids FILE, which says whose rows are there")
     path, dataset = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
     _say_written(dataset, path)
 
@@ -249,18 +300,23 @@ def _say_written(dataset: Dataset, *paths: Path) -> None:
 
 @click.command(name="prepare")
 @click.argument("name")
-@click.option("--ratings", type=PATH, required=True, metavar="FILE", help="ratings_*.csv, or reviews_*.json.gz.")
+@click.option("--ratings", type=PATH, required=True, metavar="FILE", help="ratings_*.csv, or reviews as JSON lines.")
 @click.option("--metadata", type=PATH, metavar="FILE", help="meta_*.json.gz, for the texts of items.")
 @click.option("--images", type=PATH, metavar="FILE", help="image_features_*.b, for visual features.")
-@click.option("--core", type=click.IntRange(min=1), default=5, metavar="K", help=CORE, show_default=True)
+@USER
+@ITEM
+@click.option("--k-core", "core", type=click.IntRange(min=1), default=5, metavar="K", help=K_CORE, show_default=True)
 @click.option("--split", default=SPLIT_RULES[0], metavar="RULE|PATH", help=SPLIT, show_default=True)
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
 @PARENT
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
 @PAPER
-def prepare_command(dry_run: bool, out: Path | None, paper: Path, **asked: Any) -> None:
-    """Make the data set NAME from the original Amazon 2014 files of one category.
+def prepare_command(
+    dry_run: bool, out: Path | None, paper: Path, user: str | None, item: str | None, **asked: Any
+) -> None:
+    """Make the data set NAME from the original Amazon files of one category, of 2014, 2018 or 2023.
 
+    Ratings without a header are user, item, rating, time; those of 2018 begin with the item: --user 2 --item 1.
     Every rating is one positive interaction, the first one where a user rated an item repeatedly. Users and items with
     fewer than 5 interactions are removed until all have 5, then numbered in order of first appearance. Items without
     an image get the mean of the others. texts.csv holds title, brand, category path and description of each item, as
@@ -278,11 +334,12 @@ def prepare_command(dry_run: bool, out: Path | None, paper: Path, **asked: Any) 
     import harness
     from harness.cli.progress import reading_progress
     from harness.ingest.amazon.prepare import Plan, prepare
+    from harness.ingest.tables import Columns
     from harness.ingest.verify import check_counts
     from harness.measure.environment import source
     from harness.paper.load import load_paper
 
-    plan = Plan(out=out or _default_root(), **asked)
+    plan = Plan(out=out or _default_root(), columns=Columns(user, item), **asked)
     if dry_run:
         plan.check()
         for kind, path in plan.inputs.items():
@@ -292,6 +349,8 @@ def prepare_command(dry_run: bool, out: Path | None, paper: Path, **asked: Any) 
         return
     with keeping(lambda: f"no data set was left unfinished in {plan.out}; the same command begins anew"):
         record = prepare(plan, source(Path(harness.__file__).parent), reading_progress)
+    for note in record["notes"]:
+        click.echo(f"note: {note}")
     for kind in ("counts", "metadata", "images"):
         if kind in record:
             counted = {name: len(value) if isinstance(value, list) else value for name, value in record[kind].items()}

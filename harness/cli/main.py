@@ -15,7 +15,7 @@ import click
 from click.shell_completion import shell_complete
 
 from bm3 import BM3Error
-from harness.cli.data import DATA_COMMANDS
+from harness.cli.data import DATA_COMMANDS, unread
 from harness.cli.literature import literature
 from harness.cli.models import models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS, THREADS
@@ -42,7 +42,8 @@ from harness.ending import (
 
 DEFAULT_SEED = 999
 RENAMED: Mapping[str, Mapping[str, str]] = {
-    key: {"--to": "--out"} for key in ("data fetch", "replay", "report", "scaling")
+    "data prepare": {"--core": "--k-core"},
+    **{key: {"--to": "--out"} for key in ("data fetch", "replay", "report", "scaling")},
 }
 """By command: options whose old spelling goes on working until the next release, with a line that says so."""
 COMPLETION = "_BM3_COMPLETE"
@@ -152,6 +153,8 @@ def train(
     if threads is not None:
         use_threads(threads)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
+    for note in unread(dataset, data):
+        click.echo(f"note: {note}", err=True)
     if dry_run:
         there = "is finished" if finished_run(trial, out) else "would be trained"
         click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
@@ -330,6 +333,8 @@ def stats(dataset: str, data: Path | None) -> None:
         unseen = len(found.unseen_users(part))
         if unseen:
             click.echo(f"note: {unseen} users of {part} have no training interaction and are left out of evaluation")
+    for note in unread(dataset, data):
+        click.echo(f"note: {note}")
     click.echo(f"content hash: {found.content_hash}")
 
 

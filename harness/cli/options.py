@@ -11,7 +11,7 @@ import click
 
 from harness.paper.folders import DEFAULT, paper_folder, suite_path
 from harness.report.write import FORMATS
-from harness.runs.words import Policy
+from harness.runs.words import DEVICES, Policy, device_fault
 
 DATA = click.option(
     "--data",
@@ -38,9 +38,16 @@ PAPER = click.option(
     callback=lambda context, parameter, name: paper_folder(name),
     help="The paper that is meant: its name (bm3 paper list) or its folder.",
 )
-DEVICE = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+
+
+class Device(click.Choice[str]):
+    """A kind of device; a number is not one."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return self.fail(fault, param, ctx) if (fault := device_fault(value)) else value
+
+
+DEVICE = click.option("--device", type=Device(DEVICES), default="auto", show_default=True, help="Where to compute.")
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of torch. Default: torch's own choice."
 )

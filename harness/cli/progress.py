@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.common import duration, size
@@ -46,9 +45,7 @@ class Meter:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -102,22 +99,12 @@ def reading_progress(name: str, unit: str = "B") -> Iterator[Callable[[int, int 
 items_progress = partial(reading_progress, unit="item")
 
 
-class TrainingProgress:
-    """Context manager whose `epoch` is called after every epoch of at most `epochs`."""
+class TrainingProgress(Meter):
+    """Whose `epoch` is called after every epoch of at most `epochs`."""
 
     def __init__(self, title: str, epochs: int) -> None:
-        self._epochs, self._meter = epochs, Meter(title, epochs, "epoch", stays=True)
-        self._first = True
-        self._best = (0, 0.0)
-
-    def __enter__(self) -> Self:
-        self._meter.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._meter.__exit__(kind, error, trace)
+        super().__init__(title, epochs, "epoch", stays=True)
+        self._first, self._best = True, (0, 0.0)
 
     def earlier(self, records: Sequence[EpochRecord]) -> None:
         """Take note of the epochs before a training that goes on."""
@@ -128,11 +115,11 @@ class TrainingProgress:
         """Show the epoch: validation R@20 and the best so far, loss and its parts, and the time left at most."""
         self._note(record)
         if self._first:
-            self._meter.to(record.epoch - 1)
+            self.to(record.epoch - 1)
         parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
         figures = f"{STOPPING_NAME} {record.valid[STOPPING_METRIC]:.4f}, best {self._best[1]:.4f} in {self._best[0]}, "
         figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
-        self._meter.to(record.epoch, figures, at_once=self._first or record.epoch == self._epochs)
+        self.to(record.epoch, figures, at_once=self._first or record.epoch == self.total)
         self._first = False
 
     def _note(self, record: EpochRecord) -> None:

@@ -45,7 +45,6 @@ def list_command(
     bm3 runs list --json
     """
     from harness.runs.inspect import entries
-    from harness.runs.store import run_folders
     from harness.runs.text import list_text
 
     where = folder or out
@@ -56,7 +55,7 @@ def list_command(
     if as_json:
         click.echo(json.dumps([one.values() for one in found], indent=1))
     elif found:
-        click.echo(list_text(found, sum(1 for _ in run_folders(where, superseded=True))))
+        click.echo(list_text(found))
     else:
         click.echo(f"None of the {len(everything)} runs in {where} is of that kind." if everything else _none(where))
 

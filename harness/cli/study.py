@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
-from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from harness.paper.study import Study as Report
     from harness.runs.record import RunRecord
     from harness.runs.trial import Trial
+    from harness.studies.conduct import Study
+    from harness.studies.estimate import Estimates
     from harness.studies.execute import Backend, Pending, Wanted
     from harness.studies.suite import Outcomes, Outline, Row, Suite
 
@@ -61,21 +62,37 @@ class Execution:
     data: Path | None
     out: Path
 
-    def begin(self, name: str, about: Paper, *, alone: bool = False) -> Begun:
-        """The study `name`, whose folder below --out is made.
+    def begin(self, name: str, about: Paper, *, alone: bool = False) -> tuple[Study, Backend]:
+        """The study `name`, whose folder below --out is made, and what runs its trials.
 
         Raises ConfigError for options that exclude each other, or where Ray or its cluster is not there.
         """
-        from harness.studies.conduct import make_folder
+        from harness.studies.conduct import Study, make_folder
+        from harness.studies.estimate import estimates_of
 
-        workers = self._workers(alone)
-        make_folder(self.out / name)
-        return Begun(self, name, about, alone, workers, backend_for(self, workers, about))
+        workers, estimates = self._workers(alone), estimates_of(self.out, about)
+        study = Study(name, self.out, about, estimates, self.rerun, workers, alone)
+        make_folder(study.folder)
+        return study, self._backend(workers, estimates)
+
+    def _backend(self, workers: int, estimates: Estimates) -> Backend:
+        from harness.evaluation.compiling import use_threads
+        from harness.studies.local import InProcess, Processes, threads_beside
+        from harness.studies.ray import RayCluster
+
+        if self.in_process:
+            if self.threads is not None:
+                use_threads(self.threads)
+            return InProcess(self.out)
+        threads, need = self.threads or threads_beside(workers), estimates.memory
+        if self.ray_address:
+            return RayCluster(self.ray_address, self.out, self.data, threads, need, workers=workers)
+        return Processes(self.out, self.data, workers, threads, need)
 
     def _workers(self, alone: bool) -> int:
         """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`."""
+        from harness.measure.gpu import visible_gpus
         from harness.runs.trial import resolve_device
-        from harness.studies.local import visible_gpus
 
         if self.in_process and (self.ray_address or self.workers not in (None, 1)):
             raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
@@ -87,28 +104,14 @@ class Execution:
         return self.workers or (max(1, len(visible_gpus())) if on_cuda else 1)
 
 
-class Begun(NamedTuple):
-    """A study whose options are checked and whose trials can be run."""
+def run(study: Study, backend: Backend, wanted: Wanted, planned: Sequence[Planned] | None = None) -> Outcomes:
+    """Run the trials with the study's progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
+    from harness.cli.study_progress import StudyProgress
+    from harness.studies.conduct import conduct
 
-    how: Execution
-    name: str
-    about: Paper
-    alone: bool
-    workers: int
-    backend: Backend
-
-    def run(self, wanted: Wanted, planned: Sequence[Planned] | None = None) -> Outcomes:
-        """Run the trials with the study's progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
-        from harness.cli.study_progress import StudyProgress
-        from harness.studies.conduct import Study, conduct
-
-        store = self.how.out
-        study = Study(
-            self.name, wanted, store, store / self.name, self.about, self.how.rerun, self.workers, self.alone, planned
-        )
-        kept = f"finished trials are kept in {store}; the same command goes on from there"
-        with keeping(lambda: kept), StudyProgress() as progress:
-            return conduct(study, self.backend, progress.update)
+    kept = f"finished trials are kept in {study.store}; the same command goes on from there"
+    with keeping(lambda: kept), StudyProgress() as progress:
+        return conduct(study, wanted, backend, progress.update, planned)
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,36 +126,10 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return collected
 
 
-def backend_for(how: Execution, workers: int, about: Paper) -> Backend:
-    """The back end that the options name. Raises ConfigError where Ray or its cluster is not there."""
-    from harness.evaluation.compiling import use_threads
-    from harness.runs.store import readable_runs
-    from harness.studies.estimate import COST_FILE, Estimates, load_costs
-    from harness.studies.local import InProcess, Processes, threads_beside
-    from harness.studies.ray import RayCluster
-
-    if how.in_process:
-        if how.threads is not None:
-            use_threads(how.threads)
-        return InProcess(how.out)
-    estimates = Estimates(readable_runs(how.out), load_costs(about.file(COST_FILE)))
-
-    def need(trial: Trial) -> int | None:
-        estimate = estimates.of(trial)
-        return None if estimate is None else estimate.memory_bytes
-
-    threads = how.threads or threads_beside(workers)
-    if how.ray_address:
-        return RayCluster(how.ray_address, how.out, how.data, threads, need, workers=workers)
-    return Processes(how.out, how.data, workers, threads, need)
-
-
 def following(rows: Sequence[Row | Outline], found: Pending) -> list[str]:
     """The line on trials that follow from a selection that cannot be made yet, if any do."""
-    from harness.studies.suite import total
-
-    counts = total(row.to_come(found.outcomes) for row in rows)
-    return [f"{counts} more trials follow from the selection, once the points above are done"] * (counts.most > 0)
+    most = sum(row.to_come(found.outcomes) for row in rows)
+    return [f"up to {most:,} more trials follow from the selection, once the points above are done"] * (most > 0)
 
 
 def left_alone(found: Pending) -> list[str]:
@@ -250,16 +227,16 @@ def reproduce(
         for line in left_alone(found) if how.rerun == "missing" else ():
             click.echo(line)
         return
-    begun = how.begin(Path(suite).stem, about, alone=chosen.alone)
-    planned, checks = _planned(rows, chosen, how.out), known_traces(about)
+    begun, backend = how.begin(Path(suite).stem, about, alone=chosen.alone)
+    planned, checks = _planned(rows, how.out), known_traces(about)
     click.echo(conformance_line(checks))
-    outcomes = begun.run(trials, planned)
+    outcomes = run(begun, backend, trials, planned)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
     without = [
-        trial.command if run is None else run.command
-        for trial, run in runs
-        if run is None or not (run.finished or run.out_of_memory)
+        trial.command if found is None else found.command
+        for trial, found in runs
+        if found is None or not (found.finished or found.out_of_memory)
     ]
     unchecked = [
         *_unchecked(chosen),
@@ -271,7 +248,7 @@ def reproduce(
     study = make_study(
         how.out,
         f"{chosen.title} (only {', '.join(models)})" if models else chosen.title,
-        of=[run for _, run in runs if run is not None],
+        of=[found for _, found in runs if found is not None],
         paper=about,
         planned=planned,
         conformance=Counter(status.value for status in trace_statuses(checks).values()),
@@ -282,22 +259,17 @@ def reproduce(
         exceptions=chosen.exceptions,
         self_check=[one.model for one in chosen.experiments] if chosen.self_check else None,
     )
-    finish(study, how.out / begun.name, formats)
+    finish(study, begun.folder, formats)
 
 
-def _planned(rows: Sequence[Row], suite: Suite, out: Path) -> list[Planned]:
+def _planned(rows: Sequence[Row], out: Path) -> list[Planned]:
     """The rows of the plan for its report."""
     from harness.paper.rows import Planned
     from harness.runs.settings import flatten
     from harness.runs.trial import folder_of
 
-    named = cycle(
-        experiment.label not in (None, experiment.model)
-        for experiment in suite.experiments
-        for _ in experiment.rows(suite.training)
-    )
     planned = []
-    for row, by_label in zip(rows, named, strict=False):
+    for row in rows:
         settings = [flatten({**asdict(point.config), **asdict(point.training)}) for point in row.points]
         differing = sorted(key for key in settings[0] if any(other[key] != settings[0][key] for other in settings))
         points = tuple(
@@ -307,7 +279,7 @@ def _planned(rows: Sequence[Row], suite: Suite, out: Path) -> list[Planned]:
             )
             for point, of_point in zip(row.points, settings, strict=True)
         )
-        planned.append(Planned(row.label if by_label else None, points, row.outline.repeat == "all"))
+        planned.append(Planned(row.label if row.outline.named else None, points, row.outline.repeat == "all"))
     return planned
 
 

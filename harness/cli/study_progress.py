@@ -3,11 +3,9 @@
 import shlex
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -24,7 +22,7 @@ from harness.studies.status import Running, Status
 from harness.training.config import STOPPING_NAME
 
 REFRESHES_PER_SECOND = 2
-MOST_TRIALS, MOST_TRIALS_IN_LINE = 12, 3
+MOST_TRIALS = 12
 BAR = 12
 SILENCE = 120  # seconds after which it is said that a status is old
 
@@ -43,27 +41,23 @@ def render(status: Status, store: Path, *, now: float | None = None) -> Renderab
     return Group(*parts)
 
 
-def line(status: Status, store: Path) -> str:
+def line(status: Status) -> str:
     """The study in one line."""
-    words = [_counts(status)]
-    if status.running:
-        names = short_names(status.running)
-        shown = [_with_epoch(name, one, store) for name, one in zip(names, status.running, strict=True)]
-        words.append("running: " + _some(shown, MOST_TRIALS_IN_LINE))
-    if status.state == "running":
-        words += [] if status.seconds_left is None else [f"about {duration(status.seconds_left)} left"]
-    else:
+    words = [_counts(status), *([f"{len(status.running)} running"] if status.running else [])]
+    if status.state != "running":
         words.append(f"{status.state} after {duration(status.now - status.started)}")
+    elif status.seconds_left is not None:
+        words.append(f"about {duration(status.seconds_left)} left")
     return ", ".join(words)
 
 
 def short_names(running: Sequence[Running]) -> list[str]:
     """`bm3 on mini seed 2` for each; what `--set` changes follows where two would have the same name."""
     names = [_short_name(one.key) for one in running]
-    several = Counter(names)
+    words = [shlex.split(one.command) for one in running]
+    settings = [" ".join(value for option, value in pairwise(of) if option == "--set") for of in words]
     return [
-        f"{name} {_assignments(one.command)}".rstrip() if several[name] > 1 else name
-        for name, one in zip(names, running, strict=True)
+        f"{name} {of}".rstrip() if names.count(name) > 1 else name for name, of in zip(names, settings, strict=True)
     ]
 
 
@@ -90,9 +84,7 @@ class StudyProgress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         if self._live is not None:
             self._live.stop()
         elif self._status is not None:
@@ -111,7 +103,7 @@ class StudyProgress:
 
     def _print(self, status: Status) -> None:
         """Print the line of the status if it is another than the last one."""
-        words = line(status, Path(status.store))
+        words = line(status)
         if words != self._last_words:
             self._last_line, self._last_words = self._clock(), words
             print(words, file=self._console.file, flush=True)
@@ -180,24 +172,9 @@ def _counts(status: Status) -> str:
     return text + (f", {status.waiting} not run" if status.waiting and status.state == "finished" else "")
 
 
-def _with_epoch(name: str, one: Running, store: Path) -> str:
-    attempt = f", attempt {one.attempt}" if one.attempt > 1 else ""
-    return f"{name} (epoch {course(store / one.key).epoch} of {one.epochs}{attempt})"
-
-
 def _short_name(key: str) -> str:
     dataset, _, folder = key.rpartition("/")
     named = NAME.fullmatch(folder)
     if named is None or not dataset:
         return key
     return f"{named['model']} on {dataset.rpartition('/')[2]} seed {named['seed']}"
-
-
-def _assignments(command: str) -> str:
-    words = shlex.split(command)
-    return " ".join(value for option, value in pairwise(words) if option == "--set")
-
-
-def _some(names: Sequence[str], most: int) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

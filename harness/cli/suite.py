@@ -11,16 +11,26 @@ import click
 
 from bm3 import DataError
 from harness.cli.options import DATA, DATASETS, DEVICE, MODELS, OUT, PAPER, SEEDS, known_suite
+from harness.common import NOT_KNOWN, duration, size
 
 if TYPE_CHECKING:
     from harness.runs.trial import Trial
     from harness.studies.estimate import Estimates
     from harness.studies.suite import Outcomes, Outline, Row
 
-HEAD = ("row", "data set", "points", "seeds", "trials", "done", "failed", "time left", "memory", "estimated from")
+HEAD = (
+    "row",
+    "data set",
+    "points",
+    "seeds",
+    "trials",
+    "done",
+    "failed",
+    "time left",
+    "memory",
+    "estimated from",
+)
 LAYOUTS = ("text", "md", "csv", "json")
-NOT_KNOWN = "–"
-GIB = 2**30
 
 
 @click.group()
@@ -36,7 +46,7 @@ def suite() -> None:
 @suite.command(name="list")
 @PAPER
 def list_command(paper: Path) -> None:
-    """List the suites of a paper, and how many trials each has.
+    """List the suites of a paper, and how many trials each has at most.
 
     \b
     bm3 suite list
@@ -44,15 +54,15 @@ def list_command(paper: Path) -> None:
     """
     from harness.paper.load import load_paper
     from harness.report.tables import table, text
-    from harness.studies.suite import load_suite, outline, total
+    from harness.studies.suite import load_suite, outline
 
     rows = []
     about = load_paper(paper)
     for name in about.suites:
         found = load_suite(name, about, check=False)
         more = " and their variants" if any(experiment.variants for experiment in found.experiments) else ""
-        counts = total(row.trials for row in outline(found, paper=about, variants=False))
-        rows.append([name, found.title, f"{counts}{more}"])
+        most = sum(row.trials for row in outline(found, paper=about, variants=False))
+        rows.append([name, found.title, f"{most:,}{more}"])
     click.echo(text(table("", ["suite", "what", "trials"], rows)), nl=False)
 
 
@@ -82,9 +92,9 @@ def show(
     """Show the rows of the suite NAME: how many trials, how many of them are done, what the others will take.
 
     Where points are searched, more trials follow once they are done: the best on validation and the best on test run
-    with the other seeds. The time left counts as many as can follow, and none that failed, which are not run again by
-    themselves; it is an estimate from past runs, on whatever machine made them. Of a data set that is not there only
-    the counts are shown. Nothing is run.
+    with the other seeds. Trials are as many as can follow. The time left is theirs, without those that failed, which
+    are not run again by themselves; it is an estimate from past runs, on whatever machine made them. Of a data set
+    that is not there only the counts are shown. Nothing is run.
 
     \b
     bm3 suite show table3 --data ~/data
@@ -97,11 +107,10 @@ def show(
     from harness.paper.load import load_paper
     from harness.report.flat import csv_text
     from harness.report.tables import markdown, table, text
-    from harness.runs.store import readable_runs
     from harness.runs.trial import resolve_device
-    from harness.studies.estimate import COST_FILE, Estimates, load_costs
+    from harness.studies.estimate import estimates_of
     from harness.studies.execute import pending
-    from harness.studies.suite import Counts, Outline, Row, load_suite, outline, plan, total, wanted
+    from harness.studies.suite import Outline, Row, load_suite, outline, plan, wanted
 
     if dry_run and form != "text":
         raise click.UsageError("--dry-run lists commands: leave --format out")
@@ -120,7 +129,7 @@ def show(
     outlines = [row for row in planned if isinstance(row, Outline)]
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
     unread: list[str] = []
-    estimates = Estimates(readable_runs(out, unread), load_costs(about.file(COST_FILE)))
+    estimates = estimates_of(out, about, unread)
     lines = [_line(row, found.outcomes, estimates) for row in planned]
     shown = table("", HEAD, lines)
     notes = [*missing, *(f"cannot be read, left out: {path}" for path in unread)]
@@ -135,11 +144,12 @@ def show(
         click.echo("".join(f"{note}\n" for note in notes), err=True, nl=False)
         return
     click.echo(f"{Path(name).stem}: {chosen.title}\n\n{text(shown)}")
-    now = Counts(len(found.trials), len(found.trials))
-    counts = total([now, *(row.to_come(found.outcomes) for row in rows), *(row.trials for row in outlines)])
+    come = sum(row.to_come(found.outcomes) for row in planned)
+    most = come + len(found.trials) + sum(len(row.commands) for row in outlines)
     done, failed = _done_and_failed(found.trials, found.outcomes)
-    left = _time(_seconds_left(rows, found.trials, found.outcomes, estimates))
-    click.echo(f"{counts} trials: {done} done, {failed} failed{f'; time left, one after another: {left}' * bool(rows)}")
+    left = duration(_seconds_left(rows, found.trials, found.outcomes, estimates))
+    head = f"{'at most ' * bool(come)}{most:,} trials: {done} done, {failed} failed"
+    click.echo(head + f"; time left, one after another: {left}" * bool(rows))
     for line in [*left_alone(found), *notes]:
         click.echo(line)
     if dry_run:
@@ -151,10 +161,10 @@ def show(
 
 def _line(row: Row | Outline, outcomes: Outcomes, estimates: Estimates) -> list[object]:
     """The row of the table."""
-    from harness.studies.suite import Counts, Outline, total
+    from harness.studies.suite import Outline
 
     if isinstance(row, Outline):
-        return [row.label, row.dataset, len(row.points), len(row.seeds), str(row.trials), *[NOT_KNOWN] * 5]
+        return [row.label, row.dataset, len(row.points), len(row.seeds), row.trials, *[NOT_KNOWN] * 5]
     trials = row.wanted(outcomes)
     known = [estimate for point in row.points if (estimate := estimates.of(point)) is not None]
     memory = max((estimate.memory_bytes or 0 for estimate in known), default=0)
@@ -163,10 +173,10 @@ def _line(row: Row | Outline, outcomes: Outcomes, estimates: Estimates) -> list[
         row.dataset.name,
         len(row.points),
         len(row.seeds),
-        str(total([Counts(len(trials), len(trials)), row.to_come(outcomes)])),
+        len(trials) + row.to_come(outcomes),
         *_done_and_failed(trials, outcomes),
-        _time(_seconds_left([row], trials, outcomes, estimates)),
-        f"{memory / GIB:.1f} GiB" if memory else NOT_KNOWN,
+        duration(_seconds_left([row], trials, outcomes, estimates)),
+        size(memory) if memory else NOT_KNOWN,
         "; ".join(dict.fromkeys(estimate.basis for estimate in known)) or "no past run",
     ]
 
@@ -182,18 +192,9 @@ def _seconds_left(
     """Of all that is to be run, and of the most that may follow; None where it is not known of some trial."""
     left = [(trial, 1.0) for trial in trials if trial.key not in outcomes]
     for row in rows:
-        more = row.to_come(outcomes).most
+        more = row.to_come(outcomes)
         left += [(point, more / len(row.points)) for point in row.points if more]
     known = [(estimates.of(trial), times) for trial, times in left]
     if any(estimate is None for estimate, _ in known):
         return None
     return sum(estimate.seconds * times for estimate, times in known if estimate is not None)
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return NOT_KNOWN
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

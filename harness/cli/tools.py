@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import textwrap
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +19,10 @@ import click
 import harness
 from bm3.errors import ConfigError
 from harness.cli.options import DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, THREADS
-from harness.cli.study import Execution, execution_options
+from harness.cli.study import Execution, execution_options, run
 from harness.ending import Interrupted
 
-INDENT = 22  # of what the doctor finds: severity and topic
-NARROWEST, WIDEST = 60, 120
+WIDEST = 96  # of what the doctor finds
 SUMMARY = "GITHUB_STEP_SUMMARY"
 CHECKOUT = Path(harness.__file__).parent.parent
 COUNT = click.IntRange(min=1)
@@ -69,9 +66,9 @@ def audit(
         for trial in pending(lambda outcomes: wanted(rows, outcomes), how.out, how.rerun).to_run:
             click.echo(trial.command)
         return
-    begun = how.begin(f"audit-{rows[0].dataset.name}", about)
-    outcome = Audit(rows, begun.run(lambda outcomes: wanted(rows, outcomes)), about)
-    paths = write_audit(outcome, how.out / begun.name, paper if as_reference and outcome.code == 0 else None)
+    begun, backend = how.begin(f"audit-{rows[0].dataset.name}", about)
+    outcome = Audit(rows, run(begun, backend, lambda outcomes: wanted(rows, outcomes)), about)
+    paths = write_audit(outcome, begun.folder, paper if as_reference and outcome.code == 0 else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
         click.echo(f"written: {path}")
@@ -98,6 +95,8 @@ def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, pap
     bm3 doctor --data ~/data --out /shared/runs
     bm3 doctor --json
     """
+    from tabulate import tabulate
+
     from harness.tools.doctor.doctor import check_required, diagnose
 
     findings = [*check_required(require), *diagnose(data, out, paper)]
@@ -106,13 +105,8 @@ def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, pap
         able = not problems
         click.echo(json.dumps({"able": able, "findings": [asdict(finding) for finding in findings]}, indent=1))
         sys.exit(not able)
-    width = min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
-    for finding in findings:
-        for head, text in ((f"{finding.severity:<9}{finding.topic:<13}", finding.found), ("→ ", finding.advice)):
-            if text:
-                click.echo(
-                    textwrap.fill(text, width, initial_indent=f"{head:>{INDENT}}", subsequent_indent=" " * INDENT)
-                )
+    told = [[one.severity, one.topic, "\n→ ".join(filter(None, (one.found, one.advice)))] for one in findings]
+    click.echo(tabulate(told, tablefmt="plain", disable_numparse=True, maxcolwidths=[None, None, WIDEST]))
     words = f"{problems} problem{'s' if problems > 1 else ''} in the way."
     click.echo("\n" + (words if problems else "The main job can run: bm3 reproduce"))
     sys.exit(1 if problems else 0)
@@ -339,7 +333,6 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
     help="What they are multiplied by, four at least. Default: 1,2,4,8,16.",
 )
 @click.option("--repetitions", type=click.IntRange(min=5), metavar="N", help="Per point. Default: 9.")
-@click.option("--quick", is_flag=True, help="Small sizes, no files: seconds per model, too little for most exponents.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON instead of the summary.")
 @DEVICE
 @THREADS
@@ -351,7 +344,6 @@ def scaling(
     vary: str | None,
     sizes: tuple[int, ...] | None,
     repetitions: int | None,
-    quick: bool,
     as_json: bool,
     device: str,
     threads: int | None,
@@ -384,8 +376,7 @@ def scaling(
     names = list(dict.fromkeys(find_model(name).name for name in wanted)) or sorted(models())
     factors = vary and tuple(dict.fromkeys(part.strip() for part in vary.split(",")))
     given: dict[str, Any] = {"factors": factors, "multipliers": sizes, "repetitions": repetitions}
-    preset = measure.QUICK if quick else measure.Plan()
-    plan = replace(preset, **{name: value for name, value in given.items() if value is not None})
+    plan = measure.Plan(**{name: value for name, value in given.items() if value is not None})
     where = resolve_device(device)
     if threads is not None:
         use_threads(threads)
@@ -399,10 +390,9 @@ def scaling(
     if not stated.is_file():
         raise ConfigError(f"{stated}: no such file, so no published cost to judge by; name another --paper")
     complexity = load_complexity(stated)
-    if not quick:
-        with writing(out, "name another folder with --out"):
-            out.mkdir(parents=True, exist_ok=True)
-            check_writable(out / "scaling.md")
+    with writing(out, "name another folder with --out"):
+        out.mkdir(parents=True, exist_ok=True)
+        check_writable(out / "scaling.md")
     series: list[measure.Series] = []
     stopped: KeyboardInterrupt | None = None
     try:
@@ -413,7 +403,7 @@ def scaling(
         stopped = interruption
     growth = report.Growth(" ".join(["bm3", *sys.argv[1:]]), environment(where), plan, tuple(series), complexity)
     click.echo(json.dumps(report.as_json(growth), indent=1) if as_json else report.summary(growth))
-    for path in [] if quick else report.write(growth, out):
+    for path in report.write(growth, out):
         click.echo(f"written: {path}", err=as_json)
     if stopped is not None:
         raise Interrupted("the report has what was measured before") from stopped

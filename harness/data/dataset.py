@@ -4,7 +4,7 @@ Reading files is `layouts`, making data is `synthetic`, dividing interactions is
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -79,20 +79,22 @@ def checked_dataset(
     surrogates: frozenset[str] = frozenset(),
     where: str,
     feature_files: Mapping[str, Path] = MappingProxyType({}),
+    ids: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Dataset:
     """A Dataset from raw arrays, or a DataError that begins with `where` (a file or folder) and says what to mend.
 
     Features that are as needed are not copied: write to them no more. Those of the data set cannot be written.
-    Where `feature_files` has a modality, errors in its features begin with that file instead.
+    Where `feature_files` has a modality, errors in its features begin with that file instead. `ids` are what the
+    source calls each `user` and `item`, for errors.
 
     Refused: an empty part, ids that are negative, not whole or beyond int32, gaps in ids, an interaction standing in
     two parts or twice, more than MAX_UNSEEN_SHARE of held-out users without training, features that are not one
     floating-point row per item, finite as float32.
     """
-    pairs = {part: _checked_pairs(parts[part], part, where) for part in PARTS}
+    pairs = {part: checked_pairs(parts[part], part, where) for part in PARTS}
     together = np.concatenate([pairs[part] for part in PARTS])
     n_users, n_items = (_checked_ids(together[:, column], kind, where) for column, kind in ((0, "user"), (1, "item")))
-    _check_repeats(together, n_items, where)
+    _check_repeats(together, n_items, where, ids)
     checked = {
         modality: _checked_features(table, modality, n_items, str(feature_files.get(modality, where)))
         for modality, table in features.items()
@@ -111,13 +113,14 @@ def checked_dataset(
         unseen, evaluated = dataset.unseen_users(part), len(np.unique(dataset.part(part)[:, 0]))
         if len(unseen) > MAX_UNSEEN_SHARE * evaluated:
             raise DataError(
-                f"{where}: {len(unseen)} of {evaluated} users in {part} have no training interaction (first: user "
-                f"{unseen[0]}): move one interaction of each into training, or remove these users"
+                f"{where}: {len(unseen)} of {evaluated} users in {part} have no training interaction (first: "
+                f"{_called('user', unseen[0], ids)}): move one interaction of each into training, or remove these users"
             )
     return dataset
 
 
-def _checked_pairs(array: NDArray[Any], part: Part, where: str) -> NDArray[np.int32]:
+def checked_pairs(array: NDArray[Any], part: Part, where: str) -> NDArray[np.int32]:
+    """Pairs of ids [n, 2], sorted, if they may be a part. Raises DataError."""
     if array.ndim != 2 or array.shape[1] != 2:
         raise DataError(f"{where}: part {part} has shape {list(array.shape)}, needed are pairs (user, item), [n, 2]")
     if len(array) == 0:
@@ -140,18 +143,22 @@ def _checked_ids(ids: NDArray[np.int32], kind: str, where: str) -> int:
         missing = int(expected[present != expected][0])
         raise DataError(
             f"{where}: {kind} ids have gaps ({len(present)} {kind}s, largest id {present[-1]}, {missing} is missing): "
-            f"number {kind}s from 0 to {len(present) - 1} and order feature rows alike"
+            f"number {kind}s from 0 to {len(present) - 1} and order feature rows alike; bm3 data import closes gaps"
         )
     return len(present)
 
 
-def _check_repeats(together: NDArray[np.int32], n_items: int, where: str) -> None:
+def _called(kind: str, number: int, ids: Mapping[str, Sequence[str]]) -> str:
+    return f"{kind} {ids[kind][number][:40]!r}" if kind in ids else f"{kind} {number}"
+
+
+def _check_repeats(together: NDArray[np.int32], n_items: int, where: str, ids: Mapping[str, Sequence[str]]) -> None:
     keys, counts = np.unique(together[:, 0].astype(np.int64) * n_items + together[:, 1], return_counts=True)
     if (counts > 1).any():
         user, item = divmod(int(keys[counts > 1][0]), n_items)
         raise DataError(
-            f"{where}: {int((counts > 1).sum())} interactions stand more than once (first: user {user}, item {item}): "
-            f"keep each pair once, in one part"
+            f"{where}: {int((counts > 1).sum())} interactions stand more than once (first: "
+            f"{_called('user', user, ids)}, {_called('item', item, ids)}): keep each pair once, in one part"
         )
 
 
@@ -160,7 +167,10 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
     if table.ndim != 2 or table.shape[1] == 0:
         raise DataError(f"{what} have shape {list(table.shape)}, needed is one row of numbers per item, [items, width]")
     if len(table) != n_items:
-        raise DataError(f"{what} have {len(table)} rows for {n_items} items: row i must belong to item i")
+        raise DataError(
+            f"{what} have {len(table)} rows for {n_items} items: row i must belong to item i; "
+            f"bm3 data import leaves out items without interactions, add-features --ids joins rows by id"
+        )
     if not np.issubdtype(table.dtype, np.floating):
         raise DataError(f"{what} are {table.dtype}, needed are floating-point numbers: convert with .astype('float32')")
     # Doubles carry no information that a float32 model uses, and twice the memory; rows are read one by one.

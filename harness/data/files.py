@@ -3,13 +3,22 @@
 Which files make a data set is `layouts`.
 """
 
+import bz2
+import codecs
 import csv
+import gzip
+import io
+import itertools
+import lzma
 import os
+import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -22,6 +31,19 @@ LINKS_VARIABLE = "BM3_FOLLOW_LINKS"
 MAX_EXPANSION = 100
 """Times its packed size that compressed content may claim; sorted pairs of ids stay below 20, a zip bomb has 1000."""
 FREE_OF_LIMITS = 2**26  # bytes that anything may claim, whatever its packed size: 64 MiB do no harm
+BLOCK = 2**20
+MAX_LINE = 16 * 2**20
+"""Bytes. The longest lines of the original Amazon files have some hundred kilobytes."""
+PACKED: Mapping[bytes, Callable[[Any], Any]] = {
+    rb"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    rb"BZh[1-9]1A": bz2.BZ2File,
+    rb"\xfd7zXZ": lzma.LZMAFile,
+}
+"""How packed files begin, and what unpacks them."""
+DELIMITERS = (",", "::", "\t", ";", "|")
+
+Report = Callable[[int, int], None]
+"""Is told the position in a file and its size, both in bytes on disk."""
 
 
 def checked_file(path: Path, folder: Path) -> Path:
@@ -130,28 +152,154 @@ def _check_header(file: IO[bytes], size: int, where: str) -> None:
         )
 
 
-def read_csv(path: Path, delimiter: str = ",", *, quoted: bool = True) -> Iterator[tuple[int, list[str]]]:
+class RawFile(io.RawIOBase):
+    """The content of one file, plain or packed (gzip, bzip2, xz), read once. Raises DataError if it is damaged.
+
+    `report` is told the position in the file and its size, both in bytes on disk.
+    """
+
+    def __init__(self, path: Path, report: Report = lambda position, size: None) -> None:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; check the path")
+        with reading(path):
+            self._disk = path.open("rb")
+        self.path, self.size, self._report, self._expanded = path, path.stat().st_size, report, 0
+        begin = self._disk.read(6)
+        self._disk.seek(0)
+        unpack = next((unpack for mark, unpack in PACKED.items() if re.match(mark, begin)), None)
+        self.compressed = unpack is not None
+        self._content: Any = unpack(self._disk) if unpack else self._disk
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if hasattr(self, "_content"):
+            self._content.close()
+            self._disk.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            n: int = self._content.readinto(buffer)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # gzip's is an OSError, EOFError means cut off
+            at = f"after {self._disk.tell()} of {self.size} bytes"
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise DataError(f"{self.path}: damaged or cut off {at} ({reason}); download it again") from error
+        self._expanded += n
+        if self.compressed:
+            check_claim(self._expanded, self.size, str(self.path))
+        self._report(self._disk.tell(), self.size)
+        return n
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Number, from 1, and content of every line, without its end; empty ones and a byte order mark are left out."""
+        content = io.BufferedReader(self, BLOCK)
+        for number in itertools.count(1):
+            line = content.readline(MAX_LINE + 1)
+            if len(line) > MAX_LINE:
+                raise DataError(
+                    f"{self.path}, line {number}: longer than {MAX_LINE} bytes; is it the file that was meant?"
+                )
+            if not line:
+                return
+            line = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
+            if line.strip():
+                yield number, line
+
+
+@contextmanager
+def open_text(path: Path, report: Report = lambda position, size: None) -> Iterator[IO[str]]:
+    """The text in a file, plain or packed: UTF-8, or UTF-16 that is marked so. Raises DataError, with the line."""
+    with reading(path), RawFile(path, report) as raw:
+        content = io.BufferedReader(raw, BLOCK)
+        begin = content.peek(64)[:64]
+        marked = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if b"\0" in begin and not marked:
+            at = {place % 2 for place, byte in enumerate(begin) if byte == 0}
+            if len(at) == 1:
+                raise DataError(_other_encoding(path, 1, "UTF-16LE" if at == {1} else "UTF-16BE"))
+            raise DataError(f"{path}: cannot be read (not text): unpack it, or give it the ending of what it is")
+        try:
+            yield io.TextIOWrapper(content, "utf-16" if marked else "utf-8-sig", newline="")
+        except UnicodeDecodeError as error:
+            with RawFile(path) as again:
+                bad = list(itertools.islice((row for row in again.lines() if not _is_utf8(row[1])), 100))
+            if not bad:  # a text in UTF-16 that is cut off
+                raise
+            raise DataError(
+                _other_encoding(path, bad[0][0], _guess(b"\n".join(line for _, line in bad)), bad[0][1])
+            ) from error
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _guess(lines: bytes) -> str:
+    """What the encoding of lines looks like: letters with accents stand alone, other scripts' bytes together."""
+    alone = re.search(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", lines)
+    best = None if alone else import_module("charset_normalizer").from_bytes(lines).best()
+    return best.encoding.upper() if best else "CP1252"
+
+
+def _other_encoding(path: Path, number: int, encoding: str, line: bytes = b"") -> str:
+    shown = f" (then it reads {printable(line.decode(encoding, 'replace')[:60])!r})" if line else ""
+    return (
+        f"{path}, line {number}: not UTF-8; it looks like {encoding}{shown}: convert the file, as with iconv -f "
+        f"{encoding} -t UTF-8 {path.name} > utf8-{path.name}"
+    )
+
+
+def read_csv(
+    path: Path,
+    delimiter: str | None = None,
+    *,
+    quoted: bool = True,
+    report: Report = lambda position, size: None,
+) -> Iterator[tuple[int, list[str]]]:
     """Header, and each row that is not blank and as long as the header, with its line in the file.
 
-    Raises DataError with the line.
+    Without `delimiter` it is the tab in a .tsv file, elsewhere the one that the first line has most of. Blanks around
+    fields are taken away. Raises DataError with the line.
     """
     width = None
-    with reading(path), path.open(newline="", encoding="utf-8-sig") as file:
+    with open_text(path, report) as text:
+        lines = iter(lambda: text.readline(MAX_LINE), "")
+        begin = []  # blank lines, and the first one that is not
+        for line in lines:
+            begin.append(line)
+            if line.strip():
+                break
+        if delimiter is None:
+            tabs = ".tsv" in path.name.lower() or not begin
+            delimiter = "\t" if tabs else max(DELIMITERS, key=begin[-1].count)
+        lines = itertools.chain(begin, lines)
+        if delimiter == "::":  # the csv module knows separators of one character
+            lines, delimiter, quoted = (line.replace("::", "\x1f") for line in lines), "\x1f", False
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True)
         for fields in rows:
-            if width is None:
-                width = len(fields)
-            elif fields and len(fields) != width:
-                raise DataError(f"{path}, line {rows.line_num}: {len(fields)} fields, and the header names {width}")
-            if fields:
-                yield rows.line_num, fields
+            fields = [field.strip() for field in fields]
+            if len(fields) < 2 and not any(fields):
+                continue
+            width = width or len(fields)
+            if len(fields) != width:
+                raise DataError(
+                    f"{path}, line {rows.line_num}: {len(fields)} fields, and the first line has {width}: put fields "
+                    f"that hold the separator in quotes, or mend the line"
+                )
+            yield rows.line_num, fields
     if width is None:
         yield 1, []
 
 
 def read_columns(
-    path: Path, wanted: Sequence[str], delimiter: str = ",", *, quoted: bool = True
+    path: Path, wanted: Sequence[str], delimiter: str | None = None, *, quoted: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
     """Line and fields of the columns `wanted` of each row of a table with a header, in any order. Raises DataError."""
     rows = read_csv(path, delimiter, quoted=quoted)
@@ -193,8 +341,9 @@ def new_folder(target: Path) -> Iterator[Path]:
                 for folder in parents:
                     folder.rmdir()
     except OSError as error:
+        mend = "check permissions" if isinstance(error, PermissionError) else "make room"
         raise DataError(
-            f"{target}: cannot be written ({error.strerror or error}); make room, or choose another folder with --out"
+            f"{target}: cannot be written ({error.strerror or error}); {mend}, or choose another folder with --out"
         ) from error
 
 
@@ -211,7 +360,8 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)  # strerror: no path
         first = printable((text or type(error).__name__).splitlines()[0][:200])
-        mend = "download or export it again, and check permissions"
+        mends = {"FileNotFoundError": "check the path", "PermissionError": "check its permissions"}
+        mend = mends.get(type(error).__name__, "download or export it again")
         raise DataError(f"{path}: cannot be read ({first}): {mend}") from error
 
 

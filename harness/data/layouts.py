@@ -7,7 +7,7 @@ in `dataset`.
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 
 from bm3 import DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset
-from harness.data.files import checked_file, read_archive, read_array, read_columns
+from harness.data.files import checked_file, column_positions, listed, read_archive, read_array, read_csv
 from harness.data.synthetic import mini
 
 DATA_VARIABLE = "BM3_DATA"
 SYNTHETIC: Mapping[str, Callable[[], Dataset]] = {"mini": mini}
+ARCHIVE = "interactions.npz"
+COMPANION = re.compile(
+    r"(users|items|texts)\.csv|(dataset|prepared|.*\.encoder)\.json|(readme|licen[cs]e).*", re.IGNORECASE
+)
+"""What may stand beside: original ids, texts to encode, and records of how it was made."""
 INTER_COLUMNS = ("userID", "itemID", "x_label")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")  # int() would also take 1_0, other scripts' digits and spaces
 FEATURE_SUFFIXES = ("_feat", "_surrogate", "")
@@ -91,28 +96,54 @@ def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
         raise DataError(f"{folder}: no such folder")
     interactions = find_interactions(folder)
     parts = read_interactions(interactions)
-    files = feature_files(folder)
+    features, surrogates, files = read_features(folder, mapped=mapped)
     return checked_dataset(
         folder.resolve().name,
         parts,
-        {modality: _read_table(path, mapped) for modality, (path, _) in files.items()},
-        surrogates=frozenset(modality for modality, (_, surrogate) in files.items() if surrogate),
+        features,
+        surrogates=surrogates,
         where=str(interactions),
-        feature_files={modality: path for modality, (path, _) in files.items()},
+        feature_files=files,
+    )
+
+
+def read_features(
+    folder: Path, *, mapped: bool = False
+) -> tuple[dict[str, NDArray[Any]], frozenset[str], dict[str, Path]]:
+    """Each modality's table in `folder`, which modalities are surrogates, and their files; raises DataError."""
+    files = feature_files(folder)
+    return (
+        {modality: _read_table(path, mapped) for modality, (path, _) in files.items()},
+        frozenset(modality for modality, (_, surrogate) in files.items() if surrogate),
+        {modality: path for modality, (path, _) in files.items()},
     )
 
 
 def find_interactions(folder: Path) -> Path:
     """The one file with interactions in `folder`, in either layout; raises DataError."""
-    archive, tables = folder / "interactions.npz", sorted(folder.glob("*.inter"))
+    archive, tables = folder / ARCHIVE, visible(folder, "*.inter")
     if archive.is_file() and tables:
         raise DataError(f"{folder}: interactions stand in {archive.name} and in {tables[0].name}: keep one of the two")
     if archive.is_file():
         return checked_file(archive, folder)
     if len(tables) == 1:
         return checked_file(tables[0], folder)
-    found = f"{len(tables)} .inter files" if tables else "neither"
-    raise DataError(f"{folder}: needed is interactions.npz or one NAME.inter, found {found}")
+    found = f"{len(tables)} .inter files" if tables else listed(path.name for path in visible(folder))
+    raise DataError(
+        f"{folder}: needed is {ARCHIVE} or one NAME.inter, found {found}; bring other files in with bm3 data import"
+    )
+
+
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """What matches `pattern` in `folder`, in order, without hidden files and those that a Mac adds to archives."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith((".", "__MACOSX")))
+
+
+def unread_files(folder: Path) -> list[str]:
+    """What is in the folder of a data set and belongs to none, such as features of another ending. Raises DataError."""
+    read = {find_interactions(folder), *(path for path, _ in feature_files(folder).values())}
+    others = [path for path in visible(folder) if path not in read and not COMPANION.fullmatch(path.name)]
+    return [f"{path.name}/" if path.is_dir() else path.name for path in others]
 
 
 def read_interactions(path: Path) -> dict[Part, NDArray[Any]]:
@@ -127,28 +158,38 @@ def read_interactions(path: Path) -> dict[Part, NDArray[Any]]:
 
 
 def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
-    """Tab-separated with a header; columns in any order, those not named in INTER_COLUMNS are ignored."""
-    rows = [_inter_row(fields, f"{path}, line {line}") for line, fields in read_columns(path, INTER_COLUMNS, "\t")]
-    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    table = read_inter(path, INTER_COLUMNS)
     return {part: table[table[:, 2] == label, :2] for label, part in enumerate(PARTS)}
 
 
-def _inter_row(fields: list[str], where: str) -> tuple[int, int, int]:
-    for column, field in zip(INTER_COLUMNS, fields, strict=True):
+def read_inter(path: Path, columns: Sequence[str]) -> NDArray[np.int64]:
+    """The first two or all three INTER_COLUMNS of a table with tabs and a header, others ignored; raises DataError."""
+    rows = read_csv(path, "\t")
+    line, header = next(rows)
+    try:
+        positions = column_positions(header, columns, f"{path}, line {line}")
+    except DataError as error:
+        raise DataError(f"{error}; bm3 data import reads other columns, and divides what has no parts") from error
+    found = [_inter_row([fields[at] for at in positions], f"{path}, line {line}") for line, fields in rows]
+    return np.array(found, dtype=np.int64).reshape(-1, len(columns))
+
+
+def _inter_row(fields: list[str], where: str) -> list[int]:
+    for column, field in zip(INTER_COLUMNS, fields, strict=False):
         if not WHOLE_NUMBER.fullmatch(field):
             raise DataError(f"{where}: {column} is {field[:40]!r}, needed is a whole number")
-    user, item, label = map(int, fields)
-    if not 0 <= label < len(PARTS):
-        raise DataError(f"{where}: x_label is {label}, needed is 0 (train), 1 (valid) or 2 (test)")
+    user, item, *label = row = [int(field) for field in fields]
+    if label and not 0 <= label[0] < len(PARTS):
+        raise DataError(f"{where}: x_label is {label[0]}, needed is 0 (train), 1 (valid) or 2 (test)")
     if not (0 <= user < 2**31 and 0 <= item < 2**31):
         raise DataError(f"{where}: ids are {user} and {item}, needed are whole numbers from 0 that fit 31 bits")
-    return user, item, label
+    return row
 
 
 def feature_files(folder: Path) -> dict[str, tuple[Path, bool]]:
     """Each modality's file in `folder`, and whether its vectors are surrogates. Raises DataError for a second file."""
     found: dict[str, tuple[Path, bool]] = {}
-    for path in sorted(folder.glob("*.npy")):
+    for path in visible(folder, "*.npy"):
         modality, surrogate = modality_of(path.stem)
         if modality in found:
             raise DataError(

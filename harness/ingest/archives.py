@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from bm3 import DataError
 from harness.data.files import check_claim, reading
+from harness.data.layouts import visible
 
 MAX_MEMBERS = 10_000
 MAX_READ = 2**26  # bytes in one piece: tarfile reads a header of the size that the archive claims
@@ -48,6 +49,7 @@ def is_archive(path: Path) -> bool:
 def unpack(path: Path, target: Path) -> Path:
     """Unpack the archive `path` into the folder `target`; gives the one folder in it, or `target`.
 
+    Hidden files and what a Mac adds are left out.
     Refused before anything of it is written: a member that is a link or a device, or that would lie outside of
     `target`; members that claim far more than the archive's size or than the free space. Raises DataError.
     """
@@ -60,8 +62,9 @@ def unpack(path: Path, target: Path) -> Path:
                 assert source is not None  # as it is a regular file
                 with source, place.open("xb") as file:
                     shutil.copyfileobj(source, file)
-    inside = list(target.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
+    while len(inside := visible(target)) == 1 and inside[0].is_dir():
+        target = inside[0]
+    return target
 
 
 def _checked(path: Path, claims: Iterator[_Member], free: int) -> list[_Member]:

@@ -42,24 +42,29 @@ def feature_file_name(modality: str, surrogate: bool, *, inter: bool = True) -> 
     """
     checked_name(modality, "modality")
     stem = FILE_NAMES.get(modality, modality) if inter else modality
-    stem += "_surrogate" if surrogate else "_feat" if inter else ""
-    if modality_of(stem) != (modality, surrogate):
-        raise DataError(f"modality {modality!r}: would be read back as {modality_of(stem)[0]!r}; rename it")
-    return f"{stem}.npy"
+    suffixes = ("_surrogate",) if surrogate else ("_feat",) if inter else ("", "_feat")
+    for suffix in suffixes:
+        if modality_of(stem + suffix) == (modality, surrogate):
+            return f"{stem}{suffix}.npy"
+    raise DataError(f"modality {modality!r}: would be read back as {modality_of(stem + suffix)[0]!r}; rename it")
 
 
-def export(dataset: Dataset, target: Path) -> None:
-    """Write `dataset` as the new folder `target`: NAME.inter, a feature file per modality, dataset.json.
+def export(
+    dataset: Dataset, target: Path, users: Sequence[str] | None = None, items: Sequence[str] | None = None
+) -> None:
+    """Write `dataset` as the new folder `target`: NAME.inter, a feature file per modality, dataset.json, original ids.
 
     Reading the folder gives the same content hash. Raises DataError if the folder exists or cannot be written; then
     nothing is left of it.
     """
     name = dataset.name if dataset.name in SYNTHETIC else checked_name(dataset.name, "data set")
     with new_folder(target) as folder:
-        write_dataset(dataset, folder, name)
+        write_dataset(dataset, folder, name, users, items)
 
 
-def write_dataset(dataset: Dataset, folder: Path, name: str) -> None:
+def write_dataset(
+    dataset: Dataset, folder: Path, name: str, users: Sequence[str] | None, items: Sequence[str] | None
+) -> None:
     """Write the files of `dataset`, called `name`, into `folder`; raises DataError for names that no file can have."""
     files = {modality: feature_file_name(modality, modality in dataset.surrogates) for modality in dataset.features}
     with (folder / f"{name}.inter").open("w", encoding="utf-8", newline="") as file:
@@ -68,6 +73,9 @@ def write_dataset(dataset: Dataset, folder: Path, name: str) -> None:
             file.writelines(f"{user}\t{item}\t{label}\n" for user, item in dataset.part(part).tolist())
     for modality, table in dataset.features.items():
         np.save(folder / files[modality], table, allow_pickle=False)
+    for file_name, ids in ((USERS, users), (ITEMS, items)):
+        if ids is not None:
+            write_ids(folder / file_name, ids)
     write_record(folder, dataset, name)
 
 
@@ -105,16 +113,18 @@ def write_ids(path: Path, ids: Sequence[str]) -> None:
         csv.writer(file, lineterminator="\n").writerows([("index", "id"), *enumerate(ids)])
 
 
-def read_ids(folder: Path, name: str, n: int) -> list[str] | None:
+def read_ids(folder: Path, name: str, n: int | None = None) -> list[str] | None:
     """The original ids that `folder` has in the file `name`, for numbers 0 to n-1; None without such a file.
 
-    Raises DataError, with the line, unless every number and every id stands there once.
+    Raises DataError, with the line, unless every number, of `n` if given, and every id stands there once.
     """
     path = checked_file(folder / name, folder)
     if not path.is_file():
         return None
+    rows = list(read_columns(path, ("index", "id")))
+    n = len(rows) if n is None else n
     ids: dict[int, str] = {}
-    for line, (index, each) in read_columns(path, ("index", "id")):
+    for line, (index, each) in rows:
         number = int(index) if re.fullmatch("[0-9]{1,18}", index) else -1
         if not 0 <= number < n or number in ids:
             raise DataError(f"{path}, line {line}: index is {index[:40]!r}, needed is each of 0 to {n - 1} once")

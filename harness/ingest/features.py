@@ -4,11 +4,12 @@ Tables are written at once or not at all. The models that make vectors are `enco
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,19 @@ from numpy.typing import NDArray
 from bm3 import DataError
 from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset, checked_dataset
-from harness.data.files import column_positions, read_csv, reading
-from harness.data.layouts import feature_files, find_interactions, read_folder
+from harness.data.files import column_positions, open_text, read_csv
+from harness.data.layouts import MODALITY_NAMES, feature_files, find_interactions, read_folder
 from harness.ingest.encoders import Encoder
 from harness.ingest.exporting import ITEMS, RECORD, feature_file_name, read_ids, write_record
+from harness.ingest.tables import USUAL
 
 ENCODER_RECORD = ".encoder.json"
 """Follows the name of a feature file; says which model made it."""
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 ID_COLUMN = "id"
+ID_COLUMNS = (ID_COLUMN, *USUAL["item"])
+TABLE = re.compile(r"\.[ct]sv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
+Fill = Literal["mean", "zero"]
 
 Content = TypeVar("Content")
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -40,7 +45,7 @@ class Joined:
     left_out: int
     """Rows whose id is no item of the data set."""
     filled: int
-    """Items without a row of their own, which got the mean of the others."""
+    """Items without a row of their own."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +65,34 @@ def item_ids(folder: Path, n_items: int) -> list[str]:
     return read_ids(folder, ITEMS, n_items) or [str(item) for item in range(n_items)]
 
 
-def read_row_ids(path: Path) -> list[str]:
-    """One id per line, for the rows of a table in their order; raises DataError."""
-    with reading(path):
-        return path.read_text(encoding="utf-8-sig").splitlines()
+def read_row_ids(path: Path, column: str | None = None) -> list[str]:
+    """The ids of a table's rows in their order: a column of a CSV or TSV file, or one a line. Raises DataError.
+
+    The column is `column`, or called as ids of items usually are; a CSV file of one column needs no header.
+    """
+    if column is None and not TABLE.search(path.name):
+        with open_text(path) as text:
+            return text.read().rstrip().splitlines()
+    rows = read_csv(path)
+    line, header = next(rows)
+    known = {name.lower(): name for name in reversed(header)}
+    if column is None and len(header) == 1 and header[0].lower() not in ID_COLUMNS:
+        return [*header, *(fields[0] for _, fields in rows)]
+    wanted = column or next((known[name] for name in ID_COLUMNS if name in known), ID_COLUMN)
+    try:
+        (position,) = column_positions(header, (wanted,), f"{path}, line {line}")
+    except DataError as error:
+        raise DataError(f"{error}: name another with --id-column") from error
+    return [fields[position] for _, fields in rows]
 
 
 def join_by_id(
-    table: NDArray[Any], row_ids: Sequence[str], items: Sequence[str], where: str, *, fill: bool = False
+    table: NDArray[Any], row_ids: Sequence[str], items: Sequence[str], where: str, *, fill: Fill | None = None
 ) -> Joined:
     """Rows of `table` [n, d], whose ids are `row_ids` [n], in the order of `items` [I].
 
-    Items without a row are an error, or get the mean of the others if `fill`, as those without an image did in the
-    published features. Raises DataError, also for ids that stand twice.
+    Items without a row are an error, or get zeros or the mean of the others, by `fill`; the mean, as those without an
+    image did in the published features. Raises DataError, also for ids that stand twice, or with the row and its id.
     """
     if table.ndim != 2 or len(row_ids) != len(table):
         raise DataError(f"{where}: {len(row_ids)} ids for features of shape {list(table.shape)}: needed is one per row")
@@ -84,14 +104,22 @@ def join_by_id(
     missing = np.flatnonzero(found < 0)
     if len(missing) == len(items):
         raise DataError(_no_item(len(row_ids), items, where))
-    if len(missing) and not fill:
+    if len(missing) and fill is None:
         raise DataError(
             f"{where}: {len(missing):,} of {len(items):,} items have no row (first: {items[missing[0]][:40]!r}): add "
-            f"rows for them, such as the mean of the others"
+            f"rows for them, or give them all the mean of the others with --fill mean, or zeros with --fill zero"
         )
     joined = _as_float32(table[found])
+    bad = np.flatnonzero((found >= 0) & ~np.isfinite(joined).all(axis=1))
+    if len(bad):
+        row = found[bad[0]]
+        more = f", and {len(bad) - 1:,} others" if len(bad) > 1 else ""
+        raise DataError(
+            f"{where}: row {row} (id {row_ids[row][:40]!r}){more}: NaN or infinity as float32: replace it, or take "
+            f"such rows out and give --fill mean"
+        )
     if len(missing):
-        joined[missing] = joined[found >= 0].mean(axis=0, dtype=np.float64)
+        joined[missing] = joined[found >= 0].mean(axis=0, dtype=np.float64) if fill == "mean" else 0
     return Joined(joined, len(row_ids) - (len(items) - len(missing)), len(missing))
 
 
@@ -114,9 +142,9 @@ def add_features(
 
     Gives the file, which appears whole or not at all, and the data set that the folder holds now; dataset.json, if
     there is one, is made anew. Raises DataError for a table that does not fit, beginning with `where`, and if the
-    modality is there already and not to be replaced.
+    modality is there already and not to be replaced. `image` and `textual` mean `visual` and `text`.
     """
-    dataset = read_folder(folder)
+    dataset, modality = read_folder(folder), MODALITY_NAMES.get(modality, modality)
     inter = find_interactions(folder).suffix != ".npz"
     target = folder / feature_file_name(modality, surrogate, inter=inter)
     present = feature_files(folder).get(modality, (target, False))[0]
@@ -202,7 +230,7 @@ def encode_features(
         raise DataError(_no_item(len(contents), items, where))
     with progress(f"{modality} by {encoder.name}") as report:
         table = encode_in_batches(list(wanted.values()), encoder, batch_size, report)
-    joined = join_by_id(table, list(wanted), items, where, fill=True)
+    joined = join_by_id(table, list(wanted), items, where, fill="mean")
     file, dataset = add_features(folder, joined.table, modality, where, replace=replace)
     record = file.with_name(f"{file.stem}{ENCODER_RECORD}")
     values = {

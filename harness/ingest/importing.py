@@ -1,11 +1,12 @@
 """Bringing data sets of other layouts into the `.inter` layout: folders, archives, tables, RecBole's atomic files.
 
-Reading one table is `tables`, unpacking is `archives`, and what must hold of the result `harness.data.dataset`.
+Reading tables is `tables`, unpacking is `archives`, and what must hold of the result `harness.data.dataset`.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bm3 import BM3Error, ConfigError, DataError
-from harness.data.dataset import PARTS, Dataset, checked_dataset
-from harness.data.files import checked_file, new_folder
-from harness.data.layouts import read_folder, read_interactions
-from harness.data.split import Parts, split_rule, without_gaps, without_repeats
-from harness.data.words import SPLIT_RULES
+from harness.data.dataset import PARTS, Dataset, Part, checked_dataset, checked_pairs
+from harness.data.files import checked_file, listed, new_folder
+from harness.data.layouts import ARCHIVE, COMPANION, INTER_COLUMNS, read_features, read_interactions, visible
+from harness.data.split import Parts, SplitRule, split_rule, without_gaps
+from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
 from harness.ingest.exporting import (
     ITEMS,
@@ -27,9 +28,19 @@ from harness.ingest.exporting import (
     read_ids,
     recorded_hash,
     write_dataset,
-    write_ids,
 )
-from harness.ingest.tables import TABLE_ENDINGS, Columns, Table, is_recbole, read_recbole, read_table
+from harness.ingest.tables import (
+    INTER,
+    PART_IN_NAME,
+    PART_NAMES,
+    TEXT_ENDINGS,
+    Columns,
+    Table,
+    first_names,
+    is_table,
+    k_core,
+    read_tables,
+)
 
 
 @dataclass(frozen=True)
@@ -44,143 +55,229 @@ class Imported:
 
 @dataclass(frozen=True)
 class Division:
-    """How interactions that come in no parts are divided; no rule named: the first of SPLIT_RULES."""
+    """Which interactions of a table count, and how those that come in no parts are divided."""
 
     rule: str | None = None
+    """None: the first of SPLIT_RULES."""
     seed: int | None = None
+    min_rating: float | None = None
+    k_core: int | None = None
 
 
 def import_dataset(
-    source: Path, name: str, root: Path, columns: Columns | None = None, division: Division | None = None
+    source: Path,
+    name: str,
+    root: Path,
+    columns: Columns | None = None,
+    division: Division | None = None,
+    table: str | None = None,
 ) -> Imported:
     """Read `source` and write it as the new folder `root`/`name`; nothing is written unless all of it can be read.
 
-    `source` is a folder, an archive of one, or a file. Raises DataError for what cannot be read, ConfigError for
-    options that do not fit it.
+    `source` is a folder, an archive of one, or a file; `table` is the one that is meant of several tables in it. Raises
+    DataError for what cannot be read, ConfigError for options that do not fit it.
     """
     target = root / checked_name(name, "data set")
     if target.exists():  # known at the end too, but reading may take long
         raise DataError(f"{target}: exists already; remove it or choose another name")
-    found = read_source(source, columns or Columns(), division or Division())
+    found = read_source(source, columns or Columns(), division or Division(), table)
     found = replace(found, dataset=replace(found.dataset, name=name))
     with new_folder(target) as folder:
-        write_dataset(found.dataset, folder, name)
-        for file, ids in ((USERS, found.users), (ITEMS, found.items)):
-            if ids is not None:
-                write_ids(folder / file, ids)
+        write_dataset(found.dataset, folder, name, found.users, found.items)
     return found
 
 
-def read_source(source: Path, columns: Columns, division: Division) -> Imported:
+def read_source(source: Path, columns: Columns, division: Division, table: str | None = None) -> Imported:
     """What `source` holds, whatever its layout; raises DataError or ConfigError."""
     if source.is_dir():
-        return _read_folder(source, columns, division)
+        return _read_folder(source, columns, division, table)
     if not source.is_file():
         raise DataError(f"{source}: no such file or folder")
     if is_archive(source):
         with tempfile.TemporaryDirectory(prefix="bm3-import-") as temporary:
             try:
-                return _read_folder(unpack(source, Path(temporary)), columns, division)
+                return _read_folder(unpack(source, Path(temporary)), columns, division, table)
             except BM3Error as error:
                 # The temporary folder means nothing to whoever reads the message.
                 raise type(error)(str(error).replace(temporary, str(source))) from error
-    suffix = source.suffix.lower()
-    if suffix in TABLE_ENDINGS:
-        return _from_tables([read_table(source, columns)], division)
-    if suffix == ".inter" and is_recbole(source):
-        return _from_recbole([source], columns, division)
-    if suffix in (".inter", ".npz"):
-        _refuse_options(source, columns, division)
-        return Imported(checked_dataset(source.stem, read_interactions(source), {}, where=str(source)), None, None)
+    if table is not None:
+        raise ConfigError(f"{source}: one file: leave --table out")
+    if source.suffix.lower() == ".npz" or _is_layout(source):
+        return _from_layout(source, None, columns, division)
+    if is_table(source):
+        return _from_tables([source], None, columns, division)
     raise DataError(
-        f"{source}: of no kind that is known by its ending: a folder, .inter, .npz, {', '.join(TABLE_ENDINGS)}, "
-        f".zip or .tar (also .gz, .bz2, .xz)"
+        f"{source}: of no kind that is known by its ending: a folder, .zip, .tar, .inter, .npz, .parquet, "
+        f"{', '.join(TEXT_ENDINGS)} (all but .zip, .npz and .parquet also with .gz, .bz2 or .xz)"
     )
 
 
-def _read_folder(folder: Path, columns: Columns, division: Division) -> Imported:
-    files = [checked_file(path, folder) for path in sorted(folder.glob("*.inter"))]
-    if any(is_recbole(path) for path in files if path.is_file()):
-        return _from_recbole(files, columns, division)
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLE_ENDINGS]
-    tables = [checked_file(path, folder) for path in tables if path.name not in (ITEMS, USERS)]
-    if not files and not (folder / "interactions.npz").exists() and len(tables) == 1:
-        return _from_tables([read_table(tables[0], columns)], division)
-    _refuse_options(folder, columns, division)
-    dataset, recorded = read_folder(folder), recorded_hash(folder)
-    if recorded not in (None, dataset.content_hash):
+def _is_layout(path: Path) -> bool:
+    """Whether a file is of the .inter layout, with parts."""
+    return path.suffix.lower() == INTER and set(INTER_COLUMNS) <= set(first_names(path))
+
+
+def _read_folder(folder: Path, columns: Columns, division: Division, table: str | None) -> Imported:
+    archive = folder / ARCHIVE
+    tables = [
+        checked_file(path, folder) for path in visible(folder) if is_table(path) and not COMPANION.fullmatch(path.name)
+    ]
+    if table is not None:
+        tables = [path for path in tables if path.name == table] or [checked_file(folder / table, folder)]
+    elif archive.exists() or [path.suffix.lower() for path in tables].count(INTER) == 1:
+        tables = [path for path in tables if path.suffix.lower() == INTER]
+    if table is None and (archive.exists() or (len(tables) == 1 and _is_layout(tables[0]))):
+        if archive.exists() and tables:
+            raise DataError(f"{folder}: interactions stand in {ARCHIVE} and in {tables[0].name}: keep one of the two")
+        return _from_layout(tables[0] if tables else checked_file(archive, folder), folder, columns, division)
+    by_part = {PART_NAMES[match[1].lower()]: path for path in tables if (match := PART_IN_NAME.fullmatch(path.name))}
+    if len(by_part) == len(tables) == len(PARTS):
+        return _from_tables([by_part[label] for label in range(len(PARTS))], folder, columns, division)
+    if len(tables) == 1:
+        return _from_tables(tables, folder, columns, division)
+    if not tables:
+        found = listed(path.name for path in visible(folder))
+        raise DataError(f"{folder}: needed is a table, {ARCHIVE} or one NAME.inter, found {found}")
+    parts = " and ".join(f"NAME.{part}{tables[0].suffix}" for part in PARTS)
+    raise DataError(
+        f"{folder}: {len(tables)} tables ({listed(path.name for path in tables)}): name the one with the interactions, "
+        f"as with --table {tables[0].name}, or have one for each part: {parts}"
+    )
+
+
+def _from_layout(path: Path, folder: Path | None, columns: Columns, division: Division) -> Imported:
+    """Parts of numbered users and items; those of `folder` have features and original ids."""
+    if columns != Columns():
+        raise ConfigError(f"{path}: columns have fixed names here: leave --user, --item, --time and --part out")
+    if division != Division():
+        raise ConfigError(f"{path}: has parts of its own: leave --split, --split-seed, --k-core and --min-rating out")
+    read = read_interactions(path)
+    users, items, parts = without_gaps({part: checked_pairs(read[part], part, str(path)) for part in PARTS})
+    found = _beside(folder, path, parts, users, items)
+    recorded = None if folder is None else recorded_hash(folder)
+    if folder is not None and recorded not in (None, found.dataset.content_hash):
         raise DataError(
             f"{folder / RECORD}: records the content hash {str(recorded)[:80]!r}, but the files have "
-            f"{dataset.content_hash}: copy or export them again, or remove {RECORD} if they were meant to change"
+            f"{found.dataset.content_hash}: copy or export them again, or remove {RECORD} if they were meant to change"
         )
-    return Imported(dataset, read_ids(folder, USERS, dataset.n_users), read_ids(folder, ITEMS, dataset.n_items))
-
-
-def _refuse_options(source: Path, columns: Columns, division: Division) -> None:
-    """Options that would change nothing are mistakes: this source has parts and columns of its own."""
-    if columns != Columns():
-        raise ConfigError(f"{source}: columns have fixed names here: leave --user, --item, --time and --part out")
-    if division != Division():
-        raise ConfigError(f"{source}: has parts of its own: leave --split and --split-seed out")
-
-
-def _from_recbole(files: list[Path], columns: Columns, division: Division) -> Imported:
-    if columns.part is not None:
-        raise ConfigError(f"{files[0]}: RecBole keeps parts in files of their own: leave --part out")
-    by_part = {part: path for part in PARTS for path in files if path.name.endswith(f".{part}.inter")}
-    if (by_part or len(files) != 1) and (len(by_part) != len(PARTS) or len(files) != len(PARTS)):
-        raise DataError(
-            f"{files[0].parent}: found {', '.join(path.name for path in files)[:200]}; needed is one NAME.inter, or "
-            f"NAME.train.inter, NAME.valid.inter and NAME.test.inter"
-        )
-    if by_part:
-        tables = [read_recbole(path, columns) for path in by_part.values()]
-        for part, table in zip(by_part, tables, strict=True):
-            table.times, table.parts = None, [part] * len(table.users)
-    else:
-        tables = [read_recbole(files[0], columns)]
-    found = _from_tables(tables, division)
-    if any(files[0].parent.glob("*.npy")):
-        note = "features beside RecBole files are left out, since their order is unknown: bm3 data add-features"
-        return replace(found, notes=(*found.notes, note))
     return found
 
 
-def _from_tables(tables: list[Table], division: Division) -> Imported:
-    """Number ids by first appearance and divide interactions, unless the tables say which part each belongs to."""
-    where = tables[0].where
-    user_numbers, users = _numbered(user for table in tables for user in table.users)
-    item_numbers, items = _numbered(item for table in tables for item in table.items)
-    pairs = np.stack([user_numbers, item_numbers], axis=1)
-    notes = [f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}"]
+def _beside(folder: Path | None, path: Path, parts: Parts, users: Sequence[int], items: Sequence[int]) -> Imported:
+    """The data set of `parts`, whose users and items have these numbers in the files of `folder`."""
+    features, surrogates, files = read_features(folder) if folder is not None else ({}, frozenset[str](), {})
+    notes, rows, own = [], np.array(items), {}
+    if len(users) <= max(users) or len(items) <= max(items):
+        notes.append("some numbers have no interactions; users and items are numbered anew without them")
+    for modality, table in features.items():
+        if table.ndim > 0 and len(table) > max(items):
+            if len(table) > len(items):
+                gone = len(table) - len(items)
+                notes.append(f"items with {modality} features but no interactions, left out: {gone:,}")
+            if not np.array_equal(rows, np.arange(len(table))):
+                features[modality] = table[rows]
+    for kind, name, numbers in (("user", USERS, users), ("item", ITEMS, items)):
+        ids = read_ids(folder, name) if folder is not None else None
+        if ids is not None and len(ids) <= max(numbers):
+            raise DataError(
+                f"{path.parent / name}: has {len(ids)} ids, and numbers go to {max(numbers)}: list them all"
+            )
+        if ids is not None:
+            own[kind] = [ids[number] for number in numbers]
+    dataset = checked_dataset(
+        path.stem, parts, features, surrogates=surrogates, where=str(path), feature_files=files, ids=own
+    )
+    return Imported(dataset, own.get("user"), own.get("item"), tuple(notes))
+
+
+def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, division: Division) -> Imported:
+    """Choose and divide interactions, unless the tables say which part each belongs to."""
+    where, rule = str(paths[0]), split_rule(division.rule or SPLIT_RULES[0])
+    if columns.part is not None and len(paths) > 1:
+        raise ConfigError(f"{where}: parts are in files of their own: leave --part out")
+    if columns.rating is not None and division.min_rating is None:
+        raise ConfigError(f"{where}: ratings decide nothing without --min-rating: give it, or leave --rating out")
+    wanted = {
+        "rating": division.min_rating is not None,
+        "part": division.rule is None and division.seed is None,
+        "time": rule.by_time,
+    }
+    find = ["user", "item", *(kind for kind, is_wanted in wanted.items() if is_wanted)]
+    table = read_tables(paths, columns, find=find, min_rating=division.min_rating)
+    notes = list(table.notes)
     parts: Parts
-    if tables[0].parts is not None:
+    anew = division.rule is not None and columns.part is None
+    if table.labels is not None and not anew:
         if division != Division():
-            raise ConfigError(f"{where}: interactions come in parts: leave --split and --split-seed out")
-        labels = np.array([label for table in tables for label in table.parts or ()])
-        parts = {part: pairs[labels == part] for part in PARTS}
+            raise ConfigError(
+                f"{where}: interactions come in parts: leave --split, --split-seed, --k-core and --min-rating out"
+            )
+        kept = table.rows(np.flatnonzero(np.isin(table.users, table.users[table.labels == 0])))
+        parts = {part: kept.pairs[kept.labels == label] for label, part in enumerate(PARTS)}
+        users, items = kept.user_ids, kept.item_ids
+        if new := len(table.user_ids) - len(users):
+            rest = len(table) - len(kept)
+            notes.append(f"{new:,} users have no interaction in training, so their {rest:,} interactions are left out")
+            for label, part in enumerate(PARTS):
+                if len(parts[part]) == 0:
+                    all_new = (
+                        f"all its {(table.labels == label).sum():,} interactions are of new users, without training"
+                    )
+                    raise DataError(f"{table.where}: part {part} is empty: {all_new}; divide anew, with --split RULE")
     else:
-        times = None if tables[0].times is None else np.array(tables[0].times, np.float64)
-        kept = without_repeats(pairs, None if times is None else np.argsort(times, kind="stable"))
-        if len(kept) < len(pairs):
-            first = "the first in the file" if times is None else "the earliest"
-            notes.append(f"{len(pairs) - len(kept):,} interactions repeat a pair of user and item; {first} was kept")
-        rule = split_rule(division.rule or SPLIT_RULES[0])
-        if times is None and rule.by_time:
-            raise ConfigError(f"{where}: the rule {rule.name} goes by time: name the column with --time")
-        moments: NDArray[Any] = np.zeros(len(pairs)) if times is None else times
-        divided = rule.divide(pairs[kept], moments[kept], np.random.default_rng(division.seed or 0))
-        kept_users, kept_items, parts = without_gaps(divided)
-        gone = len(users) - len(kept_users), len(items) - len(kept_items)
-        if any(gone):
-            notes.append(f"{gone[0]:,} users and {gone[1]:,} items are in no part by this rule, and left out")
-        users, items = [users[user] for user in kept_users], [items[item] for item in kept_items]
-    dataset = checked_dataset(Path(where).stem, parts, {}, where=where)
+        core, counts = k_core(table, division.k_core or 1, earliest=True)
+        if counts["duplicates"]:
+            first = "the first in the file" if table.times is None else "the earliest"
+            notes.append(f"{counts['duplicates']:,} interactions repeat a pair of user and item; {first} was kept")
+        parts, users, items = divide(core, rule.name, division.seed)
+        for before, after, why in (
+            (table, (core.user_ids, core.item_ids), f"have too few interactions for the {division.k_core}-core"),
+            (core, (users, items), "are in no part by this rule"),
+        ):
+            gone = len(before.user_ids) - len(after[0]), len(before.item_ids) - len(after[1])
+            if any(gone):
+                notes.append(f"{gone[0]:,} users and {gone[1]:,} items {why}, and left out")
+    numbered = paths[0].suffix == INTER and {*INTER_COLUMNS[:2]} <= {*first_names(paths[0])}
+    if folder is not None and numbered and all(each.isdecimal() for each in (*users, *items)):
+        found = _beside(folder, paths[0], parts, [int(user) for user in users], [int(item) for item in items])
+        return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
+    dataset = checked_dataset(paths[0].stem, parts, {}, where=table.where, ids={"user": users, "item": items})
+    notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")
+    if folder is not None and visible(folder, "*.npy"):
+        notes.append("features beside tables are left out, since their order is unknown: bm3 data add-features")
     return Imported(dataset, users, items, tuple(notes))
 
 
-def _numbered(ids: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """The numbers of `ids`, in order of first appearance, [n]; and the id behind each number."""
-    number: dict[str, int] = {}
-    numbers = np.fromiter((number.setdefault(each, len(number)) for each in ids), np.int64)
-    return numbers, list(number)
+def divide(table: Table, name: str, seed: int | None) -> tuple[Parts, list[str], list[str]]:
+    """Parts by the rule of that name, without gaps, and the ids of the users and items in them.
+
+    Raises ConfigError for a rule by time where there are no times, DataError with the cause for a part without any.
+    """
+    rule = split_rule(name)
+    if table.times is None and rule.by_time:
+        raise ConfigError(f"{table.where}: the rule {rule.name} goes by time: name the column with --time")
+    times: NDArray[Any] = np.zeros(len(table)) if table.times is None else table.times
+    divided = rule.divide(table.pairs, times, np.random.default_rng(DEFAULT_SPLIT_SEED if seed is None else seed))
+    for part in PARTS:
+        if len(divided[part]) == 0:
+            raise DataError(
+                f"{table.where}: part {part} is empty by the rule {rule.name}: {_why_empty(table, rule, part)}"
+            )
+    users, items, parts = without_gaps(divided)
+    return parts, [table.user_ids[user] for user in users], [table.item_ids[item] for item in items]
+
+
+def _why_empty(table: Table, rule: SplitRule, part: Part) -> str:
+    """Why a rule leaves a part empty, for a message."""
+    times, n = table.times, len(table)
+    if times is None or rule.name != "temporal_global":
+        return f"no user has more than {np.bincount(table.users).max()} interactions"
+    ordered = np.sort(times)
+    begins = {"train": ordered[0], "valid": ordered[n * 8 // 10], "test": ordered[n * 9 // 10]}
+    begin = begins[part]
+    shown = datetime.fromtimestamp(begin, UTC).isoformat(" ") if table.dates else f"{begin:.15g}"
+    inside = (times >= begin) & (times < begins["test"] if part == "valid" else True)
+    if part == "train" or not inside.any():
+        equal = int((times == begin).sum())
+        return f"{equal:,} of {n:,} interactions have the same time, {shown}, and equal times are not divided"
+    return f"all {inside.sum():,} interactions of it, from {shown} on, are of new users, without training"

@@ -1,139 +1,390 @@
-"""Tables of interactions, one per row: CSV, TSV and parquet with named columns, and RecBole's atomic files.
+"""Tables of interactions, one a row, as people have them: text with separators, JSON lines, parquet, RecBole's files.
 
-They give text; numbering ids and dividing interactions is `importing`.
+Reading one gives numbers and the ids behind them. Dividing interactions is `importing`.
 """
 
+import ast
 import importlib
+import json
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import warnings
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bm3 import ConfigError, DataError
-from harness.data.dataset import PARTS, Part
-from harness.data.files import check_claim, column_positions, read_columns, read_csv, reading
+from harness.data.dataset import PARTS
+from harness.data.files import RawFile, Report, check_claim, column_positions, listed, read_csv, reading
+from harness.data.split import Pairs, without_repeats
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PARQUET = ".parquet"
-TABLE_ENDINGS = (*DELIMITERS, PARQUET)
-PART_NAMES: dict[str, Part] = {
-    **{part: part for part in PARTS},
-    **dict.fromkeys(("validation", "val", "dev"), PARTS[1]),
-    **{str(label): part for label, part in enumerate(PARTS)},
+TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".dat", ".data", ".jsonl", ".ndjson", ".json")
+PARQUET, INTER = ".parquet", ".inter"
+TABLE_NAME = re.compile(
+    rf".*({'|'.join(map(re.escape, TEXT_ENDINGS))}|\{INTER})(\.gz|\.bz2|\.xz)?|.*\{PARQUET}", re.IGNORECASE | re.DOTALL
+)
+USUAL = {
+    "user": ("user_id", "userid", "user", "reviewerid", "uid"),
+    "item": ("item_id", "itemid", "item", "parent_asin", "asin", "movieid"),
+    "time": ("timestamp", "time", "unixreviewtime"),
+    "rating": ("rating", "overall", "stars"),
+    "part": ("x_label",),
 }
+"""What columns are called, in lower case: those of MovieLens, of Amazon's files of 2014 to 2023, and of RecBole."""
+PART_NAMES: dict[str, int] = {
+    **{part: label for label, part in enumerate(PARTS)},
+    **{str(label): label for label in range(len(PARTS))},
+    **dict.fromkeys(("validation", "val", "dev"), 1),
+}
+PART_IN_NAME = re.compile(
+    rf"(?:^|.*[._-])({'|'.join(name for name in PART_NAMES if name.isalpha())})\..*", re.IGNORECASE
+)
+TYPED = re.compile(r"\w+:(token|float)(_seq)?")
+"""A column in the header of RecBole's atomic files, as its documentation has them."""
 NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
+PRODUCT, REVIEWER = re.compile(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]"), re.compile(r"A[0-9A-Z]{9,}")
+"""Ids of items and of users at Amazon."""
+LOOKED_AT = 1000  # ids, to tell users from items
 BATCH = 65_536  # rows of parquet at a time
-LONGEST_HEADER = 2**17  # bytes
-
-Rows = Iterator[tuple[int, Sequence[str]]]
-"""Where a row stands in its file, and its fields."""
+MAX_LITERAL = 2**20
+"""Bytes. Parsing a literal takes some hundred times its size in memory."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table say what; None where the table has none or the format knows."""
+    """Which columns of a table say what, by name, or by number from 1 where there is no header; None: not said."""
 
     user: str | None = None
     item: str | None = None
     time: str | None = None
     part: str | None = None
+    rating: str | None = None
 
     @property
-    def named(self) -> list[str]:
-        return [column for column in (self.user, self.item, self.time, self.part) if column is not None]
+    def named(self) -> dict[str, str]:
+        return {each.name: column for each in fields(self) if (column := getattr(self, each.name)) is not None}
 
 
-@dataclass
+AMAZON_2014 = Columns("1", "2", "4")
+"""Of ratings_NAME.csv, which has no header."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
-    """Interactions as they stand in a file: the ids of row r are users[r] and items[r]."""
+    """Interactions in the order of their file; users and items are numbered in order of first appearance."""
 
     where: str
-    users: list[str]
-    items: list[str]
-    times: list[float] | None
-    parts: list[Part] | None
+    users: NDArray[np.int32]
+    """[n]"""
+    items: NDArray[np.int32]
+    """[n]"""
+    times: NDArray[np.float64] | None
+    """[n], as the file has them, or in seconds since 1970 where it has dates."""
+    labels: NDArray[np.int8] | None
+    """[n], positions in PARTS."""
+    user_ids: list[str]
+    """[U], what the file calls each user."""
+    item_ids: list[str]
+    """[I]"""
+    dates: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def pairs(self) -> Pairs:
+        """[n, 2]"""
+        return np.stack([self.users, self.items], axis=1)
+
+    def rows(self, kept: NDArray[np.integer]) -> "Table":
+        """The rows at these positions alone, numbered anew."""
+        users, user_ids = _renumbered(self.users[kept], self.user_ids)
+        items, item_ids = _renumbered(self.items[kept], self.item_ids)
+        return replace(
+            self,
+            users=users,
+            items=items,
+            times=None if self.times is None else self.times[kept],
+            labels=None if self.labels is None else self.labels[kept],
+            user_ids=user_ids,
+            item_ids=item_ids,
+        )
 
 
-def read_table(path: Path, columns: Columns) -> Table:
-    """The rows of a CSV, TSV or parquet file. Raises DataError with the line, ConfigError for a missing option."""
-    for option, column in (("--user", columns.user), ("--item", columns.item)):
-        if column is None:
-            raise ConfigError(f"{path}: which column holds the {option[2:]}s? name it with {option} COLUMN")
-    _check_distinct(path, columns)
-    suffix = path.suffix.lower()
-    if suffix == PARQUET:
-        return _table(path, "row", _parquet_rows(path, columns.named), columns)
-    return _table(path, "line", read_columns(path, columns.named, DELIMITERS[suffix]), columns)
+def _renumbered(old: NDArray[np.int32], ids: list[str]) -> tuple[NDArray[np.int32], list[str]]:
+    """Numbers in order of first appearance in `old`, and the ids in the new order."""
+    present, first, inverse = np.unique(old, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    new = np.empty(len(present), np.int32)
+    new[order] = np.arange(len(present), dtype=np.int32)
+    return new[inverse], [ids[number] for number in present[order].tolist()]
 
 
-def is_recbole(path: Path) -> bool:
-    """Whether a file's first line is a header with types, as in `user_id:token`. Raises DataError if unreadable."""
-    with reading(path), path.open("rb") as file:
-        return b":" in file.readline(LONGEST_HEADER)
+def k_core(table: Table, k: int, *, earliest: bool = False) -> tuple[Table, dict[str, int]]:
+    """The largest set of interactions in which every user and every item has at least `k`, and what was counted.
 
-
-def read_recbole(path: Path, columns: Columns) -> Table:
-    """The rows of a RecBole atomic file; columns are user_id, item_id and timestamp unless named otherwise.
-
-    The format is that of the RecBole documentation, "Atomic files": tabs, a header of name:type, no quotes.
+    Of several rows of one pair the first in the file counts, or the `earliest` if there are times. Users and items with
+    too few are removed together, then all are counted again. Raises DataError when nothing is left.
     """
-    rows = read_csv(path, "\t", quoted=False)
-    header = [field.partition(":")[0] for field in next(rows)[1]]
-    time = columns.time or ("timestamp" if "timestamp" in header else None)
-    found = Columns(columns.user or "user_id", columns.item or "item_id", time)
-    _check_distinct(path, found)
-    positions = column_positions(header, found.named, f"{path}, line 1")
-    return _table(path, "line", ((line, [fields[at] for at in positions]) for line, fields in rows), found)
+    order = np.argsort(table.times, kind="stable") if earliest and table.times is not None else None
+    kept = without_repeats(table.pairs, order)
+    duplicates, rounds = len(table) - len(kept), 0
+    while len(kept):
+        users, items = table.users[kept], table.items[kept]
+        enough = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
+        if enough.all():
+            break
+        kept, rounds = kept[enough], rounds + 1
+    if len(kept) == 0:
+        raise DataError(
+            f"{table.where}: no users and items with at least {k} interactions among themselves are left of "
+            f"{len(table)} rows; choose a lower --k-core"
+        )
+    core = table.rows(kept)
+    counts = {
+        "ratings": len(table),
+        "duplicates": duplicates,
+        "core_rounds": rounds,
+        "core_users": len(core.user_ids),
+        "core_items": len(core.item_ids),
+        "core_interactions": len(core),
+    }
+    return core, counts
 
 
-def _check_distinct(path: Path, columns: Columns) -> None:
-    if len(set(columns.named)) < len(columns.named):
-        raise ConfigError(f"{path}: one column is named for two things: {', '.join(columns.named)}")
+# --- reading ---
 
 
-def _table(path: Path, unit: str, rows: Rows, columns: Columns) -> Table:
-    """Gather rows whose fields are user, item, and time and part if there are such columns."""
-    table = Table(str(path), [], [], [] if columns.time else None, [] if columns.part else None)
-    for number, (user, item, *rest) in rows:
-        where = f"{path}, {unit} {number}"
-        if not user or not item:
-            raise DataError(f"{where}: no {'item' if user else 'user'}: fill it in or remove the row")
-        table.users.append(user)
-        table.items.append(item)
-        if table.times is not None:
-            time = float(rest[0]) if NUMBER.fullmatch(rest[0]) else math.nan
-            if not math.isfinite(time):
-                raise DataError(f"{where}: {columns.time} is {rest[0][:40]!r}, needed is a number")
-            table.times.append(time)
-        if table.parts is not None:
-            if rest[-1] not in PART_NAMES:
-                known = ", ".join(PART_NAMES)
-                raise DataError(f"{where}: {columns.part} is {rest[-1][:40]!r}, needed is one of {known}")
-            table.parts.append(PART_NAMES[rest[-1]])
-    return table
+def is_table(path: Path) -> bool:
+    """Whether the name of `path` is that of a table that can be read."""
+    return TABLE_NAME.fullmatch(path.name) is not None
 
 
-def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
+def first_names(path: Path) -> list[str]:
+    """The names of a table's columns, or the fields of its first line where it has no header. Raises DataError."""
+    return _open(path)[0]
+
+
+def read_tables(
+    paths: Sequence[Path],
+    columns: Columns,
+    *,
+    find: Collection[str] = ("user", "item"),
+    usual: Columns | None = None,
+    min_rating: float | None = None,
+    report: Report = lambda position, size: None,
+) -> Table:
+    """The rows of a table, or of one for each of PARTS in their order, as a Table.
+
+    Columns that are not named are found by their usual names, if `find` has them, or else are `usual`, by number. Rows
+    with a lower rating than `min_rating` are left out. Raises DataError with the row, ConfigError for a missing option.
+    """
+    users, items, times, labels = array("i"), array("i"), array("d"), array("b")
+    user_numbers: dict[str, int] = {}
+    item_numbers: dict[str, int] = {}
+    parse_time: Callable[[str], float] | None = None
+    low, found, guessed = 0, columns, False
+    for label, path in enumerate(paths):
+        names, read = _open(path, report)
+        found, guessed = _found(names, columns, find, usual, str(path))
+        positional = all(column.isdecimal() for column in found.named.values())
+        for where, row in read(list(found.named.values()), positional):
+            values = dict(zip(found.named, row, strict=True))
+            user, item = values["user"], values["item"]
+            if not user or not item:
+                raise DataError(f"{where}: no {'item' if user else 'user'}: fill it in or remove the row")
+            if found.rating is not None and min_rating is not None:
+                rating = _number(values["rating"])
+                if math.isnan(rating):
+                    raise DataError(f"{where}: {found.rating} is {values['rating'][:40]!r}, needed is a number")
+                if rating < min_rating:
+                    low += 1
+                    continue
+            if found.time is not None:
+                text = values["time"]
+                if parse_time is None:  # one form for all rows, or their order would mean nothing
+                    parse_time = _number if NUMBER.fullmatch(text) else _date
+                time = parse_time(text)
+                if not math.isfinite(time):
+                    also = "" if users else " or a date such as 2023-05-01 12:30:00"
+                    needed = f"a number{also}" if not users or parse_time is _number else "a date as in the rows before"
+                    raise DataError(f"{where}: {found.time} is {text[:40]!r}, needed is {needed}")
+                times.append(time)
+            if len(paths) > 1:
+                labels.append(label)
+            elif found.part is not None:
+                if values["part"] not in PART_NAMES:
+                    known = ", ".join(PART_NAMES)
+                    raise DataError(f"{where}: {found.part} is {values['part'][:40]!r}, needed is one of {known}")
+                labels.append(PART_NAMES[values["part"]])
+            users.append(user_numbers.setdefault(user, len(user_numbers)))
+            items.append(item_numbers.setdefault(item, len(item_numbers)))
+    where = str(paths[0] if len(paths) == 1 else paths[0].parent)
+    if not users:
+        why = f"; {low:,} rows have a lower rating than {min_rating:g}" if min_rating is not None else ""
+        raise DataError(f"{where}: no interactions{why}; needed is one a row")
+    table = Table(
+        where=where,
+        users=np.frombuffer(users, np.int32),
+        items=np.frombuffer(items, np.int32),
+        times=np.frombuffer(times, np.float64) if found.time is not None else None,
+        labels=np.frombuffer(labels, np.int8) if labels else None,
+        user_ids=list(user_numbers),
+        item_ids=list(item_numbers),
+        dates=parse_time is _date,
+    )
+    notes = []
+    if found != columns:
+        of_2023 = " (Amazon's of 2023)" if found.item == "parent_asin" else ""
+        notes.append(f"columns{of_2023}: {', '.join(f'{kind} from {column}' for kind, column in found.named.items())}")
+    if min_rating is not None:
+        notes.append(f"{low:,} rows with a lower rating than {min_rating:g} are left out")
+    if swapped := _swapped(table, found):
+        if guessed:
+            raise DataError(f"{where}: {swapped}: name the columns, as with --user {found.item} --item {found.user}")
+        notes.append(f"{swapped}; if they are, give --user {found.item} --item {found.user}")
+    return replace(table, notes=tuple(notes))
+
+
+def _found(
+    names: Sequence[str], columns: Columns, find: Collection[str], usual: Columns | None, where: str
+) -> tuple[Columns, bool]:
+    """Which columns are meant, and whether those of users and items were guessed from where they stand."""
+    if len(set(columns.named.values())) < len(columns.named):
+        named = ", ".join(columns.named.values())
+        raise ConfigError(f"{where}: one column is named for two things: {named}")
+    by_lower = {name.lower(): name for name in reversed(names)}
+    found, guessed = dict(columns.named), False
+    if not found or not all(column.isdecimal() for column in found.values()):
+        for kind in find:
+            seen = next((by_lower[name] for name in USUAL[kind] if name in by_lower), None)
+            if seen is not None:
+                found.setdefault(kind, seen)
+    if usual is not None and all(column.isdecimal() for column in found.values()):
+        guessed = not found
+        there = {kind: column for kind, column in usual.named.items() if int(column) <= len(names)}
+        found = {kind: column for kind, column in there.items() if column not in found.values()} | found
+    for kind in ("user", "item", "rating"):
+        if kind in find and kind not in found:
+            raise ConfigError(
+                f"{where}: which column holds the {kind}s? name it with --{kind} COLUMN, or its number where there is "
+                f"no header; the first line has {listed(names)}"
+            )
+    return Columns(**found), guessed
+
+
+def _swapped(table: Table, columns: Columns) -> str | None:
+    """Why users and items look like each other's, if they do."""
+    if (columns.user or "").lower() in USUAL["item"] or (columns.item or "").lower() in USUAL["user"]:
+        return f"users are read from the column {columns.user!r} and items from {columns.item!r}: are they swapped?"
+    for ids, form in ((table.user_ids, PRODUCT), (table.item_ids, REVIEWER)):
+        looked_at = ids[:LOOKED_AT]
+        if sum(form.fullmatch(each) is not None for each in looked_at) < 0.9 * len(looked_at):
+            return None
+    return (
+        f"users and items look swapped: users have ids of products (ASIN), as {table.user_ids[0]}, and items those of "
+        f"reviewers, as {table.item_ids[0]}"
+    )
+
+
+def _number(text: str) -> float:
+    return float(text) if NUMBER.fullmatch(text) else math.nan
+
+
+def _date(text: str) -> float:
+    """Seconds since 1970 of an ISO 8601 date or time, not a number for other texts; without a zone, in UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return math.nan
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+# --- what a file holds ---
+
+
+Rows = Iterator[tuple[str, Sequence[str]]]
+"""Where a row stands, and its fields."""
+Source = tuple[list[str], Callable[[list[str], bool], Rows]]
+"""Names of columns, and what reads some of them; where they are numbers from 1, the first line is a row too."""
+
+
+def _open(path: Path, report: Report = lambda position, size: None) -> Source:
+    if path.suffix.lower() == PARQUET:
+        return _parquet(path)
+    with RawFile(path) as file:
+        begin = next(file.lines(), (0, b""))[1]
+    return _json_lines(path, report) if begin.lstrip().startswith(b"{") else _separated(path, report)
+
+
+def _separated(path: Path, report: Report) -> Source:
+    inter = INTER in path.name.lower()
+    rows = read_csv(path, "\t" if inter else None, quoted=not inter, report=report)
+    line, header = next(rows)
+    names = [name.partition(":")[0] for name in header] if all(map(TYPED.fullmatch, header)) else header
+
+    def read(wanted: list[str], positional: bool) -> Rows:
+        known = [str(number + 1) for number in range(len(header))] if positional else names
+        positions = column_positions(known, wanted, f"{path}, line {line}")
+        if positional:
+            yield f"{path}, line {line}", [header[at] for at in positions]
+        for number, each in rows:
+            yield f"{path}, line {number}", [each[at] for at in positions]
+
+    return names, read
+
+
+def _json_lines(path: Path, report: Report) -> Source:
+    def records(report: Report = lambda position, size: None) -> Iterator[tuple[str, dict[Any, Any]]]:
+        with RawFile(path, report) as file:
+            for number, line in file.lines():
+                where = f"{path}, line {number}"
+                try:
+                    yield where, parse_record(line)
+                except BrokenRecordError as error:
+                    raise DataError(f"{where}: {error}; needed is one object a line") from None
+
+    def read(wanted: list[str], positional: bool) -> Rows:
+        for where, record in records(report):
+            for name in wanted:
+                if name not in record:
+                    raise DataError(f"{where}: no {name} among {listed(map(str, record))}: mend or remove the line")
+            yield where, [_text(record[name], where) for name in wanted]
+
+    return [str(name) for name in next(records())[1]], read
+
+
+def _parquet(path: Path) -> Source:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(
             f"{path}: reading parquet needs pyarrow: pip install 'bm3-harness[tables]', or convert the table to CSV"
         ) from None
+
+    def read(wanted: list[str], positional: bool) -> Rows:
+        with reading(path), parquet.ParquetFile(path) as file:
+            column_positions(file.schema_arrow.names, wanted, str(path))
+            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+            claimed = max(sum(group.total_byte_size for group in groups), 8 * len(wanted) * file.metadata.num_rows)
+            check_claim(claimed, path.stat().st_size, str(path))
+            number = 0
+            for batch in file.iter_batches(batch_size=BATCH, columns=wanted):
+                columns = [batch.column(batch.schema.get_field_index(column)).to_pylist() for column in wanted]
+                for row in zip(*columns, strict=True):
+                    where = f"{path}, row {number}"
+                    yield where, [_text(field, where) for field in row]
+                    number += 1
+
     with reading(path), parquet.ParquetFile(path) as file:
-        column_positions(file.schema_arrow.names, wanted, str(path))
-        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-        claimed = max(sum(group.total_byte_size for group in groups), 8 * len(wanted) * file.metadata.num_rows)
-        check_claim(claimed, path.stat().st_size, str(path))
-        number = 0
-        for batch in file.iter_batches(batch_size=BATCH, columns=list(wanted)):
-            fields = [batch.column(batch.schema.get_field_index(column)).to_pylist() for column in wanted]
-            for row in zip(*fields, strict=True):
-                yield number, ["" if field is None else _text(field, f"{path}, row {number}") for field in row]
-                number += 1
+        return list(file.schema_arrow.names), read
 
 
 def _text(field: Any, where: str) -> str:
@@ -141,6 +392,33 @@ def _text(field: Any, where: str) -> str:
         raise DataError(f"{where}: {str(field)[:40]!r} is no id, number or name: choose another column")
     if isinstance(field, bytes):
         return field.decode("utf-8")
-    if isinstance(field, datetime):  # only their order matters, so any zone will do
-        return repr((field if field.tzinfo else field.replace(tzinfo=UTC)).timestamp())
-    return str(int(field)) if isinstance(field, float) and field.is_integer() else str(field)
+    if isinstance(field, date):  # a datetime is one too
+        return field.isoformat()
+    return (
+        str(int(field))
+        if isinstance(field, float) and field.is_integer()
+        else str("" if field is None else field).strip()
+    )
+
+
+class BrokenRecordError(Exception):
+    """A line that is no record; the message says why in a few words."""
+
+
+def parse_record(line: bytes) -> dict[Any, Any]:
+    """The dictionary on a line: JSON, or the Python literal of Amazon's files of 2014. Raises BrokenRecordError."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # ValueError: not JSON, not UTF-8, a number of too many digits
+        if len(line) > MAX_LITERAL:
+            raise BrokenRecordError(f"no JSON, and longer than the {MAX_LITERAL} bytes of a literal") from None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # texts contain backslashes that Python would warn of
+                record = ast.literal_eval(line.decode("utf-8"))
+        # Nesting can exceed what the parser takes (MemoryError) or what may recurse (RecursionError).
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise BrokenRecordError("neither JSON nor a Python literal") from error
+    if not isinstance(record, dict):
+        raise BrokenRecordError(f"a {type(record).__name__}, not a dictionary")
+    return record

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,8 +29,12 @@ APPEARED = (
     "of the one process that appeared on the device since the measured block began; the driver lists ids of another "
     "namespace (as in a container)"
 )
+ALONE = "of the one process on the device; the driver lists ids of another namespace (as in a container)"
 RISE = "rise of the device's figure since the measured block began, less what other listed processes took meanwhile"
 RISE_OF_ALL = "rise of the device's figure since the measured block began, which other processes may have part in"
+NO_PROCESS_FIGURES = "driver gives no per-process figures (as in MIG or some containers)"
+HELD = f"{NO_PROCESS_FIGURES}, and a rise would lack the CUDA context, which was there before the measured block"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class GpuUnavailableError(RuntimeError):
@@ -97,19 +102,21 @@ def own_process(status: Path = Path("/proc/self/status"), namespace: Path = Path
     return Own(frozenset({os.getpid(), *outer}), comparable=not nested or len(outer) > 1)
 
 
-def attributed(before: DeviceMemory, now: DeviceMemory, own: Own) -> tuple[int, str] | None:
-    """Bytes of this process and how they were found, where the driver gives no figure for its own id.
+def attributed(before: DeviceMemory, now: DeviceMemory, own: Own, held: bool = False) -> tuple[int, str] | None:
+    """Bytes of this process and how they were found, where the driver gives no figure that is surely its own.
 
-    `before` is from the beginning of the measured block. None where nothing can be said.
+    `before` is from the beginning of the measured block, and `held` whether this process had a CUDA context then. None
+    where nothing can be said.
     """
-    listed = now.listed(own.pids)
-    if listed is not None:
-        return listed, OUTER_ID
-    if not own.comparable:
-        appeared = now.by_pid.keys() - before.by_pid.keys()
-        if len(appeared) == 1:
-            return now.by_pid[appeared.pop()], APPEARED
-    if now.used is None or before.used is None:
+    if own.comparable:
+        listed = now.listed(own.pids)
+        if listed is not None:
+            return listed, OUTER_ID
+    else:  # an id like ours may be another process's: what counts is who was there
+        possible = now.by_pid.keys() - (set() if held else before.by_pid.keys())
+        if len(possible) == 1:
+            return now.by_pid[possible.pop()], ALONE if held else APPEARED
+    if held or now.used is None or before.used is None:
         return None
     rise = now.used - before.used
     # Where ids cannot be compared, one of those listed may be this process.
@@ -117,6 +124,42 @@ def attributed(before: DeviceMemory, now: DeviceMemory, own: Own) -> tuple[int, 
     if known:
         rise -= sum(now.by_pid.values()) - sum(before.by_pid.values())
     return (rise, RISE if known else RISE_OF_ALL) if rise > 0 else None
+
+
+def has_context(device: torch.device) -> bool:
+    """Whether this process has, or may have, a CUDA context on the device; asking makes none."""
+    if not torch.cuda.is_initialized():
+        return False
+    ask = getattr(torch._C, "_cuda_hasPrimaryContext", None)
+    return ask is None or bool(ask(torch.cuda.current_device() if device.index is None else device.index))
+
+
+def visible_gpus() -> list[str]:
+    """Names by which CUDA_VISIBLE_DEVICES knows the GPUs that this process sees; as CUDA reads it, -1 ends the list."""
+    named = os.environ.get(VISIBLE)
+    if named is None:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    names = (name.strip() for name in named.split(","))
+    return list(takewhile(lambda name: name and not name.startswith("-"), names))
+
+
+def free_bytes(name: str, nvml: Any = pynvml) -> int | None:
+    """Bytes that are free on the GPU called `name` in CUDA_VISIBLE_DEVICES; None where NVML does not say.
+
+    No CUDA context is made. Where GPUs are unlike, CUDA may count them otherwise than NVML: the least free counts.
+    """
+    try:
+        with _asked(nvml, "NVML knows no such GPU"):
+            if not name.isdecimal():
+                found = [nvml.nvmlDeviceGetHandleByUUID(name)]
+            else:
+                found = [nvml.nvmlDeviceGetHandleByIndex(place) for place in range(nvml.nvmlDeviceGetCount())]
+                alike = len({nvml.nvmlDeviceGetName(gpu) for gpu in found}) == 1
+                if alike or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+                    found = found[int(name) :][:1]
+            return min((int(nvml.nvmlDeviceGetMemoryInfo(gpu).free) for gpu in found), default=None)
+    except GpuUnavailableError:
+        return None
 
 
 class NvmlGpu:
@@ -160,6 +203,20 @@ class NvmlGpu:
         """
         found = _offered(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
         return None if found is None else tuple(GpuProcess(process.pid, process.usedGpuMemory) for process in found)
+
+    def settings(self) -> dict[str, Any]:
+        """What its speed depends on besides its name: watts, MHz, partition, compute mode; None where not offered."""
+        nvml, kinds = self._nvml, (pynvml.NVML_CLOCK_GRAPHICS, pynvml.NVML_CLOCK_MEM)
+        power = _offered(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(self._whole))
+        clocks = _offered(lambda: [nvml.nvmlDeviceGetApplicationsClock(self._whole, kind) for kind in kinds])
+        mig = _offered(lambda: nvml.nvmlDeviceGetMigMode(self._whole)[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
+        mode = _offered(lambda: nvml.nvmlDeviceGetComputeMode(self._whole))
+        return {
+            "gpu_power_limit_w": None if power is None else power / 1000,
+            "gpu_clocks_mhz": clocks,
+            "gpu_mig": _offered(lambda: str(nvml.nvmlDeviceGetName(self._handle))) if mig else mig,
+            "gpu_compute_mode": mode,
+        }
 
     def joules(self) -> float | None:
         """Energy that the GPU took since its driver was loaded; None where not offered (before Volta)."""
@@ -249,7 +306,7 @@ def _narrowed(nvml: Any, found: Any) -> tuple[Any, Any, str | None]:
     if mode != pynvml.NVML_DEVICE_MIG_ENABLE:
         return found, found, None
     # A process can use one instance, by default the first one that it may see.
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.startswith("MIG-")]
+    visible = [name for name in os.environ.get(VISIBLE, "").split(",") if name.startswith("MIG-")]
     if len(visible) == 1:
         with suppress(pynvml.NVMLError):
             return nvml.nvmlDeviceGetHandleByUUID(visible[0]), found, MIG_INSTANCE

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,11 +18,20 @@ import numpy as np
 import psutil
 import torch
 
-from harness.measure.gpu import NO_CUDA, DeviceMemory, GpuProcess, NvmlGpu, attributed, own_process
+from harness.measure.gpu import (
+    HELD,
+    NO_CUDA,
+    NO_PROCESS_FIGURES,
+    DeviceMemory,
+    GpuProcess,
+    NvmlGpu,
+    attributed,
+    has_context,
+    own_process,
+)
 
-INTERVAL_S = 0.05
-"""Seconds between samples."""
-NO_PROCESS_FIGURES = "driver gives no per-process figures (as in MIG or some containers)"
+INTERVAL_S = 1.0
+"""Seconds between samples: torch gives no memory back by itself, so what an epoch took is still there when it ends."""
 NO_DEVICE_FIGURES = "driver gives no memory figure for this device"
 ALLOCATOR_KEYS = ("allocator_peak", "allocator_reserved_peak")
 GPU_KEYS = ("gpu_process_peak", "gpu_device_peak")
@@ -56,7 +66,8 @@ class Gpu(Protocol):
 
 
 class MemorySampler:
-    """Context manager that samples memory in a daemon thread every `interval_s` seconds, at enter and at exit.
+    """Context manager that samples memory in a daemon thread every `interval_s` seconds, at enter, at exit, and when
+    `sample` is called, as at the end of an epoch.
 
     The process figures include everything that the process held before the block; `process_rss_start` says how much.
     Where the driver lists no figure for this process, its GPU peak is found otherwise, and the reading's `how` says so.
@@ -79,16 +90,19 @@ class MemorySampler:
         self._sampled: dict[str, _Peak] = {}
         self._read_at_exit: dict[str, _Peak] = {}
         self._readings: dict[str, Reading] = {}
-        self._stop = threading.Event()
+        self._spent_s, self._began, self._lasted_s = 0.0, 0.0, 0.0
+        self._sampling, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
 
     def __enter__(self) -> Self:
         if self._sampled:
             raise RuntimeError("a MemorySampler measures one block; make a new one for the next")
+        self._began = time.perf_counter()
         self._sampled["process_rss_peak"] = _Peak(_process_rss_reader())
         if self._device.type == "cuda":
+            held = has_context(self._device)
             self._start_allocator()
-            self._start_gpu()
+            self._start_gpu(held)
         else:
             self._readings |= dict.fromkeys(ALLOCATOR_KEYS + GPU_KEYS, Reading(None, NO_CUDA))
         self.sample()
@@ -104,6 +118,7 @@ class MemorySampler:
         for key, peak in (self._sampled | self._read_at_exit).items():
             peak.sample()
             self._readings[key] = peak.reading()
+        self._lasted_s = time.perf_counter() - self._began
         if self._gpu is not None:
             self._gpu.close()
 
@@ -115,10 +130,19 @@ class MemorySampler:
             raise RuntimeError("readings are there only after the sampler's block has ended")
         return dict(self._readings)
 
+    def notes(self) -> list[str]:
+        """What sampling a GPU took of the block, as processor time: a sentence; nothing where no GPU was asked."""
+        if self._gpu is None or not self._lasted_s:
+            return []
+        return [f"sampling memory took {100 * self._spent_s / self._lasted_s:.2g} % of the time"]
+
     def sample(self) -> None:
         """Take one more sample, now."""
-        for peak in self._sampled.values():
-            peak.sample()
+        with self._sampling:
+            began = time.thread_time()
+            for peak in self._sampled.values():
+                peak.sample()
+            self._spent_s += time.thread_time() - began
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
@@ -136,13 +160,13 @@ class MemorySampler:
         self._read_at_exit["allocator_peak"] = _Peak(lambda: torch.cuda.max_memory_allocated(device))
         self._read_at_exit["allocator_reserved_peak"] = _Peak(lambda: torch.cuda.max_memory_reserved(device))
 
-    def _start_gpu(self) -> None:
+    def _start_gpu(self, held: bool) -> None:
         try:
             gpu = self._gpu = self._open_gpu(self._device)
         except Exception as error:
             self._readings |= dict.fromkeys(GPU_KEYS, Reading(None, str(error) or type(error).__name__))
             return
-        self._sampled["gpu_process_peak"] = _GpuProcessPeak(gpu)
+        self._sampled["gpu_process_peak"] = _GpuProcessPeak(gpu, held)
         self._sampled["gpu_device_peak"] = _Peak(gpu.device_bytes, NO_DEVICE_FIGURES)
 
 
@@ -173,21 +197,25 @@ class _Peak:
 
 
 class _GpuProcessPeak(_Peak):
-    """This process's bytes on a GPU as listed; where none ever were, the largest that `attributed` finds."""
+    """This process's bytes on a GPU as listed; where none ever were, the largest that `attributed` finds.
 
-    def __init__(self, gpu: Gpu) -> None:
-        super().__init__(self._listed_bytes, NO_PROCESS_FIGURES)
-        self._gpu, self._own = gpu, own_process()
+    `held`: whether it had a CUDA context before.
+    """
+
+    def __init__(self, gpu: Gpu, held: bool) -> None:
+        super().__init__(self._listed_bytes, HELD if held else NO_PROCESS_FIGURES)
+        self._gpu, self._own, self._held = gpu, own_process(), held
+        self._surely = frozenset({os.getpid()} if self._own.comparable else ())
         self._before: DeviceMemory | None = None
         self._found: tuple[int, str] | None = None
 
     def _listed_bytes(self) -> int | None:
         processes = self._gpu.processes()
-        listed = DeviceMemory(None, processes).listed(frozenset({os.getpid()}))
+        listed = DeviceMemory(None, processes).listed(self._surely)
         if listed is None and self._largest is None:  # a process that was listed has no bytes once it is not
             now = DeviceMemory(self._gpu.device_bytes(), processes)
             self._before = self._before or now
-            found = attributed(self._before, now, self._own)
+            found = attributed(self._before, now, self._own, self._held)
             self._found = max(filter(None, (self._found, found)), default=None)
         return listed
 

@@ -54,8 +54,8 @@ class BM3Config(bm3.BM3Config):
         wanted = self.modalities.split("+") if self.modalities != "all" else [*there]
         if not wanted:
             raise DataError(
-                "BM3 needs at least one modality of item features and the data set has none; modalities=none does "
-                "without"
+                "BM3 needs at least one modality of item features and the data set has none; --set modalities=none "
+                "does without"
             )
         for name in wanted:
             if name not in there:

@@ -79,11 +79,12 @@ def check_model(entry: ModelEntry, data: Data, config: Any) -> None:
                     trial.refuse("score(users)", scores, f"a tensor {[len(users), data.n_items]}: users by items")
 
 
-def without_features(error: DataError) -> DataError:
-    """The error of a model that needs item features where there are none, with what can be done."""
+def without_features(error: DataError, dataset: str) -> DataError:
+    """The error of a model that needs item features where the data set has none, with what can be done."""
     others = ", ".join(name for name, entry in models().items() if not entry.model.reads_features)
     return DataError(
-        f"{error}; add some with `bm3 data add-features` or `bm3 data encode`, or train what needs none: {others}"
+        f"{error}; add some with `bm3 data add-features {dataset} FILE.npy --modality visual` or `bm3 data encode "
+        f"{dataset}`, or train what needs none: {others}"
     )
 
 

@@ -48,7 +48,7 @@ class Point:
 
     def by_seed(self, part: str) -> dict[int, float]:
         """Seed → the metric on the part `valid` or `test`."""
-        return {seed: _metric(run, part, self.metric) for seed, run in self.runs.items()}
+        return {seed: run.metrics(part)[self.metric] for seed, run in self.runs.items()}
 
     def mean(self, part: str) -> float:
         """Over the seeds by which points are compared."""
@@ -153,11 +153,6 @@ class Row:
         return self.selection.points
 
     @property
-    def points(self) -> int:
-        """How many of them."""
-        return len(self.grid)
-
-    @property
     def settings(self) -> str:
         """Searched settings of the chosen point, and all that differ from their defaults where the label is a name."""
         searched = {**_searched(self.runs[0]), **self.selection.on_validation.settings}
@@ -168,13 +163,13 @@ class Row:
         """Of the runs, in their order."""
         return tuple(run.seed for run in self.runs)
 
-    def values(self, metric: str) -> list[float]:
-        """The metric, one value per seed."""
-        return [_metric(run, self.part, metric) for run in self.runs]
-
     def by_seed(self, metric: str) -> dict[int, float]:
-        """Seed → value."""
-        return dict(zip(self.seeds, self.values(metric), strict=True))
+        """Seed → the metric."""
+        return {run.seed: run.metrics(self.part)[metric] for run in self.runs}
+
+    def values(self, metric: str) -> list[float]:
+        """One per seed."""
+        return [*self.by_seed(metric).values()]
 
     def mean(self, metric: str) -> float:
         """Over seeds."""
@@ -466,7 +461,3 @@ def _searched(run: RunRecord) -> dict[str, Any]:
 
 def _surrogates(run: RunRecord) -> list[str]:
     return run.dataset.surrogates if run.reads_features else []
-
-
-def _metric(run: RunRecord, part: str, metric: str) -> float:
-    return (run.outcome.valid if part == "valid" else run.outcome.test)[metric]

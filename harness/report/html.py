@@ -3,16 +3,16 @@ here or there.
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 
 from harness.paper.study import Study
 from harness.report.study_tables import rules, sections, source
 from harness.report.tables import Cell, Table
 
-Picture = tuple[str, str, str]
+Picture = tuple[str, str, bytes]
 """Title, caption, SVG."""
 
 FOLDED = 24
@@ -37,8 +37,8 @@ def page_template(name: str) -> Template:
 def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
     """The whole report as a page without any request; the same study gives the same text.
 
-    Pictures are trusted SVG and are placed as they are; everything else is escaped. Cells of the accuracy tables unfold
-    to their verdicts, which have no table of their own here.
+    Pictures are put in as images, so that nothing in them is of the page; everything else is escaped. Cells of the
+    accuracy tables unfold to their verdicts, which have no table of their own here.
     """
     return page_template("report.html.j2").render(
         study=study,
@@ -56,7 +56,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         },
         sections=[section for section in sections(study, every_pair=True) if section.id != "verdicts"],
         folded=FOLDED,
-        pictures=[(title, caption, Markup(svg)) for title, caption, svg in pictures],
+        pictures=[(title, caption, b64encode(svg).decode()) for title, caption, svg in pictures],
         rules=rules(study) if study.published else [],
         band=study.paper.tolerances.published,
     )

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.paper.study import Study
-from harness.report.paper_tables import ours_alone
 from harness.report.study_tables import about_stars, overview, verdicts
 from harness.report.tables import Cell, Emphasis, Table
 
@@ -39,19 +38,8 @@ def escape(text: str) -> str:
 
 
 def report(study: Study) -> str:
-    """A study as a document that pdflatex compiles as it is."""
-    return rf"""% Compile this file as it is, with pdflatex, or copy tables out of it.
-\documentclass{{article}}
-\usepackage[a4paper,margin=18mm]{{geometry}}
-\usepackage{{booktabs}}
-\begin{{document}}
-{latex(study).rstrip()}
-\end{{document}}
-"""
-
-
-def latex(study: Study) -> str:
-    """Tables per data set: models by metrics, ours beside what was published; then ours in the paper's layout."""
+    """A study as a document that pdflatex compiles as it is: for each data set, models by metrics, and ours beside what
+    was published."""
     tables: list[str] = []
     for dataset in study.datasets:
         means, judged = overview(study, dataset), verdicts(study, dataset)
@@ -64,11 +52,15 @@ def latex(study: Study) -> str:
         if judged.rows:
             columns = ("model", "metric", "ours", "seeds", "expected", "diff. %", "verdict")
             tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
-    printed = ours_alone(study.paper, study) if study.published else None
-    if printed:
-        about = ": default settings, test metrics, means over seeds. Best in bold, second underlined, not tested."
-        tables += _pages(replace(printed, title=printed.title + about, groups=1), "as-published")
-    return "\n\n".join([_comment(*study.headline, study.asked), *(tables or ["No finished run."])]) + "\n"
+    body = "\n\n".join([_comment(*study.headline, study.asked), *(tables or ["No finished run."])])
+    return rf"""% Compile this file as it is, with pdflatex, or copy tables out of it.
+\documentclass{{article}}
+\usepackage[a4paper,margin=18mm]{{geometry}}
+\usepackage{{booktabs}}
+\begin{{document}}
+{body}
+\end{{document}}
+"""
 
 
 def tex_table(table: Table) -> str:
@@ -78,31 +70,14 @@ def tex_table(table: Table) -> str:
 
 
 def _pages(table: Table, label: str, size: str = "footnotesize") -> list[str]:
-    """The table as LaTeX tables which fit a page each; groups stay together."""
-    pages: list[list[tuple[Cell, ...]]] = [[]]
-    for group in _groups(table):
-        if pages[-1] and len(pages[-1]) + len(group) > MOST_LINES:
-            pages.append([])
-        pages[-1] += group
-    parts = []
-    for number, rows in enumerate(pages):
-        title = table.title.rstrip(".") + (" (continued)" if number else "")
-        notes = table.notes if number == len(pages) - 1 else ()
-        parts.append(
-            _table(replace(table, title=f"{title}.", rows=tuple(rows), notes=notes), f"{label}-{number}", size)
-        )
+    """The table as LaTeX tables which fit a page each, the notes below the last."""
+    parts, starts = [], range(0, len(table.rows), MOST_LINES)
+    for number, start in enumerate(starts):
+        title = table.title.rstrip(".") + (" (continued)." if number else ".")
+        notes = table.notes if start == starts[-1] else ()
+        page = replace(table, title=title, rows=table.rows[start : start + MOST_LINES], notes=notes)
+        parts.append(_table(page, f"{label}-{number}", size))
     return parts
-
-
-def _groups(table: Table) -> Iterable[list[tuple[Cell, ...]]]:
-    """Rows that belong together: those of a first column, where it says groups."""
-    group: list[tuple[Cell, ...]] = []
-    for row in table.rows:
-        if group and not (table.groups and row[0] == group[-1][0]):
-            yield group
-            group = []
-        group.append(row)
-    yield group
 
 
 def _table(table: Table, label: str, size: str) -> str:

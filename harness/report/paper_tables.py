@@ -101,7 +101,12 @@ def paper_table(
             for head, line in lines
         ],
         "l" * (3 if of_models else 2) + "r" * len(columns),
-        notes=[*_footnotes(lines), *_remarks(paper, layout, names, columns, study), *_sources(paper, lines)],
+        notes=[
+            *_footnotes(lines),
+            *["A dash: out of memory."] * any(cell.text == DASH for _, one in lines for cell in one.cells.values()),
+            *_remarks(paper, layout, names, columns, study),
+            *_sources(paper, lines),
+        ],
         groups=2 if of_models else 1,
     )
 
@@ -122,26 +127,6 @@ def published_figures(key: str, source: Source, values: Iterable[PublishedValue]
         "lllrll",
         lead="\n".join(f"  {name:<9}  {text}" for name, text in about.items() if text),
     )
-
-
-def ours_alone(paper: Paper, study: Study) -> Table | None:
-    """Our accuracy with published settings in the layout of the paper's first table of it: only what was run.
-
-    None without the proposed model or with nothing to compare it with.
-    """
-    layout = next((one for one in paper.tables if one.kind == "accuracy"), None)
-    if layout is None:
-        return None
-    as_published = tuple(row for row in study.rows if not row.departures)
-    whole = paper_table(paper, layout, study=replace(study, rows=as_published))
-    ours = [row for row in whole.rows if row[2].text == OURS]
-    there = [name for place, name in enumerate(whole.head) if place < 2 or any(row[place].text for row in ours)]
-    models = {*there[2:]} - {WHOSE, IMPROVEMENT}
-    if len(models) < 2 or (paper.proposed and paper.proposed not in models):
-        return None
-    notes = [note for note in whole.notes if note.startswith((APART, IMPROVEMENT))]
-    title = f"Ours in the layout of the paper's Table {layout.number}"
-    return replace(whole, title=title, rows=tuple(ours), notes=tuple(notes)).only(*(n for n in there if n != WHOSE))
 
 
 def improvement(figures: Mapping[str, float], proposed: str) -> float | None:
@@ -323,8 +308,6 @@ def _remarks(
 ) -> Iterator[str]:
     """What is to be known about the whole table."""
     ours = {f"{name} {c}": row.runs[0] for name in datasets for c, row in _our_rows(study, name, columns).items()}
-    if layout.kind != "datasets":
-        yield "A dash: out of memory."
     if layout.improvement:
         yield f"{IMPROVEMENT}: {paper.proposed} over the best other model of the line, computed from its figures."
     if layout.kind == "accuracy":

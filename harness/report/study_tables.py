@@ -49,7 +49,7 @@ COMMANDS = "In the folder of these runs:"
 OTHERS = (
     "Independent: somebody ran the model again; one figure per group, of which low, high and CV* (the coefficient of "
     "variation, corrected for few values) are. Copies are the paper's own digits and count for nothing. Ours is judged "
-    "by the published figure, never by these."
+    "by the published figure, never by these. bm3 literature shows each figure and where it is from."
 )
 
 
@@ -71,8 +71,10 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
     what others report is shown too, which it is else where the study asks for it.
     """
     datasets = dict.fromkeys([*study.datasets, *study.starved])
-    reported = study.published if study.literature or every_pair else ()
-    others = tuple(literature(reported_cells(study.paper, name), study.rows, name) for name in reported)
+    told = study.published if study.literature or every_pair else ()
+    others = tuple(
+        literature(reported_cells(study.paper, name), study.rows, f"What others report on {name}") for name in told
+    )
     found = [
         Section("self-check", "Self-check", selfcheck.NOTE, (self_check(study),)),
         Section("accuracy", "Accuracy", ACCURACY, tuple(overview(study, name) for name in datasets)),
@@ -180,7 +182,7 @@ def literature(cells: Iterable[Consensus], rows: Iterable[Row], title: str) -> T
                 len(voices),
                 _range((min(voices), max(voices))) if voices else NONE,
                 number(None if cell.variation is None else 100 * cell.variation, ".1f", NONE),
-                Cell(cell.place, word=cell.position, details=(reported(cell),)),
+                Cell(cell.place, word=cell.position),
                 cell.copies,
                 _of_row(row, number(ours.mean)) if ours and row else NONE,
                 Cell(ours.outcome.value, word=ours.outcome) if ours else "not run",
@@ -207,7 +209,7 @@ def all_points(study: Study) -> Table:
     """Every point of the rows whose suite runs each of them with every seed: it is the points that it asks for."""
     body = []
     for row in study.rows:
-        for point in row.grid if row.every_seed and row.points > 1 else ():
+        for point in row.grid if row.every_seed and len(row.grid) > 1 else ():
             test = list(point.by_seed("test").values())
             means = [number(fmean(values)) for values in (point.by_seed("valid").values(), test)]
             body.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
@@ -219,14 +221,14 @@ def all_points(study: Study) -> Table:
 def selection(study: Study) -> Table:
     """Both points of every row that was searched: the one chosen on validation, and the one chosen on test."""
     body = []
-    for row in (row for row in study.rows if row.points > 1):
+    for row in (row for row in study.rows if len(row.grid) > 1):
         chosen = row.selection
         same = chosen.on_test is chosen.on_validation
         body.append(
             [
                 row.label,
                 row.dataset,
-                row.points,
+                len(row.grid),
                 chosen.on_validation.name,
                 number(chosen.test(chosen.on_validation)),
                 "the same" if same else chosen.on_test.name,

@@ -12,9 +12,6 @@ from tabulate import tabulate
 
 from harness.paper.verdict import Word
 
-PADDED = 80
-"""Characters up to which Markdown pads a column."""
-
 
 class Emphasis(StrEnum):
     """Of figures that compete with each other."""
@@ -122,38 +119,27 @@ def ranked(values: Sequence[float | None]) -> list[Emphasis | None]:
 def text(table: Table, title: bool = True) -> str:
     """For a terminal, with what stands above and below the table."""
     rows = [[cell.marked for cell in row] for row in table.grid]
-    align = ["right" if letter == "r" else "left" for letter in table.align]
-    lines = tabulate(rows, table.head, tablefmt="simple", disable_numparse=True, colalign=align if rows else None)
-    return _blocks([table.title if title else "", table.lead, lines, "\n".join(table.notes)])
+    return _blocks([table.title if title else "", table.lead, _laid_out(table, rows, "simple"), "\n".join(table.notes)])
 
 
 def markdown(table: Table, level: int = 2) -> str:
-    """For a page, under a heading of this level; 0 leaves the heading out."""
+    """For a page, under a heading of this level; 0 leaves the heading out. The best figures are bold."""
+    rows = [
+        [f"**{cell.text}**{cell.mark}" if cell.emphasis is Emphasis.BEST else cell.marked for cell in row]
+        for row in table.grid
+    ]
     heading = f"{'#' * level} {table.title}" if level else ""
-    return _blocks([heading, table.lead, markdown_grid(table), "\n".join(f"- {note}" for note in table.notes)])
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    return _blocks([heading, table.lead, _laid_out(table, rows, "pipe"), notes])
 
 
-def markdown_grid(table: Table) -> str:
-    """The table alone."""
-    rows = [list(table.head), *([_in_markdown(cell) for cell in row] for row in table.grid)]
-    rows = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in rows]
-    widths = [max(3, *(len(text) for text in column if len(text) <= PADDED)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(f"{text:{'>' if a == 'r' else '<'}{width}}" for text, width, a in _zipped(row, widths, table))
-        for row in rows
-    ]
-    rule = [
-        "-" * (width - 1) + (":" if letter == "r" else "-") for width, letter in zip(widths, table.align, strict=True)
-    ]
-    return "\n".join(f"{line} |" for line in (lines[0], "| " + " | ".join(rule), *lines[1:]))
-
-
-def _zipped(row: Sequence[str], widths: Sequence[int], table: Table) -> Iterable[tuple[str, int, str]]:
-    return zip(row, widths, table.align, strict=True)
-
-
-def _in_markdown(cell: Cell) -> str:
-    return f"**{cell.text}**{cell.mark}" if cell.emphasis is Emphasis.BEST else cell.marked
+def _laid_out(table: Table, rows: Iterable[Sequence[str]], form: str) -> str:
+    """Head and rows as tabulate lays them out; in Markdown's form no character breaks a cell."""
+    texts = [list(table.head), *rows]
+    if form == "pipe":
+        texts = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in texts]
+    align = ["right" if letter == "r" else "left" for letter in table.align] if texts[1:] else None
+    return tabulate(texts[1:], texts[0], tablefmt=form, disable_numparse=True, colalign=align)
 
 
 def _cell(value: object) -> Cell:

@@ -22,11 +22,12 @@ def made(study: Study, form: str) -> Mapping[str, bytes]:
     if form == "html":
         from harness.report.html import html
         from harness.report.plots import draw
-        from harness.report.plots.style import files, svg
+        from harness.report.plots.style import written
 
         drawn = draw(study)
-        page = html(study, [(picture.title, picture.caption, svg(picture)) for picture in drawn])
-        return {"report.html": page.encode(), **files(drawn)}
+        page = html(study, [(picture.title, picture.caption, written(picture, "svg")) for picture in drawn])
+        files = {f"pictures/{one.name}.{form}": written(one, form) for one in drawn for form in ("png", "pdf")}
+        return {"report.html": page.encode(), **files}
     makers: dict[str, tuple[str, Callable[[Study], str]]] = {
         "md": ("report.md", markdown.markdown),
         "tex": ("report.tex", latex.report),

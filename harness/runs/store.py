@@ -168,21 +168,18 @@ def identity_digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def run_folders(out: Path, *, superseded: bool = False) -> Iterator[Path]:
-    """Folders with a run, damaged ones included, by path; those that count, or else the superseded ones.
+def run_folders(out: Path) -> Iterator[Path]:
+    """Folders with a run that counts, damaged ones included, by path.
 
     Links to folders are not followed, except `out` itself. Raises DataError when `out` is a file.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder of runs")
     for root, folders, files in os.walk(out):
-        folder = Path(root)
-        aside = SUPERSEDED in folder.relative_to(out).parts
-        folders[:] = sorted(name for name in folders if superseded or name != SUPERSEDED)
+        folders[:] = sorted(name for name in folders if name != SUPERSEDED)
         if RUN in files or RESULT in files:
             folders.clear()
-            if aside == superseded:
-                yield folder
+            yield Path(root)
 
 
 def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[RunRecord]:

@@ -1,7 +1,7 @@
 """Texts on stored runs: a list, one in full, two compared. What they are made from is beside this file."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -9,7 +9,7 @@ from tabulate import tabulate
 from harness.common import NOT_KNOWN, clock_time, duration, size
 from harness.runs.difference import NOT_RECORDED, Change, Difference
 from harness.runs.inspect import Entry, entry, last_log_line
-from harness.runs.record import DatasetRecord, Energy, Reading, Result, Resumed, RunRecord, Timing
+from harness.runs.record import DatasetRecord, Reading, Result, Resumed, RunRecord
 from harness.runs.words import STATES
 from harness.training.config import STOPPING_NAME
 
@@ -19,14 +19,13 @@ LIST_ALIGNMENT = ("left", "left", *["right"] * 6, "left")
 HASH = 12  # characters of a hash that are shown
 
 
-def list_text(entries: Sequence[Entry], superseded: int) -> str:
+def list_text(entries: Sequence[Entry]) -> str:
     """The table, why runs are damaged or failed, and counts."""
     table = tabulate([_list_row(one) for one in entries], LIST_HEAD, disable_numparse=True, colalign=LIST_ALIGNMENT)
     reasons = [f"{one.state}: {one.key}: {one.reason}" for one in entries if one.state in ("damaged", "failed")]
     counts = Counter(one.state for one in entries)
     each = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    aside = f"; {superseded} superseded, which count nowhere" if superseded else ""
-    return "\n".join([table, "", *reasons, f"{_count(len(entries), 'run')}: {each}{aside}"])
+    return "\n".join([table, "", *reasons, f"{_count(len(entries), 'run')}: {each}"])
 
 
 def run_text(run: RunRecord, key: str) -> str:
@@ -58,14 +57,16 @@ def run_text(run: RunRecord, key: str) -> str:
     blocks = [f"{key}\n" + _indented(lines)]
     if result is not None:
         blocks.append("results\n" + _metrics(result))
-        blocks.append("time\n" + _indented(_timing(result.timing, run)))
+        blocks.append(
+            "time, in seconds\n" + _recorded({**result.timing.written(), "all epochs": duration(run.seconds)})
+        )
         blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result.memory.readings.items()]))
-        if result.energy:
-            blocks.append("energy\n" + _indented([(name, _energy(one, run)) for name, one in result.energy.items()]))
+        blocks += [
+            f"energy of the {name}, in joules\n" + _recorded(one.written()) for name, one in result.energy.items()
+        ]
         if result.device_notes:
             blocks.append("while it ran\n" + "\n".join(f"  {note}" for note in result.device_notes))
-    environment = [(name, NOT_KNOWN if value is None else str(value)) for name, value in run.environment.items()]
-    blocks.append("environment\n" + _indented(environment))
+    blocks.append("environment\n" + _recorded(run.environment))
     return "\n\n".join(blocks)
 
 
@@ -133,38 +134,6 @@ def _metrics(result: Result) -> str:
     return tabulate([[f"  {row[0]}", *row[1:]] for row in table], head, disable_numparse=True, colalign=alignment)
 
 
-def _timing(timing: Timing, run: RunRecord) -> list[tuple[str, str]]:
-    lines = [
-        ("per epoch", f"{_seconds(timing.median_s)} (quartiles {_seconds(timing.q1_s)} and {_seconds(timing.q3_s)})"),
-        ("first epoch", _seconds(timing.warmup_s)),
-        ("warm-up", _warm_up(timing)),
-        ("per evaluation", _seconds(timing.evaluation_median_s)),
-        ("in total", duration(run.seconds)),
-    ]
-    return lines + ([("note", timing.note)] if timing.note else [])
-
-
-def _seconds(value: float | None) -> str:
-    return NOT_KNOWN if value is None else f"{value:.3g} s"
-
-
-def _warm_up(timing: Timing) -> str:
-    if timing.warm_up_epochs is None:
-        return NOT_RECORDED
-    text = f"{_count(timing.warm_up_epochs, 'epoch')} left out of median and quartiles"
-    return f"{text} ({timing.warm_up_note})" if timing.warm_up_note else text
-
-
-def _energy(energy: Energy, run: RunRecord) -> str:
-    if energy.joules is None:
-        return f"{NOT_KNOWN} ({energy.note})"
-    each = NOT_KNOWN if energy.per_epoch is None else f"{energy.per_epoch:,.1f} J"
-    about = energy.note or f"mean of {energy.epochs}"
-    # Counters begin anew in each process.
-    covered = f"since it went on after epoch {run.resumed[-1].after_epoch}" if run.resumed else "in total"
-    return f"{each} per epoch ({about}), {energy.joules:,.1f} J {covered}"
-
-
 def _reading(reading: Reading) -> str:
     return f"{NOT_KNOWN} ({reading.note})" if reading.bytes is None else size(reading.bytes)
 
@@ -192,6 +161,12 @@ def _pair(change: Change) -> tuple[str, str]:
 def _short(value: Any) -> str:
     text = NOT_KNOWN if value is None else str(value)
     return text if len(text) < 64 or " " in text else f"{text[:HASH]}..."
+
+
+def _recorded(values: Mapping[str, Any]) -> str:
+    """Values as they were stored, under their names there."""
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else _short(value) for name, value in values.items()}
+    return _indented([*texts.items()])
 
 
 def _figure(value: float | None) -> str:

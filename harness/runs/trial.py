@@ -4,11 +4,13 @@ Which trials there are is `suite`; what a run directory looks like is `store`.
 """
 
 import hashlib
+import os
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from harness.ending import NOTHING_MEASURED
 from harness.evaluation.compiling import can_compile
 from harness.measure import EnergyMeter, MemorySampler
 from harness.measure.environment import environment
+from harness.measure.gpu import VISIBLE, GpuUnavailableError, driver_version, survey
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
 from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, RunRecord
 from harness.runs.settings import GONE, changed_from_defaults, configure, flatten
 from harness.runs.store import CHECKPOINT, RunWriter, identity_digest, locked, now, write_failure
+from harness.runs.words import device_fault
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.config import NUMERICS_VERSION
@@ -160,7 +164,7 @@ def run_trial(
                 raise
             except BM3Error as error:
                 if isinstance(error, DataError) and trial.reads_features and not trial.dataset.features:
-                    error = without_features(error)
+                    error = without_features(error, trial.dataset_name)
                 if not (path / RUN).is_file():  # it failed before it began: a model that breaks the contract
                     RunWriter(path).begin(_description(trial))
                 write_failure(path, "error", str(error))
@@ -197,6 +201,7 @@ def _run(
 
         def record(epoch: EpochRecord) -> None:
             meter.epoch()
+            memory.sample()
             writer.epoch(asdict(epoch))
             on_epoch(epoch)
 
@@ -215,7 +220,7 @@ def _run(
             "timing": outcome.timing,
             "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
             "energy": {"gpu": asdict(meter.energy())},
-            "device_notes": meter.notes(),
+            "device_notes": [*meter.notes(), *memory.notes()],
             "parameters": sum(p.numel() for p in trained),
             "state_hash": state_hash(model.state_dict()),
         }
@@ -295,10 +300,21 @@ def finished_run(trial: Trial, out: Path) -> RunRecord | None:
     return RunRecord.read(path) if (path / RESULT).is_file() else None
 
 
+OUT_OF_MEMORY_TEXTS = (
+    "can't allocate memory",  # of the CPU
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS finds no room for itself
+    "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
+    "insufficient resources when calling `cusparse",
+)
+"""What torch's plain RuntimeErrors say where memory did not suffice."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, the device's or the machine's, did not suffice."""
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
 
 
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:
@@ -310,13 +326,24 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one. Raises ConfigError when CUDA is asked for and not available."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+def resolve_device(name: str, tell: Callable[[str], None] | None = None) -> torch.device:
+    """`auto` is CUDA where there is one; where NVML sees a GPU that torch cannot use, it tells so, else on stderr.
+
+    Raises ConfigError for another name, and where CUDA is asked for and not available.
+    """
+    if fault := device_fault(name):
+        raise ConfigError(f"--device: {fault}")
+    available = name != "cpu" and torch.cuda.is_available()
+    if name == "cuda" and not available:
         raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
-    return torch.device(name)
+    if name == "auto" and not available and os.environ.get(VISIBLE, "0").strip()[:1] not in ("", "-"):
+        with suppress(GpuUnavailableError):
+            if gpus := survey():
+                built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
+                why = f"torch {torch.__version__}, built for {built}, cannot use it with driver {driver_version()}"
+                tell = tell or partial(print, file=sys.stderr)
+                tell(f"bm3: on the CPU, though there is a GPU ({gpus[0].name}): {why}; bm3 doctor says more")
+    return torch.device("cuda" if available else "cpu")
 
 
 def _description(trial: Trial) -> dict[str, Any]:

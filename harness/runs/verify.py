@@ -10,7 +10,6 @@ from bm3 import DataError
 from harness.runs.inspect import NAME, Entry, entry
 from harness.runs.record import EPOCHS, HITS, RESULT, RUN, RunRecord
 from harness.runs.store import CHECKPOINT, identity_digest
-from harness.training.config import EarlyStopping
 
 IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "numerics", "code")
 """Fields of `Trial.identity`; a run of an earlier version has those there were then, such as the hash `code`."""
@@ -78,15 +77,6 @@ def _result(run: RunRecord) -> Iterator[str]:
     best, epochs = result.best_epoch, result.epochs
     if not 1 <= best <= epochs <= limit:
         yield f"{path}: best epoch {best} of {epochs} of at most {limit} cannot be"
-        return
-    recorded = run.training.early_stopping.patience
-    patience = EarlyStopping().patience if recorded is None else recorded
-    # Training ends with the epoch in which patience is lost, which may be the last one allowed.
-    ended = "early" if epochs - best > patience else "limit" if epochs == limit else "neither"
-    if result.stopped != ended:
-        why = {"early": "that is early stopping", "limit": "that is the limit", "neither": "there was no reason to"}
-        said = f"{path}: says that training stopped by {result.stopped!r} after epoch {epochs}; {why[ended]}"
-        yield f"{said} (best epoch {best}, patience {patience}, limit {limit})"
 
 
 def _hits(run: RunRecord) -> Iterator[str]:

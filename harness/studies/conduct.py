@@ -20,10 +20,9 @@ from harness.paper.published import canonical_metric, short_metric
 from harness.paper.rows import Planned, judged, rows_of
 from harness.paper.verdict import Outcome, Verdict
 from harness.runs.record import FAILURE, RunRecord
-from harness.runs.store import readable_runs
 from harness.runs.trial import Trial
 from harness.runs.words import Policy
-from harness.studies.estimate import COST_FILE, Estimates, load_costs
+from harness.studies.estimate import Estimates
 from harness.studies.execute import LOGGER, Backend, Progress, Wanted, execute
 from harness.studies.status import Status, write_status
 from harness.studies.suite import Outcomes
@@ -37,37 +36,45 @@ SECONDS_BETWEEN_WRITES = 1.0
 
 @dataclass(frozen=True)
 class Study:
-    """What is to be run, and where what comes of it is kept."""
+    """How trials are run, and where what comes of them is kept."""
 
     name: str
-    wanted: Wanted
     store: Path
     """The folder of runs, which studies share."""
-    folder: Path
-    """The study's own: its log and status, and what the caller writes of it."""
     paper: Paper
     """What results are judged by."""
+    estimates: Estimates
     policy: Policy = "missing"
     side_by_side: int = 1
     """Trials that may run at a time, for the time left."""
     alone: bool = False
     """No two of its trials may run at a time, in whichever process."""
-    planned: Sequence[Planned] | None = None
-    """The rows that verdicts are on; None where runs form them."""
+
+    @property
+    def folder(self) -> Path:
+        """The study's own: its log and status, and what the caller writes of it."""
+        return self.store / self.name
 
 
-def conduct(study: Study, backend: Backend, show: Callable[[Status], None] = lambda status: None) -> Outcomes:
+def conduct(
+    study: Study,
+    wanted: Wanted,
+    backend: Backend,
+    show: Callable[[Status], None] = lambda status: None,
+    planned: Sequence[Planned] | None = None,
+) -> Outcomes:
     """Run the study. Its status is written to its folder and shown, what happens is logged, with verdicts as they come.
 
-    Raises WriteError when the folder or the store cannot be written.
+    Verdicts are on the rows that are `planned`, without them on those that runs form. Raises WriteError when the folder
+    or the store cannot be written.
     """
     make_folder(study.folder)
-    reporter = _Reporter(study, show)
+    reporter = _Reporter(study, show, planned)
     with _logging(study.folder / LOG_FILE, reporter.recent):
         LOGGER.info("begins: %s (process %d on %s)", study.name, os.getpid(), socket.gethostname())
         try:
             outcomes = execute(
-                study.wanted,
+                wanted,
                 study.store,
                 backend,
                 policy=study.policy,
@@ -114,15 +121,13 @@ class _Reporter:
 
     study: Study
     show: Callable[[Status], None]
+    planned: Sequence[Planned] | None
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
     _started: float = field(default_factory=time.time)
     _last: Status | None = None
     _written: float = 0.0
     _known: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
     _ended: int = -1
-
-    def __post_init__(self) -> None:
-        self._estimates = Estimates(readable_runs(self.study.store), load_costs(self.study.paper.file(COST_FILE)))
 
     def observe(self, progress: Progress) -> None:
         changed = len(progress.outcomes) != self._ended
@@ -151,7 +156,7 @@ class _Reporter:
     def _judge(self, runs: list[RunRecord], *, first: bool) -> None:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
         shown = canonical_metric(self.study.paper.stopping)
-        for row in rows_of(runs, self.study.paper, self.study.planned)[0]:
+        for row in rows_of(runs, self.study.paper, self.planned)[0]:
             verdict = judged(row, self.study.paper).verdicts[shown]
             key = row.dataset, row.label, row.data
             if self._known.get(key) != verdict and not first:
@@ -192,19 +197,15 @@ class _Reporter:
     def _seconds_left(self, progress: Progress, waiting: list[Trial]) -> float | None:
         """Of what waits and runs; a trial of which nothing is known counts as the median of the others."""
         since = {one.key: one.since for one in progress.running}
-        left: list[float | None] = [self._estimate(trial) for trial in waiting]
+        left: list[float | None] = [self.study.estimates.seconds(trial) for trial in waiting]
         for trial in progress.trials:
             if trial.key in since:
-                expected = self._estimate(trial)
+                expected = self.study.estimates.seconds(trial)
                 left.append(None if expected is None else max(0.0, expected - (time.time() - since[trial.key])))
         known = [seconds for seconds in left if seconds is not None]
         if not left or not known:
             return None if left else 0.0
         return sum(median(known) if seconds is None else seconds for seconds in left) / self.study.side_by_side
-
-    def _estimate(self, trial: Trial) -> float | None:
-        estimate = self._estimates.of(trial)
-        return None if estimate is None else estimate.seconds
 
 
 def described(verdict: Verdict) -> str:

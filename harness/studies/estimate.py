@@ -14,8 +14,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bm3 import DataError
+from harness.paper.load import Paper
 from harness.paper.published import read_rows
 from harness.runs.record import RunRecord
+from harness.runs.store import readable_runs
 from harness.runs.trial import Trial
 
 COST_FILE = "reference/cost.csv"
@@ -78,6 +80,16 @@ class Estimates:
             self._known[key, limit] = self._from_runs(key, limit) or self._from_costs(key, limit, interactions)
         return self._known[key, limit]
 
+    def seconds(self, trial: Trial) -> float | None:
+        """Of the estimate, where there is one."""
+        estimate = self.of(trial)
+        return None if estimate is None else estimate.seconds
+
+    def memory(self, trial: Trial) -> int | None:
+        """Bytes of the estimate, where there is one that knows them."""
+        estimate = self.of(trial)
+        return None if estimate is None else estimate.memory_bytes
+
     def _from_runs(self, key: tuple[str, ...], limit: int) -> Estimate | None:
         seconds, memory = [], []
         for run in self._runs.get(key, []):
@@ -106,6 +118,11 @@ class Estimates:
         if scale == 1:
             return Estimate(seconds, near.memory_bytes, f"shipped figures for {near.dataset}")
         return Estimate(seconds, None, f"shipped figures for {near.dataset}, times {scale:.2g} for its size")
+
+
+def estimates_of(store: Path, paper: Paper, unread: list[str] | None = None) -> Estimates:
+    """From the runs in the store and the paper's figures; runs that cannot be read are added to `unread`."""
+    return Estimates(readable_runs(store, unread), load_costs(paper.file(COST_FILE)))
 
 
 def load_costs(path: Path) -> list[Cost]:

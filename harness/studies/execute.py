@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from bm3 import DataError
-from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord
+from harness.runs.record import FAILURE, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord
 from harness.runs.store import in_use, supersede, write_failure
 from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
@@ -111,6 +111,8 @@ class Ending:
     """It was not run, since another process runs it."""
     out_of_memory: bool = False
     """The system ended its process because memory ran out."""
+    beside: bool = False
+    """It shared its memory, a GPU's or the machine's, with another trial at some time."""
 
 
 class Backend(Protocol):
@@ -120,8 +122,8 @@ class Backend(Protocol):
         """Whether nothing can begin before something has ended."""
         ...
 
-    def start(self, trial: Trial) -> str | None:
-        """Begin to run it and say where; None while there is no room for this one."""
+    def start(self, trial: Trial, alone: bool = False) -> str | None:
+        """Begin to run it and say where; None while there is no room for this one, `alone` none beside another."""
         ...
 
     def wait(self, seconds: float) -> list[Ending]:
@@ -189,6 +191,8 @@ class _Execution:
     running: dict[str, Running] = field(default_factory=dict)
     elsewhere: dict[str, Running] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    crowded: set[str] = field(default_factory=set)
+    """What ran out of memory beside others, which need not be its own doing: it is tried once more, alone."""
 
     def advance(self) -> bool:
         """Note what the store has, start what there is room for, and wait a little; False when all has ended."""
@@ -246,7 +250,7 @@ class _Execution:
 
     def _begin(self, trial: Trial) -> None:
         """Start the trial if there is room for it."""
-        place = self.backend.start(trial)
+        place = self.backend.start(trial, trial.key in self.crowded)
         if place is not None:
             attempt = self.attempts[trial.key] = self.attempts.get(trial.key, 0) + 1
             self.running[trial.key] = _running(trial, place, attempt)
@@ -268,8 +272,14 @@ class _Execution:
             return
         if run is not None and run.finished:
             self.outcomes[key] = run
-            value = metric_of(run, "test", STOPPING_METRIC)
+            value = run.metrics("test")[STOPPING_METRIC]
             LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, STOPPING_NAME, value, seconds)
+            return
+        starved = ending.out_of_memory or (run is not None and run.out_of_memory)
+        if starved and ending.beside and key not in self.crowded:
+            LOGGER.warning("out of memory beside other trials: %s; trying again alone", key)
+            self.crowded.add(key)
+            (path / FAILURE).unlink(missing_ok=True)
             return
         if run is not None and run.failure is not None:
             message = run.failure.message
@@ -283,11 +293,6 @@ class _Execution:
                 write_failure(path, OUT_OF_MEMORY if ending.out_of_memory else kind, message)
         LOGGER.error("failed: %s: %s", key, message)
         self.outcomes[key] = None
-
-
-def metric_of(run: RunRecord, part: str, metric: str) -> float:
-    """A metric of a finished run. Raises ValueError when it is unfinished."""
-    return run.metrics(part)[metric]
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:

@@ -19,12 +19,12 @@ from types import ModuleType
 from typing import IO
 
 import psutil
-import torch
 
 import harness.models
 from bm3 import BM3Error
 from harness.common import WriteError, writing
 from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
+from harness.measure.gpu import free_bytes, visible_gpus
 from harness.measure.host import container_limits, usable_cores
 from harness.measure.memory import hold_files_of
 from harness.runs.store import LOG, InUseError
@@ -59,7 +59,7 @@ class InProcess:
     def full(self) -> bool:
         return self._trial is not None
 
-    def start(self, trial: Trial) -> str | None:
+    def start(self, trial: Trial, alone: bool = False) -> str | None:
         self._trial = trial
         return "this process"
 
@@ -90,6 +90,10 @@ class _Child:
     need: int | None
     kills: int
     """For want of memory, by the system, when it began."""
+    alone: bool
+    """Whether none may begin beside it."""
+    beside: bool
+    """Whether it shared its memory with another one at some time."""
 
 
 class Processes:
@@ -98,7 +102,8 @@ class Processes:
     Where the system allows, processes are forked from a server that has imported everything and computed nothing.
     So memory is measured apart, and a crash costs one trial. A trial waits while its expected memory would not fit
     beside that of the running ones; one of which nothing is known counts as an equal share. On CUDA each is shown the
-    one GPU that has the fewest of them. What a process prints goes to the log in its run's folder.
+    one GPU that has the fewest of them, and begins beside others there as far as NVML says that memory is free. What a
+    process prints goes to the log in its run's folder.
     """
 
     def __init__(
@@ -115,16 +120,20 @@ class Processes:
         self._store, self._data, self._workers, self._threads, self._need = store, data, workers, threads, need
         available = psutil.virtual_memory().available
         self._memory = memory or int(SHARE_OF_MEMORY * min(available, container_limits().memory or available))
+        self._free: dict[str, int | None] = {}
+        """Bytes by GPU when none of the trials was there."""
         self._children: list[_Child] = []
 
     def full(self) -> bool:
         return len(self._children) >= self._workers
 
-    def start(self, trial: Trial) -> str | None:
+    def start(self, trial: Trial, alone: bool = False) -> str | None:
         gpu = self._gpu() if trial.device.type == "cuda" else None
-        need = self._need(trial)
-        if not self._fits(need, gpu):
+        need, beside = self._need(trial), [child for child in self._children if child.gpu == gpu]
+        if beside and (alone or any(child.alone for child in beside) or not self._fits(need, gpu, beside)):
             return None
+        if gpu is not None and not beside:  # alone it has all there is
+            self._free[gpu] = free_bytes(gpu)
         path, kills = self._store / trial.key, memory_kills()
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -139,7 +148,9 @@ class Processes:
             if FORKS:
                 _serve()
             process.start()
-        self._children.append(_Child(trial, process, gpu, need, kills))
+        for child in beside:
+            child.beside = True
+        self._children.append(_Child(trial, process, gpu, need, kills, alone, bool(beside)))
         return f"{'' if gpu is None else f'GPU {gpu}, '}process {process.pid}"
 
     def wait(self, seconds: float) -> list[Ending]:
@@ -160,13 +171,15 @@ class Processes:
                 child.process.join()
         self._children = []
 
-    def _fits(self, need: int | None, gpu: str | None) -> bool:
-        beside = [child for child in self._children if child.gpu == gpu]
-        if not beside:
-            return True  # alone it has all there is
-        memory = self._memory if gpu is None else _gpu_memory(gpu)
-        share = memory // max(1, self._workers)
-        return sum(share if known is None else known for known in [need, *(child.need for child in beside)]) <= memory
+    def _fits(self, need: int | None, gpu: str | None, beside: Sequence[_Child]) -> bool:
+        now, before = (self._memory,) * 2 if gpu is None else (free_bytes(gpu), self._free[gpu])
+        if now is None or before is None:
+            return False
+        # What runs may not have taken yet what it will need.
+        left, room = (now, before) if gpu is None else (SHARE_OF_MEMORY * now, SHARE_OF_MEMORY * before)
+        share = room // max(1, self._workers)
+        needs = [share if known is None else known for known in (need, *(child.need for child in beside))]
+        return needs[0] <= left and sum(needs) <= room
 
     def _gpu(self) -> str:
         taken = Counter(child.gpu for child in self._children)
@@ -240,19 +253,6 @@ def threads_beside(workers: int) -> int:
     return max(1, usable_cores(container_limits()) // workers)
 
 
-def visible_gpus() -> list[str]:
-    """Names by which CUDA_VISIBLE_DEVICES knows the GPUs that this process sees."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return [name.strip() for name in named.split(",") if name.strip()] or [
-        str(number) for number in range(torch.cuda.device_count())
-    ]
-
-
-def _gpu_memory(gpu: str) -> int:
-    free_and_total: tuple[int, int] = torch.cuda.mem_get_info(visible_gpus().index(gpu))
-    return free_and_total[1]
-
-
 def memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
     """How many processes the system has ended for want of memory since it began; 0 where it does not say."""
     try:
@@ -266,7 +266,8 @@ def _ending(child: _Child, log: Path) -> Ending:
     code, trial = child.process.exitcode or 0, child.trial
     if code == -SIGKILL and memory_kills() > child.kills:
         name = f"{trial.entry.name} on {trial.dataset.name}"
-        return Ending(trial, f"{name}: out of memory (ended by the system)", vanished=True, out_of_memory=True)
+        message = f"{name}: out of memory (ended by the system)"
+        return Ending(trial, message, vanished=True, out_of_memory=True, beside=child.beside)
     if code < 0:
         return Ending(trial, f"its process was ended by {Signals(-code).name}", vanished=True)
     if code == SERVER_GONE:
@@ -275,7 +276,7 @@ def _ending(child: _Child, log: Path) -> Ending:
         return Ending(trial, "its process was interrupted", vanished=True)
     if code == IN_USE:
         return Ending(trial, "", elsewhere=True)
-    return Ending(trial, f"{last_line(log)} (exit code {code})", misused=code == MISUSED)
+    return Ending(trial, f"{last_line(log)} (exit code {code})", misused=code == MISUSED, beside=child.beside)
 
 
 def last_line(log: Path) -> str:

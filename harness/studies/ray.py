@@ -107,7 +107,7 @@ class RayCluster:
     def full(self) -> bool:
         return self._workers is not None and len(self._running) >= self._workers
 
-    def start(self, trial: Trial) -> str | None:
+    def start(self, trial: Trial, alone: bool = False) -> str | None:
         cluster = self._ray.cluster_resources()
         room = int(cluster.get("CPU", 0)) // self._threads
         if trial.device.type == "cuda":

@@ -6,27 +6,26 @@ best on test, as the published code did; so that the difference is known with as
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import shlex
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     PlainValidator,
-    Tag,
     ValidationError,
+    ValidationInfo,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -34,8 +33,8 @@ from bm3 import ConfigError
 from harness.common import nearest
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.folders import suite_path
-from harness.paper.load import Paper, Scalar, load_paper
-from harness.paper.published import canonical_metric, short_metric
+from harness.paper.load import Paper, Scalar, field_fault, load_paper
+from harness.paper.published import canonical_metric
 from harness.runs.settings import configure, flatten, search_grid
 
 if TYPE_CHECKING:
@@ -74,11 +73,6 @@ Settings = Annotated[dict[str, AnyScalar], BeforeValidator(_flat)]
 Values = Annotated[
     dict[str, Annotated[list[AnyScalar], Field(min_length=1), AfterValidator(_distinct)]], BeforeValidator(_flat)
 ]
-IN_TABLE, IN_WORD = "<table>", "<word>"  # what pydantic's locations call the two forms of a grid
-Grid = Annotated[
-    Annotated[Values, Tag(IN_TABLE)] | Annotated[Literal["published"], Tag(IN_WORD)],
-    Discriminator(lambda value: IN_WORD if isinstance(value, str) else IN_TABLE),
-]
 
 
 class _Checked(BaseModel):
@@ -93,31 +87,28 @@ class Experiment(_Checked):
     """Name of the row in reports; the model's name if None."""
     set: Settings = {}
     """Settings, as after `--set`."""
-    grid: Grid = {}
-    """Settings with several values each; every combination is a point, of which the best are chosen. `published`: those
-    of the paper, or of a model that it does not state, its own `Config.GRID`, as `load_suite` puts in place."""
+    grid: Values = {}
+    """Settings with several values each; every combination is a point, of which the best are chosen. In a file
+    `published` stands for those of the paper, or of a model that it does not state, for its own `Config.GRID`."""
     vary: Values = {}
     """Settings with several values each; every combination is a row of its own."""
     variants: Literal["each"] | None = None
     """`each`: beside every row, one more per other value of every variant of the model and of training."""
 
-    @property
-    def values(self) -> Mapping[str, list[Scalar]]:
-        """The grid, once a published one is in its place."""
-        return {} if isinstance(self.grid, str) else self.grid
-
-    def searching(self, grids: Mapping[str, Mapping[str, Sequence[Scalar]]]) -> Experiment:
-        """With the values of a published grid in its place. Raises ConfigError where the model has none."""
-        if not isinstance(self.grid, str):
-            return self
-        published = search_grid(self.model, grids)
-        if not published:
-            raise ConfigError(f"no grid was published for {self.model}: give its values as a table of lists")
-        return self.model_copy(update={"grid": {key: list(values) for key, values in published.items()}})
+    @model_validator(mode="before")
+    @classmethod
+    def _searched(cls, given: Any, info: ValidationInfo) -> Any:
+        """With its values in place of a published grid; the paper's grids are the context of the validation."""
+        if not isinstance(given, dict) or given.get("grid") != "published":
+            return given
+        grid = search_grid(str(given.get("model")), info.context or {})
+        if not grid:
+            raise ValueError(f"no grid was published for {given['model']}: give its values as a table of lists")
+        return {**given, "grid": {key: list(values) for key, values in grid.items()}}
 
     def points(self) -> list[dict[str, Scalar]]:
         """What each grid point adds to the settings of a row."""
-        return list(_combinations(self.values))
+        return list(_combinations(self.grid))
 
     def rows(self, training: Mapping[str, Scalar], *, variants: bool = True) -> Iterator[tuple[str, dict[str, Scalar]]]:
         """Label of each row, and the settings that its points share: those of training, its own, what it varies."""
@@ -138,7 +129,7 @@ class Experiment(_Checked):
         entry = find_model(self.model)
         config, training = configure(entry.model, settings)
         for row in variants():
-            if row.model in (entry.name, ALL_MODELS) and row.setting not in {*self.values, *self.vary}:
+            if row.model in (entry.name, ALL_MODELS) and row.setting not in {*self.grid, *self.vary}:
                 here = _value(config if row.model == entry.name else training, row.setting)
                 yield from ({row.setting: value} for value in row.values if value != here)
 
@@ -176,30 +167,13 @@ class Suite(_Checked):
         return self.model_copy(update={"experiments": experiments, "seeds": list(seeds) or self.seeds})
 
 
-class Counts(NamedTuple):
-    """So many trials at least and at most: the points best on validation and on test may be the same one."""
-
-    fewest: int
-    most: int
-
-    def __str__(self) -> str:
-        return f"{self.most:,}" if self.fewest == self.most else f"{self.fewest:,} to {self.most:,}"
-
-
-def total(counts: Iterable[Counts]) -> Counts:
-    """The sum of both."""
-    fewest, most = [0], [0]
-    for one in counts:
-        fewest.append(one.fewest)
-        most.append(one.most)
-    return Counts(sum(fewest), sum(most))
-
-
 @dataclass(frozen=True)
 class Outline:
     """A row of a suite as the file alone gives it: no data set is looked at."""
 
     label: str
+    named: bool
+    """Whether the suite gives the row a name of its own."""
     model: str
     dataset: str
     """As the suite names it."""
@@ -213,17 +187,14 @@ class Outline:
         """Whether every point runs with every seed, so that nothing is chosen between."""
         return self.repeat == "all" or len(self.points) == 1
 
-    @property
-    def trials(self) -> Counts:
-        """Those that are run in any case, and those that follow."""
-        points, more = len(self.points), len(self.seeds) - 1
-        if self.all_at_once:
-            return Counts(points * (1 + more), points * (1 + more))
-        return Counts(points + more, points + 2 * more)
+    def to_come(self, outcomes: Outcomes) -> int:
+        """How many trials follow at most from a choice: the points best on validation and on test may be the same."""
+        return 0 if self.all_at_once else 2 * (len(self.seeds) - 1)
 
-    def to_come(self, outcomes: Outcomes) -> Counts:
-        """How many trials follow from a choice."""
-        return Counts(self.trials.fewest - len(self.commands), self.trials.most - len(self.commands))
+    @property
+    def trials(self) -> int:
+        """How many there are at most."""
+        return len(self.commands) + self.to_come({})
 
     @property
     def commands(self) -> list[str]:
@@ -280,11 +251,9 @@ class Row:
         keys = dict.fromkeys(point.settings["key"] for point in (best.on_validation, best.on_test))
         return [point for key in keys for point in self.points if point.key == key]
 
-    def to_come(self, outcomes: Outcomes) -> Counts:
-        """How many trials follow from a choice that cannot be made yet."""
-        more = len(self.seeds) - 1
-        ended = self.outline.all_at_once or all(point.key in outcomes for point in self.points)
-        return Counts(0, 0) if ended else Counts(more, 2 * more)
+    def to_come(self, outcomes: Outcomes) -> int:
+        """How many trials follow at most from a choice that cannot be made yet."""
+        return 0 if all(point.key in outcomes for point in self.points) else self.outline.to_come(outcomes)
 
     @cached_property
     def _repetitions(self) -> tuple[tuple[Trial, ...], ...]:
@@ -313,8 +282,9 @@ def outline(
             for label, settings in experiment.rows(suite.training, variants=variants):
                 shared = {**own, **settings}
                 points = tuple({**shared, **point} for point in experiment.points())
+                named = experiment.label not in (None, experiment.model)
                 seeds = tuple(suite.seeds)
-                found.append(Outline(label, experiment.model, dataset, points, seeds, suite.repeat))
+                found.append(Outline(label, named, experiment.model, dataset, points, seeds, suite.repeat))
     return found
 
 
@@ -365,86 +335,64 @@ def load_suite(name: str, paper: Paper | None = None, *, check: bool = True) -> 
     paper = paper or load_paper()
     path = suite_path(name, paper.folder)
     try:
-        suite = _searching(Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))), paper)
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        suite = _validated(content, paper)
         if check:
             _check(suite, paper)
-    except ValidationError as error:
-        # An unknown key before others, since a key that is misspelt is missing too.
-        problem = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        raise ConfigError(f"{path}: {_problem(problem)}") from error
     except (OSError, ValueError, ConfigError) as error:  # ValueError: of UTF-8 or TOML, whose message names the line
         raise ConfigError(f"{path}: {error}") from error
     return suite
 
 
-@contextmanager
-def _named(place: int, experiment: Experiment) -> Iterator[None]:
-    """An error of the block says which experiment it is about."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"experiments.{place} ({experiment.model}): {error}") from error
-
-
-def _searching(suite: Suite, paper: Paper) -> Suite:
-    """With published grids in their places. Raises ConfigError."""
-    experiments = []
-    for place, experiment in enumerate(suite.experiments):
-        with _named(place, experiment):
-            experiments.append(experiment.searching(paper.grids))
-    return suite.model_copy(update={"experiments": experiments})
-
-
 def _check(suite: Suite, paper: Paper) -> None:
-    """Every model and setting, and that no row stands there twice. Raises ConfigError naming the key."""
+    """Every model, setting and exception, and that no row stands there twice. Raises ConfigError naming the key."""
     from harness.models.registry import find_model  # torch, which a list of suites does not wait for
 
     seen: set[tuple[str, ...]] = set()
     for place, experiment in enumerate(suite.experiments):
-        with _named(place, experiment):
-            model = find_model(experiment.model).model
-            tables = [set(table) for table in (experiment.set, experiment.values, experiment.vary)]
-            for one, other in itertools.combinations(tables, 2):
-                for key in sorted(one & other):
-                    raise ConfigError(f"{key} stands twice among set, grid and vary: keep one of them")
-            for label, settings in experiment.rows(suite.training):
-                row = (label, *(repr(configure(model, settings | point)) for point in experiment.points()))
-                if row in seen:
-                    raise ConfigError(f"row {label!r} is there already, with the same trials: remove one")
-                seen.add(row)
+        try:
+            _check_rows(experiment, suite.training, seen)
+        except ConfigError as error:
+            raise ConfigError(f"experiments.{place} ({experiment.model}): {error}") from error
     known = {
-        "dataset": sorted({Path(name).name for name in suite.datasets}),
-        "model": sorted({find_model(experiment.model).name for experiment in suite.experiments}),
+        "dataset": [Path(name).name for name in suite.datasets],
+        "model": [find_model(experiment.model).name for experiment in suite.experiments],
+        "metrics": [canonical_metric(name) for name in paper.metrics],
     }
-    metrics = [canonical_metric(name) for name in paper.metrics]
     for place, exception in enumerate(suite.exceptions):
-        for name in exception.metrics:
-            if canonical_metric(name) not in metrics:
-                choice = ", ".join(map(short_metric, metrics))
-                raise ConfigError(f"exceptions.{place}.metrics: {name!r} is not judged; choose from {choice}")
         for key, names in known.items():
-            if (name := getattr(exception, key)) not in names:
-                raise ConfigError(f"exceptions.{place}.{key}: {name!r} is none of this suite's: {', '.join(names)}")
+            given = getattr(exception, key)
+            for name in [given] if isinstance(given, str) else map(canonical_metric, given):
+                nearest(name, names, f"exceptions.{place}.{key}: the suite has no")
 
 
-def _problem(error: Any) -> str:
-    """What pydantic found, in our words: the key's path, and what is wrong."""
-    *above, key = [part for part in error["loc"] if part not in (IN_TABLE, IN_WORD)]
-    tables: dict[Any, type[BaseModel]] = {"experiments": Experiment, "exceptions": ExceptedCells}
-    place = ".".join(map(str, [*above, key]))
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    if error["type"] == "extra_forbidden":
-        known = sorted((tables[above[0]] if above else Suite).model_fields)
-        near = difflib.get_close_matches(str(key), known, n=3, cutoff=0.5) or known
-        return f"no key {place!r}; nearest: {', '.join(near)}"
-    if error["type"] == "value_error":
-        return f"{place}: {error['ctx']['error']}"
-    for table in tables:
-        if table in (key, *above[-1:]) and error["type"] in ("list_type", "model_type"):
-            return f"{place}: needed is a list of tables: [[{table}]], each with a model"
-    message = "needed is a table" if error["type"] == "dict_type" else error["msg"]
-    return f"{place}: {message[0].lower()}{message[1:]}"
+def _check_rows(experiment: Experiment, training: Mapping[str, Scalar], seen: set[tuple[str, ...]]) -> None:
+    """The settings of each row, which is added to those that are `seen`. Raises ConfigError."""
+    from harness.models.registry import find_model
+
+    model = find_model(experiment.model).model
+    keys = Counter(key for table in (experiment.set, experiment.grid, experiment.vary) for key in table)
+    if twice := [key for key, count in keys.items() if count > 1]:
+        raise ConfigError(f"{twice[0]} stands twice among set, grid and vary: keep one of them")
+    for label, settings in experiment.rows(training):
+        row = (label, *(repr(configure(model, settings | point)) for point in experiment.points()))
+        if row in seen:
+            raise ConfigError(f"row {label!r} is there already, with the same trials: remove one")
+        seen.add(row)
+
+
+def _validated(content: Mapping[str, Any], paper: Paper) -> Suite:
+    """Raises ConfigError with the key's path. Unknown keys come first, since a key that is misspelt is missing too."""
+    try:
+        return Suite.model_validate(content, context=paper.grids)
+    except ValidationError as error:
+        problem: Any = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        *above, key = problem["loc"]
+        if problem["type"] == "extra_forbidden":
+            tables: dict[Any, type[BaseModel]] = {"experiments": Experiment, "exceptions": ExceptedCells}
+            table = tables[above[0]] if above else Suite
+            nearest(str(key), list(table.model_fields), f"{'.'.join(map(str, above)) or 'the file'}: no key")
+        raise ConfigError(field_fault(problem)) from error
 
 
 def _check_modalities(trial: Trial, label: str) -> None:

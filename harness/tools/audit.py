@@ -28,7 +28,6 @@ from harness.report.markdown import environment_table
 from harness.report.tables import markdown, table
 from harness.runs.record import RunRecord
 from harness.runs.settings import ALL_MODELS, VariantRow, flatten
-from harness.studies.execute import metric_of
 from harness.studies.suite import Experiment, Outcomes, Row, Suite, load_suite, plan
 
 AUDIT = "audit"
@@ -89,20 +88,19 @@ class Comparison(NamedTuple):
 
     base: Row
     other: Row
+    setting: str
+    """The only one in which they differ."""
+    published: Any
+    value: Any
+    """The other one."""
 
-    @property
-    def setting(self) -> str:
-        """The only one in which they differ."""
-        before, now = (row.outline.points[0] for row in self)
-        (setting,) = (key for key, value in now.items() if key not in before or before[key] != value)
-        return setting
 
-    @property
-    def values(self) -> tuple[Any, Any]:
-        """Of the setting: as published, and the other one."""
-        trials = (row.points[0] for row in self)
-        base, other = (flatten({**asdict(t.config), **asdict(t.training)})[self.setting] for t in trials)
-        return base, other
+def compared(base: Row, other: Row) -> Comparison:
+    """Two rows of one point that differ in one setting."""
+    trials = (row.points[0] for row in (base, other))
+    before, now = (flatten({**asdict(trial.config), **asdict(trial.training)}) for trial in trials)
+    (setting,) = (key for key, value in now.items() if before[key] != value)
+    return Comparison(base, other, setting, before[setting], now[setting])
 
 
 def plan_audit(
@@ -131,7 +129,7 @@ class Audit:
     def __init__(self, rows: Sequence[Row], outcomes: Outcomes, paper: Paper) -> None:
         self.paper, self.dataset = paper, rows[0].dataset
         base = {row.label: row for row in rows if row.label == row.outline.model}
-        self.comparisons = [Comparison(base[row.outline.model], row) for row in rows if row.label not in base]
+        self.comparisons = [compared(base[row.outline.model], row) for row in rows if row.label not in base]
         self.seeds = rows[0].seeds
         self.runs = {key: run for key, run in outcomes.items() if run is not None}
         """Finished runs by the trial's key."""
@@ -148,14 +146,14 @@ class Audit:
         for comparison in self.comparisons:
             base, other = (
                 {trial.seed: self.runs[trial.key] for trial in row.wanted({}) if trial.key in self.runs}
-                for row in comparison
+                for row in (comparison.base, comparison.other)
             )
-            same = all(_outcome(base[seed]) == _outcome(other[seed]) for seed in base.keys() & other.keys())
+            same = all(_ended(base[seed]) == _ended(other[seed]) for seed in base.keys() & other.keys())
             point = comparison.base.points[0]
             code = "numerics {model}.{training}".format(**point.identity["numerics"])
             for metric in metrics:
-                key = self.dataset.name, point.entry.name, comparison.setting, str(comparison.values[1]), metric
-                values = [{seed: metric_of(run, "test", metric) for seed, run in s.items()} for s in (base, other)]
+                key = self.dataset.name, point.entry.name, comparison.setting, str(comparison.value), metric
+                values = [{seed: run.metrics("test")[metric] for seed, run in s.items()} for s in (base, other)]
                 found.append(paired_effect(key, values[0], values[1], self.paper.tolerances, same, code))
         return found
 
@@ -166,7 +164,7 @@ class Audit:
         return 1 if self.failed else 0 if known else 3
 
 
-def _outcome(run: RunRecord) -> list[Any]:
+def _ended(run: RunRecord) -> list[Any]:
     """The epoch that was best, and all its metrics: the same in runs that ended with the same bits."""
     return [run.outcome.best_epoch, run.outcome.valid, run.outcome.test]
 
@@ -210,8 +208,7 @@ def effects_csv(effects: Iterable[Effect]) -> str:
 def known_effects(paper: Path) -> tuple[Effect, ...]:
     """The measured effects in `audit/*.csv` of a paper's folder.
 
-    Raises DataError naming file and line for anything that does not fit the columns, is there twice, or contradicts
-    itself.
+    Raises DataError naming file and line for anything that does not fit the columns or is there twice.
     """
     effects: dict[tuple[str, ...], Effect] = {}
     for path in sorted((paper / AUDIT).glob("*.csv")):
@@ -223,21 +220,10 @@ def known_effects(paper: Path) -> tuple[Effect, ...]:
                 raise DataError(f"{where}: {field_fault(error.errors()[0])}") from error
             if effect.dataset != path.stem:
                 raise DataError(f"{where}: data set '{effect.dataset}' does not belong in {path.name}")
-            if not _consistent(effect):
-                raise DataError(f"{where}: effect '{effect.effect}' contradicts the figures; write it with bm3 audit")
             if effect.key in effects:
                 raise DataError(f"{where}: this effect is there already; remove one")
             effects[effect.key] = effect
     return tuple(effects.values())
-
-
-def _consistent(e: Effect) -> bool:
-    if e.low_percent is None or e.high_percent is None or e.difference_percent is None:
-        return e.effect is Change.NO_EVIDENCE and e.low_percent is None and e.high_percent is None
-    if e.effect is Change.NONE:
-        return e.base == e.variant and e.difference_percent == e.low_percent == e.high_percent == 0
-    inside = e.low_percent <= e.difference_percent <= e.high_percent
-    return e.base is not None and inside and e.effect is _change(e.low_percent, e.high_percent)
 
 
 def effect_lines(variant: VariantRow, effects: Iterable[Effect], model: str | None = None) -> list[str]:
@@ -282,7 +268,7 @@ def audit_markdown(audit: Audit) -> str:
     if audit.dataset.surrogates and surrogates:
         lines.append(f"- Trained on surrogate features, not on the original vectors: {', '.join(sorted(surrogates))}")
     lines += [f"- Failed: `{command}`" for command in audit.failed]
-    published = {(c.setting, str(c.values[1])): c.values[0] for c in audit.comparisons}
+    published = {(c.setting, str(c.value)): c.published for c in audit.comparisons}
     rows = [
         [
             effect.model,

@@ -3,6 +3,9 @@
 import csv
 import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +77,7 @@ def test_a_table_is_imported_with_its_columns_and_rule(command: Command, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((), "--user"),
+        (("--user", "user", "--rating", "when"), "--min-rating"),
         (("--user", "buyer", "--item", "item"), "no column 'buyer' among item, user, when"),
         (("--user", "user", "--item", "item", "--split", "random"), "'random'; nearest: random_user"),
         (("--user", "user", "--item", "item", "--split", "temporal_user"), "--time"),
@@ -86,6 +89,55 @@ def test_an_import_that_cannot_be_made_is_one_line_and_leaves_nothing(
 ) -> None:
     assert complaint in refused(command("data", "import", ratings, "--name", "s", "--out", tmp_path / "y", *arguments))
     assert not (tmp_path / "y").exists()
+
+
+def test_the_readmes_section_on_own_data_works_in_an_empty_folder(command: Command) -> None:
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = page.split("## Data of your own\n")[1].split("\n## ")[0]
+    lines = [line for block in section.split("```")[1::2] for line in block.strip().splitlines()]
+    assert {line.split()[1] for line in lines if line.startswith("bm3 ")} == {"data", "train"}
+    for line in lines:
+        if line.startswith("bm3 "):
+            words = shlex.split(line, comments=True)[1:]
+            outcome = command(*words, *(("--epochs", "2") if words[0] == "train" else ()))
+            assert outcome.code == 0, outcome
+        else:
+            subprocess.run(["bash", "-c", line.replace("python ", f"{sys.executable} ")], check=True)
+    outcome = command("data", "stats", "mine")
+    assert "modality visual: 30 x 8" in outcome.out
+
+
+def test_bm3_without_features_says_what_to_add_and_what_does_without(
+    command: Command, tmp_path: Path, ratings: Path
+) -> None:
+    command("data", "import", ratings, "--name", "shop")
+    message = command("train", "bm3", "shop").err
+    for part in ("bm3 data add-features shop FILE.npy --modality visual", "lightgcn", "--set modalities=none"):
+        assert part in message
+
+
+def test_files_that_nothing_reads_are_named_by_stats_verify_and_train(
+    command: Command, tmp_path: Path, ratings: Path
+) -> None:
+    command("data", "import", ratings, "--name", "shop")
+    for words in (("data", "stats", "shop"), ("data", "verify", "shop"), ("train", "bpr", "shop", "--dry-run")):
+        assert "not read in" not in "".join(map(str, command(*words)))
+        (Path("data") / "shop" / "visual.npz").touch()
+        outcome = command(*words)
+        assert outcome.code == 0
+        assert "not read in data/shop: visual.npz" in " ".join((outcome.out + outcome.err).split())
+        (Path("data") / "shop" / "visual.npz").unlink()
+
+
+def test_ratings_with_the_item_first_are_refused_until_columns_are_named(command: Command, tmp_path: Path) -> None:
+    rows = [f"B{i % 9:09},A{u:013},5.0,1400000000" for u in range(9) for i in range(u, u + 7)]
+    (tmp_path / "r.csv").write_text("\n".join(rows), encoding="utf-8")
+    words = ("data", "prepare", "shop", "--ratings", tmp_path / "r.csv")
+    assert "--user 2 --item 1" in refused(command(*words))
+    outcome = command(*words, "--user", 2, "--item", 1, "--core=3")
+    assert outcome.code == 0, outcome
+    assert "--core is now --k-core" in outcome.err
+    assert "0,A0000000000000" in (Path("data") / "shop" / "users.csv").read_text(encoding="utf-8")
 
 
 # --- verify ---
@@ -140,6 +192,22 @@ def test_features_are_added_by_order_or_by_original_id(command: Command, tmp_pat
     assert "note: rows of other items, left out: 1" in command("data", "add-features", shop, file, *by_id).out
     table = load_dataset(str(shop)).features["audio"]
     assert all(table[number[f"i{i}"], 0] == i for i in range(20))
+
+
+def test_items_without_a_row_are_filled_and_counted_and_own_ids_survive_an_export(
+    command: Command, tmp_path: Path, shop: Path
+) -> None:
+    command("data", "export", shop, "--out", tmp_path / "x")
+    for name in ("users.csv", "items.csv"):
+        assert (tmp_path / "x" / name).read_bytes() == (shop / name).read_bytes()
+    file = saved(tmp_path / "v.npy", np.ones((2, 3), np.float32))
+    (tmp_path / "ids.csv").write_text("asin,title\ni0,x\nother,y\n", encoding="utf-8")
+    words = ("data", "add-features", shop, file, "--modality", "image", "--ids", tmp_path / "ids.csv")
+    assert "19 of 20 items have no row" in refused(command(*words))
+    outcome = command(*words, "--fill", "zero")
+    assert "note: rows of other items, left out: 1\nnote: items without a row, filled with zeros: 19" in outcome.out
+    assert load_dataset(str(shop)).features["visual"].sum() == 3
+    assert "--ids" in refused(command("data", "add-features", shop, file, "--modality", "y", "--fill", "mean"))
 
 
 @pytest.mark.parametrize(

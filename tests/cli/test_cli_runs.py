@@ -1,19 +1,18 @@
 """`bm3 runs`: what the commands print, their exit codes, and what they refuse."""
 
 import json
-import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import Command, refused
+from command_line import Command
 
 from harness.data import load_dataset
-from harness.measure.energy import UNMOVED
 from harness.runs.record import RESULT, RUN, RunRecord
-from harness.runs.store import CHECKPOINT, LOG, supersede, write_failure
+from harness.runs.store import CHECKPOINT, LOG, write_failure
 from harness.runs.text import run_text
 from harness.runs.trial import make_trial, run_trial
 
@@ -51,61 +50,17 @@ def unfinish(path: Path) -> None:
 # --- no runs ---
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [(["list"], 0), (["list", "nowhere"], 0), (["list", "--out", "nowhere"], 0), (["gc"], 0), (["verify"], 3)],
-)
-def test_without_runs_a_line_says_what_makes_some(command: Command, arguments: list[str], code: int) -> None:
-    outcome = command("runs", *arguments)
-    assert (outcome.code, outcome.err) == (code, "")
-    (line,) = outcome.out.splitlines()
-    assert line.startswith("There are no runs in ")
-    assert "bm3 reproduce mini" in line
-    assert list(Path.cwd().iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["list", "gc", "verify"])
-def test_a_file_in_place_of_the_store_is_refused(command: Command, name: str) -> None:
-    Path("taken").touch()
-    assert "taken: is a file" in refused(command("runs", name, "taken"))
-
-
-# --- list ---
-
-
-def test_superseded_runs_are_only_counted(command: Command, store: Path) -> None:
-    supersede(store, run_of(store, 1))
-    assert command("runs", "list").out.splitlines()[-1] == "1 run: 1 finished; 1 superseded, which count nowhere"
-
-
 # --- show ---
 
 
-def test_energy_warm_up_and_what_happened_on_the_device_are_shown(command: Command, store: Path) -> None:
-    file = run_of(store, 1) / RESULT
-    timing = json.loads(file.read_text())["timing"] | {"warm_up_epochs": 3, "warm_up_note": "no steady level was found"}
+def test_energy_and_what_happened_on_the_device_are_shown(command: Command, store: Path) -> None:
     gpu = {"joules": None, "per_epoch": None, "epochs": 0, "note": "no CUDA device in use"}
     cpu = {"joules": 2500.0, "per_epoch": 40.5, "epochs": 60, "note": None}
     notes = ["other processes took 0.3 of 2 cores on average"]
-    edit(file, timing=timing, energy={"gpu": gpu, "cpu": cpu}, device_notes=notes)
+    edit(run_of(store, 1) / RESULT, energy={"gpu": gpu, "cpu": cpu}, device_notes=notes)
     out = command("runs", "show", "seed1").out
-    for part in (
-        "3 epochs left out of median and quartiles (no steady level was found)",
-        "– (no CUDA device in use)",
-        "40.5 J per epoch (mean of 60), 2,500.0 J in total",
-        f"while it ran\n  {notes[0]}\n",
-    ):
-        assert part in out
-
-
-def test_energy_of_a_run_that_went_on_is_that_of_its_last_process(command: Command, store: Path) -> None:
-    cpu = {"joules": 2500.0, "per_epoch": 40.5, "epochs": 54, "note": None}
-    edit(run_of(store, 1) / RESULT, energy={"cpu": cpu, "dram": {**cpu, "per_epoch": None, "note": UNMOVED}})
-    once = {"when": "2026-01-02T03:04:05+00:00", "changed": {}}
-    edit(run_of(store, 1) / RUN, resumed=[{**once, "after_epoch": epoch} for epoch in (2, 6)])
-    out = command("runs", "show", "seed1").out
-    assert "40.5 J per epoch (mean of 54), 2,500.0 J since it went on after epoch 6\n" in out
-    assert "– per epoch (not known: the counter did not move), 2,500.0 J since" in out
+    for part in (r"energy of the gpu, in joules\njoules +–", r"per_epoch +40\.5\n", rf"while it ran\n  {notes[0]}\n"):
+        assert re.search(part, out), part
 
 
 def test_a_failed_run_is_shown_with_its_reason_and_its_last_words(command: Command, store: Path) -> None:
@@ -144,18 +99,6 @@ def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, sto
 # --- gc ---
 
 
-def test_a_dry_run_only_says_what_would_go(command: Command, store: Path) -> None:
-    (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 2048)
-    before = sorted(store.rglob("*"))
-    outcome = command("runs", "gc", "--dry-run", "--unfinished", "--superseded", "--stale")
-    assert outcome.code == 0
-    assert outcome.out.splitlines() == [
-        f"would remove: {run_of(store, 1) / CHECKPOINT} (checkpoint of a finished run, 2.0 kB)",
-        "2.0 kB would be free",
-    ]
-    assert sorted(store.rglob("*")) == before
-
-
 def test_what_goes_is_said_with_its_size(command: Command, store: Path) -> None:
     (run_of(store, 1) / CHECKPOINT).write_bytes(b"x" * 2048)
     unfinish(run_of(store, 2))
@@ -164,15 +107,6 @@ def test_what_goes_is_said_with_its_size(command: Command, store: Path) -> None:
     assert "(unfinished, " in command("runs", "gc", "--unfinished").out
     assert list(store.glob("*/*")) == [run_of(store, 1)]
     assert command("runs", "gc", "--unfinished").out == "Nothing to remove in runs.\n"
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_what_cannot_be_removed_is_refused_in_one_line(command: Command, store: Path) -> None:
-    (run_of(store, 1) / CHECKPOINT).touch()
-    run_of(store, 1).chmod(0o500)
-    outcome = command("runs", "gc")
-    run_of(store, 1).chmod(0o700)
-    assert "cannot be written" in refused(outcome)
 
 
 # --- verify ---

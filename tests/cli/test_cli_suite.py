@@ -49,20 +49,6 @@ def cells(out: str, label: str) -> list[str]:
     return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
-def test_nothing_done_shows_what_is_needed_and_the_commands_of_the_first_stage(command: Command, search: Path) -> None:
-    outcome = command("suite", "show", search, "--dry-run", "--device", "cpu")
-    assert outcome.code == 0
-    assert cells(outcome.out, "bpr")[:7] == ["bpr", "mini", "2", "3", "4 to 6", "0", "0"]
-    assert cells(outcome.out, "lightgcn")[:7] == ["lightgcn", "mini", "1", "3", "3", "0", "0"]
-    assert "7 to 9 trials: 0 done, 0 failed" in outcome.out
-    commands = [line for line in outcome.out.splitlines() if line.startswith("bm3 train ")]
-    bpr, lightgcn = rows_of(search)
-    assert commands == [trial.command for row in (bpr, lightgcn) for trial in row.wanted({})]
-    assert len(commands) == 5
-    assert "2 to 4 more trials follow from the selection" in outcome.out
-    assert list(Path.cwd().iterdir()) == []
-
-
 def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Command, search: Path) -> None:
     (bpr, lightgcn), out = rows_of(search), Path("store")
     runs = {point.key: run_trial(point, out) for point in bpr.points}

@@ -170,7 +170,7 @@ def test_a_part_that_is_missing_or_empty_is_named(
     [
         ("", "line 1: no column 'userID' among nothing"),
         ("userID\titemID\trating\n", "line 1: no column 'x_label' among userID, itemID, rating"),
-        (f"{HEADER}\xff", "cannot be read"),
+        (f"{HEADER}\xff", "line 2: not UTF-8; it looks like CP1252 (then it reads 'ÿ')"),
         *[
             (f"{HEADER}0\t0\t0\n{line}\n0\t1\t1\n", f"line 3: {complaint}")
             for line, complaint in (
@@ -182,7 +182,7 @@ def test_a_part_that_is_missing_or_empty_is_named(
                 ("-1\t0\t0", "ids are -1 and 0, needed are whole numbers from 0"),
                 ("1\t2147483648\t0", "ids are 1 and 2147483648, needed are whole numbers from 0 that fit 31 bits"),
                 ("1\t0\t3", "x_label is 3, needed is 0 (train), 1 (valid) or 2 (test)"),
-                ("1\t0", "2 fields, and the header names 3"),
+                ("1\t0", "2 fields, and the first line has 3"),
             )
         ],
     ],

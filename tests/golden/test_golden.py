@@ -65,6 +65,7 @@ COMMANDS: dict[str, list[str]] = {
     "tables-runs": [
         "tables 2 results/runs/sports --dataset sports",
         "tables 3 results/runs/tiktok --format tex",
+        "tables 3 results/runs/baby --dataset baby",
         "tables 4 results/runs/cost --format md",
     ],
     "tables-other": ["tables 2 --data results", "tables 3 store", "tables 3 --dataset babi"],
@@ -73,7 +74,7 @@ COMMANDS: dict[str, list[str]] = {
         "runs list --out store/mini --model BM3 --json",
         "runs list store --state failed",
         "runs list store --dataset baby",
-        "runs list none",
+        *(f"runs {command} none" for command in ("list", "verify", "gc")),
         "runs verify store",
         "runs gc store --dry-run --unfinished --superseded",
     ],

@@ -12,7 +12,7 @@ from refusals import refusal
 from harness.data import load_dataset
 from harness.data.synthetic import mini
 from harness.ingest.exporting import export
-from harness.ingest.features import add_features, item_ids, join_by_id
+from harness.ingest.features import add_features, item_ids, join_by_id, read_row_ids
 from harness.ingest.importing import import_dataset
 
 Parts = dict[str, NDArray[Any]]
@@ -103,16 +103,58 @@ def test_a_failed_write_leaves_the_old_features(
     assert sorted(path.name for path in folder.iterdir()) == ["image.npy", "interactions.npz"]
 
 
-def test_rows_are_joined_by_id_and_items_without_one_refused_or_given_the_mean() -> None:
+@pytest.mark.parametrize(("fill", "row"), [("mean", [2, 5]), ("zero", [0, 0]), (None, None)])
+def test_rows_are_joined_by_id_and_items_without_one_refused_or_filled(fill: Any, row: Any) -> None:
     table, items = np.array([[1.0, 2.0], [3.0, 8.0], [9.0, 9.0], [4.0, 4.0]]), ["a", "b", "c"]
-    joined = join_by_id(table, ["c", "x", "a", "b"], items, "ids.txt")
+    joined = join_by_id(table, ["c", "x", "a", "b"], items, "ids.txt", fill=fill)
     np.testing.assert_array_equal(joined.table, [[9, 9], [4, 4], [1, 2]])
     assert (joined.left_out, joined.filled) == (1, 0)
     ids = ["a", "c", "x"]
-    assert "1 of 3 items have no row (first: 'b')" in refusal(lambda: join_by_id(table[:3], ids, items, "ids.txt"))
-    joined = join_by_id(table[:3], ids, items, "ids.txt", fill=True)
-    np.testing.assert_array_equal(joined.table, [[1, 2], [2, 5], [3, 8]])
+    if fill is None:
+        assert "1 of 3 items have no row (first: 'b')" in refusal(lambda: join_by_id(table[:3], ids, items, "ids.txt"))
+        return
+    joined = join_by_id(table[:3], ids, items, "ids.txt", fill=fill)
+    np.testing.assert_array_equal(joined.table, [[1, 2], row, [3, 8]])
     assert (joined.left_out, joined.filled) == (1, 1)
+
+
+def test_a_bad_row_is_named_by_where_it_stands_in_the_file_and_its_id() -> None:
+    table = np.array([[1.0], [np.nan], [2.0], [np.inf]])  # the last is of no item here
+    message = refusal(lambda: join_by_id(table, ["c", "b", "a", "x"], ["a", "b", "c"], "f.npy"))
+    assert message.startswith("f.npy: row 1 (id 'b'): NaN")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column"),
+    [
+        ("ids.txt", "a\nb,1\n", None),
+        ("items.csv", 'index,id\n0,a\n1,"b,1"\n', None),  # as the project writes them
+        ("items.csv", 'title,asin\nx,a\ny,"b,1"\n', None),
+        ("items.csv", 'id,sku\n7,a\n8,"b,1"\n', "sku"),
+        ("items.txt", "id;sku\n7;a\n8;b,1\n", "sku"),
+        ("items.tsv", "a\nb,1\n", None),
+    ],
+)
+def test_ids_of_rows_are_lines_or_a_column(tmp_path: Path, name: str, content: str, column: str | None) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_row_ids(tmp_path / name, column) == ["a", "b,1"]
+
+
+def test_a_table_of_ids_without_a_column_of_a_known_name_says_how_to_name_it(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("sku,title\na,x\n", encoding="utf-8")
+    message = refusal(lambda: read_row_ids(tmp_path / "i.csv"))
+    assert "no column 'id' among sku, title" in message
+    assert "--id-column" in message
+
+
+@pytest.mark.parametrize(("modality", "kept"), [("image", "visual"), ("textual", "text"), ("a_feat", "a_feat")])
+@pytest.mark.parametrize("layout", ["npz", "inter"])
+def test_a_modality_keeps_its_name_but_for_the_two_that_have_two(
+    tmp_path: Path, small_parts: Parts, write_npz: Write, write_inter: Write, layout: str, modality: str, kept: str
+) -> None:
+    folder = (write_npz if layout == "npz" else write_inter)(tmp_path / "shop", small_parts)
+    add_features(folder, np.ones((8, 3)), modality, "here")
+    assert set(load_dataset(str(folder)).features) == {kept}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +166,7 @@ def test_rows_are_joined_by_id_and_items_without_one_refused_or_given_the_mean()
     ],
 )
 def test_ids_that_do_not_fit_the_rows_are_refused(ids: list[str], complaint: str) -> None:
-    message = refusal(lambda: join_by_id(np.ones((3, 2)), ids, ["a", "b", "c"], "ids.txt", fill=True))
+    message = refusal(lambda: join_by_id(np.ones((3, 2)), ids, ["a", "b", "c"], "ids.txt", fill="mean"))
     assert message.startswith("ids.txt: ")
     assert complaint in message
 

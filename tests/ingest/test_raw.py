@@ -1,8 +1,10 @@
 """Readers of the original files: what each takes, the one line for what it refuses, and anything at all as input."""
 
+import bz2
 import csv
 import gzip
 import json
+import lzma
 import os
 import struct
 import warnings
@@ -16,24 +18,16 @@ import pytest
 from raw_files import METADATA, RATINGS, X1, csv_of
 from refusals import refusal
 
+from harness.data import files
+from harness.data.files import RawFile
 from harness.ingest.amazon import raw
-from harness.ingest.amazon.raw import (
-    BrokenRecordError,
-    Images,
-    Metadata,
-    Ratings,
-    RawFile,
-    item_text,
-    parse_record,
-    read_images,
-    read_metadata,
-    read_ratings,
-)
+from harness.ingest.amazon.raw import Images, Metadata, item_text, read_images, read_metadata
+from harness.ingest.tables import MAX_LITERAL, BrokenRecordError, parse_record
 
 WIDTH = 3  # of the image features here; the original ones have 4096
-ITEMS = {b"a_________": 0, b"b_________": 1, b"c_________": 2}
+ITEMS = {"a_________": 0, "b_________": 1, "c_________": 2}
 Write = Callable[[bytes], Path]
-packings = pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+packings = pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
 blocks = pytest.mark.parametrize("block", [1, 10**6], ids=["record by record", "at once"])
 
 
@@ -49,17 +43,17 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
     return put
 
 
-def ratings(path: Path) -> Ratings:
+def content(path: Path) -> bytes:
     with RawFile(path) as file:
-        return read_ratings(file)
+        return file.read()
 
 
-def metadata(path: Path, items: dict[bytes, int]) -> Metadata:
+def metadata(path: Path, items: dict[str, int]) -> Metadata:
     with RawFile(path) as file:
         return read_metadata(file, items)
 
 
-def images(path: Path, items: dict[bytes, int] = ITEMS) -> tuple[Images, Any]:
+def images(path: Path, items: dict[str, int] = ITEMS) -> tuple[Images, Any]:
     table = np.full((len(items), WIDTH), np.nan, np.float32)
     with RawFile(path) as file:
         return read_images(file, items, table), table
@@ -78,7 +72,7 @@ def refused(read: Callable[[Path], object], path: Path) -> str:
 def test_lines_come_whole_with_their_numbers_and_the_position_is_told(
     write: Write, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raw, "BLOCK", 7)
+    monkeypatch.setattr(files, "BLOCK", 7)
     path = write(pack(b"\xef\xbb\xbfone\r\n\n  \ntwo of a longer line\nthree"))
     seen: list[tuple[int, int]] = []
     with RawFile(path, lambda position, size: seen.append((position, size))) as file:
@@ -88,8 +82,8 @@ def test_lines_come_whole_with_their_numbers_and_the_position_is_told(
 
 
 def test_a_line_without_an_end_is_refused_before_it_fills_memory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raw, "BLOCK", 64)
-    monkeypatch.setattr(raw, "MAX_LINE", 100)
+    monkeypatch.setattr(files, "BLOCK", 64)
+    monkeypatch.setattr(files, "MAX_LINE", 100)
     path = write(b"short,\n" + b"x" * 10_000)
     with RawFile(path) as file:
         assert f"{path}, line 2: longer than 100 bytes" in refusal(lambda: list(file.lines()))
@@ -98,71 +92,17 @@ def test_a_line_without_an_end_is_refused_before_it_fills_memory(write: Write, m
 
 @pytest.mark.parametrize("spoil", [lambda c: c[:-9], lambda c: c[:40] + b"\0" + c[41:], lambda c: c + b"more"])
 def test_a_damaged_gzip_file_is_named_with_the_place(write: Write, spoil: Callable[[bytes], bytes]) -> None:
-    assert "damaged or cut off after" in refused(ratings, write(spoil(gzip.compress(csv_of(RATINGS).encode()))))
+    assert "damaged or cut off after" in refused(content, write(spoil(gzip.compress(csv_of(RATINGS).encode()))))
 
 
 def test_a_gzip_bomb_a_folder_and_a_pipe_are_refused(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.data.files.FREE_OF_LIMITS", 2**20)
-    assert "more than 100 times as many" in refused(ratings, write(gzip.compress(b"\n" * 2**24)))
+    assert "more than 100 times as many" in refused(content, write(gzip.compress(b"\n" * 2**24)))
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        assert "not a file" in refused(ratings, path)
-
-
-# --- ratings ---
-
-
-def test_ratings_keep_their_order_and_numbers_follow_first_appearance_in_every_form(write: Write) -> None:
-    reviews = [{"reviewerID": u, "asin": i, "overall": r, "unixReviewTime": t} for u, i, r, t in RATINGS]
-    for content in (csv_of(RATINGS), *("\n".join(map(form, reviews)) for form in (json.dumps, repr))):
-        found = ratings(write(content.encode()))
-        assert [name.decode() for name in found.user_ids] == ["NED", "ZOE", "BEN", "CARA", "DAN"]
-        users = [found.user_ids[user].decode() for user in found.users]
-        items = [found.item_ids[item].decode() for item in found.items]
-        assert list(zip(users, items, found.times.tolist(), strict=True)) == [(u, i, t) for u, i, _, t in RATINGS]
-
-
-GOOD = {"reviewerID": "NED", "asin": X1, "overall": 5.0, "unixReviewTime": 100}
-
-
-@pytest.mark.parametrize(
-    ("bad", "complaint"),
-    [
-        *[
-            (line, "needed is user,item,rating,timestamp: ids of")
-            for line in (
-                *("NED,X1,5.0", "NED,X1,5.0,100,7", ",X1,5.0,100", "NED,X 1,5.0,100", 'NED,"X1",5.0,100'),
-                *("NED," + "X" * 65 + ",5.0,100", "NED,X1,nan,100", "NED,X1,1_0,100", "NED,X1,5.0,", "NED,X1,5.0,-1"),
-                *("NED,X1,5.0,1e9", "NED,X1,5.0,9999999999999", "N\u00cbD,X1,5.0,100"),
-            )
-        ],
-        ({"reviewerID": None}, "no reviewerID"),
-        ({"reviewerID": 7}, "reviewerID is 7"),
-        ({"asin": "a,b"}, "asin is 'a,b'"),
-        ({"asin": ["X"] * 9}, "asin is ['X', 'X'"),
-        ({"asin": "\ud800"}, "asin is"),
-        ({"overall": "good"}, "overall is 'good', needed is a number"),
-        ({"overall": True}, "overall is True"),
-        ({"unixReviewTime": 1.5}, "unixReviewTime is 1.5, needed are whole seconds"),
-        ({"unixReviewTime": float("nan")}, "unixReviewTime is nan"),
-        ({"unixReviewTime": 10**3000}, "unixReviewTime is 1000"),
-    ],
-)
-def test_a_line_that_is_no_rating_is_named_with_what_is_needed(write: Write, bad: Any, complaint: str) -> None:
-    lines = [json.dumps(GOOD), json.dumps(GOOD | bad)] if isinstance(bad, dict) else ["NED,X1,5.0,100", bad]
-    path = write("\n\n".join(lines).encode())
-    message = refused(ratings, path)
-    assert message.startswith(f"{path}, line 3: ")
-    assert complaint in message
-    assert len(message) < 400
-
-
-def test_a_header_and_a_file_of_nothing_are_refused(write: Write) -> None:
-    header = write(b"user,item,rating,timestamp\nNED,X1,5.0,100\n")
-    assert "have no header, remove it" in refused(ratings, header)
-    assert "no ratings" in refused(ratings, write(b"\n\n"))
+        assert "not a file" in refused(content, path)
 
 
 # --- records and texts ---
@@ -192,7 +132,7 @@ def test_json_and_literals_give_the_same_record() -> None:
         b"{'a': " + b"1+" * 10_000 + b"1}",
         b"{'a': " + b"9" * 10_000 + b"}",
         b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b"{'a': '" + b"x" * raw.MAX_LITERAL + b"'}",
+        b"{'a': '" + b"x" * MAX_LITERAL + b"'}",
     ],
     ids=lambda line: line[:24].decode(errors="replace"),
 )
@@ -228,12 +168,12 @@ def test_what_is_left_out_of_metadata_is_counted_and_nothing_left_is_refused(wri
     long = json.dumps({"asin": "NED", "title": "long", "description": "x" * 200_000})
     others = ["{'asin': 'B999999999', 'title': 'x'}", "{'title': 'x', 'asin': 'B999999999'}"]
     lines = [METADATA[0], *others, *["broken"] * 20, long, METADATA[0]]
-    found = metadata(write("\n".join(lines).encode()), {X1.encode(): 0, b"NED": 1})
+    found = metadata(write("\n".join(lines).encode()), {X1: 0, "NED": 1})
     assert (found.lines, found.of_other_items, found.broken, found.repeated, found.cut) == (25, 2, 20, 1, 1)
     assert [each["line"] for each in found.first_broken] == [4, 5, 6, 7, 8]
     assert found.texts[1].startswith("long xxx")
     assert len(found.texts[1]) < csv.field_size_limit()
-    message = refused(partial(metadata, items={X1.encode(): 0}), write(b"NED,B0000000X1,5.0,100\n"))
+    message = refused(partial(metadata, items={X1: 0}), write(b"NED,B0000000X1,5.0,100\n"))
     assert "none of 1 lines belongs to an item of the ratings" in message
     assert "line 1 is broken: neither JSON nor a Python literal" in message
 

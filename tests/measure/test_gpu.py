@@ -14,9 +14,12 @@ from recorded_nvml import READINGS, RecordedNvml
 
 from harness.measure import MemorySampler, Reading
 from harness.measure.gpu import (
+    ALONE,
     APPEARED,
+    HELD,
     MIG_INSTANCE,
     MIG_WHOLE,
+    NO_PROCESS_FIGURES,
     OUTER_ID,
     RISE,
     RISE_OF_ALL,
@@ -27,10 +30,11 @@ from harness.measure.gpu import (
     Own,
     attributed,
     driver_version,
+    free_bytes,
     own_process,
     survey,
+    visible_gpus,
 )
-from harness.measure.memory import NO_PROCESS_FIGURES
 
 CUDA = torch.device("cuda", 0)
 GB = 2**30
@@ -70,6 +74,36 @@ def test_the_process_peak_is_the_listed_one_or_says_how_it_was_found(
 ) -> None:
     monkeypatch.setattr("harness.measure.memory.own_process", lambda: own)
     assert sampled(RecordedNvml(name)) == found
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "held", "found"),
+    [
+        ({40: 5, 7: 3}, {40: 5, 7: 3}, False, None),  # the other one has our id; we took nothing
+        ({40: 5, 7: 3}, {40: 5, 7: 3, 41: 2}, False, (2, APPEARED)),
+        ({41: 3}, {41: 4}, True, (4, ALONE)),  # whole, with the context that was there
+        ({7: 3}, {7: 4}, False, (1, RISE_OF_ALL)),  # there before we had a context, so it is not this process
+        (
+            {41: 3, 40: 5},
+            {41: 4, 40: 5},
+            True,
+            None,
+        ),  # which of them is ours is not known, and a rise lacks the context
+    ],
+)
+def test_in_a_container_an_id_like_ours_is_not_taken_for_ours(
+    before: dict[int, int], now: dict[int, int], held: bool, found: tuple[int, str] | None
+) -> None:
+    first, then = (
+        DeviceMemory(sum(of.values()), tuple(GpuProcess(*one) for one in of.items())) for of in (before, now)
+    )
+    assert attributed(first, then, Own(frozenset({7}), comparable=False), held) == found
+
+
+def test_a_context_from_before_the_block_is_said_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.measure.memory.own_process", lambda: CONTAINER)
+    monkeypatch.setattr("harness.measure.memory.has_context", lambda device: True)
+    assert sampled(RecordedNvml("listing-refused")) == Reading(None, HELD)
 
 
 def test_a_failure_is_not_made_up_for() -> None:
@@ -253,3 +287,45 @@ def test_what_is_not_offered_is_none_and_a_true_failure_is_raised(error: str) ->
     for ask in (gpu.device_bytes, gpu.processes):
         with lost:
             assert ask() is None
+
+
+# --- which GPUs there are, and what is free there ---
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [("0,-1,1", ["0"]), ("-1", []), ("", []), ("3, GPU-a", ["3", "GPU-a"]), ("1,,2", ["1"]), (None, ["0", "1"])],
+)
+def test_the_list_of_visible_gpus_ends_where_cuda_ends_it(
+    named: str | None, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert visible_gpus() == found
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "names", "free"),
+    [
+        ("1", "", "AA", 20),
+        ("1", "", "AB", 10),  # CUDA's own order puts the fastest first
+        ("1", "PCI_BUS_ID", "AB", 20),
+        ("GPU-b", "", "AB", 20),
+        ("GPU-c", "", "AB", None),
+        ("5", "", "AA", None),
+    ],
+)
+def test_what_is_free_is_asked_of_the_gpu_that_is_meant(
+    name: str, order: str, names: str, free: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    machine: Any = Machine({"GPU-b": "index 1"})
+    machine.nvmlDeviceGetName = lambda handle: names[int(handle[-1])]
+    machine.nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(free=[10, 20][int(handle[-1])])
+    assert (free_bytes(name, machine), machine.open) == (free, 0)
+
+
+def test_without_nvml_nothing_is_known_to_be_free() -> None:
+    assert free_bytes("0", SimpleNamespace(nvmlInit=lambda: _look_up({}, ""))) is None

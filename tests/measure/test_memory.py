@@ -16,11 +16,19 @@ import pytest
 import torch
 
 from harness.measure import MemorySampler, Reading
-from harness.measure.gpu import GpuProcess, NvmlGpu
+from harness.measure.gpu import GpuProcess, NvmlGpu, Own
+from harness.measure.memory import INTERVAL_S
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
 MEGABYTE = 10**6
+
+
+@pytest.fixture(autouse=True)
+def _on_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tests run may be a container, in which ids of processes say nothing."""
+    own = Own(frozenset({os.getpid()}), comparable=True)
+    monkeypatch.setattr("harness.measure.memory.own_process", lambda: own)
 
 
 class FakeGpu:
@@ -109,6 +117,28 @@ def test_the_device_peak_is_the_largest_sample_and_the_last_is_taken_at_exit() -
     readings = sampler.readings()
     assert (readings["gpu_device_peak"], readings["gpu_process_peak"]) == (Reading(500), Reading(70))
     assert gpu.closed
+
+
+def test_the_samplers_own_share_is_told_and_once_a_second_is_seldom_enough() -> None:
+    class BusyGpu(FakeGpu):
+        def device_bytes(self) -> int | None:
+            began = time.thread_time()
+            while time.thread_time() - began < 0.01:
+                pass
+            return super().device_bytes()
+
+    assert INTERVAL_S >= 1
+    began = time.perf_counter()
+    with MemorySampler(CUDA, open_gpu=lambda _: BusyGpu([1], [1])) as sampler:
+        for _epoch in range(3):
+            sampler.sample()
+    lasted = time.perf_counter() - began
+    (note,) = sampler.notes()
+    took, share = note.split(" % ")[0].split()[:2], float(note.split(" % ")[0].split()[-1]) / 100
+    assert (took, 0.03 / lasted <= 1.1 * share <= 1.2) == (["sampling", "memory"], True)
+    with MemorySampler(CPU) as sampler:
+        pass
+    assert sampler.notes() == []
 
 
 def test_a_failing_sample_ends_in_its_note_and_leaves_the_rest_alone() -> None:

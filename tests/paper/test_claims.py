@@ -93,63 +93,6 @@ def ours(judged: Claim, *rows: Row, exponents: Mapping[tuple[str, str], Exponent
     return result
 
 
-# what ships
-
-
-@pytest.fixture(scope="module")
-def on_tables() -> dict[tuple[str, str], ClaimResult]:
-    results = claims_of_published(SHIPPED, PAPER.values)
-    return {(result.claim.id, result.where): result for result in results}
-
-
-def test_the_eight_claims_are_there_in_the_papers_order() -> None:
-    assert [c.id for c in SHIPPED] == [
-        "best everywhere",
-        "lead over the best baseline",
-        "faster than multimodal graph models",
-        "half the cost of LATTICE",
-        "cost of sampling negatives",
-        "multimodal models do not always win",
-        "features help factorisation",
-        "complexity",
-    ]
-
-
-def test_what_each_place_bears_out(on_tables: dict[tuple[str, str], ClaimResult]) -> None:
-    """The paper each claim that it prints figures for; the toolbox the orderings that it prints whole, not the lead."""
-    found = {where: {c: r.outcome for (c, at), r in on_tables.items() if at == where} for where in ("paper", "toolbox")}
-    printed = [c.id for c in SHIPPED if c.id not in ("cost of sampling negatives", "complexity")]
-    assert found["paper"] == dict.fromkeys(printed, HOLDS)
-    assert found["toolbox"] == {
-        "best everywhere": UNDECIDED,
-        "lead over the best baseline": FAILS,
-        "multimodal models do not always win": HOLDS,
-        "features help factorisation": HOLDS,
-    }
-    assert "not printed 12" in on_tables["best everywhere", "toolbox"].evidence  # BUIR
-
-
-def test_the_lead_on_electronics_depends_on_which_figure_of_grcn_is_taken(
-    on_tables: dict[tuple[str, str], ClaimResult],
-) -> None:
-    for where, best, lead, decided in (
-        ("paper", "LightGCN", "+20.39 % ", HOLDS),
-        ("toolbox", "GRCN", "+12.34 % ", FAILS),
-    ):
-        (what, figure, outcome) = on_tables["lead over the best baseline", where].details[-1]
-        assert (what, outcome) == (f"BM3 over {best}, Electronics R@10", decided)
-        assert figure.startswith(lead)
-
-
-def test_lattice_takes_part_only_where_the_paper_has_figures_for_it(
-    on_tables: dict[tuple[str, str], ClaimResult],
-) -> None:
-    for name, count in (("best everywhere", 3 * 4 * 8 - 4), ("faster than multimodal graph models", 3 * 4 - 1)):
-        result = on_tables[name, "paper"]
-        assert len(result.details) == count
-        assert not any("LATTICE" in what and "Electronics" in what for what, *_ in result.details)
-
-
 def test_without_runs_no_claim_has_evidence() -> None:
     results = claims_of(SHIPPED, Measured([], TOLERANCES))
     assert [(result.claim, result.outcome) for result in results] == [(claim, NO_EVIDENCE) for claim in SHIPPED]
@@ -352,20 +295,13 @@ def test_growth_is_an_upper_bound_on_each_fitted_exponent(tmp_path: Path) -> Non
     ("text", "field"),
     [
         ("", "claims"),
-        ("claims = []", "claims"),
-        (ORDERING.replace('kind = "ordering"', 'kind = "guess"'), "claims.0"),
         (ORDERING.replace('kind = "ordering"\n', ""), "claims.0"),
-        (ORDERING.replace('model = "A"', 'model = ""'), "claims.0.ordering.model"),
         (ORDERING.replace('others = ["B"]', "others = []"), "claims.0.ordering.others"),
         (ORDERING + "surplus = 1\n", "claims.0.ordering.surplus"),
-        (IMPROVEMENT.replace("{ D = 20 }", "{ D = -20 }"), "claims.0.improvement.percent.D"),
         (IMPROVEMENT.replace("{ D = 20 }", '{ D = "20" }'), "claims.0.improvement.percent.D"),
-        (IMPROVEMENT.replace("{ D = 20 }", "{}"), "claims.0.improvement.percent"),
         (RATIO.replace("Time (s/epoch)", "R@10"), "claims.0.ratio.metrics.0"),
         (RATIO.replace("high = 9", "high = nan"), "claims.0.ratio.high"),
-        (RATIO.replace("decimals = 0", "decimals = 0.5"), "claims.0.ratio.decimals"),
         (SHARE.replace("0.25", "25"), "claims.0.share.above"),
-        (GROWTH.replace("E = 1", 'E = "1"'), "claims.0.growth.exponents.A.E"),
         (ORDERING * 2, "'x'"),
         ("claims =\n", "line 1"),
     ],

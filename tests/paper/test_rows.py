@@ -181,7 +181,7 @@ def test_what_was_searched_and_is_not_published_is_no_evidence_even_if_the_defau
         ),
     )
     (row,) = rows([each for runs in points for each in runs], plan)
-    assert (row.points, row.label) == (2, "bpr")
+    assert (len(row.grid), row.label) == (2, "bpr")
     assert row.obstacle == "settings are not the published ones (learning_rate searched)"
 
 
@@ -265,7 +265,7 @@ def test_the_latest_run_of_a_seed_counts_once() -> None:
 def test_a_point_without_a_result_is_left_out_and_a_row_for_want_of_memory_keeps_its_name() -> None:
     done, failed = searched(ONE, (0.5, 0.4)), [run(grid=TENTH, failure="error")]
     (row,) = rows([*done, *failed], planned(done, failed))
-    assert row.points == 1
+    assert len(row.grid) == 1
     assert rows_of(failed, PAPER, [planned(failed)]) == ([], {})
     starved = [run(grid=TENTH, failure="out of memory")]
     for names, dash in (((None, None), "bpr reg_weight=0.1"), (("one", "two"), "two")):

@@ -126,26 +126,6 @@ def test_the_order_of_the_runs_changes_nothing(values: list[float], shuffler: ra
     assert judge(shuffled, [source(value)], TEN_PERCENT) == judge(values, [source(value)], TEN_PERCENT)
 
 
-@given(
-    st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=6),
-    st.floats(0, 1),
-    st.floats(0.001, 1),
-    st.sampled_from([-1, 1]),
-)
-def test_moving_away_from_the_published_value_never_improves_the_outcome(
-    spread: list[float], near: float, step: float, side: int
-) -> None:
-    centre = math.fsum(spread) / len(spread)
-    rank = [Outcome.REPRODUCED, Outcome.CLOSE, Outcome.ABOVE if side > 0 else Outcome.BELOW]
-
-    def at(distance: float) -> int:
-        values = [0.5 + side * distance + offset - centre for offset in spread]
-        return rank.index(judge(values, [PAPER], TEN_PERCENT).outcome)
-
-    # at a distance of 0 the mean may round to either side, which is inside the band all the same
-    assert at(near) <= at(near + step)
-
-
 @given(st.lists(accuracies, min_size=2, max_size=6), printed, st.floats(0.01, 0.4), st.floats(0.01, 0.4))
 def test_a_wider_band_never_turns_an_agreement_into_a_disagreement(
     values: list[float], value: float, first: float, second: float
@@ -158,33 +138,6 @@ def test_a_wider_band_never_turns_an_agreement_into_a_disagreement(
     assert rank[wide] <= rank[narrow]
 
 
-@given(st.lists(accuracies, max_size=6), st.lists(printed, max_size=3), st.booleans())
-def test_what_is_reported_belongs_to_the_outcome(values: list[float], figures: list[float], comparable: bool) -> None:
-    verdict = judge(values, [source(f, f"s{i}") for i, f in enumerate(figures)], TEN_PERCENT, comparable)
-    assert verdict.seeds == len(values)
-    assert verdict.reason
-    assert "\n" not in verdict.reason
-    if verdict.outcome.held is not None:
-        assert comparable
-        assert verdict.published is not None
-        assert verdict.published.value == figures[0]
-        assert verdict.mean is not None
-        assert verdict.band is not None
-        if verdict.outcome is Outcome.ABOVE:
-            assert verdict.mean > verdict.band[1]
-            assert verdict.difference is not None
-            assert verdict.difference > 0
-
-
-@given(st.lists(st.sampled_from(Outcome)))
-def test_exit_code_is_1_for_what_did_not_hold_0_for_held_cells_3_for_none(outcomes: list[Outcome]) -> None:
-    failing = {Outcome.ABOVE, Outcome.BELOW, Outcome.DIVERGED}
-    passing = {Outcome.REPRODUCED, Outcome.CLOSE}
-    expected = 1 if failing.intersection(outcomes) else 0 if passing.intersection(outcomes) else 3
-    assert exit_status(value.held for value in outcomes) == expected
-
-
-def test_nothing_measured_is_never_a_pass() -> None:
-    assert exit_status([]) == 3
-    few = [judge(values, [PAPER], TEN_PERCENT) for values in ([], [0.5])]
-    assert exit_status(verdict.outcome.held for verdict in few) == 3
+@pytest.mark.parametrize(("outcomes", "code"), [("", 3), ("○–≠", 3), ("✓≈○", 0), ("✓↑", 1), ("↓○", 1), ("∞", 1)])
+def test_the_exit_code_is_1_for_what_did_not_hold_0_for_held_cells_3_for_none(outcomes: str, code: int) -> None:
+    assert exit_status(word.held for word in Outcome if word.mark in outcomes) == code

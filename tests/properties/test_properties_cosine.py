@@ -62,9 +62,3 @@ def test_a_zero_row_gives_zero_and_finite_gradients(pair: tuple[Tensor, Tensor])
     assert loss[-1] == 0
     assert x.grad.isfinite().all()
     assert y.grad.isfinite().all()
-
-
-@given(st.integers(2, 8), seeds)
-def test_is_the_negated_cosine(d: int, seed: int) -> None:
-    x, y = directions(2, d, seed)
-    assert abs(float(cosine_loss(x[None], y[None])) + float(x @ y)) < 1e-12

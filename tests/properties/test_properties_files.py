@@ -21,14 +21,14 @@ from raw_files import METADATA, Q2, RATINGS, X1, csv_of, image_records
 
 from bm3 import BM3Error
 from harness.data import Dataset, checked_dataset
-from harness.data.files import read_array
+from harness.data.files import RawFile, read_array
 from harness.data.layouts import read_folder
-from harness.ingest.amazon.raw import Metadata, Ratings, RawFile, read_images, read_metadata, read_ratings
+from harness.ingest.amazon.raw import Metadata, read_images, read_metadata
 from harness.ingest.archives import unpack
 from harness.ingest.exporting import RECORD, read_ids, recorded_hash
 from harness.ingest.features import join_by_id, read_texts
 from harness.ingest.importing import Division, read_source
-from harness.ingest.tables import Columns
+from harness.ingest.tables import AMAZON_2014, Columns, Table, read_tables
 
 THOROUGH = 500  # examples of any other property in the profile of that name
 FILES = 10_000 if (settings.default or settings()).max_examples >= THOROUGH else 100
@@ -274,12 +274,17 @@ def test_records(place: Path, content: bytes) -> None:
     assert found is None or isinstance(found, str)
 
 
-ITEMS = {X1.encode(): 0, Q2.encode(): 1}
+ITEMS = {X1: 0, Q2: 1}
 REVIEW = {"reviewerID": "NED", "asin": X1, "overall": 5.0, "unixReviewTime": 100}
 FIELDS = st.sampled_from(["NED", X1, "5.0", "100", "1e9", "nan", "", " ", '"', "\ufeff", "\0", "é", "-1"])
 RAW: dict[str, tuple[bytes, Callable[[RawFile], Any]]] = {
-    "ratings": (csv_of(RATINGS).encode(), read_ratings),
-    "reviews": (f"{json.dumps(REVIEW)}\n{REVIEW}\n".encode(), read_ratings),
+    kind: (content, lambda file: read_tables([file.path], Columns(), usual=AMAZON_2014))
+    for kind, content in {
+        "ratings": csv_of(RATINGS).encode(),
+        "reviews": f"{json.dumps(REVIEW)}\n{REVIEW}\n".encode(),
+        "reviews of 2023": json.dumps({"user_id": "NED", "parent_asin": X1, "timestamp": 1500000000000}).encode(),
+    }.items()
+} | {
     "metadata": ("\n".join(METADATA).encode(), lambda file: read_metadata(file, ITEMS)),
     "images": (image_records(4), lambda file: read_images(file, ITEMS, np.empty((2, 4), np.float32))),
 }
@@ -299,10 +304,9 @@ def test_original_files(place: Path, kind: str, data: st.DataObject, pack: Calla
             return read(file)
 
     found = read_or_refused(opened)
-    if isinstance(found, Ratings):
+    if isinstance(found, Table):
         for numbers, ids in ((found.users, found.user_ids), (found.items, found.item_ids)):
             assert list(dict.fromkeys(numbers.tolist())) == list(range(len(ids)))
-            assert all(name.decode("ascii").isprintable() for name in ids)
     elif isinstance(found, Metadata):
         assert not any(end in text for text in found.texts for end in "\r\n")
         "".join(found.texts).encode("utf-8")  # or they could not be written

@@ -43,46 +43,6 @@ def test_single_precision_gives_the_same_loss_as_projecting_all_items(case: Case
     assert_same(model.loss(case.batch, case.keep).total, total, 1e-4, largest=1)
 
 
-@given(cases())
-def test_only_items_of_the_batch_get_a_gradient_in_the_feature_tables(case: Case) -> None:
-    model = case.model(features="trained")
-    model.loss(case.batch, case.keep).total.backward()
-    absent = np.setdiff1d(np.arange(case.data.n_items), case.batch.items.numpy())
-    for table in model.features:
-        assert not table.table.grad[absent].any()
-
-
-# The two objectives ------------------------------------------------------------------------------------------------
-
-
-@given(cases())
-def test_the_published_objective_is_the_papers_shifted_and_weighted(case: Case) -> None:
-    published, paper = case.model(objective="published"), case.model(objective="paper")
-    M, cl_weight, reg_weight = len(case.data.features), case.config.cl_weight, case.config.reg_weight
-    with in_float64(published), in_float64(paper):
-        ours, theirs = published.loss(case.batch, case.keep), paper.loss(case.batch, case.keep)
-        h_users, h_items = paper.encode()
-        users, items, _ = case.batch
-        norms = (h_users.norm() + h_items.norm()) / case.data.n_items
-        squares = h_users[users].square().sum(dim=1) + h_items[items].square().sum(dim=1)
-    assert_same(ours.parts["reconstruction"], theirs.parts["reconstruction"] + 2, largest=1)
-    assert_same(ours.parts["alignment"], cl_weight * (theirs.parts["alignment"] + M), largest=1)
-    assert_same(ours.parts["masked"], cl_weight * (theirs.parts["masked"] + M), largest=1)
-    assert_same(ours.parts["regulariser"], reg_weight * norms)
-    assert_same(theirs.parts["regulariser"], reg_weight * squares.mean())
-    recombined = (
-        2 + theirs.parts["reconstruction"] + cl_weight * (theirs.parts["alignment"] + theirs.parts["masked"] + 2 * M)
-    ) + reg_weight * norms
-    assert_same(ours.total, recombined, largest=1)
-
-
-@given(cases())
-def test_the_parts_add_up_to_the_total(case: Case) -> None:
-    loss = case.model().loss(case.batch, case.keep)
-    assert set(loss.parts) == set(TERMS)
-    assert_same(loss.total, sum(loss.parts.values()), largest=1)
-
-
 # Dropout -----------------------------------------------------------------------------------------------------------
 
 

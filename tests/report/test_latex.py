@@ -1,4 +1,4 @@
-"""LaTeX: cells escaped and marked, long tables broken where groups end, and the document compiles.
+"""LaTeX: cells escaped and marked, long tables broken, and the document compiles.
 
 What a report says in LaTeX is compared with a stored one in `tests/golden`.
 """
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.paper.rows import Row
 from harness.paper.study import Study, make_study
-from harness.report.latex import escape, latex, report, tex_table
+from harness.report.latex import escape, report, tex_table
 from harness.report.tables import Cell, Emphasis, table
 
 RUNS = Path(__file__).parent / "golden" / "runs"
@@ -41,7 +41,7 @@ def test_cells_are_emphasised_starred_marked_and_signed() -> None:
         assert part in text
 
 
-def test_long_tables_are_broken_between_groups_and_only_the_last_has_the_notes() -> None:
+def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
     rows = [[f"model {number}", metric] for number in range(25) for metric in ("R@10", "R@20", "N@10", "N@20")]
     text = tex_table(table("Long", ("model", "metric"), rows, notes=["a note"], groups=1))
     tables = text.split(r"\begin{table}")[1:]
@@ -52,7 +52,7 @@ def test_long_tables_are_broken_between_groups_and_only_the_last_has_the_notes()
 
 
 def test_a_study_without_finished_runs_says_so(study: Study) -> None:
-    assert "No finished run." in latex(replace(study, rows=()))
+    assert "No finished run." in report(replace(study, rows=()))
 
 
 @given(st.text())

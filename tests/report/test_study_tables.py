@@ -16,11 +16,11 @@ from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Study, make_study
 from harness.paper.verdict import Outcome
 from harness.report.study_tables import (
+    FIGURES,
     about_stars,
     all_points,
     claims,
     differences,
-    environment,
     overview,
     sections,
     selection,
@@ -123,23 +123,9 @@ def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
         for (metric, verdict), cell in zip(row.verdicts.items(), cells[1:5], strict=True):
             assert (cell.word, cell.note) == (verdict.outcome, verdict.reason.rstrip("."))
             figures, runs, sources = cell.details
-            assert verdict.interval is not None
-            assert verdict.band is not None
-            for pair in (verdict.interval, verdict.band):
-                assert " to ".join(f"{end:.4f}" for end in pair) in [
-                    text for line in lines(figures) for text in line.values()
-                ]
-            for run, value, line in zip(row.runs, row.values(metric), lines(runs), strict=True):
-                wanted = {
-                    "seed": str(run.seed),
-                    "value": f"{value:.4f}",
-                    "best epoch": f"{run.outcome.best_epoch} of {run.outcome.epochs}",
-                    "source": "numerics 1.1",
-                    "device": "cpu, a processor",
-                    "finished": run.outcome.finished[:10],
-                    "command": f"bm3 replay {run.path.relative_to(RUNS).as_posix()}",
-                }
-                assert line == wanted
+            assert [line["what"] for line in lines(figures)] == list(FIGURES)
+            assert [line["value"] for line in lines(runs)] == [f"{value:.4f}" for value in row.values(metric)]
+            assert [line["command"] for line in lines(runs)] == study.commands(row)
             assert [line["source"].split(",")[0] for line in lines(sources)] == [v.source for v in row.sources[metric]]
             assert sum("compared with" in line["source"] for line in lines(sources)) == 1
 
@@ -151,15 +137,6 @@ def test_where_nothing_is_published_means_have_no_verdict(study: Study) -> None:
 
 
 # the other tables
-
-
-def test_every_judged_cell_stands_beside_its_figure_with_its_verdict(study: Study) -> None:
-    table = verdicts(study, "baby")
-    assert len(table.rows) == 12
-    line = lines(table)[-1]
-    assert line | {"ours": "0.0314", "range": "0.0004", "seeds": "2", "expected": "0.0328", "diff. %": "-4.3"} == line
-    assert (line["verdict"], line["why"]) == ("below", "the mean lies more than 3 % below")
-    assert any("Zhou et al., WWW 2023" in note for note in table.notes)
 
 
 def searched(valid: Mapping[float, float], test: Mapping[float, float], every_seed: bool = False) -> Study:
@@ -189,13 +166,10 @@ def test_all_points_are_shown_where_each_is_run_with_every_seed() -> None:
     assert not all_points(searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.40, 0.1: 0.42})).rows
 
 
-def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_second(study: Study) -> None:
-    told = compared(study, difference(0.004), difference(0.7, mean=0.0, second="bpr"))
-    every = differences(told, every_pair=True)
-    assert [line["better"] for line in lines(every)] == ["bm3", "neither"]
+def test_differences_are_of_all_pairs_or_of_the_best_against_the_second(study: Study) -> None:
+    every = differences(compared(study, difference(0.004), difference(0.7, mean=0.0, second="bpr")), every_pair=True)
+    assert [(line["better"], line["adjusted p"]) for line in lines(every)] == [("bm3", "0.004"), ("neither", "0.7")]
     assert every.notes == ("One row is better in 1 of 2 comparisons, at the level of 5 %.",)
-    wanted = {"difference": "+0.0040", "interval": "+0.0030 to +0.0050", "rank effect": "+0.10", "adjusted p": "0.004"}
-    assert lines(every)[0] | wanted | {"users": "19445", "runs": "2", "metric": "R@20"} == lines(every)[0]
     told = compared(study, difference(0.004), difference(0.7, mean=0.02, second="bpr"))
     (best,) = lines(differences(told, every_pair=False))
     assert (best["best"], best["second"], best["better"]) == ("bm3", "lightgcn", "bm3")
@@ -215,13 +189,8 @@ def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study
     assert lines(comparisons) == [{"what": "what", "figure": "0.5", "outcome": "fails"}]
 
 
-def test_time_and_memory_are_of_the_first_run_and_what_nobody_measured_is_a_note(study: Study) -> None:
-    table = time_and_memory(study)
-    first = {"data set": "baby", "model": "bm3", "s/epoch": "1.700", "quartiles": "1.530 to 1.870"}
-    first |= {"first epoch": "3.400", "evaluation s": "1.000", "process MiB": "1000", "J/epoch": "40.5"}
-    assert lines(table)[0] == first
-    assert table.notes[:2] == ("allocator MiB: no CUDA device in use.", "GPU MiB: no CUDA device in use.")
-    assert table.notes[-1] == "baby, bm3, while it ran: other processes took 0.3 of 2 cores on average."
+def test_time_and_memory_say_what_nobody_measured_and_why_a_time_is_missing(study: Study) -> None:
+    assert time_and_memory(study).notes[:2] == tuple(f"{x} MiB: no CUDA device in use." for x in ("allocator", "GPU"))
     untimed = {"median_s": None, "q1_s": None, "q3_s": None, "warmup_s": 1.0, "note": "two epochs"}
     line = lines(time_and_memory(with_first_run(study, timing={**untimed, "evaluation_median_s": None})))[0]
     assert (line["s/epoch"], line["quartiles"], line["first epoch"]) == ("", "two epochs", "1.000")
@@ -232,11 +201,6 @@ def test_times_beside_another_run_are_marked(study: Study) -> None:
     table = time_and_memory(replace(study, shared=frozenset({path})))
     assert [cell.mark for cell in column(table, "s/epoch")] == [SHARED, "", ""]
     assert table.notes[-1] == f"{SHARED} {SHARED_NOTE}."
-
-
-def test_the_environment_has_every_value_that_some_run_recorded(study: Study) -> None:
-    assert {"what": "cpu", "value": "a processor"} in lines(environment(study.runs))
-    assert not environment([]).rows
 
 
 def test_a_report_has_the_sections_that_have_something_to_say(study: Study) -> None:

@@ -27,7 +27,7 @@ from harness.runs.record import FAILURE, RESULT, RunRecord
 from harness.runs.store import LOG, SUPERSEDED, InUseError, in_use, run_lock, stored_runs, write_failure
 from harness.runs.trial import Trial, make_trial, run_trial
 from harness.studies import local as backends_module
-from harness.studies.execute import Backend, Ending, Progress, execute
+from harness.studies.execute import Backend, Ending, Progress, execute, pending
 from harness.studies.local import InProcess, Processes, train_arguments
 from harness.studies.suite import Outcomes
 
@@ -60,6 +60,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+ENDINGS: dict[str, Any] = {
+    "crowded": {"message": "", "beside": True},
+    "vanish": {"message": "its process was ended by SIGKILL", "vanished": True},
+    "crash": {"message": "IndexError: 7 (exit code 1)"},
+    "misused": {"message": "no data set 'mini' (exit code 2)", "misused": True},
+    "starved": {"message": "out of memory (ended by the system)", "vanished": True, "out_of_memory": True},
+    "elsewhere": {"message": "", "elsewhere": True},
+}
+
+
 @dataclass
 class Scripted:
     """A backend that trains nothing: it writes a result, a failure or nothing, as it is told for each attempt."""
@@ -68,14 +78,16 @@ class Scripted:
     script: dict[str, list[str]] = field(default_factory=dict)
     room: int = 1
     started: list[str] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
     stopped: bool = False
     _running: list[Trial] = field(default_factory=list)
 
     def full(self) -> bool:
         return len(self._running) >= self.room
 
-    def start(self, trial: Trial) -> str | None:
+    def start(self, trial: Trial, alone: bool = False) -> str | None:
         self.started.append(trial.key)
+        self.alone += [trial.key] * alone
         self._running.append(trial)
         return "a script"
 
@@ -85,29 +97,17 @@ class Scripted:
             return []
         trial = self._running.pop(0)
         what = self.script.get(trial.key, ["finish"]).pop(0)
-        path = self.store / trial.key
-        if what == "finish":
-            finished_run(path)
-        elif what == "fail":
-            unfinished_run(path)
-            write_failure(path, "error", "the loss is nan")
-        elif what == "vanish":
-            unfinished_run(path)
-            return [Ending(trial, "its process was ended by SIGKILL", vanished=True)]
-        elif what == "crash":
-            unfinished_run(path)
-            return [Ending(trial, "IndexError: 7 (exit code 1)")]
-        elif what == "misused":
-            unfinished_run(path)
-            return [Ending(trial, "no data set 'mini' (exit code 2)", misused=True)]
-        elif what == "starved":
-            unfinished_run(path)
-            return [Ending(trial, "out of memory (ended by the system)", vanished=True, out_of_memory=True)]
-        elif what == "elsewhere":
-            return [Ending(trial, "", elsewhere=True)]
-        elif what == "interrupt":
+        if what == "interrupt":
             raise KeyboardInterrupt
-        return [Ending(trial, "")]
+        if what == "finish":
+            finished_run(self.store / trial.key)
+        elif what != "elsewhere":
+            unfinished_run(self.store / trial.key)
+        if what == "fail":
+            write_failure(self.store / trial.key, "error", "the loss is nan")
+        if what == "crowded":
+            write_failure(self.store / trial.key, "out of memory", "CUDA out of memory")
+        return [Ending(trial, **ENDINGS.get(what, {"message": ""}))]
 
     def stop(self) -> None:
         self.stopped = True
@@ -205,28 +205,46 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
     assert seen[-1].outcomes.keys() == set(keys(some))
 
 
+BEGUN = {"absent", "unfinished", "unreadable"}
+AGAIN = BEGUN | {"failed", "damaged"}
+
+
+@pytest.mark.parametrize(("policy", "run"), [("missing", BEGUN), ("failed", AGAIN), ("all", AGAIN), ("none", set())])
+def test_policies_choose_by_what_is_stored_and_a_dry_run_lists_it(tmp_path: Path, policy: Any, run: set[str]) -> None:
+    """A damaged result is moved aside where reruns are asked for; the finished run is newer than the rerun of all."""
+    names = ("absent", "unfinished", "unreadable", "failed", "damaged", "finished")
+    states = dict(zip(names, trials(("bpr",), range(6)), strict=True))
+    folders = {name: tmp_path / trial.key for name, trial in states.items()}
+    for name in names[1:4]:
+        unfinished_run(folders[name])
+    for name in names[4:]:
+        finished_run(folders[name])
+    (folders["unreadable"] / "run.json").write_text("{}")
+    (folders["damaged"] / RESULT).write_text("{")
+    write_failure(folders["failed"], "out of memory", "too large")
+    backend, wanted = Scripted(tmp_path), all_of(list(states.values()))
+    listed = run | ({"finished"} if policy == "all" else set())
+    assert keys(pending(wanted, tmp_path, policy).to_run) == keys([states[name] for name in names if name in listed])
+    outcomes = execute(wanted, tmp_path, backend, policy=policy)
+    assert backend.started == keys([states[name] for name in names if name in run])
+    assert {name for name in names if outcomes[states[name].key] is not None} == run | {"finished"}
+    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == ("damaged" in run)
+
+
 @pytest.mark.parametrize(
-    ("policy", "run"),
-    [("missing", {"absent", "unfinished"}), ("failed", {"absent", "unfinished", "failed"}), ("none", set())],
+    ("finished", "began"),
+    [("2099-01-01T00:00:00+00:00", None), ("2020-01-03T00:00:00+00:00", "2020-01-02T00:00:00+00:00")],
+    ids=["by another study, since this one began", "in a rerun that was stopped"],
 )
-def test_policies_choose_by_what_is_stored(tmp_path: Path, policy: Any, run: set[str]) -> None:
-    states = dict(zip(("absent", "unfinished", "failed", "finished"), trials(("bpr",), range(4)), strict=True))
-    unfinished_run(tmp_path / states["unfinished"].key)
-    unfinished_run(tmp_path / states["failed"].key)
-    write_failure(tmp_path / states["failed"].key, "out of memory", "too large")
-    finished_run(tmp_path / states["finished"].key)
-    backend = Scripted(tmp_path)
-    outcomes = execute(all_of(list(states.values())), tmp_path, backend, policy=policy)
-    assert backend.started == keys([states[state] for state in states if state in run])
-    assert {state for state in states if outcomes[states[state].key] is not None} == run | {"finished"}
-
-
-def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(tmp_path: Path) -> None:
+def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(
+    tmp_path: Path, finished: str, began: str | None
+) -> None:
     old, new = trials(("bpr",))
     finished_run(tmp_path / old.key, "2020-01-01T00:00:00+00:00")
-    finished_run(tmp_path / new.key)  # by another study, since this one began
+    finished_run(tmp_path / new.key, finished)
     backend = Scripted(tmp_path)
-    execute(all_of([old, new]), tmp_path, backend, policy="all")
+    since = None if began is None else datetime.fromisoformat(began).timestamp()
+    execute(all_of([old, new]), tmp_path, backend, policy="all", since=since)
     assert backend.started == [old.key]
     assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == 1
     assert len(list(stored_runs(tmp_path))) == 2
@@ -242,6 +260,8 @@ def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(tmp_pat
         (["crash"], 1, False, "IndexError: 7 (exit code 1)"),
         (["misused"], 1, False, None),
         (["starved"], 1, False, "out of memory (ended by the system)"),
+        (["crowded", "finish"], 2, True, None),
+        (["crowded", "crowded"], 2, False, "CUDA out of memory"),
         (["elsewhere", "finish"], 2, True, None),
     ],
 )
@@ -249,34 +269,42 @@ def test_what_becomes_of_a_trial(
     tmp_path: Path, script: list[str], attempts: int, finished: bool, failure: str | None
 ) -> None:
     bad, good = trials(("bpr",))
-    backend = Scripted(tmp_path, {bad.key: script})
+    backend = Scripted(tmp_path, {bad.key: [*script]})
     outcomes = execute(all_of([bad, good]), tmp_path, backend)
     assert outcomes[good.key] is not None  # the study goes on
     assert (outcomes[bad.key] is not None) == finished
     assert backend.started.count(bad.key) == attempts
+    assert backend.alone == [bad.key] * ("crowded" in script)  # out of memory beside others: once more, alone
     stored = RunRecord.read(tmp_path / bad.key)
     assert (stored.failure and stored.failure.message) == failure
 
 
-def test_a_trial_that_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("end", [finished_run, lambda path: write_failure(path, "error", "the loss is nan")])
+def test_a_trial_that_another_process_runs_is_left_to_it(
+    tmp_path: Path, alone: bool, end: Callable[[Path], None]
+) -> None:
+    """One that measures time waits until it has ended."""
     theirs, ours = trials(("bpr",))
     unfinished_run(tmp_path / theirs.key)
     lock = run_lock(tmp_path / theirs.key)
     lock.acquire()
-    seen: list[Progress] = []
+    backend, seen, begun = Scripted(tmp_path), list[Progress](), list[int]()
 
     def observe(progress: Progress) -> None:
         seen.append(progress)
-        if ours.key in progress.outcomes and lock.is_locked:
-            finished_run(tmp_path / theirs.key)
+        begun.append(len(backend.started))
+        if lock.is_locked and len(seen) >= 3:
+            end(tmp_path / theirs.key)
             lock.release()
 
-    backend = Scripted(tmp_path)
-    outcomes = execute(all_of([theirs, ours]), tmp_path, backend, observe=observe)
+    outcomes = execute(all_of([ours, theirs]), tmp_path, backend, observe=observe, alone=alone)
     assert backend.started == [ours.key]
-    assert outcomes[theirs.key] is not None
+    assert begun[:3] == ([0] * 3 if alone else [1] * 3)
+    assert (outcomes[theirs.key] is not None) == (end is finished_run)
     assert any(running.place == "another process" for progress in seen for running in progress.running)
     assert theirs.key not in seen[-1].reused
+    assert seen[-1].running == ()
 
 
 def test_ctrl_c_stops_what_runs(tmp_path: Path) -> None:
@@ -363,7 +391,7 @@ def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.Mo
 def test_each_gpu_gets_its_share_of_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two devices by the names that the user chose; what a process sees is written to its log."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-a")
-    monkeypatch.setattr(backends_module, "_gpu_memory", lambda gpu: 100)
+    monkeypatch.setattr(backends_module, "free_bytes", lambda gpu: 100)
     backend = backend_of(
         tmp_path,
         monkeypatch,
@@ -378,6 +406,39 @@ def test_each_gpu_gets_its_share_of_trials(tmp_path: Path, monkeypatch: pytest.M
         time.sleep(0.05)
     backend.stop()
     assert sorted(log.read_text().strip() for log in tmp_path.rglob(LOG)) == ["3", "GPU-a"]
+
+
+@pytest.mark.parametrize(
+    ("free", "alone", "begins"),
+    [
+        ([140, 70], (False, False), True),  # of both a tenth is left: 126 for two of 60, 63 for the second
+        ([130, 130], (False, False), False),
+        ([140, 66], (False, False), False),  # somebody else, or the first one already, has the rest
+        ([900, None], (False, False), False),
+        ([None, 900], (False, False), False),
+        ([900, 900], (False, True), False),
+        ([900, 900], (True, False), False),
+    ],
+)
+def test_beside_another_a_trial_has_what_nvml_says_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: list[int | None], alone: tuple[bool, bool], begins: bool
+) -> None:
+    """Without a CUDA context in this process, which would take memory from all of them."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1,1")
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("CUDA was begun"))
+    monkeypatch.setattr(backends_module, "free_bytes", lambda gpu: free.pop(0))
+    backend = backend_of(tmp_path, monkeypatch, "import time; time.sleep(60)", need=lambda trial: 60)
+    for seed, (as_asked, expected) in enumerate(zip(alone, (True, begins), strict=True)):
+        trial = make_trial("bpr", load_dataset("mini"), "mini", {}, seed, torch.device("cuda"))
+        assert (backend.start(trial, as_asked) is not None) == expected
+    backend.stop()
+
+
+def test_what_ends_beside_another_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backend_of(tmp_path, monkeypatch, "input()")
+    some = trials(("bpr",))
+    assert all(backend.start(trial) for trial in some)
+    assert [ending.beside for ending in endings(backend, 2)] == [True, True]
 
 
 def test_stopping_lets_processes_end_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,6 +545,15 @@ def test_a_server_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
         MemoryError("Unable to allocate 9.31 GiB"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000 bytes"),
+        *(
+            RuntimeError(f"CUDA error: {text}")
+            for text in (
+                "out of memory",
+                "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+                "insufficient resources when calling `cusparseSpMM(handle)`",
+            )
+        ),
     ],
 )
 def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
@@ -511,64 +581,6 @@ def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
     for backend in (InProcess(tmp_path / "store"), Processes(tmp_path / "store", None, 1, 1)):
         with pytest.raises(WriteError, match="cannot be written"):
             execute(all_of(trials(("bpr",), (1,))), tmp_path / "store", backend)
-
-
-def test_trials_that_measure_time_wait_for_those_of_other_processes(tmp_path: Path) -> None:
-    theirs, ours = trials(("bpr",))
-    unfinished_run(tmp_path / theirs.key)
-    lock = run_lock(tmp_path / theirs.key)
-    lock.acquire()
-    backend = Scripted(tmp_path)
-    looks: list[int] = []
-
-    def observe(progress: Progress) -> None:
-        looks.append(len(backend.started))
-        if len(looks) == 3 and lock.is_locked:
-            finished_run(tmp_path / theirs.key)
-            lock.release()
-
-    execute(all_of([ours, theirs]), tmp_path, backend, observe=observe, alone=True)
-    assert looks[:3] == [0, 0, 0]
-    assert backend.started == [ours.key]
-
-
-def test_a_trial_that_failed_elsewhere_is_not_running_any_more(tmp_path: Path) -> None:
-    theirs, ours = trials(("bpr",))
-    unfinished_run(tmp_path / theirs.key)
-    lock = run_lock(tmp_path / theirs.key)
-    lock.acquire()
-    seen: list[Progress] = []
-
-    def observe(progress: Progress) -> None:
-        seen.append(progress)
-        if lock.is_locked:
-            write_failure(tmp_path / theirs.key, "error", "the loss is nan")
-            lock.release()
-
-    outcomes = execute(all_of([theirs, ours]), tmp_path, Scripted(tmp_path), observe=observe)
-    assert outcomes[theirs.key] is None
-    assert seen[-1].running == ()
-
-
-def test_a_rerun_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
-    """What is newer than the beginning of the rerun belongs to it."""
-    old, new = trials(("bpr",))
-    finished_run(tmp_path / old.key, "2026-01-01T00:00:00+00:00")
-    finished_run(tmp_path / new.key, "2026-01-03T00:00:00+00:00")
-    backend = Scripted(tmp_path)
-    began = datetime.fromisoformat("2026-01-02T00:00:00+00:00").timestamp()
-    execute(all_of([old, new]), tmp_path, backend, policy="all", since=began)
-    assert backend.started == [old.key]
-
-
-@pytest.mark.parametrize("policy", ["failed", "all"])
-def test_a_damaged_result_is_moved_aside_where_reruns_are_asked_for(tmp_path: Path, policy: Any) -> None:
-    (trial,) = trials(("bpr",), (1,))
-    finished_run(tmp_path / trial.key)
-    (tmp_path / trial.key / RESULT).write_text("{")
-    outcomes = execute(all_of([trial]), tmp_path, Scripted(tmp_path), policy=policy)
-    assert outcomes[trial.key] is not None
-    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == 1
 
 
 def test_a_run_that_its_process_damaged_fails_alone(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from bm3 import ConfigError, DataError
 from harness.models.registry import find_model
 from harness.paper.load import load_paper
 from harness.runs.record import RunRecord
-from harness.runs.settings import ALL_MODELS, configure, variants
+from harness.runs.settings import configure
 from harness.runs.trial import Trial
 from harness.studies.suite import Experiment, Row, Suite, load_suite, outline, plan, wanted
 
@@ -31,7 +30,7 @@ def suite(*experiments: dict[str, Any], seeds: list[int] | None = None, **keys: 
         title="x",
         datasets=["mini"],
         seeds=seeds or [7, 8, 9],
-        experiments=[Experiment(**experiment).searching(GRIDS) for experiment in experiments],
+        experiments=[Experiment(**experiment) for experiment in experiments],
         **keys,
     )
 
@@ -86,24 +85,6 @@ def test_every_combination_of_what_is_varied_is_a_row_of_its_own() -> None:
     assert all(len(row.points) == 2 for row in rows)
 
 
-def test_each_other_value_of_each_variant_is_a_row_beside_the_base() -> None:
-    base, *others = rows_of({"model": "grcn", "label": "g", "variants": "each"})
-    assert base.label == "g"
-    expected = [(r.setting, v) for r in variants() if r.model in ("grcn", ALL_MODELS) for v in r.values[1:]]
-    assert [row.label for row in others] == [f"g {setting}={value}" for setting, value in expected]
-    for row in others:
-        assert changed(base.points[0], row.points[0]) == 1
-    assert len(expected) > 2
-
-
-def changed(one: Trial, other: Trial) -> int:
-    """How many settings of two trials differ."""
-    pairs = [(asdict(one.config), asdict(other.config)), (asdict(one.training), asdict(other.training))]
-    for key in ("early_stopping", "evaluation"):
-        pairs.append((pairs[1][0].pop(key), pairs[1][1].pop(key)))
-    return sum(a[key] != b[key] for a, b in pairs for key in a)
-
-
 def test_variants_are_other_values_than_the_rows_own_and_not_of_what_is_varied_anyway() -> None:
     frozen = rows_of({"model": "bm3", "set": {"features": "frozen"}, "variants": "each"})
     assert "bm3 features=trained" in [row.label for row in frozen]
@@ -143,17 +124,16 @@ def test_other_data_sets_take_the_place_of_the_suites(
 @pytest.mark.parametrize(
     ("keys", "trials"),
     [
-        ({}, (3 + 2, 3 + 4)),
-        ({"repeat": "all"}, (9, 9)),
-        ({"seeds": [1]}, (3, 3)),
+        ({}, 3 + 4),
+        ({"repeat": "all"}, 9),
+        ({"seeds": [1]}, 3),
     ],
 )
-def test_the_outline_counts_what_the_plan_will_need(keys: dict[str, Any], trials: tuple[int, int]) -> None:
+def test_the_outline_counts_what_the_plan_will_need_at_most(keys: dict[str, Any], trials: int) -> None:
     found = suite(GRID, **keys)
     (line,) = outline(found)
     (row,) = plan(found, None, CPU)
-    now, later = len(row.wanted({})), row.to_come({})
-    assert line.trials == (now + later[0], now + later[1]) == trials
+    assert line.trials == len(row.wanted({})) + row.to_come({}) == trials
     assert (line.label, line.dataset, len(line.points)) == ("bpr", "mini", 3)
 
 
@@ -185,7 +165,7 @@ def test_the_best_on_validation_and_the_best_on_test_run_with_the_other_seeds_on
     needed = row.wanted(outcomes(row, *values))
     assert short(needed[:3]) == [(1.0, 7), (0.1, 7), (0.01, 7)]
     assert short(needed[3:]) == [(weight, seed) for weight in chosen for seed in (8, 9)]
-    assert row.to_come(outcomes(row, *values)) == ((0, 0) if len(values) == 3 else (2, 4))
+    assert row.to_come(outcomes(row, *values)) == (0 if len(values) == 3 else 4)
 
 
 def test_a_trial_of_two_rows_is_needed_once() -> None:
@@ -219,51 +199,32 @@ EXCEPTION = '[[exceptions]]\ndataset = "mini"\nmodel = "bpr"\nmetrics = ["R@10"]
     ("text", "named"),
     [
         ("seeds = [", "Invalid value"),
-        ('title = "x"\n', "datasets is missing"),
-        ("titel = 'x'\n", "no key 'titel'; nearest: title"),
-        ('title = "x"\ndataset = ["mini"]\nseeds = [1]\n' + BPR, "no key 'dataset'; nearest: datasets"),
-        (f'{HEAD}[[experiment]]\nmodel = "bpr"\n', "no key 'experiment'; nearest: experiments"),
-        (f'{HEAD}[[experiments]]\nmodle = "bpr"\n', "no key 'experiments.0.modle'; nearest: model"),
-        (f'{HEAD}alone = 1\n[[experiments]]\nmodle = "bpr"\n', "no key 'experiments.0.modle'; nearest: model"),
-        (f"{HEAD}experiments = [5]\n", "experiments.0: needed is a list of tables: [[experiments]]"),
-        (f'{HEAD}[experiments]\nmodel = "bpr"\n', "experiments: needed is a list of tables: [[experiments]]"),
-        (f"{HEAD}{BPR}set = 5\n", "experiments.0.set: needed is a table"),
-        (f"{HEAD}seed = 1\n{BPR}", "no key 'seed'; nearest: seeds"),
-        (f'{HEAD}{BPR}gird = {{ reg_weight = [1] }}\n', "no key 'experiments.0.gird'; nearest: grid"),
-        (f"{HEAD}{BPR}[[experiments]]\nlabel = 'y'\n", "experiments.1.model is missing"),
-        (f"{HEAD}# [[experiments]]\nalone = 1\n{BPR}", "alone: input should be a valid boolean"),
-        (f"{HEAD}experiments = []\n", "experiments: list should have at least 1 item"),
-        ('title = "x"\ndatasets = ["mini"]\nseeds = [\n  1,\n  "2",\n]\n' + BPR, "seeds.1: input should be"),
-        ('title = "x"\ndatasets = ["mini"]\nseeds = [1, -2]\n' + BPR, "seeds.1: input should be greater"),
+        ('title = "x"\n', "datasets: Field required"),
+        ('title = "x"\ndataset = ["mini"]\nseeds = [1]\n' + BPR, "the file: no key 'dataset'; nearest: datasets"),
+        (f'{HEAD}alone = 1\n[[experiments]]\nmodle = "bpr"\n', "experiments.0: no key 'modle'; nearest: model"),
+        (f"{HEAD}experiments = [5]\n", "experiments.0: Input should be a valid dictionary"),
+        (f'{HEAD}[experiments]\nmodel = "bpr"\n', "experiments: Input should be a valid list"),
+        (f"{HEAD}{BPR}set = 5\n", "experiments.0.set: Input should be a valid dictionary"),
+        (f"{HEAD}{BPR}[[experiments]]\nlabel = 'y'\n", "experiments.1.model: Field required"),
+        (f"{HEAD}experiments = []\n", "experiments: List should have at least 1 item"),
+        ('title = "x"\ndatasets = ["mini"]\nseeds = [1, -2]\n' + BPR, "seeds.1: Input should be greater"),
         ('title = "x"\ndatasets = ["mini"]\nseeds = [1, 2, 1]\n' + BPR, "seeds: 1 stands there twice"),
-        ('title = "x"\ndatasets = ["a", "a"]\nseeds = [1]\n' + BPR, "datasets: 'a' stands there twice"),
-        (f'{HEAD}order = "columns"\n{BPR}', "order: input should be 'rows' or 'interleaved'"),
-        (f'{HEAD}{BPR}variants = "all"\n', "experiments.0.variants: input should be 'each'"),
-        (f'{HEAD}{BPR}grid = "publish"\n', "experiments.0.grid: input should be 'published'"),
-        (f"{HEAD}{BPR}grid = {{ reg_weight = 1 }}\n", "experiments.0.grid.reg_weight: input should be a"),
-        (f"{HEAD}{BPR}grid = {{ reg_weight = [] }}\n", "experiments.0.grid.reg_weight: list should have"),
+        (f'{HEAD}order = "columns"\n{BPR}', "order: Input should be 'rows' or 'interleaved'"),
+        (f'{HEAD}{BPR}grid = "publish"\n', "experiments.0.grid: Input should be a valid dictionary"),
+        (f"{HEAD}{BPR}grid = {{ reg_weight = [] }}\n", "experiments.0.grid.reg_weight: List should have"),
         (f"{HEAD}{BPR}[experiments.vary]\nreg_weight = [\n1,\n1.0]\n", "experiments.0.vary.reg_weight: 1.0 stands"),
-        (f"{HEAD}{BPR}set = {{ reg_weight = [1] }}\n", "experiments.0.set.reg_weight: needed is a text"),
         (f"{HEAD}{BPR}set = {{ reg_weight = 1979-05-27 }}\n", "experiments.0.set.reg_weight: needed is a"),
         (f'{HEAD}\n[[experiments]]\nmodel = "bmr"\n', "experiments.0 (bmr): no model 'bmr'; nearest: "),
         (f"{HEAD}{BPR}[experiments.set]\nreg_weigth = 1\n", "experiments.0 (bpr): bpr has no setting"),
         (f"{HEAD}{BPR}grid = {{ reg_weight = [1,\n -1] }}\n", "experiments.0 (bpr): BPRConfig: reg_weight is -1.0"),
-        (f"{HEAD}{BPR}vary = {{ 'early_stopping.rounding' = [4, 3] }}\n", "experiments.0 (bpr): setting early_stop"),
-        (f"{HEAD}[training]\n# epochs\nepochs = 0\n{BPR}", "experiments.0 (bpr): TrainingConfig: epochs is 0"),
         (f"{HEAD}[training]\nearly_stopping.patience = -1\n{BPR}", "experiments.0 (bpr): EarlyStopping: patience is"),
         (f"{HEAD}{BPR}set = {{ reg_weight = 1 }}\nvary = {{ reg_weight = [1] }}\n", "experiments.0 (bpr): reg_weight"),
-        (f"{HEAD}{BPR}{BPR}", "experiments.1 (bpr): row 'bpr' is there already, with the same trials"),
         (f"{HEAD}{BPR}{BPR}set = {{ reg_weight = 0.01 }}\n", "experiments.1 (bpr): row 'bpr' is there already"),
-        (HEAD + BPR + EXCEPTION.replace("low", "lower"), "no key 'exceptions.0.lower'; nearest: low"),
-        (HEAD + BPR + EXCEPTION.replace("0.2", "0.05"), "exceptions.0: low is 0.1, above high, 0.05"),
-        (HEAD + BPR + EXCEPTION.replace("mini", "baby"), "exceptions.0.dataset: 'baby' is none of this suite's: mini"),
-        (HEAD + BPR + EXCEPTION.replace('"bpr"', '"bm3"'), "exceptions.0.model: 'bm3' is none of this suite's: bpr"),
-        (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "exceptions.0.metrics: 'R' is not judged; choose from R@10"),
-        (f"{HEAD}exceptions = [5]\n{BPR}", "exceptions.0: needed is a list of tables: [[exceptions]]"),
-        (
-            f'{HEAD}[[experiments]]\nmodel = "bm3"\nset = {{ reconstruction = false, modalities = "none" }}\n',
-            "experiments.0 (bm3): BM3: the regulariser is the only term left",
-        ),
+        (HEAD + BPR + EXCEPTION.replace("low", "lower"), "exceptions.0: no key 'lower'; nearest: low"),
+        (HEAD + BPR + EXCEPTION.replace("0.2", "0.05"), "exceptions.0: Value error, low is 0.1, above high, 0.05"),
+        (HEAD + BPR + EXCEPTION.replace("mini", "baby"), "exceptions.0.dataset: the suite has no 'baby'; nearest"),
+        (HEAD + BPR + EXCEPTION.replace('"bpr"', '"bm3"'), "exceptions.0.model: the suite has no 'bm3'; nearest: bpr"),
+        (HEAD + BPR + EXCEPTION.replace("R@10", "R"), "exceptions.0.metrics: the suite has no 'R'; nearest: "),
     ],
 )  # fmt: skip
 def test_a_bad_suite_file_is_one_line_with_file_and_key(tmp_path: Path, text: str, named: str) -> None:
@@ -273,7 +234,6 @@ def test_a_bad_suite_file_is_one_line_with_file_and_key(tmp_path: Path, text: st
         load_suite(str(path))
     assert str(caught.value).startswith(f"{path}: {named}")
     assert "\n" not in str(caught.value)
-    assert "Experiment" not in str(caught.value)  # our own name for the table
 
 
 @pytest.mark.parametrize("settings", [{"set": {"modalities": "visual+foo"}}, {"vary": {"modalities": ["text", "foo"]}}])
@@ -299,7 +259,7 @@ def test_a_model_of_another_package_is_searched_by_its_own_grid_if_it_has_one(
     path, silent = tmp_path / "s.toml", load_paper().model_copy(update={"grids": {}})
     path.write_text(f'{HEAD}{BPR}grid = "published"\n')
     assert len(outline(load_suite(str(path)))[0].points) == 7
-    with pytest.raises(ConfigError, match=r"s\.toml: experiments\.0 \(bpr\): no grid was published for bpr"):
+    with pytest.raises(ConfigError, match=r"s\.toml: experiments\.0: .*no grid was published for bpr"):
         load_suite(str(path), silent)
     monkeypatch.setattr(find_model("bpr").model.Config, "GRID", {"reg_weight": (1.0, 0.1)}, raising=False)
     assert [point["reg_weight"] for point in outline(load_suite(str(path), silent))[0].points] == [1.0, 0.1]

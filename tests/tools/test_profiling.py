@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import Command, refused
+from command_line import Command
 
 from harness.data import Dataset, load_dataset
 from harness.models.registry import find_model, models
@@ -103,23 +103,3 @@ def test_the_command_shows_both_tables_and_writes_or_prints_all_figures(command:
     assert json.loads(printed.out).keys() == values.keys()
     assert command(*SHORT, "--json", "old.json").code == 0
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["bpr.json", "old.json"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["bppr", "mini"], ["no model 'bppr'", "bpr"]),
-        (["bpr", "minni"], ["no data set 'minni'", "nearest: mini"]),
-        (["bpr", "mini", "--out", "nowhere/bpr.json"], ["nowhere/bpr.json", "cannot be written", "--out"]),
-        (["bpr", "mini", "--out", "."], ["--out"]),
-        (["bpr", "mini", "--set", "n_layers=2"], ["bpr has no setting 'n_layers'"]),
-        (["bpr", "mini", "--steps", "0"], ["--steps", "0"]),
-    ],
-    ids=lambda value: " ".join(value) if value[0].startswith("bp") else "",
-)
-def test_bad_input_ends_in_one_line_before_anything_is_measured(
-    command: Command, arguments: list[str], parts: list[str]
-) -> None:
-    line = refused(command("profile", *arguments))
-    assert all(part in line for part in parts), line
-    assert list(Path.cwd().iterdir()) == []

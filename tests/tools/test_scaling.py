@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import Command, refused
+from command_line import Command
 
 from bm3 import DataError
 from harness.common import exit_status
@@ -20,7 +20,7 @@ from harness.paper.growth import stored_exponents
 from harness.paper.load import load_paper
 from harness.tools.scaling import measure as measuring
 from harness.tools.scaling.fit import Cell, Complexity, Verdict, fit, judge, load_complexity
-from harness.tools.scaling.measure import FIELDS, QUICK, Plan, Series, Sizes, Tell, Work, measure, power_law_dataset
+from harness.tools.scaling.measure import FIELDS, Plan, Series, Sizes, Tell, Work, measure, power_law_dataset
 
 CPU = torch.device("cpu")
 SIZES = [1024, 2048, 4096, 8192, 16384]
@@ -174,8 +174,8 @@ def test_one_size_grows_and_all_else_stays() -> None:
     for factor, field in FIELDS.items():
         assert TINY.grown(factor, 8) == replace(TINY, **{field: 8 * getattr(TINY, field)})
     assert [sizes.interactions for sizes in PLAN.grown("E")] == [128, 256, 512, 1024]
-    for plan in (Plan(), QUICK):
-        assert all(each.interactions % each.batch == 0 for factor in plan.factors for each in plan.grown(factor))
+    plan = Plan()
+    assert all(each.interactions % each.batch == 0 for factor in plan.factors for each in plan.grown(factor))
 
 
 def test_data_have_the_sizes_asked_for_and_are_ranked_for_all_users() -> None:
@@ -300,18 +300,6 @@ def test_each_call_leaves_a_record_a_report_and_a_picture_and_the_exit_code_is_t
     assert stored_exponents(Path("out")).keys() == {("bm3", factor) for factor in FIELDS}  # epochs alone
 
 
-def test_a_quick_run_measures_and_writes_nothing(command: Command) -> None:
-    outcome = command("scaling", "--quick", "--device", "cpu", "bpr", "--vary", "E", "--json")
-    assert outcome.code == 3, outcome  # nothing is published about BPR
-    assert "bpr: E" in outcome.err
-    (series,) = json.loads(outcome.out)["series"]
-    assert series["sizes"] == [2048, 4096, 8192, 16384]
-    assert {name: [len(row) for row in rows] for name, rows in series["values"].items()} == dict.fromkeys(
-        ("step", "epoch", "evaluation", "memory"), [5] * 4
-    )
-    assert list(Path.cwd().iterdir()) == []
-
-
 def test_what_is_asked_for_is_what_is_measured_and_a_dry_run_measures_nothing(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,31 +310,6 @@ def test_what_is_asked_for_is_what_is_measured_and_a_dry_run_measures_nothing(
     assert "bm3: 2 sizes" in outcome.out
     assert command(*CALL, *asked).code == 0
     assert plans == [replace(Plan(), factors=("B", "d_m"), multipliers=(1, 2, 4, 8), repetitions=6)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["bm4"], ["no model 'bm4'", "bm3"]),
-        (["--vary", "E,K"], ["'K'", "d_m"]),
-        (["--vary", ","], ["no size ''"]),
-        (["--sizes", "1,2,x,8"], ["--sizes", "'1,2,x,8'"]),
-        (["--sizes", "0,1,2,4"], ["--sizes"]),
-        (["--sizes", "1,2,4,4"], ["--sizes", "four"]),
-        (["--sizes", "1,2,4,1000"], ["E times 1000 is 32,768,000"]),
-        (["--vary", "B", "--sizes", "1,2,4,256"], ["B times 256 is 65,536"]),
-        (["--repetitions", "4"], ["--repetitions", "4"]),
-        (["--out", "/dev/null/out"], ["/dev/null/out", "--out"]),
-    ],
-    ids=lambda value: " ".join(value) if value[0][0] in "-b" else "",
-)
-def test_bad_input_ends_in_one_line_before_anything_is_measured(
-    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
-) -> None:
-    plans = fakes(monkeypatch, 1.0)
-    line = refused(command("scaling", "--device", "cpu", *arguments))
-    assert all(part in line for part in parts), line
-    assert plans == []
 
 
 def test_ctrl_c_leaves_a_report_on_what_was_measured_if_anything_was(

@@ -15,26 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bm3 import ConfigError, DataError
 from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset, checked_dataset
-from harness.data.files import new_folder
+from harness.data.files import RawFile, Report, new_folder
 from harness.data.layouts import find_interactions, read_interactions
-from harness.data.split import OLD_NAMES, RULES, Pairs, Parts, split_rule, without_gaps, without_repeats
+from harness.data.split import OLD_NAMES, RULES, Pairs, Parts, split_rule
 from harness.data.words import DEFAULT_SPLIT_SEED
-from harness.ingest.amazon.raw import (
-    ASIN_BYTES,
-    IMAGE_WIDTH,
-    Ratings,
-    RawFile,
-    Report,
-    read_images,
-    read_metadata,
-    read_ratings,
-)
+from harness.ingest.amazon.raw import ASIN_BYTES, IMAGE_WIDTH, read_images, read_metadata
 from harness.ingest.exporting import ITEMS, USERS, checked_name, write_ids
+from harness.ingest.importing import divide
+from harness.ingest.tables import AMAZON_2014, Columns, Table, k_core, read_tables
 
 RECORD, TEXTS, IMAGES = "prepared.json", "texts.csv", "visual.npy"
 
@@ -59,6 +51,8 @@ class Plan:
     split_seed: int | None
     """None: DEFAULT_SPLIT_SEED."""
     out: Path
+    columns: Columns | None = None
+    """Of users and items in the ratings, where they are not the usual ones."""
 
     @property
     def target(self) -> Path:
@@ -104,48 +98,6 @@ class Plan:
                     )
 
 
-def k_core(ratings: Ratings, k: int, where: str) -> tuple[Ratings, dict[str, int]]:
-    """The largest set of ratings in which every user and every item has at least `k`, and what was counted on the way.
-
-    Of several ratings of one item by one user the first in the file counts. Users and items with too few are removed
-    together, then all are counted again. What is left stands in the order of the file, users and items numbered in
-    order of first appearance in it. Raises DataError, beginning with `where`, when nothing is left.
-    """
-    kept = without_repeats(np.stack([ratings.users, ratings.items], axis=1))
-    duplicates, rounds = len(ratings) - len(kept), 0
-    while len(kept):
-        users, items = ratings.users[kept], ratings.items[kept]
-        enough = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
-        if enough.all():
-            break
-        kept, rounds = kept[enough], rounds + 1
-    if len(kept) == 0:
-        raise DataError(
-            f"{where}: no users and items with at least {k} interactions among themselves are left of {len(ratings)} "
-            f"ratings; choose a lower --core"
-        )
-    users, user_ids = _renumbered(ratings.users[kept], ratings.user_ids)
-    items, item_ids = _renumbered(ratings.items[kept], ratings.item_ids)
-    counts = {
-        "ratings": len(ratings),
-        "duplicates": duplicates,
-        "core_rounds": rounds,
-        "core_users": len(user_ids),
-        "core_items": len(item_ids),
-        "core_interactions": len(kept),
-    }
-    return Ratings(users, items, ratings.times[kept], user_ids, item_ids), counts
-
-
-def _renumbered(old: NDArray[np.int32], ids: list[bytes]) -> tuple[NDArray[np.int32], list[bytes]]:
-    """Numbers in order of first appearance in `old`, and the ids in the new order."""
-    present, first, inverse = np.unique(old, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    new = np.empty(len(present), np.int32)
-    new[order] = np.arange(len(present), dtype=np.int32)
-    return new[inverse], [ids[number] for number in present[order].tolist()]
-
-
 def read_split(path: Path, interactions: Pairs) -> Parts:
     """The split in a file, checked to divide exactly these interactions [n, 2] (user, item).
 
@@ -161,7 +113,7 @@ def read_split(path: Path, interactions: Pairs) -> Parts:
             user, item = min(odd)
             raise DataError(
                 f"{path}: {len(odd)} interactions {what} (first: user {user}, item {item}); needed is a split of the "
-                f"same ratings with the same --core, users and items numbered in order of first appearance"
+                f"same ratings with the same --k-core, users and items numbered in order of first appearance"
             )
     return parts
 
@@ -175,8 +127,11 @@ def prepare(
     """
     plan.check()
     inputs: dict[str, Any] = {}
-    with _reading("ratings", plan, watch, inputs) as file:
-        core, counts = k_core(read_ratings(file), plan.core, str(plan.ratings))
+    inputs["ratings"] = _entry(plan.ratings)
+    with watch(plan.ratings.name) as report:
+        find = ("user", "item", "time")
+        table = read_tables([plan.ratings], plan.columns or Columns(), find=find, usual=AMAZON_2014, report=report)
+    core, counts = k_core(table, plan.core)
     dataset, user_ids, item_ids = _divide(plan, core, inputs)
     counts |= {"users": dataset.n_users, "items": dataset.n_items, "interactions": dataset.n_interactions}
     counts |= {part: len(dataset.part(part)) for part in PARTS}
@@ -191,9 +146,10 @@ def prepare(
             "options": {
                 "core": plan.core,
                 "split": split_rule(plan.split).name if plan.given_split is None else plan.given_split.name,
-                "split_seed": _seed(plan) if plan.drawn else None,
+                "split_seed": (plan.split_seed or DEFAULT_SPLIT_SEED) if plan.drawn else None,
             },
             "counts": counts,
+            "notes": list(table.notes),
             **features,
             "versions": {
                 "bm3_harness": metadata.version("bm3-harness"),
@@ -223,24 +179,16 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
 
 
-def _seed(plan: Plan) -> int:
-    return DEFAULT_SPLIT_SEED if plan.split_seed is None else plan.split_seed
-
-
-def _divide(plan: Plan, ratings: Ratings, inputs: dict[str, Any]) -> tuple[Dataset, list[str], list[str]]:
+def _divide(plan: Plan, core: Table, inputs: dict[str, Any]) -> tuple[Dataset, list[str], list[str]]:
     """Interactions in parts, without features, and what the files call users [U] and items [I].
 
     Raises DataError where parts make no data set, before anything else is read.
     """
-    pairs = np.stack([ratings.users, ratings.items], axis=1)
-    user_ids, item_ids = ([each.decode() for each in ids] for ids in (ratings.user_ids, ratings.item_ids))
     if plan.given_split is not None:
         inputs["split"] = _entry(plan.given_split)
-        parts = read_split(plan.given_split, pairs)
+        parts, user_ids, item_ids = read_split(plan.given_split, core.pairs), core.user_ids, core.item_ids
     else:
-        drawn = split_rule(plan.split).divide(pairs, ratings.times, np.random.default_rng(_seed(plan)))
-        users, items, parts = without_gaps(drawn)  # a rule by time can leave users out, and then items
-        user_ids, item_ids = [user_ids[user] for user in users], [item_ids[item] for item in items]
+        parts, user_ids, item_ids = divide(core, plan.split, plan.split_seed)
     return checked_dataset(plan.name, parts, {}, where=str(plan.target)), user_ids, item_ids
 
 
@@ -248,7 +196,7 @@ def _write_features(
     folder: Path, item_ids: Sequence[str], plan: Plan, watch: Watch, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     """Texts and image features where the plan has them, and what the record says of them."""
-    items = {name.encode(): item for item, name in enumerate(item_ids)}
+    items = {name: item for item, name in enumerate(item_ids)}
     record: dict[str, Any] = {}
     if plan.metadata is not None:
         with _reading("metadata", plan, watch, inputs) as file:

@@ -3,12 +3,13 @@
 import math
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from harness.paper.published import canonical_metric
 from harness.paper.rows import SHARED_NOTE
 from harness.paper.study import Study
 from harness.report import costs
-from harness.report.plots.style import WIDTH, Picture, coloured, named, picture, plain_log, wrapped
+from harness.report.plots.style import WIDTH, Picture, coloured, named, picture, wrapped
 
 TIME = "time per epoch (s)"
 MIB_PER_GB = 2**10
@@ -38,7 +39,9 @@ def cost(study: Study, dataset: str) -> Picture | None:
         axes.set(xlabel=label, ylabel=f"test {metric} (share of held-out items)")
         if label == TIME:
             axes.set_xscale("log")
-            plain_log(axes.xaxis, (1, 2, 5))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(0.15)
     handles = {
         text: handle for axes in figure.axes for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)

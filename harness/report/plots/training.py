@@ -11,21 +11,7 @@ from matplotlib.lines import Line2D
 from harness.paper.published import canonical_metric
 from harness.paper.rows import Row
 from harness.paper.study import Study
-from harness.report.plots.style import (
-    BLUE,
-    COLOURS,
-    INK,
-    WIDTH,
-    Picture,
-    beside,
-    coloured,
-    named,
-    picture,
-    plain_log,
-    sampled,
-    wide,
-    wrapped,
-)
+from harness.report.plots.style import BLUE, COLOURS, INK, WIDTH, Picture, coloured, named, picture, wrapped
 from harness.runs.record import Epoch
 
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
@@ -60,7 +46,7 @@ def learning(study: Study, dataset: str) -> Picture | None:
 def grid(study: Study, dataset: str) -> Picture | None:
     """Validation and test metric by searched setting, for each model of which several points were run that the model's
     own settings tell apart."""
-    rows = [row for row in study.of(dataset) if row.points > 1]
+    rows = [row for row in study.of(dataset) if len(row.grid) > 1]
     shown = [row for row in rows if _has_axis(row)]
     if not shown:
         return None
@@ -82,17 +68,13 @@ def _line(part: int) -> dict[str, Any]:
 
 
 def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: Sequence[str], stopping: str) -> None:
-    seen: list[float] = []
     metric = canonical_metric(stopping)
     for run, epochs in zip(row.runs, runs, strict=True):
-        kept = [epochs[i] for i in sampled(len(epochs))]
-        numbers = [epoch.epoch for epoch in kept]
+        numbers = [epoch.epoch for epoch in epochs]
         for place, part in enumerate(parts):
-            if any(part in epoch.parts for epoch in kept):
-                values = [epoch.parts.get(part, math.nan) for epoch in kept]
-                losses.plot(numbers, values, **_line(place))
-                seen += values
-        valid.plot(numbers, [epoch.valid[metric] for epoch in kept], color=BLUE, linewidth=0.8)
+            if any(part in epoch.parts for epoch in epochs):
+                losses.plot(numbers, [epoch.parts.get(part, math.nan) for epoch in epochs], **_line(place))
+        valid.plot(numbers, [epoch.valid[metric] for epoch in epochs], color=BLUE, linewidth=0.8)
         for best in [epoch for epoch in epochs if epoch.epoch == run.outcome.best_epoch]:
             for axes in (losses, valid):
                 axes.axvline(best.epoch, color=INK, linewidth=0.8, linestyle=":")
@@ -102,9 +84,6 @@ def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: 
     valid.set(xlabel="epoch (number)", ylabel=f"validation {stopping}\n(share)")
     for axes in (losses, valid):
         axes.locator_params(axis="x", nbins=5, integer=True)
-    if wide(seen):
-        losses.set_yscale("log", nonpositive="mask")
-        plain_log(losses.yaxis)
 
 
 def _has_axis(row: Row) -> bool:
@@ -126,22 +105,22 @@ def _sensitivity(axes: Axes, row: Row, stopping: str) -> None:
     for point in sorted(points, key=lambda point: [point.settings[key] for key in [*others, x]]):
         lines.setdefault(", ".join(f"{key} = {point.settings[key]:g}" for key in others), []).append(point)
     for place, (name, line) in enumerate(lines.items()):
-        at = [point.settings[x] for point in line]
+        at = [values[x].index(point.settings[x]) for point in line]
         shape = {"markersize": 4, **coloured(place)}
         axes.plot(at, [point.mean("valid") for point in line], label=name or "validation", **shape)
         dashed: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "none", **({} if others else {"label": "test"})}
         axes.plot(at, [point.mean("test") for point in line], **dashed, **shape)
     chosen = row.selection.on_validation
-    axes.plot([chosen.settings[x]], [chosen.mean("valid")], "o", color=INK, markersize=10, markerfacecolor="none")
-    if wide(values[x]):
-        positive = [value for value in values[x] if value > 0]
-        if positive == values[x]:
-            axes.set_xscale("log")
-        else:  # a logarithmic axis has no place for 0
-            axes.set_xscale("symlog", linthresh=positive[0])
-    axes.set_xticks(values[x], [f"{value:g}" for value in values[x]])
-    axes.minorticks_off()
+    axes.plot(
+        [values[x].index(chosen.settings[x])],
+        [chosen.mean("valid")],
+        "o",
+        color=INK,
+        markersize=10,
+        markerfacecolor="none",
+    )
+    axes.set_xticks(range(len(values[x])), [f"{value:g}" for value in values[x]])  # as far apart as they are many
     axes.margins(0.12, 0.15)
     axes.set(xlabel=f"{x} (of {row.model})", ylabel=f"{stopping} (share)")
     axes.set_title(wrapped(row.label, 60))
-    beside(axes)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from harness.paper.published import canonical_metric
-from harness.paper.rows import Row, ranked, representative, representatives
+from harness.paper.rows import ranked, representative, representatives
 from harness.paper.significance import paired
 from harness.paper.study import Study
-from harness.report.plots.style import BLUE, INK, WIDTH, Picture, picture, sampled, signed
+from harness.report.plots.style import BLUE, INK, WIDTH, Picture, picture, signed
 from harness.runs.record import RunRecord
 
 EDGE = 1.1  # beyond the largest gain, so that steps at ±1 are seen
@@ -25,7 +25,8 @@ def users(study: Study, dataset: str) -> Picture | None:
     first, second, *_ = [own, *others] if own and others else [*ranked(rows, metric), None, None]
     if first is None or second is None:
         return None
-    runs = _runs(first, second)
+    # as many runs of both, of the same seeds where there are any
+    runs = paired(*({run.seed: run for run in row.runs} for row in (first, second)))
     gain = _gain(runs, metric)
     if gain is None:
         return None
@@ -33,15 +34,13 @@ def users(study: Study, dataset: str) -> Picture | None:
     figure = Figure((WIDTH / 2, 2.7), layout="constrained")
     axes = figure.add_subplot()
     if len(changed):
-        values, counts = np.unique(changed, return_counts=True)
-        kept, below = sampled(len(values)), 100 * np.cumsum(counts) / len(changed)
-        axes.step([-EDGE, *values[kept], EDGE], [0, *below[kept], 100], where="post", color=BLUE, linewidth=1.2)
+        axes.ecdf(changed, color=BLUE, linewidth=1.2)
     axes.axvline(0, color=INK, linewidth=1)
-    axes.set(xlim=(-EDGE, EDGE), ylim=(0, 100), xticks=(-1, -0.5, 0, 0.5, 1))
+    axes.set(xlim=(-EDGE, EDGE), ylim=(0, 1), xticks=(-1, -0.5, 0, 0.5, 1))
     axes.grid(visible=True)
     name, (one, other) = study.paper.stopping, (first.label, second.label)
     axes.set(xlabel=f"gain in {name} (share of held-out items)")
-    axes.set(ylabel="users who are not equal,\nup to this gain (%)")
+    axes.set(ylabel="users who are not equal,\nup to this gain (share)")
     win, lose = int((gain > 0).sum()), int((gain < 0).sum())
     return picture(
         f"{dataset}-users",
@@ -52,12 +51,6 @@ def users(study: Study, dataset: str) -> Picture | None:
         f"{signed(float(gain.mean()), 4)}.",
         f"A user's gain is the mean over {len(runs)} pair{'s' * (len(runs) > 1)} of runs.",
     )
-
-
-def _runs(first: Row, second: Row) -> list[tuple[RunRecord, RunRecord]]:
-    """As many runs of both, of the same seeds where there are any."""
-    rows = (first, second)
-    return paired(*(dict(zip(row.seeds, row.runs, strict=True)) for row in rows))
 
 
 def _gain(runs: Sequence[tuple[RunRecord, RunRecord]], metric: str) -> NDArray[np.float64] | None:

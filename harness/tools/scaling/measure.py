@@ -103,15 +103,6 @@ class Plan:
         return [self.base.grown(factor, by) for by in self.multipliers]
 
 
-QUICK = Plan(
-    base=Sizes(users=512, items=128, interactions=2048, width=16, embedding=8, batch=64),
-    multipliers=(1, 2, 4, 8),
-    repetitions=5,
-    warm_up_s=0.1,
-)
-"""A preset of seconds per model: it shows that the command works, and is too small for most exponents."""
-
-
 @dataclass(frozen=True)
 class Series:
     """What was measured of one model while one size grew."""

@@ -1,0 +1,333 @@
+"""Tables as people have them: every form gives the same data set; and what is wrong with one is said, and where."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from refusals import import_refused, refusal
+
+from harness.data import PARTS, load_dataset
+from harness.data.layouts import unread_files
+from harness.ingest.exporting import export, read_ids
+from harness.ingest.importing import Division, Imported, import_dataset
+from harness.ingest.tables import AMAZON_2014, Columns, read_tables
+
+ROWS = [
+    (f"u{u}", f"i{(u + step) % 7}", 1 + (u + step) % 5, 10**9 + 1000 * step + u) for u in range(6) for step in range(4)
+]
+NAMES = ("user_id", "item_id", "rating", "timestamp")
+TIMED = Division("leave_one_out")
+
+
+def text(separator: str = ",", names: tuple[str, ...] = NAMES, rows: Any = ROWS) -> bytes:
+    return "\n".join(separator.join(map(str, row)) for row in ([names] if names else []) + list(rows)).encode() + b"\n"
+
+
+def json_lines(names: tuple[str, ...] = NAMES, form: Callable[[Any], str] = json.dumps) -> bytes:
+    return "\n".join(form(dict(zip(names, row, strict=True)) | {"images": [{"x": 1}]}) for row in ROWS).encode()
+
+
+def with_times(form: Callable[[int], object]) -> bytes:
+    return text(rows=[(*row[:3], form(row[3])) for row in ROWS])
+
+
+def parquet(form: Callable[[int], object]) -> bytes:
+    pyarrow, module = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    users, items, _, times = zip(*ROWS, strict=True)
+    file = io.BytesIO()
+    table = pyarrow.table({"user_id": users, "item_id": items, "timestamp": list(map(form, times))})
+    module.write_table(table, file, row_group_size=5)
+    return file.getvalue()
+
+
+def moment(time: int) -> datetime:
+    return datetime.fromtimestamp(time, UTC)
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def same(found: Imported) -> None:
+    """Each user's latest is in test, the one before in validation, and ids are those of the file in their order."""
+    assert found.users == list(dict.fromkeys(row[0] for row in ROWS))
+    assert found.items == list(dict.fromkeys(row[1] for row in ROWS))
+    for label, part in enumerate(PARTS):
+        pairs = {(found.users[u], found.items[i]) for u, i in found.dataset.part(part).tolist()}
+        assert pairs == {row[:2] for k, row in enumerate(ROWS) if max(0, k % 4 - 1) == label}
+
+
+NUMBERED = Columns("1", "2", "4")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns"),
+    [
+        ("r.csv", text, Columns()),
+        ("r.CSV", lambda: text(names=("User_ID", "parent_asin", "overall", "unixReviewTime")), Columns()),
+        ("r.csv", lambda: text(names=("a", "b", "c", "d")), Columns("a", "b", "d")),
+        ("r.tsv", lambda: text("\t"), Columns()),
+        ("r.txt", lambda: text("\t"), Columns()),
+        ("r.csv", lambda: text(";"), Columns()),
+        ("r.dat", lambda: text("::"), Columns()),
+        ("r.dat", lambda: text("::", ()), NUMBERED),
+        ("u.data", lambda: text("|", ()), NUMBERED),
+        ("r.csv", lambda: b"\n" + text(", ").replace(b"u1", b"u1 ").replace(b"\n", b"\r\n"), Columns()),
+        ("r.csv", lambda: b"\xef\xbb\xbf" + text(), Columns()),
+        ("r.csv", lambda: text().decode().encode("utf-16"), Columns()),
+        ("r.csv.gz", lambda: gzip.compress(text()), Columns()),
+        ("r.csv.bz2", lambda: bz2.compress(text()), Columns()),
+        ("r.csv.xz", lambda: lzma.compress(text()), Columns()),
+        ("r.jsonl", json_lines, Columns()),
+        (
+            "r.json.gz",
+            lambda: gzip.compress(json_lines(("reviewerID", "asin", "overall", "unixReviewTime"))),
+            Columns(),
+        ),
+        ("r.json", lambda: json_lines(("reviewerID", "asin", "overall", "unixReviewTime"), repr), Columns()),
+        ("r.csv", lambda: with_times(lambda time: 1000 * time), Columns()),
+        ("r.csv", lambda: with_times(lambda time: moment(time).isoformat()), Columns()),
+        ("r.csv", lambda: with_times(lambda time: moment(time).strftime("%Y-%m-%d %H:%M:%S")), Columns()),
+        ("r.csv", lambda: with_times(lambda time: moment(time).strftime("%Y%m%dT%H%M%SZ")), Columns()),
+        ("r.parquet", lambda: parquet(lambda time: time), Columns()),
+        ("r.parquet", lambda: parquet(moment), Columns()),
+        ("r.parquet", lambda: parquet(lambda time: moment(time).date().replace(year=time - 10**9 + 1)), Columns()),
+        (
+            "r.inter",
+            lambda: text("\t", ("user_id:token", "item_id:token", "rating:float", "timestamp:float")),
+            Columns(),
+        ),
+    ],
+)
+def test_every_form_of_a_table_gives_the_same_data_set(
+    tmp_path: Path, name: str, content: Callable[[], bytes], columns: Columns
+) -> None:
+    same(import_dataset(written(tmp_path / name, content()), "shop", tmp_path, columns, TIMED))
+
+
+@pytest.mark.parametrize(
+    "names", [("shop.train", "shop.valid", "shop.test"), ("train", "val", "test"), ("a_train", "a_dev", "a_test")]
+)
+@pytest.mark.parametrize(
+    ("ending", "packed", "separator"), [(".csv", bytes, ","), (".csv.gz", gzip.compress, ","), (".inter", bytes, "\t")]
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_split_in_three_files_is_kept(
+    tmp_path: Path, names: tuple[str, ...], ending: str, packed: Any, separator: str, zipped: bool
+) -> None:
+    folder = tmp_path / "split"
+    for label, name in enumerate(names):
+        rows = [row for k, row in enumerate(ROWS) if max(0, k % 4 - 1) == label]
+        written(folder / f"{name}{ending}", packed(text(separator, rows=rows)))
+    written(folder / "README.txt", b"of the split")
+    if zipped:  # as a Mac does it
+        with zipfile.ZipFile(tmp_path / "split.zip", "w") as archive:
+            for path in sorted(folder.iterdir()):
+                archive.write(path, f"a/split/{path.name}")
+                archive.writestr(f"__MACOSX/a/split/._{path.name}", b"\0\5")
+            archive.writestr("a/.DS_Store", b"\0")
+        folder = tmp_path / "split.zip"
+    found = import_dataset(folder, "shop", tmp_path)
+    parts = {part: {(found.users[u], found.items[i]) for u, i in found.dataset.part(part).tolist()} for part in PARTS}  # type: ignore[index]
+    assert [len(parts[part]) for part in PARTS] == [12, 6, 6]
+    assert parts["test"] == {row[:2] for row in ROWS[3::4]}
+    anew = import_dataset(folder, "anew", tmp_path, None, TIMED)
+    assert anew.dataset.n_interactions == len(ROWS)
+
+
+def test_of_several_tables_one_is_named(tmp_path: Path) -> None:
+    written(tmp_path / "x" / "ratings.csv", text())
+    written(tmp_path / "x" / "products.csv", b"item_id,title\ni1,x\n")
+    message = import_refused(tmp_path / "x", tmp_path / "out")
+    assert "2 tables (products.csv, ratings.csv)" in message
+    assert "--table" in message
+    same(import_dataset(tmp_path / "x", "shop", tmp_path, None, TIMED, "ratings.csv"))
+    assert "none.csv" in refusal(lambda: import_dataset(tmp_path / "x", "s", tmp_path, None, TIMED, "none.csv"))
+
+
+# --- swapped columns ---
+
+
+AMAZON = [(f"A{u:013}", f"B{i % 5:09}", 5, 10**9 + i) for u in range(9) for i in range(u, u + 4)]
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "swapped"),
+    [
+        ((), AMAZON_2014, False),
+        ((), Columns("2", "1"), True),
+        (("one", "two", "three", "four"), Columns("two", "one"), True),
+        (("user", "item", "three", "four"), Columns(), False),
+        (("item", "user", "three", "four"), Columns("user", "item"), True),  # by their ids
+    ],
+)
+def test_swapped_columns_of_amazon_are_noticed_by_their_ids(
+    tmp_path: Path, names: tuple[str, ...], columns: Columns, swapped: bool
+) -> None:
+    found = read_tables([written(tmp_path / "r.csv", text(names=names, rows=AMAZON))], columns)
+    assert any("swapped" in note for note in found.notes) == swapped
+
+
+def test_swapped_columns_are_noticed_by_their_names_and_where_nobody_named_them_nothing_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.csv", text(names=("item", "user", "rating", "time")))
+    assert any("are they swapped" in note for note in read_tables([path], Columns("item", "user")).notes)
+    assert read_tables([path], Columns()).user_ids[0].startswith("i")  # by their names, wherever they stand
+    path = written(tmp_path / "r.csv", text(names=(), rows=[(i, u, *rest) for u, i, *rest in AMAZON]))
+    message = refusal(lambda: read_tables([path], Columns(), usual=AMAZON_2014))
+    assert "--user 2 --item 1" in message
+    assert read_tables([path], Columns("2", "1"), usual=AMAZON_2014).item_ids[0].startswith("B")
+
+
+# --- what is wrong, and where ---
+
+
+NEW = [(f"new{k}", "i0", 5, 2 * 10**9 + k) for k in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("content", "division", "complaint"),
+    [
+        (text(rows=[*ROWS, *NEW]), "temporal_global", "part valid is empty by the rule temporal_global: all 4 "),
+        (text(rows=[*ROWS, *NEW]), "temporal_global", "from 2000000004 on, are of new users, without training"),
+        (with_times(lambda time: 5), "temporal_global", "24 of 24 interactions have the same time, 5"),
+        (with_times(lambda time: "2020-01-01"), "temporal_global", "same time, 2020-01-01 00:00:00+00:00"),
+        (text(rows=[row for row in ROWS if row[1] == "i1"]), None, "by the rule random_user: no user has more than 1"),
+        (with_times(lambda time: time if time > 10**9 + 9 else "2020-01-01"), "leave_one_out", "a date as in the rows"),
+        (with_times(lambda time: time if time < 10**9 + 9 else "2020-01-01"), "leave_one_out", "needed is a number"),
+        (with_times(lambda time: "soon"), "leave_one_out", "line 2: timestamp is 'soon', needed is a number or a date"),
+        (text().replace(b"u3,", "Zo\u00eb,".encode("cp1252")), None, "line 14: not UTF-8; it looks like CP1252 (then"),
+        (text().replace(b"i", "\u5546\u54c1".encode("gbk")), None, "GB18030 (then it reads 'user_\u5546\u54c1d"),
+        (text().decode().encode("utf-16-le"), None, "it looks like UTF-16LE"),
+        (b"PK\x03\x04\x14\0\0\0\x08\0", None, "not text"),
+        (text().replace(b"u1,i3", b",i3"), None, "line 8: no user"),
+        (json_lines().replace(b'"item_id": "i1"', b'"item_id": null', 1), None, "line 2: no item"),
+        (json_lines().replace(b'"user_id": "u0", "item_id": "i1"', b'"user": 0'), None, "line 2: no user_id among"),
+        (b"user_id,item_id\n", None, "no interactions"),
+    ],
+)
+def test_a_table_that_makes_no_data_set_says_the_cause_and_the_place(
+    tmp_path: Path, content: bytes, division: str | None, complaint: str
+) -> None:
+    path = written(tmp_path / "r.csv", content)
+    columns = Columns(user="user_id") if b"{" in content else None
+    message = import_refused(path, tmp_path / "out", columns, Division(division))
+    assert message.startswith(str(path))
+    assert complaint in message
+
+
+def test_a_packed_file_that_is_damaged_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.csv.gz", gzip.compress(text())[:-9])
+    assert "damaged or cut off" in import_refused(path, tmp_path / "out")
+
+
+def test_pairs_that_stand_twice_and_users_without_training_are_named_by_their_ids(tmp_path: Path) -> None:
+    rows = [(*row[:3], "train" if k % 4 < 2 else ("valid", "test")[k % 2]) for k, row in enumerate(ROWS)]
+    names = (*NAMES[:3], "part")
+    path = written(tmp_path / "r.csv", text(names=names, rows=[*rows, rows[9]]))
+    columns = Columns(part="part")
+    assert "(first: user 'u2', item 'i3')" in import_refused(path, tmp_path / "out", columns)
+    late = [("late", "i0", 5, "test"), ("late", "only theirs", 5, "valid")]
+    found = import_dataset(written(path, text(names=names, rows=[*rows, *late])), "shop", tmp_path, columns)
+    assert "1 users have no interaction in training, so their 2 interactions are left out" in found.notes
+    assert found.dataset.n_interactions == len(ROWS)
+    rows = [(f"{row[0]}{row[3]}", *row[1:]) for row in rows]
+    written(path, text(names=names, rows=rows))
+    assert "part valid is empty: all its 6 interactions are of new users" in import_refused(
+        path, tmp_path / "out", columns
+    )
+
+
+# --- choosing what counts ---
+
+
+@pytest.mark.parametrize(("least", "k"), [(3.0, None), (None, 3), (2.0, 2), (6.0, None), (None, 9)])
+def test_a_least_rating_and_a_core_choose_rows(tmp_path: Path, least: float | None, k: int | None) -> None:
+    path = written(tmp_path / "r.csv", text(rows=[*ROWS, ("odd", "i0", 5, 1), ("u0", "odd", 5, 1)]))
+    division = Division(None, None, least, k)
+    if least == 6 or k == 9:
+        assert ("lower rating than 6" if least else "--k-core") in import_refused(
+            path, tmp_path / "out", None, division
+        )
+        return
+    left = {row[:2] for row in ROWS if row[2] >= (least or 0)} | ({("odd", "i0"), ("u0", "odd")} if not k else set())
+    while True:
+        few = {x for side in (0, 1) for x in {p[side] for p in left} if sum(p[side] == x for p in left) < (k or 0)}
+        if not few:
+            break
+        left = {pair for pair in left if not few & {*pair}}
+    found = import_dataset(path, "shop", tmp_path, None, division)
+    assert found.users
+    assert found.items
+    assert {(found.users[u], found.items[i]) for part in PARTS for u, i in found.dataset.part(part).tolist()} == left
+    assert any("lower rating" in note for note in found.notes) == (least is not None)
+    assert any("core" in note for note in found.notes) == (k is not None)
+
+
+# --- layouts of numbers ---
+
+
+def numbered(folder: Path, names: str, rows: Any, features: int) -> Path:
+    written(folder / "shop.inter", text("\t", tuple(names.split()), rows))
+    np.save(folder / "visual_feat.npy", np.arange(features, dtype=np.float32)[:, None])
+    return folder
+
+
+PAIRS = [(u, (u + step) % 7, (0, 0, 1, 2)[step]) for u in range(6) for step in range(4)]
+
+
+@pytest.mark.parametrize("gap", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_items_with_features_but_no_interactions_are_kept_out_with_a_count(
+    tmp_path: Path, gap: bool, own: bool
+) -> None:
+    rows = [(u, i + (gap and i > 3), label) for u, i, label in PAIRS]  # with a gap nobody has item 4
+    folder = numbered(tmp_path / "in", "userID itemID x_label", rows, 10)
+    if own:
+        written(folder / "items.csv", text(names=("index", "id"), rows=[(i, f"B{i}") for i in range(10)]))
+    assert "10 rows" in refusal(lambda: load_dataset(str(folder))) or gap
+    found = import_dataset(folder, "shop", tmp_path)
+    kept = [0, 1, 2, 3, 5, 6, 7] if gap else list(range(7))
+    assert "items with visual features but no interactions, left out: 3" in found.notes
+    assert load_dataset("shop", tmp_path).features["visual"][:, 0].tolist() == kept
+    assert read_ids(tmp_path / "shop", "items.csv", 7) == ([f"B{i}" for i in kept] if own else None)
+
+
+@pytest.mark.parametrize("rule", [None, "temporal_global"])
+def test_a_layout_without_its_column_of_parts_is_divided_and_keeps_its_features(
+    tmp_path: Path, rule: str | None
+) -> None:
+    rows = [(u, 6 - i, 100 * (k % 4) + u) for k, (u, i, _) in enumerate(PAIRS)]
+    folder = numbered(tmp_path / "in", "userID itemID timestamp", rows, 7)
+    assert "bm3 data import" in refusal(lambda: load_dataset(str(folder)))
+    found = import_dataset(folder, "shop", tmp_path, None, Division(rule))
+    assert found.items
+    assert found.dataset.features["visual"][:, 0].tolist() == [float(item) for item in found.items]
+    assert found.items != sorted(found.items)
+
+
+def test_own_ids_go_out_and_come_back(tmp_path: Path) -> None:
+    found = import_dataset(written(tmp_path / "r.csv", text()), "a", tmp_path)
+    export(load_dataset("a", tmp_path), tmp_path / "out", found.users, found.items)
+    again = import_dataset(tmp_path / "out", "b", tmp_path)
+    assert (again.users, again.items) == (found.users, found.items)
+    assert again.dataset.content_hash == found.dataset.content_hash
+
+
+def test_files_that_are_not_read_are_listed(tmp_path: Path) -> None:
+    import_dataset(written(tmp_path / "r.csv", text()), "a", tmp_path)
+    assert unread_files(tmp_path / "a") == []
+    for name in ("visual.npz", "text_feat.pt", "Image.NPY", "old.csv", ".hidden", "README.md", "texts.csv"):
+        written(tmp_path / "a" / name, b"")
+    (tmp_path / "a" / "images").mkdir()
+    assert sorted(unread_files(tmp_path / "a")) == ["Image.NPY", "images/", "old.csv", "text_feat.pt", "visual.npz"]
