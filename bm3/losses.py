@@ -12,10 +12,7 @@ from torch.nn import functional
 
 
 def cosine_loss(x: Tensor, y: Tensor) -> Tensor:
-    """C(x, y) = −cos(x, y) per row of x, y [n, d]: [n], within [−1, 1]; a zero row gives 0.
-
-    The clamp only undoes rounding, which could otherwise put an aligned pair below the bound −1.
-    """
+    """C(x, y) = −cos(x, y) per row of x, y [n, d]: [n]; a zero row gives 0. The clamp undoes rounding beyond ±1."""
     return -functional.cosine_similarity(x, y, dim=-1).clamp(-1.0, 1.0)
 
 
@@ -26,13 +23,13 @@ def reconstruction_loss(online_u: Tensor, online_i: Tensor, target_u: Tensor, ta
 
 def alignment_loss(online_modal: Iterable[Tensor], target_i: Tensor) -> Tensor:
     """L_align = Σ_m C(h̃_m^i, sg ĥ_i): each modality of an item towards its ID, [n, d] each: [n]."""
-    return _total(cosine_loss(online, target_i.detach()) for online in online_modal)
+    return torch.stack([cosine_loss(online, target_i.detach()) for online in online_modal]).sum(dim=0)
 
 
 def masked_loss(online_modal: Iterable[Tensor], target_modal: Iterable[Tensor]) -> Tensor:
     """L_mask = Σ_m C(h̃_m^i, sg ĥ_m^i): each modality towards its own dropped view, [n, d] each: [n]."""
     pairs = zip(online_modal, target_modal, strict=True)
-    return _total(cosine_loss(online, target.detach()) for online, target in pairs)
+    return torch.stack([cosine_loss(online, target.detach()) for online, target in pairs]).sum(dim=0)
 
 
 def squared_norm(h: Tensor) -> Tensor:
@@ -44,7 +41,3 @@ def published_regulariser(h_users: Tensor, h_items: Tensor) -> Tensor:
     """(‖H_u‖F + ‖H_i‖F) / I over all U users and I items, norms not squared: what the published code adds, scalar."""
     norms: Tensor = torch.linalg.norm(h_users) + torch.linalg.norm(h_items)
     return norms / len(h_items)
-
-
-def _total(terms: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(terms)).sum(dim=0)

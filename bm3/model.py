@@ -5,6 +5,7 @@ doi 10.1145/3543507.3583251. Where text and published code differ, both are opti
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -80,6 +81,7 @@ class FeatureTable(nn.Module):
             self.register_buffer("table", torch.tensor(table), persistent=False)
 
     def project(self, items: Tensor, weight: Tensor) -> Tensor:
+        """Rows e_m of the items [n] times Wᵀ."""
         return self.table[items].to(weight.dtype) @ weight.T  # [n, d] for weight [d, d_m]
 
 
@@ -126,35 +128,40 @@ class BM3(Recommender):
 
     def survivors(self, view: str, rows: Tensor) -> Tensor:
         """Which entries of these rows [n] of `user`, `item` or a modality survive; alike where rows repeat."""
-        return self.drawn(self.n_users if view == "user" else self.n_items)[rows]  # [n, d]
+        return self.drawn(self.n_users if view == "user" else self.n_items).to(rows.device)[rows]  # [n, d]
 
     def _target(self, view: str, h: Tensor, rows: Tensor) -> Tensor:
         """sg ĥ = dropout_p(h), survivors scaled by 1/(1−p), where h [n, d] is of these rows [n]."""
         p, h = self.config.dropout, h.detach()
-        return h * self.survivors(view, rows).to(h) / (1 - p) if p > 0 else h  # [n, d]
+        return h * self.survivors(view, rows) / (1 - p) if p > 0 else h  # [n, d]
 
-    def loss(self, batch: Batch) -> Loss:
-        """L_rec + L_align + L_mask and regulariser: parts `reconstruction`, `alignment`, `masked` and `regulariser`."""
-        config, (users, items, _), M = self.config, batch, len(self.modalities)
-        h_users, h_items = self.encode()  # [U, d], [I, d]
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """L_rec and, with modalities, L_align and L_mask as printed, means over the batch; regulariser without λ."""
+        (users, items, _), (h_users, h_items) = batch, self.encode()  # [U, d], [I, d]
         h_u, h_i = functional.embedding(users, h_users), functional.embedding(items, h_items)  # [B, d] each
-        h_modal = [self.project(m, items) for m in range(M)]  # M x [B, d]
+        h_modal = [self.project(m, items) for m in range(len(self.modalities))]  # M x [B, d]
         target_u, target_i = self._target("user", h_u, users), self._target("item", h_i, items)
         target_modal = [self._target(name, h, items) for name, h in zip(self.modalities, h_modal, strict=True)]
-        online_u, online_i = self.predictor(h_u), self.predictor(h_i)  # [B, d] each
-        online_modal = [self.predictor(h) for h in h_modal]  # M x [B, d]
-        parts = {"reconstruction": reconstruction_loss(online_u, online_i, target_u, target_i).mean()}
-        if M > 0:
-            parts["alignment"] = alignment_loss(online_modal, target_i).mean()
-            parts["masked"] = masked_loss(online_modal, target_modal).mean()
-        if config.objective == "paper":
-            regulariser = (squared_norm(h_u) + squared_norm(h_i)).mean()
-        else:  # as in the published code: 1 − cos in place of −cos, weights, and norms of whole tables
-            for name, term in parts.items():
-                parts[name] = 2 + term if name == "reconstruction" else config.cl_weight * (M + term)
-            regulariser = published_regulariser(h_users, h_items)
-        parts["regulariser"] = config.reg_weight * regulariser
-        return Loss(sum(parts.values(), torch.zeros(())), parts)
+        online_u, online_i, *online_modal = (self.predictor(h) for h in (h_u, h_i, *h_modal))  # [B, d] each
+        terms = {"reconstruction": reconstruction_loss(online_u, online_i, target_u, target_i).mean()}
+        if h_modal:
+            terms["alignment"] = alignment_loss(online_modal, target_i).mean()
+            terms["masked"] = masked_loss(online_modal, target_modal).mean()
+        if self.config.objective == "paper":
+            terms["regulariser"] = (squared_norm(h_u) + squared_norm(h_i)).mean()
+        else:
+            terms["regulariser"] = published_regulariser(h_users, h_items)
+        return terms
+
+    def loss(self, batch: Batch) -> Loss:
+        """Parts: the `terms` as they are weighted."""
+        config, parts = self.config, self.terms(batch)
+        for name, term in parts.items():
+            if name == "regulariser":
+                parts[name] = config.reg_weight * term
+            elif config.objective == "published":  # 1 − cos in place of −cos, and weights
+                parts[name] = 2 + term if name == "reconstruction" else config.cl_weight * (len(self.modalities) + term)
+        return Loss(reduce(torch.add, parts.values()), parts)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """h̃_u and h̃_i, predictor applied, nothing dropped; the score is their dot product."""

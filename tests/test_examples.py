@@ -49,7 +49,7 @@ def test_a_suite_and_its_report_name_it(installed: Path, tmp_path: Path) -> None
     done = bm3("reproduce", "own.toml", path=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr  # nothing is published for it, and it was measured
     report = (tmp_path / "runs" / "own" / "report.md").read_text(encoding="utf-8")
-    assert "**contentbpr on mini: recall@20 " in report
+    assert "**contentbpr on mini: R@20 " in report
 
 
 def test_conformance_replays_the_traces_it_brings(installed: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import click
 from bm3 import ConfigError
 from harness.cli.options import DATA, PAPER
 from harness.common import size
-from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_RULES, TEXT_MODEL
+from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_CHOICE, SPLIT_RULES, TEXT_MODEL
 from harness.ending import keeping
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from harness.paper.load import Paper
 
 PATH = click.Path(path_type=Path)
-SPLIT = f"{', '.join(SPLIT_RULES)}; or the folder or file (.npz, .inter) of a split of the same interactions."
+RULES = f"{', '.join(SPLIT_RULES)}, {SPLIT_CHOICE}"
+SPLIT = f"{RULES}; or the folder or file (.npz, .inter) of a split of the same interactions."
 SOURCES = "downloads.toml"
 """In a paper's folder: where original files are."""
 PARENT = click.option(
@@ -54,7 +55,9 @@ def _default_root() -> Path:
 @click.option("--k-core", type=click.IntRange(min=1), metavar="K", help=K_CORE)
 @click.option("--table", metavar="FILE", help="The one with the interactions, of several in a folder or archive.")
 @click.option(
-    "--split", metavar="RULE", help=f"How to divide without parts: {', '.join(SPLIT_RULES)}. Default: random_user."
+    "--split",
+    metavar="RULE",
+    help=f"How to divide without parts: {RULES}. Default: {SPLIT_RULES[0]}.",
 )
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the division. Default: 0.")
 def import_command(

@@ -83,25 +83,20 @@ def bm3() -> None:
 
 
 for command in (
-    *(
-        audit,
-        doctor,
-        expected,
-        literature,
-        models_command,
-        paper,
-        reference,
-        profile,
-        regress,
-        replay,
-        reproduce,
-        runs,
-        scaling,
-        settings_command,
-        suite,
-    ),
-    *(tables, watch),
+    audit,
+    doctor,
+    expected,
+    literature,
+    models_command,
+    paper,
+    reference,
+    profile,
+    regress,
+    replay,
+    reproduce,
 ):
+    bm3.add_command(command)
+for command in (runs, scaling, settings_command, suite, tables, watch):
     bm3.add_command(command)
 
 
@@ -157,12 +152,12 @@ def train(
         click.echo(f"note: {note}", err=True)
     if dry_run:
         there = "is finished" if finished_run(trial, out) else "would be trained"
-        click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.training.epochs} epochs")
+        click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.epochs} epochs")
         return
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
     with (
         keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
-        TrainingProgress(title, trial.training.epochs) as bar,
+        TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar,
     ):
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
@@ -220,20 +215,21 @@ def conformance_command(
     out: Path,
     paper: Path,
 ) -> None:
-    """Replay one TRACE or those in FOLDER (default: what comes with the paper and with installed models).
+    """Replay one TRACE or those in FOLDER (default: what comes with the paper and with installed models) on a device.
 
     One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
     when one failed, 3 when none could be replayed.
 
     With --log, train with the settings of another program's training log instead, with seeds 1 to 3 or those of
     --seeds, and compare losses, validation metrics and the best epoch: same curve, same end (exit code 0) or other (1);
-    3 with fewer than three seeds. Runs are kept in --out. The other options are for this alone.
+    3 with fewer than three seeds. Runs are kept in --out. All options but --device are for this.
 
     \b
     bm3 conformance
     bm3 conformance my-traces
     bm3 conformance my-traces/bpr.npz
     bm3 conformance --log LightGCN-baby.log --data ~/data
+    bm3 conformance --device cuda
     """
     if log is not None:
         from harness.cli.logs import DEFAULT_SEEDS, follow
@@ -251,13 +247,15 @@ def conformance_command(
     from harness.cli.study import conformance_line
     from harness.paper.conformance import Status, conformance, known_traces, trace_statuses
     from harness.paper.load import load_paper
+    from harness.runs.trial import resolve_device
 
-    checks = known_traces(load_paper(paper)) if path is None else conformance(path)
+    where = resolve_device(device)
+    checks = known_traces(load_paper(paper), where) if path is None else conformance(path, where)
     table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
     click.echo(
         tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)
     )
-    click.echo(conformance_line(checks))
+    click.echo(conformance_line(checks, where))
     statuses = set(trace_statuses(checks).values())
     sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else NOTHING_MEASURED)
 

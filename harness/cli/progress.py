@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.common import duration, size
-from harness.training.config import STOPPING_METRIC, STOPPING_NAME
+from harness.evaluation.words import short_metric
+from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
     from harness.training import EpochRecord
@@ -100,10 +101,11 @@ items_progress = partial(reading_progress, unit="item")
 
 
 class TrainingProgress(Meter):
-    """Whose `epoch` is called after every epoch of at most `epochs`."""
+    """Whose `epoch` is called after every epoch."""
 
-    def __init__(self, title: str, epochs: int) -> None:
+    def __init__(self, title: str, epochs: int, metric: str = STOPPING_METRIC) -> None:
         super().__init__(title, epochs, "epoch", stays=True)
+        self._metric = metric
         self._first, self._best = True, (0, 0.0)
 
     def earlier(self, records: Sequence[EpochRecord]) -> None:
@@ -112,16 +114,19 @@ class TrainingProgress(Meter):
             self._note(record)
 
     def epoch(self, record: EpochRecord) -> None:
-        """Show the epoch: validation R@20 and the best so far, loss and its parts, and the time left at most."""
+        """Show the epoch: its validation and the best so far, loss and its parts, and the time left at most."""
         self._note(record)
         if self._first:
             self.to(record.epoch - 1)
-        parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
-        figures = f"{STOPPING_NAME} {record.valid[STOPPING_METRIC]:.4f}, best {self._best[1]:.4f} in {self._best[0]}, "
-        figures += f"loss {record.loss:.4g} ({parts})"  # last, since a narrow terminal cuts it
-        self.to(record.epoch, figures, at_once=self._first or record.epoch == self.total)
+        figures, best = [], f"best {self._best[1]:.4f} in {self._best[0]}"
+        if record.valid:
+            figures += [f"{short_metric(self._metric)} {record.valid[self._metric]:.4f}", best]
+        if record.loss is not None:  # last, since a narrow terminal cuts it
+            parts = ", ".join(f"{name} {value:.4g}" for name, value in record.parts.items())
+            figures.append(f"loss {record.loss:.4g} ({parts})")
+        self.to(record.epoch, ", ".join(figures), at_once=self._first or record.epoch == self.total)
         self._first = False
 
     def _note(self, record: EpochRecord) -> None:
-        if record.improved:
-            self._best = record.epoch, record.valid[STOPPING_METRIC]
+        if record.improved and record.valid:
+            self._best = record.epoch, record.valid[self._metric]

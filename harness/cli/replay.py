@@ -39,8 +39,8 @@ def replay(
     RUN is the path of a stored run, or a part of its name that no other below runs has. It is repeated with its own
     settings, seed and number of threads. What differs is shown with its likely causes. Nothing stored is changed.
 
-    Exit code 0: the same bits; or other bits in another environment, with test R@20 within the tolerance for
-    replays (bm3 expected show tolerances). 1: other bits in the same environment, or further away.
+    Exit code 0: the same bits; or other bits in another environment, with the test metric of early stopping within the
+    tolerance for replays (bm3 expected show tolerances). 1: other bits in the same environment, or further away.
 
     \b
     bm3 replay bm3-164e
@@ -53,7 +53,6 @@ def replay(
     from harness.runs.inspect import find
     from harness.runs.text import difference_text
     from harness.runs.trial import run_trial, trial_of
-    from harness.training.config import STOPPING_METRIC
 
     stored = find(run, STORE)
     if not stored.finished:
@@ -71,7 +70,7 @@ def replay(
         title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
         left = f"{store / trial.key} is left unfinished; the same command goes on with it"
         kept = left if out else "nothing is kept without --out"
-        with keeping(lambda: kept), TrainingProgress(title, trial.training.epochs) as bar:
+        with keeping(lambda: kept), TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar:
             again = run_trial(trial, store, bar.epoch, earlier=bar.earlier)
         found = difference(stored, again)
     click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))
@@ -80,6 +79,6 @@ def replay(
     likely = causes(found)
     none = ["none is recorded: the same code in the same environment"]
     click.echo("\nlikely causes\n" + "\n".join(f"  {cause}" for cause in likely or none))
-    before, now = (one.outcome.test[STOPPING_METRIC] for one in (stored, again))
+    before, now = (one.outcome.test[stored.stopping] for one in (stored, again))
     near = abs(now - before) <= load_paper(paper).tolerances.replay.relative * abs(before)
     sys.exit(0 if likely and near else 1)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,6 +39,8 @@ from harness.ending import keeping
 from harness.runs.words import Policy
 
 if TYPE_CHECKING:
+    import torch
+
     from harness.paper.conformance import Check
     from harness.paper.load import Paper
     from harness.paper.rows import Planned
@@ -71,7 +75,7 @@ class Execution:
         from harness.studies.estimate import estimates_of
 
         workers, estimates = self._workers(alone), estimates_of(self.out, about)
-        study = Study(name, self.out, about, estimates, self.rerun, workers, alone)
+        study = Study(name, self.out, about, estimates, self.rerun, workers, alone, self.costs(alone))
         make_folder(study.folder)
         return study, self._backend(workers, estimates)
 
@@ -88,6 +92,18 @@ class Execution:
         if self.ray_address:
             return RayCluster(self.ray_address, self.out, self.data, threads, need, workers=workers)
         return Processes(self.out, self.data, workers, threads, need)
+
+    def costs(self, asked: bool) -> dict[str, Any] | None:
+        """What decides costs here, if they are `asked` for; None on a cluster, whose workers say it in their runs."""
+        from harness.measure.environment import environment
+        from harness.runs.record import cost_key
+        from harness.runs.trial import resolve_device
+        from harness.studies.local import threads_beside
+
+        if not asked or self.ray_address:
+            return None
+        here = cost_key(environment(resolve_device(self.device)))
+        return here | ({} if self.in_process else {"torch_threads": self.threads or threads_beside(1)})
 
     def _workers(self, alone: bool) -> int:
         """Trials side by side: as asked, else one, or on CUDA one per GPU; one where trials are to be `alone`."""
@@ -138,12 +154,22 @@ def left_alone(found: Pending) -> list[str]:
     return [f"failed earlier, so not run again: {number}; bm3 reproduce with --rerun failed tries again"] * (number > 0)
 
 
-def conformance_line(checks: list[Check]) -> str:
-    """How many recorded traces passed, failed and could not be replayed."""
+def conformance_line(checks: list[Check], device: torch.device) -> str:
+    """How many recorded traces passed, failed and could not be replayed, and where."""
     from harness.paper.conformance import Status, trace_statuses
 
     counts = Counter(trace_statuses(checks).values())
-    return ", ".join(f"{counts[status]} {status.value}" for status in Status)
+    return f"on {device.type}: " + ", ".join(f"{counts[status]} {status.value}" for status in Status)
+
+
+def _replayed(paper: Paper, device: torch.device) -> list[Check]:
+    """The paper's traces, replayed on a device; on a GPU by another process, so that this one keeps no context."""
+    from harness.paper.conformance import known_traces
+
+    if device.type == "cpu":
+        return known_traces(paper, device)
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        return apart.submit(known_traces, paper, device).result()
 
 
 def finish(study: Report, folder: Path, formats: list[str]) -> NoReturn:
@@ -199,7 +225,7 @@ def reproduce(
     bm3 reproduce ablation --dataset mini --dry-run
     """
     from harness.data.layouts import data_roots, is_there
-    from harness.paper.conformance import known_traces, trace_statuses
+    from harness.paper.conformance import trace_statuses
     from harness.paper.load import load_paper
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
@@ -208,12 +234,12 @@ def reproduce(
 
     about = load_paper(paper)
     chosen = load_suite(suite, about).narrowed(models, seeds)
-    datasets = datasets or tuple(chosen.datasets)
+    datasets, device = datasets or tuple(chosen.datasets), resolve_device(how.device)
     absent = [name for name in datasets if available and not is_there(name, how.data)]
     if len(absent) == len(datasets):
         places = ", ".join(map(str, data_roots(how.data)))
         raise DataError(f"none of {', '.join(absent)} is in {places}: name their folder with --data DIR")
-    rows = plan(chosen, how.data, resolve_device(how.device), [name for name in datasets if name not in absent], about)
+    rows = plan(chosen, how.data, device, [name for name in datasets if name not in absent], about)
     if absent:
         click.echo(f"left out, since not there: {', '.join(absent)}", err=True)
 
@@ -221,18 +247,20 @@ def reproduce(
         return wanted(rows, outcomes, chosen.order)
 
     if dry_run:
-        found = pending(trials, how.out, how.rerun)
+        found = pending(trials, how.out, how.rerun, how.costs(chosen.alone))
         for line in [*(trial.command for trial in found.to_run), *following(rows, found)]:
             click.echo(line)
         for line in left_alone(found) if how.rerun == "missing" else ():
             click.echo(line)
         return
     begun, backend = how.begin(Path(suite).stem, about, alone=chosen.alone)
-    planned, checks = _planned(rows, how.out), known_traces(about)
-    click.echo(conformance_line(checks))
+    planned, checks = _planned(rows, how.out), _replayed(about, device)
+    click.echo(conformance_line(checks, device))
     outcomes = run(begun, backend, trials, planned)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
+    # Where costs are asked for, a run of another machine is no answer.
+    runs = [(t, None if r is not None and r.finished and outcomes[t.key] is None else r) for t, r in runs]
     without = [
         trial.command if found is None else found.command
         for trial, found in runs
@@ -252,6 +280,7 @@ def reproduce(
         paper=about,
         planned=planned,
         conformance=Counter(status.value for status in trace_statuses(checks).values()),
+        conformance_device=device.type,
         unchecked=unchecked,
         failed=without,
         of_costs=chosen.alone,

@@ -132,7 +132,10 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     if chosen in rules:
         if dataset or model or metric:
             raise ConfigError(f"{chosen} has no figures to choose from: leave out --dataset, --model and --metric")
-        click.echo(_rules(paper / f"{chosen}.toml", form), nl=False)
+        if form == "csv":
+            raise ConfigError(f"{chosen} is no table: leave --format out, or give --format json")
+        rules_text = (paper / f"{chosen}.toml").read_text(encoding="utf-8")
+        click.echo(rules_text if form == "text" else json.dumps(tomllib.loads(rules_text), indent=1) + "\n", nl=False)
         return
     key = sources[chosen]
     found = [value for value in about.values if value.source == key]
@@ -166,20 +169,6 @@ def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Figures | 
         elif data is not None:
             found[name] = None
     return found
-
-
-def _rules(path: Path, form: str) -> str:
-    """The file of tolerances or claims."""
-    from harness.report.flat import csv_text
-    from harness.runs.settings import flatten
-
-    text = path.read_text(encoding="utf-8")
-    content = tomllib.loads(text)
-    if form == "csv" and path.stem == "claims":
-        head = ("id", "kind", "text", "source")
-        return csv_text(head, ([claim[key] for key in head] for claim in content["claims"]))
-    rows = flatten(content).items()
-    return {"text": text, "json": json.dumps(content, indent=1) + "\n", "csv": csv_text(("what", "value"), rows)}[form]
 
 
 def _names(names: Iterable[str]) -> str:

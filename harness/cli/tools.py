@@ -368,12 +368,12 @@ def scaling(
     from harness.common import check_writable, writing
     from harness.evaluation.compiling import use_threads
     from harness.measure.environment import environment
-    from harness.models.registry import find_model, models
+    from harness.models.registry import find_model, trained_in_steps
     from harness.runs.trial import resolve_device
     from harness.tools.scaling import measure, report
     from harness.tools.scaling.fit import load_complexity
 
-    names = list(dict.fromkeys(find_model(name).name for name in wanted)) or sorted(models())
+    names = list(dict.fromkeys(find_model(name).name for name in wanted)) or trained_in_steps()
     factors = vary and tuple(dict.fromkeys(part.strip() for part in vary.split(",")))
     given: dict[str, Any] = {"factors": factors, "multipliers": sizes, "repetitions": repetitions}
     plan = measure.Plan(**{name: value for name, value in given.items() if value is not None})

@@ -27,14 +27,15 @@ def watch(folder: Path, once: bool) -> None:
     """
     from rich.console import Console
 
-    from harness.cli.study_progress import StudyProgress, render
+    from harness.cli.study_progress import StudyProgress, bars, show
     from harness.studies.status import read_status, vanished
 
     study = chosen_study(folder)
     console, status = Console(highlight=False), read_status(study)
     try:
         if once:
-            console.print(render(status, Path(status.store), now=time.time()))
+            show(shown := bars(console), status, time.time())
+            console.print(shown, *status.recent, sep="\n", markup=False)
         else:
             with StudyProgress(console) as progress:
                 progress.update(status)

@@ -32,7 +32,8 @@ class Dataset(Data):
 
     `train`, `valid`, `test` are int32 [n, 2], (user, item), sorted; `features` maps a modality's name to its
     floating-point [I, d_m] table, row = item id. `surrogates` names the modalities whose vectors stand in for the
-    original ones: figures made with them are not comparable with published ones. Made by `checked_dataset`.
+    original ones: figures made with them are not comparable with published ones. `valid` may be empty: training then
+    takes a number of epochs that is asked for. Made by `checked_dataset`.
     """
 
     name: str
@@ -87,9 +88,9 @@ def checked_dataset(
     Where `feature_files` has a modality, errors in its features begin with that file instead. `ids` are what the
     source calls each `user` and `item`, for errors.
 
-    Refused: an empty part, ids that are negative, not whole or beyond int32, gaps in ids, an interaction standing in
-    two parts or twice, more than MAX_UNSEEN_SHARE of held-out users without training, features that are not one
-    floating-point row per item, finite as float32.
+    Refused: an empty part for training or test, ids that are negative, not whole or beyond int32, gaps in ids, an
+    interaction standing in two parts or twice, more than MAX_UNSEEN_SHARE of held-out users without training, features
+    that are not one floating-point row per item, finite as float32.
     """
     pairs = {part: checked_pairs(parts[part], part, where) for part in PARTS}
     together = np.concatenate([pairs[part] for part in PARTS])
@@ -123,8 +124,10 @@ def checked_pairs(array: NDArray[Any], part: Part, where: str) -> NDArray[np.int
     """Pairs of ids [n, 2], sorted, if they may be a part. Raises DataError."""
     if array.ndim != 2 or array.shape[1] != 2:
         raise DataError(f"{where}: part {part} has shape {list(array.shape)}, needed are pairs (user, item), [n, 2]")
+    if len(array) == 0 and part != "valid":
+        raise DataError(f"{where}: part {part} is empty, but training and test each need an interaction")
     if len(array) == 0:
-        raise DataError(f"{where}: part {part} is empty, but training, validation and test each need an interaction")
+        return np.empty((0, 2), np.int32)
     if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"{where}: ids in part {part} are {array.dtype}, needed are whole numbers from 0")
     if array.min() < 0:

@@ -284,7 +284,7 @@ def read_csv(
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True)
         for fields in rows:
-            fields = [field.strip() for field in fields]
+            fields = [*map(str.strip, fields)]
             if len(fields) < 2 and not any(fields):
                 continue
             width = width or len(fields)
@@ -299,21 +299,22 @@ def read_csv(
 
 
 def read_columns(
-    path: Path, wanted: Sequence[str], delimiter: str | None = None, *, quoted: bool = True
+    path: Path, wanted: Sequence[str], delimiter: str | None = None, *, mend: str = ""
 ) -> Iterator[tuple[int, list[str]]]:
     """Line and fields of the columns `wanted` of each row of a table with a header, in any order. Raises DataError."""
-    rows = read_csv(path, delimiter, quoted=quoted)
-    positions = column_positions(next(rows)[1], wanted, f"{path}, line 1")
-    for line, fields in rows:
-        yield line, [fields[position] for position in positions]
+    rows = read_csv(path, delimiter)
+    line, header = next(rows)
+    positions = column_positions(header, wanted, f"{path}, line {line}", mend)
+    for number, fields in rows:
+        yield number, [fields[position] for position in positions]
 
 
-def column_positions(header: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
+def column_positions(header: Sequence[str], wanted: Sequence[str], where: str, mend: str = "") -> list[int]:
     """Where each of the columns `wanted` stands in a header. Raises DataError unless each stands there once."""
     for column in wanted:
         if header.count(column) != 1:
             there = "two columns" if column in header else "no column"
-            raise DataError(f"{where}: {there} {column!r} among {listed(header)}; needed are {listed(wanted)}")
+            raise DataError(f"{where}: {there} {column!r} among {listed(header)}; needed are {listed(wanted)}{mend}")
     return [header.index(column) for column in wanted]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bm3 import DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset
-from harness.data.files import checked_file, column_positions, listed, read_archive, read_array, read_csv
+from harness.data.files import checked_file, listed, read_archive, read_array, read_columns
 from harness.data.synthetic import mini
 
 DATA_VARIABLE = "BM3_DATA"
@@ -143,7 +143,11 @@ def unread_files(folder: Path) -> list[str]:
     """What is in the folder of a data set and belongs to none, such as features of another ending. Raises DataError."""
     read = {find_interactions(folder), *(path for path, _ in feature_files(folder).values())}
     others = [path for path in visible(folder) if path not in read and not COMPANION.fullmatch(path.name)]
-    return [f"{path.name}/" if path.is_dir() else path.name for path in others]
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in others]
+    if folder / ARCHIVE in read:
+        with np.load(folder / ARCHIVE) as arrays:
+            names += [f"{name} in {ARCHIVE}" for name in arrays.files if name not in PARTS]
+    return names
 
 
 def read_interactions(path: Path) -> dict[Part, NDArray[Any]]:
@@ -164,13 +168,8 @@ def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
 
 def read_inter(path: Path, columns: Sequence[str]) -> NDArray[np.int64]:
     """The first two or all three INTER_COLUMNS of a table with tabs and a header, others ignored; raises DataError."""
-    rows = read_csv(path, "\t")
-    line, header = next(rows)
-    try:
-        positions = column_positions(header, columns, f"{path}, line {line}")
-    except DataError as error:
-        raise DataError(f"{error}; bm3 data import reads other columns, and divides what has no parts") from error
-    found = [_inter_row([fields[at] for at in positions], f"{path}, line {line}") for line, fields in rows]
+    rows = read_columns(path, columns, "\t", mend="; bm3 data import reads others, and divides what has no parts")
+    found = [_inter_row(fields, f"{path}, line {line}") for line, fields in rows]
     return np.array(found, dtype=np.int64).reshape(-1, len(columns))
 
 

@@ -3,15 +3,19 @@
 `random_user` is the rule of the BM3 experiments and of others; the rest are the usual alternatives.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bm3 import ConfigError
 from harness.common import nearest
 from harness.data.dataset import Part
-from harness.data.words import SPLIT_RULES
+from harness.data.words import NO_VALIDATION, SPLIT_RULES
 
 FEW_INTERACTIONS = 10  # below this many, a user's last two interactions go to validation and test, one each
 HELD_OUT_SHARE = 0.2
@@ -21,48 +25,62 @@ Parts = dict[Part, Pairs]
 Divide = Callable[[Pairs, NDArray[np.integer], np.random.Generator], Parts]
 
 
-def random_user_split(interactions: Pairs, generator: np.random.Generator) -> Parts:
+def random_user_split(interactions: Pairs, generator: np.random.Generator, *, validation: bool = True) -> Parts:
     """Divide interactions [n, 2] (user, item) per user, items in random order.
 
     Fewer than 10 interactions: the last two go to validation and test. Otherwise h = ⌊0.2 n⌋ are held out, ⌊h/2⌋ to
-    validation, the rest to test. Users with fewer than 3 interactions keep at least one in training.
+    validation, the rest to test. Users with fewer than 3 interactions keep at least one in training. Without
+    `validation` all that is held out goes to test.
     """
     shuffled = interactions[generator.permutation(len(interactions))]
-    return _hold_out_last(shuffled, _held_out_counts)
+    return _hold_out_last(shuffled, _held_out_counts, validation)
 
 
-def leave_one_out_split(interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator) -> Parts:
-    """Divide interactions [n, 2] made at `times` [n]: each user's latest to test, the one before it to validation.
+def leave_out_split(
+    interactions: Pairs,
+    times: NDArray[np.integer],
+    generator: np.random.Generator,
+    *,
+    k: int = 1,
+    validation: bool = True,
+) -> Parts:
+    """Divide interactions [n, 2] made at `times` [n]: each user's latest `k` to test, the `k` before to validation.
 
-    As in He et al., Neural collaborative filtering, WWW 2017, and a validation part. Of two interactions the earlier
-    one goes to training and the later one to test; a single one goes to training. Interactions of a user at equal
-    times stand in random order: by position or by id, the same items would always be held out.
+    With one as in He et al., Neural collaborative filtering, WWW 2017, and a validation part. A user's first
+    interaction always goes to training; fewer than 2 k others are shared out evenly, an odd one to test. Interactions
+    of a user at equal times stand in random order: by position or by id, the same items would always be held out.
     """
-    return _hold_out_last(_by_time(interactions, times, generator), lambda count: np.minimum(2, count - 1))
+    held_out = 2 * k if validation else k
+    ordered = _by_time(interactions, times, generator)
+    return _hold_out_last(ordered, lambda count: np.minimum(held_out, count - 1), validation)
 
 
-def temporal_user_split(interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator) -> Parts:
+def temporal_user_split(
+    interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator, *, validation: bool = True
+) -> Parts:
     """Divide interactions [n, 2] made at `times` [n] per user by time: the latest to test, those before to validation.
 
     Each user's parts are as large as in `random_user_split`, few interactions included. A user's interactions at equal
     times stand in random order.
     """
-    return _hold_out_last(_by_time(interactions, times, generator), _held_out_counts)
+    return _hold_out_last(_by_time(interactions, times, generator), _held_out_counts, validation)
 
 
-def temporal_global_split(interactions: Pairs, times: NDArray[np.integer]) -> Parts:
+def temporal_global_split(interactions: Pairs, times: NDArray[np.integer], *, validation: bool = True) -> Parts:
     """Divide interactions [n, 2] made at `times` [n] at two points in time: 80 % before the first, 10 % in between.
 
     Of n times in order, those at positions ⌊0.8 n⌋ and ⌊0.9 n⌋ begin validation and test. Equal times are never
     divided: all of them go to the later part, so with many ties parts can be smaller, or empty. Users without an
     interaction in training cannot be evaluated; their interactions are in no part, and their ids become free. However
-    few interactions a user has, their times alone decide. Nothing is random.
+    few interactions a user has, their times alone decide. Nothing is random. Without `validation` test begins where it
+    would.
     """
     if len(times) == 0:
         return {"train": interactions, "valid": interactions, "test": interactions}
     ordered = np.sort(times)
     # In whole numbers: 0.8 * n can be just below the integer that it means.
-    valid_from, test_from = ordered[len(times) * 8 // 10], ordered[len(times) * 9 // 10]
+    valid_from = ordered[len(times) * 8 // 10]
+    test_from = ordered[len(times) * 9 // 10] if validation else valid_from
     in_train = times < valid_from
     known = np.isin(interactions[:, 0], interactions[in_train, 0])
     return {
@@ -82,24 +100,39 @@ class SplitRule:
     drawn: bool = True
     """Whether the generator matters, if only for the order of equal times."""
     by_time: bool = True
+    validation: bool = True
+    """Whether it makes a validation part."""
 
 
-RULES: Mapping[str, SplitRule] = {
-    rule.name: rule
-    for rule in (
-        SplitRule("random_user", lambda pairs, times, generator: random_user_split(pairs, generator), by_time=False),
-        SplitRule("leave_one_out", leave_one_out_split),
-        SplitRule("temporal_user", temporal_user_split),
-        SplitRule("temporal_global", lambda pairs, times, generator: temporal_global_split(pairs, times), drawn=False),
-    )
-}
+def _rules(k: int = 1, *, validation: bool = True) -> list[SplitRule]:
+    """Of each kind one, in the order of SPLIT_RULES."""
+    how: Any = {"validation": validation}
+    return [
+        SplitRule("random_user", lambda pairs, _, drawn: random_user_split(pairs, drawn, **how), by_time=False),
+        SplitRule("leave_one_out", partial(leave_out_split, k=k, **how)),
+        SplitRule("temporal_user", partial(temporal_user_split, **how)),
+        SplitRule("temporal_global", lambda pairs, times, _: temporal_global_split(pairs, times, **how), drawn=False),
+    ]
+
+
+RULES: Mapping[str, SplitRule] = {rule.name: rule for rule in _rules()}
 assert tuple(RULES) == SPLIT_RULES
 OLD_NAMES = {"published": "random_user"}
 
 
 def split_rule(name: str) -> SplitRule:
-    """The rule of that name, or of one it had. Raises ConfigError with the nearest."""
-    return RULES[nearest(OLD_NAMES.get(name, name), list(RULES), "no split rule, and no path of an existing split,")]
+    """The rule of that name, or of one it had; `leave_3_out` and `RULE:no_validation` are such names.
+
+    Raises ConfigError with the nearest.
+    """
+    kind, colon, parts = name.partition(":")
+    number = re.fullmatch("leave_([1-9][0-9]{0,5})_out", kind)
+    kind = "leave_one_out" if number else OLD_NAMES.get(kind, kind)
+    if colon and parts != NO_VALIDATION:
+        raise ConfigError(f"split {name!r}: after the colon can stand {NO_VALIDATION}, for no validation part")
+    kind = nearest(kind, list(RULES), "no split rule, and no path of an existing split,")
+    rule = _rules(int(number[1]) if number else 1, validation=not colon)[list(RULES).index(kind)]
+    return replace(rule, name=name if number or colon else kind, validation=not colon)
 
 
 def without_repeats(pairs: Pairs, order: NDArray[np.integer] | None = None) -> NDArray[np.integer]:
@@ -131,12 +164,14 @@ def _held_out_counts(count: NDArray[np.integer]) -> NDArray[np.integer]:
     return np.where(count < FEW_INTERACTIONS, np.minimum(2, count - 1), (HELD_OUT_SHARE * count).astype(int))
 
 
-def _hold_out_last(ordered: Pairs, held_out_of: Callable[[NDArray[np.integer]], NDArray[np.integer]]) -> Parts:
-    """Hold out each user's last interactions in the order given; half of them, rounded down, go to validation."""
+def _hold_out_last(
+    ordered: Pairs, held_out_of: Callable[[NDArray[np.integer]], NDArray[np.integer]], validation: bool
+) -> Parts:
+    """Hold out each user's last interactions in the order given; half, rounded down, or none go to validation."""
     ordered = ordered[np.argsort(ordered[:, 0], kind="stable")]
     _, first, count = np.unique(ordered[:, 0], return_index=True, return_counts=True)
     held_out = held_out_of(count)
-    to_valid = held_out // 2
+    to_valid = held_out // 2 if validation else np.zeros_like(held_out)
     rank_from_end = np.repeat(first + count, count) - np.arange(len(ordered))  # 1 for a user's last interaction
     n_held_out, n_test = np.repeat(held_out, count), np.repeat(held_out - to_valid, count)
     return {

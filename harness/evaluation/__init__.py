@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from harness.common import lazily
 
 if TYPE_CHECKING:
-    from harness.evaluation.metrics import per_user_metrics
-    from harness.evaluation.ranking import CUTOFFS, Evaluation, Evaluator, Ranking, model_scorer, top_k
+    from harness.evaluation.metrics import Ranking
+    from harness.evaluation.ranking import CUTOFFS, Evaluation, Evaluator, model_scorer, top_k
 else:
     __getattr__ = lazily(__name__, "metrics", "ranking")
 
-__all__ = ["CUTOFFS", "Evaluation", "Evaluator", "Ranking", "model_scorer", "per_user_metrics", "top_k"]
+__all__ = ["CUTOFFS", "Evaluation", "Evaluator", "Ranking", "model_scorer", "top_k"]

@@ -1,7 +1,6 @@
 """Full ranking over all items, in blocks of users. Metrics from the ranking are `metrics`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +11,8 @@ from torch import Tensor
 from bm3 import BM3Error, Recommender
 from harness.data import Dataset, Part
 from harness.evaluation.compiling import can_compile, run_compiled
-from harness.evaluation.metrics import averages, per_user_metrics
+from harness.evaluation.metrics import Ranking
+from harness.evaluation.words import METRICS
 
 CUTOFFS = (5, 10, 20, 50)
 BLOCK_SCORES = {"cpu": 2**21, "cuda": 2**26}  # scores held at a time; 8 MiB stay in a CPU's cache up to the top K
@@ -20,20 +20,6 @@ BLOCK_PAIRS = 2**15  # held-out interactions looked up at a time
 
 Scorer = Callable[[Tensor], Tensor]
 """Users [n], int64 -> scores of all items [n, I], which the caller may write into and has until the next call."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The top items of each evaluated user: `users` [n], `items` [n, K], best first, and whether each is a hit."""
-
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
-    hits: NDArray[np.bool_]
-    n_relevant: NDArray[np.int64]
-
-    def metrics(self, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
-        """Averages over users (see `per_user_metrics`)."""
-        return averages(per_user_metrics(self.hits, self.n_relevant, cutoffs))
 
 
 class Evaluator:
@@ -44,7 +30,8 @@ class Evaluator:
     """
 
     def __init__(self, dataset: Dataset, part: Part, *, mask_validation: bool = False) -> None:
-        self._n_items = dataset.n_items
+        self._n_users, self._n_items = dataset.n_users, dataset.n_items
+        self._popularity = np.bincount(dataset.train[:, 1], minlength=dataset.n_items)
         users = np.intersect1d(dataset.part(part)[:, 0], dataset.train[:, 0]).astype(np.int64)
         relevant = dataset.part(part)[np.isin(dataset.part(part)[:, 0], users)].astype(np.int64)
         self.users = users
@@ -66,7 +53,8 @@ class Evaluator:
         blocks = [self._rank_block(score, users, k, device) for users in self._blocks(block)]
         items = torch.cat([items for items, _ in blocks]).numpy()
         allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
-        return Ranking(self.users, items, self._hits(items) & allowed, self.n_relevant)
+        items[~allowed] = -1
+        return Ranking(self.users, self._hits(items), self.n_relevant, items, self._popularity, self._n_users)
 
     def _hits(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each of the items [n, K] is relevant to its user."""
@@ -146,12 +134,21 @@ class Evaluation:
     """Validation and test metrics of a model on one data set, and nothing that changes the model."""
 
     def __init__(
-        self, dataset: Dataset, *, mask_validation: bool = False, top_k: int = max(CUTOFFS), block_users: int = 0
+        self,
+        dataset: Dataset,
+        *,
+        mask_validation: bool = False,
+        top_k: int = max(CUTOFFS),
+        block_users: int = 0,
+        also: str | None = None,
     ) -> None:
         self._dataset, self._mask_validation = dataset, mask_validation
         self._top_k, self._block_users = top_k, block_users
-        self.cutoffs = tuple(sorted({*(k for k in CUTOFFS if k <= top_k), top_k}))
-        """Where metrics are taken: `top_k`, and the usual cut-offs below it."""
+        self.validates = len(dataset.valid) > 0
+        name, _, cutoff = (also or f"{METRICS[0]}@{top_k}").partition("@")
+        self._names = dict.fromkeys([*METRICS, name])
+        self.cutoffs = tuple(sorted({k for k in CUTOFFS if k <= top_k} | {top_k, int(cutoff)}))
+        """Where metrics are taken: `top_k`, and below it the usual cut-offs and that of the metric `also` asked for."""
 
     @cached_property
     def _valid(self) -> Evaluator:
@@ -163,7 +160,7 @@ class Evaluation:
 
     def __call__(self, model: Recommender, part: Part, device: torch.device) -> dict[str, float]:
         """Averages keyed like `recall@20`."""
-        return self.ranking(model, part, device).metrics(self.cutoffs)
+        return self.ranking(model, part, device).metrics(self.cutoffs, self._names)
 
     @torch.no_grad()
     def ranking(self, model: Recommender, part: Part, device: torch.device) -> Ranking:

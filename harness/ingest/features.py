@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bm3 import DataError
 from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset, checked_dataset
-from harness.data.files import column_positions, open_text, read_csv
+from harness.data.files import column_positions, open_text, read_columns, read_csv
 from harness.data.layouts import MODALITY_NAMES, feature_files, find_interactions, read_folder
 from harness.ingest.encoders import Encoder
 from harness.ingest.exporting import ITEMS, RECORD, feature_file_name, read_ids, write_record
@@ -73,17 +73,12 @@ def read_row_ids(path: Path, column: str | None = None) -> list[str]:
     if column is None and not TABLE.search(path.name):
         with open_text(path) as text:
             return text.read().rstrip().splitlines()
-    rows = read_csv(path)
-    line, header = next(rows)
+    header = next(read_csv(path))[1]
     known = {name.lower(): name for name in reversed(header)}
-    if column is None and len(header) == 1 and header[0].lower() not in ID_COLUMNS:
-        return [*header, *(fields[0] for _, fields in rows)]
     wanted = column or next((known[name] for name in ID_COLUMNS if name in known), ID_COLUMN)
-    try:
-        (position,) = column_positions(header, (wanted,), f"{path}, line {line}")
-    except DataError as error:
-        raise DataError(f"{error}: name another with --id-column") from error
-    return [fields[position] for _, fields in rows]
+    if column is None and len(header) == 1 and wanted not in header:
+        return [fields[0] for _, fields in read_csv(path)]
+    return [fields[0] for _, fields in read_columns(path, (wanted,), mend="; name another with --id-column")]
 
 
 def join_by_id(

@@ -29,6 +29,7 @@ from pydantic.dataclasses import dataclass as validated
 
 from bm3 import ConfigError, DataError
 from harness.common import nearest, write_json, writing
+from harness.data.files import reading
 
 RECORD, LOCK, PARTIAL, NOTE, MISMATCH = "fetched.json", ".fetching.lock", ".part", ".part.json", ".mismatch-"
 BLOCK = 64 * 2**10
@@ -218,11 +219,8 @@ class Fetch:
         recorded, demanded = _recorded(self.folder).get(name), self.checksums.get(name)
         authority = "--checksum" if demanded else RECORD
         expected = demanded or (recorded.sha256 if recorded else None)
-        try:
-            with path.open("rb") as content:
-                sha256, n_bytes = hashlib.file_digest(content, "sha256").hexdigest(), _size(path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        with reading(path), path.open("rb") as content:
+            sha256, n_bytes = hashlib.file_digest(content, "sha256").hexdigest(), _size(path)
         accept = f"or accept it with --checksum {name}={sha256}"
         left = f"it is left as it is. Move it away to fetch it again, {accept}"
         if expected is None and size not in (None, n_bytes):

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from bm3 import BM3Error, ConfigError, DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset, checked_pairs
 from harness.data.files import checked_file, listed, new_folder
-from harness.data.layouts import ARCHIVE, COMPANION, INTER_COLUMNS, read_features, read_interactions, visible
+from harness.data.layouts import (
+    ARCHIVE,
+    COMPANION,
+    INTER_COLUMNS,
+    read_features,
+    read_interactions,
+    unread_files,
+    visible,
+)
 from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
@@ -140,8 +148,8 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
         raise DataError(f"{folder}: needed is a table, {ARCHIVE} or one NAME.inter, found {found}")
     parts = " and ".join(f"NAME.{part}{tables[0].suffix}" for part in PARTS)
     raise DataError(
-        f"{folder}: {len(tables)} tables ({listed(path.name for path in tables)}): name the one with the interactions, "
-        f"as with --table {tables[0].name}, or have one for each part: {parts}"
+        f"{folder}: {len(tables)} tables ({listed(path.name for path in tables)}): name the one with the interactions "
+        f"with --table FILE, or have one for each part: {parts}"
     )
 
 
@@ -160,7 +168,8 @@ def _from_layout(path: Path, folder: Path | None, columns: Columns, division: Di
             f"{folder / RECORD}: records the content hash {str(recorded)[:80]!r}, but the files have "
             f"{found.dataset.content_hash}: copy or export them again, or remove {RECORD} if they were meant to change"
         )
-    return found
+    others = [] if folder is None else unread_files(folder)
+    return replace(found, notes=(*found.notes, *([f"not read: {listed(others)}"] if others else [])))
 
 
 def _beside(folder: Path | None, path: Path, parts: Parts, users: Sequence[int], items: Sequence[int]) -> Imported:
@@ -177,11 +186,9 @@ def _beside(folder: Path | None, path: Path, parts: Parts, users: Sequence[int],
             if not np.array_equal(rows, np.arange(len(table))):
                 features[modality] = table[rows]
     for kind, name, numbers in (("user", USERS, users), ("item", ITEMS, items)):
-        ids = read_ids(folder, name) if folder is not None else None
+        ids = None if folder is None else read_ids(folder, name)
         if ids is not None and len(ids) <= max(numbers):
-            raise DataError(
-                f"{path.parent / name}: has {len(ids)} ids, and numbers go to {max(numbers)}: list them all"
-            )
+            raise DataError(f"{path.parent / name}: has {len(ids)} ids, and numbers go to {max(numbers)}: list all")
         if ids is not None:
             own[kind] = [ids[number] for number in numbers]
     dataset = checked_dataset(
@@ -199,7 +206,7 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
         raise ConfigError(f"{where}: ratings decide nothing without --min-rating: give it, or leave --rating out")
     wanted = {
         "rating": division.min_rating is not None,
-        "part": division.rule is None and division.seed is None,
+        "part": len(paths) == 1 and division.rule is None and division.seed is None,
         "time": rule.by_time,
     }
     find = ["user", "item", *(kind for kind, is_wanted in wanted.items() if is_wanted)]
@@ -215,15 +222,13 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
         kept = table.rows(np.flatnonzero(np.isin(table.users, table.users[table.labels == 0])))
         parts = {part: kept.pairs[kept.labels == label] for label, part in enumerate(PARTS)}
         users, items = kept.user_ids, kept.item_ids
+        for label, part in enumerate(PARTS):
+            if len(parts[part]) == 0 and (of_new := int((table.labels == label).sum())):
+                why = f"all its {of_new:,} interactions are of new users, without training; divide anew with --split"
+                raise DataError(f"{table.where}: part {part} is empty: {why}")
         if new := len(table.user_ids) - len(users):
             rest = len(table) - len(kept)
             notes.append(f"{new:,} users have no interaction in training, so their {rest:,} interactions are left out")
-            for label, part in enumerate(PARTS):
-                if len(parts[part]) == 0:
-                    all_new = (
-                        f"all its {(table.labels == label).sum():,} interactions are of new users, without training"
-                    )
-                    raise DataError(f"{table.where}: part {part} is empty: {all_new}; divide anew, with --split RULE")
     else:
         core, counts = k_core(table, division.k_core or 1, earliest=True)
         if counts["duplicates"]:
@@ -241,6 +246,8 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
     if folder is not None and numbered and all(each.isdecimal() for each in (*users, *items)):
         found = _beside(folder, paths[0], parts, [int(user) for user in users], [int(item) for item in items])
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
+    if not len(parts["valid"]):
+        notes.append("there is no validation part: training takes as many epochs as --epochs says, all of them")
     dataset = checked_dataset(paths[0].stem, parts, {}, where=table.where, ids={"user": users, "item": items})
     notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")
     if folder is not None and visible(folder, "*.npy"):
@@ -259,7 +266,7 @@ def divide(table: Table, name: str, seed: int | None) -> tuple[Parts, list[str],
     times: NDArray[Any] = np.zeros(len(table)) if table.times is None else table.times
     divided = rule.divide(table.pairs, times, np.random.default_rng(DEFAULT_SPLIT_SEED if seed is None else seed))
     for part in PARTS:
-        if len(divided[part]) == 0:
+        if len(divided[part]) == 0 and (rule.validation or part != "valid"):
             raise DataError(
                 f"{table.where}: part {part} is empty by the rule {rule.name}: {_why_empty(table, rule, part)}"
             )
@@ -270,10 +277,14 @@ def divide(table: Table, name: str, seed: int | None) -> tuple[Parts, list[str],
 def _why_empty(table: Table, rule: SplitRule, part: Part) -> str:
     """Why a rule leaves a part empty, for a message."""
     times, n = table.times, len(table)
-    if times is None or rule.name != "temporal_global":
+    if times is None or not rule.name.startswith("temporal_global"):
         return f"no user has more than {np.bincount(table.users).max()} interactions"
     ordered = np.sort(times)
-    begins = {"train": ordered[0], "valid": ordered[n * 8 // 10], "test": ordered[n * 9 // 10]}
+    begins = {
+        "train": ordered[0],
+        "valid": ordered[n * 8 // 10],
+        "test": ordered[n * (9 if rule.validation else 8) // 10],
+    }
     begin = begins[part]
     shown = datetime.fromtimestamp(begin, UTC).isoformat(" ") if table.dates else f"{begin:.15g}"
     inside = (times >= begin) & (times < begins["test"] if part == "valid" else True)

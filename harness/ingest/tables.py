@@ -6,13 +6,13 @@ Reading one gives numbers and the ids behind them. Dividing interactions is `imp
 import ast
 import importlib
 import json
-import math
 import re
 import warnings
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ TYPED = re.compile(r"\w+:(token|float)(_seq)?")
 NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
 PRODUCT, REVIEWER = re.compile(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]"), re.compile(r"A[0-9A-Z]{9,}")
 """Ids of items and of users at Amazon."""
+NEEDED = {
+    "time": "a number, or a date such as 2023-05-01 12:30:00, and in all rows the same of the two",
+    "part": f"one of {', '.join(PART_NAMES)}",
+    "rating": "a number",
+}
 LOOKED_AT = 1000  # ids, to tell users from items
 BATCH = 65_536  # rows of parquet at a time
 MAX_LITERAL = 2**20
@@ -70,6 +75,11 @@ class Columns:
     def named(self) -> dict[str, str]:
         return {each.name: column for each in fields(self) if (column := getattr(self, each.name)) is not None}
 
+    @property
+    def positional(self) -> bool:
+        """Whether all that are named are numbers, so that there is no header."""
+        return all(column.isdecimal() for column in self.named.values())
+
 
 AMAZON_2014 = Columns("1", "2", "4")
 """Of ratings_NAME.csv, which has no header."""
@@ -86,7 +96,7 @@ class Table:
     """[n]"""
     times: NDArray[np.float64] | None
     """[n], as the file has them, or in seconds since 1970 where it has dates."""
-    labels: NDArray[np.int8] | None
+    labels: NDArray[np.float64] | None
     """[n], positions in PARTS."""
     user_ids: list[str]
     """[U], what the file calls each user."""
@@ -186,70 +196,61 @@ def read_tables(
     Columns that are not named are found by their usual names, if `find` has them, or else are `usual`, by number. Rows
     with a lower rating than `min_rating` are left out. Raises DataError with the row, ConfigError for a missing option.
     """
-    users, items, times, labels = array("i"), array("i"), array("d"), array("b")
-    user_numbers: dict[str, int] = {}
-    item_numbers: dict[str, int] = {}
-    parse_time: Callable[[str], float] | None = None
-    low, found, guessed = 0, columns, False
+    user_ids: dict[str, int] = {}
+    item_ids: dict[str, int] = {}
+    users, items, values = array("i"), array("i"), {kind: array("d") for kind in ("time", "part", "rating")}
+    parsers: dict[str, Callable[[str], float | None]] = {"part": PART_NAMES.get, "rating": _number}
+    found, guessed = columns, False
     for label, path in enumerate(paths):
-        names, read = _open(path, report)
-        found, guessed = _found(names, columns, find, usual, str(path))
-        positional = all(column.isdecimal() for column in found.named.values())
-        for where, row in read(list(found.named.values()), positional):
-            values = dict(zip(found.named, row, strict=True))
-            user, item = values["user"], values["item"]
+        names, unit, read = _open(path, report)
+        if label == 0:
+            found, guessed = _found(names, columns, find, usual, str(path))
+        others = [kind for kind in found.named if kind in values]
+        for number, (user, item, *rest) in read(list(found.named.values()), found.positional):
             if not user or not item:
-                raise DataError(f"{where}: no {'item' if user else 'user'}: fill it in or remove the row")
-            if found.rating is not None and min_rating is not None:
-                rating = _number(values["rating"])
-                if math.isnan(rating):
-                    raise DataError(f"{where}: {found.rating} is {values['rating'][:40]!r}, needed is a number")
-                if rating < min_rating:
-                    low += 1
-                    continue
-            if found.time is not None:
-                text = values["time"]
-                if parse_time is None:  # one form for all rows, or their order would mean nothing
-                    parse_time = _number if NUMBER.fullmatch(text) else _date
-                time = parse_time(text)
-                if not math.isfinite(time):
-                    also = "" if users else " or a date such as 2023-05-01 12:30:00"
-                    needed = f"a number{also}" if not users or parse_time is _number else "a date as in the rows before"
-                    raise DataError(f"{where}: {found.time} is {text[:40]!r}, needed is {needed}")
-                times.append(time)
+                missing = "item" if user else "user"
+                raise DataError(f"{path}, {unit} {number}: no {missing}: fill it in or remove the row")
+            users.append(user_ids.setdefault(user, len(user_ids)))
+            items.append(item_ids.setdefault(item, len(item_ids)))
+            for kind, text in zip(others, rest, strict=True):
+                if kind not in parsers:  # one form of times for all rows, or their order would mean nothing
+                    parsers[kind] = _number if NUMBER.fullmatch(text) else _date
+                value = parsers[kind](text)
+                if value is None:
+                    what = f"{path}, {unit} {number}: {getattr(found, kind)} is {text[:40]!r}"
+                    raise DataError(f"{what}, needed is {NEEDED[kind]}")
+                values[kind].append(value)
             if len(paths) > 1:
-                labels.append(label)
-            elif found.part is not None:
-                if values["part"] not in PART_NAMES:
-                    known = ", ".join(PART_NAMES)
-                    raise DataError(f"{where}: {found.part} is {values['part'][:40]!r}, needed is one of {known}")
-                labels.append(PART_NAMES[values["part"]])
-            users.append(user_numbers.setdefault(user, len(user_numbers)))
-            items.append(item_numbers.setdefault(item, len(item_numbers)))
-    where = str(paths[0] if len(paths) == 1 else paths[0].parent)
-    if not users:
-        why = f"; {low:,} rows have a lower rating than {min_rating:g}" if min_rating is not None else ""
-        raise DataError(f"{where}: no interactions{why}; needed is one a row")
+                values["part"].append(label)
+    times, labels, ratings = (np.frombuffer(read, np.float64) if read else None for read in values.values())
     table = Table(
-        where=where,
+        where=str(paths[0] if len(paths) == 1 else paths[0].parent),
         users=np.frombuffer(users, np.int32),
         items=np.frombuffer(items, np.int32),
-        times=np.frombuffer(times, np.float64) if found.time is not None else None,
-        labels=np.frombuffer(labels, np.int8) if labels else None,
-        user_ids=list(user_numbers),
-        item_ids=list(item_numbers),
-        dates=parse_time is _date,
+        times=times,
+        labels=labels,
+        user_ids=list(user_ids),
+        item_ids=list(item_ids),
+        dates=parsers.get("time") is _date,
     )
+    if not users:
+        raise DataError(f"{table.where}: no interactions; needed is one a row")
     notes = []
     if found != columns:
         of_2023 = " (Amazon's of 2023)" if found.item == "parent_asin" else ""
         notes.append(f"columns{of_2023}: {', '.join(f'{kind} from {column}' for kind, column in found.named.items())}")
-    if min_rating is not None:
-        notes.append(f"{low:,} rows with a lower rating than {min_rating:g} are left out")
     if swapped := _swapped(table, found):
         if guessed:
-            raise DataError(f"{where}: {swapped}: name the columns, as with --user {found.item} --item {found.user}")
+            raise DataError(
+                f"{table.where}: {swapped}: name the columns, as with --user {found.item} --item {found.user}"
+            )
         notes.append(f"{swapped}; if they are, give --user {found.item} --item {found.user}")
+    if ratings is not None and min_rating is not None:
+        kept = np.flatnonzero(ratings >= min_rating)
+        if len(kept) == 0:
+            raise DataError(f"{table.where}: no row has a rating of {min_rating:g}; the highest is {ratings.max():g}")
+        notes.append(f"{len(table) - len(kept):,} rows with a lower rating than {min_rating:g} are left out")
+        table = table.rows(kept)
     return replace(table, notes=tuple(notes))
 
 
@@ -262,12 +263,12 @@ def _found(
         raise ConfigError(f"{where}: one column is named for two things: {named}")
     by_lower = {name.lower(): name for name in reversed(names)}
     found, guessed = dict(columns.named), False
-    if not found or not all(column.isdecimal() for column in found.values()):
+    if not found or not columns.positional:
         for kind in find:
             seen = next((by_lower[name] for name in USUAL[kind] if name in by_lower), None)
             if seen is not None:
                 found.setdefault(kind, seen)
-    if usual is not None and all(column.isdecimal() for column in found.values()):
+    if usual is not None and Columns(**found).positional:
         guessed = not found
         there = {kind: column for kind, column in usual.named.items() if int(column) <= len(names)}
         found = {kind: column for kind, column in there.items() if column not in found.values()} | found
@@ -294,26 +295,28 @@ def _swapped(table: Table, columns: Columns) -> str | None:
     )
 
 
-def _number(text: str) -> float:
-    return float(text) if NUMBER.fullmatch(text) else math.nan
+def _number(text: str) -> float | None:
+    return float(text) if NUMBER.fullmatch(text) else None
 
 
-def _date(text: str) -> float:
-    """Seconds since 1970 of an ISO 8601 date or time, not a number for other texts; without a zone, in UTC."""
+def _date(text: str) -> float | None:
+    """Seconds since 1970 of an ISO 8601 date or time; without a zone, in UTC."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return math.nan
+        return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 # --- what a file holds ---
 
 
-Rows = Iterator[tuple[str, Sequence[str]]]
-"""Where a row stands, and its fields."""
-Source = tuple[list[str], Callable[[list[str], bool], Rows]]
-"""Names of columns, and what reads some of them; where they are numbers from 1, the first line is a row too."""
+Rows = Iterator[tuple[int, Sequence[str]]]
+Source = tuple[list[str], str, Callable[[list[str], bool], Rows]]
+"""Names of columns, what a row is called, and what reads some columns of each row, with its number in the file.
+
+Where the columns are numbers from 1, the first line is a row too.
+"""
 
 
 def _open(path: Path, report: Report = lambda position, size: None) -> Source:
@@ -321,7 +324,8 @@ def _open(path: Path, report: Report = lambda position, size: None) -> Source:
         return _parquet(path)
     with RawFile(path) as file:
         begin = next(file.lines(), (0, b""))[1]
-    return _json_lines(path, report) if begin.lstrip().startswith(b"{") else _separated(path, report)
+    is_json = begin.lstrip().startswith(b"{") or (begin and re.search(r"\.(json|jsonl|ndjson)\b", path.name.lower()))
+    return _json_lines(path, report) if is_json else _separated(path, report)
 
 
 def _separated(path: Path, report: Report) -> Source:
@@ -332,33 +336,33 @@ def _separated(path: Path, report: Report) -> Source:
 
     def read(wanted: list[str], positional: bool) -> Rows:
         known = [str(number + 1) for number in range(len(header))] if positional else names
-        positions = column_positions(known, wanted, f"{path}, line {line}")
+        pick = itemgetter(*column_positions(known, wanted, f"{path}, line {line}"))
         if positional:
-            yield f"{path}, line {line}", [header[at] for at in positions]
+            yield line, pick(header)
         for number, each in rows:
-            yield f"{path}, line {number}", [each[at] for at in positions]
+            yield number, pick(each)
 
-    return names, read
+    return names, "line", read
 
 
 def _json_lines(path: Path, report: Report) -> Source:
-    def records(report: Report = lambda position, size: None) -> Iterator[tuple[str, dict[Any, Any]]]:
+    def records(report: Report = lambda position, size: None) -> Iterator[tuple[int, dict[Any, Any]]]:
         with RawFile(path, report) as file:
             for number, line in file.lines():
-                where = f"{path}, line {number}"
                 try:
-                    yield where, parse_record(line)
+                    yield number, parse_record(line)
                 except BrokenRecordError as error:
-                    raise DataError(f"{where}: {error}; needed is one object a line") from None
+                    raise DataError(f"{path}, line {number}: {error}; needed is one object a line") from None
 
     def read(wanted: list[str], positional: bool) -> Rows:
-        for where, record in records(report):
+        for number, record in records(report):
+            where = f"{path}, line {number}"
             for name in wanted:
                 if name not in record:
                     raise DataError(f"{where}: no {name} among {listed(map(str, record))}: mend or remove the line")
-            yield where, [_text(record[name], where) for name in wanted]
+            yield number, [_text(record[name], where) for name in wanted]
 
-    return [str(name) for name in next(records())[1]], read
+    return [str(name) for name in next(records())[1]], "line", read
 
 
 def _parquet(path: Path) -> Source:
@@ -379,12 +383,11 @@ def _parquet(path: Path) -> Source:
             for batch in file.iter_batches(batch_size=BATCH, columns=wanted):
                 columns = [batch.column(batch.schema.get_field_index(column)).to_pylist() for column in wanted]
                 for row in zip(*columns, strict=True):
-                    where = f"{path}, row {number}"
-                    yield where, [_text(field, where) for field in row]
+                    yield number, [_text(field, f"{path}, row {number}") for field in row]
                     number += 1
 
     with reading(path), parquet.ParquetFile(path) as file:
-        return list(file.schema_arrow.names), read
+        return list(file.schema_arrow.names), "row", read
 
 
 def _text(field: Any, where: str) -> str:

@@ -15,7 +15,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from harness.data.dataset import PARTS, ROWS_AT_A_TIME, Dataset
-from harness.data.split import RULES, Pairs
+from harness.data.split import Pairs, split_rule
+from harness.data.words import NO_VALIDATION
 
 COUNTED_RULES = {"random_user": "random_user (and temporal_user, whose parts are as large)", "leave_one_out": ""}
 """The rules that fix how many of a user's interactions each part gets, and what to say of them."""
@@ -93,13 +94,13 @@ def check_split(dataset: Dataset, rule: str | None) -> list[Finding]:
     together, n = np.concatenate([dataset.part(part) for part in PARTS]), dataset.n_users
     ours = _sizes([dataset.part(part) for part in PARTS], n)
     obeying = {}
-    for name in COUNTED_RULES:
-        parts = RULES[name].divide(together, np.zeros(len(together), np.int64), np.random.default_rng(0))
+    for name in COUNTED_RULES if len(dataset.valid) else [f"{rule}:{NO_VALIDATION}" for rule in COUNTED_RULES]:
+        parts = split_rule(name).divide(together, np.zeros(len(together), np.int64), np.random.default_rng(0))
         obeying[name] = int((ours == _sizes([parts[part] for part in PARTS], n)).all(axis=0).sum())
     full = [name for name, users in obeying.items() if users == n]
     wrong = rule is not None and rule not in full
     if full:
-        names = " and ".join(COUNTED_RULES[name] or name for name in full)
+        names = " and ".join(COUNTED_RULES.get(name) or name for name in full)
         text = f"all {n:,} users have parts as large as by the rule {names}" + (f", not {rule}" if wrong else "")
         return [Finding("split rule", Severity.PROBLEM if wrong else Severity.OK, text)]
     counts = ", ".join(f"{name} in {users:,} of {n:,} users" for name, users in obeying.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import psutil
 import torch
 
 import harness
-from harness.measure.gpu import NO_CUDA, GpuUnavailableError, driver_version
+from harness.measure.gpu import NO_CUDA, SETTINGS, NvmlGpu, driver_version
 
 
 def environment(device: torch.device) -> dict[str, object]:
@@ -85,19 +86,23 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def _gpu(device: torch.device) -> dict[str, object]:
-    nothing = dict.fromkeys(("gpu", "gpu_memory_bytes", "gpu_driver", "cuda"))
+    nothing = dict.fromkeys(("gpu", "gpu_memory_bytes", "gpu_driver", "cuda", *SETTINGS))
     if device.type != "cuda":
         return {**nothing, "gpu_note": NO_CUDA}
     try:
         properties = torch.cuda.get_device_properties(device)
     except Exception as error:
         return {**nothing, "gpu_note": f"torch cannot use CUDA: {error}"}
-    driver, note = None, None
+    driver, note, settings = None, None, dict[str, object]()
     try:
         driver = driver_version()
-    except GpuUnavailableError as error:
-        note = str(error)
+        with closing(NvmlGpu.of_torch_device(device)) as gpu:
+            settings = gpu.settings()
+    except Exception as error:
+        note = str(error) or type(error).__name__
     return {
+        **nothing,
+        **settings,
         "gpu": properties.name,
         "gpu_memory_bytes": properties.total_memory,
         "gpu_driver": driver,

@@ -34,6 +34,8 @@ RISE = "rise of the device's figure since the measured block began, less what ot
 RISE_OF_ALL = "rise of the device's figure since the measured block began, which other processes may have part in"
 NO_PROCESS_FIGURES = "driver gives no per-process figures (as in MIG or some containers)"
 HELD = f"{NO_PROCESS_FIGURES}, and a rise would lack the CUDA context, which was there before the measured block"
+SETTINGS = ("gpu_power_limit_w", "gpu_clocks_mhz", "gpu_mig", "gpu_compute_mode")
+"""What a GPU's speed depends on besides its name and driver: watts, MHz of processor and memory, partition, mode."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -205,18 +207,14 @@ class NvmlGpu:
         return None if found is None else tuple(GpuProcess(process.pid, process.usedGpuMemory) for process in found)
 
     def settings(self) -> dict[str, Any]:
-        """What its speed depends on besides its name: watts, MHz, partition, compute mode; None where not offered."""
+        """By SETTINGS; None where not offered."""
         nvml, kinds = self._nvml, (pynvml.NVML_CLOCK_GRAPHICS, pynvml.NVML_CLOCK_MEM)
         power = _offered(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(self._whole))
         clocks = _offered(lambda: [nvml.nvmlDeviceGetApplicationsClock(self._whole, kind) for kind in kinds])
         mig = _offered(lambda: nvml.nvmlDeviceGetMigMode(self._whole)[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
         mode = _offered(lambda: nvml.nvmlDeviceGetComputeMode(self._whole))
-        return {
-            "gpu_power_limit_w": None if power is None else power / 1000,
-            "gpu_clocks_mhz": clocks,
-            "gpu_mig": _offered(lambda: str(nvml.nvmlDeviceGetName(self._handle))) if mig else mig,
-            "gpu_compute_mode": mode,
-        }
+        instance = _offered(lambda: str(nvml.nvmlDeviceGetName(self._handle))) if mig else None
+        return dict(zip(SETTINGS, (None if power is None else power / 1000, clocks, instance, mode), strict=True))
 
     def joules(self) -> float | None:
         """Energy that the GPU took since its driver was loaded; None where not offered (before Volta)."""

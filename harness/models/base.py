@@ -25,27 +25,46 @@ def check_config(config: object, **least: float) -> None:
 
 def pairwise_loss(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:
     """−log(1e-10 + σ(s_ui − s_uj)), s = dot products of rows [B, d], mean (BPR, UAI 2009; published code's offset)."""
-    return -torch.log(PAIRWISE_OFFSET + torch.sigmoid(_dots(h_u, h_i) - _dots(h_u, h_j))).mean()
+    return -torch.log(PAIRWISE_OFFSET + torch.sigmoid(_difference(h_u, h_i, h_j))).mean()
 
 
 def log_sigmoid_loss(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:
     """−log σ(s_ui − s_uj), s = dot products of rows [B, d], mean over the batch, without an offset."""
-    return -functional.logsigmoid(_dots(h_u, h_i) - _dots(h_u, h_j)).mean()
+    return -functional.logsigmoid(_difference(h_u, h_i, h_j)).mean()
 
 
-def _dots(x: Tensor, y: Tensor) -> Tensor:
-    return (x * y).sum(dim=-1)  # [B]
+def _difference(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:
+    return (h_u * (h_i - h_j)).sum(dim=-1)  # s_ui − s_uj, [B]
 
 
 def batch_norms(*rows: Tensor) -> Tensor:
     """Σ ‖rows‖F / B for tables of the batch's rows [B, d], norms not squared: the published code's regulariser."""
-    total = torch.stack([torch.linalg.norm(table) for table in rows]).sum()
-    return total / len(rows[0])
+    norms: Tensor = torch.linalg.vector_norm(torch.stack(rows), dim=(1, 2))
+    return norms.sum() / len(rows[0])
 
 
 def rows(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of `table` [n, d] by id [B], with repetition: [B, d]."""
     return functional.embedding(ids, table)
+
+
+def rows_and_norm(table: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of `table` [n, d] by id [B] and the table's ‖·‖F: their gradient is made in one table, not in three."""
+    found: tuple[Tensor, Tensor] = _RowsAndNorm.apply(table, ids)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _RowsAndNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        norm = torch.linalg.vector_norm(table)
+        ctx.save_for_backward(table, ids, norm)
+        return rows(table, ids), norm
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        table, ids, norm = ctx.saved_tensors
+        return (table * (gradients[1] / norm.clamp_min(1e-30))).index_add_(0, ids, gradients[0]), None
 
 
 def negatives_of(batch: Batch) -> Tensor:
@@ -57,7 +76,8 @@ def negatives_of(batch: Batch) -> Tensor:
 
 def batch_rows(users: Tensor, items: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of the batch's users, items and negatives, [B, d] each, from users [U, d] and items [I, d]."""
-    return rows(users, batch.users), rows(items, batch.items), rows(items, negatives_of(batch))
+    h_i, h_j = rows(items, torch.cat([batch.items, negatives_of(batch)])).chunk(2)
+    return rows(users, batch.users), h_i, h_j
 
 
 def xavier_normal(n_rows: int, d: int, generator: torch.Generator) -> nn.Parameter:

@@ -6,8 +6,7 @@ doi 10.1145/3543507.3583251. Its equations are in the package `bm3`; here it is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial, reduce
-from types import MappingProxyType
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import bm3
-from bm3 import Batch, ConfigError, Data, DataError, Loss
-from harness.models.features import FeatureTable, distinct
+from bm3 import Batch, ConfigError, Data, DataError
+from bm3.losses import squared_norm
+from harness.models.base import rows, rows_and_norm
+from harness.models.features import FeatureTable, at, distinct, keeps_repeated
 from harness.models.products import SparseProduct
+
+SMALLEST = 1e-8  # length of a vector whose cosine is taken, as torch's `cosine_similarity` has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,6 @@ class BM3(bm3.BM3):
 
     Config = BM3Config
     config: BM3Config
-    _of_batch: Mapping[int, tuple[Tensor, Tensor]] = MappingProxyType({})  # by identity, within `loss`
     propagation = staticmethod(partial(SparseProduct, symmetric=True))
     feature_table = staticmethod(partial(FeatureTable, by_row=True))
 
@@ -78,36 +80,48 @@ class BM3(bm3.BM3):
         data = Data(data.n_users, data.n_items, data.train, config.chosen(data.features))
         super().__init__(data, config, generator)
 
-    def project(self, m: int, items: Tensor) -> Tensor:
-        """Of each distinct item once."""
-        some, place = self._distinct(items)
-        return functional.embedding(place, super().project(m, some))
-
     def survivors(self, view: str, rows: Tensor) -> Tensor:
-        """Drawn for the rows asked for alone; on CUDA, where distinct ones are not counted, for the whole table."""
-        if rows.is_cuda:
-            return super().survivors(view, rows)
-        some, place = self._distinct(rows)
-        return self.drawn(len(some))[place]
+        """Drawn for the rows asked for alone where they are distinct, else for the whole table."""
+        return super().survivors(view, rows) if keeps_repeated(rows) else self.drawn(len(rows))
 
-    def _distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        return self._of_batch.get(id(ids)) or distinct(ids)
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Those that are on: what repeats in a batch is computed once, and all rows are predicted at once."""
+        on, B, M = self.config, len(batch.users), len(self.modalities)
+        h_users, h_items = self.encode()  # [U, d], [I, d]
+        (h_u, norm_users), (h_i, norm_items) = rows_and_norm(h_users, batch.users), rows_and_norm(h_items, batch.items)
+        (users, of_user), (items, of_item) = distinct(batch.users), distinct(batch.items)
+        h_modal = [self.project(m, items) for m in range(M)]  # M x [n, d]
+        online = self.predictor(torch.cat([h_u, h_i, *h_modal] if on.reconstruction else h_modal))
+        scale = 1 / torch.linalg.vector_norm(online, dim=1).clamp_min(SMALLEST)
+        n_modal = M * len(items)
+        ids, modal = online.split([len(online) - n_modal, n_modal])
+        of_ids, of_modal = scale.split([len(ids), n_modal])
+        share = 1 / B if of_item is None else torch.bincount(of_item).to(online) / B  # of the batch, [n]
+        of_modal = of_modal.view(M, len(items)) * share
+        terms = {}
+        if on.reconstruction:
+            target_u = self._direction("user", rows(h_users.detach(), users), users)  # [n_u, d]
+        if on.reconstruction or (on.alignment and M > 0):
+            target_i = self._direction("item", rows(h_items.detach(), items), items)  # [n, d]
+        if on.reconstruction:
+            targets = torch.cat([at(target_i, of_item), at(target_u, of_user)])
+            terms["reconstruction"] = ((ids * targets).sum(dim=1) * of_ids).sum() / -B
+        if on.alignment and M > 0:
+            dots = (modal.view(M, *target_i.shape) * target_i).sum(dim=2)  # [M, n]
+            terms["alignment"] = -(dots * of_modal).sum()
+        if on.masking and M > 0:
+            pairs = zip(self.modalities, h_modal, strict=True)
+            targets = torch.cat([self._direction(name, h, items) for name, h in pairs])
+            terms["masked"] = -((modal * targets).sum(dim=1) * of_modal.flatten()).sum()
+        if on.objective == "paper":
+            terms["regulariser"] = (squared_norm(h_u) + squared_norm(h_i)).mean()
+        else:
+            terms["regulariser"] = (norm_users + norm_items) / self.n_items
+        return terms
 
-    def _target(self, view: str, h: Tensor, rows: Tensor) -> Tensor:
-        """Drawn for a view alone that a term reads."""
-        on = self.config
-        reads_ids = on.reconstruction or (view == "item" and on.alignment and len(self.modalities) > 0)
-        read = reads_ids if view in ("user", "item") else on.masking
-        return super()._target(view, h, rows) if read else h.detach()
-
-    def loss(self, batch: Batch) -> Loss:
-        """With those terms alone that are switched on."""
-        config = self.config
-        on = {"reconstruction": config.reconstruction, "alignment": config.alignment, "masked": config.masking}
-        self._of_batch = {id(ids): distinct(ids) for ids in (batch.users, batch.items)}
-        parts = {name: part for name, part in super().loss(batch).parts.items() if on.get(name, True)}
-        self._of_batch = {}
-        return Loss(reduce(torch.add, parts.values()), parts)
+    def _direction(self, view: str, h: Tensor, rows: Tensor) -> Tensor:
+        """sg ĥ / ‖ĥ‖ of a view of h [n, d], of these rows [n]."""
+        return functional.normalize(self._target(view, h, rows), eps=SMALLEST)
 
 
 def trace_tensors(model: BM3) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bm3 import Batch, BM3Error, ConfigError, Data, DataError, Loss, Recommender
+from harness.models.closed_form import ClosedForm
 from harness.models.registry import ModelEntry, models
 
 HOOKS = ("start_epoch", "after_step", "parameter_groups", "learning_rate_factor")
@@ -54,6 +55,10 @@ def check_model(entry: ModelEntry, data: Data, config: Any) -> None:
             raise DataError(
                 f"{error}; it is taken to need item features (reads_features), and there are none"
             ) from error
+        if isinstance(model, ClosedForm):
+            trial.call("fit()", model.fit)
+            _check_scores(trial, model, data)
+            return
         if not any(parameter.requires_grad for parameter in model.parameters()):
             trial.refuse("parameters()", "none that trains", "at least one that requires a gradient")
         trial.call("start_epoch", model.start_epoch, generator)
@@ -70,13 +75,7 @@ def check_model(entry: ModelEntry, data: Data, config: Any) -> None:
         _check_loss(trial, loss)
         trial.call("loss(batch).total.backward()", loss.total.backward)
         trial.call("after_step()", model.after_step)
-        with torch.no_grad():
-            if entry.model.score is Recommender.score:
-                _check_vectors(trial, trial.call("embed()", model.embed), data)
-            else:
-                scores = trial.call("score(users)", model.score, users)
-                if _shape(scores) != (len(users), data.n_items):
-                    trial.refuse("score(users)", scores, f"a tensor {[len(users), data.n_items]}: users by items")
+        _check_scores(trial, model, data)
 
 
 def without_features(error: DataError, dataset: str) -> DataError:
@@ -118,6 +117,17 @@ def _check_loss(trial: _Trial, loss: Any) -> None:
         trial.refuse("loss(batch)", total, "a total that is one finite number with a gradient")
     if not isinstance(loss.parts, Mapping) or not all(_shape(part) == () for part in loss.parts.values()):
         trial.refuse("loss(batch)", f"parts {loss.parts!r:.80}", "a mapping of names to tensors of one number")
+
+
+@torch.no_grad()
+def _check_scores(trial: _Trial, model: Recommender, data: Data) -> None:
+    if type(model).score is Recommender.score:
+        _check_vectors(trial, trial.call("embed()", model.embed), data)
+        return
+    users = torch.from_numpy(data.train[:BATCH, 0].astype(np.int64))
+    scores = trial.call("score(users)", model.score, users)
+    if _shape(scores) != (len(users), data.n_items):
+        trial.refuse("score(users)", scores, f"a tensor {[len(users), data.n_items]}: users by items")
 
 
 def _check_vectors(trial: _Trial, vectors: Any, data: Data) -> None:

@@ -123,7 +123,8 @@ class _Projection(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, items: Tensor | None, weight: Tensor, row_gradients: bool) -> Tensor:
         ctx.save_for_backward(table, items, weight)
         ctx.row_gradients = row_gradients
-        return torch.cat([block @ weight.T for block in _blocks(table, items, weight)])
+        products = [block @ weight.T for block in _blocks(table, items, weight)]
+        return products[0] if len(products) == 1 else torch.cat(products)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
@@ -182,14 +183,19 @@ def frozen_features(
     return FeatureTable(modality, table, data.n_items, trained=False, precision=precision, shared=True, by_row=by_row)
 
 
-def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct ones [n] of ids [B], and where each of the ids is among them [B].
+def keeps_repeated(ids: Tensor) -> bool:
+    """Whether `distinct` leaves ids as they are: on CUDA counting the distinct ones would make the device wait."""
+    return ids.is_cuda
 
-    All of them on CUDA, where counting the distinct ones would make the device wait.
-    """
-    if ids.is_cuda:
-        return ids, torch.arange(len(ids), device=ids.device)
-    return ids.unique(return_inverse=True)  # type: ignore[no-any-return]
+
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Distinct ones [n] of ids [B], and the place of each id among them [B], None where none is left out."""
+    return (ids, None) if keeps_repeated(ids) else ids.unique(return_inverse=True)
+
+
+def at(x: Tensor, place: Tensor | None) -> Tensor:
+    """Rows of x [n, d] at the places that `distinct` gave: [B, d]."""
+    return x if place is None else nn.functional.embedding(place, x)
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
@@ -206,7 +205,7 @@ class _OriginalGraph(nn.Module):
 def _pattern(columns: Tensor, n_columns: int) -> Pattern:
     """The pattern whose every row has the given columns [n, k]."""
     n, k = columns.shape
-    return Pattern(np.arange(n + 1) * k, columns.flatten().cpu(), n_columns).to(columns.device)
+    return Pattern(torch.arange(n + 1, device=columns.device) * k, columns.flatten(), n_columns)
 
 
 def _merged(columns: Tensor, values: Tensor) -> tuple[Pattern, Tensor]:
@@ -215,8 +214,7 @@ def _merged(columns: Tensor, values: Tensor) -> tuple[Pattern, Tensor]:
     row = torch.arange(n, device=columns.device).repeat_interleave(k)
     keys, entry = torch.unique(row * n + columns.flatten(), return_inverse=True)
     starts = torch.searchsorted(keys, torch.arange(n + 1, device=keys.device) * n)
-    pattern = Pattern(starts.cpu(), (keys % n).cpu(), n).to(columns.device)
-    return pattern, values.new_zeros(len(keys)).index_add(0, entry, values.flatten())
+    return Pattern(starts, keys % n, n), values.new_zeros(len(keys)).index_add(0, entry, values.flatten())
 
 
 def _with_self_loops(adjacency: sparse.csr_array) -> sparse.csr_array:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.graph import bipartite_adjacency, mean_readout, symmetric_normalised
-from harness.models.base import batch_norms, batch_rows, check_config, pairwise_loss, xavier_uniform
+from harness.models.base import batch_norms, check_config, negatives_of, pairwise_loss, rows, xavier_uniform
 from harness.models.products import SparseProduct
 
 
@@ -49,14 +49,19 @@ class LightGCN(Recommender):
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """(H_u [U, d], H_i [I, d]), the mean readout."""
-        h0 = torch.cat([self.user_embedding, self.item_embedding])  # [U+I, d]
-        h_users, h_items = mean_readout(self.propagate, h0, self.config.n_layers).split([self.n_users, self.n_items])
+        h_users, h_items = self._nodes()[1].split([self.n_users, self.n_items])
         return h_users, h_items
+
+    def _nodes(self) -> tuple[Tensor, Tensor]:
+        """H⁰ and H [U+I, d]."""
+        h0 = torch.cat([self.user_embedding, self.item_embedding])
+        return h0, mean_readout(self.propagate, h0, self.config.n_layers)
 
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
-        pairwise = pairwise_loss(*batch_rows(*self.embed(), batch))
-        layer_0 = batch_rows(self.user_embedding, self.item_embedding, batch)  # [B, d] each
+        nodes = torch.cat([batch.users, torch.cat([batch.items, negatives_of(batch)]) + self.n_users])  # [3B]
+        layer_0, h = (rows(table, nodes).chunk(3) for table in self._nodes())  # 3 x [B, d] each
+        pairwise = pairwise_loss(*h)
         regulariser = self.config.reg_weight * batch_norms(*layer_0)
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
 

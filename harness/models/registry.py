@@ -1,6 +1,6 @@
 """Finding models by name: every module of this package, and every entry point in the group `bm3.models`.
 
-A model is any `bm3.Recommender`; no list of them is kept anywhere.
+A model is any `bm3.Recommender` that is not abstract; no list of them is kept anywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from inspect import isabstract
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -76,10 +77,18 @@ def find_model(name: str) -> ModelEntry:
     return models()[nearest(name, sorted(models()), "no model")]
 
 
+def trained_in_steps() -> list[str]:
+    """Names of the models that have a loss, by name: all but those in closed form."""
+    from harness.models.closed_form import ClosedForm
+
+    return sorted(name for name, entry in models().items() if not issubclass(entry.model, ClosedForm))
+
+
 def _is_model(value: object) -> bool:
     from bm3 import Recommender
 
-    return isinstance(value, type) and issubclass(value, Recommender) and value is not Recommender
+    model = isinstance(value, type) and issubclass(value, Recommender) and value is not Recommender
+    return model and not isabstract(value)
 
 
 def _entry(name: str, model: type[Recommender], module: ModuleType) -> ModelEntry:

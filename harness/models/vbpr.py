@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bm3 import Batch, Data, Loss, Recommender
 from harness.models.base import batch_norms, check_config, each, negatives_of, pairwise_loss, rows, xavier_uniform
-from harness.models.features import FeatureTable, distinct, frozen_features, modality_order
+from harness.models.features import FeatureTable, at, distinct, frozen_features, modality_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ class VBPR(Recommender):
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
         # Content depends on the item alone, so each distinct item of the batch is projected once.
-        items, row = distinct(torch.cat([batch.items, negatives_of(batch)]))
+        items, place = distinct(torch.cat([batch.items, negatives_of(batch)]))
         vectors = torch.cat([rows(self.item_embedding, items), self._content(items)], dim=1)  # [n, 2d]
-        h_i, h_j = (rows(vectors, part) for part in row.chunk(2))  # [B, 2d]
+        h_i, h_j = at(vectors, place).chunk(2)  # [B, 2d]
         h_u = rows(self.user_embedding, batch.users)  # [B, 2d]
         pairwise = pairwise_loss(h_u, h_i, h_j)
         regulariser = self.config.reg_weight * batch_norms(h_u, h_i, h_j)

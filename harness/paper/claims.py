@@ -17,12 +17,12 @@ from pydantic.dataclasses import dataclass as validated
 
 from bm3.errors import DataError
 from harness.paper.literature import ReportedValue, voices_of
-from harness.paper.load import STRICT, Paper, Tolerances, validated_file
+from harness.paper.load import STRICT, MemoryRule, Paper, Tolerances, validated_file
 from harness.paper.published import PublishedValue, Status, canonical_cell, canonical_metric, values_of_cell
 from harness.paper.rows import GB, SHARED_NOTE, Row, representative
 from harness.paper.significance import Difference, over_seeds
 from harness.paper.verdict import Range, Word
-from harness.runs.record import memory_kind
+from harness.runs.record import GPU_KINDS, gpu_text, memory_kind
 
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -86,6 +86,10 @@ class Place:
     tolerances: Tolerances | None = None
     """None for printed tables, whose figures have no spread: the question is whether a claim follows from them, to the
     decimals that it is given in."""
+    memory: MemoryRule | None = None
+    """How memory is compared; None: not at all."""
+    values: Sequence[PublishedValue]
+    """Those that are printed."""
 
     repeats = "seeds"
     """What a figure is the mean over."""
@@ -119,6 +123,7 @@ class Printed(Place):
     """The figures that one place prints."""
 
     values: Sequence[PublishedValue]
+    memory: MemoryRule | None = None
 
     def side(self, dataset: str, model: str, metric: str) -> Side | str:
         for cell in values_of_cell(self.values, dataset, model, metric):
@@ -165,6 +170,10 @@ class Measured(Place):
     """Content hash of a data set → pairs of its rows compared over users."""
     exponents: Mapping[tuple[str, str], Exponent] = field(default_factory=dict)
     """(Model, size) → how the seconds of an epoch grow."""
+    values: Sequence[PublishedValue] = ()
+
+    def __post_init__(self) -> None:
+        self.memory = self.tolerances.memory
 
     def side(self, dataset: str, model: str, metric: str) -> Side | str:
         row = representative((row for row in self.rows if row.dataset.lower() == dataset.lower()), model)
@@ -172,7 +181,7 @@ class Measured(Place):
             return f"{model} was not run"
         seeds: Mapping[int, float] = {}
         if metric in (TIME, MEMORY, SAMPLING):
-            spans, basis, obstacles = _costs(row, metric)
+            spans, basis, obstacles = costs(row, metric)
         else:
             seeds = row.by_seed(canonical_metric(metric))
             spans = [(value,) * 3 for value in seeds.values()]
@@ -195,12 +204,12 @@ class Measured(Place):
         return None
 
 
-def _costs(row: Row, metric: str) -> tuple[list[Span], str, list[str]]:
+def costs(row: Row, metric: str) -> tuple[list[Span], str, list[str]]:
     """A cost of each run that has it: lower quartile, median and upper quartile, in seconds, GB or shares of an epoch
     (without the first). Then what was read and where, in words, which must be the same for two to be compared; and why
     it is no evidence."""
     environments = [run.environment for run in row.runs]
-    devices = (e.get("gpu") or f"{e.get('cpu')}, {e.get('torch_threads')} threads" for e in environments)
+    devices = (gpu_text(e) or f"{e.get('cpu')}, {e.get('torch_threads')} threads" for e in environments)
     hosts = {f"{device}, torch {e.get('torch')}" for device, e in zip(devices, environments, strict=True)}
     basis, obstacles = f"{'; '.join(sorted(hosts))}, data {row.data[:10]}", []
     if row.surrogates:
@@ -211,6 +220,10 @@ def _costs(row: Row, metric: str) -> tuple[list[Span], str, list[str]]:
         found = [run.outcome.memory for run in row.runs]
         kind = memory_kind(found)
         peaks = [] if kind is None else [(memory.of(kind).bytes or 0) / GB for memory in found]
+        if kind not in GPU_KINDS:
+            obstacles.append("main memory, and no GPU's")
+        if blocks := sorted({run.training.evaluation.block_users for run in row.runs} - {0}):
+            basis += f", evaluated in blocks of {blocks} users"
         return [(peak,) * 3 for peak in peaks], f"{(kind or 'memory').replace('_', ' ')}, {basis}", obstacles
     if any(run.path in row.shared for run in row.runs):
         obstacles.append(f"timed {SHARED_NOTE}")
@@ -315,7 +328,8 @@ class Ratio(_Claim):
     """A cost of each numerator, divided by that of the denominator, is between `low` and `high` as printed.
 
     Over runs: against the range between the typical epochs of both rows at their farthest apart, from the lowest lower
-    to the highest upper quartile of their runs (memory: of their peaks), on one host.
+    to the highest upper quartile of their runs, on one host. Memory: as printed for a reference model, and what either
+    needs beyond it; decided only where it comes out alike whatever part of the printed figure is CUDA context.
     """
 
     kind: Literal["ratio"]
@@ -330,18 +344,49 @@ class Ratio(_Claim):
 
     def comparisons(self, place: Place) -> Iterator[Comparison | None]:
         for dataset, metric in product(self.datasets, self.metrics):
+            judge = partial(self._beyond, place, dataset) if metric == MEMORY else self._quotient
             for numerator in _present(self.numerators, self.left_out, dataset):
-                yield place.compare(dataset, metric, numerator, self.denominator, self._quotient)
+                yield place.compare(dataset, metric, numerator, self.denominator, judge)
+
+    def _beyond(self, place: Place, dataset: str, what: str, first: Side, second: Side) -> Comparison:
+        figure = f"{_quotient(first.value, second.value):.2f} ({first.value:.4g} against {second.value:.4g} GB)"
+        if place.memory is None:
+            return Comparison(what, f"{figure}; no model to compare with is named", ClaimOutcome.NO_EVIDENCE, math.inf)
+        rule, base = place.memory, place.side(dataset, place.memory.reference, MEMORY)
+        cell = values_of_cell(place.values, dataset, rule.reference, MEMORY)
+        printed = next((one.value for one in cell if one.value is not None), None)
+        if isinstance(base, str) or printed is None or base.basis != first.basis:
+            reason = base if isinstance(base, str) else f"{rule.reference} is not printed, or was measured elsewhere"
+            return Comparison(what, f"{figure}; {reason}", ClaimOutcome.NO_EVIDENCE, math.inf)
+        found = []
+        for context in rule.context:
+            beyond = [(a.low - base.high, a.value - base.value, a.high - base.low) for a in (first, second)]
+            (low, value, high), others = ([max(printed - context + end, 0) for end in ends] for ends in beyond)
+            bounds = _quotient(low, others[2]), _quotient(high, others[0])
+            said = f"{_quotient(value, others[1]):.2f} if {context:g} GB are context"
+            found.append(_ranged(what, said, bounds, self.low, self.top, self.decimals))
+        alike = len({one.outcome for one in found}) == 1
+        figure += f"; with {printed:g} GB of {rule.reference} as printed and what they need beyond it "
+        figure += ", ".join(one.figure for one in found) + self.claimed
+        figure += "" if alike else ": it depends on how much of the printed figures is CUDA context"
+        outcome = found[0].outcome if alike else ClaimOutcome.UNDECIDED
+        return Comparison(what, figure, outcome, min(one.margin for one in found))
+
+    @property
+    def top(self) -> float:
+        return math.inf if self.high is None else self.high
+
+    @property
+    def claimed(self) -> str:
+        return f", claimed {self.low:g} to {self.top:g} ({self.decimals} decimals)"
 
     def _quotient(self, what: str, first: Side, second: Side) -> Comparison:
         value = _quotient(first.value, second.value)
         interval = _quotient(first.low, second.high), _quotient(first.high, second.low)
-        high = math.inf if self.high is None else self.high
         spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if first.runs else ""
         runs = f" in {first.runs} and {second.runs} runs" if first.runs else ""
         figure = f"{value:.2f}{spread} ({first.value:.4g} against {second.value:.4g}{runs})"
-        figure += f", claimed {self.low:g} to {high:g} ({self.decimals} decimals)"
-        return _ranged(what, figure, interval, self.low, high, self.decimals)
+        return _ranged(what, figure + self.claimed, interval, self.low, self.top, self.decimals)
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)
@@ -417,7 +462,9 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
     return claims
 
 
-def claims_of_published(claims: Sequence[Claim], expected: Iterable[PublishedValue]) -> tuple[ClaimResult, ...]:
+def claims_of_published(
+    claims: Sequence[Claim], expected: Iterable[PublishedValue], memory: MemoryRule | None = None
+) -> tuple[ClaimResult, ...]:
     """Each claim against each place that prints something it is about.
 
     Sources that share what stands before the first hyphen are one place: `paper-table3` and `paper-table4` are `paper`.
@@ -427,7 +474,9 @@ def claims_of_published(claims: Sequence[Claim], expected: Iterable[PublishedVal
     for value in expected:
         places[value.source.partition("-")[0]].append(value)
     found = [
-        (claim, where, [*claim.comparisons(Printed(values))]) for claim in claims for where, values in places.items()
+        (claim, where, [*claim.comparisons(Printed(values, memory))])
+        for claim in claims
+        for where, values in places.items()
     ]
     return tuple(_result(claim, where, cells) for claim, where, cells in found if any(cells))
 
@@ -436,7 +485,7 @@ def claims_of_paper(paper: Paper) -> tuple[ClaimResult, ...]:
     """Each claim of a paper against the tables that print it, and against what independent groups report, if any do."""
     reported = Reported(paper.literature, paper.tolerances)
     others = claims_of(paper.claims, reported) if paper.literature else ()
-    return *claims_of_published(paper.claims, paper.values), *others
+    return *claims_of_published(paper.claims, paper.values, paper.tolerances.memory), *others
 
 
 def claims_of(claims: Sequence[Claim], place: Reported | Measured) -> tuple[ClaimResult, ...]:

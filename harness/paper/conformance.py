@@ -11,7 +11,7 @@ learning rate in either direction. What a parameter may differ by therefore foll
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from torch import Tensor
 
 from bm3 import Batch, BM3Error, Data, DataError
 from harness.data import Dataset
-from harness.evaluation import Evaluator, Ranking, model_scorer, per_user_metrics
-from harness.evaluation.metrics import averages
+from harness.evaluation import Evaluator, Ranking, model_scorer
 from harness.models.registry import ModelEntry, models
 from harness.paper.load import Paper
 from harness.training.optimiser import BETAS, EPSILON, adam
@@ -34,6 +33,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Row = tuple[str, float, float, str]
 """Quantity, difference, tolerance, note."""
 
+CPU = torch.device("cpu")
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = PARAMETER_TOLERANCE = 1e-4
 CHANGE_TOLERANCE = 1e-2  # of tensors that move without being trained (BUIR's target)
@@ -66,21 +66,24 @@ class Check:
     note: str = ""
 
 
-def conformance(path: Path) -> list[Check]:
-    """Replay a trace, or all in a folder in order of name. Raises DataError when there is none or one is unreadable."""
+def conformance(path: Path, device: torch.device = CPU) -> list[Check]:
+    """Replay a trace, or all in a folder in order of name, on `device`.
+
+    Raises DataError when there is none or one is unreadable.
+    """
     paths = [path] if path.is_file() else sorted(path.glob("*.npz"))
     if not paths or any(one.suffix != ".npz" for one in paths):
         what = "holds no trace" if path.exists() else "no such file or folder"
         raise DataError(f"{path}: {what}; needed is a trace (*.npz) or a folder that holds some")
-    return [check for path in paths for check in replay(path)]
+    return [check for path in paths for check in replay(path, device)]
 
 
-def known_traces(paper: Paper) -> list[Check]:
-    """Replay the traces that come with the paper, then those that models of other packages bring."""
-    checks = conformance(paper.file("traces"))
+def known_traces(paper: Paper, device: torch.device = CPU) -> list[Check]:
+    """Replay the traces that come with the paper, then those that models of other packages bring, on `device`."""
+    checks = conformance(paper.file("traces"), device)
     for name, entry in models().items():
         try:
-            checks += [] if entry.TRACES is None else conformance(entry.TRACES)
+            checks += [] if entry.TRACES is None else conformance(entry.TRACES, device)
         except DataError as error:
             checks.append(Check(name, "all", Status.FAILED, note=str(error)))
     return checks
@@ -95,8 +98,9 @@ def trace_statuses(checks: list[Check]) -> dict[str, Status]:
     return statuses
 
 
-def replay(path: Path) -> list[Check]:
-    """All checks of one trace; a single unsupported one when its model or what it records is not known here.
+def replay(path: Path, device: torch.device = CPU) -> list[Check]:
+    """All checks of one trace, replayed with its masks on `device`; a single unsupported one when its model or what it
+    records is not known here.
 
     Raises DataError when the file is not a readable trace.
     """
@@ -110,7 +114,7 @@ def replay(path: Path) -> list[Check]:
             return [Check(path.stem, "all", Status.UNSUPPORTED, note="dropout without recorded masks")]
         return [
             Check(path.stem, name, Status.PASSED if difference <= allowed else Status.FAILED, difference, allowed, note)
-            for name, difference, allowed, note in _Replay(entry, config, arrays, meta).checks()
+            for name, difference, allowed, note in _Replay(entry, config, arrays, meta, device).checks()
         ]
     except BM3Error as error:
         return [Check(path.stem, "all", Status.FAILED, note=str(error))]
@@ -154,11 +158,13 @@ def _group(arrays: Arrays, *prefixes: str) -> dict[str, NDArray[Any]]:
 class _Replay:
     """One trace replayed step by step, keeping what is compared."""
 
-    def __init__(self, entry: ModelEntry, config: Any, arrays: Arrays, meta: Mapping[str, Any]) -> None:
-        self._entry, self._arrays, self._meta = entry, arrays, meta
+    def __init__(
+        self, entry: ModelEntry, config: Any, arrays: Arrays, meta: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self._entry, self._arrays, self._meta, self._device = entry, arrays, meta, device
         features, parts = _group(arrays, "features/"), _group(arrays, "interactions/")
         data = Data(int(meta["n_users"]), int(meta["n_items"]), parts["train"], features)
-        self._model = entry.model(data, config, torch.Generator().manual_seed(0))
+        self._model = entry.model(data, config, torch.Generator().manual_seed(0)).to(device)
         self._tensors: dict[str, Tensor] = dict(
             self._model.state_dict(keep_vars=True) if entry.trace_tensors is None else entry.trace_tensors(self._model)
         )
@@ -190,7 +196,7 @@ class _Replay:
         losses, gradients, rounded = self._train()
         yield "loss", _relative(np.array(losses), arrays["loss"]), LOSS_TOLERANCE, ""
         yield "gradients", *_worst(gradients, _group(arrays, "grad0/"), GRADIENT_TOLERANCE)
-        final = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        final = {name: _array(tensor) for name, tensor in tensors.items()}
         yield "parameters", *_worst(final, recorded_final, PARAMETER_TOLERANCE, rounded)
         moved = {
             name: array - initial[name]
@@ -202,13 +208,13 @@ class _Replay:
             yield "followers' changes", *_worst(changes, moved, CHANGE_TOLERANCE)
         with torch.no_grad():
             score = model_scorer(self._model)
-            scores = score(torch.arange(self._dataset.n_users))
-            yield "scores", _relative(scores.numpy(), arrays["scores"]), SCORE_TOLERANCE, ""
+            scores = score(torch.arange(self._dataset.n_users, device=self._device))
+            yield "scores", _relative(_array(scores), arrays["scores"]), SCORE_TOLERANCE, ""
             for part, held_out in (("valid", self._dataset.valid), ("test", self._dataset.test)):
                 if f"topk/{part}" in arrays:
                     length = arrays[f"topk/{part}"].shape[1]
                     evaluator = Evaluator(self._dataset, "valid" if part == "valid" else "test")
-                    ranking = evaluator.rank(score, length, device=torch.device("cpu"))
+                    ranking = evaluator.rank(score, length, device=self._device)
                     yield from self._ranking_checks(part, ranking, held_out.astype(np.int64))
 
     def _load(self, values: Arrays) -> None:
@@ -230,12 +236,12 @@ class _Replay:
         decays: dict[str, list[NDArray[Any]]] = {name: [] for name in trained}
         for step in range(int(self._meta["steps"])):
             for name, tensor in trained.items():
-                decays[name].append(decay.get(id(tensor), 0.0) * tensor.detach().numpy())
+                decays[name].append(decay.get(id(tensor), 0.0) * _array(tensor))
             batch = self._batch(_group(self._arrays, f"batch{step}/"))
             losses.append(float(train_step(self._model, optimiser, batch).total.detach()))
             for name, tensor in trained.items():
                 gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-                gradients[name].append(np.array(gradient.detach().numpy()))
+                gradients[name].append(_array(gradient).copy())
         rounded = {name: rate * rounded_updates(np.stack(gradients[name]), np.stack(decays[name])) for name in trained}
         return losses, {name: of_steps[0] for name, of_steps in gradients.items()}, rounded
 
@@ -246,10 +252,10 @@ class _Replay:
         for name in (name for name in recorded if f"{name}_shape" in recorded):
             rows, width = recorded[f"{name}_shape"]
             mask = np.unpackbits(recorded[name], axis=1)[:rows, :width].astype(bool)
-            keep[name.removeprefix("keep_")] = torch.from_numpy(mask)
+            keep[name.removeprefix("keep_")] = torch.from_numpy(mask).to(self._device)
         if keep and self._entry.trace_dropout is not None:
             self._entry.trace_dropout(self._model, keep)
-        return Batch(*map(torch.from_numpy, columns))
+        return Batch(*(torch.from_numpy(column).to(self._device) for column in columns))
 
     def _ranking_checks(self, part: str, ranking: Ranking, held_out: NDArray[np.int64]) -> Iterator[Row]:
         """The ranking against the recorded one, then the metrics of the ranking.
@@ -262,17 +268,18 @@ class _Replay:
         if not np.array_equal(ranking.users, self._arrays[f"topk/{part}_users"]):
             yield title, 1.0, 0.0, "other users are evaluated"
             return
-        ours, theirs = (np.take_along_axis(scores[ranking.users], ids, axis=1) for ids in (ranking.items, recorded))
+        items, _ = ranking.listed(recorded.shape[1])
+        ours, theirs = (np.take_along_axis(scores[ranking.users], ids, axis=1) for ids in (items, recorded))
         gap = np.abs(ours - theirs) / max(np.abs(scores).max(), 1e-30)
         # Where a user has fewer items left than ranks, masked ones fill the end in no order.
         first_key = ranking.users[:, None] * self._dataset.n_items
         masked = np.isin(first_key + recorded, self._dataset.train.astype(np.int64) @ to_key)
-        misplaced = (ranking.items != recorded) & (gap > SCORE_TOLERANCE) & ~masked
+        misplaced = (items != recorded) & (gap > SCORE_TOLERANCE) & ~masked
         yield title, float(misplaced.sum()), 0.0, "items out of place"
-        hits = np.isin(first_key + (ranking.items if misplaced.any() else recorded), held_out @ to_key)
+        hits = np.isin(first_key + (items if misplaced.any() else recorded), held_out @ to_key)
         if figures := _group(self._arrays, f"metric/{part}_"):
             cutoffs = sorted({int(name.split("@")[1]) for name in figures})
-            found = averages(per_user_metrics(hits, ranking.n_relevant, cutoffs))
+            found = replace(ranking, hits=hits).metrics(cutoffs)
             difference = max(abs(found[name] - float(value)) for name, value in figures.items())
             yield f"metrics {part}", difference, METRIC_TOLERANCE, ""
 
@@ -309,6 +316,11 @@ def _updates(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
         v = beta2 * v + (1 - beta2) * gradient**2
         updates.append(m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + EPSILON))
     return np.stack(updates)
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    found: NDArray[Any] = tensor.detach().cpu().numpy()
+    return found
 
 
 def _relative(ours: NDArray[Any] | None, recorded: NDArray[Any], allowed: NDArray[Any] | float = 0.0) -> float:

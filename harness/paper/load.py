@@ -28,6 +28,7 @@ TestPart = Literal["test", "valid"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Grids = TypeAdapter(dict[str, dict[str, Values]])
+STOPPING = "early_stopping.metric"
 SOURCES, TOLERANCES, GRIDS, CLAIMS = (f"{name}.toml" for name in ("sources", "tolerances", "grids", "claims"))
 LITERATURE = "literature"
 
@@ -56,6 +57,8 @@ class Tolerance:
     """Level of the two-sided t-interval over seeds."""
     min_seeds: int
     """Fewer runs than this are no evidence; one run has no interval, hence at least 2."""
+    absolute: float = 0.0
+    """What the half-width has besides, in the unit of the metric."""
 
 
 class Band(_Part):
@@ -72,6 +75,18 @@ class Bands(Band):
     """Bands of their own, by canonical metric."""
 
 
+class MemoryRule(Band):
+    """How memory is compared: as what a model needs beyond a reference model, in which no constant is left."""
+
+    reference: Text
+    """The reference model, as printed."""
+    absolute: Annotated[float, Field(ge=0, strict=True)]
+    """GB of the band besides its share: what rounding of printed figures makes."""
+    context: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+    """GB of a printed figure that may be CUDA context, at least and at most."""
+    context_source: Text
+
+
 class SelfCheckRule(_Part):
     """How sure the self-check must be."""
 
@@ -86,6 +101,8 @@ class Tolerances(_Part):
     confidence: Share
     min_seeds: Seeds
     published: Bands
+    memory: MemoryRule | None = None
+    """None where no memory is published."""
     replay: Band
     """Around the stopping metric of a run that is repeated where its bits may differ."""
     selfcheck: SelfCheckRule
@@ -216,7 +233,7 @@ class Paper(PaperFile):
 
     def own_settings(self, model: str, dataset: str) -> dict[str, Scalar]:
         """The settings of the paper's own runs that it states; names in any case."""
-        stated = dict(self.training)
+        stated = {**self.training, STOPPING: canonical_metric(self.stopping)}
         for own in self.settings:
             if own.of(model, dataset):
                 stated |= own.set
@@ -255,7 +272,8 @@ def load_paper(name: str | Path = DEFAULT) -> Paper:
 
 @cache
 def _defaults() -> Mapping[str, Scalar]:
-    return validated_file(paper_folder(DEFAULT) / PAPER_FILE, TypeAdapter(PaperFile)).training
+    file = validated_file(paper_folder(DEFAULT) / PAPER_FILE, TypeAdapter(PaperFile))
+    return {**file.training, STOPPING: canonical_metric(file.stopping)}
 
 
 def _by_name(values: Mapping[str, T]) -> dict[str, T]:

@@ -9,10 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from bm3.errors import DataError
+from harness.evaluation.words import canonical_metric as canonical_metric
+from harness.evaluation.words import short_metric as short_metric
 
 COLUMNS = ("dataset", "model", "metric", "value", "source", "status", "note")
 
-_RANKING_METRICS = {"R": "recall", "N": "ndcg", "P": "precision"}
 STATISTICS = ("users", "items", "interactions", "sparsity_percent")
 """Figures about a data set, by their names."""
 COSTS = ("Memory (GB)", "Time (s/epoch)")
@@ -50,19 +51,6 @@ class PublishedValue:
     def cell(self) -> tuple[str, str, str]:
         """Canonical (dataset, model, metric)."""
         return canonical_cell(self.dataset, self.model, self.metric)
-
-
-def canonical_metric(name: str) -> str:
-    """`R@10` → `recall@10`, `N@20` → `ndcg@20`; names without a cut-off are returned as they are."""
-    metric, at, cutoff = name.partition("@")
-    return _RANKING_METRICS.get(metric.upper(), metric.lower()) + at + cutoff if at else name
-
-
-def short_metric(name: str) -> str:
-    """`recall@10` → `R@10`: the printed name, the inverse of `canonical_metric`."""
-    metric, at, cutoff = canonical_metric(name).partition("@")
-    short = {long: letter for letter, long in _RANKING_METRICS.items()}
-    return short.get(metric, metric) + at + cutoff
 
 
 def canonical_cell(dataset: str, model: str, metric: str) -> tuple[str, str, str]:

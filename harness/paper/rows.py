@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from bm3.errors import DataError
 from harness.paper.load import Paper
-from harness.paper.published import PublishedValue, canonical_metric
+from harness.paper.published import PublishedValue, canonical_metric, short_metric
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.record import RunRecord
-from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
     from harness.paper.significance import UserValues
@@ -48,7 +47,7 @@ class Point:
 
     def by_seed(self, part: str) -> dict[int, float]:
         """Seed → the metric on the part `valid` or `test`."""
-        return {seed: run.metrics(part)[self.metric] for seed, run in self.runs.items()}
+        return {seed: _metric(run, part, self.metric) for seed, run in self.runs.items()}
 
     def mean(self, part: str) -> float:
         """Over the seeds by which points are compared."""
@@ -165,7 +164,7 @@ class Row:
 
     def by_seed(self, metric: str) -> dict[int, float]:
         """Seed → the metric."""
-        return {run.seed: run.metrics(self.part)[metric] for run in self.runs}
+        return {run.seed: _metric(run, self.part, metric) for run in self.runs}
 
     def values(self, metric: str) -> list[float]:
         """One per seed."""
@@ -203,6 +202,11 @@ class Row:
         if self.part != "test":
             return "the paper's test part is the one by which training stops here"
         return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
+
+    @property
+    def stopping(self) -> str:
+        """The validation metric by which epochs and its point were chosen, as printed."""
+        return short_metric(self.selection.on_validation.metric)
 
     @property
     def published(self) -> bool:
@@ -263,7 +267,7 @@ def rows_of(
 def judged(row: Row, paper: Paper) -> Row:
     """The row with a verdict per metric of the paper. Raises DataError where runs lack one."""
     metrics = [canonical_metric(name) for name in paper.metrics]
-    if lacking := [metric for metric in metrics for run in row.runs if metric not in run.outcome.test]:
+    if lacking := [metric for metric in metrics for run in row.runs if run.value(metric) is None]:
         raise DataError(f"{row.runs[0].path}: has no {lacking[0]}, by which the paper {paper.name} judges")
     sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
     verdicts = {}
@@ -316,7 +320,7 @@ class _Group:
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
         finished = [(point, {s: run for s, run in sorted(runs.items()) if run.finished}) for point, runs in self.points]
-        metric = canonical_metric(paper.stopping)
+        metric = self.runs[0].stopping
         selection = choose([Point(point, runs, metric) for point, runs in finished], self.compared)
         if selection is None:
             return None
@@ -424,14 +428,15 @@ def _departures(run: RunRecord, paper: Paper) -> dict[str, str]:
         for key, value in run.settings.items()
         if key not in run.searched and (value != stated[key] if key in stated else key in run.changed_settings)
     }
-    if canonical_metric(paper.stopping) != STOPPING_METRIC:
-        departing["stopping"] = STOPPING_METRIC
     return {key: f"{key}={value}" for key, value in sorted(departing.items())}
 
 
 def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
-    """The run with the settings that are searched where the paper has a grid of the model, else with its own."""
-    grid = paper.grids.get(run.model)
+    """The run with the settings that are searched where the paper has a grid of the model, else with its own.
+
+    None are where there is no validation part by which to choose.
+    """
+    grid = paper.grids.get(run.model) if run.validated else {}
     return run if grid is None else run.model_copy(update={"searched": sorted(grid.keys() & run.config.keys())})
 
 
@@ -461,3 +466,8 @@ def _searched(run: RunRecord) -> dict[str, Any]:
 
 def _surrogates(run: RunRecord) -> list[str]:
     return run.dataset.surrogates if run.reads_features else []
+
+
+def _metric(run: RunRecord, part: str, metric: str) -> float:
+    value = run.value(metric) if part == "test" else run.outcome.valid.get(metric)
+    return math.nan if value is None else value

@@ -43,6 +43,8 @@ class Study:
     """What of them could not be read and is left out: a line each, its path and why."""
     conformance: Mapping[str, int]
     """How many recorded traces passed, failed or were not supported; empty where none was replayed."""
+    conformance_device: str
+    """Where they were replayed: `cpu` or `cuda`."""
     unchecked: tuple[str, ...]
     failed: tuple[str, ...]
     """Commands of trials that failed."""
@@ -92,6 +94,11 @@ class Study:
     def proposes(self, model: str) -> bool:
         """Whether it is the model that the study is about: any, where the paper proposes none."""
         return self.paper.proposed is None or model.lower() == self.paper.proposed.lower()
+
+    @property
+    def stopping(self) -> str:
+        """What epochs and points were chosen by, as printed."""
+        return " or ".join(dict.fromkeys(row.stopping for row in self.rows)) or self.paper.stopping
 
     @property
     def datasets(self) -> list[str]:
@@ -176,7 +183,9 @@ class Study:
         if self.failed:
             lines.append(f"{len(self.failed)} {'trial' if len(self.failed) == 1 else 'trials'} failed.")
         if failed := self.conformance.get("failed"):
-            lines.append(f"{failed} of {sum(self.conformance.values())} recorded traces failed.")
+            lines.append(
+                f"{failed} of {sum(self.conformance.values())} recorded traces failed on {self.conformance_device}."
+            )
         return lines or ["No run has a result."]
 
 
@@ -188,6 +197,7 @@ def make_study(
     of: Sequence[RunRecord] | None = None,
     planned: Sequence[Planned] | None = None,
     conformance: Mapping[str, int] | None = None,
+    conformance_device: str = "cpu",
     unchecked: Sequence[str] = (),
     failed: Sequence[str] = (),
     of_costs: bool = False,
@@ -198,11 +208,11 @@ def make_study(
     """Judge these runs of the store `folder`, or all of it, by a paper.
 
     `planned` are the rows that the runs answer; without them, rows are formed from what runs have in common.
-    `conformance` counts recorded traces by what became of them, `failed` are commands of trials that failed and should
-    not have. Where they are `of_costs`, time and memory are what is to be measured, and accuracy need not have
-    evidence. What could not be read of the runs is `unread`; it is named and changes no verdict on the others. Models
-    named in `self_check` are held against its stored reference instead, and not against each other. `exceptions` are
-    cells that are known to lie outside their band.
+    `conformance` counts recorded traces by what became of them on `conformance_device`, `failed` are commands of trials
+    that failed and should not have. Where they are `of_costs`, time and memory are what is to be measured, and accuracy
+    need not have evidence. What could not be read of the runs is `unread`; it is named and changes no verdict on the
+    others. Models named in `self_check` are held against its stored reference instead, and not against each other.
+    `exceptions` are cells that are known to lie outside their band.
 
     Raises DataError when the folder or the paper cannot be read.
     """
@@ -220,7 +230,7 @@ def make_study(
     hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
-        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder))
+        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder), paper.values)
         claims = *claims_of_paper(paper), *claims_of(paper.claims, ours)
     checked = None
     if self_check is not None:
@@ -235,6 +245,7 @@ def make_study(
         runs=runs,
         unread=tuple(unread),
         conformance=conformance,
+        conformance_device=conformance_device,
         unchecked=tuple(unchecked),
         failed=tuple(dict.fromkeys([*failed, *lost])),
         starved=starved,
@@ -353,11 +364,11 @@ def _compared(study: Study, dataset: str) -> str:
     if not rows:
         brief = "only runs of the self-check, too brief for models to be compared"
         return f"On {dataset} {brief}; bm3 reproduce judges them."
-    metric = rows[0].selection.on_validation.metric
+    metric, printed = rows[0].selection.on_validation.metric, rows[0].stopping
     rows.sort(key=lambda row: -finite(row.mean(metric)))
     if len(rows) == 1:
         seeds = f"{len(rows[0].runs)} seed{'s' * (len(rows[0].runs) > 1)}"
-        return f"{_printed(study, rows[0])} on {dataset}: {metric} {number(rows[0].mean(metric))} over {seeds}."
+        return f"{_printed(study, rows[0])} on {dataset}: {printed} {number(rows[0].mean(metric))} over {seeds}."
     second = representative(rows, study.paper.proposed or "")
     first = next(row for row in rows if row is not second)
     second = second or rows[1]
@@ -366,13 +377,13 @@ def _compared(study: Study, dataset: str) -> str:
     pair = next((p for p in study.pairs(dataset, metric, first.label) if p.second == second.label), None)
     if pair is None:
         means = f"{number(first.mean(metric))} and {number(second.mean(metric))}"
-        return f"{both}{metric} {means}, not compared over users."
+        return f"{both}{printed} {means}, not compared over users."
     winner = pair.winner(1 - study.paper.tolerances.confidence)
     if winner == second.label:
         pair, first, second = pair.seen_from(winner), second, first
     over = [by_seed for _, by_seed in paired(*(row.by_seed(metric) for row in (first, second)))]
     ends = (number(100 * end * len(over) / sum(over), "+.1f") for end in (pair.mean, *pair.interval))
-    figures = "{} {} % [{}, {}]".format(metric, *ends) if sum(over) else f"{metric} 0"
+    figures = "{} {} % [{}, {}]".format(printed, *ends) if sum(over) else f"{printed} 0"
     if winner is None:
         return f"{both}neither better ({figures}, adjusted p {pair.adjusted:.2g})."
     return f"{names[first.label]} is better than {names[second.label]} on {dataset}: {figures}."

@@ -73,28 +73,27 @@ def judge(
     tolerance: Tolerance,
     comparable: bool = True,
 ) -> Verdict:
-    """Judge one accuracy cell, where higher is better.
+    """Judge one cell.
 
     `values` has one value per seed, in any order, in the unit of the metric; `published` has the cell's sources in
     order of precedence; `comparable` is False where the inputs are not those of the published figure, such as
     surrogate features. The first of these that applies is the outcome: unpublished, no evidence, disputed, diverged
     (a finding, not a gap), and then by the place of mean and interval relative to the band.
 
-    Raises ValueError if `published` mixes cells or is not about an accuracy metric.
+    Raises ValueError if `published` mixes cells.
     """
     if len({value.cell for value in published}) > 1:
         raise ValueError("the published values belong to different cells")
-    if any("@" not in value.metric for value in published):
-        raise ValueError(f"{published[0].metric} is not an accuracy metric")
     mean, interval = mean_and_interval(values, tolerance.confidence)
     target = next((value for value in published if value.value is not None), None)
     if target is None or target.value is None:
         reason = f"published as {published[0].status}" if published else "no source gives a value"
         return Verdict(Outcome.UNPUBLISHED, mean, interval, len(values), None, None, None, reason)
-    band = (target.value * (1 - tolerance.relative), target.value * (1 + tolerance.relative))
+    half = abs(target.value) * tolerance.relative + tolerance.absolute
+    band = (target.value - half, target.value + half)
     # 12 decimals: what only the rounding of the mean makes is no difference.
     difference = round(mean / target.value - 1, 12) + 0.0 if mean is not None and target.value else None
-    width = f"{100 * tolerance.relative:g} %"
+    width = f"{100 * tolerance.relative:g} %" + (f" and {tolerance.absolute:g}" if tolerance.absolute else "")
     if len(values) < tolerance.min_seeds:
         outcome, reason = Outcome.NO_EVIDENCE, f"{len(values)} of at least {tolerance.min_seeds} seeds were run"
     elif not comparable:

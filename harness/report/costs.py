@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from harness.paper.rows import GB
-from harness.runs.record import RunRecord
+from harness.runs.record import RunRecord, gpu_text
 
-WAYS = {"gpu_process_peak": "", "allocator_reserved_peak": "torch", "process_rss_peak": "RAM"}
+PROCESS, RESERVED, ALLOCATED, CONTEXT = "process", "reserved", "allocated", "context"
+WAYS = {"gpu_process_peak": PROCESS, "allocator_reserved_peak": RESERVED, "process_rss_peak": "RAM"}
 """The readings that may stand beside published memory → how ours was read."""
 
 
@@ -25,10 +26,10 @@ class Reading:
     """How it was found, if it was not simply read."""
 
 
-def epoch_seconds(run: RunRecord) -> Reading | None:
-    """The median epoch; None where none was timed."""
+def epoch_seconds(run: RunRecord) -> dict[str, Reading]:
+    """The median epoch; nothing where none was timed."""
     value = run.outcome.timing.median_s
-    return None if value is None else Reading(value)
+    return {} if value is None else {"": Reading(value)}
 
 
 def peak_memory(run: RunRecord) -> Reading | None:
@@ -38,11 +39,25 @@ def peak_memory(run: RunRecord) -> Reading | None:
     return Reading(found.bytes / GB, WAYS[str(kind)], found.how or "") if found and found.bytes else None
 
 
+def all_memory(run: RunRecord) -> dict[str, Reading]:
+    """By way of reading: all that was read on a GPU and the context; main memory where nothing was."""
+    memory, counts = run.outcome.memory, peak_memory(run)
+    if counts is None or counts.way not in (PROCESS, RESERVED):
+        return {counts.way: counts} if counts else {}
+    kinds = {
+        PROCESS: memory.gpu_process_peak,
+        RESERVED: memory.allocator_reserved_peak,
+        ALLOCATED: memory.allocator_peak,
+    }
+    found = {way: Reading(one.bytes / GB, way, one.how or "") for way, one in kinds.items() if one.bytes}
+    return found | ({} if memory.context is None else {CONTEXT: Reading(memory.context / GB, CONTEXT)})
+
+
 def device(run: RunRecord) -> str:
     """What a run was measured on, for readers who compare costs."""
     where = run.environment
     if where.get("device") == "cuda":
-        return f"cuda, {where.get('gpu') or 'a GPU without a name'}"
+        return f"cuda, {gpu_text(where) or 'a GPU without a name'}"
     cpu, cores = where.get("cpu") or "a processor without a name", where.get("logical_cores")
     return f"{where.get('device')}, {cpu}, {cores} cores, torch threads: {where.get('torch_threads')}"
 

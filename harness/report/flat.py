@@ -77,6 +77,7 @@ def cells_json(study: Study) -> str:
         "answer": " ".join(study.headline),
         "code": study.code,
         "conformance": dict(study.conformance),
+        **({"conformance_device": study.conformance_device} if study.conformance else {}),
         "self_check": None if study.selfcheck is None else [asdict(one) for one in study.selfcheck],
         "unread": study.unread,
         "cells": cells(study),

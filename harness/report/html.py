@@ -46,6 +46,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         headline=study.headline,
         outcomes=[(word, count) for word, count in study.outcomes.items() if study.published],
         conformance=", ".join(f"{count} {name}" for name, count in study.conformance.items()),
+        device=study.conformance_device,
         runs=_runs(study),
         lost={
             # The reason is a comment, so that the line can still be pasted.

@@ -23,7 +23,7 @@ def _summary(study: Study) -> Iterable[str]:
         yield f"- Accuracy cells: {', '.join(f'{n} {outcome.value}' for outcome, n in study.outcomes.items())}"
     if study.conformance:
         counts = ", ".join(f"{n} {name}" for name, n in study.conformance.items())
-        yield f"- Conformance with recorded traces: {counts}"
+        yield f"- Conformance with recorded traces, on {study.conformance_device}: {counts}"
     yield from (f"- Unfinished run, left out: `{run.command}`" for run in study.unfinished)
     yield from (f"- Cannot be read, left out: {text}" for text in study.unread)
     yield from (f"- Out of memory, a dash below: `{run.command}`" for run in study.out_of_memory)

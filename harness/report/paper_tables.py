@@ -7,15 +7,18 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from bm3 import ConfigError
+from harness.paper.claims import MEMORY
 from harness.paper.load import Paper, PublishedTable, Source
+from harness.paper.memory import memory_verdicts, printed_beyond
 from harness.paper.numbers import number
 from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
 from harness.paper.rows import SHARED_NOTE, Row, representatives
 from harness.paper.study import SHARED, Study
 from harness.paper.verdict import Outcome, Verdict, judge
-from harness.report.costs import Reading, device, epoch_seconds, peak_memory
+from harness.report.costs import ALLOCATED, CONTEXT, Reading, all_memory, device, epoch_seconds
 from harness.report.tables import Cell, Table, ranked, table
 
 DISPUTED, APART = "‡", "†"
@@ -29,8 +32,8 @@ Figures = Mapping[str, float]
 ABOUT_COSTS = (
     "Ours: the first seed's run; the time is the median over epochs after the warm-up (the first epoch at least), "
     "evaluation excluded. Our ratios stand beneath the published ones.",
-    "Memory of ours: the peak of the process on the GPU; what torch reserved there, where the driver gives no figure "
-    "per process; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes.",
+    "Memory of ours: peaks of the process on the GPU, of what torch reserved and allocated there, and process less "
+    "reserved, the CUDA context; main memory (RAM), where no GPU was used. 1 GB is 2^30 bytes.",
 )
 
 
@@ -86,10 +89,10 @@ def paper_table(
                     found = [_compared(line, paper.proposed if layout.improvement else None) for line in found]
                 case _:
                     own = _costs(study, name, metric, columns)
-                    found += [
-                        *own,
-                        *(r for model in layout.ratios for one in (found[0], *own) for r in _ratio(model, one)),
-                    ]
+                    divided = [found[0], *(one for one in own if not one.whose.endswith((ALLOCATED, CONTEXT)))]
+                    beyond = _beyond(paper, study, name, printed) if metric == MEMORY else ()
+                    ratios = (_ratio(model, one) for model in layout.ratios for one in divided)
+                    found += [*own, *beyond, *chain.from_iterable(ratios)]
             lines += [((name, metric) if of_models else (name,), line) for line in found]
     columns += [IMPROVEMENT] if layout.improvement else []
     title = f"The paper's {paper.sources[layout.source].table}: as published"
@@ -231,11 +234,11 @@ def _compared(line: Line, proposed: str | None) -> Line:
 def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> list[Line]:
     """Our seconds or memory: a line for each way of reading."""
     rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
-    read = epoch_seconds if metric.startswith("Time") else peak_memory
-    readings = {column: reading for column, row in rows.items() if (reading := read(row.runs[0]))}
+    read = all_memory if metric == MEMORY else epoch_seconds
+    readings = {column: read(row.runs[0]) for column, row in rows.items()}
     lines = []
-    for way in dict.fromkeys(reading.way for reading in readings.values()):
-        found = {column: reading for column, reading in readings.items() if reading.way == way}
+    for way in dict.fromkeys(way for of_column in readings.values() for way in of_column):
+        found = {column: of_column[way] for column, of_column in readings.items() if way in of_column}
         shared = {c for c in found if read is epoch_seconds and study and study.time_mark(rows[c])}
         cells = {c: _cost(metric, rows[c], reading, c in shared) for c, reading in found.items()}
         figures = {column: reading.value for column, reading in found.items() if column not in shared}
@@ -249,6 +252,26 @@ def _cost(metric: str, row: Row, reading: Reading, shared: bool) -> Cell:
     time is one of a `shared` machine."""
     reasons = [_apart(row), reading.how, SHARED_NOTE if shared else ""]
     return _noted(figure_text(metric, reading.value), "; ".join(filter(None, reasons)), SHARED if shared else APART)
+
+
+def _beyond(paper: Paper, study: Study | None, dataset: str, printed: Mapping[str, PublishedValue]) -> Iterator[Line]:
+    """What models need beyond the reference model, as printed and ours, and the verdict on it."""
+    rule = paper.tolerances.memory
+    if rule is None:
+        return
+    differences = {column: printed_beyond(paper.values, value, rule) for column, value in printed.items()}
+    yield Line(
+        f"{PUBLISHED}, beyond {rule.reference}",
+        {column: Cell(figure_text(MEMORY, value.value)) for column, value in differences.items()},
+    )
+    verdicts = memory_verdicts(study.of(dataset), paper) if study else {}
+    known = {column: verdicts[column.lower()] for column in printed if column.lower() in verdicts}
+    if found := {column: verdict for column, verdict in known.items() if verdict.mean is not None}:
+        means = {column: Cell(figure_text(MEMORY, verdict.mean)) for column, verdict in found.items()}
+        yield Line(f"{OURS}, beyond {rule.reference}", means)
+        reasons = {column: v.reason if v.outcome is Outcome.NO_EVIDENCE else "" for column, v in found.items()}
+        words = {c: replace(_noted(v.outcome.value, reasons[c]), word=v.outcome) for c, v in found.items()}
+        yield Line("verdict", words)
 
 
 def _ratio(model: str, line: Line) -> Iterator[Line]:
@@ -321,6 +344,13 @@ def _remarks(
         )
     if layout.kind == "cost" and ours:
         yield from ABOUT_COSTS
+        if rule := paper.tolerances.memory:
+            yield (
+                f"Memory is judged beyond {rule.reference}, within {100 * rule.relative:g} % and {rule.absolute:g} GB, "
+                "since the context is in every figure but in no difference. Main memory and ratios are not judged."
+            )
+        blocks = {cell: run.training.evaluation.block_users for cell, run in ours.items()}
+        yield from _alike("Users scored at a time: ", {cell: str(n) if n else None for cell, n in blocks.items()})
         yield from _alike("Warm-up of ours: ", {cell: run.outcome.timing.warm_up_note for cell, run in ours.items()})
         yield from _alike("Ours on ", {cell: device(run) for cell, run in ours.items()})
 

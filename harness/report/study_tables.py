@@ -23,6 +23,8 @@ LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 SURROGATES = "†"
 SURROGATES_NOTE = "trained on surrogate features, not on the original vectors"
 MEMORY = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", "GPU MiB": "gpu_process_peak"}
+ON_GPU = ("reserved MiB", "context MiB")
+"""Beside these where a GPU was used: what torch's allocator held, and what the process had besides."""
 
 
 BETWEEN, BEST = "Differences between models", "Best against second"
@@ -41,6 +43,9 @@ DIFFERENCES = (
 CLAIMS = "Whether a claim follows from printed tables, and, where it says ours, from these runs."
 COSTS = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
 ENVIRONMENT = "Everything that some run recorded; several values where runs differ."
+UNVALIDATED = (
+    "There is no validation part: each training took as many epochs as were asked for, and the last one is tested."
+)
 FIGURES = ("ours", "interval", "range", "seeds", "expected", "source", "band", "diff. %")
 """Of a cell that was judged."""
 COMMANDS = "In the folder of these runs:"
@@ -120,8 +125,12 @@ def overview(study: Study, dataset: str) -> Table:
     ]
     # As published: a dash where memory did not suffice.
     body += [[label, *["-"] * len(study.paper.metrics), 0, "out of memory"] for label in study.starved.get(dataset, ())]
+    notes = [
+        *_about_labels(rows),
+        *([UNVALIDATED] if not all(run.validated for row in rows for run in row.runs) else []),
+    ]
     head = ["model", *study.paper.metrics, "seeds", "settings"]
-    return table(dataset, head, body, "l" + "r" * (len(study.paper.metrics) + 1) + "l", notes=_about_labels(rows))
+    return table(dataset, head, body, "l" + "r" * (len(study.paper.metrics) + 1) + "l", notes=notes)
 
 
 def about_stars(study: Study, dataset: str) -> str:
@@ -213,7 +222,7 @@ def all_points(study: Study) -> Table:
             test = list(point.by_seed("test").values())
             means = [number(fmean(values)) for values in (point.by_seed("valid").values(), test)]
             body.append([row.label, row.dataset, point.name, len(test), *means, spread(test)])
-    metric = study.paper.stopping
+    metric = study.stopping
     head = ["model", "data set", "point", "seeds", f"valid {metric}", f"test {metric}", f"range of test {metric}"]
     return table("All points", head, body, "lllrrrr")
 
@@ -237,7 +246,7 @@ def selection(study: Study) -> Table:
                 len(chosen.seeds),
             ]
         )
-    metric = study.paper.stopping
+    metric = study.stopping
     head = ["model", "data set", "points", "best on validation", metric, "best on test", metric, "optimism %", "seeds"]
     return table("Selection", head, body, "llrlrlrrr")
 
@@ -306,6 +315,7 @@ def time_and_memory(study: Study) -> Table:
             memory[title] = key
         elif readings:
             notes.append(f"{title}: {'; '.join(dict.fromkeys(str(reading.note) for reading in readings))}.")
+    beside = ON_GPU if len(memory) == len(MEMORY) else ()
     joules = [joules_per_epoch(run) for _, run in runs]
     with_energy = any(figure is not None for figure in joules)
     if with_energy:
@@ -325,6 +335,7 @@ def time_and_memory(study: Study) -> Table:
                 _timed(timing.warmup_s, mark),
                 _timed(timing.evaluation_median_s, mark),
                 *(_size(run.outcome.memory.of(key)) for key in memory.values()),
+                *([_size(run.outcome.memory.allocator_reserved_peak), _context(run)] if beside else []),
                 *([_timed(energy, mark, ".1f")] if with_energy else []),
             ]
         )
@@ -332,7 +343,7 @@ def time_and_memory(study: Study) -> Table:
             notes.append(f"{row.dataset}, {row.label}, while it ran: {'; '.join(found)}.")
     if any(study.time_mark(row) for row, _ in runs):
         notes.append(f"{SHARED} {SHARED_NOTE}.")
-    head = ["data set", "model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory]
+    head = ["data set", "model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory, *beside]
     head += ["J/epoch"] if with_energy else []
     return table("Time and memory", head, body, "ll" + "r" * (len(head) - 2), notes=notes)
 
@@ -352,7 +363,7 @@ def rules(study: Study) -> list[str]:
     own = "".join(f", of {short_metric(name)} ± {100 * share:g} %" for name, share in bands.metrics.items())
     return [
         "A cell is the mean of a test metric over the seeds of the settings that were best on validation "
-        f"{study.paper.stopping}.",
+        f"{study.stopping}.",
         "It is compared with the first of its sources that prints a figure.",
         f"The band is the published figure ± {100 * bands.relative:g} %{own}.",
         f"The interval is the two-sided t-interval of the mean at {100 * tolerances.confidence:g} % confidence; "
@@ -453,6 +464,11 @@ def _quartiles(timing: Timing, mark: str) -> Cell:
 
 def _size(reading: Reading) -> str:
     return str(reading.note) if reading.bytes is None else f"{reading.bytes / MIB:.0f}"
+
+
+def _context(run: RunRecord) -> str:
+    context = run.outcome.memory.context
+    return NONE if context is None else f"{context / MIB:.0f}"
 
 
 def _percent(share: float | None) -> str:

@@ -29,10 +29,10 @@ class Course:
     epoch: int = 0
     best_epoch: int = 0
     best: float | None = None
-    """Validation R@20 of the best epoch."""
+    """Validation metric of the best epoch, if it has that one."""
 
 
-def course(run: Path) -> Course:
+def course(run: Path, metric: str = STOPPING_METRIC) -> Course:
     """How far the training in a run's folder is, from the end of its epochs alone, so that it may be asked often.
 
     What cannot be read, such as a line that is being written, is passed over.
@@ -45,7 +45,8 @@ def course(run: Path) -> Course:
             record = json.loads(line)
             epoch = epoch or int(record["epoch"])
             if record["improved"]:
-                return Course(epoch, int(record["epoch"]), float(record["valid"][STOPPING_METRIC]))
+                best = record["valid"].get(metric)
+                return Course(epoch, int(record["epoch"]), None if best is None else float(best))
         except (ValueError, KeyError, TypeError):
             continue
     return Course(epoch)
@@ -110,7 +111,7 @@ def entry(path: Path, key: str) -> Entry:
         figures: dict[str, Any] = {"epoch": far.epoch, "best_epoch": far.best_epoch, "valid": far.best}
     else:
         figures = {"epoch": result.epochs, "best_epoch": result.best_epoch, "finished": result.finished}
-        figures |= {part: getattr(result, part)[STOPPING_METRIC] for part in ("valid", "test")}
+        figures |= {part: getattr(result, part).get(STOPPING_METRIC) for part in ("valid", "test")}
     return replace(known, **figures)
 
 

@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bm3 import DataError
-from harness.evaluation.metrics import per_user_metrics
+from harness.evaluation.metrics import Ranking, known_metrics, metrics_of_hits
 from harness.training.config import STOPPING_METRIC
 
 RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "result.json", "failure.json"
 OUT_OF_MEMORY: Final = "out of memory"
-MEMORY_KINDS = ("gpu_process_peak", "allocator_reserved_peak", "process_rss_peak")
+GPU_KINDS = ("gpu_process_peak", "allocator_reserved_peak")
+MEMORY_KINDS = (*GPU_KINDS, "process_rss_peak")
 """Peaks of memory by how near they are to what is published: the first that was measured counts."""
+GPU_KEYS = ("gpu", "gpu_driver", "gpu_power_limit_w", "gpu_clocks_mhz", "gpu_mig", "gpu_compute_mode")
+COST_KEYS = ("device", "cpu", "logical_cores", "torch_threads", *GPU_KEYS)
+"""What of an environment decides costs: two runs that differ in one of them do not stand for each other there."""
 DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
 """What reading a damaged archive raises."""
 
@@ -46,8 +50,8 @@ def _words(text: str) -> str:
 
 
 def _reported(metrics: dict[str, float]) -> dict[str, float]:
-    """By the metric of stopping at least; what one metric has at a cut-off, the others have too."""
-    names = [name.partition("@") for name in (*metrics, STOPPING_METRIC)]
+    """What one metric has at a cut-off, the others have too."""
+    names = [name.partition("@") for name in metrics]
     every = [
         f"{metric}@{k}" for metric in dict.fromkeys(n[0] for n in names) for k in dict.fromkeys(n[2] for n in names)
     ]
@@ -73,10 +77,13 @@ class Record(BaseModel):
 
 class EvaluationSettings(Record):
     top_k: Annotated[int, Field(ge=1)] | None = None
+    block_users: int = 0
 
 
 class EarlyStopping(Record):
     patience: int | None = None
+    metric: str = STOPPING_METRIC
+    """Not written where it is that, as in earlier versions."""
 
 
 class Training(Record):
@@ -155,6 +162,12 @@ class Memory(Record):
         return reading
 
     @property
+    def context(self) -> int | None:
+        """Bytes of the process that torch did not reserve: the CUDA context and what libraries took beside it."""
+        process, reserved = self.gpu_process_peak.bytes, self.allocator_reserved_peak.bytes
+        return None if process is None or reserved is None else process - reserved
+
+    @property
     def kind(self) -> str | None:
         """Which of its readings counts; None where nothing was measured."""
         return memory_kind([self])
@@ -179,7 +192,7 @@ class Result(Record):
     best_epoch: int
     epochs: int
     stopped: str | None = None
-    """`early` or `limit`."""
+    """`early`, `limit` or `closed form`."""
     valid: Metrics
     """In the best epoch."""
     test: Metrics
@@ -204,7 +217,7 @@ class Epoch(Record):
     """A line of `epochs.jsonl`."""
 
     epoch: int
-    loss: float
+    loss: float | None
     parts: dict[str, float]
     seconds: float
     evaluation_seconds: float
@@ -248,6 +261,8 @@ class RunRecord(Record):
     def _has_what_was_searched(self) -> Self:
         if unknown := [key for key in self.searched if key not in self.config]:
             raise ValueError(f"searched settings {', '.join(unknown)} are not in its config")
+        if self.result is not None and self.validated and self.stopping not in self.result.valid:
+            raise ValueError(f"{RESULT} lacks {self.stopping}, by which training stopped")
         return self
 
     @classmethod
@@ -276,9 +291,15 @@ class RunRecord(Record):
             raise ValueError(f"{self.path} has no result")
         return self.result
 
-    def metrics(self, part: str) -> dict[str, float]:
-        """Those of `valid` or `test` in the best epoch. Raises ValueError for an unfinished run."""
-        return self.outcome.test if part == "test" else self.outcome.valid
+    @property
+    def stopping(self) -> str:
+        """The validation metric that ended its training, chose its epoch and compares it with other grid points."""
+        return self.training.early_stopping.metric
+
+    @property
+    def validated(self) -> bool:
+        """Whether its data has a validation part; without one its last epoch counts."""
+        return self.dataset.interactions.get("valid") != 0
 
     @property
     def state(self) -> State:
@@ -290,8 +311,8 @@ class RunRecord(Record):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All settings that it recorded, with dotted keys."""
-        return flatten({**self.config, **self.training.written()})
+        """All settings that it recorded, and the metric of stopping, with dotted keys."""
+        return flatten({**self.config, **self.training.written()}) | {"early_stopping.metric": self.stopping}
 
     @cached_property
     def changed_settings(self) -> dict[str, Any]:
@@ -330,7 +351,7 @@ class RunRecord(Record):
         return sum(epoch.seconds + epoch.evaluation_seconds for epoch in epochs) if epochs else None
 
     def per_user(self, metric: str) -> PerUser | None:
-        """Users [n] and their test metric [n], such as `recall@20`; None where the run did not store its hits.
+        """Users [n] and their test metric [n], such as `recall@20`; None where it does not follow from stored hits.
 
         Ranks past the last item are misses. Raises DataError when the file cannot be read, its lists end before the
         cut-off though there are more items, or it is not of this result.
@@ -341,19 +362,34 @@ class RunRecord(Record):
         if metric in self._per_user:
             return self._per_user[metric]
         users, n_relevant, packed, length = self._hits
-        cutoff = int(metric.partition("@")[2])
+        name, _, at = metric.partition("@")
+        if name not in metrics_of_hits():
+            return None
+        cutoff = int(at)
         asked = self.training.evaluation.top_k or length
         if length < (wanted := min(max(cutoff, asked), self.dataset.items)):
             raise DataError(
                 f"{file}: its lists end at rank {length}, before rank {wanted}; remove the folder to run it again"
             )
         hits = np.unpackbits(packed, axis=1, count=length).astype(bool)
-        values = per_user_metrics(hits[:, :cutoff], n_relevant, [cutoff])[metric]
+        values = known_metrics()[name](Ranking(users, hits[:, :cutoff], n_relevant), cutoff)
         stored_mean = None if self.result is None else self.result.test.get(metric)
         if stored_mean is not None and abs(values.mean() - stored_mean) > 1e-6:
             raise DataError(f"{file}: is not of {self.path / RESULT}, whose {metric} is another; run that trial again")
         self._per_user[metric] = users, values
         return users, values
+
+    def value(self, metric: str, users: NDArray[np.integer] | None = None) -> float | None:
+        """A test metric of all its users, or of these alone; None where it neither is stored nor follows from hits.
+
+        Raises ValueError for an unfinished run, DataError as `per_user` does.
+        """
+        if users is None and metric in self.outcome.test:
+            return self.outcome.test[metric]
+        if (found := self.per_user(metric)) is None:
+            return None
+        values = found[1] if users is None else found[1][np.isin(found[0], users)]
+        return float(values.mean()) if len(values) else None
 
     @cached_property
     def _per_user(self) -> dict[str, PerUser]:
@@ -397,6 +433,18 @@ class RunRecord(Record):
 
 
 R = TypeVar("R", bound=Record)
+
+
+def cost_key(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides costs of a run made there; of what an earlier version did not record, None."""
+    return {key: environment.get(key) for key in COST_KEYS}
+
+
+def gpu_text(environment: Mapping[str, Any]) -> str:
+    """A GPU with what its speed depends on, as far as it was recorded; empty without one."""
+    forms = ("{}", "driver {}", "{:g} W", "clocks {} MHz", "{}", "compute mode {}")
+    known = zip(forms, (environment.get(key) for key in GPU_KEYS), strict=True)
+    return ", ".join(form.format(value) for form, value in known if value)
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

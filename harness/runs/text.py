@@ -7,13 +7,14 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.common import NOT_KNOWN, clock_time, duration, size
+from harness.evaluation.words import short_metric
 from harness.runs.difference import NOT_RECORDED, Change, Difference
-from harness.runs.inspect import Entry, entry, last_log_line
+from harness.runs.inspect import Entry, course, entry, last_log_line
 from harness.runs.record import DatasetRecord, Reading, Result, Resumed, RunRecord
 from harness.runs.words import STATES
-from harness.training.config import STOPPING_NAME
+from harness.training.config import STOPPING_METRIC
 
-LIST_FIGURES = (f"valid {STOPPING_NAME}", f"test {STOPPING_NAME}")
+LIST_FIGURES = tuple(f"{part} {short_metric(STOPPING_METRIC)}" for part in ("valid", "test"))
 LIST_HEAD = ("run", "state", "epoch", "of", "best", *LIST_FIGURES, "time", "finished (UTC)")
 LIST_ALIGNMENT = ("left", "left", *["right"] * 6, "left")
 HASH = 12  # characters of a hash that are shown
@@ -121,9 +122,12 @@ def _went_on(once: Resumed) -> str:
 
 
 def _epochs(found: Entry, run: RunRecord) -> str:
+    if not run.validated:
+        return f"{found.epoch}, of which the last is tested: there is no validation part"
     text = f"{found.epoch} of at most {found.limit}"
     if found.best_epoch:
-        text += f", best {found.best_epoch} (validation {STOPPING_NAME} {_figure(found.valid)})"
+        value = run.result.valid[run.stopping] if run.result else course(run.path, run.stopping).best
+        text += f", best {found.best_epoch} (validation {short_metric(run.stopping)} {_figure(value)})"
     return text + (f", stopped: {run.result.stopped or NOT_RECORDED}" if run.result else "")
 
 

@@ -24,6 +24,7 @@ from harness.evaluation.compiling import can_compile
 from harness.measure import EnergyMeter, MemorySampler
 from harness.measure.environment import environment
 from harness.measure.gpu import VISIBLE, GpuUnavailableError, driver_version, survey
+from harness.models.closed_form import ClosedForm
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
 from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, RunRecord
@@ -32,7 +33,7 @@ from harness.runs.store import CHECKPOINT, RunWriter, identity_digest, locked, n
 from harness.runs.words import device_fault
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
-from harness.training.config import NUMERICS_VERSION
+from harness.training.config import NUMERICS_VERSION, STOPPING_METRIC
 from harness.training.fit import fit
 from harness.training.steps import make_deterministic
 
@@ -57,6 +58,8 @@ class Trial:
         """What two runs must share to be the same trial: all that decides numbers, up to what machines round."""
         training = asdict(self.training)
         del training["features_location"]
+        if training["early_stopping"]["metric"] == STOPPING_METRIC:  # as in runs older than the setting
+            del training["early_stopping"]["metric"]
         return {
             "model": self.entry.name,
             "config": asdict(self.config),
@@ -80,6 +83,11 @@ class Trial:
     def key(self) -> str:
         """Directory of the run below the store: data set, model, hash of the identity, seed."""
         return f"{self.dataset.name}/{self.entry.name}-{identity_digest(self.identity)}-seed{self.seed}"
+
+    @property
+    def epochs(self) -> int:
+        """At most so many; one where the model is fitted at once."""
+        return 1 if issubclass(self.entry.model, ClosedForm) else self.training.epochs
 
     @property
     def reads_features(self) -> bool:
@@ -111,12 +119,21 @@ def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Da
 def make_trial(
     model: str, dataset: Dataset, dataset_name: str, settings: Mapping[str, Any], seed: int, device: torch.device
 ) -> Trial:
-    """A trial from names and settings. Raises ConfigError for an unknown model or setting."""
+    """A trial from names and settings. Raises ConfigError for an unknown model or setting.
+
+    Without a validation part training takes exactly the number of epochs in the settings, which must have it.
+    """
     entry = find_model(model)
     check_class(entry)
     config, training = configure(entry.model, settings)
+    training.check_device(device.type)
     if seed < 0:
         raise ConfigError(f"seed is {seed}, it must not be negative")
+    if not len(dataset.valid) and "epochs" not in settings and not issubclass(entry.model, ClosedForm):
+        raise ConfigError(
+            f"data set {dataset_name!r} has no validation part, so nothing ends training early: say after how many "
+            f"epochs the model is tested, with --epochs N or --set epochs=N"
+        )
     return Trial(entry, dataset, dataset_name, config, training, seed, device)
 
 

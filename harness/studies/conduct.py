@@ -8,11 +8,12 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from harness.common import WriteError, writing
 from harness.paper.load import Paper
@@ -49,6 +50,8 @@ class Study:
     """Trials that may run at a time, for the time left."""
     alone: bool = False
     """No two of its trials may run at a time, in whichever process."""
+    costs: Mapping[str, Any] | None = None
+    """What decides costs here, where they are asked for."""
 
     @property
     def folder(self) -> Path:
@@ -80,6 +83,7 @@ def conduct(
                 policy=study.policy,
                 observe=reporter.observe,
                 alone=study.alone,
+                costs=study.costs,
                 since=rerun_since(study.folder) if study.policy == "all" else None,
             )
         except KeyboardInterrupt:
@@ -238,7 +242,6 @@ def _logging(path: Path, recent: deque[str]) -> Iterator[None]:
         to_file = logging.FileHandler(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     handlers = [to_file, _Recent(recent)]
-    level, propagate = LOGGER.level, LOGGER.propagate
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
     for handler in handlers:
@@ -249,5 +252,3 @@ def _logging(path: Path, recent: deque[str]) -> Iterator[None]:
         for handler in handlers:
             LOGGER.removeHandler(handler)
             handler.close()
-        LOGGER.setLevel(level)
-        LOGGER.propagate = propagate

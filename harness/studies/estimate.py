@@ -74,7 +74,7 @@ class Estimates:
         """None where nothing of the model on such a device is known."""
         identity = trial.identity
         key = identity["model"], _features(identity["config"]), identity["device"], identity["dataset_hash"]
-        limit = trial.training.epochs
+        limit = trial.epochs
         if (key, limit) not in self._known:
             interactions = len(trial.dataset.train)
             self._known[key, limit] = self._from_runs(key, limit) or self._from_costs(key, limit, interactions)

@@ -7,20 +7,20 @@ started again, and two studies can share a store at the same time. The ways of r
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bm3 import DataError
-from harness.runs.record import FAILURE, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord
+from harness.evaluation.words import short_metric
+from harness.runs.record import FAILURE, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord, cost_key
 from harness.runs.store import in_use, supersede, write_failure
 from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.status import Running
 from harness.studies.suite import Outcomes
-from harness.training.config import STOPPING_METRIC, STOPPING_NAME
 
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
@@ -42,8 +42,12 @@ class Stored(NamedTuple):
     """Why it is not run though it has no result."""
 
 
-def stored(trial: Trial, store: Path, policy: Policy, since: float = math.inf) -> Stored:
+def stored(
+    trial: Trial, store: Path, policy: Policy, since: float = math.inf, costs: Mapping[str, Any] | None = None
+) -> Stored:
     """Whether the trial is to be run; with the policy `all`, unless its run ended after `since` (seconds of the epoch).
+
+    Where costs are asked for, `costs` is what decides them here: a run of another machine does not count.
 
     A result that cannot be read is not lost by itself: it is kept until reruns are asked for. What was never finished
     is begun anew.
@@ -57,8 +61,11 @@ def stored(trial: Trial, store: Path, policy: Policy, since: float = math.inf) -
             return Stored(True, set_aside=True, problem=str(error))
         return Stored(policy != "none" and not damaged, problem=str(error))
     if run is not None and run.finished:
-        old = policy == "all" and _ended_before(run, since)
-        return Stored(old, None if old else run, set_aside=old)
+        there = cost_key(run.environment)
+        other = [f"{key} {there[key]}, here {here}" for key, here in (costs or {}).items() if there[key] != here]
+        if (other and policy != "none") or (policy == "all" and _ended_before(run, since)):
+            return Stored(True, set_aside=True, problem=f"measured elsewhere: {'; '.join(other)}" if other else "")
+        return Stored(False, None if other else run)
     if run is not None and run.failure is not None and policy in ("missing", "none"):
         return Stored(False, problem=run.failure.message)
     return Stored(policy != "none")
@@ -83,14 +90,14 @@ class Pending:
         return [trial for trial in self.trials if self.outcomes.get(trial.key, trial) is None]
 
 
-def pending(wanted: Wanted, store: Path, policy: Policy = "missing") -> Pending:
+def pending(wanted: Wanted, store: Path, policy: Policy = "missing", costs: Mapping[str, Any] | None = None) -> Pending:
     """What a study would run, those trials included that follow from a selection the store has made."""
     outcomes: dict[str, RunRecord | None] = {}
     while True:
         trials, before = tuple(wanted(outcomes)), len(outcomes)
         for trial in trials:
             if trial.key not in outcomes:
-                found = stored(trial, store, policy)
+                found = stored(trial, store, policy, costs=costs)
                 outcomes |= {} if found.to_run else {trial.key: found.run}
         if len(outcomes) == before:  # an outcome may decide what else is needed
             return Pending(trials, outcomes)
@@ -117,10 +124,6 @@ class Ending:
 
 class Backend(Protocol):
     """A way of running trials."""
-
-    def full(self) -> bool:
-        """Whether nothing can begin before something has ended."""
-        ...
 
     def start(self, trial: Trial, alone: bool = False) -> str | None:
         """Begin to run it and say where; None while there is no room for this one, `alone` none beside another."""
@@ -152,19 +155,19 @@ def execute(
     *,
     policy: Policy = "missing",
     observe: Callable[[Progress], None] = lambda progress: None,
-    retries: int = RETRIES,
     alone: bool = False,
     since: float | None = None,
+    costs: Mapping[str, Any] | None = None,
 ) -> Outcomes:
     """Run all trials that are wanted, those of a selection as soon as it is made, and give what became of each.
 
-    A trial whose process vanishes is tried `retries` times more, going on from its checkpoint. One that another process
-    is running is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which
-    moves aside what is older than `since`, when this rerun began (in seconds since the epoch, by default now). With
-    `alone` no two of the trials run at a time, in whichever process. Raises WriteError when the store cannot be
-    written; on this, and on Ctrl-C, what runs is stopped.
+    A trial whose process vanishes is tried once more, going on from its checkpoint. One that another process is running
+    is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which moves aside
+    what is older than `since`, when this rerun began (in seconds since the epoch, by default now). With `alone` no two
+    of the trials run at a time, in whichever process; `costs` is as in `stored`. Raises WriteError when the store
+    cannot be written; on this, and on Ctrl-C, what runs is stopped.
     """
-    execution = _Execution(wanted, store, backend, policy, retries, alone, since or time.time())
+    execution = _Execution(wanted, store, backend, policy, alone, since or time.time(), costs)
     try:
         while execution.advance():
             observe(execution.progress())
@@ -182,9 +185,9 @@ class _Execution:
     store: Path
     backend: Backend
     policy: Policy
-    retries: int
     alone: bool
     since: float
+    costs: Mapping[str, Any] | None = None
     trials: Sequence[Trial] = ()
     outcomes: dict[str, RunRecord | None] = field(default_factory=dict)
     reused: set[str] = field(default_factory=set)
@@ -203,7 +206,7 @@ class _Execution:
         if not todo:
             return False
         for trial in [one for one in todo if one.key not in self.running and not self._runs_elsewhere(one)]:
-            if self.backend.full() or (self.alone and (self.running or self.elsewhere)):
+            if self.alone and (self.running or self.elsewhere):
                 break
             self._begin(trial)
         for ending in self.backend.wait(SECONDS_BETWEEN_LOOKS):
@@ -222,7 +225,8 @@ class _Execution:
             if key in self.outcomes or key in self.running:
                 continue
             mine = key in self.attempts
-            found = stored(trial, self.store, self.policy, 0.0 if mine else self.since)
+            since, costs = (0.0, None) if mine else (self.since, self.costs)
+            found = stored(trial, self.store, self.policy, since, costs)
             if found.set_aside:
                 LOGGER.info(
                     "set aside: %s%s",
@@ -272,8 +276,8 @@ class _Execution:
             return
         if run is not None and run.finished:
             self.outcomes[key] = run
-            value = run.metrics("test")[STOPPING_METRIC]
-            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, STOPPING_NAME, value, seconds)
+            value = run.outcome.test[run.stopping]
+            LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, short_metric(run.stopping), value, seconds)
             return
         starved = ending.out_of_memory or (run is not None and run.out_of_memory)
         if starved and ending.beside and key not in self.crowded:
@@ -283,7 +287,7 @@ class _Execution:
             return
         if run is not None and run.failure is not None:
             message = run.failure.message
-        elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= self.retries:
+        elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= RETRIES:
             LOGGER.warning("vanished: %s: %s; trying again", key, ending.message)
             return
         else:
@@ -296,7 +300,7 @@ class _Execution:
 
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:
-    return Running(trial.key, trial.command, time.time(), attempt, trial.training.epochs, place)
+    return Running(trial.key, trial.command, time.time(), attempt, trial.epochs, place)
 
 
 def _ended_before(run: RunRecord, started: float) -> bool:

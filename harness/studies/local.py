@@ -56,10 +56,9 @@ class InProcess:
         self._store = store
         self._trial: Trial | None = None
 
-    def full(self) -> bool:
-        return self._trial is not None
-
     def start(self, trial: Trial, alone: bool = False) -> str | None:
+        if self._trial is not None:
+            return None
         self._trial = trial
         return "this process"
 
@@ -124,10 +123,9 @@ class Processes:
         """Bytes by GPU when none of the trials was there."""
         self._children: list[_Child] = []
 
-    def full(self) -> bool:
-        return len(self._children) >= self._workers
-
     def start(self, trial: Trial, alone: bool = False) -> str | None:
+        if len(self._children) >= self._workers:
+            return None
         gpu = self._gpu() if trial.device.type == "cuda" else None
         need, beside = self._need(trial), [child for child in self._children if child.gpu == gpu]
         if beside and (alone or any(child.alone for child in beside) or not self._fits(need, gpu, beside)):

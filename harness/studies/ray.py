@@ -104,10 +104,9 @@ class RayCluster:
             store.mkdir(parents=True, exist_ok=True)
             self._token.touch()
 
-    def full(self) -> bool:
-        return self._workers is not None and len(self._running) >= self._workers
-
     def start(self, trial: Trial, alone: bool = False) -> str | None:
+        if self._workers is not None and len(self._running) >= self._workers:
+            return None
         cluster = self._ray.cluster_resources()
         room = int(cluster.get("CPU", 0)) // self._threads
         if trial.device.type == "cuda":

@@ -237,13 +237,12 @@ class Row:
         None until every point has ended, and where none ended with a result.
         """
         from harness.paper.rows import Point, choose
-        from harness.training.config import STOPPING_METRIC
 
         if any(point.key not in outcomes for point in self.points):
             return []
-        first = self.seeds[0]
+        first, metric = self.seeds[0], self.points[0].training.early_stopping.metric
         ended = [
-            Point({"key": point.key}, {first: run} if (run := outcomes[point.key]) else {}, STOPPING_METRIC)
+            Point({"key": point.key}, {first: run} if (run := outcomes[point.key]) else {}, metric)
             for point in self.points
         ]
         if (best := choose(ended, [first])) is None:
@@ -312,6 +311,8 @@ def plan(
         )
         for point in points:
             _check_modalities(point, row.label)
+        if len(points) > 1 and not len(loaded[name].valid):
+            raise ConfigError(f"{row.label} on {name}: without a validation part nothing chooses: vary, not grid")
         rows.append(Row(row, loaded[name], points))
     return rows
 

@@ -4,8 +4,6 @@ The trials are those of a suite with `variants = "each"`; the effects are paired
 each, and are kept as data in the paper's `audit/*.csv`.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,10 +18,11 @@ from pydantic.dataclasses import dataclass
 
 from bm3.errors import DataError
 from harness.common import write_whole, writing
-from harness.models.registry import find_model, models
+from harness.models.registry import find_model, trained_in_steps
 from harness.paper.load import Paper, Tolerances, field_fault
 from harness.paper.published import canonical_metric, read_rows, short_metric
 from harness.paper.significance import over_seeds
+from harness.report.flat import csv_text
 from harness.report.markdown import environment_table
 from harness.report.tables import markdown, table
 from harness.runs.record import RunRecord
@@ -112,7 +111,7 @@ def plan_audit(
     suite that has the data set's name; without such a suite the published one. Raises ConfigError or DataError before
     anything runs.
     """
-    chosen = dict.fromkeys(find_model(model).name for model in wanted) or sorted(models())
+    chosen = dict.fromkeys(find_model(model).name for model in wanted) or trained_in_steps()
     suite = Suite(
         title="audit",
         datasets=[name],
@@ -153,7 +152,7 @@ class Audit:
             code = "numerics {model}.{training}".format(**point.identity["numerics"])
             for metric in metrics:
                 key = self.dataset.name, point.entry.name, comparison.setting, str(comparison.value), metric
-                values = [{seed: run.metrics("test")[metric] for seed, run in s.items()} for s in (base, other)]
+                values = [{seed: run.outcome.test[metric] for seed, run in s.items()} for s in (base, other)]
                 found.append(paired_effect(key, values[0], values[1], self.paper.tolerances, same, code))
         return found
 
@@ -194,15 +193,13 @@ def _change(low: float, high: float) -> Change:
 
 def effects_csv(effects: Iterable[Effect]) -> str:
     """The effects as a CSV file with COLUMNS, figures with six digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for effect in effects:
-        values = asdict(effect)
-        for name in FIGURES:
-            values[name] = "" if values[name] is None else f"{values[name] + 0.0:.6g}"  # + 0.0: no minus before zero
-        writer.writerow([str(values[name]) for name in COLUMNS])
-    return text.getvalue()
+
+    def written(name: str, value: Any) -> str:
+        if name not in FIGURES:
+            return str(value)
+        return "" if value is None else f"{value + 0.0:.6g}"  # + 0.0: no minus before zero
+
+    return csv_text(COLUMNS, ([written(name, getattr(effect, name)) for name in COLUMNS] for effect in effects))
 
 
 def known_effects(paper: Path) -> tuple[Effect, ...]:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bm3 import Batch, DataError
+from harness.measure.host import container_limits, usable_cores
 from harness.training.streams import Streams
 
 REJECTION_ROUNDS = 32  # after these, the few pairs left are drawn from their users' explicit candidates
@@ -71,19 +73,39 @@ class EpochBatches:
         self._sampler = NegativeSampler(train, n_items) if uses_negatives else None
         self._batch_size, self._streams, self._device = batch_size, streams, device
         self.sampling_seconds = 0.0
-        """What drawing the negatives took in the epoch begun last."""
+        """What drawing the negatives took of the epoch begun last, in whichever thread."""
+        self._ahead: dict[int, Future[tuple[list[NDArray[np.int64]], float]]] = {}
 
     def __len__(self) -> int:
         return -(-len(self._train) // self._batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Batches of epoch `number` (from 1), the last one shorter where the size does not divide."""
+    def epoch(self, number: int, then: int | None = None) -> Iterator[Batch]:
+        """Batches of epoch `number` (from 1), the last one shorter where the size does not divide.
+
+        Epoch `then` is drawn in a thread while this one is used, if a core is free for that: to the same numbers, since
+        each epoch has streams of its own.
+        """
+        ahead = self._ahead.pop(number, None)
+        columns, self.sampling_seconds = self._drawn(number) if ahead is None else ahead.result()
+        if then is not None and self._sampler is not None and _core_to_spare(self._device):
+            thread = ThreadPoolExecutor(1)  # of its own, which ends with its task
+            self._ahead = {then: thread.submit(self._drawn, then)}
+            thread.shutdown(wait=False)
+        tensors = [torch.from_numpy(np.ascontiguousarray(column)).to(self._device) for column in columns]
+        for start in range(0, len(self._train), self._batch_size):
+            yield Batch(*(tensor[start : start + self._batch_size] for tensor in tensors))
+
+    def _drawn(self, number: int) -> tuple[list[NDArray[np.int64]], float]:
+        """Users, items and perhaps negatives [E] of an epoch in their order, and the seconds that negatives took."""
         order = self._streams.numpy("shuffle", number).permutation(len(self._train))
         columns = [self._train[order, 0], self._train[order, 1]]
-        if self._sampler is not None:
-            started = time.perf_counter()
-            columns.append(self._sampler.draw(columns[0], self._streams.numpy("negatives", number)))
-            self.sampling_seconds = time.perf_counter() - started
-        tensors = [torch.from_numpy(np.ascontiguousarray(column)).to(self._device) for column in columns]
-        for start in range(0, len(order), self._batch_size):
-            yield Batch(*(tensor[start : start + self._batch_size] for tensor in tensors))
+        if self._sampler is None:
+            return columns, 0.0
+        started = time.perf_counter()
+        columns.append(self._sampler.draw(columns[0], self._streams.numpy("negatives", number)))
+        return columns, time.perf_counter() - started
+
+
+def _core_to_spare(device: torch.device) -> bool:
+    """Whether a thread beside those of torch takes no time from the training."""
+    return usable_cores(container_limits()) > (torch.get_num_threads() if device.type == "cpu" else 1)

@@ -1,20 +1,22 @@
 """Settings of training that are the same for every model. Hyper-parameters of models are with the models."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from bm3 import ConfigError
 from bm3.data import Variant
 from harness.common import require
+from harness.evaluation.words import canonical_metric
 
 NUMERICS_VERSION = 1
 """Raised whenever the same model, settings and seed come out with other numbers, by more than rounding, for a reason
 that is no single model's: random streams, batches and negatives, Adam, stopping, ranking, metrics, or pieces that
 models share. Part of every run's identity: runs of a former version no longer stand for their trial. A change of one
 model alone raises its class's `numerics_version`."""
-STOPPING_CUTOFF = 20
-STOPPING_METRIC = f"recall@{STOPPING_CUTOFF}"
-STOPPING_NAME = f"R@{STOPPING_CUTOFF}"  # as it is shown
+STOPPING_METRIC = "recall@20"
+"""Unless another one is set; also what lists of runs show."""
 MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}  # what torch calls them
 
 
@@ -24,19 +26,27 @@ class EarlyStopping:
 
     patience: int = 20
     """Stop after more than this many validations in a row without a new best."""
+    metric: str = STOPPING_METRIC
+    """Validation metric that ends training, chooses the epoch and compares grid points, such as R@20 or ndcg@10."""
     rounding: Literal[4, "none"] = 4
-    """Decimals validation R@20 is rounded to before it is compared; the published code rounds to 4."""
+    """Decimals the metric is rounded to before it is compared; the published code rounds to 4."""
 
     VARIANTS: ClassVar[Mapping[str, Variant]] = {
         "rounding": Variant(
-            text="a better validation R@20 is a new best (none)",
-            code="R@20 is rounded to four decimals first; what rounds to the best value so far is no new best (4)",
+            text="a better validation metric is a new best (none)",
+            code="it is rounded to four decimals first; what rounds to the best value so far is no new best (4)",
             where="harness.training.StoppingRule",
         ),
     }
 
     def __post_init__(self) -> None:
+        from harness.evaluation.metrics import metrics_of_hits
+
         require(self, "patience", self.patience >= 0, "at least 0")
+        object.__setattr__(self, "metric", canonical_metric(self.metric))
+        name, _, cutoff = self.metric.partition("@")
+        stops = name in metrics_of_hits() and re.fullmatch("[1-9][0-9]{0,5}", cutoff)
+        require(self, "metric", bool(stops), f"{', '.join(metrics_of_hits())} at a cut-off, such as ndcg@10")
         require(self, "rounding", self.rounding in (4, "none"), "4 or none")
 
 
@@ -60,9 +70,7 @@ class EvaluationSettings:
     }
 
     def __post_init__(self) -> None:
-        require(
-            self, "top_k", self.top_k >= STOPPING_CUTOFF, f"at least {STOPPING_CUTOFF}, the cut-off of early stopping"
-        )
+        require(self, "top_k", self.top_k >= 1, "at least 1")
         require(self, "block_users", self.block_users >= 0, "at least 0")
 
 
@@ -77,19 +85,29 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     """Of Adam, with β = (0.9, 0.999) and ε = 1e-8."""
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
-    """Patience and rounding."""
+    """Metric, patience and rounding."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """Lists and masking."""
     features_location: Literal["device", "memory", "disk"] = "device"
     """Where given features lie: on the device of the model; in main memory, or in their file, of which a batch's rows
     alone are read, ahead of need (BM3 with frozen features and VBPR; the other models read all rows in every step)."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """Of the factors of matrix products in training, where the hardware has it; sums and all else are float32."""
+    """Of the factors of matrix products in training; sums and all else are float32. `bf16` is for CPUs: torch would
+    compute with TF32 in its place on a GPU, and that is refused. `tf32` changes nothing on most CPUs."""
 
     def __post_init__(self) -> None:
+        cutoff = int(self.early_stopping.metric.partition("@")[2])
+        lists = self.evaluation
+        require(lists, "top_k", lists.top_k >= cutoff, f"at least {cutoff}, the cut-off of early stopping")
         require(self, "epochs", self.epochs >= 1, "at least 1")
         require(self, "batch_size", self.batch_size >= 1, "at least 1")
         require(self, "learning_rate", self.learning_rate > 0, "above 0")
         locations, precisions = ("device", "memory", "disk"), tuple(MATMUL_PRECISION)
         require(self, "features_location", self.features_location in locations, "device, memory or disk")
         require(self, "precision", self.precision in precisions, "float32, tf32 or bf16")
+
+    def check_device(self, kind: str) -> None:
+        """Raises ConfigError where torch would silently compute in another precision on `cpu` or `cuda`."""
+        if kind == "cuda" and self.precision == "bf16":
+            instead = "a GPU would compute with TF32 in its place: set precision=tf32 or precision=float32"
+            raise ConfigError(f"TrainingConfig: precision is 'bf16', and {instead}")

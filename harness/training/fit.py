@@ -13,27 +13,32 @@ from torch import Tensor
 from bm3 import BM3Error, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation, Ranking
+from harness.evaluation.metrics import known_metrics
 from harness.measure import EpochClock, TimingSummary
+from harness.models.closed_form import ClosedForm
 from harness.models.features import feature_tables
 from harness.training.checkpoint import Checkpoints, TrainingState
-from harness.training.config import STOPPING_METRIC, EarlyStopping, TrainingConfig
+from harness.training.config import EarlyStopping, TrainingConfig
 from harness.training.steps import TrainingSteps, make_deterministic
 from harness.training.streams import Streams
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One finished epoch. `loss` and `parts` are means over its batches, before each step; times in seconds."""
+    """One finished epoch. `loss` and `parts` are means over its batches, before each step; times in seconds.
+
+    A model in closed form has one epoch, its `fit`, and no loss.
+    """
 
     epoch: int
-    loss: float
+    loss: float | None
     parts: Mapping[str, float]
     seconds: float
     evaluation_seconds: float
     valid: Mapping[str, float]
     improved: bool
     sampling_seconds: float
-    """Of `seconds`: drawing negatives; 0 where none are drawn."""
+    """What drawing its negatives took: of `seconds`, or beside the epoch before; 0 where none are drawn."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Fit:
 
     best_epoch: int
     epochs: int
-    stopped: Literal["early", "limit"]
+    stopped: Literal["early", "limit", "closed form"]
     valid: Mapping[str, float]
     test: Mapping[str, float]
     test_ranking: Ranking
@@ -116,14 +121,18 @@ def fit(
 ) -> Fit:
     """Train `model` in place as the published experiment did (full ranking after every epoch) and evaluate it.
 
+    Without a validation part every epoch is the best so far, so that the last of all that were asked for is tested.
     `on_epoch` is called after every epoch, and the training's state then given to `checkpoints`. Bit-identical for
     equal arguments on one machine, also when it goes on from `resume`, which equal arguments left behind. Raises
-    BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written.
+    BM3Error when the loss is not finite, WriteError when a checkpoint cannot be written. A model in closed form is
+    fitted instead, once, and keeps no checkpoint.
     """
     make_deterministic()
-    steps = TrainingSteps(model, dataset, training, streams, device)
-    evaluate = Evaluation(dataset, **asdict(training.evaluation))
-    rule, clock = StoppingRule(training.early_stopping), EpochClock(device)
+    metric = training.early_stopping.metric
+    evaluate, clock = Evaluation(dataset, **asdict(training.evaluation), also=metric), EpochClock(device)
+    if isinstance(model, ClosedForm):
+        return _fit_at_once(model, evaluate, clock, device, on_epoch)
+    steps, rule = TrainingSteps(model, dataset, training, streams, device), StoppingRule(training.early_stopping)
     best: EpochRecord | None = None
     best_state: dict[str, Tensor] = {}
     epoch = 0
@@ -133,11 +142,11 @@ def fit(
         steps.optimiser.load_exact_state(resume.state.optimiser)
         clock.resume(
             [record.seconds for record in resume.records],
-            [record.evaluation_seconds for record in resume.records],
+            [record.evaluation_seconds for record in resume.records if record.valid],
             resume.begun_after,
         )
         for record in resume.records:
-            if rule.improves(record.valid[STOPPING_METRIC]):
+            if not record.valid or rule.improves(record.valid[metric]):
                 best = record
         keep(resume.state.best, best_state)
     try:
@@ -148,11 +157,10 @@ def fit(
             loss, parts = _means(steps.epoch(epoch), epoch)
             steps.optimiser.catch_up()
             seconds = clock.stop()
-            with clock.evaluation():
-                valid = evaluate(model, "valid", device)
-            improved = rule.improves(valid[STOPPING_METRIC])
+            valid, evaluation_s = _validation(model, evaluate, clock, device)
+            improved = not valid or rule.improves(valid[metric])
             record = EpochRecord(
-                epoch, loss, parts, seconds, clock.evaluations_s[-1], valid, improved, steps.batches.sampling_seconds
+                epoch, loss, parts, seconds, evaluation_s, valid, improved, steps.batches.sampling_seconds
             )
             if improved:
                 best = record
@@ -164,7 +172,7 @@ def fit(
     finally:
         steps.optimiser.release()
     if best is None:
-        raise BM3Error(f"no epoch has a usable validation {STOPPING_METRIC}")
+        raise BM3Error(f"no epoch has a usable validation {metric}")
     model.load_state_dict(best_state)
     ranking = evaluate.ranking(model, "test", device)
     return Fit(
@@ -172,10 +180,40 @@ def fit(
         epochs=epoch,
         stopped="early" if rule.stop else "limit",
         valid=best.valid,
-        test=ranking.metrics(evaluate.cutoffs),
+        test=ranking.metrics(evaluate.cutoffs, known_metrics()),
         test_ranking=ranking,
         timing=clock.summary(),
     )
+
+
+def _validation(
+    model: Recommender, evaluate: Evaluation, clock: EpochClock, device: torch.device
+) -> tuple[dict[str, float], float]:
+    """Its metrics and seconds; none where there is no validation part."""
+    if not evaluate.validates:
+        return {}, 0.0
+    with clock.evaluation():
+        valid = evaluate(model, "valid", device)
+    return valid, clock.evaluations_s[-1]
+
+
+def _fit_at_once(
+    model: ClosedForm,
+    evaluate: Evaluation,
+    clock: EpochClock,
+    device: torch.device,
+    on_epoch: Callable[[EpochRecord], None],
+) -> Fit:
+    with torch.no_grad():
+        clock.start()
+        model.fit()
+        seconds = clock.stop()
+    valid, evaluation_s = _validation(model, evaluate, clock, device)
+    on_epoch(EpochRecord(1, None, {}, seconds, evaluation_s, valid, improved=True, sampling_seconds=0.0))
+    ranking = evaluate.ranking(model, "test", device)
+    test = ranking.metrics(evaluate.cutoffs, known_metrics())
+    timing: TimingSummary = {**clock.summary(), "note": "fitted at once, in its first epoch"}
+    return Fit(1, 1, "closed form", valid, test, ranking, timing)
 
 
 def keep(state: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> None:

@@ -10,8 +10,9 @@ from itertools import cycle, pairwise
 
 import torch
 
-from bm3 import Batch, Loss, Recommender
+from bm3 import Batch, ConfigError, Loss, Recommender
 from harness.data import Dataset
+from harness.models.closed_form import ClosedForm
 from harness.training.accelerators.prefetch import fetch, reads_ahead, with_next
 from harness.training.batches import EpochBatches
 from harness.training.config import MATMUL_PRECISION, TrainingConfig
@@ -34,11 +35,20 @@ def train_step(
 
 
 class TrainingSteps:
-    """The steps of one training, in order of its batches."""
+    """The steps of one training, in order of its batches. Raises ConfigError for a model in closed form."""
 
     def __init__(
         self, model: Recommender, dataset: Dataset, training: TrainingConfig, streams: Streams, device: torch.device
     ) -> None:
+        if isinstance(model, ClosedForm):
+            raise ConfigError(
+                f"{type(model).__name__.lower()} is fitted at once and has no training steps: name another model"
+            )
+        training.check_device(device.type)
+        if device.type == "cuda" and training.precision == "tf32" and torch.cuda.get_device_capability(device) < (8, 0):
+            raise ConfigError(
+                "TrainingConfig: precision is 'tf32', which this GPU does not have: set precision=float32"
+            )
         self.model, self._training, self._streams, self._device = model, training, streams, device
         self.batches = EpochBatches(
             dataset.train,
@@ -58,7 +68,8 @@ class TrainingSteps:
 
     def epoch(self, number: int) -> Iterator[Loss]:
         """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
-        return (self._make(*batches) for batches in with_next(self.model, self.batches.epoch(number)))
+        then = number + 1 if number < self._training.epochs else None
+        return (self._make(*batches) for batches in with_next(self.model, self.batches.epoch(number, then)))
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare an epoch whose full batches `step` takes in turn, again and again."""

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from textbook import Textbook
 
 from bm3 import Batch, Data
 from harness.data import Dataset, load_dataset
 from harness.measure.environment import environment
+from harness.tools.scaling.measure import Sizes, power_law_dataset
 from harness.training.optimiser import adam
 from harness.training.steps import make_deterministic, train_step
 
@@ -97,7 +97,7 @@ def rounds(default: int) -> int:
 def benchmark_data() -> Data:
     """The real data set in the folder $BM3_BENCH_DATA, else a random one of Baby's size."""
     folder = os.environ.get(DATA_VARIABLE)
-    return load_dataset(folder) if folder else baby_sized(np.random.default_rng(2023))
+    return load_dataset(folder) if folder else baby_sized()
 
 
 def benchmark_dataset() -> Dataset:
@@ -111,18 +111,14 @@ def is_synthetic() -> bool:
     return not os.environ.get(DATA_VARIABLE)
 
 
-def baby_sized(draw: np.random.Generator) -> Data:
+def baby_sized() -> Data:
     """Power laws that give about the distinct users and items per batch of the real Baby split (1,903 and 1,459)."""
-    users, items = _power_law(N_USERS, 20, 0.4), _power_law(N_ITEMS, 10, 0.7)
-    keys: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-    while len(keys) < N_INTERACTIONS:
-        drawn = [draw.choice(len(p), N_INTERACTIONS, p=p) for p in (users, items)]
-        keys = np.unique(np.concatenate([keys, drawn[0] * N_ITEMS + drawn[1]]))
-    keys = np.sort(draw.choice(keys, N_INTERACTIONS, replace=False))
-    features = {m: draw.standard_normal((N_ITEMS, d), dtype=np.float32) for m, d in FEATURE_WIDTHS.items()}
+    sizes = Sizes(users=N_USERS, items=N_ITEMS, interactions=N_INTERACTIONS, width=max(FEATURE_WIDTHS.values()))
+    made = power_law_dataset(sizes)
+    features = {m: np.ascontiguousarray(made.features[m][:, :width]) for m, width in FEATURE_WIDTHS.items()}
     for table in features.values():
         table.flags.writeable = False  # as data sets have them
-    return Data(N_USERS, N_ITEMS, np.stack([keys // N_ITEMS, keys % N_ITEMS], axis=1), features)
+    return Data(N_USERS, N_ITEMS, made.train.astype(np.int64), features)
 
 
 def with_held_out(data: Data, draw: np.random.Generator) -> Dataset:
@@ -176,8 +172,3 @@ def machine() -> str:
         f"{where['cpu']}, {where['logical_cores']} logical cores, {where['torch_threads']} torch threads; "
         f"torch {where['torch']}, Python {where['python']}, source {source}"
     )
-
-
-def _power_law(n: int, offset: int, exponent: float) -> NDArray[np.float64]:
-    weight = (offset + np.arange(n)) ** -exponent
-    return weight / weight.sum()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from alike import alike, dense, named_parameters, pairs
 from sides import EMBEDDING_SIZE, Vectors
 from textbook import (
     Textbook,
@@ -29,6 +28,8 @@ from bm3 import Batch
 from harness.data import PARTS, Dataset, Part
 from harness.data.synthetic import mini
 from harness.evaluation import Evaluation
+from harness.models.dualgnn import co_occurring_users
+from harness.models.registry import find_model
 
 # Weights of the regularisers are such that a mistake in them shows.
 CASES: list[tuple[type[Textbook], dict[str, Any]]] = [
@@ -48,6 +49,7 @@ CASES: list[tuple[type[Textbook], dict[str, Any]]] = [
     (TextbookLATTICE, {"reg_weight": 10.0, "n_layers": 2, "n_ui_layers": 1}),
 ]
 IDS = ["-".join([kind.__name__.removeprefix("Textbook"), *map(str, settings.values())]) for kind, settings in CASES]
+CONTAINERS = ("branches.", "features.", "projections.")  # of textbook models; recorded traces do not name them
 OF_ANY_MODALITIES = (TextbookVBPR, TextbookMMGCN, TextbookGRCN, TextbookDualGNN, TextbookLATTICE)
 
 
@@ -136,6 +138,43 @@ def test_textbook_batches_hold_every_interaction_once_and_negatives_new_to_the_u
     assert len(np.unique(negatives)) > 0.9 * data.n_items
     without = TextbookBatches(data.train, batch_size=256, uses_negatives=False).epoch()
     assert all(batch.negatives is None for batch in without)
+
+
+def alike(kind: type[Textbook], settings: Mapping[str, Any], data: Dataset) -> tuple[Any, Textbook]:
+    """Our model and the textbook with the same parameters."""
+    entry = find_model(kind.__name__.removeprefix("Textbook"))
+    config = entry.model.Config(**settings)
+    ours, textbook = entry.model(data, config, torch.Generator().manual_seed(0)), kind(data, config)
+    if isinstance(textbook, TextbookDualGNN):
+        drawn = np.random.default_rng(3).random((data.n_users, config.n_neighbours))
+        graph = co_occurring_users(ours._adjacency, data.n_users, config.n_neighbours).padded(drawn)
+        ours.set_user_graph(*graph)
+        textbook.set_user_graph(*graph)
+    with torch.no_grad():
+        for theirs, parameter in pairs(ours, textbook).values():
+            theirs.copy_(parameter)
+    return ours, textbook
+
+
+def named_parameters(textbook: Textbook) -> dict[str, torch.nn.Parameter]:
+    """Parameters of the textbook under the names used in recorded traces."""
+    return {
+        name.split(".", 1)[1] if name.startswith(CONTAINERS) else name: parameter
+        for name, parameter in textbook.named_parameters()
+    }
+
+
+def pairs(ours: Any, textbook: Textbook) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per name the textbook's parameter and ours; what one of the two lacks takes no part in the other's loss."""
+    trace_tensors = find_model(type(ours).__name__).trace_tensors
+    assert trace_tensors is not None
+    tensors = trace_tensors(ours)
+    return {name: (parameter, tensors[name]) for name, parameter in named_parameters(textbook).items()}
+
+
+def dense(gradient: Tensor) -> Tensor:
+    """A gradient whose rows may have been listed."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def check_agreement(ours: Any, textbook: Textbook, batch: Batch, *, moving_only: bool = False) -> list[Tensor]:

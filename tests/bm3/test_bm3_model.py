@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from one_device import META, OneDevice
 
 from bm3 import BM3, Batch, BM3Config, BM3Error, ConfigError, Data, DataError
 
@@ -51,6 +52,26 @@ def test_any_number_of_modalities_with_any_names_train(names: tuple[str, ...], k
     assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert model.embed()[0].shape == (3, 4)
     assert model.embed()[1].shape == (5, 4)
+
+
+@pytest.mark.parametrize("kind", ["trained", "frozen"])
+def test_a_model_that_was_moved_draws_where_its_generator_is_and_trains_where_it_is(kind: str) -> None:
+    model = built(features("a", "b"), features=kind)
+    model.propagate = torch.nn.Identity()  # which has no sparse product on this stand-in for a GPU
+    model.to(META)
+    with OneDevice() as seen:
+        loss = model.loss(Batch(BATCH.users.to(META), BATCH.items.to(META)))
+        loss.total.backward()
+    assert {p.grad.device for p in model.parameters() if p.grad is not None} == {META}
+    assert seen.copies.count(("cpu", "meta")) == 2 + 4  # the batch, and the survivors of four views
+
+
+@pytest.mark.gpu
+def test_a_model_that_was_moved_to_a_gpu_trains_there() -> None:
+    model = built(features("a", "b")).cuda()
+    loss = model.loss(Batch(BATCH.users.cuda(), BATCH.items.cuda()))
+    loss.total.backward()
+    assert all(p.grad is not None and p.grad.is_cuda for p in model.parameters())
 
 
 def test_every_modality_takes_part_in_the_loss() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from command_line import Command, refused
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def test_bm3_without_any_item_features_is_refused(command: Command, shop: Path) 
     line = refused(command("train", "bm3", shop, "--epochs", 1))
     assert "at least one modality" in line
     assert "bm3 data add-features" in line
-    assert "bpr, buir, lightgcn" in line
+    assert "bpr, buir" in line
     assert command("train", "bpr", shop, "--epochs", 1).code == 0
 
 
@@ -103,6 +104,40 @@ def test_another_seed_or_setting_is_another_run_and_a_default_that_is_spelled_ou
     for options in ["", *other, "--set early_stopping.rounding=4", "--set embedding_size=64"]:
         assert command("train", "bpr", shop, "--epochs", 1, *options.split()).code == 0
     assert len(list(Path("runs").rglob("result.json"))) == 1 + len(other)
+
+
+def test_without_a_validation_part_the_number_of_epochs_is_asked_for_and_told(
+    command: Command, tmp_path: Path, write_npz: Write, small_parts: Any
+) -> None:
+    small_parts["train"] = np.concatenate([small_parts["train"], small_parts.pop("valid")])
+    shop = write_npz(tmp_path / "shop", {**small_parts, "valid": np.empty((0, 2), int)})
+    assert "no validation part, so nothing ends training early: say" in refused(command("train", "bpr", shop))
+    assert command("train", "bpr", shop, "--epochs", 3).code == 0
+    assert command("train", "bpr", shop, "--epochs", 3, "--set", "reg_weight=0.1").code == 0
+    assert command("runs", "verify").code == 0
+    run = next(path.parent for path in Path("runs").rglob("result.json"))
+    assert "3, of which the last is tested: there is no validation part" in command("runs", "show", run.name).out
+    assert command("replay", run, "--threads", 1).code == 0
+    assert command("report", "runs", "--format", "md,html,tex,csv,json").code == 0
+    text = Path("runs/report.md").read_text(encoding="utf-8")
+    assert "There is no validation part: each training took" in text
+    assert "Selection" not in text  # nothing was chosen, above all not on test
+    Path("grid.toml").write_text(
+        f'title = "x"\ndatasets = ["{shop}"]\nseeds = [1]\ntraining.epochs = 1\n[[experiments]]\nmodel = "bpr"\n'
+        "grid = { reg_weight = [0.1, 0.2] }\n"
+    )
+    assert "without a validation part nothing chooses" in refused(command("reproduce", "grid.toml"))
+
+
+def test_another_stopping_metric_is_another_run_and_the_usual_one_is_none(command: Command, shop: Path) -> None:
+    for words in ("", "--set early_stopping.metric=R@20", "--set early_stopping.metric=N@10"):
+        assert command("train", "bpr", shop, "--epochs", 2, *words.split()).code == 0
+    usual, other = sorted(Path("runs").rglob("run.json"), key=lambda path: "ndcg@10" in path.read_text())
+    assert "metric" not in json.loads(usual.read_text())["training"]["early_stopping"]
+    assert json.loads(other.read_text())["training"]["early_stopping"]["metric"] == "ndcg@10"
+    assert command("runs", "verify").code == 0
+    assert "early_stopping.metric  recall@20  ndcg@10" in command("runs", "diff", usual.parent, other.parent).out
+    assert "(validation N@10 " in command("runs", "show", other.parent.name).out
 
 
 # --- help ---

@@ -35,6 +35,15 @@ def leave_one_out_sizes(n: int) -> tuple[int, int, int]:
     return (n - 2, 1, 1) if n >= 3 else (1, 0, n - 1)
 
 
+def leave_three_out_sizes(n: int) -> tuple[int, int, int]:
+    return (n - 6, 3, 3) if n >= 7 else (1, (n - 1) // 2, n - 1 - (n - 1) // 2)
+
+
+def all_to_test(n: int) -> tuple[int, int, int]:
+    train, valid, test = published_sizes(n)
+    return train, 0, valid + test
+
+
 def sorted_pairs(parts: Parts) -> list[tuple[int, int]]:
     return sorted(map(tuple, np.concatenate([parts[part] for part in PARTS]).tolist()))
 
@@ -48,7 +57,15 @@ def times_of(parts: Parts, pairs: NDArray[np.int64], times: NDArray[np.int64]) -
 @given(data=timed(), seed=seeds)
 @pytest.mark.parametrize(
     ("name", "sizes_of"),
-    [("random_user", published_sizes), ("temporal_user", published_sizes), ("leave_one_out", leave_one_out_sizes)],
+    [
+        ("random_user", published_sizes),
+        ("temporal_user", published_sizes),
+        ("leave_one_out", leave_one_out_sizes),
+        ("leave_3_out", leave_three_out_sizes),
+        ("leave_3_out:no_validation", lambda n: (max(n - 3, 1), 0, min(3, n - 1))),
+        ("random_user:no_validation", all_to_test),
+        ("temporal_user:no_validation", all_to_test),
+    ],
 )
 def test_rules_per_user_divide_all_of_it_in_their_sizes_and_by_time_if_they_go_by_it(
     name: str, sizes_of: object, data: Timed, seed: int
@@ -60,7 +77,7 @@ def test_rules_per_user_divide_all_of_it_in_their_sizes_and_by_time_if_they_go_b
     counts = np.bincount(pairs[:, 0]).tolist()
     sizes = [np.bincount(parts[part][:, 0], minlength=len(counts)).tolist() for part in PARTS]
     assert list(zip(*sizes, strict=True)) == [sizes_of(count) for count in counts]
-    found = times_of(parts, pairs, times) if name != "random_user" else {part: [] for part in PARTS}
+    found = times_of(parts, pairs, times) if not name.startswith("random_user") else {part: [] for part in PARTS}
     for earlier, later in (("train", "valid"), ("valid", "test"), ("train", "test")):
         for user in range(len(counts)):
             before = [time for owner, time in found[earlier] if owner == user]
@@ -105,6 +122,8 @@ def test_a_point_in_time_leaves_eighty_and_ninety_percent_behind() -> None:
     parts = temporal_global_split(pairs, times)
     for part, bounds in (("train", (0, 800)), ("valid", (800, 900)), ("test", (900, 1000))):
         assert sorted(times[parts[part][:, 1]].tolist()) == list(range(*bounds))
+    without = split_rule("temporal_global:no_validation").divide(pairs, times, np.random.default_rng(0))
+    assert [len(without[part]) for part in PARTS] == [800, 0, 200]
 
 
 @pytest.mark.parametrize(
@@ -124,3 +143,5 @@ def test_rules_are_found_by_name_and_near_names_are_shown() -> None:
     assert [name for name, rule in RULES.items() if not rule.drawn] == ["temporal_global"]
     with pytest.raises(ConfigError, match="nearest: leave_one_out"):
         split_rule("leave-one-out")
+    with pytest.raises(ConfigError, match="after the colon can stand no_validation"):
+        split_rule("random_user:train")

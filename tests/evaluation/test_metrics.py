@@ -1,14 +1,21 @@
-"""Metrics agree with an independent library, and MAP with its definition written as a loop."""
+"""Metrics agree with an independent library, and with their definitions written as loops over users and items."""
+
+import math
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import ir_measures
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 from numpy.typing import NDArray
 
-from harness.evaluation import per_user_metrics
-from harness.evaluation.metrics import averages
+import harness.evaluation.metrics as module
+from bm3 import ConfigError, DataError
+from harness.data import Dataset
+from harness.evaluation import Evaluator, Ranking
+from harness.evaluation.metrics import METRICS, asked_metrics, known_metrics, metrics_of_hits
 
 CUTOFFS = (1, 5, 10, 20, 50)
 N_ITEMS = 60
@@ -26,7 +33,14 @@ def ours(
     rankings: NDArray[np.int64], relevant: list[set[int]], cutoffs: tuple[int, ...] = CUTOFFS
 ) -> dict[str, NDArray[np.float64]]:
     hits = np.array([[item in own for item in row] for row, own in zip(rankings.tolist(), relevant, strict=True)])
-    return per_user_metrics(hits, np.array([len(own) for own in relevant]), cutoffs)
+    return per_user(hits, [len(own) for own in relevant], cutoffs)
+
+
+def per_user(
+    hits: NDArray[np.bool_], n_relevant: list[int], cutoffs: tuple[int, ...]
+) -> dict[str, NDArray[np.float64]]:
+    ranking = Ranking(np.arange(len(hits)), hits, np.array(n_relevant))
+    return {f"{name}@{k}": known_metrics()[name](ranking, k) for name in METRICS for k in cutoffs}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -45,21 +59,121 @@ def test_they_agree_with_ir_measures(seed: int, name: str, measure: object) -> N
         theirs = {int(m.query_id): m.value for m in ir_measures.iter_calc([measure @ k], qrels, run)}  # type: ignore[operator]
         expected = [theirs[user] for user in range(len(rankings))]
         np.testing.assert_allclose(mine[f"{name}@{k}"], expected, rtol=0, atol=1e-12)
-        assert averages(mine)[f"{name}@{k}"] == pytest.approx(np.mean(expected), abs=1e-12)
 
 
-@given(seed=st.integers(0, 2**32), k=st.integers(1, N_ITEMS))
-def test_map_is_the_sum_of_precisions_at_hits_over_the_hits_there_could_be(seed: int, k: int) -> None:
-    rankings, relevant = random_rankings(seed, n_users=5)
-    expected = []
-    for row, own in zip(rankings.tolist(), relevant, strict=True):
-        found, total = 0, 0.0
-        for rank, item in enumerate(row[:k], start=1):
-            if item in own:
-                found += 1
-                total += found / rank
-        expected.append(total / min(len(own), k))
-    np.testing.assert_allclose(ours(rankings, relevant, (k,))[f"map@{k}"], expected, rtol=0, atol=1e-12)
+# --- by brute force on a 20 x 15 matrix ---
+
+
+def by_loops(dataset: Dataset, scores: NDArray[np.float32], k: int) -> dict[str, float]:
+    """Every metric at K as its definition says it, from scores and parts alone, with sets and loops."""
+    train, test = ({user: set() for user in range(20)} for _ in range(2))  # type: dict[int, set[int]]
+    for part, pairs in ((train, dataset.train), (test, dataset.test)):
+        for user, item in pairs.tolist():
+            part[user].add(item)
+    popular = [sum(item in own for own in train.values()) for item in range(15)]
+    values: dict[str, list[float]] = {name: [] for name in known_metrics() if name != "coverage"}
+    shown = set()
+    for user in range(20):
+        if not train[user] or not test[user]:
+            continue
+        left = [item for item in range(15) if item not in train[user]]
+        top = sorted(left, key=lambda item: (-scores[user, item], item))[:k]
+        ranks = [rank for rank, item in enumerate(top, start=1) if item in test[user]]
+        best = min(k, len(test[user]))
+        values["recall"].append(len(ranks) / len(test[user]))
+        values["precision"].append(len(ranks) / k)
+        ideal = sum(1 / math.log2(rank + 1) for rank in range(1, best + 1))
+        values["ndcg"].append(sum(1 / math.log2(rank + 1) for rank in ranks) / ideal)
+        values["map"].append(sum(found / rank for found, rank in enumerate(ranks, start=1)) / best)
+        values["hit"].append(float(bool(ranks)))
+        values["mrr"].append(1 / ranks[0] if ranks else 0.0)
+        values["novelty"].append(sum(-math.log2(max(popular[item], 1) / 20) for item in top) / len(top))
+        values["popularity"].append(sum(popular[item] for item in top) / len(top))
+        shown |= set(top)
+    return {**{name: sum(of) / len(of) for name, of in values.items()}, "coverage": len(shown) / 15}
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 15, 40])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_metric_is_its_definition(seed: int, k: int) -> None:
+    draw = np.random.default_rng(seed)
+    pairs = draw.permutation([(user, item) for user in range(20) for item in range(15)])[: 300 - 70 * seed]
+    part = draw.choice(3, size=len(pairs), p=[0.7, 0.1, 0.2])
+    train, valid, test = (pairs[part == place].astype(np.int32) for place in range(3))
+    dataset = Dataset(20, 15, train, name="made", valid=valid, test=test)
+    scores = draw.integers(6, size=(20, 15)).astype(np.float32)  # with ties
+    evaluator = Evaluator(dataset, "test")
+    ranking = evaluator.rank(lambda users: torch.from_numpy(scores)[users], k, device=torch.device("cpu"))
+    found, expected = ranking.metrics([k], known_metrics()), by_loops(dataset, scores, k)
+    assert found == pytest.approx({f"{name}@{k}": value for name, value in expected.items()}, rel=1e-12)
+
+
+def test_what_needs_items_says_so_of_hits_alone() -> None:
+    assert metrics_of_hits() == (*METRICS, "hit", "mrr")
+    with pytest.raises(DataError, match="needs the items"):
+        Ranking(np.arange(1), np.ones((1, 2), bool), np.array([1])).metrics([2], ["novelty"])
+
+
+# --- of other packages ---
+
+
+def first_hit(ranking: Ranking, k: int) -> NDArray[np.float64]:
+    """1 where the first item is a hit."""
+    return ranking.hits[:, 0].astype(np.float64)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Any], None]]:
+    """Installs a metric under a name, for the length of a test."""
+
+    def install(name: str, metric: Any) -> None:
+        point = SimpleNamespace(name=name, value="package:metric", load=lambda: metric)
+        monkeypatch.setattr(module, "entry_points", lambda group: [point] if group == "bm3.metrics" else [])
+        module.known_metrics.cache_clear()
+        module.metrics_of_hits.cache_clear()
+
+    yield install
+    module.known_metrics.cache_clear()
+    module.metrics_of_hits.cache_clear()
+
+
+def test_a_metric_of_another_package_is_one_like_the_others(installed: Callable[[str, Any], None]) -> None:
+    installed("first", first_hit)
+    assert Ranking(np.arange(2), np.eye(2, dtype=bool), np.ones(2, int)).metrics([1], ["first"]) == {"first@1": 0.5}
+    assert metrics_of_hits()[-1] == "first"
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "says"),
+    [
+        ("recall", first_hit, "name of its own"),
+        ("first@1", first_hit, "name of its own"),
+        ("first", lambda ranking, k: ranking.nothing, "fails .AttributeError"),
+        ("first", lambda ranking, k: ranking.hits, "gives an array"),
+    ],
+)
+def test_one_that_cannot_serve_is_refused_in_one_line(
+    name: str, metric: Any, says: str, installed: Callable[[str, Any], None]
+) -> None:
+    installed(name, metric)
+    with pytest.raises(ConfigError, match=f"metric '{name}' .package:metric.*{says}"):
+        known_metrics()
+
+
+# --- asked for by name ---
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [("mrr", ["mrr@5", "mrr@10"]), ("N@10, MRR@5", ["ndcg@10", "mrr@5"]), ("all", ["ndcg@10", "mrr@5", "mrr@10"])],
+)
+def test_a_list_of_names_finds_them_with_or_without_cutoff(asked: str, found: list[str]) -> None:
+    assert asked_metrics(asked, ["ndcg@10", "mrr@5", "mrr@10"]) == found
+
+
+def test_a_name_that_is_none_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="no metric here 'mrr@20'; nearest: mrr@10"):
+        asked_metrics("mrr@20", ["ndcg@10", "mrr@10"])
 
 
 @pytest.mark.parametrize("name", ["recall", "ndcg", "map"])
@@ -72,7 +186,7 @@ def test_a_perfect_ranking_scores_one_and_a_useless_one_zero(name: str) -> None:
 
 
 def test_ranks_beyond_the_items_count_as_misses() -> None:
-    short = per_user_metrics(np.array([[True, False, True]]), np.array([2]), (3, 10))
+    short = per_user(np.array([[True, False, True]]), [2], (3, 10))
     assert short["recall@10"][0] == 1
     assert short["precision@10"][0] == pytest.approx(0.2)
     assert short["ndcg@10"][0] == pytest.approx((1 + 0.5) / (1 + 1 / np.log2(3)))

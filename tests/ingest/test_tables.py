@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from refusals import import_refused, refusal
 
+from bm3 import BM3Error
 from harness.data import PARTS, load_dataset
 from harness.data.layouts import unread_files
 from harness.ingest.exporting import export, read_ids
@@ -203,9 +204,13 @@ NEW = [(f"new{k}", "i0", 5, 2 * 10**9 + k) for k in range(12)]
         (with_times(lambda time: 5), "temporal_global", "24 of 24 interactions have the same time, 5"),
         (with_times(lambda time: "2020-01-01"), "temporal_global", "same time, 2020-01-01 00:00:00+00:00"),
         (text(rows=[row for row in ROWS if row[1] == "i1"]), None, "by the rule random_user: no user has more than 1"),
-        (with_times(lambda time: time if time > 10**9 + 9 else "2020-01-01"), "leave_one_out", "a date as in the rows"),
-        (with_times(lambda time: time if time < 10**9 + 9 else "2020-01-01"), "leave_one_out", "needed is a number"),
-        (with_times(lambda time: "soon"), "leave_one_out", "line 2: timestamp is 'soon', needed is a number or a date"),
+        (
+            with_times(lambda time: time if time > 10**9 + 9 else "2020-01-01"),
+            "leave_one_out",
+            "line 3: timestamp is '100000",
+        ),
+        (with_times(lambda time: time if time < 10**9 + 9 else "2020-01-01"), "leave_one_out", "in all rows the same"),
+        (with_times(lambda time: "soon"), "leave_one_out", "line 2: timestamp is 'soon', needed is a number, or"),
         (text().replace(b"u3,", "Zo\u00eb,".encode("cp1252")), None, "line 14: not UTF-8; it looks like CP1252 (then"),
         (text().replace(b"i", "\u5546\u54c1".encode("gbk")), None, "GB18030 (then it reads 'user_\u5546\u54c1d"),
         (text().decode().encode("utf-16-le"), None, "it looks like UTF-16LE"),
@@ -214,6 +219,7 @@ NEW = [(f"new{k}", "i0", 5, 2 * 10**9 + k) for k in range(12)]
         (json_lines().replace(b'"item_id": "i1"', b'"item_id": null', 1), None, "line 2: no item"),
         (json_lines().replace(b'"user_id": "u0", "item_id": "i1"', b'"user": 0'), None, "line 2: no user_id among"),
         (b"user_id,item_id\n", None, "no interactions"),
+        (b"", None, "which column holds the users?"),
     ],
 )
 def test_a_table_that_makes_no_data_set_says_the_cause_and_the_place(
@@ -221,9 +227,16 @@ def test_a_table_that_makes_no_data_set_says_the_cause_and_the_place(
 ) -> None:
     path = written(tmp_path / "r.csv", content)
     columns = Columns(user="user_id") if b"{" in content else None
-    message = import_refused(path, tmp_path / "out", columns, Division(division))
+    message = import_refused(path, tmp_path / "out", columns, Division(division), BM3Error)
     assert message.startswith(str(path))
     assert complaint in message
+
+
+def test_a_json_array_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.json", b"[" + json_lines().replace(b"\n", b",\n") + b"]")
+    assert "line 1: neither JSON nor a Python literal; needed is one object a line" in import_refused(
+        path, tmp_path / "o"
+    )
 
 
 def test_a_packed_file_that_is_damaged_is_named(tmp_path: Path) -> None:
@@ -256,7 +269,7 @@ def test_a_least_rating_and_a_core_choose_rows(tmp_path: Path, least: float | No
     path = written(tmp_path / "r.csv", text(rows=[*ROWS, ("odd", "i0", 5, 1), ("u0", "odd", 5, 1)]))
     division = Division(None, None, least, k)
     if least == 6 or k == 9:
-        assert ("lower rating than 6" if least else "--k-core") in import_refused(
+        assert ("no row has a rating of 6; the highest is 5" if least else "--k-core") in import_refused(
             path, tmp_path / "out", None, division
         )
         return
@@ -324,10 +337,16 @@ def test_own_ids_go_out_and_come_back(tmp_path: Path) -> None:
     assert again.dataset.content_hash == found.dataset.content_hash
 
 
-def test_files_that_are_not_read_are_listed(tmp_path: Path) -> None:
-    import_dataset(written(tmp_path / "r.csv", text()), "a", tmp_path)
-    assert unread_files(tmp_path / "a") == []
-    for name in ("visual.npz", "text_feat.pt", "Image.NPY", "old.csv", ".hidden", "README.md", "texts.csv"):
-        written(tmp_path / "a" / name, b"")
-    (tmp_path / "a" / "images").mkdir()
-    assert sorted(unread_files(tmp_path / "a")) == ["Image.NPY", "images/", "old.csv", "text_feat.pt", "visual.npz"]
+def test_files_and_arrays_that_are_not_read_are_listed(tmp_path: Path, write_npz: Any, small_parts: Any) -> None:
+    folder = write_npz(tmp_path / "a", small_parts, {"visual": np.ones((8, 2), np.float32)})
+    for name in (".hidden", "README.md", "texts.csv", "items.csv", "prepared.json", "visual.encoder.json"):
+        written(folder / name, b"")
+    assert unread_files(folder) == []
+    for name in ("visual.npz", "text_feat.pt", "Image.NPY", "old.csv"):
+        written(folder / name, b"")
+    (folder / "images").mkdir()
+    np.savez(folder / "interactions.npz", text=np.ones((8, 2)), **small_parts)
+    unread = ["Image.NPY", "images/", "old.csv", "text in interactions.npz", "text_feat.pt", "visual.npz"]
+    assert sorted(unread_files(folder)) == unread
+    (folder / "items.csv").unlink()
+    assert f"not read: {', '.join(unread_files(folder))}" in import_dataset(folder, "b", tmp_path).notes

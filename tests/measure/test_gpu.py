@@ -329,3 +329,25 @@ def test_what_is_free_is_asked_of_the_gpu_that_is_meant(
 
 def test_without_nvml_nothing_is_known_to_be_free() -> None:
     assert free_bytes("0", SimpleNamespace(nvmlInit=lambda: _look_up({}, ""))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("alone", {"gpu_power_limit_w": 250.0, "gpu_clocks_mhz": [1350, 7000], "gpu_mig": None, "gpu_compute_mode": 0}),
+        (
+            "mig-instance",
+            {"gpu_power_limit_w": None, "gpu_clocks_mhz": None, "gpu_mig": "A MIG 1g", "gpu_compute_mode": 3},
+        ),
+    ],
+)
+def test_what_a_gpus_speed_depends_on_is_asked_of_nvml(name: str, settings: dict[str, Any]) -> None:
+    nvml = RecordedNvml(name)
+    if name == "alone":
+        nvml._answers |= {
+            "nvmlDeviceGetEnforcedPowerLimit": {"*": [250000]},
+            "nvmlDeviceGetApplicationsClock": {f"gpu0,{pynvml.NVML_CLOCK_MEM}": [7000], "*": [1350]},
+        }
+    nvml._answers["nvmlDeviceGetComputeMode"] = {"*": [settings["gpu_compute_mode"]]}
+    nvml._answers["nvmlDeviceGetName"] = {"*": ["A MIG 1g"]}
+    assert NvmlGpu("5" if name == "mig-instance" else "1", None, nvml).settings() == settings

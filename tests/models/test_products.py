@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from harness.models.products import Pattern, SparseProduct
+from harness.models import products
+from harness.models.products import Pattern, SparseProduct, longest_bag, pieces
 
 
 def random_matrix(seed: int, n: int, m: int) -> sparse.csr_array:
@@ -55,3 +56,55 @@ def test_a_fixed_matrix_may_repeat_an_entry() -> None:
     matrix = sparse.csr_array((np.array([1.0, 2.0, 4.0]), np.array([1, 1, 0]), np.array([0, 2, 3])), shape=(2, 2))
     expected = torch.tensor([[0.0, 3.0], [4.0, 0.0]])
     torch.testing.assert_close(SparseProduct(matrix)(torch.eye(2)), expected)
+
+
+# What a GPU does, which walks a row entry by entry ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_entries", "longest"),
+    [(0, 64), (237_102, 64), (262_144, 64), (3_000_000, 732)],
+    ids=["none", "Baby", "", "large"],
+)
+def test_the_longest_bag_follows_from_the_graph_alone(n_entries: int, longest: int) -> None:
+    assert longest_bag(n_entries) == longest
+
+
+def test_rows_are_cut_every_so_many_entries() -> None:
+    starts = torch.tensor([0, 0, 3, 10, 14])
+    found, of_rows = pieces(starts, 3)
+    assert found.tolist() == [0, 0, 3, 6, 9, 10, 13, 14]
+    assert of_rows.tolist() == [0, 1, 2, 5, 7]
+
+
+@given(seed=st.integers(0, 99), n=sizes, m=sizes, longest=st.integers(1, 4))
+def test_pieces_hold_every_entry_once_and_in_order(seed: int, n: int, m: int, longest: int) -> None:
+    starts = torch.from_numpy(random_matrix(seed, n, m).indptr).long()
+    found, of_rows = pieces(starts, longest)
+    assert torch.equal(found[of_rows], starts)
+    assert (found.diff() <= longest).all()
+    assert (found.diff() >= 0).all()
+
+
+def test_pieces_of_long_rows_add_up_and_short_rows_are_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(2)
+    matrix = sparse.csr_array(
+        draw.normal(size=(5, 300)) * (np.array([1, 0, 0.1, 0.5, 0.01])[:, None] > draw.random(300))
+    )
+    x = torch.randn(300, 4)
+    whole = SparseProduct(matrix)
+    expected = whole(x)
+    monkeypatch.setattr(products, "walks_bags", lambda x: True)
+    assert whole.rows.piece_starts is not None and whole.t_rows.piece_starts is None  # noqa: PT018
+    torch.testing.assert_close(whole(x), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(whole(x), whole(x))
+    assert int(whole.rows.piece_starts.diff().max()) == products.SHORT_BAG
+
+
+@pytest.mark.gpu
+def test_a_gpu_multiplies_alike_and_twice_the_same() -> None:
+    matrix = sparse.random_array((500, 400), density=0.5, rng=np.random.default_rng(0))
+    product, x = SparseProduct(sparse.csr_array(matrix)), torch.randn(400, 64)
+    expected, moved = product(x), product.cuda()
+    assert torch.equal(moved(x.cuda()), moved(x.cuda()))
+    torch.testing.assert_close(moved(x.cuda()).cpu(), expected, rtol=1e-4, atol=1e-5)

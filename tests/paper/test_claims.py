@@ -85,8 +85,13 @@ def row(
     return row_of(*runs, **fields)
 
 
+def needing(base: float, first: float, second: float, kind: str = "gpu_process_peak") -> list[Row]:
+    """Rows of the reference model and of two others with these GB."""
+    return [row(name, memory=[gb] * 3, kind=kind) for name, gb in (("bpr", base), ("a", first), ("b", second))]
+
+
 def ours(judged: Claim, *rows: Row, exponents: Mapping[tuple[str, str], Exponent] | None = None) -> ClaimResult:
-    place = Measured(rows, TOLERANCES, differences_of(rows, TOLERANCES.confidence), exponents or {})
+    place = Measured(rows, TOLERANCES, differences_of(rows, TOLERANCES.confidence), exponents or {}, PRINTED)
     (result,) = claims_of([judged], place)
     assert result.where == "ours"
     assert "\n" not in result.evidence
@@ -152,7 +157,11 @@ def times(factor: float | Sequence[float]) -> list[float]:
 
 
 TWO, THREE = ORDERING.replace('["B"]', BC), ORDERING.replace('["B"]', '["B", "C", "X"]')
-MEMORY = RATIO.replace("Time (s/epoch)", "Memory (GB)")
+HALF_OF = RATIO.replace("Time (s/epoch)", "Memory (GB)").replace(
+    "low = 2\nhigh = 9\ndecimals = 0", "high = 0.5\ndecimals = 2"
+)
+HALF_OF = HALF_OF.replace('["B"]', '["A"]').replace('denominator = "A"', 'denominator = "B"')
+PRINTED = [PublishedValue("D", "BPR", "Memory (GB)", 1.59, "paper", Status.AS_PRINTED, "")]
 GOOD, BAD, HIGH, LOW = (0.50, 0.51, 0.52), (0.40, 0.41, 0.43), (0.9, 0.9), (0.1, 0.1)
 A, B, ODD = row("a", HIGH), row("b", LOW), ("dropout=1",)
 BASE, HALF = row("b", times(1)), row("c", times(0.5))
@@ -161,7 +170,7 @@ VARIANT = row("a", LOW, label="a", departures=("x=1", "y=1"))
 SECOND, THIRD = row("a", seconds=[(1.0, 1.0, 1.0)], departures=("epochs=7",)), [(3.0, 3.0, 3.0)]
 SLOW = row("b", seconds=THIRD)
 BESIDE = replace(SLOW, shared=frozenset([SLOW.runs[0].path]))
-GIB, PEAKS = row("a", (0.5,), memory=[1]), (3, 5)
+PROCESS: Any = {"kind": "gpu_process_peak"}
 ORIENTATION = ["0.9000 against 0.1000", "orientation only: settings are not the published ones (dropout=1)"]
 FIGURES = ["0.5100 against 0.4133", "over users +0.0975 [", "adjusted p ", "over 3 seeds +0.0967 ["]
 Case = tuple[str, str, Sequence[Row], ClaimOutcome, Sequence[str]]
@@ -216,13 +225,42 @@ COSTS: list[Case] = [
         UNDECIDED,
         ["3.10 [2.90, 12.00]", "2 and 1 runs"],
     ),
-    ("peaks", MEMORY, [GIB, row("b", (0.5,) * 2, memory=PEAKS)], HOLDS, ["4.00 [3.00, 5.00] (4 against 1"]),
     (
-        "peaks of two kinds",
-        MEMORY,
-        [GIB, row("b", (0.5,) * 2, memory=PEAKS, kind="gpu_process_peak")],
+        "memory, whatever the context",
+        HALF_OF,
+        needing(1.0, 2.25, 9.0),
+        HOLDS,
+        ["0.30 if 0 GB are", "0.20 if 1.1 GB are"],
+    ),
+    (
+        "too much, whatever it is",
+        HALF_OF,
+        needing(1.0, 1.5, 2.0),
+        FAILS,
+        ["0.81 if 0 GB", "0.66 if 1.1 GB", "0.75 (1.5"],
+    ),
+    ("that depends on it", HALF_OF, needing(1.0, 1.5, 3.5), UNDECIDED, ["0.51 if 0", "how much of the printed"]),
+    (
+        "without the reference",
+        HALF_OF,
+        needing(1.0, 2.0, 9.0)[1:],
         NO_EVIDENCE,
-        ["process rss peak", "gpu process peak"],
+        ["0.22 (2 against 9 GB)", "BPR was not run"],
+    ),
+    ("main memory", HALF_OF, needing(1.0, 2.0, 9.0, kind="process_rss_peak"), NO_EVIDENCE, ["main memory"]),
+    (
+        "of two kinds",
+        HALF_OF,
+        [*needing(1.0, 2.0, 9.0)[:2], row("b", memory=[9.0] * 3, kind="allocator_reserved_peak")],
+        NO_EVIDENCE,
+        ["allocator reserved peak", "gpu process peak"],
+    ),
+    (
+        "the reference elsewhere",
+        HALF_OF,
+        [row("bpr", memory=[1.0] * 3, host="another", **PROCESS), *needing(1.0, 2.0, 9.0)[1:]],
+        NO_EVIDENCE,
+        ["measured elsewhere"],
     ),
     ("another host", RATIO, [SECOND, row("b", seconds=THIRD, host="another")], NO_EVIDENCE, ["another", "-3.00"]),
     ("other data", RATIO, [SECOND, row("b", seconds=THIRD, data="another")], NO_EVIDENCE, ["another", "-3.00"]),
@@ -242,7 +280,13 @@ COSTS: list[Case] = [
         ["3.00", "batch_size changed"],
     ),
     ("beside another run", RATIO, [SECOND, BESIDE], NO_EVIDENCE, ["3.00", "timed beside another run"]),
-    ("which leaves memory", MEMORY.replace("low = 2", "low = 1"), [SECOND, BESIDE], HOLDS, []),
+    (
+        "which leaves memory",
+        HALF_OF,
+        [replace(one, shared=BESIDE.shared) for one in needing(1.0, 2.0, 9.0)],
+        HOLDS,
+        [],
+    ),
     ("not measured", RATIO, [row("a", seconds=[]), B], NO_EVIDENCE, ["a has no Time (s/epoch)"]),
     *(
         (f"shares {shares}", SHARE, [row("a", shares=shares)], outcome, [])

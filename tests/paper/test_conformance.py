@@ -1,14 +1,23 @@
 """Replaying traces: the stored ones pass, changed ones fail, unknown models are unsupported, junk is refused."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from one_device import META, OneDevice
 
 from bm3 import DataError
+from harness.cli import study as cli_study
+from harness.cli.main import bm3
+from harness.models import bm3 as fast
+from harness.models import features
+from harness.models.products import Pattern
+from harness.models.registry import models
 from harness.paper import conformance as conformance_module
 from harness.paper.conformance import Status, conformance, replay, rounded_updates, trace_statuses
 from harness.paper.load import load_paper
@@ -209,3 +218,72 @@ def test_what_is_neither_a_trace_nor_a_folder_of_them_is_named(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: {why}"):
         conformance(tmp_path / name)
+
+
+# On the device that is reported on ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in TRACES.glob("*.npz") if path.stem != "lattice"))
+def test_a_step_is_replayed_wholly_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model, batch and masks; LATTICE looks for neighbours, which this stand-in for a GPU has no numbers for."""
+    for module in (features, fast):
+        monkeypatch.setattr(module, "keeps_repeated", lambda ids: True)
+    # The stand-in has no sampled product.
+    monkeypatch.setattr(Pattern, "_sampled", lambda pattern, x, y: x.new_zeros(len(pattern.rows.columns)))
+    arrays, meta = conformance_module.read_trace(TRACES / f"{name}.npz")
+    entry = models()[str(meta["model"]).lower()]
+    step = conformance_module._Replay(entry, conformance_module._config(entry, meta), arrays, meta, META)
+    batch = step._batch(conformance_module._group(arrays, "batch0/"))
+    with OneDevice() as seen:
+        step._model.loss(batch).total.backward()
+    assert seen.copies == []
+    assert {p.grad.device for p in step._model.parameters() if p.grad is not None} == {META}
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "used"), [("auto", True, "cuda"), ("cuda", True, "cuda"), ("cpu", True, "cpu")]
+)
+def test_the_command_replays_on_the_device_asked_for_and_names_it(
+    asked: str, there: bool, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on: list[str] = []
+
+    def known(paper: Any, device: torch.device) -> list[conformance_module.Check]:
+        on.append(device.type)
+        return [conformance_module.Check("one", "loss", Status.PASSED)]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(conformance_module, "known_traces", known)
+    result = CliRunner().invoke(bm3, ["conformance", "--device", asked])
+    assert result.exit_code == 0
+    assert on == [used]
+    assert result.output.splitlines()[-1] == f"on {used}: 1 passed, 0 failed, 0 unsupported"
+
+
+def test_a_study_on_a_gpu_replays_there_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Apart:
+        def __init__(self, workers: int, context: Any) -> None:
+            asked.append(context.get_start_method())
+
+        def __enter__(self) -> "Apart":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def submit(self, call: Any, paper: Any, device: torch.device) -> "Apart":
+            asked.append((call, paper.name, pickle.loads(pickle.dumps((paper, device)))[1].type))
+            return self
+
+        def result(self) -> list[str]:
+            return ["checks"]
+
+    monkeypatch.setattr(cli_study, "ProcessPoolExecutor", Apart)
+    assert cli_study._replayed(load_paper(), torch.device("cuda")) == ["checks"]
+    assert asked == ["spawn", (conformance_module.known_traces, load_paper().name, "cuda")]
+
+
+@pytest.mark.gpu
+def test_every_stored_trace_passes_on_a_gpu() -> None:
+    assert set(trace_statuses(conformance(TRACES, torch.device("cuda"))).values()) == {Status.PASSED}

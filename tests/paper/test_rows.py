@@ -200,6 +200,18 @@ def test_settings_are_published_if_they_are_as_the_paper_states_them_default_or_
     assert [row.label for row in rows_of([by_default], paper)[0]] == ["bpr epochs=1000"]
 
 
+def test_the_stopping_metric_is_the_one_that_the_paper_states_or_a_departure() -> None:
+    paper = PAPER.model_copy(update={"stopping": "N@10"})
+    usual = run()
+    other = run(
+        changed={"early_stopping.metric": "ndcg@10"}, training={"epochs": 1000, "early_stopping": {"metric": "ndcg@10"}}
+    )
+    assert [row.departures for row in rows_of([other], paper)[0]] == [()]
+    assert [row.departures for row in rows_of([usual], paper)[0]] == [("early_stopping.metric=recall@20",)]
+    assert [row.departures for row in rows_of([other], PAPER)[0]] == [("early_stopping.metric=ndcg@10",)]
+    assert [row.departures for row in rows_of([usual], PAPER)[0]] == [()]
+
+
 def test_an_obstacle_leaves_cells_without_evidence_and_says_why() -> None:
     def reason(seeds: int, **given: Any) -> str:
         (row,) = rows([run("bm3", seed, dataset="baby", **given) for seed in range(1, seeds + 1)])

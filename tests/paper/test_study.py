@@ -110,10 +110,10 @@ def own(per_user: Mapping[str, float], **options: Any) -> Study:
 
 def test_models_on_own_data_are_compared_and_nothing_is_said_of_reproducing() -> None:
     study = own({"lightgcn": 0.0041})
-    assert study.headline == ["BM3 is better than LightGCN on mine: recall@20 +5.2 % [+4.0, +6.5]."]
+    assert study.headline == ["BM3 is better than LightGCN on mine: R@20 +5.2 % [+4.0, +6.5]."]
     assert study.code == 0
     (line,) = own({"lightgcn": 0.0}).headline
-    assert line.startswith("LightGCN against BM3 on mine: neither better (recall@20 0.0 %")
+    assert line.startswith("LightGCN against BM3 on mine: neither better (R@20 0.0 %")
     for text in (markdown(study), html(study)):
         assert not any(word in text.lower() for word in ("reproduce here", "unpublished", "no source", "claim"))
     assert page_mark(study) == "•"
@@ -121,7 +121,7 @@ def test_models_on_own_data_are_compared_and_nothing_is_said_of_reproducing() ->
 
 def test_one_model_alone_is_measured_and_no_finite_value_is_not() -> None:
     alone = study_of(run("bpr-seed1", dataset="mine"))
-    assert (alone.code, alone.headline[0][:27]) == (0, "BPR on mine: recall@20 0.05")
+    assert (alone.code, alone.headline[0][:22]) == (0, "BPR on mine: R@20 0.05")
     nothing = study_of(run("bpr-seed1", dataset="mine", **{m.replace("@", "_"): float("nan") for m in METRICS}))
     assert nothing.code == 3
 

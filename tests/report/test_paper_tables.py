@@ -12,6 +12,8 @@ from harness.paper.claims import Improvement
 from harness.paper.load import Paper, load_paper
 from harness.paper.published import Status
 from harness.paper.study import SHARED, Study, make_study
+from harness.paper.verdict import Outcome
+from harness.report.costs import ALLOCATED, CONTEXT, PROCESS, RESERVED
 from harness.report.paper_tables import IMPROVEMENT, improvement, paper_table
 from harness.report.tables import Cell, Table
 from harness.runs.record import RunRecord
@@ -154,9 +156,27 @@ def test_memory_says_how_it_was_read_and_found_and_main_memory_is_not_taken_for_
     assert any(
         "cpu, a processor, 2 cores, torch threads: 1: Baby BPR, Baby LightGCN, Baby BM3" in n for n in found.notes
     )
-    on_gpu = {"gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
-    cell = line(table(4, changed(study, "bpr", memory=on_gpu)), "Baby", MEMORY, "ours")["BPR"]
-    assert (cell.text, cell.note) == ("2.00", "rise of the device's")
+    on_gpu: dict[str, Any] = {"gpu_process_peak": {"bytes": 2**31, "note": None, "how": "rise of the device's"}}
+    on_gpu["allocator_reserved_peak"], on_gpu["allocator_peak"] = ({"bytes": n, "note": None} for n in (2**30, 2**29))
+    found = table(4, changed(study, "bpr", memory=on_gpu))
+    cells = {way: line(found, "Baby", MEMORY, f"ours, {way}")["BPR"] for way in (PROCESS, RESERVED, ALLOCATED, CONTEXT)}
+    assert [cell.text for cell in cells.values()] == ["2.00", "1.00", "0.50", "1.00"]
+    assert cells[PROCESS].note == "rise of the device's"
+
+
+def test_memory_is_judged_beyond_the_reference_model_and_ratios_are_not(study: Study) -> None:
+    """On the CPU there is nothing to judge."""
+    found = table(4, study)
+    assert texts(line(found, "Baby", MEMORY, "published, beyond BPR"))["BM3"] == "0.52"
+    assert any("Memory is judged beyond BPR, within 25 % and 0.01 GB" in note for note in found.notes)
+    assert not [row for row in found.rows if row[2].text in ("verdict", "ours, beyond BPR")]
+    for model, gib in (("bpr", 4), ("bm3", 5)):
+        study = changed(study, model, memory={"gpu_process_peak": {"bytes": gib * 2**29, "note": None}})
+    found = table(4, study)
+    assert texts(line(found, "Baby", MEMORY, "ours, beyond BPR")) == {"BM3": "0.50"}
+    verdict = line(found, "Baby", MEMORY, "verdict")["BM3"]
+    assert (verdict.word, "surrogate features" in verdict.note) == (Outcome.NO_EVIDENCE, True)
+    assert {cell.word for row in found.rows if "/" in row[2].text for cell in row} == {None}
 
 
 @pytest.mark.parametrize(("number", "metric"), [(3, "R@20"), (4, MEMORY), (4, TIME)])

@@ -23,7 +23,7 @@ from harness.common import WriteError
 from harness.data import load_dataset
 from harness.ending import IN_USE
 from harness.runs import trial as trial_module
-from harness.runs.record import FAILURE, RESULT, RunRecord
+from harness.runs.record import FAILURE, RESULT, RunRecord, cost_key
 from harness.runs.store import LOG, SUPERSEDED, InUseError, in_use, run_lock, stored_runs, write_failure
 from harness.runs.trial import Trial, make_trial, run_trial
 from harness.studies import local as backends_module
@@ -82,10 +82,9 @@ class Scripted:
     stopped: bool = False
     _running: list[Trial] = field(default_factory=list)
 
-    def full(self) -> bool:
-        return len(self._running) >= self.room
-
     def start(self, trial: Trial, alone: bool = False) -> str | None:
+        if len(self._running) >= self.room:
+            return None
         self.started.append(trial.key)
         self.alone += [trial.key] * alone
         self._running.append(trial)
@@ -381,7 +380,6 @@ def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.Mo
     assert backend.start(lightgcn)
     assert backend.start(bm3) is None  # 60 + 50 + 40 > 120
     assert backend.start(vbpr) is None  # 60 + 50 + a third of 120
-    assert not backend.full()  # something smaller could begin
     backend.stop()
     assert backend.start(vbpr)
     assert backend.start(bm3)  # 40 + 40
@@ -406,6 +404,32 @@ def test_each_gpu_gets_its_share_of_trials(tmp_path: Path, monkeypatch: pytest.M
         time.sleep(0.05)
     backend.stop()
     assert sorted(log.read_text().strip() for log in tmp_path.rglob(LOG)) == ["3", "GPU-a"]
+
+
+@pytest.mark.parametrize(
+    ("there", "policy", "run", "answers"),
+    [
+        ({"gpu": "A", "gpu_driver": "1", "gpu_clocks_mhz": [9, 9]}, "missing", False, True),
+        ({"gpu": "B", "gpu_driver": "1", "gpu_clocks_mhz": [9, 9]}, "missing", True, True),
+        ({"gpu": "A", "gpu_driver": "2", "gpu_clocks_mhz": [9, 9]}, "missing", True, True),
+        ({"gpu": "A", "gpu_driver": "1", "gpu_clocks_mhz": [8, 9]}, "failed", True, True),
+        ({"gpu": "B", "gpu_driver": "1", "gpu_clocks_mhz": [9, 9]}, "none", False, False),
+    ],
+)
+def test_where_costs_are_asked_for_a_run_of_another_card_is_no_answer(
+    tmp_path: Path, there: dict[str, Any], policy: Any, run: bool, answers: bool
+) -> None:
+    """It is moved aside and kept, or with the policy `none` left alone; where numbers are asked for it stands."""
+    (trial,) = trials(("bpr",), (1,))
+    finished_run(tmp_path / trial.key)
+    about = DESCRIPTION["environment"] | {"gpu_power_limit_w": 300.0}
+    (tmp_path / trial.key / "run.json").write_text(json.dumps({**DESCRIPTION, "environment": {**about, **there}}))
+    here = cost_key({**about, "gpu": "A", "gpu_driver": "1", "gpu_clocks_mhz": [9, 9]})
+    assert execute(all_of([trial]), tmp_path, Scripted(tmp_path), policy=policy)[trial.key] is not None
+    backend = Scripted(tmp_path)
+    outcomes = execute(all_of([trial]), tmp_path, backend, policy=policy, costs=here)
+    assert (backend.started, outcomes[trial.key] is not None) == ([trial.key] * run, answers)
+    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == run
 
 
 @pytest.mark.parametrize(

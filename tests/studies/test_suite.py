@@ -94,6 +94,14 @@ def test_variants_are_other_values_than_the_rows_own_and_not_of_what_is_varied_a
     assert len({(row.points[0].config, row.points[0].training) for row in both}) == len(both)
 
 
+def test_a_suite_stops_by_the_metric_of_its_paper() -> None:
+    paper = load_paper()
+    suite = load_suite("mini", paper)
+    by_another = outline(suite, paper=paper.model_copy(update={"stopping": "N@10"}))
+    assert {point["early_stopping.metric"] for row in by_another for point in row.points} == {"ndcg@10"}
+    assert not any("early_stopping.metric" in point for row in outline(suite, paper=paper) for point in row.points)
+
+
 def test_settings_with_dots_may_be_written_as_toml_writes_them(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(
@@ -276,11 +284,6 @@ def test_the_good_file_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f"{HEAD}{BPR}")
     assert [row.label for row in outline(load_suite(str(path)))] == ["bpr"]
-
-
-def test_an_unknown_suite_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="no suite 'tabel3'; shipped: table3"):
-        load_suite("tabel3")
 
 
 # --- the suites that are shipped ---

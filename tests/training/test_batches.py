@@ -1,5 +1,8 @@
 """An epoch holds every interaction once, with uniform negatives the user has not seen."""
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from scipy import stats
 
 from bm3 import DataError
 from harness.training import Streams
+from harness.training import batches as batches_module
 from harness.training.batches import EpochBatches, NegativeSampler
 
 
@@ -131,3 +135,35 @@ def test_drawing_negatives_is_timed_apart(negatives: bool) -> None:
     epoch = batches(train, 40, 16, negatives=negatives)
     list(epoch.epoch(1))
     assert (epoch.sampling_seconds > 0) == negatives
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (8, 1)])
+def test_the_next_epoch_is_drawn_beside_this_one_where_a_core_is_free(
+    cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "usable_cores", lambda limits: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    train = np.array([(user, (user + step) % 20) for user in range(20) for step in range(4)], np.int32)
+    plain, ahead = batches(train, 20, 16), batches(train, 20, 16)
+    expected = [epoch_tensor(plain, number) for number in (1, 2, 3)]
+    drew, draw = list[int](), NegativeSampler.draw
+
+    def drawn(*arguments: Any) -> NDArray[np.int64]:
+        drew.append(threading.get_ident())
+        return draw(*arguments)
+
+    monkeypatch.setattr(NegativeSampler, "draw", drawn)
+    for number, then in ((1, 2), (2, 3), (3, None)):
+        found = torch.cat([torch.stack([*batch]) for batch in ahead.epoch(number, then)], dim=1)
+        assert torch.equal(found, expected[number - 1])
+        assert ahead.sampling_seconds > 0
+    here = threading.get_ident()
+    assert [one == here for one in drew] == [True, cores <= threads, cores <= threads]
+
+
+def test_an_epoch_drawn_ahead_that_nobody_asks_for_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "usable_cores", lambda limits: 99)
+    train = np.array([(user, (user + step) % 20) for user in range(20) for step in range(4)], np.int32)
+    some = batches(train, 20, 16)
+    list(some.epoch(1, 2))
+    assert torch.equal(epoch_tensor(some, 4), epoch_tensor(batches(train, 20, 16), 4))

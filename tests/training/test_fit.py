@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation
 from harness.models.features import FeatureTable
-from harness.models.registry import find_model, models
+from harness.models.registry import find_model, trained_in_steps
+from harness.runs.trial import make_trial
 from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
 from harness.training.fit import StoppingRule, fit
 from harness.training.steps import TrainingSteps
 
 CPU = torch.device("cpu")
-MODELS = sorted(models())
+MODELS = trained_in_steps()
 State = dict[str, Tensor]
 
 
@@ -92,6 +94,31 @@ def test_training_stops_after_more_than_patience_validations_without_a_new_best(
         assert not rule.stop
     rule.improves(0.5)  # equal is no improvement
     assert rule.stop
+
+
+@pytest.mark.parametrize(("metric", "short"), [("ndcg@10", "N@10"), ("mrr@7", "MRR@7")])
+def test_another_metric_chooses_the_epoch_and_is_recorded(clustered: Dataset, metric: str, short: str) -> None:
+    stopping = EarlyStopping(metric=short, rounding="none")
+    outcome, _, records = trained("bpr", clustered, epochs=8, early_stopping=stopping)
+    values = [record.valid[metric] for record in records]
+    assert outcome.best_epoch == 1 + values.index(max(values))
+    assert outcome.test[metric] > 0
+
+
+@pytest.mark.parametrize("metric", ["coverage@20", "recall", "recall@0", "nothing@20", "recall@60"])
+def test_a_metric_that_cannot_end_training_is_refused(metric: str) -> None:
+    with pytest.raises(ConfigError, match=r"such as ndcg@10|at least 60, the cut-off of early stopping"):
+        TrainingConfig(early_stopping=EarlyStopping(metric=metric))
+
+
+def test_without_a_validation_part_all_epochs_are_trained_and_the_last_is_tested(clustered: Dataset) -> None:
+    whole = replace(clustered, valid=clustered.valid[:0])
+    outcome, _, records = trained("bpr", whole, epochs=30, early_stopping=EarlyStopping(patience=0))
+    assert (outcome.epochs, outcome.best_epoch, outcome.stopped, outcome.valid) == (30, 30, "limit", {})
+    assert all(record.improved and not record.valid and not record.evaluation_seconds for record in records)
+    assert outcome.timing["evaluation_median_s"] is None
+    short, _, _ = trained("bpr", whole, epochs=29)
+    assert short.test != outcome.test
 
 
 def test_a_new_best_restarts_the_count() -> None:
@@ -206,7 +233,7 @@ def test_the_test_figures_are_those_of_the_restored_model(clustered: Dataset, na
     entry, streams = find_model(name), Streams(1)
     model = build(entry.model, clustered, entry.model.Config(), streams, CPU)
     outcome = fit(model, clustered, TrainingConfig(epochs=5, learning_rate=0.05), streams, CPU)
-    assert outcome.test == Evaluation(clustered)(model, "test", CPU)
+    assert outcome.test.items() >= Evaluation(clustered)(model, "test", CPU).items()
     assert outcome.valid == Evaluation(clustered)(model, "valid", CPU)
 
 
@@ -411,6 +438,35 @@ def test_precision_holds_in_training_alone(precision: str, clustered: Dataset) -
 def test_unknown_places_and_precisions_are_refused(changes: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(changes))} is '{next(iter(changes.values()))}'"):
         TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "capability", "refusal"),
+    [
+        ("bf16", "cuda", (9, 0), "'bf16'.*with TF32.*precision=tf32"),
+        ("tf32", "cuda", (7, 5), "'tf32'.*this GPU does not have.*float32"),
+        ("tf32", "cuda", (8, 0), None),
+        ("float32", "cuda", (7, 5), None),
+        ("bf16", "cpu", (0, 0), None),
+        ("tf32", "cpu", (0, 0), None),
+    ],
+)
+def test_a_precision_that_the_device_would_silently_replace_is_refused(
+    precision: Any, kind: str, capability: Any, refusal: str | None, clustered: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    model, training = find_model("bpr").model, TrainingConfig(precision=precision)
+    made = partial(TrainingSteps, model(clustered, model.Config(), torch.Generator()), clustered, training, Streams(1))
+    if refusal is None:
+        made(torch.device(kind))
+    else:
+        with pytest.raises(ConfigError, match=refusal):
+            made(torch.device(kind))
+
+
+def test_a_trial_of_a_refused_precision_is_none(clustered: Dataset) -> None:
+    with pytest.raises(ConfigError, match="precision=tf32"):
+        make_trial("bpr", clustered, "clustered", {"precision": "bf16"}, 1, torch.device("cuda"))
 
 
 @pytest.mark.gpu

@@ -19,13 +19,13 @@ def cost(study: Study, dataset: str) -> Picture | None:
     """The test metric that training stops by, against time per epoch and against peak memory, of the first seed's run
     as in the table."""
     rows = study.of(dataset)
-    seconds = [costs.epoch_seconds(row.runs[0]) for row in rows]
+    seconds = [row.runs[0].outcome.timing.median_s for row in rows]
     memory = [costs.peak_memory(row.runs[0]) for row in rows]
-    panels = {TIME: [None if study.time_mark(r) else s and s.value for r, s in zip(rows, seconds, strict=True)]}
+    panels = {TIME: [None if study.time_mark(r) else s for r, s in zip(rows, seconds, strict=True)]}
     ways = {reading.way if reading else None for reading in memory}
     if len(ways) == 1 and None not in ways:
         way = ", ".join(filter(None, ["peak memory", *ways])) + " (MiB)"
-        panels[way] = [reading and MIB_PER_GB * reading.value for reading in memory]
+        panels[way] = [MIB_PER_GB * reading.value if reading else None for reading in memory]
     panels = {label: values for label, values in panels.items() if any(values)}
     if not panels:
         return None

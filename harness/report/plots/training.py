@@ -28,7 +28,7 @@ def learning(study: Study, dataset: str) -> Picture | None:
     parts = list(dict.fromkeys(part for _, runs in shown for run in runs for epoch in run for part in epoch.parts))
     figure = Figure((WIDTH, 0.5 + 1.9 * len(shown)), layout="constrained")
     for (losses, valid), (row, runs) in zip(figure.subplots(len(shown), 2, squeeze=False), shown, strict=True):
-        _curves(losses, valid, row, runs, parts, study.paper.stopping)
+        _curves(losses, valid, row, runs, parts)
     handles = [Line2D([], [], label=part, **_line(place)) for place, part in enumerate(parts)]
     handles.append(Line2D([], [], color=INK, linestyle=":", marker="o", markersize=4, label="chosen epoch"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -36,8 +36,7 @@ def learning(study: Study, dataset: str) -> Picture | None:
         f"{dataset}-learning",
         f"Learning curves, {dataset}",
         figure,
-        f"Parts of the loss, means over an epoch, and beside them validation {study.paper.stopping}; a thin line per "
-        "seed.",
+        f"Parts of the loss, means over an epoch, and beside them validation {study.stopping}; a thin line per seed.",
         "Dotted: the epoch that was kept, the best on validation.",
         named("No epochs are stored for", (row.label for row, runs in curves if not any(runs))),
     )
@@ -52,12 +51,12 @@ def grid(study: Study, dataset: str) -> Picture | None:
         return None
     figure = Figure((WIDTH, 0.5 + 2.1 * len(shown)), layout="constrained")
     for (axes,), row in zip(figure.subplots(len(shown), 1, squeeze=False), shown, strict=True):
-        _sensitivity(axes, row, study.paper.stopping)
+        _sensitivity(axes, row)
     return picture(
         f"{dataset}-grid",
         f"Sensitivity to the searched settings, {dataset}",
         figure,
-        f"{study.paper.stopping} of each grid point on the validation part, where points are chosen (filled), and on "
+        f"{study.stopping} of each grid point on the validation part, where points are chosen (filled), and on "
         "the test part (open, dashed); means over the seeds that every point of a model has. Ringed: the chosen point.",
         named("Only one point was run of", (row.label for row in study.of(dataset) if row not in rows)),
     )
@@ -67,21 +66,21 @@ def _line(part: int) -> dict[str, Any]:
     return {"color": COLOURS[part % len(COLOURS)], "linestyle": DASHES[part % len(DASHES)], "linewidth": 1}
 
 
-def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: Sequence[str], stopping: str) -> None:
-    metric = canonical_metric(stopping)
+def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: Sequence[str]) -> None:
+    metric = canonical_metric(row.stopping)
     for run, epochs in zip(row.runs, runs, strict=True):
         numbers = [epoch.epoch for epoch in epochs]
         for place, part in enumerate(parts):
             if any(part in epoch.parts for epoch in epochs):
                 losses.plot(numbers, [epoch.parts.get(part, math.nan) for epoch in epochs], **_line(place))
-        valid.plot(numbers, [epoch.valid[metric] for epoch in epochs], color=BLUE, linewidth=0.8)
+        valid.plot(numbers, [epoch.valid.get(metric, math.nan) for epoch in epochs], color=BLUE, linewidth=0.8)
         for best in [epoch for epoch in epochs if epoch.epoch == run.outcome.best_epoch]:
             for axes in (losses, valid):
                 axes.axvline(best.epoch, color=INK, linewidth=0.8, linestyle=":")
-            valid.plot([best.epoch], [best.valid[metric]], "o", color=INK, markersize=4)
+            valid.plot([best.epoch], [best.valid.get(metric, math.nan)], "o", color=INK, markersize=4)
     losses.set_title(wrapped(row.label, 34))
     losses.set(xlabel="epoch (number)", ylabel="loss part (no unit)")
-    valid.set(xlabel="epoch (number)", ylabel=f"validation {stopping}\n(share)")
+    valid.set(xlabel="epoch (number)", ylabel=f"validation {row.stopping}\n(share)")
     for axes in (losses, valid):
         axes.locator_params(axis="x", nbins=5, integer=True)
 
@@ -94,7 +93,7 @@ def _has_axis(row: Row) -> bool:
     return all(key in config and isinstance(value, int | float) for key, value in settings)
 
 
-def _sensitivity(axes: Axes, row: Row, stopping: str) -> None:
+def _sensitivity(axes: Axes, row: Row) -> None:
     """The setting with most values goes to the x axis; a line per combination of the others."""
     points = row.grid
     values = {key: sorted({point.settings[key] for point in points}) for key in points[0].settings}
@@ -121,6 +120,6 @@ def _sensitivity(axes: Axes, row: Row, stopping: str) -> None:
     )
     axes.set_xticks(range(len(values[x])), [f"{value:g}" for value in values[x]])  # as far apart as they are many
     axes.margins(0.12, 0.15)
-    axes.set(xlabel=f"{x} (of {row.model})", ylabel=f"{stopping} (share)")
+    axes.set(xlabel=f"{x} (of {row.model})", ylabel=f"{row.stopping} (share)")
     axes.set_title(wrapped(row.label, 60))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bm3.errors import BM3Error, ConfigError, DataError
 from harness.common import nearest
-from harness.evaluation.metrics import METRICS as RANKING
+from harness.evaluation.metrics import known_metrics
 from harness.models.registry import find_model, models
 from harness.paper.claims import ClaimsFile
 from harness.paper.conformance import read_trace
@@ -89,7 +89,7 @@ class Check:
                 "metric": [
                     *STATISTICS,
                     *COSTS,
-                    *(short_metric(f"{kind}@{k}") for kind in RANKING for k in about.cutoffs),
+                    *(short_metric(f"{kind}@{k}") for kind in known_metrics() for k in about.cutoffs),
                 ],
             }
             self._paper(about, sources)
@@ -118,11 +118,10 @@ class Check:
 
     def _toml(self, name: str, form: TypeAdapter[T], *, needed: bool = True) -> T | None:
         """The file as a value; None where it is not there or has faults."""
-        path = self.folder / name
-        if not needed and not path.exists():
+        if not needed and not (self.folder / name).exists():
             return None
         try:
-            return form.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+            return form.validate_python(self._content(name))
         except ValidationError as error:
             for problem in error.errors():
                 self._fault(name, field_fault(problem))
@@ -131,6 +130,9 @@ class Check:
         except (OSError, ValueError) as error:  # ValueError: not TOML, not UTF-8
             self._fault(name, str(error))
         return None
+
+    def _content(self, name: str) -> dict[str, Any]:
+        return tomllib.loads((self.folder / name).read_text(encoding="utf-8"))
 
     def _names(self, names: Iterable[str], kind: str, where: str) -> None:
         """Each has to be a model, data set or metric of the paper."""
@@ -187,10 +189,8 @@ class Check:
                 if not kind or key == "left_out":
                     walk(value, here)
 
-        try:
-            walk(tomllib.loads((self.folder / name).read_text(encoding="utf-8")), "")
-        except (OSError, ValueError):
-            return  # told where the file was read as a value, or it may be missing
+        with suppress(OSError, ValueError):  # told where the file was read as a value, or it may be missing
+            walk(self._content(name), "")
 
     def _published(self, sources: Mapping[str, Source]) -> None:
         seen: dict[tuple[str, ...], str] = {}

@@ -1,0 +1,141 @@
+"""What a model in closed form is, and what several of them share: scores by item-item weights, graphs of items.
+
+Such a model has `fit` instead of a loss: it is computed at once. The models are one file each beside this one.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.nn import functional
+
+from bm3 import Data, DataError, Recommender
+from harness.models.base import normalise
+from harness.models.item_graph import nearest_items
+
+
+class ClosedForm(Recommender, ABC):
+    """A recommender without a loss. A run of one has one epoch, which is `fit`, and is evaluated once."""
+
+    @abstractmethod
+    def fit(self) -> None:
+        """Compute what scores depend on, as buffers. Raises MemoryError where there is no room for it."""
+
+
+class ItemToItem(ClosedForm):
+    """S = R B: what an item scores for a user is the sum of its weights B [I, I] from the user's training items."""
+
+    reads_features: ClassVar[bool] = False
+    degrees: Tensor
+
+    def __init__(self, data: Data, config: Any, generator: torch.Generator) -> None:
+        """Nothing is drawn: every seed gives the same model."""
+        super().__init__()
+        self.config, self.data = config, data
+        self.R = interactions(data)  # [U, I]
+        self.register_buffer("degrees", torch.from_numpy(self.R.sum(axis=0)))  # d_i [I]
+
+    @abstractmethod
+    def weights(self) -> csr_array | Tensor:
+        """B: sparse, or dense float32 on the model's device."""
+
+    def fit(self) -> None:
+        """Keep B: a dense one as it is, a sparse one as its entries, in main memory."""
+        B = self.weights()
+        if isinstance(B, Tensor):
+            kept = {"B": B}
+        else:
+            parts = {"values": B.data.astype(np.float32), "columns": B.indices, "starts": B.indptr}
+            kept = {name: torch.from_numpy(part) for name, part in parts.items()}
+        for name, tensor in kept.items():
+            self.register_buffer(name, tensor)
+
+    @property
+    def sparse_weights(self) -> csr_array:
+        """A sparse B, as it was kept."""
+        state = self.state_dict()
+        parts = tuple(state[name].cpu().numpy() for name in ("values", "columns", "starts"))
+        return csr_array(parts, shape=(self.data.n_items, self.data.n_items))
+
+    def score(self, users: Tensor) -> Tensor:
+        """R_u B of these users [n]: [n, I]."""
+        rows = self.R[users.cpu().numpy()]
+        if (B := self.state_dict().get("B")) is None:
+            return torch.from_numpy((rows @ self.sparse_weights).toarray()).to(users.device)
+        items, first = (torch.from_numpy(ids.astype(np.int64)).to(B.device) for ids in (rows.indices, rows.indptr[:-1]))
+        return functional.embedding_bag(items, B, first, mode="sum")
+
+
+def interactions(data: Data) -> csr_array:
+    """R [U, I]: 1 where a user has a training interaction with an item."""
+    users, items = np.asarray(data.train, dtype=np.int64).T
+    R = csr_array((np.ones(len(users), np.float32), (users, items)), shape=(data.n_users, data.n_items))
+    R.sum_duplicates()
+    R.data[:] = 1
+    return R
+
+
+def power(x: NDArray[Any], exponent: float) -> NDArray[np.float64]:
+    """x ^ exponent [n], and 0 where x is not positive, as of items without an interaction."""
+    x = np.asarray(x, dtype=np.float64)
+    return np.where(x > 0, np.where(x > 0, x, 1) ** exponent, 0)
+
+
+def scaled(rows: NDArray[Any], M: Any, columns: NDArray[Any]) -> csr_array:
+    """diag(rows) M diag(columns), sparse."""
+    return csr_array(sparse.diags_array(rows) @ M @ sparse.diags_array(columns))
+
+
+def without_diagonal(M: Any) -> csr_array:
+    """M [n, n] with 0 on its diagonal, where a sparse matrix has no entry then."""
+    entries = M.tocoo()
+    (row, column), other = entries.coords, entries.coords[0] != entries.coords[1]
+    return csr_array((entries.data[other], (row[other], column[other])), shape=M.shape)
+
+
+def largest(M: csr_array, k: int) -> csr_array:
+    """The k largest entries of each row, of equal ones those of the first columns."""
+    row = np.repeat(np.arange(M.shape[0]), np.diff(M.indptr))
+    order = np.lexsort((M.indices, -M.data, row))  # by row, then the largest first
+    kept = order[np.arange(len(order)) - M.indptr[row[order]] < k]
+    return csr_array((M.data[kept], (row[kept], M.indices[kept])), shape=M.shape)
+
+
+def neighbours(features: NDArray[Any], k: int) -> csr_array:
+    """N_k = D^-½ M D^-½ [I, I], where M has 1 from each item to the k of highest cosine similarity but itself.
+
+    D are the sums of M's rows on the left, of its columns on the right.
+    """
+    unit = normalise(torch.from_numpy(np.array(features, dtype=np.float32)))
+    near = nearest_items(unit, k).numpy()  # [I, k], itself usually among them
+    row = np.repeat(np.arange(len(near)), near.shape[1])
+    M = without_diagonal(csr_array((np.ones(near.size), (row, near.ravel())), shape=(len(near), len(near))))
+    return scaled(power(M.sum(axis=1), -0.5), M, power(M.sum(axis=0), -0.5))
+
+
+def content(data: Data, k: int, others: float) -> csr_array:
+    """N_k of the text, or else of the first modality, plus `others` times that of each other modality.
+
+    Raises DataError where the data set has none.
+    """
+    names = sorted(data.features, key=lambda name: (not name.startswith("text"), name))
+    if not names:
+        raise DataError("this model's content_weight is above 0 and the data set has no item features")
+    used = names if others else names[:1]
+    graphs = [neighbours(data.features[name], k) * (1 if name == names[0] else others) for name in used]
+    return csr_array(sum(graphs[1:], graphs[0]))
+
+
+def check_room(n_items: int, n_bytes: int, device: torch.device) -> None:
+    """Raises MemoryError unless there is room for so many bytes per pair of items."""
+    needed = n_items**2 * n_bytes
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        pairs = f"{n_bytes} bytes for each pair of {n_items:,} items"
+        raise MemoryError(f"{pairs} are {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")

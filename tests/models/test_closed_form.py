@@ -1,0 +1,253 @@
+"""Models in closed form: each against a second, plain form on a small matrix, and what all of them must do."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bm3 import ConfigError, Data, DataError
+from harness.data import Dataset
+from harness.models import closed_form
+from harness.models.registry import find_model, models, trained_in_steps
+from harness.runs.record import RunRecord
+from harness.runs.trial import OutOfMemoryError, make_trial, run_trial
+from harness.runs.verify import verify
+from harness.training import Streams, TrainingConfig, build
+from harness.training.fit import fit
+from harness.training.steps import TrainingSteps
+
+CPU = torch.device("cpu")
+CLOSED = sorted({*models()} - {*trained_in_steps()})
+Array = NDArray[Any]
+N_USERS, N_ITEMS = 20, 15
+
+
+@pytest.fixture(scope="module")
+def small() -> Data:
+    """User 19 and item 14 have no interaction; two interactions stand there twice."""
+    draw = np.random.default_rng(6)
+    pairs = [(u, i) for u in range(N_USERS - 1) for i in range(N_ITEMS - 1) if draw.random() < 0.3]
+    features = {
+        "visual": draw.normal(size=(N_ITEMS, 5)),
+        "text": draw.normal(size=(N_ITEMS, 4)),
+        "audio": draw.normal(size=(N_ITEMS, 3)),
+    }
+    return Data(N_USERS, N_ITEMS, np.array([*pairs, *pairs[:2]]), features)
+
+
+def matrix(data: Data) -> Array:
+    R = np.zeros((N_USERS, N_ITEMS))
+    for u, i in data.train:
+        R[u, i] = 1
+    return R
+
+
+def graph(features: Array, k: int) -> Array:
+    """N_k, item by item."""
+    M = np.zeros((N_ITEMS, N_ITEMS))
+    for i in range(N_ITEMS):
+        cosine = [x @ features[i] / np.linalg.norm(x) / np.linalg.norm(features[i]) for x in features]
+        for j in sorted(range(N_ITEMS), key=lambda j: -cosine[j])[:k]:
+            M[i, j] = i != j
+    rows, columns = M.sum(axis=1), M.sum(axis=0)
+    return np.array(
+        [[M[i, j] / np.sqrt(rows[i] * columns[j]) if M[i, j] else 0 for j in range(N_ITEMS)] for i in range(N_ITEMS)]
+    )
+
+
+def content(data: Data, k: int, others: float) -> Array:
+    return graph(data.features["text"], k) + others * sum(graph(data.features[m], k) for m in ("visual", "audio"))
+
+
+def mostpop(data: Data) -> Array:
+    return np.tile([sum(matrix(data)[:, i]) for i in range(N_ITEMS)], (N_USERS, 1))
+
+
+def itemknn(data: Data, neighbours: int, shrink: float) -> Array:
+    R, S = matrix(data), np.zeros((N_USERS, N_ITEMS))
+    norm = R.sum(axis=0)
+    for i in range(N_ITEMS):
+        like = {j: R[:, i] @ R[:, j] / max(np.sqrt(norm[i] * norm[j]) + shrink, 1e-9) for j in range(N_ITEMS) if j != i}
+        for j in sorted(like, key=lambda j: (-like[j], j))[:neighbours]:
+            S[:, i] += R[:, j] * like[j]
+    return S
+
+
+def rp3beta(data: Data, neighbours: int, alpha: float, beta: float) -> Array:
+    R = matrix(data)
+    of_user, of_item = np.maximum(R.sum(axis=1), 1), np.maximum(R.sum(axis=0), 1)
+    B = ((R / of_item).T @ (R / of_user[:, None])) ** alpha / of_item**beta
+    np.fill_diagonal(B, 0)
+    for row in B:
+        row[sorted(range(N_ITEMS), key=lambda j: (-row[j], j))[neighbours:]] = 0
+    return R @ B
+
+
+def ease(data: Data, reg_weight: float, added: Array | float = 0.0) -> Array:
+    """Column by column as the ridge regression of an item on all others."""
+    R, B = matrix(data), np.zeros((N_ITEMS, N_ITEMS))
+    for i in range(N_ITEMS):
+        others = [j for j in range(N_ITEMS) if j != i]
+        X = R[:, others]
+        B[others, i] = np.linalg.solve(X.T @ X + reg_weight * np.eye(N_ITEMS - 1), X.T @ R[:, i])
+    return R @ (B + added)
+
+
+def easecontent(data: Data, reg_weight: float, content_weight: float, others_weight: float, neighbours: int) -> Array:
+    return ease(data, reg_weight, content_weight * content(data, neighbours, others_weight))
+
+
+def graphfilter(
+    data: Data, asymmetry: float, exponent: float, second: float, content_weight: float, others_weight: float
+) -> Array:
+    R = matrix(data)
+    of_user, of_item = np.maximum(R.sum(axis=1), 1), np.maximum(R.sum(axis=0), 1)
+    scaled = R * of_user[:, None] ** -asymmetry * of_item ** (asymmetry - 1)
+    G = (scaled.T @ scaled) ** exponent + content_weight * content(data, 4, others_weight)
+    return R @ (G + second * G @ G)
+
+
+def ials(data: Data, unobserved_weight: float, reg_weight: float, frequency_exponent: float) -> Array:
+    """From the initial items: every user and item with all pairs written out, weights on a diagonal."""
+    drawn = built("ials", data, embedding_size=3)
+    R, W, H = matrix(data), drawn.users.double().numpy().copy(), drawn.items.double().numpy().copy()
+    a = unobserved_weight
+    for _ in range(2):
+        for mine, other, seen in ((W, H, R), (H, W, R.T)):
+            for row in range(len(mine)):
+                weights = np.diag(a + seen[row])
+                reg = reg_weight * (seen[row].sum() + a * len(other)) ** frequency_exponent
+                mine[row] = np.linalg.solve(other.T @ weights @ other + reg * np.eye(3), other.T @ seen[row])
+    return W @ H.T
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A second form, the settings of both, and those that only the model has."""
+
+    form: Callable[..., Array]
+    settings: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+
+
+PLAIN = {
+    "mostpop": [Plain(mostpop, {}, {})],
+    "itemknn": [Plain(itemknn, {"neighbours": k, "shrink": s}, {}) for k, s in ((3, 0.0), (4, 2.0), (40, 10.0))],
+    "rp3beta": [
+        Plain(rp3beta, {"neighbours": k, "alpha": a, "beta": b}, {}) for k, a, b in ((5, 0.7, 0.3), (40, 1, 0))
+    ],
+    "ease": [Plain(ease, {"reg_weight": reg}, {}) for reg in (0.5, 20.0)],
+    "easecontent": [
+        Plain(easecontent, {"reg_weight": 2.0, "content_weight": w, "others_weight": f, "neighbours": 4}, {})
+        for w, f in ((0.3, 0.5), (0.3, 0.0), (0.0, 0.5))
+    ],
+    "graphfilter": [
+        Plain(
+            graphfilter,
+            {"asymmetry": a, "exponent": s, "second": b, "content_weight": w, "others_weight": 0.4},
+            {"neighbours": 4},
+        )
+        for a, s, b, w in ((0.5, 1.0, 0.0, 0.2), (0.3, 0.7, -0.5, 0.2), (0.8, 1.0, 0.3, 0.0))
+    ],
+    "ials": [
+        Plain(
+            ials,
+            {"unobserved_weight": a, "reg_weight": reg, "frequency_exponent": q},
+            {"embedding_size": 3, "iterations": 2},
+        )
+        for a, reg, q in ((0.1, 0.05, 1.0), (0.5, 0.3, 0.5))
+    ],
+}
+
+
+def built(name: str, data: Any, **settings: Any) -> Any:
+    entry = find_model(name)
+    return build(entry.model, data, replace(entry.model.Config(), **settings), Streams(3), CPU)
+
+
+@pytest.mark.parametrize(("name", "plain"), [(name, plain) for name in CLOSED for plain in PLAIN[name]])
+def test_scores_are_those_of_a_plain_form(
+    name: str, plain: Plain, small: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.models.ials.BLOCK", 7)
+    model = built(name, small, **plain.settings, **plain.fixed)
+    model.fit()
+    some = torch.tensor([3, 19, 0, 3])
+    expected = plain.form(small, **plain.settings)[some.numpy()]
+    np.testing.assert_allclose(model.score(some).numpy(), expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_fit_is_one_epoch_and_the_same_bits_again(name: str, clustered: Dataset) -> None:
+    found = []
+    for _ in range(2):
+        model, records = built(name, clustered), []
+        outcome = fit(model, clustered, TrainingConfig(), Streams(3), CPU, records.append)
+        found.append((outcome.test, [(record.epoch, record.loss, record.valid) for record in records]))
+        states = [*found, model.state_dict()]
+    assert found[0] == found[1]
+    assert (outcome.epochs, outcome.best_epoch, outcome.stopped, len(records)) == (1, 1, "closed form", 1)
+    assert outcome.timing["warmup_s"] == records[0].seconds
+    assert states[-1], "nothing was kept"
+    assert outcome.valid["recall@20"] > 0.4  # by chance it is a half of that
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_run_is_stored_sound_and_found_again(name: str, clustered: Dataset, tmp_path: Any) -> None:
+    trial = make_trial(name, clustered, "clustered", {}, 1, CPU)
+    run = run_trial(trial, tmp_path)
+    assert trial.epochs == 1
+    assert run.outcome.parameters == 0
+    assert verify(run.path, trial.key).problems == ()
+    assert run_trial(trial, tmp_path).outcome.finished == run.outcome.finished
+    assert run.searched == sorted(getattr(trial.entry.model.Config, "GRID", {}))
+
+
+@pytest.mark.parametrize("name", ["ease", "easecontent"])
+def test_a_catalogue_for_which_there_is_no_room_is_refused_in_one_line(
+    name: str, clustered: Dataset, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = type("Memory", (), {"available": 10_000, "total": 10_000})
+    monkeypatch.setattr(closed_form.psutil, "virtual_memory", lambda: memory)
+    trial = make_trial(name, clustered, "clustered", {}, 1, CPU)
+    with pytest.raises(
+        OutOfMemoryError, match=r"20 bytes for each pair of 40 items are 0.0 GB, 0.0 GB are free"
+    ) as told:
+        run_trial(trial, tmp_path)
+    assert "\n" not in str(told.value)
+    assert RunRecord.read(tmp_path / trial.key).out_of_memory
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_there_are_no_steps_to_look_at(name: str, clustered: Dataset) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is fitted at once and has no training steps"):
+        TrainingSteps(built(name, clustered), clustered, TrainingConfig(), Streams(3), CPU)
+
+
+@pytest.mark.parametrize("name", ["easecontent", "graphfilter"])
+def test_content_is_asked_for_where_it_has_a_weight(name: str, small: Data) -> None:
+    bare = Data(N_USERS, N_ITEMS, small.train)
+    built(name, bare, content_weight=0.0).fit()
+    with pytest.raises(DataError, match="no item features"):
+        built(name, bare, content_weight=0.1).fit()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("itemknn", {"neighbours": 0}),
+        ("rp3beta", {"beta": -1.0}),
+        ("ease", {"reg_weight": 0.0}),
+        ("easecontent", {"neighbours": 1}),
+        ("graphfilter", {"asymmetry": 1.5}),
+        ("graphfilter", {"second": float("nan")}),
+        ("ials", {"iterations": 0}),
+    ],
+)
+def test_impossible_settings_are_refused(name: str, settings: Mapping[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        find_model(name).model.Config(**settings)

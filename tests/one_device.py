@@ -1,0 +1,32 @@
+"""A stand-in for a GPU: torch's `meta` device, with CUDA's rule that an operation's tensors share a device."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+META = torch.device("meta")
+COPIES = ("aten::_to_copy", "aten::copy_")
+
+
+class OneDevice(TorchDispatchMode):
+    """Raises RuntimeError for an operation whose tensors lie on two devices, but for copies and single numbers.
+
+    `copies` has the devices, from and to, of what was copied from one to another.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[tuple[str, str]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        devices = {tensor.device.type for tensor in given if tensor.ndim}
+        name, result = function._schema.name, function(*args, **(kwargs or {}))
+        if name not in COPIES and len(devices) > 1:
+            raise RuntimeError(f"{name} is given tensors on {' and '.join(sorted(devices))}")
+        if name == "aten::_to_copy" and result.device != args[0].device:
+            self.copies.append((args[0].device.type, result.device.type))
+        return result
