@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -55,7 +55,7 @@ def follow(
     runs = []
     for trial in trials:
         with (
-            keeping(lambda trial=trial: f"{out / trial.key} is left unfinished; the same command goes on with it"),
+            keeping(partial("{} is left unfinished; the same command goes on with it".format, out / trial.key)),
             TrainingProgress(f"{trial.entry.name} on {name}, seed {trial.seed}", trial.training.epochs) as bar,
         ):
             runs.append(run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=partial(click.echo, err=True)))
@@ -69,7 +69,7 @@ def follow(
         notes.append(f"{len(runs)} of at least {logs.FEWEST} seeds were run, so there is no word")
     title = f"{path.name}, {point.name}: {word or 'no word'}"
     if as_json:
-        record = {"log": str(path), "point": point.settings, "settings": meant.settings, "seeds": seeds}
+        record: dict[str, Any] = {"log": str(path), "point": point.settings, "settings": meant.settings, "seeds": seeds}
         record |= {"word": word, "notes": notes, "compared": [asdict(one) for one in found]}
         click.echo(json.dumps(record, indent=1))
     else:

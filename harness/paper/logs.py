@@ -251,7 +251,7 @@ def compare(point: LoggedPoint, runs: Sequence[RunRecord], batches: int, metrics
     """The curve, then the end, of a point against finished runs. `batches` per epoch; `metrics` canonical."""
     ours = [run.epochs() for run in runs]
     length = min(len(point.epochs), *map(len, ours))
-    losses = [[epochs[t].loss * batches for epochs in ours] for t in range(length)]
+    losses = [[(epochs[t].loss or 0.0) * batches for epochs in ours] for t in range(length)]
     found = [_curve("loss sum", [epoch.loss for epoch in point.epochs[:length]], losses)]
     for metric in metrics:
         theirs = [epoch.metrics["valid"][metric] for epoch in point.epochs[:length]]
