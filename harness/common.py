@@ -77,12 +77,14 @@ def writing(path: Path, mend: str = "make room and give the same command again, 
         raise WriteError(f"{path}: cannot be written ({error.strerror or error}); {mend}") from error
 
 
-def check_writable(path: Path) -> None:
-    """Raises OSError unless a file can be written at `path`; what is there stays as it is."""
-    if path.is_dir():
-        raise IsADirectoryError(None, "it is a folder")
-    with TemporaryFile(dir=path.parent):
-        pass
+def check_writable(path: Path, mend: str) -> None:
+    """Raises WriteError unless a file can be written at `path`, whose folder is made; what is there stays as it is."""
+    with writing(path, mend):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        with TemporaryFile(dir=path.parent):
+            pass
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -107,6 +109,15 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def write_files(contents: Mapping[Path, bytes], mend: str) -> list[Path]:
+    """Write each file whole or not at all, in a folder that is made where there is none. Raises WriteError."""
+    for path, content in contents.items():
+        with writing(path, mend):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+    return list(contents)
+
+
 NOT_KNOWN = "–"
 
 
@@ -128,6 +139,21 @@ def size(n_bytes: int) -> str:
     from rich.filesize import decimal
 
     return decimal(n_bytes)
+
+
+def number(value: float | None, form: str = ".4f", otherwise: str = NOT_KNOWN) -> str:
+    """A figure in this format, `otherwise` where there is none; what rounds to nothing has no sign."""
+    if value is None:
+        return otherwise
+    if not math.isfinite(value):
+        return "not finite"
+    text = format(value, form)
+    return text if text.strip("+-0.") else text.lstrip("+-")
+
+
+def spread(values: Sequence[float]) -> str:
+    """From the lowest to the highest of several figures; one has none."""
+    return number(max(values) - min(values) if len(values) > 1 else None)
 
 
 def clock_time(stored: str) -> str:

@@ -76,9 +76,10 @@ def import_command(
     SOURCE is a folder or file in a layout that can be read (.inter, interactions.npz); a table, or one for each part
     (NAME.train.csv, NAME.valid.csv, NAME.test.csv); RecBole's atomic files; or a .zip or .tar of one of these.
 
-    Tables are text with commas, tabs, semicolons, | or :: between columns, JSON lines, or parquet; text may be packed
-    (.gz, .bz2, .xz). Columns with usual names (user_id, item_id, parent_asin, timestamp, ...) are found. Ids may be any
-    text; every row counts as one positive interaction, whatever its rating, unless --min-rating says otherwise.
+    Tables are text (.csv, .tsv, .txt, .dat, .data) with commas, tabs, semicolons, | or :: between columns, JSON lines
+    (.json, .jsonl, .ndjson), both also packed (.gz, .bz2, .xz), or .parquet. Columns with usual names (user_id,
+    item_id, parent_asin, timestamp, ...) are found. Ids may be any text; every row counts as one positive interaction,
+    whatever its rating, unless --min-rating says otherwise.
 
     \b
     bm3 data import ~/downloads/shop.zip --name shop

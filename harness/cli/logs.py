@@ -79,7 +79,7 @@ def follow(
 
 
 def _table(title: str, found: list[Compared], notes: list[str], banded: bool) -> Table:
-    from harness.paper.numbers import number
+    from harness.common import number
     from harness.report.tables import table
 
     rows = []

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import shell_complete
 
-from bm3 import BM3Error
+from bm3 import BM3Error, ConfigError
 from harness.cli.data import DATA_COMMANDS, unread
 from harness.cli.literature import literature
 from harness.cli.models import models_command, settings_command
@@ -110,6 +110,7 @@ for command in (runs, scaling, settings_command, suite, tables, watch):
     "--no-wait", is_flag=True, help=f"Where another process runs the same trial, leave with exit code {IN_USE} at once."
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, say where the run would be, and train nothing.")
+@click.option("--key", hidden=True)  # of the run that is meant by who planned it, maybe on another machine
 @DEVICE
 @THREADS
 @DATA
@@ -122,6 +123,7 @@ def train(
     epochs: int | None,
     no_wait: bool,
     dry_run: bool,
+    key: str | None,
     device: str,
     threads: int | None,
     data: Path | None,
@@ -148,6 +150,8 @@ def train(
     if threads is not None:
         use_threads(threads)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, resolve_device(device))
+    if key not in (None, trial.key):
+        raise ConfigError(f"the code, data or compiled loops are others here ({trial.key} instead of {key})")
     for note in unread(dataset, data):
         click.echo(f"note: {note}", err=True)
     if dry_run:

@@ -143,7 +143,7 @@ def profile(
     bm3 profile lattice baby --data ~/data --steps 20 --threads 1 --out lattice.json
     bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
     """
-    from harness.common import check_writable, write_json, writing
+    from harness.common import check_writable, write_files
     from harness.evaluation.compiling import use_threads
     from harness.measure.environment import environment
     from harness.runs.settings import parse_assignments
@@ -154,8 +154,7 @@ def profile(
     if as_json not in (None, "-"):  # --json FILE, as it was written before --out
         out, as_json = Path(as_json), None
     if out is not None:
-        with writing(out, "name another file with --out"):
-            check_writable(out)
+        check_writable(out, "name another file with --out")
     if threads is not None:
         use_threads(threads)
     settings = parse_assignments(assignments)
@@ -175,8 +174,7 @@ def profile(
     about = {"environment": environment(trial.device), "dataset": trial.dataset.name, "steps": steps}
     values = {"format": 2, **trial.identity, **about, **profiling.profile_values(found)}
     if out is not None:
-        with writing(out, "name another file with --out"):
-            write_json(out, values)
+        write_files({out: json.dumps(values, indent=1).encode() + b"\n"}, "name another file with --out")
     click.echo(json.dumps(values, indent=1) if as_json else f"{title}\n{profiling.profile_text(found)}")
 
 
@@ -234,7 +232,7 @@ def regress(
     bm3 regress                         against that baseline
     bm3 regress --against main          against a revision, no baseline needed
     """
-    from harness.common import check_writable, write_whole, writing
+    from harness.common import check_writable, write_files
     from harness.measure.environment import source
     from harness.paper.load import load_paper
     from harness.runs.store import now
@@ -269,9 +267,7 @@ def regress(
         )
         return
     written = path if update_baseline else out / "report.md"
-    with writing(written, "name another place with --out or --baseline"):
-        written.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(written)
+    check_writable(written, "name another place with --out or --baseline")
     here, made_of = measure.Tree("here", CHECKOUT), source(Path(harness.__file__).parent)
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
@@ -297,10 +293,8 @@ def regress(
     made_on = f"{text.described_machine(machine)}; repetitions: {preset}"
     facts = {"Compared with": compared_with, "Source": text.described_source(about), "Machine": made_on}
     report = text.markdown(found, facts)
-    contents = {out / "report.md": report, out / "junit.xml": text.junit(found, str(about["when"]))}
-    for file, content in contents.items():
-        with writing(file, "name another folder with --out"):
-            write_whole(file, content.encode())
+    contents = {"report.md": report, "junit.xml": text.junit(found, str(about["when"]))}
+    files = write_files({out / name: of.encode() for name, of in contents.items()}, "name another folder with --out")
     if summary := os.environ.get(SUMMARY):
         try:
             with Path(summary).open("a", encoding="utf-8") as appended:
@@ -308,7 +302,7 @@ def regress(
         except OSError as error:  # no reason to lose the verdict
             click.echo(f"{SUMMARY}: {summary} cannot be written ({error.strerror})", err=True)
     click.echo(report.split("\n## ")[0].rstrip() + "\n")
-    click.echo("\n".join(f"written: {file}" for file in contents))
+    click.echo("\n".join(f"written: {file}" for file in files))
     sys.exit(judge.exit_code(found))
 
 
@@ -365,7 +359,7 @@ def scaling(
     bm3 scaling bm3 --vary E,B --repetitions 15
     bm3 scaling --dry-run
     """
-    from harness.common import check_writable, writing
+    from harness.common import check_writable
     from harness.evaluation.compiling import use_threads
     from harness.measure.environment import environment
     from harness.models.registry import find_model, trained_in_steps
@@ -390,9 +384,7 @@ def scaling(
     if not stated.is_file():
         raise ConfigError(f"{stated}: no such file, so no published cost to judge by; name another --paper")
     complexity = load_complexity(stated)
-    with writing(out, "name another folder with --out"):
-        out.mkdir(parents=True, exist_ok=True)
-        check_writable(out / "scaling.md")
+    check_writable(out / "scaling.md", "name another folder with --out")
     series: list[measure.Series] = []
     stopped: KeyboardInterrupt | None = None
     try:

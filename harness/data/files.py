@@ -40,6 +40,7 @@ PACKED: Mapping[bytes, Callable[[Any], Any]] = {
     rb"\xfd7zXZ": lzma.LZMAFile,
 }
 """How packed files begin, and what unpacks them."""
+ENOUGH = 100  # lines to guess an encoding from
 DELIMITERS = (",", "::", "\t", ";", "|")
 
 Report = Callable[[int, int], None]
@@ -217,39 +218,35 @@ def open_text(path: Path, report: Report = lambda position, size: None) -> Itera
         marked = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         if b"\0" in begin and not marked:
             at = {place % 2 for place, byte in enumerate(begin) if byte == 0}
-            if len(at) == 1:
-                raise DataError(_other_encoding(path, 1, "UTF-16LE" if at == {1} else "UTF-16BE"))
-            raise DataError(f"{path}: cannot be read (not text): unpack it, or give it the ending of what it is")
+            raise _other_encoding(path, [], {1: "UTF-16LE", 0: "UTF-16BE"}[at.pop()] if len(at) == 1 else None)
         try:
             yield io.TextIOWrapper(content, "utf-16" if marked else "utf-8-sig", newline="")
         except UnicodeDecodeError as error:
+            bad = []
             with RawFile(path) as again:
-                bad = list(itertools.islice((row for row in again.lines() if not _is_utf8(row[1])), 100))
-            if not bad:  # a text in UTF-16 that is cut off
-                raise
-            raise DataError(
-                _other_encoding(path, bad[0][0], _guess(b"\n".join(line for _, line in bad)), bad[0][1])
-            ) from error
+                for number, line in again.lines():
+                    try:
+                        line.decode()
+                    except UnicodeDecodeError:
+                        bad.append((number, line))
+                    if len(bad) == ENOUGH:
+                        break
+            raise _other_encoding(path, bad) from error
 
 
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _guess(lines: bytes) -> str:
-    """What the encoding of lines looks like: letters with accents stand alone, other scripts' bytes together."""
-    alone = re.search(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", lines)
-    best = None if alone else import_module("charset_normalizer").from_bytes(lines).best()
-    return best.encoding.upper() if best else "CP1252"
-
-
-def _other_encoding(path: Path, number: int, encoding: str, line: bytes = b"") -> str:
+def _other_encoding(path: Path, bad: Sequence[tuple[int, bytes]], encoding: str | None = None) -> DataError:
+    """What a text looks like whose lines `bad`, with their numbers, are not UTF-8, or that is in `encoding`."""
+    if bad:
+        together = b"\n".join(line for _, line in bad)
+        # Letters with accents stand alone, other scripts' bytes together.
+        alone = re.search(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", together)
+        best = None if alone else import_module("charset_normalizer").from_bytes(together).best()
+        encoding = best.encoding.upper() if best else "CP1252"
+    if encoding is None:
+        return DataError(f"{path}: cannot be read (not text): unpack it, or give it the ending of what it is")
+    number, line = bad[0] if bad else (1, b"")
     shown = f" (then it reads {printable(line.decode(encoding, 'replace')[:60])!r})" if line else ""
-    return (
+    return DataError(
         f"{path}, line {number}: not UTF-8; it looks like {encoding}{shown}: convert the file, as with iconv -f "
         f"{encoding} -t UTF-8 {path.name} > utf8-{path.name}"
     )

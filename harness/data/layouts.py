@@ -135,15 +135,15 @@ def find_interactions(folder: Path) -> Path:
 
 
 def visible(folder: Path, pattern: str = "*") -> list[Path]:
-    """What matches `pattern` in `folder`, in order, without hidden files and those that a Mac adds to archives."""
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith((".", "__MACOSX")))
+    """What matches `pattern` in `folder`, in order, but no companions, hidden files and what a Mac adds to archives."""
+    found = (path for path in folder.glob(pattern) if not COMPANION.fullmatch(path.name))
+    return sorted(path for path in found if not path.name.startswith((".", "__MACOSX")))
 
 
 def unread_files(folder: Path) -> list[str]:
     """What is in the folder of a data set and belongs to none, such as features of another ending. Raises DataError."""
     read = {find_interactions(folder), *(path for path, _ in feature_files(folder).values())}
-    others = [path for path in visible(folder) if path not in read and not COMPANION.fullmatch(path.name)]
-    names = [f"{path.name}/" if path.is_dir() else path.name for path in others]
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in visible(folder) if path not in read]
     if folder / ARCHIVE in read:
         with np.load(folder / ARCHIVE) as arrays:
             names += [f"{name} in {ARCHIVE}" for name in arrays.files if name not in PARTS]

@@ -16,39 +16,12 @@ from numpy.typing import NDArray
 from bm3 import BM3Error, ConfigError, DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset, checked_pairs
 from harness.data.files import checked_file, listed, new_folder
-from harness.data.layouts import (
-    ARCHIVE,
-    COMPANION,
-    INTER_COLUMNS,
-    read_features,
-    read_interactions,
-    unread_files,
-    visible,
-)
+from harness.data.layouts import ARCHIVE, INTER_COLUMNS, read_features, read_interactions, unread_files, visible
 from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
-from harness.ingest.exporting import (
-    ITEMS,
-    RECORD,
-    USERS,
-    checked_name,
-    read_ids,
-    recorded_hash,
-    write_dataset,
-)
-from harness.ingest.tables import (
-    INTER,
-    PART_IN_NAME,
-    PART_NAMES,
-    TEXT_ENDINGS,
-    Columns,
-    Table,
-    first_names,
-    is_table,
-    k_core,
-    read_tables,
-)
+from harness.ingest.exporting import ITEMS, RECORD, USERS, checked_name, read_ids, recorded_hash, write_dataset
+from harness.ingest.tables import INTER, Columns, Table, first_names, is_table, k_core, part_of, read_tables
 
 
 @dataclass(frozen=True)
@@ -114,10 +87,7 @@ def read_source(source: Path, columns: Columns, division: Division, table: str |
         return _from_layout(source, None, columns, division)
     if is_table(source):
         return _from_tables([source], None, columns, division)
-    raise DataError(
-        f"{source}: of no kind that is known by its ending: a folder, .zip, .tar, .inter, .npz, .parquet, "
-        f"{', '.join(TEXT_ENDINGS)} (all but .zip, .npz and .parquet also with .gz, .bz2 or .xz)"
-    )
+    raise DataError(f"{source}: of no kind that is known by its ending; bm3 data import --help says what can be read")
 
 
 def _is_layout(path: Path) -> bool:
@@ -127,9 +97,7 @@ def _is_layout(path: Path) -> bool:
 
 def _read_folder(folder: Path, columns: Columns, division: Division, table: str | None) -> Imported:
     archive = folder / ARCHIVE
-    tables = [
-        checked_file(path, folder) for path in visible(folder) if is_table(path) and not COMPANION.fullmatch(path.name)
-    ]
+    tables = [checked_file(path, folder) for path in visible(folder) if is_table(path)]
     if table is not None:
         tables = [path for path in tables if path.name == table] or [checked_file(folder / table, folder)]
     elif archive.exists() or [path.suffix.lower() for path in tables].count(INTER) == 1:
@@ -138,9 +106,8 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
         if archive.exists() and tables:
             raise DataError(f"{folder}: interactions stand in {ARCHIVE} and in {tables[0].name}: keep one of the two")
         return _from_layout(tables[0] if tables else checked_file(archive, folder), folder, columns, division)
-    by_part = {PART_NAMES[match[1].lower()]: path for path in tables if (match := PART_IN_NAME.fullmatch(path.name))}
-    if len(by_part) == len(tables) == len(PARTS):
-        return _from_tables([by_part[label] for label in range(len(PARTS))], folder, columns, division)
+    if len(tables) == len(PARTS) and {*map(part_of, tables)} == {*range(len(PARTS))}:
+        return _from_tables(sorted(tables, key=lambda path: part_of(path) or 0), folder, columns, division)
     if len(tables) == 1:
         return _from_tables(tables, folder, columns, division)
     if not tables:

@@ -42,9 +42,7 @@ PART_NAMES: dict[str, int] = {
     **{str(label): label for label in range(len(PARTS))},
     **dict.fromkeys(("validation", "val", "dev"), 1),
 }
-PART_IN_NAME = re.compile(
-    rf"(?:^|.*[._-])({'|'.join(name for name in PART_NAMES if name.isalpha())})\..*", re.IGNORECASE
-)
+PART_IN_NAME = re.compile(r"(?:^|.*[._-])(train|valid|validation|val|dev|test)\..*", re.IGNORECASE)
 TYPED = re.compile(r"\w+:(token|float)(_seq)?")
 """A column in the header of RecBole's atomic files, as its documentation has them."""
 NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
@@ -177,6 +175,12 @@ def is_table(path: Path) -> bool:
     return TABLE_NAME.fullmatch(path.name) is not None
 
 
+def part_of(path: Path) -> int | None:
+    """The position in PARTS of the part that a file is named for, as in NAME.train.csv."""
+    match = PART_IN_NAME.fullmatch(path.name)
+    return PART_NAMES[match[1].lower()] if match else None
+
+
 def first_names(path: Path) -> list[str]:
     """The names of a table's columns, or the fields of its first line where it has no header. Raises DataError."""
     return _open(path)[0]
@@ -261,17 +265,14 @@ def _found(
     if len(set(columns.named.values())) < len(columns.named):
         named = ", ".join(columns.named.values())
         raise ConfigError(f"{where}: one column is named for two things: {named}")
-    by_lower = {name.lower(): name for name in reversed(names)}
     found, guessed = dict(columns.named), False
     if not found or not columns.positional:
-        for kind in find:
-            seen = next((by_lower[name] for name in USUAL[kind] if name in by_lower), None)
-            if seen is not None:
-                found.setdefault(kind, seen)
+        by_lower = {name.lower(): name for name in reversed(names)}
+        seen = {kind: next((by_lower[name] for name in USUAL[kind] if name in by_lower), None) for kind in find}
+        found = {kind: name for kind, name in seen.items() if name is not None} | found
     if usual is not None and Columns(**found).positional:
         guessed = not found
-        there = {kind: column for kind, column in usual.named.items() if int(column) <= len(names)}
-        found = {kind: column for kind, column in there.items() if column not in found.values()} | found
+        found = {kind: name for kind, name in (usual.named | found).items() if int(name) <= len(names)}
     for kind in ("user", "item", "rating"):
         if kind in find and kind not in found:
             raise ConfigError(
@@ -397,11 +398,8 @@ def _text(field: Any, where: str) -> str:
         return field.decode("utf-8")
     if isinstance(field, date):  # a datetime is one too
         return field.isoformat()
-    return (
-        str(int(field))
-        if isinstance(field, float) and field.is_integer()
-        else str("" if field is None else field).strip()
-    )
+    whole = isinstance(field, float) and field.is_integer()
+    return "" if field is None else str(int(field) if whole else field).strip()
 
 
 class BrokenRecordError(Exception):

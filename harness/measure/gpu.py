@@ -7,6 +7,7 @@ some list processes without figures. What is found by other means than a listed 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -61,38 +62,32 @@ class DeviceMemory:
     processes: tuple[GpuProcess, ...] | None
     """None where the driver lists none."""
 
-    def listed(self, pids: frozenset[int]) -> int | None:
-        """Bytes of these processes; None where no figure above 0 is listed."""
+    @property
+    def by_pid(self) -> Counter[int]:
+        """Bytes of each process that has a figure."""
+        totals: Counter[int] = Counter()
         # One process can be listed once per GPU instance, and some drivers list it with nothing or 0 for "unknown":
         # a process with a CUDA context never holds 0 bytes.
-        return sum(process.bytes or 0 for process in self.processes or () if process.pid in pids) or None
-
-    @property
-    def by_pid(self) -> dict[int, int]:
-        """Bytes of each process that has a figure."""
-        totals: dict[int, int] = {}
         for process in self.processes or ():
-            if process.bytes:
-                totals[process.pid] = totals.get(process.pid, 0) + process.bytes
-        return totals
+            totals[process.pid] += process.bytes or 0
+        return +totals
 
-    def others_known(self, own: Own) -> bool:
+    def listed(self, pids: frozenset[int]) -> int | None:
+        """Bytes of these processes; None where no figure is listed."""
+        return sum(self.by_pid[pid] for pid in pids) or None
+
+    def others_known(self, own: frozenset[int]) -> bool:
         """Whether every other process is listed with its bytes."""
-        others = [process for process in self.processes or () if process.pid not in own.pids]
-        return self.processes is not None and all(process.bytes for process in others)
+        return self.processes is not None and all(one.bytes for one in self.processes if one.pid not in own)
 
 
-@dataclass(frozen=True)
-class Own:
-    """How this process may be listed."""
+def own_process(
+    status: Path = Path("/proc/self/status"), namespace: Path = Path("/proc/self/ns/pid")
+) -> frozenset[int]:
+    """The ids of this process, by which a driver may list it; none where they may be another process's there.
 
-    pids: frozenset[int]
-    comparable: bool
-    """Whether ids that are not among `pids` are surely those of other processes."""
-
-
-def own_process(status: Path = Path("/proc/self/status"), namespace: Path = Path("/proc/self/ns/pid")) -> Own:
-    """This process, by its id in every namespace that it knows of; raises nothing."""
+    Raises nothing.
+    """
     outer: list[int] = []
     nested = False
     with suppress(OSError, ValueError):  # no Linux, or no /proc
@@ -101,30 +96,29 @@ def own_process(status: Path = Path("/proc/self/status"), namespace: Path = Path
                 outer = [int(text) for text in line.split()[1:]]
         nested = namespace.readlink().name != FIRST_NAMESPACE
     # The ids of outer namespaces are known only where /proc is mounted from there; then all are known.
-    return Own(frozenset({os.getpid(), *outer}), comparable=not nested or len(outer) > 1)
+    return frozenset({os.getpid(), *outer}) if not nested or len(outer) > 1 else frozenset()
 
 
-def attributed(before: DeviceMemory, now: DeviceMemory, own: Own, held: bool = False) -> tuple[int, str] | None:
-    """Bytes of this process and how they were found, where the driver gives no figure that is surely its own.
+def attributed(
+    before: DeviceMemory, now: DeviceMemory, own: frozenset[int], held: bool = False
+) -> tuple[int, str] | None:
+    """Bytes of this process and how they were found, where the driver gives no figure for its own id.
 
-    `before` is from the beginning of the measured block, and `held` whether this process had a CUDA context then. None
-    where nothing can be said.
+    `before` is from the beginning of the measured block, `held` whether this process had a CUDA context then, `own` as
+    `own_process` gives it. None where nothing can be said.
     """
-    if own.comparable:
-        listed = now.listed(own.pids)
-        if listed is not None:
-            return listed, OUTER_ID
-    else:  # an id like ours may be another process's: what counts is who was there
-        possible = now.by_pid.keys() - (set() if held else before.by_pid.keys())
-        if len(possible) == 1:
-            return now.by_pid[possible.pop()], ALONE if held else APPEARED
+    if listed := now.listed(own):
+        return listed, OUTER_ID
+    possible = now.by_pid.keys() - (set() if held else before.by_pid.keys())
+    if not own and len(possible) == 1:
+        return now.by_pid[possible.pop()], ALONE if held else APPEARED
     if held or now.used is None or before.used is None:
         return None
     rise = now.used - before.used
     # Where ids cannot be compared, one of those listed may be this process.
-    known = own.comparable and before.others_known(own) and now.others_known(own)
+    known = bool(own) and before.others_known(own) and now.others_known(own)
     if known:
-        rise -= sum(now.by_pid.values()) - sum(before.by_pid.values())
+        rise -= now.by_pid.total() - before.by_pid.total()
     return (rise, RISE if known else RISE_OF_ALL) if rise > 0 else None
 
 
@@ -165,18 +159,18 @@ def free_bytes(name: str, nvml: Any = pynvml) -> int | None:
 
 
 class NvmlGpu:
-    """One GPU as NVML sees it, found by UUID, else by PCI bus id, else because it is the only one.
+    """One GPU as NVML sees it, found by UUID, else because it is the only one.
 
     Of a partitioned GPU it is the instance that can be told to be this process's; `note` says whether it is. `uuid` is
     as torch prints it, without NVML's prefix. Raises GpuUnavailableError where NVML is missing or no GPU matches.
     `nvml` is the binding to use.
     """
 
-    def __init__(self, uuid: str | None, pci_bus_id: str | None, nvml: Any = pynvml) -> None:
+    def __init__(self, uuid: str, nvml: Any = pynvml) -> None:
         self._nvml = nvml
         _initialise(nvml)
         try:
-            self._handle, self._whole, self.note = _narrowed(nvml, _find(nvml, uuid, pci_bus_id))
+            self._handle, self._whole, self.note = _narrowed(nvml, _find(nvml, uuid))
         except BaseException:
             self.close()
             raise
@@ -185,13 +179,7 @@ class NvmlGpu:
     def of_torch_device(cls, device: torch.device) -> NvmlGpu:
         """The GPU that `device` is. Raises what torch raises where CUDA is missing, and GpuUnavailableError."""
         properties: Any = torch.cuda.get_device_properties(device)
-        uuid = getattr(properties, "uuid", None)
-        # Older torch versions lack some of these attributes.
-        pci_bus_id = None
-        if hasattr(properties, "pci_bus_id"):
-            pci = properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id
-            pci_bus_id = "{:08x}:{:02x}:{:02x}.0".format(*pci)
-        return cls(None if uuid is None else str(uuid), pci_bus_id)
+        return cls(str(properties.uuid))
 
     def device_bytes(self) -> int | None:
         """Bytes in use on the whole device, by anybody and with the driver's reserve; None where not offered."""
@@ -316,14 +304,10 @@ def _narrowed(nvml: Any, found: Any) -> tuple[Any, Any, str | None]:
     return (instances[0], found, MIG_INSTANCE) if len(instances) == 1 else (found, found, MIG_WHOLE)
 
 
-def _find(nvml: Any, uuid: str | None, pci_bus_id: str | None) -> Any:
-    if uuid is not None:
-        for kind in ("GPU", "MIG"):
-            with suppress(pynvml.NVMLError):
-                return nvml.nvmlDeviceGetHandleByUUID(f"{kind}-{uuid}")
-    if pci_bus_id is not None:
+def _find(nvml: Any, uuid: str) -> Any:
+    for kind in ("GPU", "MIG"):
         with suppress(pynvml.NVMLError):
-            return nvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id)
+            return nvml.nvmlDeviceGetHandleByUUID(f"{kind}-{uuid}")
     # Torch's index is no help among several: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER change it, but not NVML's.
     try:
         if nvml.nvmlDeviceGetCount() == 1:

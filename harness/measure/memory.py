@@ -205,13 +205,12 @@ class _GpuProcessPeak(_Peak):
     def __init__(self, gpu: Gpu, held: bool) -> None:
         super().__init__(self._listed_bytes, HELD if held else NO_PROCESS_FIGURES)
         self._gpu, self._own, self._held = gpu, own_process(), held
-        self._surely = frozenset({os.getpid()} if self._own.comparable else ())
         self._before: DeviceMemory | None = None
         self._found: tuple[int, str] | None = None
 
     def _listed_bytes(self) -> int | None:
         processes = self._gpu.processes()
-        listed = DeviceMemory(None, processes).listed(self._surely)
+        listed = DeviceMemory(None, processes).listed(self._own & {os.getpid()})
         if listed is None and self._largest is None:  # a process that was listed has no bytes once it is not
             now = DeviceMemory(self._gpu.device_bytes(), processes)
             self._before = self._before or now

@@ -19,7 +19,7 @@ from bm3.errors import DataError
 from harness.paper.literature import ReportedValue, voices_of
 from harness.paper.load import STRICT, MemoryRule, Paper, Tolerances, validated_file
 from harness.paper.published import PublishedValue, Status, canonical_cell, canonical_metric, values_of_cell
-from harness.paper.rows import GB, SHARED_NOTE, Row, representative
+from harness.paper.rows import GB, SHARED_NOTE, Row, expected_best, representative
 from harness.paper.significance import Difference, over_seeds
 from harness.paper.verdict import Range, Word
 from harness.runs.record import GPU_KINDS, gpu_text, memory_kind
@@ -80,23 +80,29 @@ Judge = Callable[[str, Side, Side], Comparison]
 """What is compared in words, and both sides."""
 
 
+@dataclass
 class Place:
-    """Where figures come from: the tables that print them, others that ran the models again, or our rows."""
+    """Where figures come from: the tables of one place that print them, or else others (`Reported`) or our rows
+    (`Measured`)."""
 
-    tolerances: Tolerances | None = None
-    """None for printed tables, whose figures have no spread: the question is whether a claim follows from them, to the
-    decimals that it is given in."""
-    memory: MemoryRule | None = None
-    """How memory is compared; None: not at all."""
     values: Sequence[PublishedValue]
     """Those that are printed."""
+    memory: MemoryRule | None
+    """How memory is compared; None: not at all."""
+    tolerances: Tolerances | None
+    """None for printed tables, whose figures have no spread: the question is whether a claim follows from them, to the
+    decimals that it is given in."""
 
     repeats = "seeds"
     """What a figure is the mean over."""
 
     def side(self, dataset: str, model: str, metric: str) -> Side | str:
         """A figure, or why there is none."""
-        raise NotImplementedError
+        for cell in values_of_cell(self.values, dataset, model, metric):
+            if cell.value is not None:
+                obstacle = f"{cell.model} is disputed ({cell.note})" if cell.status is Status.DISPUTED else ""
+                return Side(cell.model, cell.value, cell.value, cell.value, (obstacle,))
+        return "not printed"
 
     def missing(self, what: str, reason: str) -> Comparison | None:
         """What stands for a comparison that cannot be made; None in a table, where it is not printed."""
@@ -119,26 +125,11 @@ class Place:
 
 
 @dataclass
-class Printed(Place):
-    """The figures that one place prints."""
-
-    values: Sequence[PublishedValue]
-    memory: MemoryRule | None = None
-
-    def side(self, dataset: str, model: str, metric: str) -> Side | str:
-        for cell in values_of_cell(self.values, dataset, model, metric):
-            if cell.value is not None:
-                obstacle = f"{cell.model} is disputed ({cell.note})" if cell.status is Status.DISPUTED else ""
-                return Side(cell.model, cell.value, cell.value, cell.value, (obstacle,))
-        return "not printed"
-
-
-@dataclass
 class Reported(Place):
     """What independent groups report: means over their figures, one voice each, compared within groups."""
 
-    figures: Sequence[ReportedValue]
     tolerances: Tolerances
+    figures: Sequence[ReportedValue] = ()
     repeats = "groups"
 
     def side(self, dataset: str, model: str, metric: str) -> Side | str:
@@ -164,19 +155,19 @@ class Measured(Place):
     then shown for orientation.
     """
 
-    rows: Sequence[Row]
     tolerances: Tolerances
+    rows: Sequence[Row] = ()
     differences: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
     """Content hash of a data set → pairs of its rows compared over users."""
     exponents: Mapping[tuple[str, str], Exponent] = field(default_factory=dict)
     """(Model, size) → how the seconds of an epoch grow."""
-    values: Sequence[PublishedValue] = ()
 
-    def __post_init__(self) -> None:
-        self.memory = self.tolerances.memory
+    def row(self, dataset: str, model: str) -> Row | None:
+        """The row that stands for the model."""
+        return representative((row for row in self.rows if row.dataset.lower() == dataset.lower()), model)
 
     def side(self, dataset: str, model: str, metric: str) -> Side | str:
-        row = representative((row for row in self.rows if row.dataset.lower() == dataset.lower()), model)
+        row = self.row(dataset, model)
         if row is None:
             return f"{model} was not run"
         seeds: Mapping[int, float] = {}
@@ -254,8 +245,7 @@ class _Claim:
 class Ordering(_Claim):
     """`model` is better than each of `others` in each of `metrics`.
 
-    Over runs it is decided where one row is significantly better over users (`Difference.winner`) and no seed that both
-    rows ran with says the opposite.
+    Over runs it is decided where one row is better than the other by the rule of `significance.compare_all`.
     """
 
     kind: Literal["ordering"]
@@ -430,7 +420,45 @@ class Growth(_Claim):
             yield _ranged(what, figure, found[1:], -math.inf, claimed)
 
 
-Claim = Annotated[Ordering | Improvement | Ratio | Share | Growth, Field(discriminator="kind")]
+@validated(frozen=True, kw_only=True, config=STRICT)
+class Budget(_Claim):
+    """`model` is better than each of `others` by the metric that points are chosen by, when both try equally many.
+
+    Over runs: what a search of n points is expected to reach, for every n that both grids allow; decided where it is
+    better, or worse, by the margin for each n. A model of which one point was run is no evidence.
+    """
+
+    kind: Literal["budget"]
+    model: Text
+    others: Names
+    datasets: Names
+    left_out: LeftOut = Field(default_factory=dict)
+
+    def comparisons(self, place: Place) -> Iterator[Comparison | None]:
+        if isinstance(place, Measured):  # a table prints chosen points alone
+            for dataset in self.datasets:
+                for other in _present(self.others, self.left_out, dataset):
+                    yield self._compared(place, dataset, other)
+
+    def _compared(self, place: Measured, dataset: str, other: str) -> Comparison | None:
+        what = f"{self.model} over {other}, {dataset}, with as many trials"
+        rows = [place.row(dataset, model) for model in (self.model, other)]
+        first, second = rows
+        if first is None or second is None:
+            return place.missing(what, f"{self.model if first is None else other} was not run")
+        few = [row.label for row in (first, second) if len(row.grid) < 2]
+        if few:
+            return place.missing(what, f"one point of {', '.join(few)} was run")
+        reached = list(zip(*(expected_best(row.grid) for row in (first, second)), strict=False))
+        leads = [_quotient(a, b) - 1 for a, b in reached]
+        figure = ", ".join(f"{n} trials {100 * lead:+.1f} %" for n, lead in enumerate(leads, 1) if n & (n - 1) == 0)
+        figure += f", {len(leads)} trials {100 * leads[-1]:+.1f} %" if len(leads) & (len(leads) - 1) else ""
+        margin = place.tolerances.margin
+        side = 1 if min(leads) > margin else -1 if max(leads) < -margin else 0
+        return _orientation(Comparison(what, figure, _sign_outcome(side), leads[-1]), first.obstacle, second.obstacle)
+
+
+Claim = Annotated[Ordering | Improvement | Ratio | Share | Growth | Budget, Field(discriminator="kind")]
 
 
 @validated(frozen=True, config=STRICT)
@@ -474,7 +502,7 @@ def claims_of_published(
     for value in expected:
         places[value.source.partition("-")[0]].append(value)
     found = [
-        (claim, where, [*claim.comparisons(Printed(values, memory))])
+        (claim, where, [*claim.comparisons(Place(values, memory, None))])
         for claim in claims
         for where, values in places.items()
     ]
@@ -483,12 +511,12 @@ def claims_of_published(
 
 def claims_of_paper(paper: Paper) -> tuple[ClaimResult, ...]:
     """Each claim of a paper against the tables that print it, and against what independent groups report, if any do."""
-    reported = Reported(paper.literature, paper.tolerances)
-    others = claims_of(paper.claims, reported) if paper.literature else ()
+    reported = Reported(paper.values, None, paper.tolerances, paper.literature)
+    others = claims_of_rows(paper.claims, reported) if paper.literature else ()
     return *claims_of_published(paper.claims, paper.values, paper.tolerances.memory), *others
 
 
-def claims_of(claims: Sequence[Claim], place: Reported | Measured) -> tuple[ClaimResult, ...]:
+def claims_of_rows(claims: Sequence[Claim], place: Reported | Measured) -> tuple[ClaimResult, ...]:
     """Each claim against what independent groups report, or against our runs."""
     where = "ours" if isinstance(place, Measured) else "independents"
     return tuple(_result(claim, where, [*claim.comparisons(place)]) for claim in claims)
@@ -499,31 +527,27 @@ def _present(models: Sequence[str], left_out: Mapping[str, Sequence[str]], datas
 
 
 def _lead(place: Place, metric: str, what: str, first: Side, second: Side) -> Comparison:
-    """Is `first` better? Over runs: significantly over users, and over the seeds that both were run with."""
+    """Is `first` better? Over runs: by the rule for two models."""
     figure = f"{first.value:.4f} against {second.value:.4f}"
     margin = _quotient(first.value, second.value) - 1
     if place.tolerances is None:
         return Comparison(what, figure, _sign_outcome(first.value - second.value), margin)
-    confidence = place.tolerances.confidence
-    paired = over_seeds(first.seeds, second.seeds, confidence)
-    side = 0 if paired is None else 1 if paired.mean > 0 else -1
-    if isinstance(place, Measured):
-        over_users = place.difference(metric, first, second)
-        if over_users is None:
-            side = 0
-            figure += "; no per-user metrics are stored"
-        else:
-            figure += (
-                f"; over users {_text(over_users.mean, over_users.interval)}, adjusted p {over_users.adjusted:.2g}"
-            )
-            winner = over_users.winner(1 - confidence)
-            side = 0 if winner is None else 1 if winner == first.name else -1
-    if paired is None:
-        figure += f"; no two shared {place.repeats}"
+    if not isinstance(place, Measured):
+        paired, side = over_seeds(first.seeds, second.seeds, place.tolerances.confidence), 0
+        if paired is not None:
+            figure += f"; over {paired.seeds} {place.repeats} {_text(paired.mean, paired.interval)}"
+            low, high = paired.interval
+            side = (low > 0) - (high < 0)
+        return Comparison(what, figure, _sign_outcome(side), margin)
+    found, side = place.difference(metric, first, second), 0
+    if found is None:
+        figure += "; no per-user metrics are stored"
     else:
-        figure += f"; over {paired.seeds} {place.repeats} {_text(paired.mean, paired.interval)}"
-    if paired is None or min(side * end for end in paired.interval) <= 0:
-        side = 0
+        figure += f"; over users {_text(found.mean, found.interval)}, adjusted p {found.adjusted:.2g}"
+        seeds = found.over_seeds
+        figure += f"; over {seeds.seeds} seeds {_text(seeds.mean, seeds.interval)}" if seeds else ""
+        figure += f"; {found.why}" if found.why else ""
+        side = 0 if found.better is None else 1 if found.better == first.name else -1
     return Comparison(what, figure, _sign_outcome(side), margin)
 
 

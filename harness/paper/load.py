@@ -75,6 +75,14 @@ class Bands(Band):
     """Bands of their own, by canonical metric."""
 
 
+class Margin(_Part):
+    """What counts as a difference between models."""
+
+    relative: Share
+    """Share of the worse model's value that a difference must reach."""
+    justification: Text
+
+
 class MemoryRule(Band):
     """How memory is compared: as what a model needs beyond a reference model, in which no constant is left."""
 
@@ -101,11 +109,18 @@ class Tolerances(_Part):
     confidence: Share
     min_seeds: Seeds
     published: Bands
+    models: Margin | None = None
+    """None: any difference counts."""
     memory: MemoryRule | None = None
     """None where no memory is published."""
     replay: Band
     """Around the stopping metric of a run that is repeated where its bits may differ."""
     selfcheck: SelfCheckRule
+
+    @property
+    def margin(self) -> float:
+        """Share that a difference between models must reach."""
+        return self.models.relative if self.models else 0.0
 
     def of(self, metric: str) -> Tolerance:
         """The tolerance of one metric, by its printed or canonical name."""

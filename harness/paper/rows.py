@@ -85,6 +85,20 @@ class Selection:
         return self.test(self.on_test) / base - 1 if base else None
 
 
+def expected_best(points: Sequence[Point]) -> list[float]:
+    """What a search of n points reaches on the test part, for n = 1 to all N: [N] expected values.
+
+    The n are drawn without replacement and the best of them on validation is taken, so the i-th of N, the worst first,
+    is taken with probability C(i−1, n−1) / C(N, n) (after Dodge et al., EMNLP 2019, who draw with replacement).
+    """
+    test = [point.mean("test") for point in sorted(points, key=lambda point: finite(point.mean("valid")))]
+    total = len(test)
+    return [
+        math.fsum(math.comb(i, n - 1) * value for i, value in enumerate(test)) / math.comb(total, n)
+        for n in range(1, total + 1)
+    ]
+
+
 def choose(points: Sequence[Point], seeds: Collection[int] | None = None) -> Selection | None:
     """The best of the points by the mean of their metric on the validation part, and on the test part.
 

@@ -18,9 +18,8 @@ from pydantic.dataclasses import dataclass as validated
 from scipy.special import stdtrit
 
 from bm3.errors import DataError
-from harness.common import write_json, writing
+from harness.common import number, write_json, writing
 from harness.paper.load import STRICT, validated_file
-from harness.paper.numbers import number
 from harness.paper.verdict import Word
 from harness.runs.record import RunRecord
 from harness.training.config import STOPPING_METRIC

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 from harness.paper.verdict import Range, mean_and_interval
 
@@ -17,95 +18,7 @@ UserValues = tuple[NDArray[np.int64], NDArray[np.float64]]
 PerUser = Mapping[str, Mapping[int, UserValues]]
 """Label of a row → seed → values of that run."""
 
-_BLOCK = 2**21  # counts in memory at a time, 16 MiB as float64
-_DECIMALS = 12  # equal values differ by the rounding of their means, and a signed-rank test sees every sign
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Two models on one data set and metric, paired over users."""
-
-    metric: str
-    first: str
-    """Label of a row, like `second`."""
-    second: str
-    mean: float
-    """Of first − second over users, in the unit of the metric."""
-    interval: Range
-    """Bootstrap percentile interval of the mean: users are drawn with replacement."""
-    p_value: float
-    """Two-sided Wilcoxon signed-rank test over users; users without a difference take part in the ranking (Pratt)."""
-    adjusted: float
-    """`p_value` after Holm over everything that was compared together."""
-    runs: int
-    """Of each row, whose mean is a user's value."""
-    users: int
-    """Users that all compared rows of this metric share."""
-    ranks: float
-    """Effect size of the test, from -1 to 1: the share of the rank sum where `first` is better, minus the other."""
-
-    def seen_from(self, label: str) -> "Difference":
-        """The same difference with the row `label`, which is one of the two, as the first."""
-        if label == self.first:
-            return self
-        low, high = (-end for end in reversed(self.interval))
-        sides = replace(self, first=self.second, second=self.first)
-        return replace(sides, mean=-self.mean, interval=(low, high), ranks=-self.ranks)
-
-    def winner(self, level: float) -> str | None:
-        """The label that is significantly better, or None.
-
-        Two things must agree: the test, with an adjusted p below `level`, and the interval, with 0 outside on the same
-        side. The test alone asks on which side more users are, weighted by rank; the mean can be on the other one.
-        """
-        agree = min(self.ranks * end for end in self.interval) > 0
-        if self.adjusted >= level or not agree:
-            return None
-        return self.first if self.mean > 0 else self.second
-
-
-def compare_all(
-    per_user: Mapping[str, PerUser], *, confidence: float, resamples: int = 2000, seed: int = 2023
-) -> tuple[Difference, ...]:
-    """Every pair of rows on every metric of one data set, which together are the family of Holm's correction.
-
-    `per_user`: metric → rows. Pairs come in the order given. The bootstrap draws the same `resamples` samples of users
-    for all pairs of a metric, from a generator of its own with this `seed`: the same values give the same result.
-    Raises ValueError if the rows of a metric share no user, a row names a user twice or has a value that is not finite.
-    """
-    compared = []
-    for metric, rows in per_user.items():
-        if len(rows) < 2:
-            continue
-        table = _shared_users(metric, rows)  # by row and seed
-        means = _resampled_means(table, resamples, np.random.default_rng(seed))
-        for first, second in combinations(rows, 2):
-            runs = paired(*({seed: (label, seed) for seed in rows[label]} for label in (first, second)))
-            difference, resampled = (
-                np.asarray(
-                    np.round(np.mean([values[a] - values[b] for a, b in runs], axis=0), _DECIMALS), dtype=np.float64
-                )
-                for values in (table, means)
-            )
-            tails = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-            low, high = (float(end) for end in np.round(tails, _DECIMALS))
-            p_value, ranks = _wilcoxon(difference)
-            mean, users = float(difference.mean()), len(difference)
-            compared.append(
-                Difference(metric, first, second, mean, (low, high), p_value, p_value, len(runs), users, ranks)
-            )
-    adjusted = holm([difference.p_value for difference in compared])
-    return tuple(replace(difference, adjusted=p) for difference, p in zip(compared, adjusted, strict=True))
-
-
-def paired(first: Mapping[int, T], second: Mapping[int, T]) -> list[tuple[T, T]]:
-    """Runs by seed of two rows, as pairs of the same seed, or where none is shared one after another.
-
-    Always as many of each: a user's mean over more runs is 0 less often, so with unequal numbers the row with more of
-    them would seem to be better for more users.
-    """
-    shared = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
-    return shared or [(first[a], second[b]) for a, b in zip(sorted(first), sorted(second), strict=False)]
+_DECIMALS = 12  # equal values differ by the rounding of their means
 
 
 class SeedDifference(NamedTuple):
@@ -116,6 +29,116 @@ class SeedDifference(NamedTuple):
     interval: Range
     """Two-sided t-interval of the mean."""
     seeds: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two models on one data set and metric, paired over users and over seeds."""
+
+    metric: str
+    first: str
+    """Label of a row, like `second`."""
+    second: str
+    mean: float
+    """Of first − second over users, in the unit of the metric."""
+    interval: Range
+    """Two-sided t-interval of the mean over users."""
+    p_value: float
+    """Two-sided paired t-test over users."""
+    adjusted: float
+    """`p_value` after Holm over everything that was compared together."""
+    base: float
+    """Mean of `second` over the same users and runs."""
+    runs: int
+    """Of each row, whose mean is a user's value."""
+    users: int
+    """Users that all compared rows of this metric share."""
+    over_seeds: SeedDifference | None
+    """Over the same users; None with fewer than two shared seeds."""
+    better: str | None = None
+    """The label that is better by the rule of `compare_all`, or None."""
+    why: str = ""
+    """What it lacks where neither is better."""
+
+    @property
+    def relative(self) -> float | None:
+        """The effect: the mean as a share of the second's; None where that is 0."""
+        return self.mean / self.base if self.base else None
+
+    def seen_from(self, label: str) -> "Difference":
+        """The same difference with the row `label`, which is one of the two, as the first."""
+        if label == self.first:
+            return self
+        seeds = self.over_seeds and self.over_seeds._replace(
+            mean=-self.over_seeds.mean, interval=_mirrored(self.over_seeds.interval)
+        )
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            mean=-self.mean,
+            interval=_mirrored(self.interval),
+            base=self.base + self.mean,
+            over_seeds=seeds,
+        )
+
+
+def compare_all(per_user: Mapping[str, PerUser], *, confidence: float, margin: float) -> tuple[Difference, ...]:
+    """Every pair of rows on every metric of one data set, which together are the family of Holm's correction.
+
+    `per_user`: metric → rows. Pairs come in the order given. A row is better where three things agree: the test over
+    users, with an adjusted p below 1 − `confidence`; the effect, of at least `margin` as a share of the worse; and the
+    interval over shared seeds, without 0 and on the same side. The test over users alone takes the trained models as
+    given, so chance in training would win.
+
+    Raises ValueError if the rows of a metric share no user, a row names a user twice or has a value that is not finite.
+    """
+    compared = []
+    for metric, rows in per_user.items():
+        if len(rows) < 2:
+            continue
+        table = _shared_users(metric, rows)  # by row and seed
+        means = {run: float(values.mean()) for run, values in table.items()}
+        for first, second in combinations(rows, 2):
+            runs = paired(*({seed: (label, seed) for seed in rows[label]} for label in (first, second)))
+            gains = np.stack([table[a] - table[b] for a, b in runs]).mean(axis=0).round(_DECIMALS)
+            mean, interval, p = _t_test(gains, confidence)
+            base = float(np.mean([means[b] for _, b in runs]))
+            ours, theirs = ({seed: means[label, seed] for seed in rows[label]} for label in (first, second))
+            seeds = over_seeds(ours, theirs, confidence)
+            compared.append(Difference(metric, first, second, mean, interval, p, p, base, len(runs), len(gains), seeds))
+    adjusted = holm([difference.p_value for difference in compared])
+    found = (replace(difference, adjusted=p) for difference, p in zip(compared, adjusted, strict=True))
+    return tuple(_judged(difference, 1 - confidence, margin) for difference in found)
+
+
+def _judged(found: Difference, level: float, margin: float) -> Difference:
+    """With who is better, or what that lacks."""
+    effect = abs(found.mean) / max(min(found.base, found.base + found.mean), np.finfo(float).tiny)
+    if found.adjusted >= level:
+        return replace(found, why="not over users")
+    if effect < margin:
+        return replace(found, why="below the margin")
+    if found.over_seeds is None:
+        return replace(found, why="fewer than two shared seeds")
+    if min(found.mean * end for end in found.over_seeds.interval) <= 0:
+        return replace(found, why="not over seeds")
+    return replace(found, better=found.first if found.mean > 0 else found.second)
+
+
+def _mirrored(interval: Range) -> Range:
+    low, high = interval
+    return -high, -low
+
+
+def paired(first: Mapping[int, T], second: Mapping[int, T]) -> list[tuple[T, T]]:
+    """Runs by seed of two rows, as pairs of the same seed, or where none is shared one after another.
+
+    Always as many of each: a user's mean over more runs is 0 less often, so with unequal numbers the row with more of
+    them would seem to be better for more users.
+    """
+    shared = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+    return shared or [(first[a], second[b]) for a, b in zip(sorted(first), sorted(second), strict=False)]
 
 
 def over_seeds(first: Mapping[int, float], second: Mapping[int, float], confidence: float) -> SeedDifference | None:
@@ -153,26 +176,12 @@ def _shared_users(metric: str, rows: PerUser) -> dict[tuple[str, int], NDArray[n
     return table
 
 
-def _resampled_means(
-    table: Mapping[tuple[str, int], NDArray[np.float64]], resamples: int, generator: np.random.Generator
-) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """Means [resamples] of each run's values [users]; the same users are drawn, with replacement, for all runs."""
-    values = np.stack(list(table.values()))
-    n = values.shape[1]
-    means = np.empty((len(values), resamples))
-    for start in range(0, resamples, step := max(1, _BLOCK // n)):
-        draws = (generator.integers(n, size=n) for _ in range(start, min(start + step, resamples)))
-        counts = np.stack([np.bincount(draw, minlength=n) for draw in draws])  # [block, users]
-        means[:, start : start + len(counts)] = values @ counts.T.astype(np.float64) / n
-    return dict(zip(table, means, strict=True))
-
-
-def _wilcoxon(difference: NDArray[np.float64]) -> tuple[float, float]:
-    """The p-value and the effect size."""
-    from scipy import stats  # most of a second, which only comparisons over users wait for
-
-    if not difference.any():
-        return 1.0, 0.0  # scipy gives NaN or a warning where no difference is left
-    weights = stats.rankdata(abs(difference))
-    signed = weights @ np.sign(difference) / weights[difference != 0].sum()
-    return float(stats.wilcoxon(difference, zero_method="pratt").pvalue), float(signed)
+def _t_test(difference: NDArray[np.float64], confidence: float) -> tuple[float, Range, float]:
+    """The mean of differences [users], its two-sided t-interval, and the p-value of 0."""
+    n, mean = len(difference), float(difference.mean())
+    if n < 2:
+        return mean, (-np.inf, np.inf), 1.0
+    error = float(difference.std(ddof=1)) / np.sqrt(n)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
+    p_value = 2 * float(stdtr(n - 1, -abs(mean) / error)) if error else float(mean == 0)
+    return mean, (mean - half, mean + half), p_value

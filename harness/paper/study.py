@@ -8,17 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.common import exit_status
+from harness.common import exit_status, number
 from harness.paper import selfcheck
-from harness.paper.claims import ClaimResult, Measured, claims_of, claims_of_paper
+from harness.paper.claims import ClaimResult, Measured, claims_of_paper, claims_of_rows
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.paper.growth import stored_exponents
-from harness.paper.load import Paper, load_paper
-from harness.paper.numbers import number
+from harness.paper.load import Paper, Tolerances, load_paper
 from harness.paper.published import canonical_metric
 from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of
 from harness.paper.selfcheck import Checked
-from harness.paper.significance import Difference, UserValues, compare_all, paired
+from harness.paper.significance import Difference, UserValues, compare_all
 from harness.paper.verdict import Outcome
 from harness.runs.record import RunRecord, memory_kind
 from harness.runs.store import readable_runs, stored_runs
@@ -226,12 +225,13 @@ def make_study(
         replace(row, brief=selfcheck.of_self_check(row.runs[0], reference), shared=shared)
         for row in (judged(_readable(row, paper, unread), paper) for row in found)
     ]
-    by_data = {} if self_check is not None else differences_of(rows, paper.tolerances.confidence)
+    by_data = {} if self_check is not None else differences_of(rows, paper.tolerances)
     hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
-        ours = Measured(rows, paper.tolerances, by_data, stored_exponents(folder), paper.values)
-        claims = *claims_of_paper(paper), *claims_of(paper.claims, ours)
+        memory = paper.tolerances.memory
+        ours = Measured(paper.values, memory, paper.tolerances, rows, by_data, stored_exponents(folder))
+        claims = *claims_of_paper(paper), *claims_of_rows(paper.claims, ours)
     checked = None
     if self_check is not None:
         checked = selfcheck.check(runs, reference, paper.tolerances.selfcheck.error, self_check)
@@ -268,7 +268,7 @@ def cells_of(rows: Iterable[Row]) -> list[JudgedCell]:
     return [JudgedCell(row.dataset, row.model, row.label, m, v) for row in rows for m, v in row.verdicts.items()]
 
 
-def differences_of(rows: Iterable[Row], confidence: float) -> dict[str, tuple[Difference, ...]]:
+def differences_of(rows: Iterable[Row], rule: Tolerances) -> dict[str, tuple[Difference, ...]]:
     """Content hash of a data set → every pair of its rows with per-user metrics; each data set is a family for Holm.
 
     Raises ValueError as `compare_all` does.
@@ -278,7 +278,10 @@ def differences_of(rows: Iterable[Row], confidence: float) -> dict[str, tuple[Di
         for metric in row.verdicts:
             if (values := row.per_user(metric)) is not None:
                 families.setdefault(row.data, {}).setdefault(metric, {})[row.label] = values
-    return {data: compare_all(per_user, confidence=confidence) for data, per_user in families.items()}
+    return {
+        data: compare_all(per_user, confidence=rule.confidence, margin=rule.margin)
+        for data, per_user in families.items()
+    }
 
 
 def shared_machine(runs: Sequence[RunRecord]) -> frozenset[Path]:
@@ -378,14 +381,12 @@ def _compared(study: Study, dataset: str) -> str:
     if pair is None:
         means = f"{number(first.mean(metric))} and {number(second.mean(metric))}"
         return f"{both}{printed} {means}, not compared over users."
-    winner = pair.winner(1 - study.paper.tolerances.confidence)
-    if winner == second.label:
-        pair, first, second = pair.seen_from(winner), second, first
-    over = [by_seed for _, by_seed in paired(*(row.by_seed(metric) for row in (first, second)))]
-    ends = (number(100 * end * len(over) / sum(over), "+.1f") for end in (pair.mean, *pair.interval))
-    figures = "{} {} % [{}, {}]".format(printed, *ends) if sum(over) else f"{printed} 0"
-    if winner is None:
-        return f"{both}neither better ({figures}, adjusted p {pair.adjusted:.2g})."
+    if pair.better == second.label:
+        pair, first, second = pair.seen_from(pair.better), second, first
+    ends = (number(100 * end / pair.base, "+.1f") for end in (pair.mean, *pair.interval) if pair.base)
+    figures = "{} {} % [{}, {}]".format(printed, *ends) if pair.base else f"{printed} 0"
+    if pair.better is None:
+        return f"{both}neither better ({figures}, adjusted p {pair.adjusted:.2g}; {pair.why})."
     return f"{names[first.label]} is better than {names[second.label]} on {dataset}: {figures}."
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from scipy.special import stdtrit
+import numpy as np
+from scipy.special import chdtri, ndtr, stdtrit
 
 from harness.paper.load import Tolerance
 from harness.paper.published import PublishedValue, Status
 
 Range = tuple[float, float]
+_QUANTILES = 4096
 
 
 class Word(StrEnum):
@@ -66,6 +68,26 @@ class Verdict:
     reason: str
     """One short sentence for readers."""
 
+    @property
+    def prediction(self) -> Range | None:
+        """Where one more run falls, at the same confidence: mean ± t s √(1 + 1/n); a published figure is such a run."""
+        if self.mean is None or self.interval is None:
+            return None
+        half = (self.interval[1] - self.mean) * math.sqrt(self.seeds + 1)
+        return self.mean - half, self.mean + half
+
+    def seeds_needed(self, confidence: float) -> int | None:
+        """The number of seeds with which the interval would lie in the band if mean and spread stayed as they are.
+
+        None where the mean does not, there is no interval, or more than 1,000 were needed.
+        """
+        if self.mean is None or self.interval is None or self.band is None:
+            return None
+        room = min(self.mean - self.band[0], self.band[1] - self.mean)
+        spread = (self.interval[1] - self.mean) * math.sqrt(self.seeds) / _quantile(self.seeds, confidence)
+        enough = (n for n in range(2, 1001) if _quantile(n, confidence) * spread / math.sqrt(n) <= room)
+        return next(enough, None) if room >= 0 else None
+
 
 def judge(
     values: Sequence[float],
@@ -113,6 +135,21 @@ def judge(
     return Verdict(outcome, mean, interval, len(values), target, difference, band, reason)
 
 
+def power(spread: float, seeds: int, tolerance: Tolerance, off: float = 0.0) -> float:
+    """The probability that a cell is `reproduced`.
+
+    `spread` is the standard deviation over seeds and `off` the difference of the true mean to the published value, both
+    as shares of it. Runs are taken to be normal, so mean and standard deviation are independent: the probability is the
+    mean over quantiles of the latter.
+    """
+    quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    deviations = spread * np.sqrt(chdtri(seeds - 1, 1 - quantiles) / (seeds - 1))
+    room = tolerance.relative - _quantile(seeds, tolerance.confidence) * deviations / math.sqrt(seeds)
+    error = spread / math.sqrt(seeds)
+    inside = ndtr((room - off) / error) - ndtr((-room - off) / error)
+    return float(np.where(room > 0, inside, 0.0).mean())
+
+
 def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float | None, Range | None]:
     """The mean and its two-sided t-interval, which two values are needed for; nothing where one is not finite."""
     # fsum rounds once, so the order of the seeds cannot change a bit of the result.
@@ -123,7 +160,7 @@ def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float
     if n == 1:
         return mean, None
     variance = math.fsum((value - mean) * (value - mean) for value in values) / (n - 1)
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * math.sqrt(variance / n)
+    half = _quantile(n, confidence) * math.sqrt(variance / n)
     return mean, (mean - half, mean + half)
 
 
@@ -134,6 +171,11 @@ def prediction_interval(values: Sequence[float], confidence: float) -> Range | N
         return None
     half = (interval[1] - mean) * math.sqrt(len(values) + 1)
     return mean - half, mean + half
+
+
+def _quantile(n: int, confidence: float) -> float:
+    """Of Student's t for n runs, two-sided."""
+    return float(stdtrit(n - 1, (1 + confidence) / 2))
 
 
 def _inside(value: float, band: Range) -> bool:

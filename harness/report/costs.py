@@ -1,27 +1,21 @@
 """Time and memory of a run as reports show them: which readings there are, and which of them counts."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.paper.rows import GB
 from harness.runs.record import RunRecord, gpu_text
 
-PROCESS, RESERVED, ALLOCATED, CONTEXT = "process", "reserved", "allocated", "context"
-WAYS = {"gpu_process_peak": PROCESS, "allocator_reserved_peak": RESERVED, "process_rss_peak": "RAM"}
-"""The readings that may stand beside published memory → how ours was read."""
-
-
+PROCESS, RESERVED, ALLOCATED, CONTEXT, MAIN = "process", "reserved", "allocated", "context", "RAM"
+"""The ways in which memory was read."""
 UNMOVED = "not known: the counter did not move"
 """What runs note of such a counter: `harness.measure.energy`, which imports torch, writes it."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """A figure of a run that may stand beside a published one."""
 
     value: float
     """Seconds, or GB of 2^30 bytes."""
-    way: str = ""
-    """How it was read, where that is not what was published."""
     how: str = ""
     """How it was found, if it was not simply read."""
 
@@ -32,25 +26,21 @@ def epoch_seconds(run: RunRecord) -> dict[str, Reading]:
     return {} if value is None else {"": Reading(value)}
 
 
-def peak_memory(run: RunRecord) -> Reading | None:
-    """The reading that counts; None where there is none."""
-    kind = run.outcome.memory.kind
-    found = run.outcome.memory.of(kind) if kind else None
-    return Reading(found.bytes / GB, WAYS[str(kind)], found.how or "") if found and found.bytes else None
-
-
-def all_memory(run: RunRecord) -> dict[str, Reading]:
-    """By way of reading: all that was read on a GPU and the context; main memory where nothing was."""
-    memory, counts = run.outcome.memory, peak_memory(run)
-    if counts is None or counts.way not in (PROCESS, RESERVED):
-        return {counts.way: counts} if counts else {}
+def memory(run: RunRecord) -> dict[str, Reading]:
+    """By way of reading, the one that counts first: all that was read on a GPU, and the context; main memory where
+    nothing was."""
+    found = run.outcome.memory
     kinds = {
-        PROCESS: memory.gpu_process_peak,
-        RESERVED: memory.allocator_reserved_peak,
-        ALLOCATED: memory.allocator_peak,
+        PROCESS: found.gpu_process_peak,
+        RESERVED: found.allocator_reserved_peak,
+        ALLOCATED: found.allocator_peak,
+        MAIN: found.process_rss_peak,
     }
-    found = {way: Reading(one.bytes / GB, way, one.how or "") for way, one in kinds.items() if one.bytes}
-    return found | ({} if memory.context is None else {CONTEXT: Reading(memory.context / GB, CONTEXT)})
+    read = {way: Reading(one.bytes / GB, one.how or "") for way, one in kinds.items() if one.bytes}
+    if not read.keys() & {PROCESS, RESERVED}:
+        return {MAIN: read[MAIN]} if MAIN in read else {}
+    read.pop(MAIN, None)
+    return read if found.context is None else {**read, CONTEXT: Reading(found.context / GB)}
 
 
 def device(run: RunRecord) -> str:

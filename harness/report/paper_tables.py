@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from bm3 import ConfigError
+from harness.common import number
 from harness.paper.claims import MEMORY
 from harness.paper.load import Paper, PublishedTable, Source
 from harness.paper.memory import memory_verdicts, printed_beyond
-from harness.paper.numbers import number
 from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
 from harness.paper.rows import SHARED_NOTE, Row, representatives
 from harness.paper.study import SHARED, Study
 from harness.paper.verdict import Outcome, Verdict, judge
-from harness.report.costs import ALLOCATED, CONTEXT, Reading, all_memory, device, epoch_seconds
+from harness.report.costs import ALLOCATED, CONTEXT, Reading, device, epoch_seconds, memory
 from harness.report.tables import Cell, Table, ranked, table
 
 DISPUTED, APART = "‡", "†"
@@ -49,7 +49,7 @@ class Line:
     machines: Mapping[str, str] = field(default_factory=dict)
     """By column: what a figure was measured on; empty where all are of one machine."""
     source: str = ""
-    """What is said of the source; empty for ours."""
+    """Its key; empty for ours."""
 
 
 def paper_table(
@@ -95,12 +95,16 @@ def paper_table(
                     found += [*own, *beyond, *chain.from_iterable(ratios)]
             lines += [((name, metric) if of_models else (name,), line) for line in found]
     columns += [IMPROVEMENT] if layout.improvement else []
+    about = {
+        key: f"{one.title} ({one.citation}), {one.table}; date: {one.date}; hardware: {one.hardware}"
+        for key, one in paper.sources.items()
+    }
     title = f"The paper's {paper.sources[layout.source].table}: as published"
     return table(
         title + (", with ours" if study or statistics else ""),
         ["data set", *(["metric"] if of_models else []), WHOSE, *map(_heading, columns)],
         [
-            [*head, Cell(line.whose, note=line.source), *(line.cells.get(column) for column in columns)]
+            [*head, Cell(line.whose, note=about.get(line.source, "")), *(line.cells.get(column) for column in columns)]
             for head, line in lines
         ],
         "l" * (3 if of_models else 2) + "r" * len(columns),
@@ -108,7 +112,7 @@ def paper_table(
             *_footnotes(lines),
             *["A dash: out of memory."] * any(cell.text == DASH for _, one in lines for cell in one.cells.values()),
             *_remarks(paper, layout, names, columns, study),
-            *_sources(paper, lines),
+            *(f"Source {key}: {about[key]}." for key in dict.fromkeys(one.source for _, one in lines) if key),
         ],
         groups=2 if of_models else 1,
     )
@@ -146,11 +150,6 @@ def figure_text(metric: str, value: float | None) -> str:
     return number(value, ".4f" if "@" in metric else ".2f" if "(" in metric or "percent" in metric else ".0f")
 
 
-def rows_by_model(study: Study, dataset: str) -> dict[str, Row]:
-    """By lower-case name of the model: the row that stands for it."""
-    return {row.model.lower(): row for row in representatives(study.of(dataset))}
-
-
 def _column(value: PublishedValue) -> str:
     return value.model or value.metric
 
@@ -171,9 +170,9 @@ def _published(paper: Paper, layout: PublishedTable, printed: Mapping[str, Publi
             if other.value != value.value:
                 others[other.source][column] = Cell(figure_text(other.metric, other.value))
     figures = {column: value.value for column, value in printed.items() if value.value is not None}
-    yield Line(PUBLISHED, cells, figures, source=_described(paper, layout.source))
+    yield Line(PUBLISHED, cells, figures, source=layout.source)
     for source, differing in others.items():
-        yield Line(source, differing, source=_described(paper, source))
+        yield Line(source, differing, source=source)
 
 
 def _dispute(paper: Paper, values: Sequence[PublishedValue]) -> str:
@@ -205,8 +204,8 @@ def _counted(
 
 def _measured(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> Iterator[Line]:
     """Our means, half of their intervals, and how many seeds they are of."""
-    rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
-    if study is None or not (rows or starved):
+    rows, dashes = _ours(study, dataset, columns)
+    if study is None or not (rows or dashes):
         return
     found = {column: row.verdicts[canonical_metric(metric)] for column, row in rows.items()}
     means = {column: math.nan if verdict.mean is None else verdict.mean for column, verdict in found.items()}
@@ -214,7 +213,7 @@ def _measured(study: Study | None, dataset: str, metric: str, columns: Sequence[
         column: _noted(figure_text(metric, means[column]), _apart(row, found[column])) for column, row in rows.items()
     }
     halves = {column: (v.interval[1] - v.interval[0]) / 2 for column, v in found.items() if v.interval}
-    yield Line(OURS, cells | starved, means)
+    yield Line(OURS, cells | dashes, means)
     share = f"± {100 * study.paper.tolerances.confidence:g} %"
     yield Line(share, {column: Cell(f"{half:.4f}") for column, half in halves.items()})
     yield Line("seeds", {column: Cell(str(verdict.seeds)) for column, verdict in found.items()})
@@ -233,8 +232,8 @@ def _compared(line: Line, proposed: str | None) -> Line:
 
 def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> list[Line]:
     """Our seconds or memory: a line for each way of reading."""
-    rows, starved = _our_rows(study, dataset, columns), _dashes(study, dataset, columns)
-    read = all_memory if metric == MEMORY else epoch_seconds
+    rows, dashes = _ours(study, dataset, columns)
+    read = memory if metric == MEMORY else epoch_seconds
     readings = {column: read(row.runs[0]) for column, row in rows.items()}
     lines = []
     for way in dict.fromkeys(way for of_column in readings.values() for way in of_column):
@@ -243,7 +242,7 @@ def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str
         cells = {c: _cost(metric, rows[c], reading, c in shared) for c, reading in found.items()}
         figures = {column: reading.value for column, reading in found.items() if column not in shared}
         machines = {column: device(rows[column].runs[0]) for column in found}
-        lines.append(Line(", ".join(filter(None, (OURS, way))), cells | starved, figures, machines))
+        lines.append(Line(", ".join(filter(None, (OURS, way))), cells | dashes, figures, machines))
     return lines
 
 
@@ -283,21 +282,15 @@ def _ratio(model: str, line: Line) -> Iterator[Line]:
         yield Line(f"{line.whose} / {model}", cells)
 
 
-def _our_rows(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, Row]:
-    """By column, as far as there are any: the row that stands for its model."""
-    rows = rows_by_model(study, dataset) if study else {}
-    return {column: rows[column.lower()] for column in columns if column.lower() in rows}
-
-
-def _dashes(study: Study | None, dataset: str, columns: Sequence[str]) -> dict[str, Cell]:
-    """By column: a dash where our runs of the model ran out of memory and none has a result, as is printed."""
-    rows = _our_rows(study, dataset, columns)
-    starved = {
-        run.model.lower()
-        for run in (study.out_of_memory if study else ())
-        if run.dataset.name.lower() == dataset.lower()
-    }
-    return {column: Cell(DASH) for column in columns if column.lower() in starved and column not in rows}
+def _ours(study: Study | None, dataset: str, columns: Sequence[str]) -> tuple[dict[str, Row], dict[str, Cell]]:
+    """By column: the row that stands for its model, and a dash where our runs of the model ran out of memory and none
+    has a result, as is printed."""
+    if study is None:
+        return {}, {}
+    standing = {row.model.lower(): row for row in representatives(study.of(dataset))}
+    lost = {run.model.lower() for run in study.out_of_memory if run.dataset.name.lower() == dataset.lower()}
+    dashes = {column: Cell(DASH) for column in columns if column.lower() in lost - standing.keys()}
+    return {column: standing[column.lower()] for column in columns if column.lower() in standing}, dashes
 
 
 def _apart(row: Row, verdict: Verdict | None = None) -> str:
@@ -330,7 +323,7 @@ def _remarks(
     paper: Paper, layout: PublishedTable, datasets: Sequence[str], columns: Sequence[str], study: Study | None
 ) -> Iterator[str]:
     """What is to be known about the whole table."""
-    ours = {f"{name} {c}": row.runs[0] for name in datasets for c, row in _our_rows(study, name, columns).items()}
+    ours = {f"{name} {c}": row.runs[0] for name in datasets for c, row in _ours(study, name, columns)[0].items()}
     if layout.improvement:
         yield f"{IMPROVEMENT}: {paper.proposed} over the best other model of the line, computed from its figures."
     if layout.kind == "accuracy":
@@ -359,14 +352,3 @@ def _alike(lead: str, texts: Mapping[str, str | None]) -> Iterator[str]:
     """Each text once, with the cells that it is about."""
     for text in dict.fromkeys(filter(None, texts.values())):
         yield f"{lead}{text}: {', '.join(cell for cell, of_cell in texts.items() if of_cell == text)}."
-
-
-def _sources(paper: Paper, lines: Iterable[tuple[tuple[str, ...], Line]]) -> Iterator[str]:
-    described = {_described(paper, key): key for key in paper.sources}
-    for text in dict.fromkeys(line.source for _, line in lines if line.source):
-        yield f"Source {described[text]}: {text}."
-
-
-def _described(paper: Paper, key: str) -> str:
-    source = paper.sources[key]
-    return f"{source.title} ({source.citation}), {source.table}; date: {source.date}; hardware: {source.hardware}"

@@ -1,19 +1,21 @@
 """What a report says, as sections of tables: each table of a study is built here, once for all formats."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
+from harness.common import NOT_KNOWN, number, spread
 from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult
 from harness.paper.literature import Consensus, Standing, consensus
 from harness.paper.load import Paper
-from harness.paper.numbers import MIB, NONE, number, spread
 from harness.paper.published import PublishedValue, canonical_metric, short_metric
-from harness.paper.rows import SHARED_NOTE, Row, representative
+from harness.paper.rows import SHARED_NOTE, Row, expected_best, representative
 from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Study
-from harness.paper.verdict import Outcome, Range, Word
+from harness.paper.verdict import Outcome, Range, Verdict, Word
 from harness.report.costs import joules_per_epoch
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
@@ -23,8 +25,7 @@ LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 SURROGATES = "†"
 SURROGATES_NOTE = "trained on surrogate features, not on the original vectors"
 MEMORY = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", "GPU MiB": "gpu_process_peak"}
-ON_GPU = ("reserved MiB", "context MiB")
-"""Beside these where a GPU was used: what torch's allocator held, and what the process had besides."""
+"""Where a GPU was used, what torch's allocator held, and what the process had besides, stand beside these."""
 
 
 BETWEEN, BEST = "Differences between models", "Best against second"
@@ -34,11 +35,15 @@ SELECTION = (
     "Rows and verdicts are of the point that is best on validation. Metrics are means over the seeds that both points "
     "have; optimism is what choosing on test would add."
 )
+BUDGET = (
+    "What the best on validation of so many points, drawn from those that were run, is expected to reach on the test "
+    "part; `grid` is how many points the paper's grid has."
+)
 DIFFERENCES = (
     "First minus second, paired over the users that all rows share; a user's value is the mean over as many runs of "
-    "each. The interval is from bootstrap samples of users; rank effect (−1 to 1) and p are of the Wilcoxon test of "
-    "signed ranks, adjusted by Holm over one data set. A row is called better only where the test and the interval "
-    "agree. Means in other tables are over all seeds of a row."
+    "each. Effect and intervals (two-sided, t) are shares of the second; p is of the paired t-test over users, "
+    "adjusted by Holm over one data set. A row is better only where the adjusted p, the margin of the effect and the "
+    "interval over shared seeds agree. Means in other tables are over all seeds of a row."
 )
 CLAIMS = "Whether a claim follows from printed tables, and, where it says ours, from these runs."
 COSTS = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
@@ -87,6 +92,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
         Section("literature", "What others report", OTHERS, others),
         Section("points", "All points", POINTS, (all_points(study),)),
         Section("selection", "Selection", SELECTION, (selection(study),)),
+        Section("budget", "At equal budgets", BUDGET, (budget(study),)),
         Section("differences", BETWEEN if every_pair else BEST, DIFFERENCES, (differences(study, every_pair),)),
         Section("claims", "Claims of the paper", CLAIMS, (claims(study.claims),)),
         Section("time", "Time and memory", COSTS, (time_and_memory(study),)),
@@ -143,8 +149,9 @@ def about_stars(study: Study, dataset: str) -> str:
     untested = [short_metric(metric) for metric, difference in tested.items() if difference is None]
     return (
         f"Stars: best against second, paired over {min(pair.users for pair in found):,} users, mean over "
-        f"{min(pair.runs for pair in found)} run(s) of each, which are taken as given ({levels}; Wilcoxon signed-rank "
-        "test, Holm-adjusted)." + (f" Not tested: {', '.join(untested)}." if untested else "")
+        f"{min(pair.runs for pair in found)} run(s) of each, which are taken as given ({levels}; paired t-test "
+        "over users, Holm-adjusted, where seeds and margin agree)."
+        + (f" Not tested: {', '.join(untested)}." if untested else "")
     )
 
 
@@ -187,13 +194,13 @@ def literature(cells: Iterable[Consensus], rows: Iterable[Row], title: str) -> T
                 cell.dataset,
                 cell.model,
                 cell.metric,
-                number(known.value) if known else NONE,
+                number(known.value) if known else NOT_KNOWN,
                 len(voices),
-                _range((min(voices), max(voices))) if voices else NONE,
-                number(None if cell.variation is None else 100 * cell.variation, ".1f", NONE),
+                _range((min(voices), max(voices))) if voices else NOT_KNOWN,
+                number(None if cell.variation is None else 100 * cell.variation, ".1f", NOT_KNOWN),
                 Cell(cell.place, word=cell.position),
                 cell.copies,
-                _of_row(row, number(ours.mean)) if ours and row else NONE,
+                _of_row(row, number(ours.mean)) if ours and row else NOT_KNOWN,
                 Cell(ours.outcome.value, word=ours.outcome) if ours else "not run",
             ]
         )
@@ -251,36 +258,53 @@ def selection(study: Study) -> Table:
     return table("Selection", head, body, "llrlrlrrr")
 
 
+def budget(study: Study) -> Table:
+    """What a search of so many points is expected to reach, of the models of which several were run."""
+    searched = [row for row in study.rows if len(row.grid) > 1]
+    trials = [2**power for power in range(max((len(row.grid) for row in searched), default=0).bit_length())]
+    body = []
+    for row in searched:
+        reached = dict(enumerate(expected_best(row.grid), 1))
+        of_paper = study.paper.grids.get(row.model, {})
+        published = str(math.prod(len(values) for values in of_paper.values())) if of_paper else NOT_KNOWN
+        figures = [number(reached[n]) if n in reached else NOT_KNOWN for n in trials]
+        body.append([row.label, row.dataset, *figures, number(reached[len(row.grid)]), len(row.grid), published])
+    head = ["model", "data set", *(f"{n} trial{'s' * (n > 1)}" for n in trials), "all run", "points run", "grid"]
+    return table(f"Expected test {study.stopping}", head, body, "ll" + "r" * (len(head) - 2))
+
+
 def differences(study: Study, every_pair: bool) -> Table:
     """Rows that were compared over users: all pairs, or of each metric the best row against the second."""
-    level = 1 - study.paper.tolerances.confidence
     if every_pair:
         pairs = [(name, pair) for name, found in study.differences.items() for pair in found]
     else:
         tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in metrics_of(study))
         pairs = [(name, pair) for name, pair in tested if pair is not None]
-    winners = [pair.winner(level) for _, pair in pairs]
     body = [
         [
             name,
             short_metric(pair.metric),
             pair.first,
             pair.second,
-            number(pair.mean, "+.4f"),
-            _range(pair.interval, "+.4f"),
-            number(pair.ranks, "+.2f"),
+            _percent(pair.relative),
+            _shares(pair.interval, pair.base),
+            _shares(pair.over_seeds.interval, pair.base) if pair.over_seeds else NOT_KNOWN,
             f"{pair.p_value:.2g}",
             f"{pair.adjusted:.2g}",
             pair.users,
             pair.runs,
-            winner or "neither",
+            pair.better or f"neither: {pair.why}",
         ]
-        for (name, pair), winner in zip(pairs, winners, strict=True)
+        for name, pair in pairs
     ]
-    head = ["data set", "metric", "first" if every_pair else "best", "second", "difference", "interval", "rank effect"]
-    decided = sum(winner is not None for winner in winners)
-    note = f"One row is better in {decided} of {len(pairs)} comparisons, at the level of {100 * level:.3g} %."
-    head += ["p", "adjusted p", "users", "runs", "better"]
+    head = ["data set", "metric", "first" if every_pair else "best", "second", "effect %", "over users %"]
+    head += ["over seeds %", "p", "adjusted p", "users", "runs", "better"]
+    decided = sum(pair.better is not None for _, pair in pairs)
+    rule = study.paper.tolerances
+    level, margin = 100 * (1 - rule.confidence), 100 * rule.margin
+    note = (
+        f"One row is better in {decided} of {len(pairs)} comparisons, at {level:.3g} % with a margin of {margin:g} %."
+    )
     title = BETWEEN if every_pair else BEST
     return table(title, head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
 
@@ -307,45 +331,39 @@ def claims(results: Sequence[ClaimResult]) -> Table:
 
 def time_and_memory(study: Study) -> Table:
     """Cost of each row's first run. A kind of memory that no run could measure is a note instead of a column."""
-    runs = [(row, row.runs[0]) for row in study.rows]
-    notes, memory = [], {}
+    runs, notes = [row.runs[0] for row in study.rows], []
+    timed = [(run.outcome.timing, study.time_mark(row)) for row, run in zip(study.rows, runs, strict=True)]
+    columns: dict[str, list[Any]] = {
+        "data set": [row.dataset for row in study.rows],
+        "model": [row.label for row in study.rows],
+        "s/epoch": [_timed(timing.median_s, mark) for timing, mark in timed],
+        "quartiles": [_quartiles(timing, mark) for timing, mark in timed],
+        "first epoch": [_timed(timing.warmup_s, mark) for timing, mark in timed],
+        "evaluation s": [_timed(timing.evaluation_median_s, mark) for timing, mark in timed],
+    }
     for title, key in MEMORY.items():
-        readings = [run.outcome.memory.of(key) for _, run in runs]
+        readings = [run.outcome.memory.of(key) for run in runs]
         if any(reading.bytes is not None for reading in readings):
-            memory[title] = key
+            columns[title] = [_size(reading) for reading in readings]
         elif readings:
             notes.append(f"{title}: {'; '.join(dict.fromkeys(str(reading.note) for reading in readings))}.")
-    beside = ON_GPU if len(memory) == len(MEMORY) else ()
-    joules = [joules_per_epoch(run) for _, run in runs]
-    with_energy = any(figure is not None for figure in joules)
-    if with_energy:
+    if MEMORY.keys() <= columns.keys():
+        columns["reserved MiB"] = [_size(run.outcome.memory.allocator_reserved_peak) for run in runs]
+        columns["context MiB"] = [_context(run) for run in runs]
+    joules = [joules_per_epoch(run) for run in runs]
+    if any(figure is not None for figure in joules):
+        columns["J/epoch"] = [_timed(each, mark, ".1f") for each, (_, mark) in zip(joules, timed, strict=True)]
         notes.append(
             "J/epoch is what GPU and processor took for an epoch and its evaluation, whoever used them: mean after the "
             "first epoch."
         )
-    body = []
-    for (row, run), energy in zip(runs, joules, strict=True):
-        timing, mark = run.outcome.timing, study.time_mark(row)
-        body.append(
-            [
-                row.dataset,
-                row.label,
-                _timed(timing.median_s, mark),
-                _quartiles(timing, mark),
-                _timed(timing.warmup_s, mark),
-                _timed(timing.evaluation_median_s, mark),
-                *(_size(run.outcome.memory.of(key)) for key in memory.values()),
-                *([_size(run.outcome.memory.allocator_reserved_peak), _context(run)] if beside else []),
-                *([_timed(energy, mark, ".1f")] if with_energy else []),
-            ]
-        )
+    for row, run in zip(study.rows, runs, strict=True):
         if found := run.outcome.device_notes:
             notes.append(f"{row.dataset}, {row.label}, while it ran: {'; '.join(found)}.")
-    if any(study.time_mark(row) for row, _ in runs):
+    if any(mark for _, mark in timed):
         notes.append(f"{SHARED} {SHARED_NOTE}.")
-    head = ["data set", "model", "s/epoch", "quartiles", "first epoch", "evaluation s", *memory, *beside]
-    head += ["J/epoch"] if with_energy else []
-    return table("Time and memory", head, body, "ll" + "r" * (len(head) - 2), notes=notes)
+    rows, align = zip(*columns.values(), strict=True), "ll" + "r" * (len(columns) - 2)
+    return table("Time and memory", [*columns], rows, align, notes=notes)
 
 
 def environment(runs: Iterable[RunRecord]) -> Table:
@@ -353,7 +371,7 @@ def environment(runs: Iterable[RunRecord]) -> Table:
     seen: dict[str, dict[str, None]] = {}
     for run in runs:
         for key, value in run.environment.items():
-            seen.setdefault(key, {})[NONE if value is None else str(value)] = None
+            seen.setdefault(key, {})[NOT_KNOWN if value is None else str(value)] = None
     return table("Environment", ("what", "value"), [(key, "; ".join(values)) for key, values in seen.items()])
 
 
@@ -368,6 +386,8 @@ def rules(study: Study) -> list[str]:
         f"The band is the published figure ± {100 * bands.relative:g} %{own}.",
         f"The interval is the two-sided t-interval of the mean at {100 * tolerances.confidence:g} % confidence; "
         f"fewer than {tolerances.min_seeds} seeds are no evidence.",
+        f"Where the true mean lies outside the band, a cell is {Outcome.REPRODUCED} in at most "
+        f"{50 * (1 - tolerances.confidence):.3g} % of cases.",
         f"{' and '.join(word for word in Outcome if word.held)} count as held; "
         f"{', '.join(word for word in Outcome if word.held is False)} do not; the others are no judgements.",
     ]
@@ -395,11 +415,11 @@ def _about_labels(rows: Iterable[Row]) -> list[str]:
 def _mean(study: Study, row: Row, metric: str, emphasis: Emphasis | None, tested: Difference | None) -> Cell:
     verdict = row.verdicts[metric]
     judged = row.dataset in study.published
-    sure = emphasis is Emphasis.BEST and tested is not None
+    better = emphasis is Emphasis.BEST and tested is not None and tested.better == row.label
     return Cell(
         number(verdict.mean, otherwise="not finite"),
         emphasis=emphasis,
-        stars=next((s for s, level in LEVELS.items() if sure and tested and tested.winner(level) == row.label), ""),
+        stars=next((s for s, level in LEVELS.items() if better and tested and tested.adjusted < level), ""),
         word=verdict.outcome if judged else None,
         beside=f"{_percent(verdict.difference)} %" if judged and verdict.difference is not None else "",
         note=verdict.reason.rstrip(".") if judged else "",
@@ -423,9 +443,24 @@ def _figures(row: Row, metric: str) -> dict[str, str]:
     return dict(zip(FIGURES, figures, strict=True))
 
 
+def _one_more(verdict: Verdict, confidence: float) -> dict[str, str]:
+    """Whether the published run could be one of ours, and how many of ours it would take to be sure of the band."""
+    expected = verdict.published.value if verdict.published else None
+    if verdict.prediction is None or expected is None:
+        return {}
+    low, high = verdict.prediction
+    needed = verdict.seeds_needed(confidence)
+    inside = "inside" if low <= expected <= high else "outside"
+    told = {"one more run": f"{_range(verdict.prediction)}, expected lies {inside}"}
+    if needed is not None:
+        told[f"seeds for {Outcome.REPRODUCED}"] = f"{needed}, if mean and spread stay"
+    return told
+
+
 def _evidence(study: Study, row: Row, metric: str) -> Iterator[Table]:
     """What a mean and its verdict come from: figures, runs, sources."""
-    yield table("Figures", ("what", "figure"), [(k, v) for k, v in _figures(row, metric).items() if v], "lr")
+    figures = {**_figures(row, metric), **_one_more(row.verdicts[metric], study.paper.tolerances.confidence)}
+    yield table("Figures", ("what", "figure"), [(k, v) for k, v in figures.items() if v], "lr")
     head = ("seed", "value", "best epoch", "source", "device", "finished", "command")
     runs = zip(row.runs, row.values(metric), study.commands(row), strict=True)
     yield table("Runs", head, [_run(run, value, command) for run, value, command in runs], "rrrllll")
@@ -463,17 +498,21 @@ def _quartiles(timing: Timing, mark: str) -> Cell:
 
 
 def _size(reading: Reading) -> str:
-    return str(reading.note) if reading.bytes is None else f"{reading.bytes / MIB:.0f}"
+    return str(reading.note) if reading.bytes is None else f"{reading.bytes / 2**20:.0f}"
 
 
 def _context(run: RunRecord) -> str:
     context = run.outcome.memory.context
-    return NONE if context is None else f"{context / MIB:.0f}"
+    return NOT_KNOWN if context is None else f"{context / 2**20:.0f}"
 
 
 def _percent(share: float | None) -> str:
     return number(None if share is None else 100 * share, "+.1f", "")
 
 
+def _shares(ends: Range, base: float) -> str:
+    return _range((100 * ends[0] / base, 100 * ends[1] / base), "+.1f") if base else NOT_KNOWN
+
+
 def _range(pair: Range | None, form: str = ".4f") -> str:
-    return " to ".join(number(end, form) for end in pair) if pair else NONE
+    return " to ".join(number(end, form) for end in pair) if pair else NOT_KNOWN

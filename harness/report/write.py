@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bm3 import DataError
-from harness.common import write_whole
+from harness.common import write_files
 
 if TYPE_CHECKING:
     from harness.paper.study import Study
@@ -41,13 +40,7 @@ def made(study: Study, form: str) -> Mapping[str, bytes]:
 def write_report(study: Study, folder: Path, formats: Sequence[str] = ("md",)) -> list[Path]:
     """Write the study into `folder`, each file whole or not at all; returns the files.
 
-    Raises DataError when they cannot be written. Everything is made before anything is written.
+    Raises WriteError when they cannot be written. Everything is made before anything is written.
     """
-    contents = {name: content for form in formats for name, content in made(study, form).items()}
-    try:
-        for name, content in contents.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / name, content)
-    except OSError as error:
-        raise DataError(f"{folder}: the report cannot be written ({error.strerror})") from error
-    return [folder / name for name in contents]
+    contents = {folder / name: content for form in formats for name, content in made(study, form).items()}
+    return write_files(contents, "name another folder with --out")

@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.common import NOT_KNOWN, clock_time, duration, size
+from harness.common import NOT_KNOWN, clock_time, duration, number, size
 from harness.evaluation.words import short_metric
 from harness.runs.difference import NOT_RECORDED, Change, Difference
 from harness.runs.inspect import Entry, course, entry, last_log_line
@@ -61,7 +61,10 @@ def run_text(run: RunRecord, key: str) -> str:
         blocks.append(
             "time, in seconds\n" + _recorded({**result.timing.written(), "all epochs": duration(run.seconds)})
         )
-        blocks.append("memory\n" + _indented([(name, _reading(one)) for name, one in result.memory.readings.items()]))
+        held = result.memory.context
+        context = [] if held is None else [("context", size(held))]
+        readings = [(name, _reading(one)) for name, one in result.memory.readings.items()]
+        blocks.append("memory\n" + _indented([*readings, *context]))
         blocks += [
             f"energy of the {name}, in joules\n" + _recorded(one.written()) for name, one in result.energy.items()
         ]
@@ -100,8 +103,8 @@ def _list_row(one: Entry) -> list[str]:
         str(one.epoch) if one.run else NOT_KNOWN,
         str(one.limit or NOT_KNOWN),
         str(one.best_epoch or NOT_KNOWN),
-        _figure(one.valid),
-        _figure(one.test),
+        number(one.valid),
+        number(one.test),
         duration(one.seconds),
         NOT_KNOWN if one.finished is None else clock_time(one.finished),
     ]
@@ -127,13 +130,13 @@ def _epochs(found: Entry, run: RunRecord) -> str:
     text = f"{found.epoch} of at most {found.limit}"
     if found.best_epoch:
         value = run.result.valid[run.stopping] if run.result else course(run.path, run.stopping).best
-        text += f", best {found.best_epoch} (validation {short_metric(run.stopping)} {_figure(value)})"
+        text += f", best {found.best_epoch} (validation {short_metric(run.stopping)} {number(value)})"
     return text + (f", stopped: {run.result.stopped or NOT_RECORDED}" if run.result else "")
 
 
 def _metrics(result: Result) -> str:
     valid, test = result.valid, result.test
-    table = [[name, _figure(valid.get(name)), _figure(test.get(name))] for name in {**valid, **test}]
+    table = [[name, number(valid.get(name)), number(test.get(name))] for name in {**valid, **test}]
     head, alignment = ("  metric", "valid", "test"), ("left", "right", "right")
     return tabulate([[f"  {row[0]}", *row[1:]] for row in table], head, disable_numparse=True, colalign=alignment)
 
@@ -171,10 +174,6 @@ def _recorded(values: Mapping[str, Any]) -> str:
     """Values as they were stored, under their names there."""
     texts = {name: f"{value:.4g}" if isinstance(value, float) else _short(value) for name, value in values.items()}
     return _indented([*texts.items()])
-
-
-def _figure(value: float | None) -> str:
-    return NOT_KNOWN if value is None else f"{value:.4f}"
 
 
 def _indented(lines: Sequence[tuple[str, str]]) -> str:

@@ -5,6 +5,7 @@ Which trials there are is `suite`; what a run directory looks like is `store`.
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -317,21 +318,16 @@ def finished_run(trial: Trial, out: Path) -> RunRecord | None:
     return RunRecord.read(path) if (path / RESULT).is_file() else None
 
 
-OUT_OF_MEMORY_TEXTS = (
-    "can't allocate memory",  # of the CPU
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS finds no room for itself
-    "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
-    "insufficient resources when calling `cusparse",
+NO_MEMORY = re.compile(
+    "can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
+    "|CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|insufficient resources when calling `cusparse"
 )
-"""What torch's plain RuntimeErrors say where memory did not suffice."""
+"""What torch's plain RuntimeErrors say where memory did not suffice, be it for cuBLAS itself."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, the device's or the machine's, did not suffice."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:

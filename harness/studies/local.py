@@ -198,6 +198,13 @@ def command(arguments: Sequence[str]) -> None:
     runpy.run_module("harness", run_name="__main__", alter_sys=False)
 
 
+def log_to(path: Path) -> None:
+    """What this process prints from now on is appended to the file."""
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
 def _serve() -> None:
     """Have the server started that processes are forked from."""
     forkserver.set_forkserver_preload(list(PRELOADED))
@@ -238,9 +245,7 @@ def _apart(
     if "numba" in sys.modules:
         sys.modules["numba"].config.reload_config()  # it has read the server's environment
     os.chdir(folder)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    log_to(log)
     if FORKS:
         hold_files_of(os.getppid())
     run(arguments)
@@ -270,11 +275,16 @@ def _ending(child: _Child, log: Path) -> Ending:
         return Ending(trial, f"its process was ended by {Signals(-code).name}", vanished=True)
     if code == SERVER_GONE:
         return Ending(trial, "the server that its process was forked from has ended", vanished=True)
+    return ending(trial, code, last_line(log), child.beside)
+
+
+def ending(trial: Trial, code: int, said: str, beside: bool = False) -> Ending:
+    """What the exit code of `bm3 train` means, which `said` this in the end."""
     if code in (INTERRUPTED, TERMINATED):
         return Ending(trial, "its process was interrupted", vanished=True)
     if code == IN_USE:
         return Ending(trial, "", elsewhere=True)
-    return Ending(trial, f"{last_line(log)} (exit code {code})", misused=code == MISUSED, beside=child.beside)
+    return Ending(trial, f"{said} (exit code {code})", misused=code == MISUSED, beside=beside)
 
 
 def last_line(log: Path) -> str:

@@ -14,46 +14,26 @@ import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from bm3 import BM3Error, ConfigError
 from harness.common import write_whole, writing
-from harness.evaluation.compiling import use_threads
 from harness.runs.record import EPOCHS, FAILURE, HITS, RESULT, RUN
-from harness.runs.store import LOG, InUseError, locked
-from harness.runs.trial import Trial, dataset_for, make_trial, run_trial
+from harness.runs.store import LOG, locked
+from harness.runs.trial import Trial
 from harness.studies.execute import Ending
-from harness.studies.local import Need
+from harness.studies.local import Need, command, ending, last_line, log_to, train_arguments
 
 SECONDS_TO_CONNECT = 10
 LOCAL = "local"
 """Address that stands for a cluster of this machine alone, begun and ended with the study."""
 
 
-class Order(NamedTuple):
-    """What a worker is told of a trial."""
-
-    model: str
-    dataset: str
-    settings: dict[str, Any]
-    seed: int
-    device: str
-    key: str
-    store: str
-    data: str | None
-    threads: int
-    token: str
-    """A file in the store: a worker that sees it sees the store."""
-
-
 class Returned(NamedTuple):
     """What a worker gives back of a trial."""
 
-    message: str
-    """Empty when the trial ended by itself."""
-    misused: bool
-    elsewhere: bool
-    """Not run, since another process runs the trial."""
+    code: int
+    """The exit code of `bm3 train`."""
+    said: str
+    """The last line of its log."""
     files: dict[str, bytes]
     """The run's files by name; none where the worker wrote to the store itself."""
 
@@ -119,19 +99,10 @@ class RayCluster:
         need = self._need(trial)
         if need is not None and need <= cluster.get("memory", 0):
             resources["memory"] = need
-        order = Order(
-            model=trial.entry.name,
-            dataset=trial.dataset_name,
-            settings=trial.changed,
-            seed=trial.seed,
-            device=trial.device.type,
-            key=trial.key,
-            store=str(self._store.resolve()),
-            data=None if self._data is None else str(self._data.resolve()),
-            threads=self._threads,
-            token=str(self._token.resolve()),
-        )
-        reference = self._task.options(**resources).remote(order)
+        data = None if self._data is None else self._data.resolve()
+        arguments = [*train_arguments(trial, self._store.resolve(), data, self._threads), "--key", trial.key]
+        places = str(self._store.resolve()), trial.key, str(self._token.resolve())
+        reference = self._task.options(**resources).remote(arguments, *places)
         self._running[reference] = trial
         return "Ray"
 
@@ -155,16 +126,13 @@ class RayCluster:
         except self._ray.exceptions.RayError as error:  # the worker or its machine is gone
             return Ending(trial, f"its worker is gone ({type(error).__name__})", vanished=True)
         path = self._store / trial.key
-        if returned.elsewhere:
-            return Ending(trial, "", elsewhere=True)
-        if not returned.files:
-            return Ending(trial, returned.message, misused=returned.misused)
-        with locked(path), writing(path):
-            # The result last: with it the run is finished, and nobody writes to it again.
-            for name in sorted(returned.files, key=lambda name: name == RESULT):
-                if not (path / RESULT).exists():
-                    write_whole(path / name, returned.files[name])
-        return Ending(trial, returned.message, misused=returned.misused)
+        if returned.files:
+            with locked(path), writing(path):
+                # The result last: with it the run is finished, and nobody writes to it again.
+                for name in sorted(returned.files, key=lambda name: name == RESULT):
+                    if not (path / RESULT).exists():
+                        write_whole(path / name, returned.files[name])
+        return ending(trial, returned.code, returned.said)
 
 
 def _check_reachable(address: str) -> None:
@@ -174,40 +142,25 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT).close()
 
 
-def run_ordered(order: Order) -> Returned:
-    """What a worker does: run the trial in the store if it sees it, else in a folder of its own, to be brought back."""
+def run_ordered(arguments: list[str], store: str, key: str, token: str) -> Returned:
+    """What a worker does: `bm3 train` in the store if it sees it, else in a folder of its own, to be brought back.
+
+    `token` is a file in the store: a worker that sees it sees the store.
+    """
     with tempfile.TemporaryDirectory() as own:
-        shared = Path(order.token).is_file()
-        out = Path(order.store if shared else own)
-        message, misused, elsewhere = _run(order, out)
-        path = out / order.key
+        shared = Path(token).is_file()
+        path = Path(store if shared else own) / key
+        path.mkdir(parents=True, exist_ok=True)
+        log_to(path / LOG)
+        try:
+            command(arguments if shared else [*arguments, "--out", own])
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 0
+        except Exception:  # a bug, of which the log is to have the traceback
+            traceback.print_exc()
+            code = 1
         ended = not shared and ((path / RESULT).is_file() or (path / FAILURE).is_file())
         names = (RUN, EPOCHS, HITS, LOG, FAILURE, RESULT) if ended else ()
         files = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
-    return Returned(message, misused, elsewhere, files)
-
-
-def _run(order: Order, out: Path) -> tuple[str, bool, bool]:
-    """Run the trial into `out`: what went wrong, whether that is no failure of the run, whether it runs elsewhere."""
-    try:
-        use_threads(order.threads)
-        data = None if order.data is None else Path(order.data)
-        dataset, device = dataset_for(order.settings, order.dataset, data), torch.device(order.device)
-        trial = make_trial(order.model, dataset, order.dataset, order.settings, order.seed, device)
-        if trial.key != order.key:
-            return (
-                f"the worker's code, data or compiled loops are others ({trial.key} instead of {order.key})",
-                True,
-                False,
-            )
-        run_trial(trial, out, wait=False)
-    except InUseError:
-        return "", False, True
-    except BM3Error as error:
-        return str(error), not (out / order.key / FAILURE).is_file(), False
-    except Exception as error:  # a bug, of which the worker's process is to leave the traceback
-        path = out / order.key
-        path.mkdir(parents=True, exist_ok=True)
-        (path / LOG).write_text(traceback.format_exc(), encoding="utf-8")
-        return f"{type(error).__name__}: {error}", False, False
-    return "", False, False
+        return Returned(code, last_line(path / LOG), files)

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, TypeAdapter, Validatio
 from pydantic.dataclasses import dataclass
 
 from bm3.errors import DataError
-from harness.common import write_whole, writing
+from harness.common import write_files
 from harness.models.registry import find_model, trained_in_steps
 from harness.paper.load import Paper, Tolerances, field_fault
 from harness.paper.published import canonical_metric, read_rows, short_metric
@@ -313,8 +313,4 @@ def write_audit(audit: Audit, folder: Path, paper: Path | None = None) -> list[P
         kept = [e for e in known_effects(paper) if e.dataset == audit.dataset.name and e.model not in measured]
         known = sorted([*kept, *effects], key=lambda effect: effect.model)
         contents[paper / AUDIT / f"{audit.dataset.name}.csv"] = effects_csv(known)
-    for path, content in contents.items():
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content.encode())
-    return list(contents)
+    return write_files({path: of.encode() for path, of in contents.items()}, "name another folder with --out")

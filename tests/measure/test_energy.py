@@ -87,7 +87,7 @@ def test_a_gpus_energy_is_in_joules(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     nvml = RecordedNvml(name)
-    with EnergyMeter(CUDA, open_gpu=lambda _: NvmlGpu("1", None, nvml)) as meter:
+    with EnergyMeter(CUDA, open_gpu=lambda _: NvmlGpu("1", nvml)) as meter:
         for nvml.moment in (0, 1, 2):
             meter.epoch()
     assert (meter.energy(), meter.notes(), nvml.open) == (found, notes, 0)
@@ -96,7 +96,7 @@ def test_a_gpus_energy_is_in_joules(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_the_reason_is_noted() -> None:
     for device, reason in ((CUDA, "NVML"), (CPU, "no CUDA device in use")):
-        with EnergyMeter(device, open_gpu=lambda _: NvmlGpu("0", None)) as meter:
+        with EnergyMeter(device, open_gpu=lambda _: NvmlGpu("0")) as meter:
             meter.epoch()
         assert str(meter.energy().note).startswith(reason)
 

@@ -1,6 +1,8 @@
 """The right GPU, and whose memory on it, with drivers that list processes well, badly, by other ids, or not at all."""
 
 import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,6 @@ from harness.measure.gpu import (
     GpuProcess,
     GpuUnavailableError,
     NvmlGpu,
-    Own,
     attributed,
     driver_version,
     free_bytes,
@@ -38,13 +39,13 @@ from harness.measure.gpu import (
 
 CUDA = torch.device("cuda", 0)
 GB = 2**30
-HOST = Own(frozenset({os.getpid()}), comparable=True)
-CONTAINER = Own(frozenset({os.getpid()}), comparable=False)
+HOST = frozenset({os.getpid()})
+CONTAINER: frozenset[int] = frozenset()
 
 
 def sampled(nvml: RecordedNvml) -> Reading:
     """The process's peak in a block with a sample at each of the three moments of a recording."""
-    with MemorySampler(CUDA, 600, open_gpu=lambda _: NvmlGpu("1", None, nvml)) as sampler:
+    with MemorySampler(CUDA, 600, open_gpu=lambda _: NvmlGpu("1", nvml)) as sampler:
         nvml.moment = 1
         sampler.sample()
         nvml.moment = 2
@@ -64,13 +65,13 @@ def sampled(nvml: RecordedNvml) -> Reading:
         # On the host itself one that appears beside this process, which is not listed, takes all of the rise but half.
         ("container-one-appears", HOST, Reading(GB, how=RISE)),
         ("container-two-appear", CONTAINER, Reading(4 * GB, how=RISE_OF_ALL)),
-        ("container-two-appear", Own(frozenset({os.getpid(), 90002}), comparable=True), Reading(GB, how=OUTER_ID)),
+        ("container-two-appear", HOST | {90002}, Reading(GB, how=OUTER_ID)),
         ("older-driver", HOST, Reading(GB)),
         ("unchanged", HOST, Reading(None, NO_PROCESS_FIGURES)),
     ],
 )
 def test_the_process_peak_is_the_listed_one_or_says_how_it_was_found(
-    name: str, own: Own, found: Reading, monkeypatch: pytest.MonkeyPatch
+    name: str, own: frozenset[int], found: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.measure.memory.own_process", lambda: own)
     assert sampled(RecordedNvml(name)) == found
@@ -97,7 +98,7 @@ def test_in_a_container_an_id_like_ours_is_not_taken_for_ours(
     first, then = (
         DeviceMemory(sum(of.values()), tuple(GpuProcess(*one) for one in of.items())) for of in (before, now)
     )
-    assert attributed(first, then, Own(frozenset({7}), comparable=False), held) == found
+    assert attributed(first, then, frozenset(), held) == found
 
 
 def test_a_context_from_before_the_block_is_said_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,10 +139,10 @@ def test_of_a_partitioned_gpu_the_instance_is_measured_where_it_is_known(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     nvml = RecordedNvml(name)
-    gpu = NvmlGpu(uuid, None, nvml)
+    gpu = NvmlGpu(uuid, nvml)
     nvml.moment = 1
     assert (gpu.note, gpu.device_bytes()) == (note, used)
-    assert DeviceMemory(None, gpu.processes()).listed(HOST.pids) is not None
+    assert DeviceMemory(None, gpu.processes()).listed(HOST) is not None
     assert gpu.joules() == 5030.0  # which only the whole GPU counts
 
 
@@ -173,13 +174,12 @@ def test_ids_can_be_compared_on_the_host_and_where_the_outer_ones_are_known(
 ) -> None:
     (tmp_path / "status").write_text(f"NSpid:\t{nspid}\n")
     (tmp_path / "pid").symlink_to(namespace)
-    own = own_process(tmp_path / "status", tmp_path / "pid")
-    assert own.comparable is comparable
-    assert own.pids == {os.getpid(), *map(int, nspid.split())}
+    ids = {os.getpid(), *map(int, nspid.split())}
+    assert own_process(tmp_path / "status", tmp_path / "pid") == (ids if comparable else set())
 
 
 def test_without_proc_the_only_id_is_taken() -> None:
-    assert own_process(Path("/nowhere"), Path("/nowhere")) == Own(frozenset({os.getpid()}), comparable=True)
+    assert own_process(Path("/nowhere"), Path("/nowhere")) == {os.getpid()}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in READINGS.glob("*.json")))
@@ -195,11 +195,11 @@ def test_every_recording_asks_only_for_functions_and_errors_that_the_binding_has
 
 
 class Machine:
-    """A binding to a machine with the given GPUs, each a name by UUID or PCI bus id; `asked` is what was used last."""
+    """A binding to a machine with the given GPUs, each a name by UUID; `asked` is what was used last."""
 
     def __init__(self, handles: dict[str, str], count: int = 2) -> None:
         self.open, self.asked = 0, ""
-        self.nvmlDeviceGetHandleByUUID = self.nvmlDeviceGetHandleByPciBusId = partial(_look_up, handles)
+        self.nvmlDeviceGetHandleByUUID = partial(_look_up, handles)
         self.nvmlDeviceGetCount = lambda: count
         self.nvmlDeviceGetHandleByIndex = "index {}".format
         self.nvmlDeviceIsMigDeviceHandle = lambda handle: 0
@@ -223,24 +223,17 @@ def _look_up(handles: dict[str, str], key: str) -> str:
     return handles[key]
 
 
-BUS = "00000000:c1:02.0"
-
-
 @pytest.mark.parametrize(
-    ("handles", "count", "uuid", "bus", "found"),
+    ("handles", "count", "found"),
     [
-        ({"GPU-other": "other", "GPU-abc": "right", BUS: "bus"}, 2, "abc", BUS, "right"),
-        ({"GPU-other": "other", "MIG-abc": "right", BUS: "bus"}, 2, "abc", BUS, "right"),
-        ({"GPU-other": "other", BUS: "bus"}, 2, "abc", BUS, "bus"),
-        ({"GPU-other": "other", BUS: "bus"}, 2, None, BUS, "bus"),
-        ({}, 1, None, None, "index 0"),
+        ({"GPU-other": "other", "GPU-abc": "right"}, 2, "right"),
+        ({"GPU-other": "other", "MIG-abc": "right"}, 2, "right"),
+        ({}, 1, "index 0"),
     ],
 )
-def test_the_uuid_decides_before_the_bus_id_and_an_only_gpu_needs_neither(
-    handles: dict[str, str], count: int, uuid: str | None, bus: str | None, found: str
-) -> None:
+def test_the_uuid_decides_and_an_only_gpu_does_not_need_it(handles: dict[str, str], count: int, found: str) -> None:
     machine = Machine(handles, count)
-    gpu = NvmlGpu(uuid, bus, machine)
+    gpu = NvmlGpu("abc", machine)
     gpu.device_bytes()
     assert (machine.asked, machine.open) == (found, 1)
     gpu.close()
@@ -250,17 +243,8 @@ def test_the_uuid_decides_before_the_bus_id_and_an_only_gpu_needs_neither(
 def test_one_of_several_gpus_must_match_and_nvml_is_given_back() -> None:
     machine = Machine({}, 2)
     with pytest.raises(GpuUnavailableError, match="matched"):
-        NvmlGpu(None, None, machine)
+        NvmlGpu("abc", machine)
     assert (driver_version(machine), machine.open) == ("550.1", 0)
-
-
-def test_the_bus_id_is_made_from_torchs_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    properties = SimpleNamespace(pci_domain_id=0, pci_bus_id=0xC1, pci_device_id=2)
-    machine = Machine({BUS: "bus"})
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
-    monkeypatch.setattr(NvmlGpu.__init__, "__defaults__", (machine,))
-    NvmlGpu.of_torch_device(CUDA).device_bytes()
-    assert machine.asked == "bus"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +264,7 @@ def test_bytes_of_a_process_are_those_of_all_its_entries_and_none_is_not_zero(
 @pytest.mark.parametrize("error", ["NotSupported", "NoPermission", "FunctionNotFound", "GpuIsLost"])
 def test_what_is_not_offered_is_none_and_a_true_failure_is_raised(error: str) -> None:
     nvml = RecordedNvml("alone")
-    gpu = NvmlGpu("1", None, nvml)
+    gpu = NvmlGpu("1", nvml)
     for function in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses"):
         nvml._answers[function] = {"*": [{"error": f"NVMLError_{error}"}]}
     lost = pytest.raises(pynvml.NVMLError_GpuIsLost) if error == "GpuIsLost" else nullcontext()
@@ -350,4 +334,35 @@ def test_what_a_gpus_speed_depends_on_is_asked_of_nvml(name: str, settings: dict
         }
     nvml._answers["nvmlDeviceGetComputeMode"] = {"*": [settings["gpu_compute_mode"]]}
     nvml._answers["nvmlDeviceGetName"] = {"*": ["A MIG 1g"]}
-    assert NvmlGpu("5" if name == "mig-instance" else "1", None, nvml).settings() == settings
+    assert NvmlGpu("5" if name == "mig-instance" else "1", nvml).settings() == settings
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_real_gpu_is_found_and_tells_what_costs_depend_on_and_what_is_free() -> None:
+    """Free memory is asked in a process of its own, which must have no CUDA context afterwards."""
+    gpu = NvmlGpu.of_torch_device(CUDA)
+    settings = gpu.settings()
+    gpu.close()
+    assert settings["gpu_power_limit_w"] is None or settings["gpu_power_limit_w"] > 0
+    asked = (
+        "from harness.measure.gpu import *; print(free_bytes(visible_gpus()[0]), has_context(torch.device('cuda', 0)))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, check=True, text=True)
+    free, context = done.stdout.split()
+    assert (0 < int(free) <= torch.cuda.get_device_properties(CUDA).total_memory, context) == (True, "False")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_real_gpu_the_process_holds_a_context_beside_what_torch_reserved() -> None:
+    with MemorySampler(CUDA) as sampler:
+        block = torch.ones(2**28, dtype=torch.uint8, device=CUDA)
+        torch.cuda.synchronize(CUDA)
+        sampler.sample()
+        del block
+    readings = sampler.readings()
+    process, reserved = (readings[key].bytes for key in ("gpu_process_peak", "allocator_reserved_peak"))
+    assert process is None or 0 < process - (reserved or 0) < 2 * GB
+    (note,) = sampler.notes()
+    assert note.startswith("sampling memory took")

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from harness.measure import MemorySampler, Reading
-from harness.measure.gpu import GpuProcess, NvmlGpu, Own
+from harness.measure.gpu import GpuProcess, NvmlGpu
 from harness.measure.memory import INTERVAL_S
 
 CPU = torch.device("cpu")
@@ -27,8 +27,7 @@ MEGABYTE = 10**6
 @pytest.fixture(autouse=True)
 def _on_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the tests run may be a container, in which ids of processes say nothing."""
-    own = Own(frozenset({os.getpid()}), comparable=True)
-    monkeypatch.setattr("harness.measure.memory.own_process", lambda: own)
+    monkeypatch.setattr("harness.measure.memory.own_process", lambda: frozenset({os.getpid()}))
 
 
 class FakeGpu:
@@ -184,7 +183,7 @@ def test_a_run_on_the_cpu_says_so_for_every_gpu_figure() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_the_real_binding_gives_the_reason() -> None:
-    with MemorySampler(CUDA, open_gpu=lambda _: NvmlGpu("0", None)) as sampler:
+    with MemorySampler(CUDA, open_gpu=lambda _: NvmlGpu("0")) as sampler:
         pass
     readings = sampler.readings()
     for key in ("gpu_process_peak", "gpu_device_peak"):

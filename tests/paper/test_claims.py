@@ -18,12 +18,12 @@ from harness.paper.claims import (
     ClaimResult,
     Exponent,
     Measured,
-    claims_of,
     claims_of_published,
+    claims_of_rows,
     load_claims,
 )
 from harness.paper.published import PublishedValue, Status
-from harness.paper.rows import Row
+from harness.paper.rows import Point, Row, choose
 from harness.paper.study import differences_of
 
 HOLDS, FAILS, UNDECIDED, NO_EVIDENCE = ClaimOutcome
@@ -65,7 +65,7 @@ def row(
     of_runs: Mapping[str, Any] = MappingProxyType({}),
     **fields: Any,
 ) -> Row:
-    """A row whose runs have these values of every metric, and so on; as many users as their mean have 1, others 0."""
+    """A row whose runs have these values of every metric, and so on; as many users as that have 1, others 0."""
     runs = [
         run(
             model,
@@ -75,7 +75,7 @@ def row(
             data=data,
             seconds=seconds[place] if place < len(seconds) else None,
             memory={kind: int(memory[place] * 2**30)} if place < len(memory) else None,
-            users={"recall@10": reaching(float(np.mean(values)))} if per_user and place == 0 else {},
+            users={"recall@10": reaching(value)} if per_user else {},
             shares=tuple(shares[place : place + 1]),
             host=host,
             **of_runs,
@@ -91,15 +91,15 @@ def needing(base: float, first: float, second: float, kind: str = "gpu_process_p
 
 
 def ours(judged: Claim, *rows: Row, exponents: Mapping[tuple[str, str], Exponent] | None = None) -> ClaimResult:
-    place = Measured(rows, TOLERANCES, differences_of(rows, TOLERANCES.confidence), exponents or {}, PRINTED)
-    (result,) = claims_of([judged], place)
+    place = Measured(PRINTED, TOLERANCES.memory, TOLERANCES, rows, differences_of(rows, TOLERANCES), exponents or {})
+    (result,) = claims_of_rows([judged], place)
     assert result.where == "ours"
     assert "\n" not in result.evidence
     return result
 
 
 def test_without_runs_no_claim_has_evidence() -> None:
-    results = claims_of(SHIPPED, Measured([], TOLERANCES))
+    results = claims_of_rows(SHIPPED, Measured([], None, TOLERANCES))
     assert [(result.claim, result.outcome) for result in results] == [(claim, NO_EVIDENCE) for claim in SHIPPED]
     reasons = ("was not run", "no baseline was run", "no fitted exponents are stored")
     assert all(any(reason in result.evidence for reason in reasons) for result in results)
@@ -172,7 +172,7 @@ SLOW = row("b", seconds=THIRD)
 BESIDE = replace(SLOW, shared=frozenset([SLOW.runs[0].path]))
 PROCESS: Any = {"kind": "gpu_process_peak"}
 ORIENTATION = ["0.9000 against 0.1000", "orientation only: settings are not the published ones (dropout=1)"]
-FIGURES = ["0.5100 against 0.4133", "over users +0.0975 [", "adjusted p ", "over 3 seeds +0.0967 ["]
+FIGURES = ["0.5100 against 0.4133", "over users +0.0967 [", "adjusted p ", "over 3 seeds +0.0967 ["]
 Case = tuple[str, str, Sequence[Row], ClaimOutcome, Sequence[str]]
 
 ORDERINGS: list[Case] = [
@@ -182,7 +182,7 @@ ORDERINGS: list[Case] = [
     ("a seed says less", ORDERING, [row("a", (0.50, 0.60)), row("b", (0.51, 0.40))], UNDECIDED, []),
     ("a seed says more", ORDERING, [row("a", (0.51, 0.40)), row("b", (0.50, 0.60))], UNDECIDED, []),
     ("two seeds far apart", ORDERING, [row("a", (0.60, 0.80)), row("b", (0.40, 0.41))], UNDECIDED, []),
-    ("other seeds", ORDERING, [A, row("b", LOW, first_seed=7)], UNDECIDED, ["no two shared seeds"]),
+    ("other seeds", ORDERING, [A, row("b", LOW, first_seed=7)], UNDECIDED, ["fewer than two shared seeds"]),
     ("users not stored", ORDERING, [row("a", HIGH, per_user=False), B], UNDECIDED, ["no per-user metrics"]),
     ("one seed", ORDERING, [row("a", (0.9,)), B], NO_EVIDENCE, ["of at least 2 seeds"]),
     ("a is not as published", ORDERING, [row("a", HIGH, departures=ODD), B], NO_EVIDENCE, ORIENTATION),
@@ -205,7 +205,13 @@ IMPROVEMENTS: list[Case] = [  # +20 % within 3 % of the ratio is +16.4 % to +23.
     ("a baseline was not", IMPROVEMENT, [SIX, FIVE], NO_EVIDENCE, ["C was not run", "+20.0 %"]),
     ("one departs", IMPROVEMENT, [SIX, FIVE, row("c", (0.4, 0.4), departures=ODD)], NO_EVIDENCE, []),
     ("no baseline", IMPROVEMENT, [SIX], NO_EVIDENCE, []),
-    ("other seeds", IMPROVEMENT, [SIX, row("b", (0.5, 0.5), first_seed=8), FOUR], NO_EVIDENCE, ["no two shared seeds"]),
+    (
+        "other seeds",
+        IMPROVEMENT,
+        [SIX, row("b", (0.5, 0.5), first_seed=8), FOUR],
+        NO_EVIDENCE,
+        ["no two shared seeds"],
+    ),
 ]
 COSTS: list[Case] = [
     *(
@@ -315,11 +321,45 @@ def test_what_runs_say_of_a_claim(
 
 def test_all_rows_of_one_data_set_are_one_family() -> None:
     rows = [row(model, values) for model, values in (("a", (0.5,)), ("b", (0.9,)), ("c", (0.52,)))]
-    family = differences_of([*rows, row("e", data="another"), row("f", per_user=False)], 0.95)
+    family = differences_of([*rows, row("e", data="another"), row("f", per_user=False)], TOLERANCES)
     assert {data: len(found) for data, found in family.items()} == {"0123456789abcdef": 3, "another": 0}
-    (alone,) = differences_of(rows[:2], 0.95)["0123456789abcdef"]
+    (alone,) = differences_of(rows[:2], TOLERANCES)["0123456789abcdef"]
     assert family["0123456789abcdef"][0].p_value == alone.p_value
     assert family["0123456789abcdef"][0].adjusted == pytest.approx(3 * alone.adjusted)
+
+
+def searched(model: str, *reached: float, **given: Any) -> Row:
+    """A row of as many points, each with this value on both parts."""
+    runs = [
+        run(model, dataset="d", test=value, valid=value, grid={"reg_weight": place})
+        for place, value in enumerate(reached)
+    ]
+    points = [Point({"p": place}, {1: one}, "recall@20") for place, one in enumerate(runs)]
+    chosen = choose(points)
+    assert chosen is not None
+    return replace(row(model), selection=chosen, **given)
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome", "told"),
+    [
+        ([searched("a", 0.3, 0.5), searched("b", 0.1, 0.2, 0.6)], HOLDS, "1 trials +33.3 %, 2 trials +7.1 %"),
+        ([searched("a", 0.3, 0.5), searched("b", 0.1, 0.2, 0.9)], UNDECIDED, "2 trials -25.0 %"),
+        ([searched("a", 0.5, 0.6), searched("b", 0.2, 0.4, 0.45)], HOLDS, "1 trials +57.1 %, 2 trials +38.5 %"),
+        ([searched("b", 0.5, 0.6), searched("a", 0.2, 0.4)], FAILS, "2 trials -33.3 %"),
+        ([searched("a", 0.5, 0.6), searched("b", 0.499, 0.6)], UNDECIDED, ""),
+        ([searched("a", 0.5, 0.6), row("b")], NO_EVIDENCE, "one point of b was run"),
+        ([searched("a", 0.5, 0.6)], NO_EVIDENCE, "B was not run"),
+        ([searched("a", 0.5, 0.6, departures=("x=1",)), searched("b", 0.1, 0.2)], NO_EVIDENCE, "+266.7 %"),
+    ],
+)
+def test_at_equal_budgets_it_is_better_for_each_number_of_trials(
+    tmp_path: Path, rows: list[Row], outcome: ClaimOutcome, told: str
+) -> None:
+    judged = claim(tmp_path, HEAD + 'kind = "budget"\nmodel = "A"\nothers = ["B"]\ndatasets = ["D"]')
+    assert not claims_of_published([judged], [])
+    result = ours(judged, *rows)
+    assert (result.outcome, told in result.evidence) == (outcome, True), result.evidence
 
 
 def test_growth_is_an_upper_bound_on_each_fitted_exponent(tmp_path: Path) -> None:

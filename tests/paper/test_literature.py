@@ -9,7 +9,7 @@ import pytest
 from command_line import Command, refused
 
 from bm3.errors import DataError
-from harness.paper.claims import ClaimOutcome, Reported, claims_of
+from harness.paper.claims import ClaimOutcome, Reported, claims_of_rows
 from harness.paper.literature import (
     FIGURE_COLUMNS,
     SOURCE_COLUMNS,
@@ -124,7 +124,7 @@ def test_a_claim_is_judged_within_independent_groups(
     claim = replace(PAPER.claims[0], others=("LATTICE",), datasets=("Baby",), metrics=("R@20",))
     reported = [*figures(*bm3), *figures(*lattice, cell=("Baby", "LATTICE", "R@20"))]
     copies = figures(0.01, 0.01, 0.01, standing="copied")
-    (result,) = claims_of([claim], Reported([*copies, *reported], PAPER.tolerances))
+    (result,) = claims_of_rows([claim], Reported([], None, PAPER.tolerances, [*copies, *reported]))
     assert (result.where, result.outcome) == ("independents", outcome)
 
 

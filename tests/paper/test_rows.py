@@ -4,11 +4,13 @@ Twelve functions once decided these things, and disagreed; the tests named after
 disagreement.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from harness.paper.rows import (
     Point,
     Row,
     choose,
+    expected_best,
     judged,
     ranked,
     representative,
@@ -285,3 +288,14 @@ def test_a_point_without_a_result_is_left_out_and_a_row_for_want_of_memory_keeps
         assert rows_of([*done, *starved], PAPER, plan)[1] == {"mini": (dash,)}
     assert rows_of([*done, *starved], PAPER, [planned(done, starved)])[1] == {}
     assert rows_of(starved, PAPER)[1] == {"mini": ("bpr",)}
+
+
+def test_the_best_of_n_is_what_drawing_n_points_gives_on_average() -> None:
+    valid, test = [0.3, 0.1, 0.5, 0.2, 0.4], [0.31, 0.15, 0.45, 0.22, 0.48]
+    points = [
+        Point({"p": i}, {1: run(valid=v, test=t)}, "recall@20")
+        for i, (v, t) in enumerate(zip(valid, test, strict=True))
+    ]
+    for n, expected in enumerate(expected_best(points), 1):
+        drawn = [max(chosen, key=lambda i: valid[i]) for chosen in itertools.combinations(range(5), n)]
+        assert expected == pytest.approx(np.mean([test[i] for i in drawn]))

@@ -1,6 +1,7 @@
 """Differences between models, paired over users and over seeds, on made-up values."""
 
 import warnings
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -16,12 +17,18 @@ Values = NDArray[np.float64]
 unit = st.floats(0, 1)
 
 
-def rows(**values: Values) -> PerUser:
-    return {label: {1: (np.arange(len(of_users)), of_users)} for label, of_users in values.items()}
+def rows(*, seeds: int = 2, **values: Values) -> PerUser:
+    """Each label's values, the same with each seed."""
+    users = {label: np.arange(len(of_users)) for label, of_users in values.items()}
+    return {label: dict.fromkeys(range(seeds), (users[label], of_users)) for label, of_users in values.items()}
+
+
+def judge(*per_user: PerUser) -> tuple[Difference, ...]:
+    return compare_all(dict(zip(("recall@20", "ndcg@20"), per_user, strict=False)), confidence=0.95, margin=0.01)
 
 
 def compare(**values: Values) -> Difference:
-    (difference,) = compare_all({"recall@20": rows(**values)}, confidence=0.95)
+    (difference,) = judge(rows(**values))
     return difference
 
 
@@ -39,49 +46,73 @@ def test_a_model_that_helps_many_users_wins_whichever_comes_first() -> None:
     assert 0 < difference.interval[0] < difference.mean < difference.interval[1]
     assert difference.adjusted == difference.p_value < 1e-10
     assert difference.users == 800
-    assert difference.winner(0.05) == compare(weak=weak, strong=strong).winner(0.05) == "strong"
+    assert difference.relative == pytest.approx(strong.mean() / weak.mean() - 1)
+    assert difference.better == compare(weak=weak, strong=strong).better == "strong"
+
+
+def test_chance_alone_wins_nothing() -> None:
+    difference = compare(a=recalls(500, 0.2, 1), b=recalls(500, 0.2, 2))
+    assert difference.interval[0] < 0 < difference.interval[1]
+    assert (difference.better, difference.why) == (None, "not over users")
+
+
+BASE = recalls(2000, 0.3)
+
+
+def shifted(*shares: float) -> dict[int, tuple[NDArray[np.int64], Values]]:
+    """By seed: every user's value times 1 + share."""
+    return {seed: (np.arange(2000), BASE * (1 + share)) for seed, share in enumerate(shares)}
+
+
+@pytest.mark.parametrize(
+    ("shares", "why"),
+    [
+        ((0.05, 0.05), ""),
+        ((0.05, 0.04, 0.06), ""),
+        ((0.005, 0.005), "below the margin"),
+        ((0.05,), "fewer than two shared seeds"),
+        ((0.01, 0.15), "not over seeds"),
+        ((0.0, 0.0), "not over users"),
+    ],
+)
+@pytest.mark.parametrize("side", [1, -1])
+def test_better_is_who_is_so_over_users_over_seeds_and_by_the_margin(
+    shares: tuple[float, ...], why: str, side: int
+) -> None:
+    pair = {"a": shifted(*shares), "b": shifted(*[0.0] * len(shares))}
+    (found,) = judge(dict(list(pair.items())[::side]))
+    assert (found.better, found.why) == (None if why else "a", why)
 
 
 def test_runs_are_paired_by_seed_and_as_many_of_each() -> None:
     """A mean over three runs is seldom 0: against one run, chance alone would make it better for more users."""
     users, runs = np.arange(2000), {seed: recalls(2000, 0.2, seed) for seed in (1, 2, 3, 4)}
     many = {seed: (users, runs[seed]) for seed in (1, 2, 3)}
-    (same,) = compare_all({"recall@20": {"many": many, "one": {2: (users, runs[2])}}}, confidence=0.95)
+    (same,) = judge({"many": many, "one": {2: (users, runs[2])}})
     assert (same.mean, same.p_value, same.runs) == (0, 1, 1)
-    (other,) = compare_all({"recall@20": {"many": many, "one": {4: (users, runs[4])}}}, confidence=0.95)
+    (other,) = judge({"many": many, "one": {4: (users, runs[4])}})
     assert other.mean == pytest.approx((runs[1] - runs[4]).mean())
-    assert other.winner(0.05) is None
-    (three,) = compare_all({"recall@20": {"many": many, "same": dict(many)}}, confidence=0.95)
+    (three,) = judge({"many": many, "same": dict(many)})
     assert (three.mean, three.runs) == (0, 3)
 
 
-def test_nobody_wins_where_the_test_and_the_mean_point_to_different_sides() -> None:
-    """Half the users lose a little, a few gain much: the ranks say one thing, the mean the other."""
-    base = np.full(1000, 0.5)
-    other = base.copy()
-    other[:500] -= 0.001
-    other[900:] += 0.4
-    difference = compare(base=base, other=other)
-    assert difference.adjusted < 0.001
-    assert difference.mean < 0 < difference.ranks
-    assert difference.interval[1] < 0
-    assert difference.winner(0.05) is None
-
-
-def test_p_is_that_of_the_signed_rank_test_and_the_interval_that_of_the_bootstrap() -> None:
+def test_p_and_interval_are_those_of_the_paired_t_test() -> None:
     a, b = recalls(300, 0.3, 1), recalls(300, 0.2, 2)
-    found = compare(a=a, b=b)
-    assert found.p_value == pytest.approx(stats.wilcoxon(a, b, zero_method="pratt").pvalue)
-    means = np.random.default_rng(5).choice(a - b, (4000, 300)).mean(axis=1)
-    assert found.interval == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.003)
+    found, reference = compare(a=a, b=b), stats.ttest_rel(a, b)
+    assert found.p_value == pytest.approx(reference.pvalue)
+    assert found.interval == pytest.approx(tuple(reference.confidence_interval(0.95)))
 
 
-def test_confidence_decides_how_wide_the_interval_is_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    per_user = {"recall@20": rows(a=recalls(300, 0.3, 1), b=recalls(300, 0.3, 2))}
-    (narrow,), (wide,) = (compare_all(per_user, confidence=confidence) for confidence in (0.5, 0.99))
-    assert wide.interval[0] < narrow.interval[0] < narrow.interval[1] < wide.interval[1]
-    monkeypatch.setattr("harness.paper.significance._BLOCK", 1)  # of resamples
-    assert compare_all(per_user, confidence=0.99) == (wide,)
+@pytest.mark.parametrize("n", [400, 4000])
+def test_where_labels_mean_nothing_the_test_over_users_errs_as_often_as_it_says(n: int) -> None:
+    """Values of two models swapped by chance for each user: no difference is true."""
+    draw = np.random.default_rng(n)
+    found = []
+    for i in range(600):
+        pair = np.stack([recalls(n, 0.08, 2 * i), recalls(n, 0.11, 2 * i + 1)])
+        swapped = draw.random(n) < 0.5
+        found.append(compare(a=np.where(swapped, *pair), b=np.where(swapped, *pair[::-1])).p_value)
+    assert 0.03 < np.mean(np.array(found) < 0.05) < 0.07  # 600 draws: 0.032 to 0.068 in 95 of 100
 
 
 @pytest.mark.parametrize("n", [1, 3, 100])
@@ -90,8 +121,8 @@ def test_identical_values_differ_by_nothing_and_warn_of_nothing(n: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         difference = compare(a=values, b=values.copy())
-    assert (difference.mean, difference.interval, difference.p_value, difference.adjusted) == (0, (0, 0), 1, 1)
-    assert difference.winner(0.05) is None
+    assert (difference.mean, difference.p_value, difference.adjusted, difference.better) == (0, 1, 1, None)
+    assert difference.interval == ((0, 0) if n > 1 else (-np.inf, np.inf))
 
 
 def test_rounding_of_a_mean_over_seeds_is_no_difference() -> None:
@@ -104,13 +135,13 @@ def test_only_shared_users_count_in_whatever_order_they_come() -> None:
     users, values = np.arange(20), recalls(20, 0.5)
     shuffled = np.random.default_rng(3).permutation(20)
     per_user = {"recall@20": {"a": {1: (users[5:], values[5:])}, "b": {1: (users[shuffled], values[shuffled])}}}
-    (difference,) = compare_all(per_user, confidence=0.95)
+    (difference,) = judge(*per_user.values())
     assert (difference.users, difference.p_value) == (15, 1)
 
 
 def test_the_family_is_all_pairs_of_all_metrics() -> None:
     models = {label: recalls(200, 0.1 + 0.05 * i, i) for i, label in enumerate("abc")}
-    found = compare_all({"recall@20": rows(**models), "ndcg@20": rows(**models)}, confidence=0.95)
+    found = judge(rows(**models), rows(**models))
     pairs = [(metric, *pair) for metric in ("recall@20", "ndcg@20") for pair in combinations("abc", 2)]
     assert [(d.metric, d.first, d.second) for d in found] == pairs
     assert [d.adjusted for d in found] == holm([d.p_value for d in found])
@@ -118,7 +149,7 @@ def test_the_family_is_all_pairs_of_all_metrics() -> None:
 
 
 def test_one_row_or_none_leaves_nothing_to_compare() -> None:
-    assert compare_all({"recall@20": rows(a=recalls(5, 0.5)), "ndcg@20": {}}, confidence=0.95) == ()
+    assert judge(rows(a=recalls(5, 0.5)), {}) == ()
 
 
 def test_seen_from_the_other_side_everything_is_mirrored() -> None:
@@ -127,8 +158,9 @@ def test_seen_from_the_other_side_everything_is_mirrored() -> None:
     assert (mirrored.first, mirrored.second) == ("b", "a")
     assert mirrored.mean == -difference.mean
     assert mirrored.interval == (-difference.interval[1], -difference.interval[0])
-    assert mirrored.winner(0.05) == difference.winner(0.05) == "a"
-    assert mirrored.seen_from("a") == difference == difference.seen_from("a")
+    assert mirrored.better == difference.better == "a"
+    assert mirrored.base == pytest.approx(difference.base + difference.mean)
+    assert replace(mirrored.seen_from("a"), base=difference.base) == difference == difference.seen_from("a")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +175,7 @@ def test_seen_from_the_other_side_everything_is_mirrored() -> None:
 def test_values_that_cannot_be_paired_are_refused(users: list[int], values: list[float], complaint: str) -> None:
     per_user = {"recall@20": {"a": {1: (np.arange(2), np.zeros(2))}, "b": {1: (np.array(users), np.array(values))}}}
     with pytest.raises(ValueError, match=complaint):
-        compare_all(per_user, confidence=0.95)
+        judge(*per_user.values())
 
 
 def test_holm_by_hand() -> None:

@@ -2,18 +2,22 @@
 
 import math
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from harness.common import exit_status
-from harness.paper.load import Tolerance
+from harness.paper.load import Tolerance, load_paper
 from harness.paper.published import PublishedValue, Status
-from harness.paper.verdict import Outcome, judge, mean_and_interval
+from harness.paper.verdict import Outcome, judge, mean_and_interval, power
 
+TOLERANCE = load_paper().tolerances.of("recall@20")
 TEN_PERCENT = Tolerance(relative=0.1, confidence=0.95, min_seeds=2)
 accuracies = st.floats(0, 1)
 printed = st.floats(0.001, 1)
@@ -104,6 +108,41 @@ def test_what_only_rounding_makes_is_no_difference() -> None:
 def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="different cells"):
         judge([0.5, 0.5], [PAPER, replace(PAPER, model="other")], TEN_PERCENT)
+
+
+def test_the_table_of_power_in_the_documentation_is_what_the_rule_gives() -> None:
+    text = (Path(__file__).parents[2] / "docs/verdicts.md").read_text()
+    rows = re.findall(r"^\| (\d) % \| (0\.\d\d) \| (\S+) \| (\S+) \| (\S+) \|$", text, re.MULTILINE)
+    assert len(rows) == 3
+    for spread, *told in rows:
+        found = [power(int(spread) / 100, seeds, TOLERANCE) for seeds in (2, 3, 5, 10)]
+        assert told == [f"{share:.2f}" for share in found]
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_power_is_how_often_cells_are_reproduced_and_at_most_its_error_where_they_are_not(seeds: int) -> None:
+    for off, spread in ((0.0, 0.01), (0.02, 0.01), (0.03, 0.005)):
+        draws = np.random.default_rng(seeds).normal(1 + off, spread, (4000, seeds))
+        verdicts = [judge(list(draw), [source(1.0)], TOLERANCE).outcome for draw in draws]
+        share = verdicts.count(Outcome.REPRODUCED) / len(verdicts)
+        assert power(spread, seeds, TOLERANCE, off) == pytest.approx(share, abs=0.025)
+    assert power(0.005, seeds, TOLERANCE, 0.03) == pytest.approx(0.025, abs=0.001)
+
+
+def test_one_more_run_falls_in_the_prediction_interval_and_enough_seeds_reproduce() -> None:
+    values = [0.0566, 0.0575, 0.0604]
+    verdict = judge(values, [source(0.0575)], TOLERANCE)
+    half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) * np.sqrt(1 + 1 / 3)
+    assert verdict.prediction == pytest.approx((np.mean(values) - half, np.mean(values) + half))
+    needed = verdict.seeds_needed(TOLERANCE.confidence)
+    assert needed == 16
+    spread = np.std(values, ddof=1)
+    for seeds, outcome in ((needed, Outcome.REPRODUCED), (needed - 1, Outcome.CLOSE)):
+        draw = np.arange(seeds) - (seeds - 1) / 2
+        as_seen = np.mean(values) + spread * draw / draw.std(ddof=1)
+        assert judge(list(as_seen), [source(0.0575)], TOLERANCE).outcome is outcome
+    assert judge([0.07, 0.071], [source(0.0575)], TOLERANCE).seeds_needed(0.95) is None
+    assert judge([0.0575], [source(0.0575)], TOLERANCE).prediction is None
 
 
 @given(st.lists(accuracies, max_size=8), st.integers(2, 9), printed, st.booleans())

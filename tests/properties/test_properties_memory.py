@@ -31,7 +31,7 @@ def rows(needs: Mapping[str, list[int]], constant: int, kinds: tuple[str, ...] =
 
 
 def judged(of: list[Row]) -> tuple[dict[str, Outcome], list[ClaimOutcome]]:
-    (result,) = claims_of_rows([HALF], Measured(of, PAPER.tolerances, values=PAPER.values))
+    (result,) = claims_of_rows([HALF], Measured(PAPER.values, PAPER.tolerances.memory, PAPER.tolerances, of))
     verdicts = memory_verdicts(of, PAPER)
     return {model: verdict.outcome for model, verdict in verdicts.items()}, [one[2] for one in result.details]
 

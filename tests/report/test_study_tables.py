@@ -12,11 +12,12 @@ from run_files import METRICS, altered
 from harness.paper.claims import ClaimOutcome, ClaimResult
 from harness.paper.load import load_paper
 from harness.paper.rows import SHARED_NOTE, Planned
-from harness.paper.significance import Difference
+from harness.paper.significance import Difference, SeedDifference
 from harness.paper.study import SHARED, Study, make_study
 from harness.paper.verdict import Outcome
 from harness.report.study_tables import (
     FIGURES,
+    _one_more,
     about_stars,
     all_points,
     claims,
@@ -47,8 +48,25 @@ def column(table: Table, name: str) -> list[Cell]:
 
 
 def difference(adjusted: float, mean: float = 0.004, first: str = "bm3", second: str = "lightgcn") -> Difference:
-    interval, ranks = (mean - 0.001, mean + 0.001), math.copysign(0.1, mean)
-    return Difference("recall@20", first, second, mean, interval, adjusted, adjusted, 2, 19445, ranks)
+    interval, better = (mean - 0.001, mean + 0.001), first if mean > 0 else second
+    sure = adjusted < 0.05 and mean != 0
+    why = "" if sure else "not over users"
+    seeds = SeedDifference(mean, interval, 2)
+    return Difference(
+        "recall@20",
+        first,
+        second,
+        mean,
+        interval,
+        adjusted,
+        adjusted,
+        0.08,
+        2,
+        19445,
+        seeds,
+        better if sure else None,
+        why,
+    )
 
 
 def compared(study: Study, *found: Difference) -> Study:
@@ -123,7 +141,7 @@ def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
         for (metric, verdict), cell in zip(row.verdicts.items(), cells[1:5], strict=True):
             assert (cell.word, cell.note) == (verdict.outcome, verdict.reason.rstrip("."))
             figures, runs, sources = cell.details
-            assert [line["what"] for line in lines(figures)] == list(FIGURES)
+            assert [line["what"] for line in lines(figures)] == [*FIGURES, *_one_more(verdict, 0.95)]
             assert [line["value"] for line in lines(runs)] == [f"{value:.4f}" for value in row.values(metric)]
             assert [line["command"] for line in lines(runs)] == study.commands(row)
             assert [line["source"].split(",")[0] for line in lines(sources)] == [v.source for v in row.sources[metric]]
@@ -166,10 +184,13 @@ def test_all_points_are_shown_where_each_is_run_with_every_seed() -> None:
     assert not all_points(searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.40, 0.1: 0.42})).rows
 
 
-def test_differences_are_of_all_pairs_or_of_the_best_against_the_second(study: Study) -> None:
-    every = differences(compared(study, difference(0.004), difference(0.7, mean=0.0, second="bpr")), every_pair=True)
-    assert [(line["better"], line["adjusted p"]) for line in lines(every)] == [("bm3", "0.004"), ("neither", "0.7")]
-    assert every.notes == ("One row is better in 1 of 2 comparisons, at the level of 5 %.",)
+def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_second(study: Study) -> None:
+    told = compared(study, difference(0.004), difference(0.7, mean=0.0, second="bpr"))
+    every = differences(told, every_pair=True)
+    assert [line["better"] for line in lines(every)] == ["bm3", "neither: not over users"]
+    assert every.notes == ("One row is better in 1 of 2 comparisons, at 5 % with a margin of 1 %.",)
+    wanted = {"effect %": "+5.0", "over users %": "+3.8 to +6.2", "over seeds %": "+3.8 to +6.2", "adjusted p": "0.004"}
+    assert lines(every)[0] | wanted | {"users": "19445", "runs": "2", "metric": "R@20"} == lines(every)[0]
     told = compared(study, difference(0.004), difference(0.7, mean=0.02, second="bpr"))
     (best,) = lines(differences(told, every_pair=False))
     assert (best["best"], best["second"], best["better"]) == ("bm3", "lightgcn", "bm3")

@@ -8,7 +8,9 @@ import torch
 from bm3 import ConfigError
 from harness.measure.gpu import GpuSurvey, GpuUnavailableError
 from harness.runs import trial as trial_module
+from harness.runs.record import COST_KEYS, cost_key, gpu_text
 from harness.runs.trial import resolve_device
+from harness.tools.regress import baseline
 
 CARD = GpuSurvey("a card", 1, False, True, None, True)
 
@@ -45,3 +47,25 @@ def test_without_nvml_and_for_the_cpu_nothing_is_said(monkeypatch: pytest.Monkey
 def test_another_name_is_refused_and_a_number_with_the_remedy(name: str) -> None:
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1" if name == "cuda:1" else "not one of"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize("key", COST_KEYS)
+def test_what_decides_costs_tells_machines_apart_where_costs_are_compared(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the key itself, and by the class of a baseline; threads are asked for there."""
+    here = {**dict.fromkeys(baseline.CLASS_KEYS), **dict.fromkeys(COST_KEYS, "one")}
+    there = {**here, key: "another"}
+    assert cost_key(here) != cost_key(there)
+    classes = []
+    for environment in (here, there):
+        monkeypatch.setattr(baseline, "environment", lambda device, found=environment: found)
+        classes.append(baseline.machine_class(torch.device("cuda"), 1))
+    assert (classes[0] != classes[1]) == (key != "torch_threads")
+    assert "gpu_driver" not in baseline.machine_class(torch.device("cpu"), 1)
+
+
+def test_a_gpu_is_described_by_what_was_recorded_of_it() -> None:
+    known = {"gpu": "A", "gpu_driver": "550", "gpu_power_limit_w": 300.0, "gpu_clocks_mhz": None, "gpu_compute_mode": 0}
+    assert gpu_text(known) == "A, driver 550, 300 W"
+    assert gpu_text({"gpu": None}) == ""

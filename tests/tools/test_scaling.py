@@ -14,7 +14,7 @@ from command_line import Command
 from bm3 import DataError
 from harness.common import exit_status
 from harness.models.registry import find_model, models
-from harness.paper.claims import ClaimOutcome, Measured, claims_of, load_claims
+from harness.paper.claims import ClaimOutcome, Measured, claims_of_rows, load_claims
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.growth import stored_exponents
 from harness.paper.load import load_paper
@@ -345,7 +345,7 @@ def test_the_latest_record_counts_and_judges_the_claim_on_complexity(tmp_path: P
     assert exponents == {("bm3", "E"): (2.0,) * 3, ("bm3", "I"): (0.5,) * 3}
     claims = [claim for claim in load_claims(paper_folder(DEFAULT) / "claims.toml") if claim.kind == "growth"]
     tolerances: Any = load_paper().tolerances
-    (result,) = claims_of(claims, Measured([], tolerances, exponents=exponents))
+    (result,) = claims_of_rows(claims, Measured([], None, tolerances, exponents=exponents))
     outcomes = {what: outcome for what, _, outcome in result.details}
     assert result.outcome is ClaimOutcome.FAILS
     assert outcomes["BM3, power of E"] is ClaimOutcome.FAILS

@@ -7,7 +7,7 @@ from harness.paper.study import Study
 from harness.report.plots.accuracy import difference, scatter
 from harness.report.plots.cost import cost
 from harness.report.plots.style import Picture, style
-from harness.report.plots.training import grid, learning
+from harness.report.plots.training import budget, grid, learning
 from harness.report.plots.users import users
 
 
@@ -18,6 +18,6 @@ def draw(study: Study) -> tuple[Picture, ...]:
     """
     with style():
         by_dataset = [
-            make(study, name) for name in study.datasets for make in (difference, learning, cost, grid, users)
+            make(study, name) for name in study.datasets for make in (difference, learning, cost, grid, budget, users)
         ]
         return tuple(picture for picture in (*by_dataset, scatter(study)) if picture is not None)

@@ -20,12 +20,11 @@ def cost(study: Study, dataset: str) -> Picture | None:
     as in the table."""
     rows = study.of(dataset)
     seconds = [row.runs[0].outcome.timing.median_s for row in rows]
-    memory = [costs.peak_memory(row.runs[0]) for row in rows]
+    memory = [counts for row in rows for counts in [*costs.memory(row.runs[0]).items()][:1]]
     panels = {TIME: [None if study.time_mark(r) else s for r, s in zip(rows, seconds, strict=True)]}
-    ways = {reading.way if reading else None for reading in memory}
-    if len(ways) == 1 and None not in ways:
-        way = ", ".join(filter(None, ["peak memory", *ways])) + " (MiB)"
-        panels[way] = [MIB_PER_GB * reading.value if reading else None for reading in memory]
+    ways = {way for way, _ in memory}
+    if len(ways) == 1 and len(memory) == len(rows):
+        panels[f"peak memory, {ways.pop()} (MiB)"] = [MIB_PER_GB * reading.value for _, reading in memory]
     panels = {label: values for label, values in panels.items() if any(values)}
     if not panels:
         return None

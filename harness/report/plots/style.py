@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from harness.paper.numbers import number
+from harness.common import number
 
 INK = "#000000"
 """The colour of text, axes and whatever means nothing by its colour."""

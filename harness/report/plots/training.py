@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.paper.published import canonical_metric
-from harness.paper.rows import Row
+from harness.paper.rows import Row, expected_best
 from harness.paper.study import Study
 from harness.report.plots.style import BLUE, COLOURS, INK, WIDTH, Picture, coloured, named, picture, wrapped
 from harness.runs.record import Epoch
@@ -59,6 +59,33 @@ def grid(study: Study, dataset: str) -> Picture | None:
         f"{study.stopping} of each grid point on the validation part, where points are chosen (filled), and on "
         "the test part (open, dashed); means over the seeds that every point of a model has. Ringed: the chosen point.",
         named("Only one point was run of", (row.label for row in study.of(dataset) if row not in rows)),
+    )
+
+
+def budget(study: Study, dataset: str) -> Picture | None:
+    """What a search of so many points is expected to reach, a line per model of which several were run."""
+    shown = [row for row in study.of(dataset) if len(row.grid) > 1]
+    if not shown:
+        return None
+    figure = Figure((WIDTH, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(shown):
+        reached = expected_best(row.grid)
+        grid = math.prod(len(values) for values in study.paper.grids.get(row.model, {}).values())
+        style = {**coloured(place), "marker": ""}
+        axes.plot(range(1, len(reached) + 1), reached, label=f"{row.label} ({grid} in the paper's grid)", **style)
+        if grid <= len(reached):
+            axes.plot([grid], [reached[grid - 1]], **{**coloured(place), "linestyle": ""})
+    axes.set(xlabel="points tried (number)", ylabel=f"expected test {study.stopping}\n(share)")
+    axes.locator_params(axis="x", integer=True)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return picture(
+        f"{dataset}-budget",
+        f"What a search reaches by its budget, {dataset}",
+        figure,
+        f"Expected {study.stopping} on the test part of the point that is best on validation among so many, drawn from "
+        "those that were run. A mark: as many as the paper's grid has, where all of it was run.",
+        named("Only one point was run of", (row.label for row in study.of(dataset) if row not in shown)),
     )
 
 

@@ -15,6 +15,7 @@ from bm3 import BM3Error, DataError
 from harness.common import write_json, writing
 from harness.measure.environment import environment
 from harness.paper.load import field_fault
+from harness.runs.record import GPU_KEYS
 
 FORMAT = 2
 FINITE = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -108,7 +109,8 @@ def machine_class(device: torch.device, threads: int) -> MachineClass:
     here = environment(device)
     version = ".".join(platform.python_version_tuple()[:2])
     system = {"system": platform.system(), "architecture": platform.machine(), "python": version}
-    return {**{key: here[key] for key in CLASS_KEYS}, **system, "threads": threads}
+    keys = (*CLASS_KEYS, *GPU_KEYS) if device.type == "cuda" else CLASS_KEYS
+    return {**{key: here[key] for key in keys}, **system, "threads": threads}
 
 
 def digest(machine: MachineClass) -> str:

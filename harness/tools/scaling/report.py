@@ -15,7 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from harness.common import exit_status, write_whole, writing
+from harness.common import exit_status, write_files
 from harness.paper.growth import FORMAT
 from harness.report.tables import markdown, table
 from harness.tools.scaling.fit import Cell, Complexity, Verdict, judge
@@ -64,11 +64,7 @@ def write(growth: Growth, folder: Path) -> list[Path]:
         f"{name}.md": report(growth, list(pictures)).encode(),
         **pictures,
     }
-    for file, content in contents.items():
-        with writing(folder / file, "name another folder with --out"):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / file, content)
-    return [folder / file for file in contents]
+    return write_files({folder / file: content for file, content in contents.items()}, "name another folder with --out")
 
 
 def as_json(growth: Growth) -> dict[str, Any]:
