@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,9 +15,10 @@ from click.shell_completion import shell_complete
 
 from bm3 import BM3Error, ConfigError
 from harness.cli.data import DATA_COMMANDS, unread
+from harness.cli.evaluate import evaluate
 from harness.cli.literature import literature
-from harness.cli.models import models_command, settings_command
-from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS, THREADS
+from harness.cli.models import metrics_command, models_command, settings_command
+from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS, SHOWN_METRICS, THREADS, USERS
 from harness.cli.paper import paper
 from harness.cli.reference import reference
 from harness.cli.replay import replay
@@ -68,9 +68,11 @@ def bm3() -> None:
     bm3 scaling                     do time and memory grow as published?
     bm3 conformance                 are the models the published ones?
     bm3 models                      what can be trained; bm3 settings MODEL: what can be set, and what it means
+    bm3 metrics                     what rankings are measured by
     bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
     bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
+    bm3 evaluate LISTS              lists of another program, by the same metrics, against a published figure
     bm3 tables 3                    the paper's tables, ours beneath
     bm3 paper list                  papers that runs can be compared with; new, check: one of your own
     bm3 expected list               the figures that runs are compared with
@@ -85,6 +87,7 @@ def bm3() -> None:
 for command in (
     audit,
     doctor,
+    evaluate,
     expected,
     literature,
     models_command,
@@ -96,7 +99,7 @@ for command in (
     reproduce,
 ):
     bm3.add_command(command)
-for command in (runs, scaling, settings_command, suite, tables, watch):
+for command in (metrics_command, runs, scaling, settings_command, suite, tables, watch):
     bm3.add_command(command)
 
 
@@ -110,6 +113,7 @@ for command in (runs, scaling, settings_command, suite, tables, watch):
     "--no-wait", is_flag=True, help=f"Where another process runs the same trial, leave with exit code {IN_USE} at once."
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, say where the run would be, and train nothing.")
+@SHOWN_METRICS
 @click.option("--key", hidden=True)  # of the run that is meant by who planned it, maybe on another machine
 @DEVICE
 @THREADS
@@ -123,6 +127,7 @@ def train(
     epochs: int | None,
     no_wait: bool,
     dry_run: bool,
+    metrics: str | None,
     key: str | None,
     device: str,
     threads: int | None,
@@ -137,12 +142,16 @@ def train(
     \b
     bm3 train bm3 mini --epochs 20
     bm3 train lightgcn baby --data ~/data --set n_layers=3 --set reg_weight=1e-4 --seed 1
+    bm3 train bpr mini --set early_stopping.metric=ndcg@10 --metrics ndcg,mrr,coverage
     bm3 train bm3 ./data/mine --set features=frozen --set early_stopping.rounding=none
     """
     from harness.cli.progress import TrainingProgress
     from harness.evaluation.compiling import use_threads
+    from harness.evaluation.metrics import asked_metrics
+    from harness.evaluation.words import METRICS
     from harness.runs.settings import parse_assignments
     from harness.runs.trial import dataset_for, finished_run, make_trial, resolve_device, run_trial
+    from harness.training.fit import evaluation_of
 
     settings: dict[str, Any] = dict(parse_assignments(assignments))
     if epochs is not None:
@@ -158,6 +167,9 @@ def train(
         there = "is finished" if finished_run(trial, out) else "would be trained"
         click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.epochs} epochs")
         return
+    evaluated = evaluation_of(trial.dataset, trial.training)
+    usual = [name for name in evaluated.names if name.partition("@")[0] in METRICS[:2]]
+    shown = asked_metrics(metrics, evaluated.names) if metrics else usual  # before anything is trained
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
     with (
         keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
@@ -166,8 +178,7 @@ def train(
         told = partial(click.echo, err=True)
         run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
     result = run.outcome
-    shown = [name for name in result.test if re.fullmatch(r"(recall|ndcg)@(\d+)", name)]
-    test = "  ".join(f"{name} {result.test[name]:.4f}" for name in shown)
+    test = "  ".join(f"{name} {value:.4f}" for name in shown if (value := run.value(name)) is not None)
     click.echo(f"best epoch {result.best_epoch} of {result.epochs}; test: {test}\nrun: {run.path}")
 
 
@@ -176,22 +187,48 @@ def train(
 @REPORT_FORMATS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
 @click.option("--literature", is_flag=True, help="With what others report of each cell; HTML always has it.")
+@SHOWN_METRICS
+@USERS
+@DATA
 @PAPER
-def report_command(folder: Path, formats: list[str], out: Path | None, literature: bool, paper: Path) -> None:
+def report_command(
+    folder: Path,
+    formats: list[str],
+    out: Path | None,
+    literature: bool,
+    metrics: str | None,
+    users: Path | None,
+    data: Path | None,
+    paper: Path,
+) -> None:
     """Write a report on the runs stored below FOLDER, and give its verdict as exit code.
+
+    --metrics and --users add a table per data set to md and html; they change no verdict.
 
     \b
     bm3 report runs
     bm3 report runs --literature
     bm3 report runs --format md,html,tex,csv
+    bm3 report runs --metrics hit,mrr,coverage
+    bm3 report runs --metrics recall,ndcg --users cold-start.txt
     """
+    from harness.cli.runs import users_of
     from harness.cli.study import finish
+    from harness.evaluation.metrics import asked_metrics
     from harness.paper.load import load_paper
-    from harness.paper.study import make_study
+    from harness.paper.study import Extra, make_study
 
     asked = f"a report on the runs in {folder.name or 'this folder'}"
     study = make_study(folder, asked, paper=load_paper(paper))
-    finish(replace(study, literature=literature), out or folder, formats)
+    study = replace(study, literature=literature)
+    if metrics or users:
+        finished = [run for row in study.rows for run in row.runs]
+        there = dict.fromkeys(name for run in finished for name in run.known_metrics)
+        group = {} if users is None else {run.dataset_hash: run for run in finished}
+        among = {of: users_of(run, users, data) for of, run in group.items() if users}
+        asked_for = Extra(tuple(asked_metrics(metrics or ",".join(study.paper.metrics), there)), among, users)
+        study = replace(study, extra=asked_for)
+    finish(study, out or folder, formats)
 
 
 @bm3.command(name="conformance")

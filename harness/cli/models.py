@@ -34,6 +34,30 @@ def models_command() -> None:
     click.echo("\nbm3 settings MODEL: what can be set; bm3 variants MODEL: where text and published code disagree")
 
 
+@click.command(name="metrics")
+def metrics_command() -> None:
+    """List the metrics, of the harness and of installed packages: formula and source.
+
+    L is a user's list of K items, R the items relevant to the user. Those of hits alone can end a training
+    (early_stopping.metric), and are known of stored runs for any group of users.
+
+    \b
+    bm3 metrics
+    bm3 train bpr mini --metrics mrr,coverage@20
+    """
+    from tabulate import tabulate
+
+    from harness.evaluation.metrics import known_metrics, metrics_of_hits
+
+    hits = metrics_of_hits()
+    rows = [
+        [name, "yes" if name in hits else "no", " ".join((metric.__doc__ or "").split())]
+        for name, metric in known_metrics().items()
+    ]
+    head = ["metric", "of hits alone", "what it is"]
+    click.echo(tabulate(rows, head, disable_numparse=True, maxcolwidths=[None, None, 88]))
+
+
 @click.command(name="settings")
 @click.argument("model", required=False)
 @PAPER

@@ -79,6 +79,19 @@ DATASETS = click.option(
 MODELS = click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model; may be repeated.")
 
 
+SHOWN_METRICS = click.option(
+    "--metrics",
+    metavar="LIST",
+    help="Show these, such as mrr,hit@10 (bm3 metrics lists them), or all. Default: the usual.",
+)
+USERS = click.option(
+    "--users",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Test metrics of these users alone: a file with an id of the data set in each line.",
+)
+
+
 def _formats(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
     chosen = [name.strip() for name in value.split(",") if name.strip()]
     for name in chosen:
@@ -116,7 +129,8 @@ SEEDS = click.option(
     "--seeds",
     callback=_seeds,
     metavar="LIST",
-    help="In place of the suite's, such as 1-3,7; points are chosen with the first.",
+    help="In place of the suite's, such as 1-3,7; points are chosen with the first. A row with a seed that the suite "
+    "does not declare is no evidence.",
 )
 
 

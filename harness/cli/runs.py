@@ -1,15 +1,25 @@
 """The commands `bm3 runs …`: what the store of runs holds, and cleaning it up. Everything they do is done elsewhere."""
 
+from __future__ import annotations
+
 import json
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import OUT
+from bm3 import DataError
+from harness.cli.options import DATA, OUT, SHOWN_METRICS, USERS
 from harness.common import size
 from harness.runs.words import STATES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.runs.record import RunRecord
 
 CODES = {"same": 0, "other": 1, "unknown": 3}
 NAMED = 3  # runs that share a note
@@ -62,19 +72,28 @@ def list_command(
 
 @runs.command()
 @click.argument("run")
+@SHOWN_METRICS
+@USERS
+@DATA
 @OUT
-def show(run: str, out: Path) -> None:
+def show(run: str, metrics: str | None, users: Path | None, data: Path | None, out: Path) -> None:
     """Show everything about RUN: its folder, or its key in --out, or a part of that.
 
     \b
     bm3 runs show runs/mini/bm3-164ea68512-seed5
-    bm3 runs show bm3-164e
+    bm3 runs show bm3-164e --metrics all
+    bm3 runs show bm3-164e --metrics recall,mrr --users cold-start.txt
     """
+    from harness.evaluation.metrics import asked_metrics
     from harness.runs.inspect import find, key_below
     from harness.runs.text import run_text
 
     found = find(run, out)
-    click.echo(run_text(found, key_below(out, found.path) if found.path.is_relative_to(out) else found.path.name))
+    key = key_below(out, found.path) if found.path.is_relative_to(out) else found.path.name
+    if (metrics or users) and not found.finished:
+        raise DataError(f"{found.path}: is {found.state}, so it has no metrics")
+    shown = asked_metrics(metrics, found.known_metrics) if metrics else []
+    click.echo(run_text(found, key, shown, users_of(found, users, data) if users else None))
 
 
 @runs.command()
@@ -178,6 +197,32 @@ def verify_command(folder: Path | None, out: Path) -> None:
     number = len(folders)
     click.echo(f"{number} {'run' if number == 1 else 'runs'}: {number - damaged} in order, {damaged} damaged")
     sys.exit(1 if damaged else 0)
+
+
+def users_of(run: RunRecord, path: Path, data: Path | None) -> NDArray[np.int64]:
+    """Those users of a run whose ids stand in a file; what is left out is said. Raises DataError where none is."""
+    import numpy as np
+
+    from harness.data.layouts import SYNTHETIC, find_folder
+    from harness.ingest.exporting import USERS as FILE
+    from harness.ingest.exporting import read_ids
+    from harness.ingest.features import read_row_ids
+    from harness.runs.trial import dataset_of
+
+    name, dataset = dataset_of(run, data)
+    own = None if name in SYNTHETIC else read_ids(find_folder(name, data), FILE, dataset.n_users)
+    numbers = {each: number for number, each in enumerate(own or map(str, range(dataset.n_users)))}
+    asked = dict.fromkeys(filter(None, map(str.strip, read_row_ids(path))))
+    unknown = [each for each in asked if each not in numbers]
+    found = np.array([numbers[each] for each in asked if each in numbers], np.int64)
+    tested = found[np.isin(found, dataset.test[:, 0]) & np.isin(found, dataset.train[:, 0])]
+    known = f"{len(found)} of {len(asked)} ids are users of {dataset.name}, {len(tested)} of them tested"
+    said = f"{path}: {known}" + (f"; first that is none: {unknown[0]!r}" if unknown else "")
+    if not len(tested):
+        raise DataError(f"{said}; needed are ids as in {FILE if own else 'the data, from 0'}, one a line")
+    if len(tested) < len(asked):
+        click.echo(f"note: {said}", err=True)
+    return tested
 
 
 def _none(where: Path) -> str:

@@ -233,7 +233,8 @@ def reproduce(
     from harness.studies.suite import load_suite, plan, wanted
 
     about = load_paper(paper)
-    chosen = load_suite(suite, about).narrowed(models, seeds)
+    declared = load_suite(suite, about)
+    chosen = declared.narrowed(models, seeds)
     datasets, device = datasets or tuple(chosen.datasets), resolve_device(how.device)
     absent = [name for name in datasets if available and not is_there(name, how.data)]
     if len(absent) == len(datasets):
@@ -254,7 +255,7 @@ def reproduce(
             click.echo(line)
         return
     begun, backend = how.begin(Path(suite).stem, about, alone=chosen.alone)
-    planned, checks = _planned(rows, how.out), _replayed(about, device)
+    planned, checks = _planned(rows, declared.seeds, how.out), _replayed(about, device)
     click.echo(conformance_line(checks, device))
     outcomes = run(begun, backend, trials, planned)
     unread: list[str] = []
@@ -291,7 +292,7 @@ def reproduce(
     finish(study, begun.folder, formats)
 
 
-def _planned(rows: Sequence[Row], out: Path) -> list[Planned]:
+def _planned(rows: Sequence[Row], declared: Sequence[int], out: Path) -> list[Planned]:
     """The rows of the plan for its report."""
     from harness.paper.rows import Planned
     from harness.runs.settings import flatten
@@ -308,7 +309,9 @@ def _planned(rows: Sequence[Row], out: Path) -> list[Planned]:
             )
             for point, of_point in zip(row.points, settings, strict=True)
         )
-        planned.append(Planned(row.label if row.outline.named else None, points, row.outline.repeat == "all"))
+        undeclared = tuple(seed for seed in row.seeds if seed not in declared)
+        named = row.label if row.outline.named else None
+        planned.append(Planned(named, points, row.outline.repeat == "all", undeclared))
     return planned
 
 

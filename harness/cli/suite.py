@@ -194,7 +194,5 @@ def _seconds_left(
     for row in rows:
         more = row.to_come(outcomes)
         left += [(point, more / len(row.points)) for point in row.points if more]
-    known = [(estimates.of(trial), times) for trial, times in left]
-    if any(estimate is None for estimate, _ in known):
-        return None
-    return sum(estimate.seconds * times for estimate, times in known if estimate is not None)
+    known = [(estimates.seconds(trial), times) for trial, times in left]
+    return None if any(s is None for s, _ in known) else sum(s * times for s, times in known if s is not None)

@@ -183,9 +183,9 @@ def _example() -> Ranking:
 def asked_metrics(asked: str, there: Iterable[str]) -> list[str]:
     """Those of the metrics `there` (`mrr@10`) that a list with commas names, with a cut-off or without one, or `all`.
 
-    Raises ConfigError for a name that is none of theirs.
+    They are in the order of the list. Raises ConfigError for a name that is none of theirs.
     """
     there = list(there)
     known = [*dict.fromkeys(name.partition("@")[0] for name in there), *there, ALL]
     names = [nearest(canonical_metric(name.strip()), known, "no metric here") for name in asked.split(",")]
-    return [one for one in there if {one, one.partition("@")[0], ALL} & {*names}]
+    return list(dict.fromkeys(one for name in names for one in there if name in (one, one.partition("@")[0], ALL)))

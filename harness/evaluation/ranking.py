@@ -11,7 +11,7 @@ from torch import Tensor
 from bm3 import BM3Error, Recommender
 from harness.data import Dataset, Part
 from harness.evaluation.compiling import can_compile, run_compiled
-from harness.evaluation.metrics import Ranking
+from harness.evaluation.metrics import Ranking, known_metrics
 from harness.evaluation.words import METRICS
 
 CUTOFFS = (5, 10, 20, 50)
@@ -54,6 +54,10 @@ class Evaluator:
         items = torch.cat([items for items, _ in blocks]).numpy()
         allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
         items[~allowed] = -1
+        return self.ranking_of(items)
+
+    def ranking_of(self, items: NDArray[np.int64]) -> Ranking:
+        """That of given lists [n, K] of the evaluated users, −1 where one has ended; nothing is masked."""
         return Ranking(self.users, self._hits(items), self.n_relevant, items, self._popularity, self._n_users)
 
     def _hits(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -149,6 +153,11 @@ class Evaluation:
         self._names = dict.fromkeys([*METRICS, name])
         self.cutoffs = tuple(sorted({k for k in CUTOFFS if k <= top_k} | {top_k, int(cutoff)}))
         """Where metrics are taken: `top_k`, and below it the usual cut-offs and that of the metric `also` asked for."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the test part's metrics."""
+        return [f"{name}@{k}" for k in self.cutoffs for name in known_metrics()]
 
     @cached_property
     def _valid(self) -> Evaluator:

@@ -68,11 +68,12 @@ def item_ids(folder: Path, n_items: int) -> list[str]:
 def read_row_ids(path: Path, column: str | None = None) -> list[str]:
     """The ids of a table's rows in their order: a column of a CSV or TSV file, or one a line. Raises DataError.
 
-    The column is `column`, or called as ids of items usually are; a CSV file of one column needs no header.
+    The column is `column`, or called as ids of items usually are; a single one needs no header.
     """
     if column is None and not TABLE.search(path.name):
         with open_text(path) as text:
-            return text.read().rstrip().splitlines()
+            ids = [line.strip() for line in text.read().rstrip().splitlines()]
+        return ids[1:] if ids and ids[0].lower() in ID_COLUMNS else ids
     header = next(read_csv(path))[1]
     known = {name.lower(): name for name in reversed(header)}
     wanted = column or next((known[name] for name in ID_COLUMNS if name in known), ID_COLUMN)
@@ -91,6 +92,8 @@ def join_by_id(
     """
     if table.ndim != 2 or len(row_ids) != len(table):
         raise DataError(f"{where}: {len(row_ids)} ids for features of shape {list(table.shape)}: needed is one per row")
+    if not np.issubdtype(table.dtype, np.floating):
+        raise DataError(f"{where}: {table.dtype}, needed are floating-point numbers: convert with .astype('float32')")
     row_of = {each: row for row, each in enumerate(row_ids)}
     if len(row_of) < len(row_ids):
         twice = next(each for row, each in enumerate(row_ids) if row_of[each] != row)

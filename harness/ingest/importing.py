@@ -106,17 +106,16 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
         if archive.exists() and tables:
             raise DataError(f"{folder}: interactions stand in {ARCHIVE} and in {tables[0].name}: keep one of the two")
         return _from_layout(tables[0] if tables else checked_file(archive, folder), folder, columns, division)
-    if len(tables) == len(PARTS) and {*map(part_of, tables)} == {*range(len(PARTS))}:
+    parts = {part_of(path) for path in tables}
+    if len(tables) == 1 or (len(parts) == len(tables) and parts in ({0, 1, 2}, {0, 2})):
         return _from_tables(sorted(tables, key=lambda path: part_of(path) or 0), folder, columns, division)
-    if len(tables) == 1:
-        return _from_tables(tables, folder, columns, division)
     if not tables:
         found = listed(path.name for path in visible(folder))
         raise DataError(f"{folder}: needed is a table, {ARCHIVE} or one NAME.inter, found {found}")
-    parts = " and ".join(f"NAME.{part}{tables[0].suffix}" for part in PARTS)
+    each = " and ".join(f"NAME.{part}{tables[0].suffix}" for part in PARTS)
     raise DataError(
         f"{folder}: {len(tables)} tables ({listed(path.name for path in tables)}): name the one with the interactions "
-        f"with --table FILE, or have one for each part: {parts}"
+        f"with --table FILE, or have one for each part: {each}"
     )
 
 

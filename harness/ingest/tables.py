@@ -195,7 +195,7 @@ def read_tables(
     min_rating: float | None = None,
     report: Report = lambda position, size: None,
 ) -> Table:
-    """The rows of a table, or of one for each of PARTS in their order, as a Table.
+    """The rows of a table, or of one for each part, which is in its name, as a Table.
 
     Columns that are not named are found by their usual names, if `find` has them, or else are `usual`, by number. Rows
     with a lower rating than `min_rating` are left out. Raises DataError with the row, ConfigError for a missing option.
@@ -205,9 +205,10 @@ def read_tables(
     users, items, values = array("i"), array("i"), {kind: array("d") for kind in ("time", "part", "rating")}
     parsers: dict[str, Callable[[str], float | None]] = {"part": PART_NAMES.get, "rating": _number}
     found, guessed = columns, False
-    for label, path in enumerate(paths):
+    for path in paths:
         names, unit, read = _open(path, report)
-        if label == 0:
+        label = part_of(path) if len(paths) > 1 else None
+        if path == paths[0]:
             found, guessed = _found(names, columns, find, usual, str(path))
         others = [kind for kind in found.named if kind in values]
         for number, (user, item, *rest) in read(list(found.named.values()), found.positional):
@@ -224,7 +225,7 @@ def read_tables(
                     what = f"{path}, {unit} {number}: {getattr(found, kind)} is {text[:40]!r}"
                     raise DataError(f"{what}, needed is {NEEDED[kind]}")
                 values[kind].append(value)
-            if len(paths) > 1:
+            if label is not None:
                 values["part"].append(label)
     times, labels, ratings = (np.frombuffer(read, np.float64) if read else None for read in values.values())
     table = Table(

@@ -144,18 +144,25 @@ def free_bytes(name: str, nvml: Any = pynvml) -> int | None:
 
     No CUDA context is made. Where GPUs are unlike, CUDA may count them otherwise than NVML: the least free counts.
     """
-    try:
-        with _asked(nvml, "NVML knows no such GPU"):
-            if not name.isdecimal():
-                found = [nvml.nvmlDeviceGetHandleByUUID(name)]
-            else:
-                found = [nvml.nvmlDeviceGetHandleByIndex(place) for place in range(nvml.nvmlDeviceGetCount())]
-                alike = len({nvml.nvmlDeviceGetName(gpu) for gpu in found}) == 1
-                if alike or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
-                    found = found[int(name) :][:1]
-            return min((int(nvml.nvmlDeviceGetMemoryInfo(gpu).free) for gpu in found), default=None)
-    except GpuUnavailableError:
-        return None
+    return min(_answers(name, lambda gpu: int(nvml.nvmlDeviceGetMemoryInfo(gpu).free), nvml), default=None)
+
+
+def occupied(name: str, nvml: Any = pynvml) -> bool:
+    """Whether NVML lists a process, of whomever, that computes on the GPU called so."""
+    return any(_answers(name, lambda gpu: _offered(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(gpu)), nvml))
+
+
+def _answers(name: str, ask: Callable[[Any], Answer], nvml: Any) -> list[Answer]:
+    """Of the GPU called `name`, or of all that may be meant; none where NVML knows none."""
+    with suppress(GpuUnavailableError), _asked(nvml, "NVML knows no such GPU"):
+        if not name.isdecimal():
+            return [ask(nvml.nvmlDeviceGetHandleByUUID(name))]
+        found = [nvml.nvmlDeviceGetHandleByIndex(place) for place in range(nvml.nvmlDeviceGetCount())]
+        alike = len({nvml.nvmlDeviceGetName(gpu) for gpu in found}) == 1
+        if alike or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+            found = found[int(name) :][:1]
+        return [ask(gpu) for gpu in found]
+    return []
 
 
 class NvmlGpu:

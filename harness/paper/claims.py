@@ -339,14 +339,13 @@ class Ratio(_Claim):
                 yield place.compare(dataset, metric, numerator, self.denominator, judge)
 
     def _beyond(self, place: Place, dataset: str, what: str, first: Side, second: Side) -> Comparison:
+        rule = place.memory
         figure = f"{_quotient(first.value, second.value):.2f} ({first.value:.4g} against {second.value:.4g} GB)"
-        if place.memory is None:
-            return Comparison(what, f"{figure}; no model to compare with is named", ClaimOutcome.NO_EVIDENCE, math.inf)
-        rule, base = place.memory, place.side(dataset, place.memory.reference, MEMORY)
-        cell = values_of_cell(place.values, dataset, rule.reference, MEMORY)
+        base = place.side(dataset, rule.reference, MEMORY) if rule else "no model to compare memory with is named"
+        cell = values_of_cell(place.values, dataset, rule.reference, MEMORY) if rule else ()
         printed = next((one.value for one in cell if one.value is not None), None)
-        if isinstance(base, str) or printed is None or base.basis != first.basis:
-            reason = base if isinstance(base, str) else f"{rule.reference} is not printed, or was measured elsewhere"
+        if rule is None or isinstance(base, str) or printed is None or base.basis != first.basis:
+            reason = base if isinstance(base, str) else f"{base.name} is not printed, or was measured elsewhere"
             return Comparison(what, f"{figure}; {reason}", ClaimOutcome.NO_EVIDENCE, math.inf)
         found = []
         for context in rule.context:
@@ -360,7 +359,7 @@ class Ratio(_Claim):
         figure += ", ".join(one.figure for one in found) + self.claimed
         figure += "" if alike else ": it depends on how much of the printed figures is CUDA context"
         outcome = found[0].outcome if alike else ClaimOutcome.UNDECIDED
-        return Comparison(what, figure, outcome, min(one.margin for one in found))
+        return _orientation(Comparison(what, figure, outcome, min(one.margin for one in found)), *base.obstacles)
 
     @property
     def top(self) -> float:

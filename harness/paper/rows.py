@@ -130,6 +130,8 @@ class Planned:
     not it is there; first the seed that points are chosen with."""
     every_seed: bool = False
     """Whether every point is run with every seed, since it is the points that are asked for."""
+    undeclared: tuple[int, ...] = ()
+    """Seeds that its suite does not name: who adds seeds until a verdict pleases is not believed."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ class Row:
     named: bool = False
     """Whether the label is the suite's, which need not say what is set."""
     every_seed: bool = False
-    """As in `Planned`."""
+    """As in `Planned`, like `undeclared`."""
+    undeclared: tuple[int, ...] = ()
     part: str = "test"
     """The part that figures are of."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
@@ -213,6 +216,8 @@ class Row:
         """Why its accuracy cannot be compared with published figures; empty where it can."""
         if self.surrogates:
             return f"surrogate features: {', '.join(self.surrogates)}"
+        if self.undeclared:
+            return f"the suite does not declare seed {', '.join(map(str, self.undeclared))}"
         if self.part != "test":
             return "the paper's test part is the one by which training stops here"
         return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
@@ -315,6 +320,7 @@ class _Group:
     """As in `choose`."""
     named: bool = False
     every_seed: bool = False
+    undeclared: tuple[int, ...] = ()
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -349,6 +355,7 @@ class _Group:
             departures=(*_departures(runs[0], paper).values(), *_searched_beyond(selection, model, paper)),
             named=self.named,
             every_seed=self.every_seed,
+            undeclared=self.undeclared,
             part=paper.test_part(self.dataset),
         )
 
@@ -365,7 +372,7 @@ def _planned_groups(runs: Iterable[RunRecord], paper: Paper, planned: Sequence[P
             label = row.label or label_of(there[0], paper, row.points[0][0])
             alone = row.every_seed or len(points) == 1
             first = None if alone else frozenset([next(iter(row.points[0][1]))])
-            groups.append(_Group(label, points, first, row.label is not None, row.every_seed))
+            groups.append(_Group(label, points, first, row.label is not None, row.every_seed, row.undeclared))
     return sorted(groups, key=lambda group: (group.dataset, group.runs[0].model))
 
 

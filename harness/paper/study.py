@@ -8,6 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.common import exit_status, number
 from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult, Measured, claims_of_paper, claims_of_rows
@@ -25,6 +28,18 @@ from harness.runs.store import readable_runs, stored_runs
 SHARED = "§"
 HOST = ("platform", "cpu", "logical_cores", "memory_bytes")
 """What runs recorded of their machine that two of the same one share."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What is shown on request, and changes nothing else."""
+
+    metrics: tuple[str, ...] = ()
+    """Canonical names."""
+    users: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
+    """By the hash of a data set: of whom alone; empty: of all."""
+    file: Path | None = None
+    """Which names them."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ class Study:
     """Runs beside which another one ran on the same machine."""
     asked_datasets: tuple[str, ...] = ()
     """Those of the rows that were asked for, whether or not there are runs."""
+    extra: Extra = Extra()
     selfcheck: tuple[Checked, ...] | None = None
     """The models against the reference of the self-check; None where that is not what was asked."""
     literature: bool = False

@@ -122,12 +122,13 @@ def judge(
         outcome, reason = Outcome.NO_EVIDENCE, "the inputs are not those of the published figure"
     elif dispute := _dispute(published, band):
         outcome, reason = Outcome.DISPUTED, dispute
-    elif mean is None or interval is None:
+    elif mean is None:
         outcome, reason = Outcome.DIVERGED, "a run gave a value that is not finite"
-    elif all(_inside(end, band) for end in interval):
+    elif interval is not None and all(_inside(end, band) for end in interval):
         outcome, reason = Outcome.REPRODUCED, f"the interval of {len(values)} seeds lies within {width}"
     elif _inside(mean, band):
-        outcome, reason = Outcome.CLOSE, f"the mean lies within {width}, the interval of {len(values)} seeds does not"
+        beside = f"the interval of {len(values)} seeds does not" if interval else "one run has no interval"
+        outcome, reason = Outcome.CLOSE, f"the mean lies within {width}, {beside}"
     elif mean > band[1]:
         outcome, reason = Outcome.ABOVE, f"the mean lies more than {width} above"
     else:

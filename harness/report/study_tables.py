@@ -30,6 +30,7 @@ MEMORY = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", 
 
 BETWEEN, BEST = "Differences between models", "Best against second"
 ACCURACY = "Test metrics, mean over seeds; of several rows the best of a column is bold."
+EXTRA = "Test metrics, mean over seeds; a dash where they were not stored and do not follow from stored hits."
 POINTS = "Means over the seeds of each point, and the range of the test part over them; nothing is chosen here."
 SELECTION = (
     "Rows and verdicts are of the point that is best on validation. Metrics are means over the seeds that both points "
@@ -88,6 +89,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
     found = [
         Section("self-check", "Self-check", selfcheck.NOTE, (self_check(study),)),
         Section("accuracy", "Accuracy", ACCURACY, tuple(overview(study, name) for name in datasets)),
+        Section("metrics", "Metrics asked for", EXTRA, tuple(extra(study, name) for name in datasets)),
         Section("verdicts", "Verdicts", "", tuple(verdicts(study, name) for name in datasets)),
         Section("literature", "What others report", OTHERS, others),
         Section("points", "All points", POINTS, (all_points(study),)),
@@ -137,6 +139,20 @@ def overview(study: Study, dataset: str) -> Table:
     ]
     head = ["model", *study.paper.metrics, "seeds", "settings"]
     return table(dataset, head, body, "l" + "r" * (len(study.paper.metrics) + 1) + "l", notes=notes)
+
+
+def extra(study: Study, dataset: str) -> Table:
+    """Rows by the metrics that were asked for, of the users that were."""
+    asked, rows = study.extra, study.of(dataset) if study.extra.metrics else []
+    body = []
+    for row in rows:
+        found = [[run.value(metric, asked.users.get(row.data)) for run in row.runs] for metric in asked.metrics]
+        means = [None if None in values else fmean(v for v in values if v is not None) for values in found]
+        body.append([_label(row), *map(number, means), len(row.runs)])
+    groups = {row.data: len(asked.users[row.data]) for row in rows if row.data in asked.users}
+    notes = [f"Of {count:,} users in {asked.file} alone." for count in groups.values()]
+    head = ["model", *map(short_metric, asked.metrics), "seeds"]
+    return table(dataset, head, body, "l" + "r" * (len(head) - 1), notes=notes)
 
 
 def about_stars(study: Study, dataset: str) -> str:

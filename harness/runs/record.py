@@ -391,6 +391,13 @@ class RunRecord(Record):
         values = found[1] if users is None else found[1][np.isin(found[0], users)]
         return float(values.mean()) if len(values) else None
 
+    @property
+    def known_metrics(self) -> list[str]:
+        """Its test metrics: the stored ones, then what follows from its hits at the same cut-offs."""
+        cutoffs = dict.fromkeys(name.partition("@")[2] for name in self.outcome.test)
+        follow = [f"{name}@{k}" for name in metrics_of_hits() for k in cutoffs] if (self.path / HITS).is_file() else []
+        return [*dict.fromkeys([*self.outcome.test, *follow])]
+
     @cached_property
     def _per_user(self) -> dict[str, PerUser]:
         """What `per_user` has found already, since a report asks several times."""

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 
 from harness.common import NOT_KNOWN, clock_time, duration, number, size
-from harness.evaluation.words import short_metric
+from harness.evaluation.words import METRICS, short_metric
 from harness.runs.difference import NOT_RECORDED, Change, Difference
 from harness.runs.inspect import Entry, course, entry, last_log_line
-from harness.runs.record import DatasetRecord, Reading, Result, Resumed, RunRecord
+from harness.runs.record import DatasetRecord, Reading, Resumed, RunRecord
 from harness.runs.words import STATES
 from harness.training.config import STOPPING_METRIC
 
@@ -29,8 +31,9 @@ def list_text(entries: Sequence[Entry]) -> str:
     return "\n".join([table, "", *reasons, f"{_count(len(entries), 'run')}: {each}"])
 
 
-def run_text(run: RunRecord, key: str) -> str:
-    """Everything that is known of a run, but its epochs one by one."""
+def run_text(run: RunRecord, key: str, metrics: Sequence[str] = (), users: NDArray[np.integer] | None = None) -> str:
+    """Everything that is known of a run, but its epochs one by one; these test metrics, or the usual ones, of all its
+    users or of these."""
     found, result = entry(run.path, key), run.result
     lines: list[tuple[str, str]] = [("state", found.state), ("folder", str(run.path)), ("command", run.command)]
     if (failure := run.failure) is not None:
@@ -57,7 +60,9 @@ def run_text(run: RunRecord, key: str) -> str:
         ]
     blocks = [f"{key}\n" + _indented(lines)]
     if result is not None:
-        blocks.append("results\n" + _metrics(result))
+        names = metrics or [name for name in result.test if name.partition("@")[0] in METRICS]
+        among = "" if users is None else f" of {_count(len(users), 'user')}"
+        blocks.append(f"results{among}\n" + _metrics(run, names, users))
         blocks.append(
             "time, in seconds\n" + _recorded({**result.timing.written(), "all epochs": duration(run.seconds)})
         )
@@ -134,9 +139,9 @@ def _epochs(found: Entry, run: RunRecord) -> str:
     return text + (f", stopped: {run.result.stopped or NOT_RECORDED}" if run.result else "")
 
 
-def _metrics(result: Result) -> str:
-    valid, test = result.valid, result.test
-    table = [[name, number(valid.get(name)), number(test.get(name))] for name in {**valid, **test}]
+def _metrics(run: RunRecord, names: Sequence[str], users: NDArray[np.integer] | None) -> str:
+    valid = {} if users is not None else run.outcome.valid  # of whose users nothing is stored
+    table = [[name, number(valid.get(name)), number(run.value(name, users))] for name in names]
     head, alignment = ("  metric", "valid", "test"), ("left", "right", "right")
     return tabulate([[f"  {row[0]}", *row[1:]] for row in table], head, disable_numparse=True, colalign=alignment)
 

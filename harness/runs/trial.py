@@ -273,22 +273,27 @@ def trial_of(run: RunRecord, data: Path | None, device: str | None = None) -> Tr
     _, unread = run.readable([*run.result.test] if run.result else [])
     if unread:
         raise DataError(unread[0])
-    words = shlex.split(run.command)
-    dataset_name = words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
     settings = {key: value for key, value in run.settings.items() if key not in GONE}
     settings["features_location"] = run.features_location or TrainingConfig().features_location
     where = resolve_device(device or run.device)
     try:
-        dataset = dataset_for(settings, dataset_name, data)
-        trial = make_trial(run.model, dataset, dataset_name, settings, run.seed, where)
+        name, dataset = dataset_of(run, data)
+        return make_trial(run.model, dataset, name, settings, run.seed, where)
     except ConfigError as error:
         raise ConfigError(f"{run.path}: cannot be repeated by this version: {error}") from error
+
+
+def dataset_of(run: RunRecord, data: Path | None) -> tuple[str, Dataset]:
+    """A run's data set as it is found now, and how its command names it. Raises DataError where it is another one."""
+    words = shlex.split(run.command)
+    name = words[3] if words[:2] == ["bm3", "train"] and len(words) > 3 else run.dataset.name
+    dataset = dataset_for({"features_location": run.features_location}, name, data)
     if dataset.content_hash != run.dataset_hash:
         raise DataError(
-            f"data set {dataset_name!r} is not the one of {run.path}: its content hash is {dataset.content_hash[:12]}, "
+            f"data set {name!r} is not the one of {run.path}: its content hash is {dataset.content_hash[:12]}, "
             f"the run's is {run.dataset_hash[:12]}; name the folder that holds the run's data set with --data"
         )
-    return trial
+    return name, dataset
 
 
 def folder_of(trial: Trial, out: Path) -> Path:

@@ -119,7 +119,7 @@ class Ending:
     out_of_memory: bool = False
     """The system ended its process because memory ran out."""
     beside: bool = False
-    """It shared its memory, a GPU's or the machine's, with another trial at some time."""
+    """Others had part of its memory: a trial, at some time, or somebody's process on its GPU when it ended."""
 
 
 class Backend(Protocol):
@@ -280,11 +280,14 @@ class _Execution:
             LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, short_metric(run.stopping), value, seconds)
             return
         starved = ending.out_of_memory or (run is not None and run.out_of_memory)
-        if starved and ending.beside and key not in self.crowded:
-            LOGGER.warning("out of memory beside other trials: %s; trying again alone", key)
-            self.crowded.add(key)
-            (path / FAILURE).unlink(missing_ok=True)
-            return
+        if starved and ending.beside:  # not its own doing, so no dash
+            if key not in self.crowded:
+                LOGGER.warning("out of memory beside others: %s; trying again alone", key)
+                self.crowded.add(key)
+                (path / FAILURE).unlink(missing_ok=True)
+                return
+            write_failure(path, "error", "out of memory, which others had part of; try again with --rerun failed")
+            run = RunRecord.read(path)
         if run is not None and run.failure is not None:
             message = run.failure.message
         elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= RETRIES:

@@ -24,7 +24,7 @@ import harness.models
 from bm3 import BM3Error
 from harness.common import WriteError, writing
 from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
-from harness.measure.gpu import free_bytes, visible_gpus
+from harness.measure.gpu import free_bytes, occupied, visible_gpus
 from harness.measure.host import container_limits, usable_cores
 from harness.measure.memory import hold_files_of
 from harness.runs.store import LOG, InUseError
@@ -267,15 +267,16 @@ def memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
 
 def _ending(child: _Child, log: Path) -> Ending:
     code, trial = child.process.exitcode or 0, child.trial
+    beside = child.beside or (code != 0 and child.gpu is not None and occupied(child.gpu))
     if code == -SIGKILL and memory_kills() > child.kills:
         name = f"{trial.entry.name} on {trial.dataset.name}"
         message = f"{name}: out of memory (ended by the system)"
-        return Ending(trial, message, vanished=True, out_of_memory=True, beside=child.beside)
+        return Ending(trial, message, vanished=True, out_of_memory=True, beside=beside)
     if code < 0:
         return Ending(trial, f"its process was ended by {Signals(-code).name}", vanished=True)
     if code == SERVER_GONE:
         return Ending(trial, "the server that its process was forked from has ended", vanished=True)
-    return ending(trial, code, last_line(log), child.beside)
+    return ending(trial, code, last_line(log), beside)
 
 
 def ending(trial: Trial, code: int, said: str, beside: bool = False) -> Ending:

@@ -129,7 +129,7 @@ def fit(
     """
     make_deterministic()
     metric = training.early_stopping.metric
-    evaluate, clock = Evaluation(dataset, **asdict(training.evaluation), also=metric), EpochClock(device)
+    evaluate, clock = evaluation_of(dataset, training), EpochClock(device)
     if isinstance(model, ClosedForm):
         return _fit_at_once(model, evaluate, clock, device, on_epoch)
     steps, rule = TrainingSteps(model, dataset, training, streams, device), StoppingRule(training.early_stopping)
@@ -184,6 +184,11 @@ def fit(
         test_ranking=ranking,
         timing=clock.summary(),
     )
+
+
+def evaluation_of(dataset: Dataset, training: TrainingConfig) -> Evaluation:
+    """As the settings say."""
+    return Evaluation(dataset, **asdict(training.evaluation), also=training.early_stopping.metric)
 
 
 def _validation(

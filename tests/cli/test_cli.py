@@ -132,6 +132,9 @@ def test_without_a_validation_part_the_number_of_epochs_is_asked_for_and_told(
 def test_another_stopping_metric_is_another_run_and_the_usual_one_is_none(command: Command, shop: Path) -> None:
     for words in ("", "--set early_stopping.metric=R@20", "--set early_stopping.metric=N@10"):
         assert command("train", "bpr", shop, "--epochs", 2, *words.split()).code == 0
+    shown = command("train", "bpr", shop, "--epochs", 2, "--metrics", "mrr@5,coverage").out
+    assert re.search(r"test: mrr@5 \d\.\d{4}  coverage@5 \d", shown)
+    assert "no metric here 'mmr'" in refused(command("train", "bpr", shop, "--epochs", 3, "--metrics", "mmr"))
     usual, other = sorted(Path("runs").rglob("run.json"), key=lambda path: "ndcg@10" in path.read_text())
     assert "metric" not in json.loads(usual.read_text())["training"]["early_stopping"]
     assert json.loads(other.read_text())["training"]["early_stopping"]["metric"] == "ndcg@10"

@@ -1,6 +1,7 @@
 """The commands `bm3 models` and `bm3 settings`: everything that is there, as its classes say it."""
 
 import importlib.metadata
+import re
 from dataclasses import fields, make_dataclass
 from typing import Any
 
@@ -27,6 +28,12 @@ def test_models_lists_those_of_other_packages(command: Command, monkeypatch: pyt
         assert cells(command("models").out, "mine")[:4] == ["mine", "yes", "yes", "2"]
     finally:
         registry.models.cache_clear()
+
+
+def test_metrics_are_listed_with_formula_and_source(command: Command) -> None:
+    out = command("metrics").out
+    assert re.search(r"^mrr +yes +1 / rank of the first hit .*Voorhees", out, re.MULTILINE)
+    assert re.search(r"^coverage +no +Share of all items", out, re.MULTILINE)
 
 
 def test_a_model_is_introduced_by_its_module_with_the_source_if_it_names_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,17 @@ def test_data_sets_that_are_not_there_are_left_out_and_named(command: Command, s
     assert "- elsewhere: the data set is not there" in (study / "report.md").read_text()
 
 
+def test_seeds_that_the_suite_does_not_declare_are_run_and_are_no_evidence(command: Command, study: Path) -> None:
+    Path("small.toml").write_text(SUITE.replace('["mini"]', '["baby"]'), encoding="utf-8")
+    command("data", "export", "mini", "--out", "exported")
+    command("data", "import", "exported", "--name", "baby", "--out", "data")
+    given = ("--model", "lightgcn", "--data", "data", "--format", "csv")
+    command(*RUN, *given)
+    assert "does not declare" not in (study / "cells.csv").read_text()
+    assert command(*RUN, *given, "--seeds", "1-3").code == 3
+    assert "the suite does not declare seed 3" in (study / "cells.csv").read_text()
+
+
 def test_rerun_none_reports_what_is_there(command: Command, study: Path) -> None:
     settings = ("--set", "epochs=2", "--set", "batch_size=256", "--set", "learning_rate=0.01")
     command("train", "lightgcn", "mini", "--seed", 1, "--threads", 1, *settings)

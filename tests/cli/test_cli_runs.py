@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import Command
+from command_line import Command, refused
 
 from harness.data import load_dataset
+from harness.evaluation.words import METRICS
 from harness.runs.record import RESULT, RUN, RunRecord
 from harness.runs.store import CHECKPOINT, LOG, write_failure
 from harness.runs.text import run_text
@@ -61,6 +62,58 @@ def test_energy_and_what_happened_on_the_device_are_shown(command: Command, stor
     out = command("runs", "show", "seed1").out
     for part in (r"energy of the gpu, in joules\njoules +–", r"per_epoch +40\.5\n", rf"while it ran\n  {notes[0]}\n"):
         assert re.search(part, out), part
+
+
+def test_metrics_are_shown_on_request_of_all_users_or_of_some(command: Command, store: Path) -> None:
+    run = RunRecord.read(run_of(store, 1))
+    recorded = run.outcome.test
+    usual = command("runs", "show", run.path.name).out
+    assert "precision@20" in usual
+    assert "novelty" not in usual
+    asked = command("runs", "show", run.path.name, "--metrics", "novelty@10,MRR").out
+    assert re.findall(r"^(\w+@\d+) +\S+ +(\S+)$", asked, re.MULTILINE) == [
+        (name, f"{recorded[name]:.4f}") for name in ("novelty@10", "mrr@5", "mrr@10", "mrr@20", "mrr@50")
+    ]
+    users, values = run.per_user("recall@20") or pytest.fail("no hits")
+    some = users[values > 0][:3]
+    Path("some.txt").write_text("\n".join([*map(str, some), "nobody", ""]))
+    of_some = command("runs", "show", run.path.name, "--metrics", "R@20,novelty@20", "--users", "some.txt")
+    assert of_some.err == (
+        "note: some.txt: 3 of 4 ids are users of mini, 3 of them tested; first that is none: 'nobody'\n"
+    )
+    assert "results of 3 users" in of_some.out
+    mean = values[values > 0][:3].mean()
+    assert re.search(rf"recall@20 +– +{mean:.4f}\nnovelty@20 +– +–\n", of_some.out)
+    command("report", store, "--metrics", "hit@10,coverage@20", "--users", "some.txt")
+    report = (store / "report.md").read_text(encoding="utf-8")
+    assert "Of 3 users in some.txt alone." in report
+    assert re.search(r"hit@10 \| +coverage@20 \|", report)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--metrics", "mrrr"], "no metric here 'mrrr'; nearest: mrr"),
+        (["--users", "none.txt"], "0 of 1 ids are users of mini, 0 of them tested; first that is none: 'nobody'"),
+        (["--users", "missing.txt"], "'missing.txt' does not exist"),
+    ],
+)
+def test_metrics_and_users_that_are_not_there_are_refused_in_one_line(
+    command: Command, store: Path, words: list[str], says: str
+) -> None:
+    Path("none.txt").write_text("nobody\n")
+    assert says in refused(command("runs", "show", run_of(store, 1).name, *words))
+    assert says in refused(command("report", store, *words))
+
+
+def test_a_run_older_than_a_metric_has_what_follows_from_its_hits(command: Command, store: Path) -> None:
+    run = RunRecord.read(run_of(store, 1))
+    test = run.outcome.test
+    edit(run.path / RESULT, test={name: value for name, value in test.items() if name.partition("@")[0] in METRICS})
+    asked = command("runs", "show", run.path.name, "--metrics", "hit@10,mrr@20").out
+    assert re.search(rf"hit@10 +– +{test['hit@10']:.4f}\nmrr@20 +– +{test['mrr@20']:.4f}\n", asked)
+    assert "no metric here 'coverage'" in refused(command("runs", "show", run.path.name, "--metrics", "coverage"))
+    assert command("runs", "verify").code == 0
 
 
 def test_a_failed_run_is_shown_with_its_reason_and_its_last_words(command: Command, store: Path) -> None:

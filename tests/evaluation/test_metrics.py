@@ -165,7 +165,7 @@ def test_one_that_cannot_serve_is_refused_in_one_line(
 
 @pytest.mark.parametrize(
     ("asked", "found"),
-    [("mrr", ["mrr@5", "mrr@10"]), ("N@10, MRR@5", ["ndcg@10", "mrr@5"]), ("all", ["ndcg@10", "mrr@5", "mrr@10"])],
+    [("mrr", ["mrr@5", "mrr@10"]), ("MRR@5, N@10", ["mrr@5", "ndcg@10"]), ("all", ["ndcg@10", "mrr@5", "mrr@10"])],
 )
 def test_a_list_of_names_finds_them_with_or_without_cutoff(asked: str, found: list[str]) -> None:
     assert asked_metrics(asked, ["ndcg@10", "mrr@5", "mrr@10"]) == found

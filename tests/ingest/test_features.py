@@ -128,6 +128,7 @@ def test_a_bad_row_is_named_by_where_it_stands_in_the_file_and_its_id() -> None:
     ("name", "content", "column"),
     [
         ("ids.txt", "a\nb,1\n", None),
+        ("ids.txt", "item_id\na \nb,1\n\n", None),
         ("items.csv", 'index,id\n0,a\n1,"b,1"\n', None),  # as the project writes them
         ("items.csv", 'title,asin\nx,a\ny,"b,1"\n', None),
         ("items.csv", 'id,sku\n7,a\n8,"b,1"\n', "sku"),
@@ -138,6 +139,11 @@ def test_a_bad_row_is_named_by_where_it_stands_in_the_file_and_its_id() -> None:
 def test_ids_of_rows_are_lines_or_a_column(tmp_path: Path, name: str, content: str, column: str | None) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert read_row_ids(tmp_path / name, column) == ["a", "b,1"]
+
+
+def test_a_table_of_no_floating_point_numbers_is_refused_by_id_too() -> None:
+    for table in (np.array([["x"], ["y"]]), np.array([[1], [2]])):
+        assert "f.npy: " in refusal(lambda table=table: join_by_id(table, ["a", "b"], ["a", "b"], "f.npy"))  # type: ignore[misc]
 
 
 def test_a_table_of_ids_without_a_column_of_a_known_name_says_how_to_name_it(tmp_path: Path) -> None:

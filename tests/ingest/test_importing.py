@@ -290,11 +290,11 @@ def test_atomic_files_of_parts_keep_their_parts(tmp_path: Path) -> None:
 
 
 def test_atomic_files_that_lack_a_part_or_a_column_are_named(tmp_path: Path) -> None:
-    for part in ("train", "test"):
+    for part in ("train", "valid"):
         file = recbole(tmp_path / "ml" / f"ml.{part}.inter", ROWS, HEADER.replace("user_id", "user"))
     message = import_refused(tmp_path / "ml", tmp_path / "out")
     assert "ml.train.inter" in message
-    assert "NAME.valid.inter" in message
+    assert "NAME.test.inter" in message
     file = file.rename(tmp_path / "ml.inter")
     found = import_refused(file, tmp_path / "out", Columns(user="user_id"))
     assert f"{file}, line 1: no column 'user_id' among rating, user" in found

@@ -147,6 +147,13 @@ def test_a_split_in_three_files_is_kept(
     assert anew.dataset.n_interactions == len(ROWS)
 
 
+def test_a_split_without_validation_is_kept_too(tmp_path: Path) -> None:
+    for part, rows in (("train", [row for k, row in enumerate(ROWS) if k % 4]), ("test", ROWS[::4])):
+        written(tmp_path / "x" / f"shop.{part}.csv", text(rows=rows))
+    found = import_dataset(tmp_path / "x", "shop", tmp_path).dataset
+    assert [len(found.part(part)) for part in PARTS] == [18, 0, 6]
+
+
 def test_of_several_tables_one_is_named(tmp_path: Path) -> None:
     written(tmp_path / "x" / "ratings.csv", text())
     written(tmp_path / "x" / "products.csv", b"item_id,title\ni1,x\n")

@@ -32,6 +32,7 @@ from harness.measure.gpu import (
     attributed,
     driver_version,
     free_bytes,
+    occupied,
     own_process,
     survey,
     visible_gpus,
@@ -308,10 +309,13 @@ def test_what_is_free_is_asked_of_the_gpu_that_is_meant(
     machine: Any = Machine({"GPU-b": "index 1"})
     machine.nvmlDeviceGetName = lambda handle: names[int(handle[-1])]
     machine.nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(free=[10, 20][int(handle[-1])])
+    machine.nvmlDeviceGetComputeRunningProcesses = lambda handle: [1] * int(handle[-1])
     assert (free_bytes(name, machine), machine.open) == (free, 0)
+    assert occupied(name, machine) == (free is not None)
 
 
 def test_without_nvml_nothing_is_known_to_be_free() -> None:
+    assert not occupied("0", SimpleNamespace(nvmlInit=lambda: _look_up({}, "")))
     assert free_bytes("0", SimpleNamespace(nvmlInit=lambda: _look_up({}, ""))) is None
 
 

@@ -16,6 +16,7 @@ from harness.models.registry import find_model, models, trained_in_steps
 from harness.runs.record import RunRecord
 from harness.runs.trial import OutOfMemoryError, make_trial, run_trial
 from harness.runs.verify import verify
+from harness.studies.suite import load_suite
 from harness.training import Streams, TrainingConfig, build
 from harness.training.fit import fit
 from harness.training.steps import TrainingSteps
@@ -251,3 +252,11 @@ def test_content_is_asked_for_where_it_has_a_weight(name: str, small: Data) -> N
 def test_impossible_settings_are_refused(name: str, settings: Mapping[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         find_model(name).model.Config(**settings)
+
+
+def test_the_suite_of_opponents_searches_each_models_own_grid() -> None:
+    suite = load_suite("opponents")
+    assert sorted(experiment.model for experiment in suite.experiments) == CLOSED
+    for experiment in suite.experiments:
+        own = getattr(find_model(experiment.model).model.Config, "GRID", {})
+        assert {key: tuple(values) for key, values in experiment.grid.items()} == own

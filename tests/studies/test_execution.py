@@ -104,7 +104,7 @@ class Scripted:
             unfinished_run(self.store / trial.key)
         if what == "fail":
             write_failure(self.store / trial.key, "error", "the loss is nan")
-        if what == "crowded":
+        if what in ("crowded", "no room"):
             write_failure(self.store / trial.key, "out of memory", "CUDA out of memory")
         return [Ending(trial, **ENDINGS.get(what, {"message": ""}))]
 
@@ -260,7 +260,8 @@ def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(
         (["misused"], 1, False, None),
         (["starved"], 1, False, "out of memory (ended by the system)"),
         (["crowded", "finish"], 2, True, None),
-        (["crowded", "crowded"], 2, False, "CUDA out of memory"),
+        (["crowded", "no room"], 2, False, "CUDA out of memory"),
+        (["crowded", "crowded"], 2, False, "out of memory, which others had part of; try again with --rerun failed"),
         (["elsewhere", "finish"], 2, True, None),
     ],
 )
@@ -276,6 +277,7 @@ def test_what_becomes_of_a_trial(
     assert backend.alone == [bad.key] * ("crowded" in script)  # out of memory beside others: once more, alone
     stored = RunRecord.read(tmp_path / bad.key)
     assert (stored.failure and stored.failure.message) == failure
+    assert stored.out_of_memory == (script[-1] in ("starved", "no room"))
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -459,10 +461,15 @@ def test_beside_another_a_trial_has_what_nvml_says_is_free(
 
 
 def test_what_ends_beside_another_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = backend_of(tmp_path, monkeypatch, "input()")
-    some = trials(("bpr",))
-    assert all(backend.start(trial) for trial in some)
+    backend = backend_of(tmp_path, monkeypatch, "exit(1)")
+    assert all(backend.start(trial) for trial in trials(("bpr",)))
     assert [ending.beside for ending in endings(backend, 2)] == [True, True]
+    for others in (False, True):  # of somebody else, on a GPU
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        monkeypatch.setattr(backends_module, "free_bytes", lambda gpu: None)
+        monkeypatch.setattr(backends_module, "occupied", lambda gpu, found=others: found)
+        backend.start(make_trial("bpr", load_dataset("mini"), "mini", {}, 1, torch.device("cuda")))
+        assert [ending.beside for ending in endings(backend, 1)] == [others]
 
 
 def test_stopping_lets_processes_end_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""From the original Amazon 2014 files to a data set on disk: k-core, new numbers, a split, and the folder written.
+"""From the original Amazon files to a data set on disk: k-core, new numbers, a split, and the folder written.
 
 Parsing each kind of file is `raw`, rules that divide are in `harness.data.split`.
 """
@@ -7,8 +7,8 @@ import csv
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from bm3 import ConfigError, DataError
 from harness.common import write_json
-from harness.data.dataset import PARTS, Dataset, checked_dataset
+from harness.data.dataset import PARTS, checked_dataset
 from harness.data.files import RawFile, Report, new_folder
 from harness.data.layouts import find_interactions, read_interactions
 from harness.data.split import OLD_NAMES, RULES, Pairs, Parts, split_rule
@@ -26,7 +26,7 @@ from harness.data.words import DEFAULT_SPLIT_SEED
 from harness.ingest.amazon.raw import ASIN_BYTES, IMAGE_WIDTH, read_images, read_metadata
 from harness.ingest.exporting import ITEMS, USERS, checked_name, write_ids
 from harness.ingest.importing import divide
-from harness.ingest.tables import AMAZON_2014, Columns, Table, k_core, read_tables
+from harness.ingest.tables import AMAZON_2014, Columns, k_core, read_tables
 
 RECORD, TEXTS, IMAGES = "prepared.json", "texts.csv", "visual.npy"
 
@@ -126,19 +126,22 @@ def prepare(
     `versions` of what makes it go into the record. Raises ConfigError, or DataError with file and line or byte.
     """
     plan.check()
-    inputs: dict[str, Any] = {}
-    inputs["ratings"] = _entry(plan.ratings)
+    inputs = {kind: _entry(path) for kind, path in plan.inputs.items()}
     with watch(plan.ratings.name) as report:
         find = ("user", "item", "time")
         table = read_tables([plan.ratings], plan.columns or Columns(), find=find, usual=AMAZON_2014, report=report)
     core, counts = k_core(table, plan.core)
-    dataset, user_ids, item_ids = _divide(plan, core, inputs)
+    if plan.given_split is not None:
+        parts, user_ids, item_ids = read_split(plan.given_split, core.pairs), core.user_ids, core.item_ids
+    else:
+        parts, user_ids, item_ids = divide(core, plan.split, plan.split_seed)
+    dataset = checked_dataset(plan.name, parts, {}, where=str(plan.target))
     counts |= {"users": dataset.n_users, "items": dataset.n_items, "interactions": dataset.n_interactions}
     counts |= {part: len(dataset.part(part)) for part in PARTS}
     with new_folder(plan.target) as folder:
         write_ids(folder / USERS, user_ids)
         write_ids(folder / ITEMS, item_ids)
-        features = _write_features(folder, item_ids, plan, watch, inputs)
+        features = _write_features(folder, item_ids, plan, watch)
         record = {
             "format": 1,
             "name": plan.name,
@@ -158,19 +161,10 @@ def prepare(
                 **versions,
             },
         }
-        parts = {part: dataset.part(part) for part in PARTS}
-        np.savez_compressed(folder / "interactions.npz", **parts)  # type: ignore[arg-type]
+        arrays: Any = {part: dataset.part(part) for part in PARTS}
+        np.savez_compressed(folder / "interactions.npz", **arrays)
         write_json(folder / RECORD, record)
     return record
-
-
-@contextmanager
-def _reading(kind: str, plan: Plan, watch: Watch, inputs: dict[str, Any]) -> Iterator[RawFile]:
-    """A file of the plan, entered in `inputs`."""
-    path = plan.inputs[kind]
-    inputs[kind] = _entry(path)
-    with watch(path.name) as report, RawFile(path, report) as file:
-        yield file
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -179,27 +173,12 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
 
 
-def _divide(plan: Plan, core: Table, inputs: dict[str, Any]) -> tuple[Dataset, list[str], list[str]]:
-    """Interactions in parts, without features, and what the files call users [U] and items [I].
-
-    Raises DataError where parts make no data set, before anything else is read.
-    """
-    if plan.given_split is not None:
-        inputs["split"] = _entry(plan.given_split)
-        parts, user_ids, item_ids = read_split(plan.given_split, core.pairs), core.user_ids, core.item_ids
-    else:
-        parts, user_ids, item_ids = divide(core, plan.split, plan.split_seed)
-    return checked_dataset(plan.name, parts, {}, where=str(plan.target)), user_ids, item_ids
-
-
-def _write_features(
-    folder: Path, item_ids: Sequence[str], plan: Plan, watch: Watch, inputs: dict[str, Any]
-) -> dict[str, Any]:
+def _write_features(folder: Path, item_ids: Sequence[str], plan: Plan, watch: Watch) -> dict[str, Any]:
     """Texts and image features where the plan has them, and what the record says of them."""
     items = {name: item for item, name in enumerate(item_ids)}
     record: dict[str, Any] = {}
     if plan.metadata is not None:
-        with _reading("metadata", plan, watch, inputs) as file:
+        with watch(plan.metadata.name) as report, RawFile(plan.metadata, report) as file:
             found = read_metadata(file, items)
         with (folder / TEXTS).open("w", newline="", encoding="utf-8") as texts:  # with the ids that encoding joins by
             rows = csv.writer(texts, lineterminator="\n")
@@ -209,7 +188,7 @@ def _write_features(
         del record["metadata"]["texts"]
     if plan.images is not None:
         table = np.empty((len(items), IMAGE_WIDTH), np.float32)
-        with _reading("images", plan, watch, inputs) as file:
+        with watch(plan.images.name) as report, RawFile(plan.images, report) as file:
             images = read_images(file, items, table)
         np.save(folder / IMAGES, table)
         record["images"] = asdict(images)
