@@ -14,12 +14,13 @@ COPIES = ("aten::_to_copy", "aten::copy_")
 class OneDevice(TorchDispatchMode):
     """Raises RuntimeError for an operation whose tensors lie on two devices, but for copies and single numbers.
 
-    `copies` has the devices, from and to, of what was copied from one to another.
+    `copies` has the devices, from and to, of what was copied from one to another; `waits`, of what was waited for.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.copies: list[tuple[str, str]] = []
+        self.waits: list[tuple[str, str]] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -28,5 +29,7 @@ class OneDevice(TorchDispatchMode):
         if name not in COPIES and len(devices) > 1:
             raise RuntimeError(f"{name} is given tensors on {' and '.join(sorted(devices))}")
         if name == "aten::_to_copy" and result.device != args[0].device:
-            self.copies.append((args[0].device.type, result.device.type))
+            way = args[0].device.type, result.device.type
+            self.copies.append(way)
+            self.waits += [] if (kwargs or {}).get("non_blocking") else [way]
         return result

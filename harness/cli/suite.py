@@ -104,9 +104,11 @@ def show(
     """
     from harness.cli.study import following, left_alone
     from harness.data.layouts import data_roots
+    from harness.measure.environment import environment
     from harness.paper.load import load_paper
     from harness.report.flat import csv_text
     from harness.report.tables import markdown, table, text
+    from harness.runs.record import cost_key
     from harness.runs.trial import resolve_device
     from harness.studies.estimate import estimates_of
     from harness.studies.execute import pending
@@ -127,7 +129,9 @@ def show(
             planned += outline(chosen, [dataset], about)
     rows = [row for row in planned if isinstance(row, Row)]
     outlines = [row for row in planned if isinstance(row, Outline)]
-    found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out)
+    # How many threads there will be is for `bm3 reproduce` to say.
+    costs = {key: here for key, here in cost_key(environment(where)).items() if key != "torch_threads"}
+    found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out, costs=costs if chosen.alone else None)
     unread: list[str] = []
     estimates = estimates_of(out, about, unread)
     lines = [_line(row, found.outcomes, estimates) for row in planned]

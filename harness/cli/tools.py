@@ -272,7 +272,8 @@ def regress(
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
-        plan = measure.plan_of(rules.workload, *measure.inputs(published), inputs, where.type, threads)
+        held = measure.clocks_held(where)
+        plan = measure.plan_of(rules.workload, *measure.inputs(published), inputs, where.type, threads, held)
         if update_baseline:
             measured = measure.measure([here], plan, often, tell=_to_stderr)[0]
             failed, unstable = measure.faults(measured, rules, where.type)

@@ -211,6 +211,11 @@ class NvmlGpu:
         instance = _offered(lambda: str(nvml.nvmlDeviceGetName(self._handle))) if mig else None
         return dict(zip(SETTINGS, (None if power is None else power / 1000, clocks, instance, mode), strict=True))
 
+    def clocks_held(self) -> bool:
+        """Whether somebody has set clocks that the GPU keeps to (nvidia-smi -lgc or -ac)."""
+        reasons = _offered(lambda: self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._whole))
+        return bool((reasons or 0) & pynvml.nvmlClocksThrottleReasonApplicationsClocksSetting)
+
     def joules(self) -> float | None:
         """Energy that the GPU took since its driver was loaded; None where not offered (before Volta)."""
         millijoules = _offered(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._whole))

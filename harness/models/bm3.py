@@ -82,7 +82,7 @@ class BM3(bm3.BM3):
 
     def survivors(self, view: str, rows: Tensor) -> Tensor:
         """Drawn for the rows asked for alone where they are distinct, else for the whole table."""
-        return super().survivors(view, rows) if keeps_repeated(rows) else self.drawn(len(rows))
+        return super().survivors(view, rows) if keeps_repeated(rows.device) else self.drawn(len(rows))
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Those that are on: what repeats in a batch is computed once, and all rows are predicted at once."""

@@ -84,26 +84,43 @@ class FeatureTable(nn.Module):
         """
         if self._before_read is not None:
             self._before_read(items)
-        table, rows = self._fetched(items)
+        table, rows = self._fetched(items, weight.device)
         product: Tensor = _Projection.apply(table, rows, weight, self.row_gradients)  # type: ignore[no-untyped-call]
         return product
 
     def fetch(self, items: Tensor) -> None:
-        """Begin to read the rows of the items [n] if they are off the device: all of them are held until `project`.
+        """Begin to read the rows of the items [n], which lie in main memory, if they do not lie on the device.
 
-        What has been fetched is used by a `project` of the same items, and dropped by one of others.
+        They are held until a `project` of the same items uses them or one of others drops them. On a GPU, where
+        comparing them would make it wait, as many other items have rows that are not a number.
         """
         if self.off_device:
             reader = ThreadPoolExecutor(1)  # a thread of its own: one that is kept would not survive a fork
-            self._fetching = items, reader.submit(self.table.index_select, 0, items.to(self.table.device))
+            self._fetching = items, reader.submit(self._read, items)
             reader.shutdown(wait=False)
 
-    def _fetched(self, items: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The items' rows and None (all of these) if they have been fetched, else the whole table and the items."""
+    def _read(self, items: Tensor) -> Tensor:
+        """Rows of the items [n] in main memory, pinned where there is a GPU, which then copies them without a wait."""
+        pinned, shape = torch.cuda.is_available(), (len(items), self.table.shape[1])
+        return torch.index_select(
+            self.table, 0, items, out=torch.empty(shape, dtype=self.table.dtype, pin_memory=pinned)
+        )
+
+    def _fetched(self, items: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The items' rows on `device` and None (all of these) if they are fetched, else the whole table and the items.
+
+        They are copied once, and kept for the gradient.
+        """
         fetching, self._fetching = self._fetching, None
-        if fetching is None or items is None or not torch.equal(fetching[0], items):
+        if fetching is None or items is None or len(fetching[0]) != len(items):
             return self.table, items
-        return fetching[1].result(), None
+        if not keeps_repeated(device):
+            return (fetching[1].result(), None) if torch.equal(fetching[0], items) else (self.table, items)
+        rows, same = (
+            fetching[1].result().to(device, non_blocking=True),
+            fetching[0].to(device, non_blocking=True) == items,
+        )
+        return rows.masked_fill_(~same[:, None], torch.nan), None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         if not self.off_device:
@@ -183,14 +200,14 @@ def frozen_features(
     return FeatureTable(modality, table, data.n_items, trained=False, precision=precision, shared=True, by_row=by_row)
 
 
-def keeps_repeated(ids: Tensor) -> bool:
+def keeps_repeated(device: torch.device) -> bool:
     """Whether `distinct` leaves ids as they are: on CUDA counting the distinct ones would make the device wait."""
-    return ids.is_cuda
+    return device.type == "cuda"
 
 
 def distinct(ids: Tensor) -> tuple[Tensor, Tensor | None]:
     """Distinct ones [n] of ids [B], and the place of each id among them [B], None where none is left out."""
-    return (ids, None) if keeps_repeated(ids) else ids.unique(return_inverse=True)
+    return (ids, None) if keeps_repeated(ids.device) else ids.unique(return_inverse=True)
 
 
 def at(x: Tensor, place: Tensor | None) -> Tensor:

@@ -27,7 +27,7 @@ def train_step(
     optimiser.zero_grad()
     loss = model.loss(batch)
     if to_fetch is not None:
-        fetch(model, to_fetch)
+        fetch(model, to_fetch, batch.items.device)
     loss.total.backward()
     optimiser.step()
     model.after_step()
@@ -56,7 +56,7 @@ class TrainingSteps:
             batch_size=training.batch_size,
             uses_negatives=model.uses_negatives,
             streams=streams,
-            device=device,
+            device=torch.device("cpu") if reads_ahead(model) else device,  # where who reads ahead looks ids up
         )
         self.optimiser = adam(model, training.learning_rate)
         self._next: Iterator[tuple[Batch, Batch | None]] = iter(())
@@ -69,7 +69,9 @@ class TrainingSteps:
     def epoch(self, number: int) -> Iterator[Loss]:
         """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
         then = number + 1 if number < self._training.epochs else None
-        return (self._make(*batches) for batches in with_next(self.model, self.batches.epoch(number, then)))
+        return (
+            self._make(*batches) for batches in with_next(self.model, self.batches.epoch(number, then), self._device)
+        )
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare an epoch whose full batches `step` takes in turn, again and again."""
@@ -78,6 +80,8 @@ class TrainingSteps:
         # The last batch may be shorter, and would be no measure of a step.
         full = cycle([batch for batch in batches if len(batch.users) == len(batches[0].users)])
         ahead = reads_ahead(self.model)
+        if ahead:
+            fetch(self.model, batches[0], self._device)
         self._next = ((batch, following if ahead else None) for batch, following in pairwise(full))
 
     def first_step(self, epoch: int) -> None:
@@ -90,8 +94,9 @@ class TrainingSteps:
         return self._make(*next(self._next))
 
     def _make(self, batch: Batch, to_fetch: Batch | None) -> Loss:
+        there = [ids.to(self._device, non_blocking=True) for ids in batch if ids is not None]
         with matmul_precision(self._training.precision):
-            return train_step(self.model, self.optimiser, batch, to_fetch)
+            return train_step(self.model, self.optimiser, Batch(*there), to_fetch)
 
 
 def make_deterministic() -> None:

@@ -66,6 +66,19 @@ def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Co
     assert "failed earlier, so not run again: 1; bm3 reproduce with --rerun failed tries again" in outcome.out
 
 
+@pytest.mark.parametrize(("alone", "done"), [("", "1"), ("alone = true\n", "0")])
+def test_where_costs_are_asked_for_a_run_of_another_machine_is_not_done(
+    command: Command, search: Path, alone: str, done: str
+) -> None:
+    search.write_text(alone + search.read_text())
+    run = run_trial(rows_of(search)[0].points[0], Path("store"))
+    description = json.loads((run.path / "run.json").read_text())
+    description["environment"]["cpu"] = "another"
+    (run.path / "run.json").write_text(json.dumps(description))
+    shown = command("suite", "show", search, "--device", "cpu", "--out", "store").out
+    assert cells(shown, "bpr")[5] == done
+
+
 def test_data_sets_can_be_named_and_each_is_looked_for(
     command: Command, tmp_path: Path, write_npz: Any, small_parts: Any, small_features: Any
 ) -> None:

@@ -1,17 +1,24 @@
 """What a training step dispatches: on a GPU each operation is a launch, which at these sizes takes most of the time."""
 
+import re
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from one_device import META, OneDevice
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from bm3 import Batch
 from harness.data import Dataset
 from harness.models import bm3 as fast
 from harness.models import features
-from harness.models.registry import find_model
+from harness.models.registry import find_model, trained_in_steps
+from harness.tools.doctor import doctor
 from harness.training import Streams, TrainingConfig, build
+from harness.training.accelerators import prefetch
 from harness.training.steps import TrainingSteps
 
 CPU = torch.device("cpu")
@@ -32,6 +39,19 @@ class Counted(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+class Called(TorchDispatchMode):
+    """Names of operations, each with the kind of number of its last tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = dict[str, None]()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kinds = [str(leaf.dtype).removeprefix("torch.") for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
+        self.names[" ".join([function._schema.name.removeprefix("aten::"), *kinds[-1:]])] = None
+        return function(*args, **(kwargs or {}))
+
+
 def step_of(name: str, dataset: Dataset, **settings: Any) -> tuple[Counter[str], float]:
     """The operations of a model's second step, and its loss."""
     model, streams = find_model(name).model, Streams(0)
@@ -45,8 +65,8 @@ def step_of(name: str, dataset: Dataset, **settings: Any) -> tuple[Counter[str],
 
 @pytest.fixture
 def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (features, fast):
-        monkeypatch.setattr(module, "keeps_repeated", lambda ids: True)
+    for module in (features, fast, prefetch):
+        monkeypatch.setattr(module, "keeps_repeated", lambda device: True)
 
 
 @pytest.mark.parametrize("name", FEWEST)
@@ -84,3 +104,74 @@ def test_lattice_makes_its_graphs_where_its_tensors_are(clustered: Dataset, monk
     training.first_step(1)
     training.step()
     assert torch.isfinite(built.embed()[1]).all()
+
+
+@pytest.mark.parametrize("name", ["bm3", "vbpr"])
+@pytest.mark.usefixtures("as_on_cuda")
+def test_rows_kept_off_the_device_are_copied_there_once_a_step_and_nothing_waits(
+    name: str, clustered: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One copy of each modality's rows serves both directions; beside it lie the ids that it is checked by."""
+    pinned, empty = list[bool](), torch.empty
+
+    def recording(*size: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
+        pinned.append(pin_memory)
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", recording)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model = find_model(name).model
+    settings = {"features": "frozen", "dropout": 0.0} if name == "bm3" else {}
+    built = model(clustered, model.Config(**settings), torch.Generator().manual_seed(0))
+    for table in features.feature_tables(built):
+        table.off_device = True
+    built.to(META)
+    pinned.clear()
+    batch = Batch(*torch.randint(40, (3 if model.uses_negatives else 2, 16)))
+    prefetch.fetch(built, batch, META)
+    there = Batch(*(ids.to(META) for ids in batch if ids is not None))
+    with OneDevice() as seen:
+        built.loss(there).total.backward()
+    assert seen.copies == [("cpu", "meta")] * 4
+    assert seen.waits == []
+    assert pinned.count(True) == 2
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_rows_of_other_items_than_were_fetched_are_not_numbers() -> None:
+    table = features.FeatureTable("x", np.ones((5, 2), np.float32), 5, trained=False)
+    table.off_device = True
+    table.fetch(torch.tensor([0, 1]))
+    product = table.project(torch.tensor([0, 2]), torch.ones(3, 2))
+    assert product.isnan().any(dim=1).tolist() == [False, True]
+
+
+NOT_REPEATABLE = re.compile(
+    "kthvalue|histc|put_$|median|nll_loss|_ctc_loss|grid_sampler|upsample|.*pool[123]d.*backward|max_unpool"
+    "|reflection_pad|replication_pad|scatter_reduce|cumsum.*float|bincount.*float|_embedding_bag.*backward"
+)
+"""Operations that torch 2.6, by its documentation of `use_deterministic_algorithms`, cannot repeat on CUDA."""
+
+
+@pytest.mark.parametrize("name", trained_in_steps())
+@pytest.mark.usefixtures("as_on_cuda")
+def test_whatever_a_model_calls_can_be_repeated_on_cuda_in_the_oldest_torch(name: str, clustered: Dataset) -> None:
+    with Called() as called:
+        step_of(name, clustered)
+    assert len(called.names) > 20
+    assert [one for one in called.names if NOT_REPEATABLE.match(one)] == []
+
+
+def test_what_cannot_be_repeated_would_be_found() -> None:
+    with Called() as called:
+        torch.rand(3).cumsum(0)
+        torch.arange(3).cumsum(0)
+    assert [one for one in called.names if NOT_REPEATABLE.match(one)] == ["cumsum float32"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", trained_in_steps())
+def test_a_step_on_a_gpu_is_twice_the_same_to_the_bit(name: str, clustered: Dataset) -> None:
+    cuda = torch.device("cuda")
+    first, second = (doctor._step(name, clustered, cuda) for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)

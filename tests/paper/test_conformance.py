@@ -227,7 +227,7 @@ def test_what_is_neither_a_trace_nor_a_folder_of_them_is_named(
 def test_a_step_is_replayed_wholly_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Model, batch and masks; LATTICE looks for neighbours, which this stand-in for a GPU has no numbers for."""
     for module in (features, fast):
-        monkeypatch.setattr(module, "keeps_repeated", lambda ids: True)
+        monkeypatch.setattr(module, "keeps_repeated", lambda device: True)
     # The stand-in has no sampled product.
     monkeypatch.setattr(Pattern, "_sampled", lambda pattern, x, y: x.new_zeros(len(pattern.rows.columns)))
     arrays, meta = conformance_module.read_trace(TRACES / f"{name}.npz")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 import torch
 from command_line import Command, refused
 
+from harness.data import Dataset
 from harness.measure.gpu import GpuSurvey
 from harness.measure.host import Limits
+from harness.models.registry import trained_in_steps
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.tools.doctor import doctor
 from harness.tools.doctor.doctor import (
@@ -46,11 +49,15 @@ PYTHON, FREE = (3, 11), 8 * GB
         (check_python_and_torch((3, 10), "2.6.0", None, 0), "problem", "3.11"),
         (check_python_and_torch(PYTHON, "2.6.0", "12.4", 1), "ok", "CUDA 12.4"),
         (check_python_and_torch(PYTHON, "2.6.0", "12.4", 0), "note", "CUDA_VISIBLE_DEVICES"),
-        (check_determinism(True, None, None), "ok", "agree to the bit"),
-        (check_determinism(True, None, ":4096:8"), "ok", "agree to the bit"),
-        (check_determinism(True, None, ":0:0"), "note", ":0:0; unset"),
-        (check_determinism(False, None, None), "problem", "differ; same seed"),
-        (check_determinism(False, "RuntimeError: no kernel", None), "problem", "RuntimeError: no kernel"),
+        (check_determinism({"a": "", "b": ""}, None), "ok", "each of 2 models agree to the bit"),
+        (check_determinism({"a": ""}, ":4096:8"), "ok", "agree to the bit"),
+        (check_determinism({"a": ""}, ":0:0"), "note", ":0:0; unset"),
+        (
+            check_determinism({"a": "", "b": "two equal steps differ"}, None),
+            "problem",
+            "1 of 2 models is not repeatable: b: two equal steps differ; same seed",
+        ),
+        (check_determinism({"a": "RuntimeError: no kernel"}, None), "problem", "a: RuntimeError: no kernel"),
         (check_cores(8, 8, Limits(), 8), "ok", "8 cores"),
         (check_cores(8, 2, Limits(cores=1.5), 8), "note", "container gives 1.5"),
         (check_cores(8, 2, Limits(), 8), "note", "--threads 2"),
@@ -94,17 +101,22 @@ def test_a_missing_nvml_is_a_note_and_so_is_a_gpu_that_torch_cannot_use() -> Non
     assert (unused.severity, "that torch does not use" in unused.found) == ("note", True)
 
 
-def test_a_step_is_really_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor._two_steps(torch.device("cpu")) == (True, None)
-    drawn = iter((1.0, 2.0))
-    monkeypatch.setattr(doctor, "_step", lambda device: {"weight": torch.tensor(next(drawn))})
-    assert doctor._two_steps(torch.device("cpu")) == (False, None)
+def test_a_step_of_each_model_is_really_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, made = doctor._step, Counter[str]()
 
-    def broken(device: torch.device) -> Mapping[str, torch.Tensor]:
-        raise RuntimeError("no kernel\nand a long explanation")
+    def noted(name: str, dataset: Dataset, device: torch.device) -> Mapping[str, torch.Tensor]:
+        made[name] += 1
+        if name == "grcn":
+            raise RuntimeError("no kernel\nhint")
+        return {"weight": torch.tensor(made[name])} if name == "bpr" else step(name, dataset, device)
 
-    monkeypatch.setattr(doctor, "_step", broken)
-    assert doctor._two_steps(torch.device("cpu")) == (False, "RuntimeError: no kernel")
+    monkeypatch.setattr(doctor, "_step", noted)
+    found = doctor._unrepeatable(torch.device("cpu"))
+    assert {name: what for name, what in found.items() if what} == {
+        "bpr": "two equal steps differ",
+        "grcn": "RuntimeError: no kernel",
+    }
+    assert made == {name: 1 if name == "grcn" else 2 for name in trained_in_steps()}
 
 
 def test_a_store_is_tried_without_leaving_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,12 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
+import torch
 from command_line import Command, Outcome, refused
 
 import harness
@@ -16,8 +19,10 @@ from bm3 import ConfigError
 from harness.cli import tools as cli_tools
 from harness.data import Dataset, load_dataset
 from harness.data.synthetic import of_size
+from harness.measure.gpu import NvmlGpu
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.tools.regress import measure as measuring
+from harness.tools.regress import worker
 from harness.tools.regress.baseline import Measurement, NothingToCompareError, read_baseline
 from harness.tools.regress.judge import MEMORY, TIME, WALL, Comparison, compare, exit_code
 from harness.tools.regress.judge import Outcome as Word
@@ -421,3 +426,104 @@ def test_a_dry_run_measures_and_writes_nothing(
     assert str(baseline) in stored.out
     assert "stored as" in made.out
     assert not Path("out").exists()
+
+
+# On a GPU: by fakes --------------------------------------------------------------------------------------------------
+
+
+class FakeCuda:
+    """torch.cuda's allocator: `fixed` bytes once, for the first block, and garbage until it is collected."""
+
+    def __init__(self, fixed: int) -> None:
+        self.fixed, self.held, self.peak, self.garbage = fixed, 0, 0, 0
+
+    def block(self, n_bytes: int) -> None:
+        self.held, self.fixed = self.held + self.fixed, 0
+        self.peak = max(self.peak, self.held + self.garbage + n_bytes)
+        self.garbage = n_bytes // 2
+
+    def collect(self) -> None:
+        self.garbage = 0
+
+    def reset_peak_memory_stats(self, device: Any) -> None:
+        self.peak = self.held + self.garbage
+
+    def memory_allocated(self, device: Any) -> int:
+        return self.held + self.garbage
+
+    def max_memory_allocated(self, device: Any) -> int:
+        return self.peak
+
+
+@pytest.fixture
+def on_cuda(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> tuple[worker.Worker, FakeCuda]:
+    """A worker that believes itself on a GPU, whose blocks on the large data set take as many bytes as their name."""
+    asked, cuda = worker.Worker(plan.work, plan.folder), FakeCuda(fixed=1000)
+    asked._device = torch.device("cuda")
+    monkeypatch.setattr(
+        asked, "_block", lambda data, name: lambda: cuda.block(int(name) if data is asked._large else 9)
+    )
+    monkeypatch.setattr(worker.gc, "collect", cuda.collect)
+    for name in ("reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, getattr(cuda, name))
+    return asked, cuda
+
+
+@pytest.mark.parametrize("before", [[], ["300"], ["500", "200"]])
+def test_what_was_asked_before_does_not_change_the_bytes(
+    before: list[str], on_cuda: tuple[worker.Worker, FakeCuda]
+) -> None:
+    asked, _ = on_cuda
+    for other in before:
+        assert asked.memory(other) == int(other)
+    assert asked.memory("400") == 400
+
+
+@pytest.mark.parametrize(("device", "warm_s"), [("cpu", 0.0), ("cuda", 1.0)])
+@pytest.mark.parametrize(("call_ms", "calls"), [(4, 13), (50, 1), (200, 1)])
+def test_a_calibration_lasts_50_ms_and_clocks_have_risen(
+    call_ms: int, calls: int, device: str, warm_s: float, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, clocked = worker.Worker(plan.work, plan.folder), list[Any]()
+    asked._device = torch.device(device)
+
+    def seconds(block: Any) -> tuple[float, float]:
+        clocked.append(block)
+        times = asked._calls if block == asked._calibrated else 1
+        return times * call_ms / 1000, times * call_ms / 1000
+
+    monkeypatch.setattr(asked, "_clocked", seconds)
+    monkeypatch.setattr(worker, "Calibration", lambda device: lambda: None)
+    monkeypatch.setattr(asked, "_block", lambda data, name: lambda: None)
+    assert asked.time("bpr") == pytest.approx((1, 1))  # a block that takes as long as one calibration
+    assert asked._calls == (calls if device == "cuda" else 1)
+    warmed = [block for block in clocked if block == asked._calibrate]
+    assert len(warmed) * call_ms / 1000 >= warm_s
+    assert clocked[-3:] == [asked._calibrated, asked._blocks["bpr"], asked._calibrated]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_where_clocks_are_held_times_are_seconds_and_other_work_to_compare_with(
+    held: bool, inputs: Inputs, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = plan_of(tiny_rules().workload, *inputs, tmp_path, "cpu", 1, held)
+    assert (other.work != plan.work) == held
+    asked = worker.Worker(other.work, other.folder)
+    monkeypatch.setattr(asked, "_clocked", lambda block: (2.0, 3.0))
+    monkeypatch.setattr(asked, "_calls_needed", lambda calibrate: 1)
+    assert asked.time("bpr") == ((2.0, 3.0) if held else (1.0, 1.0))
+
+
+@pytest.mark.parametrize(("reasons", "held"), [(0, False), (1, False), (2, True), (3, True), (None, False)])
+def test_held_clocks_are_known_from_nvml(reasons: int | None, held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(handle: str) -> int:
+        if reasons is None:
+            raise pynvml.NVMLError_NotSupported
+        return reasons
+
+    gpu = object.__new__(NvmlGpu)
+    gpu._nvml = SimpleNamespace(nvmlDeviceGetCurrentClocksThrottleReasons=told, nvmlShutdown=lambda: None)
+    gpu._whole = "0"
+    monkeypatch.setattr(NvmlGpu, "of_torch_device", lambda device: gpu)
+    assert measuring.clocks_held(torch.device("cuda")) == held
+    assert not measuring.clocks_held(torch.device("cpu"))

@@ -403,8 +403,8 @@ def test_features_that_are_read_ahead_from_their_file_train_alike(
             fetched.append(items)
             fetch(table, items)
 
-        def reading(table: FeatureTable, items: Tensor | None, found: list[bool] = found) -> Any:
-            rows, left = read(table, items)
+        def reading(table: FeatureTable, items: Tensor | None, device: Any, found: list[bool] = found) -> Any:
+            rows, left = read(table, items, device)
             found.append(left is None and items is not None)
             return rows, left
 

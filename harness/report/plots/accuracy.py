@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from harness.paper.published import short_metric
 from harness.paper.study import Study
-from harness.paper.verdict import Outcome, Verdict
+from harness.paper.verdict import Outcome
 from harness.report.plots.style import INK, WIDTH, Picture, coloured, named, picture, signed, wrapped
 
 BELOW_TO_ABOVE = LinearSegmentedColormap.from_list("difference", ("#f1a340", "#f7f7f7", "#a99dc8"), 21)
@@ -20,7 +20,8 @@ def difference(study: Study, dataset: str) -> Picture | None:
         return None
     metrics = list(rows[0].verdicts)
     verdicts = [[row.verdicts[metric] for metric in metrics] for row in rows]
-    per_cent = np.array([[_per_cent(verdict) for verdict in of_row] for of_row in verdicts])
+    change = [[np.nan if one.difference is None else 100 * one.difference for one in of_row] for of_row in verdicts]
+    per_cent = np.array(change)
     bands = {100 * study.paper.tolerances.of(metric).relative for metric in metrics}
     limit = max([*bands, *np.abs(per_cent[np.isfinite(per_cent)])])
     figure = Figure((WIDTH, 0.9 + 0.4 * max(len(rows), 3)), layout="constrained")
@@ -84,7 +85,3 @@ def scatter(study: Study) -> Picture | None:
         f"The {len(shown)} cells that have a published value ({datasets}). On the line ours equals it; the grey band "
         f"is the tolerance, {' and '.join(f'±{100 * band:g} %' for band in bands)}.",
     )
-
-
-def _per_cent(verdict: Verdict) -> float:
-    return np.nan if verdict.difference is None else 100 * verdict.difference

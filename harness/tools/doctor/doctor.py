@@ -19,11 +19,11 @@ import torch
 
 from bm3 import BM3Error, ConfigError
 from harness.common import size
-from harness.data import load_dataset
+from harness.data import Dataset, load_dataset
 from harness.data.layouts import DATA_VARIABLE, SYNTHETIC, data_roots
 from harness.measure.gpu import GpuSurvey, GpuUnavailableError, driver_version, survey
 from harness.measure.host import Limits, container_limits, usable_cores
-from harness.models.registry import models
+from harness.models.registry import find_model, trained_in_steps
 from harness.paper.load import Paper, load_paper
 from harness.training import Streams, TrainingConfig, build
 from harness.training.steps import TrainingSteps, make_deterministic
@@ -66,7 +66,7 @@ def diagnose(data: Path | None, out: Path, paper: Path) -> list[Finding]:
     return [
         check_python_and_torch(sys.version_info[:2], str(torch.__version__), torch.version.cuda, len(cuda)),
         *check_gpus(cuda, gpus, driver),
-        check_determinism(*_two_steps(torch.device("cuda" if cuda else "cpu")), cublas),
+        check_determinism(_unrepeatable(torch.device("cuda" if cuda else "cpu")), cublas),
         check_cores(psutil.cpu_count() or 1, usable_cores(limits), limits, torch.get_num_threads()),
         check_memory(memory.available, memory.total, limits),
         check_store(out),
@@ -130,15 +130,17 @@ def check_gpus(
         yield Finding("GPU", text, "ok" if figures and gpu.counts_energy else "note", advice)
 
 
-def check_determinism(same: bool, error: str | None, cublas: str | None) -> Finding:
-    """Whether a training step is possible with deterministic algorithms alone, and twice the same to the bit."""
-    if error is not None:
-        advice = "install the tested versions: pip install -c constraints.txt"
-        return Finding("determinism", f"a training step fails: {error}", "problem", advice)
-    if not same:
-        advice = "same seed, same bits does not hold here: try --threads 1"
-        return Finding("determinism", "two equal training steps differ", "problem", advice)
-    text = "two equal training steps agree to the bit"
+def check_determinism(found: Mapping[str, str], cublas: str | None) -> Finding:
+    """Whether a step of each model is possible with deterministic algorithms alone, and twice the same to the bit.
+
+    `found` has by model what is wrong, or nothing.
+    """
+    if wrong := [f"{name}: {what}" for name, what in found.items() if what]:
+        advice = "same seed, same bits does not hold for these: try --threads 1, or the tested versions of "
+        advice += "constraints.txt (pip install -c)"
+        text = f"a training step of {len(wrong)} of {len(found)} models is not repeatable: {'; '.join(wrong)}"
+        return Finding("determinism", text, "problem", advice)
+    text = f"two equal training steps of each of {len(found)} models agree to the bit"
     if cublas is not None and cublas not in (":4096:8", ":16:8"):
         advice = f"unset {CUBLAS}, or set it to :4096:8: with other values cuBLAS may sum in any order"
         return Finding("determinism", f"{text}; {CUBLAS} is {cublas}", "note", advice)
@@ -213,20 +215,23 @@ def check_data(roots: Sequence[Path], published: Sequence[str]) -> Iterator[Find
         yield Finding("data", f"not in {', '.join(map(str, roots))}: {', '.join(missing)}", "note", advice)
 
 
-def _two_steps(device: torch.device) -> tuple[bool, str | None]:
-    """Whether two equal steps of training agree to the bit; and why there is none, if there is none."""
-    try:
-        first, second = _step(device), _step(device)
-    except Exception as error:  # whatever a broken installation may raise is what was asked for
-        lines = str(error).strip().splitlines()
-        return False, f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-    return all(torch.equal(first[name], second[name]) for name in first), None
+def _unrepeatable(device: torch.device) -> dict[str, str]:
+    """By model: that two equal steps of training differ, or why there is none; empty where all is well."""
+    dataset, found = load_dataset(next(iter(SYNTHETIC))), {}
+    for name in trained_in_steps():
+        try:
+            first, second = _step(name, dataset, device), _step(name, dataset, device)
+            found[name] = "" if all(torch.equal(first[key], second[key]) for key in first) else "two equal steps differ"
+        except Exception as error:  # whatever a broken installation may raise is what was asked for
+            lines = str(error).strip().splitlines()
+            found[name] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return found
 
 
-def _step(device: torch.device) -> Mapping[str, torch.Tensor]:
+def _step(name: str, dataset: Dataset, device: torch.device) -> Mapping[str, torch.Tensor]:
     """The state of a model after one step on the synthetic data, as a training makes it."""
     make_deterministic()
-    dataset, model, streams = load_dataset(next(iter(SYNTHETIC))), next(iter(models().values())).model, Streams(0)
+    model, streams = find_model(name).model, Streams(0)
     built = build(model, dataset, model.Config(), streams, device)
     TrainingSteps(built, dataset, TrainingConfig(), streams, device).first_step(1)
-    return {name: tensor.detach().cpu() for name, tensor in built.state_dict().items()}
+    return {key: tensor.detach().cpu() for key, tensor in built.state_dict().items()}

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import numpy as np
+import torch
 
 from bm3 import ConfigError, DataError
 from harness.data import PARTS, Dataset
 from harness.data.synthetic import mini, of_size
 from harness.measure.environment import git
+from harness.measure.gpu import GpuUnavailableError, NvmlGpu
 from harness.paper.load import Paper
 from harness.tools.regress import worker
 from harness.tools.regress.baseline import Measurement, NothingToCompareError, Result
@@ -75,9 +77,19 @@ def inputs(paper: Paper) -> tuple[Dataset, Dataset, Path]:
 
 
 def plan_of(
-    workload: Workload, small: Dataset, large: Dataset, traces: Path, folder: Path, device: str, threads: int
+    workload: Workload,
+    small: Dataset,
+    large: Dataset,
+    traces: Path,
+    folder: Path,
+    device: str,
+    threads: int,
+    clocks_held: bool = False,
 ) -> Plan:
-    """The plan, with its inputs in `folder`: every tree reads the same files, however it makes its own data sets."""
+    """The plan, with its inputs in `folder`: every tree reads the same files, however it makes its own data sets.
+
+    With `clocks_held` times are seconds, else shares of a calibration's.
+    """
     for dataset in (small, large):
         (folder / dataset.name).mkdir()
         parts = {part: dataset.part(part) for part in PARTS}
@@ -87,7 +99,20 @@ def plan_of(
     shutil.copytree(traces, folder / "traces")
     work = {"format": WORKLOAD_FORMAT, **json.loads(json.dumps(asdict(workload))), "steps": workload.steps[device]}
     work |= {"small": small.name, "large": large.name, "hashes": [small.content_hash, large.content_hash]}
+    work |= {"unit": worker.SECONDS} if clocks_held else {}
     return Plan({**work, "device": device, "threads": threads}, folder)
+
+
+def clocks_held(device: torch.device) -> bool:
+    """Whether a GPU keeps to clocks that somebody has set, so that its times need no calibration."""
+    if device.type != "cuda":
+        return False
+    try:
+        gpu = NvmlGpu.of_torch_device(device)
+    except GpuUnavailableError:
+        return False
+    with closing(gpu):
+        return gpu.clocks_held()
 
 
 @dataclass(frozen=True)

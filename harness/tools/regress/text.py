@@ -28,7 +28,8 @@ def markdown(comparisons: Sequence[Comparison], about: Mapping[str, str]) -> str
     if told:
         parts.append(_table("", sorted(told, key=lambda one: one.outcome is not Outcome.REGRESSED)))
     legend = (
-        "Time is in units of a calibration that is measured just before and after; memory is the peak above the start."
+        "Time is in units of a calibration that is measured just before and after, or in seconds on a GPU whose clocks "
+        "are held; memory is the peak above the start."
     )
     return "\n\n".join([*parts, _table("All comparisons", comparisons, legend)]) + "\n"
 

@@ -8,6 +8,7 @@ import ctypes
 import gc
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -28,8 +29,10 @@ from harness.training import EpochRecord, Streams, TrainingConfig, build
 from harness.training.fit import fit
 from harness.training.steps import TrainingSteps, make_deterministic
 
-EVALUATION = "evaluation"
+EVALUATION, SECONDS = "evaluation", "seconds"
 SEED = 1  # of what is timed
+CALIBRATION_S, WARM_S = 0.05, 1.0
+"""On a GPU: least seconds of what is compared with, and of work before it, by which its clocks have risen."""
 CUTOFFS = (20, 50)
 
 
@@ -80,6 +83,7 @@ class Worker:
         make_deterministic()
         self._small, self._large = (load_dataset(str(folder / plan[key])) for key in ("small", "large"))
         self._calibrate: Calibration | None = None
+        self._calls = 0
         self._blocks: dict[str, Callable[[], object]] = {}
 
     def traces(self, name: str) -> dict[str, str]:
@@ -110,17 +114,37 @@ class Worker:
     def time(self, name: str) -> tuple[float, float]:
         """CPU and wall time of a block on the large data set, as shares of the calibration's just before and after.
 
-        CPU time is of all threads of this process. Before the first, a model is built and warmed up.
+        CPU time is of all threads of this process. Before the first, a model is built and warmed up. Where clocks are
+        locked, so that nothing has to be calibrated, they are seconds.
         """
-        calibrate = self._calibrate = self._calibrate or Calibration(self._device)
+        if self._calibrate is None:
+            self._calibrate = Calibration(self._device)
+            self._calls = self._calls_needed(self._calibrate)
         if name not in self._blocks:
             self._blocks[name] = self._block(self._large, name)
             self._blocks[name]()
-            calibrate()
+            self._calibrate()
         gc.collect()  # so that no block pays for another's litter
-        before, block, after = (self._clocked(each) for each in (calibrate, self._blocks[name], calibrate))
-        cpu, wall = (2 * taken / (a + b) for taken, a, b in zip(block, before, after, strict=True))
+        if self._plan.get("unit") == SECONDS:
+            return self._clocked(self._blocks[name])
+        before, block, after = (
+            self._clocked(each) for each in (self._calibrated, self._blocks[name], self._calibrated)
+        )
+        cpu, wall = (2 * self._calls * taken / (a + b) for taken, a, b in zip(block, before, after, strict=True))
         return cpu, wall
+
+    def _calibrated(self) -> None:
+        for _ in range(self._calls):
+            self._calibrate()  # type: ignore[misc]
+
+    def _calls_needed(self, calibrate: Callable[[], None]) -> int:
+        """How often in a row it is called: on a GPU, once its clocks have risen, long enough to be compared with."""
+        spent = self._clocked(calibrate)[1]
+        if self._device.type == "cpu":
+            return 1
+        while spent < WARM_S:
+            spent += self._clocked(calibrate)[1]
+        return max(1, math.ceil(CALIBRATION_S / max(self._clocked(calibrate)[1], 1e-6)))
 
     def memory(self, name: str) -> int:
         """Peak bytes above the start of building the model and taking some steps, or of an evaluation.
@@ -129,6 +153,9 @@ class Worker:
         Before the copy no thread may have been started.
         """
         if self._device.type == "cuda":
+            # What is allocated once per process, and what earlier questions left, is no one's growth.
+            self._block(self._small, name)()
+            gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
             start = torch.cuda.memory_allocated(self._device)
