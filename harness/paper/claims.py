@@ -511,7 +511,7 @@ def claims_of_published(
 def claims_of_paper(paper: Paper) -> tuple[ClaimResult, ...]:
     """Each claim of a paper against the tables that print it, and against what independent groups report, if any do."""
     reported = Reported(paper.values, None, paper.tolerances, paper.literature)
-    others = claims_of_rows(paper.claims, reported) if paper.literature else ()
+    others = [one for one in claims_of_rows(paper.claims, reported) if one.details and paper.literature]
     return *claims_of_published(paper.claims, paper.values, paper.tolerances.memory), *others
 
 
