@@ -108,7 +108,12 @@ for command in (metrics_command, runs, scaling, settings_command, suite, tables,
 @click.argument("dataset")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--seed", type=click.IntRange(min=0), default=999, show_default=True, help="Seed of all randomness.")
-@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most N epochs; short for --set epochs=N.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N epochs, all N without a validation part; short for --set epochs=N.",
+)
 @click.option(
     "--no-wait", is_flag=True, help=f"Where another process runs the same trial, leave with exit code {IN_USE} at once."
 )

@@ -65,7 +65,7 @@ FAULTS = [
     ("claims.toml", 'others = ["BPR"]', 'others = ["BP"]', ["claims.toml: claims.0.others: no model 'BP'"]),
     ("claims.toml", 'kind = "ordering"', 'kind = "order"', ["claims.toml: claims.0: "]),
     ("suites/table1.toml", 'model = "bpr"', 'model = "bp"', ["table1.toml: experiments.0 (bp): no model 'bp'"]),
-    ("suites/table1.toml", "seeds", "seed", ["table1.toml: no key 'seed'"]),
+    ("suites/table1.toml", "seeds", "seed", ["table1.toml: the file: no key 'seed'"]),
 ]
 
 
