@@ -65,7 +65,7 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
         published = verdict.published.value if verdict.published else None
         difference = None if verdict.difference is None else 100 * verdict.difference
         reason = obstacle if verdict.outcome is Outcome.NO_EVIDENCE else verdict.reason
-        figures = [number(verdict.mean), number(published, "g"), number(difference, "+.1f")]
+        figures = [number(verdict.mean), number(published), number(difference, "+.1f")]
         table.append([short_metric(metric), *figures, verdict.outcome, reason])
     head = ["metric", "lists", "published", "diff. %", "verdict", "why"]
     files, against = f"{len(lists)} file{'s' * (len(lists) > 1)}", f", against {compared}" if compared else ""

@@ -157,7 +157,7 @@ def profile(
         check_writable(out, "name another file with --out")
     if threads is not None:
         use_threads(threads)
-    settings = parse_assignments(assignments)
+    settings = {"epochs": "1000", **parse_assignments(assignments)}  # it ends by itself, with validation or without
     where = resolve_device(device)
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, 999, where)
     title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"

@@ -46,8 +46,10 @@ class Evaluator:
         """The top `k` of each evaluated user; equal scores are ordered by item id, on every device alike.
 
         `block` users are scored at a time, by default as many as make the device's BLOCK_SCORES. Raises BM3Error when
-        scores are not finite.
+        scores are not finite, and where there is no user.
         """
+        if not len(self.users):
+            raise BM3Error("there is nobody to rank items for: no user of this part has an interaction in training")
         k = min(k, self._n_items)
         block = block or max(1, BLOCK_SCORES.get(device.type, 2**26) // self._n_items)
         blocks = [self._rank_block(score, users, k, device) for users in self._blocks(block)]

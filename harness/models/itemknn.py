@@ -19,9 +19,9 @@ from harness.models.closed_form import ItemToItem, largest, without_diagonal
 class ItemKNNConfig:
     """Settings of ItemKNN."""
 
-    neighbours: int = 100
+    neighbours: int = 200
     """k, items that an item is scored by: the most similar ones."""
-    shrink: float = 10.0
+    shrink: float = 100.0
     """Added to √(d_i d_j), so that few users in common count less."""
 
     GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"neighbours": (50, 100, 200), "shrink": (0.0, 10.0, 100.0)}

@@ -27,6 +27,7 @@ from tabulate import tabulate
 from harness.cli.progress import TrainingProgress
 from harness.evaluation import Evaluation
 from harness.evaluation.compiling import use_threads
+from harness.evaluation.words import METRICS
 from harness.measure.environment import environment
 from harness.runs.trial import Trial, dataset_for, make_trial, run_trial
 from harness.tools.regress.measure import KEEP_MEMORY
@@ -75,7 +76,7 @@ def whole(trial: Trial) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as store, redirect_stderr(io.StringIO()):
         with TrainingProgress("a trial", trial.training.epochs) as progress:
             run = run_trial(trial, Path(store), progress.epoch)
-        return dict(run.outcome.test)
+        return {name: value for name, value in run.outcome.test.items() if name.partition("@")[0] in METRICS}
 
 
 def seconds(work: Callable[[Trial], dict[str, float]], trial: Trial) -> tuple[float, float, dict[str, float]]:

@@ -118,6 +118,7 @@ def test_without_a_validation_part_the_number_of_epochs_is_asked_for_and_told(
     run = next(path.parent for path in Path("runs").rglob("result.json"))
     assert "3, of which the last is tested: there is no validation part" in command("runs", "show", run.name).out
     assert command("replay", run, "--threads", 1).code == 0
+    assert command("profile", "bpr", shop, "--steps", 1).code == 0
     assert command("report", "runs", "--format", "md,html,tex,csv,json").code == 0
     text = Path("runs/report.md").read_text(encoding="utf-8")
     assert "There is no validation part: each training took" in text

@@ -163,6 +163,11 @@ def test_masking_leaves_the_models_own_table_alone(clustered: Dataset) -> None:
 # --- who is evaluated ---
 
 
+def test_where_nobody_is_left_there_is_no_ranking() -> None:
+    with pytest.raises(BM3Error, match="nobody to rank items for"):
+        ranked(dataset_of([(0, 0)], [(0, 1)], [(1, 0)]), np.zeros((2, 2)), 1)
+
+
 def test_users_without_training_or_without_held_out_items_are_left_out() -> None:
     dataset = dataset_of(
         train=[(0, 0), (1, 1), (3, 2), (4, 3)],

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from bm3 import ConfigError, Data, DataError
-from harness.data import Dataset
+from harness.data import Dataset, load_dataset
 from harness.models import closed_form
 from harness.models.registry import find_model, models, trained_in_steps
+from harness.runs.difference import difference
 from harness.runs.record import RunRecord
-from harness.runs.trial import OutOfMemoryError, make_trial, run_trial
+from harness.runs.trial import OutOfMemoryError, make_trial, run_trial, trial_of
 from harness.runs.verify import verify
 from harness.studies.suite import load_suite
 from harness.training import Streams, TrainingConfig, build
@@ -206,6 +207,21 @@ def test_a_run_is_stored_sound_and_found_again(name: str, clustered: Dataset, tm
     assert verify(run.path, trial.key).problems == ()
     assert run_trial(trial, tmp_path).outcome.finished == run.outcome.finished
     assert run.searched == sorted(getattr(trial.entry.model.Config, "GRID", {}))
+
+
+@pytest.mark.parametrize("name", ["ease", "ials"])
+def test_a_run_that_was_cut_off_begins_anew_and_is_replayed_to_the_same_bits(name: str, tmp_path: Any) -> None:
+    def cut_off(record: Any) -> None:
+        raise KeyboardInterrupt
+
+    trial = make_trial(name, load_dataset("mini"), "mini", {}, 1, CPU)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(trial, tmp_path / "first", cut_off)
+    assert RunRecord.read(tmp_path / "first" / trial.key).state == "unfinished"
+    run = run_trial(trial, tmp_path / "first")
+    assert len(run.epochs()) == 1
+    again = run_trial(trial_of(run, None), tmp_path / "second")
+    assert difference(run, again).verdict == "same"
 
 
 @pytest.mark.parametrize("name", ["ease", "easecontent"])

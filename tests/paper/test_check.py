@@ -65,7 +65,7 @@ FAULTS = [
     ("claims.toml", 'others = ["BPR"]', 'others = ["BP"]', ["claims.toml: claims.0.others: no model 'BP'"]),
     ("claims.toml", 'kind = "ordering"', 'kind = "order"', ["claims.toml: claims.0: "]),
     ("suites/table1.toml", 'model = "bpr"', 'model = "bp"', ["table1.toml: experiments.0 (bp): no model 'bp'"]),
-    ("suites/table1.toml", "seeds", "seed", ["table1.toml: no key 'seed'"]),
+    ("suites/table1.toml", "seeds", "seed", ["table1.toml: the file: no key 'seed'"]),
 ]
 
 
@@ -91,6 +91,31 @@ def test_all_faults_are_told_at_once(command: Command, skeleton: Path) -> None:
     lines = command("paper", "check", skeleton).err.splitlines()
     for text in ("grids.toml", "table1.csv:3", "tolerances.toml: no such file", "claim.toml: no file", "bpr.npz"):
         assert sum(text in line for line in lines) == 1, text
+
+
+COPIES = [
+    ("Baby,LightGCN", "independent", "literature/figures.csv:2: baby bpr has the digits", "call it copying-error"),
+    ("Baby,LightGCN", "copying-error", "", ""),
+    ("Baby,BPR", "independent", "literature/figures.csv:2: baby bpr has the digits", "call it copied"),
+    ("Baby,BPR", "copied", "", ""),
+]
+
+
+@pytest.mark.parametrize(("of", "standing", "where", "mend"), COPIES)
+def test_a_row_with_the_digits_of_another_one_must_say_so(
+    command: Command, skeleton: Path, of: str, standing: str, where: str, mend: str
+) -> None:
+    lines = (skeleton / "published" / "table1.csv").read_text().splitlines()
+    digits = [line.split(",")[2:4] for line in lines if line.startswith(of)]
+    folder = skeleton / "literature"
+    folder.mkdir()
+    (folder / "sources.csv").write_text("source,group,title,address\ns,g,title,address\n")
+    rows = [f"Baby,BPR,{metric},{value},s,Table 1,{standing}," for metric, value in digits]
+    (folder / "figures.csv").write_text("\n".join(["dataset,model,metric,value,source,where,standing,note", *rows, ""]))
+    done = command("paper", "check", skeleton)
+    assert done.code == (2 if where else 0)
+    assert where in done.err
+    assert mend in done.err
 
 
 @pytest.mark.parametrize(("path", "text"), [("", "paper.toml: no such file"), ("nowhere", "no paper and no folder")])

@@ -159,7 +159,7 @@ def profile(
     evaluation = Evaluation(dataset, **asdict(training.evaluation))
 
     def evaluate() -> object:
-        return evaluation(built, "valid", device)
+        return evaluation(built, "valid" if evaluation.validates else "test", device)
 
     # A step comes before each: models keep what has not changed since, and in training everything has.
     evaluated = profile_block(evaluate, device, warm_up=1, repeats=EVALUATIONS, before=work.step)
