@@ -16,8 +16,9 @@ from click.shell_completion import shell_complete
 from bm3 import BM3Error, ConfigError
 from harness.cli.data import DATA_COMMANDS, unread
 from harness.cli.evaluate import evaluate
+from harness.cli.literature import literature
 from harness.cli.models import metrics_command, models_command, settings_command
-from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SHOWN_METRICS, THREADS, USERS
+from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS, SHOWN_METRICS, THREADS, USERS
 from harness.cli.paper import paper
 from harness.cli.reference import reference
 from harness.cli.replay import replay
@@ -39,7 +40,6 @@ from harness.ending import (
     keeping,
 )
 
-DEFAULT_SEED = 999
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "data prepare": {"--core": "--k-core"},
     **{key: {"--to": "--out"} for key in ("data fetch", "replay", "report", "scaling")},
@@ -75,6 +75,7 @@ def bm3() -> None:
     bm3 tables 3                    the paper's tables, ours beneath
     bm3 paper list                  papers that runs can be compared with; new, check: one of your own
     bm3 expected list               the figures that runs are compared with
+    bm3 literature bm3              what others report of the same cells, and what it says of a published figure
     bm3 audit                       what each variant changes
 
     Exit codes: 0 everything asked for was measured and held, 1 something lies outside its band or failed, 2 wrong
@@ -87,6 +88,7 @@ for command in (
     doctor,
     evaluate,
     expected,
+    literature,
     models_command,
     paper,
     reference,
@@ -188,6 +190,7 @@ def train(
 @click.argument("folder", type=click.Path(path_type=Path))
 @REPORT_FORMATS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
+@click.option("--literature", is_flag=True, help="With what others report of each cell; HTML always has it.")
 @SHOWN_METRICS
 @USERS
 @DATA
@@ -196,6 +199,7 @@ def report_command(
     folder: Path,
     formats: list[str],
     out: Path | None,
+    literature: bool,
     metrics: str | None,
     users: Path | None,
     data: Path | None,
@@ -207,6 +211,7 @@ def report_command(
 
     \b
     bm3 report runs
+    bm3 report runs --literature
     bm3 report runs --format md,html,tex,csv
     bm3 report runs --metrics hit,mrr,coverage
     bm3 report runs --metrics recall,ndcg --users cold-start.txt
@@ -219,6 +224,7 @@ def report_command(
 
     asked = f"a report on the runs in {folder.name or 'this folder'}"
     study = make_study(folder, asked, paper=load_paper(paper))
+    study = replace(study, literature=literature)
     if metrics or users:
         finished = [run for row in study.rows for run in row.runs]
         there = dict.fromkeys(name for run in finished for name in run.known_metrics)
@@ -231,20 +237,56 @@ def report_command(
 
 @bm3.command(name="conformance")
 @click.argument("path", metavar="[TRACE|FOLDER]", type=click.Path(path_type=Path), required=False)
+@click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="A training log to compare runs with.")
+@click.option("--point", type=click.IntRange(min=1), metavar="N", help="Of the log's settings; default: best on valid.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Train and compare the log's first N epochs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison with a log as JSON.")
+@SEEDS
 @DEVICE
+@THREADS
+@DATA
+@OUT
 @PAPER
-def conformance_command(path: Path | None, device: str, paper: Path) -> None:
+def conformance_command(
+    path: Path | None,
+    log: Path | None,
+    point: int | None,
+    epochs: int | None,
+    as_json: bool,
+    seeds: list[int],
+    device: str,
+    threads: int | None,
+    data: Path | None,
+    out: Path,
+    paper: Path,
+) -> None:
     """Replay one TRACE or those in FOLDER (default: what comes with the paper and with installed models) on a device.
 
     One row per trace and quantity with the largest difference. Exit code 0 when all that could be replayed passed, 1
     when one failed, 3 when none could be replayed.
 
+    With --log, train with the settings of another program's training log instead, with seeds 1 to 3 or those of
+    --seeds, and compare losses, validation metrics and the best epoch: same curve, same end (exit code 0) or other (1);
+    3 with fewer than three seeds. Runs are kept in --out. All options but --device are for this.
+
     \b
     bm3 conformance
     bm3 conformance my-traces
     bm3 conformance my-traces/bpr.npz
+    bm3 conformance --log LightGCN-baby.log --data ~/data
     bm3 conformance --device cuda
     """
+    if log is not None:
+        from harness.cli.logs import DEFAULT_SEEDS, follow
+        from harness.evaluation.compiling import use_threads
+
+        if path is not None:
+            raise click.UsageError("a trace and --log are two questions: ask one")
+        if threads is not None:
+            use_threads(threads)
+        follow(log, point, seeds or DEFAULT_SEEDS, epochs, device, data, out, paper, as_json)
+    if point or epochs or seeds or as_json:
+        raise click.UsageError("--point, --epochs, --seeds and --json are for --log FILE")
     from tabulate import tabulate
 
     from harness.cli.study import conformance_line

@@ -16,8 +16,9 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from bm3.errors import DataError
-from harness.paper.load import STRICT, MemoryRule, Tolerances, validated_file
-from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
+from harness.paper.literature import ReportedValue, voices_of
+from harness.paper.load import STRICT, MemoryRule, Paper, Tolerances, validated_file
+from harness.paper.published import PublishedValue, Status, canonical_cell, canonical_metric, values_of_cell
 from harness.paper.rows import GB, SHARED_NOTE, Row, expected_best, representative
 from harness.paper.significance import Difference, over_seeds
 from harness.paper.verdict import Range, Word
@@ -81,7 +82,8 @@ Judge = Callable[[str, Side, Side], Comparison]
 
 @dataclass
 class Place:
-    """Where figures come from: the tables of one place that print them, or else (`Measured`) our rows."""
+    """Where figures come from: the tables of one place that print them, or else others (`Reported`) or our rows
+    (`Measured`)."""
 
     values: Sequence[PublishedValue]
     """Those that are printed."""
@@ -90,6 +92,9 @@ class Place:
     tolerances: Tolerances | None
     """None for printed tables, whose figures have no spread: the question is whether a claim follows from them, to the
     decimals that it is given in."""
+
+    repeats = "seeds"
+    """What a figure is the mean over."""
 
     def side(self, dataset: str, model: str, metric: str) -> Side | str:
         """A figure, or why there is none."""
@@ -117,6 +122,29 @@ class Place:
         if first.basis != second.basis:
             return self.missing(what, f"measured on {first.basis} and on {second.basis}")
         return _orientation(judge(what, first, second), *first.obstacles, *second.obstacles, *obstacles)
+
+
+@dataclass
+class Reported(Place):
+    """What independent groups report: means over their figures, one voice each, compared within groups."""
+
+    tolerances: Tolerances
+    figures: Sequence[ReportedValue] = ()
+    repeats = "groups"
+
+    def side(self, dataset: str, model: str, metric: str) -> Side | str:
+        if "@" not in metric:
+            return "costs are of the settings and the hardware of each group"
+        cell = canonical_cell(dataset, model, metric)
+        voices = voices_of(figure for figure in self.figures if figure.cell == cell)
+        if not voices:
+            return f"no independent group reports {model}"
+        groups = [*dict.fromkeys(figure.origin.group for figure in self.figures)]
+        by_group = {groups.index(group): value for group, value in voices.items()}
+        few = len(voices) < self.tolerances.min_seeds
+        obstacle = f"{len(voices)} of at least {self.tolerances.min_seeds} independent groups report {model}" * few
+        values = voices.values()
+        return Side(model, fmean(values), min(values), max(values), (obstacle,), seeds=by_group, runs=len(voices))
 
 
 @dataclass
@@ -266,11 +294,10 @@ class Improvement(_Claim):
                 for side in others.values():
                     obstacles += side.obstacles if isinstance(side, Side) else [side]
             best = max(values, key=lambda other: values[other])
-            yield place.compare(
-                dataset, self.metric, self.model, best, partial(self._gain, place.tolerances, percent), obstacles
-            )
+            yield place.compare(dataset, self.metric, self.model, best, partial(self._gain, place, percent), obstacles)
 
-    def _gain(self, tolerances: Tolerances | None, percent: float, what: str, first: Side, second: Side) -> Comparison:
+    def _gain(self, place: Place, percent: float, what: str, first: Side, second: Side) -> Comparison:
+        tolerances = place.tolerances
         against = f"({first.value:.4f} against {second.value:.4f}), claimed {percent:+g} %"
         if tolerances is None:
             found = 100 * (_quotient(first.value, second.value) - 1)
@@ -279,10 +306,10 @@ class Improvement(_Claim):
         tolerance = tolerances.of(self.metric)
         paired = over_seeds(_logarithms(first.seeds), _logarithms(second.seeds), tolerance.confidence)
         if paired is None:
-            return Comparison(what, f"no two shared seeds {against}", ClaimOutcome.NO_EVIDENCE, math.inf)
+            return Comparison(what, f"no two shared {place.repeats} {against}", ClaimOutcome.NO_EVIDENCE, math.inf)
         found, low, high = (100 * math.expm1(value) for value in (paired.mean, *paired.interval))
         edges = [100 * ((1 + percent / 100) * (1 + sign * tolerance.relative) - 1) for sign in (-1, 1)]
-        figure = f"{found:+z.1f} % [{low:+z.1f}, {high:+z.1f}] over {paired.seeds} seeds {against}"
+        figure = f"{found:+z.1f} % [{low:+z.1f}, {high:+z.1f}] over {paired.seeds} {place.repeats} {against}"
         return _ranged(what, figure, (low, high), edges[0], edges[1])
 
 
@@ -444,7 +471,8 @@ class ClaimResult:
 
     claim: Claim
     where: str
-    """`ours`: runs; else what the sources of published tables have before their first hyphen."""
+    """`ours`: runs; `independents`: groups that ran the models again; else what the sources of published tables have
+    before their first hyphen."""
     outcome: ClaimOutcome
     evidence: str
     """One sentence with the numbers."""
@@ -480,9 +508,17 @@ def claims_of_published(
     return tuple(_result(claim, where, cells) for claim, where, cells in found if any(cells))
 
 
-def claims_of_rows(claims: Sequence[Claim], place: Measured) -> tuple[ClaimResult, ...]:
-    """Each claim against our runs."""
-    return tuple(_result(claim, "ours", [*claim.comparisons(place)]) for claim in claims)
+def claims_of_paper(paper: Paper) -> tuple[ClaimResult, ...]:
+    """Each claim of a paper against the tables that print it, and against what independent groups report, if any do."""
+    reported = Reported(paper.values, None, paper.tolerances, paper.literature)
+    others = [one for one in claims_of_rows(paper.claims, reported) if one.details and paper.literature]
+    return *claims_of_published(paper.claims, paper.values, paper.tolerances.memory), *others
+
+
+def claims_of_rows(claims: Sequence[Claim], place: Reported | Measured) -> tuple[ClaimResult, ...]:
+    """Each claim against what independent groups report, or against our runs."""
+    where = "ours" if isinstance(place, Measured) else "independents"
+    return tuple(_result(claim, where, [*claim.comparisons(place)]) for claim in claims)
 
 
 def _present(models: Sequence[str], left_out: Mapping[str, Sequence[str]], dataset: str) -> list[str]:
@@ -493,8 +529,15 @@ def _lead(place: Place, metric: str, what: str, first: Side, second: Side) -> Co
     """Is `first` better? Over runs: by the rule for two models."""
     figure = f"{first.value:.4f} against {second.value:.4f}"
     margin = _quotient(first.value, second.value) - 1
-    if not isinstance(place, Measured):
+    if place.tolerances is None:
         return Comparison(what, figure, _sign_outcome(first.value - second.value), margin)
+    if not isinstance(place, Measured):
+        paired, side = over_seeds(first.seeds, second.seeds, place.tolerances.confidence), 0
+        if paired is not None:
+            figure += f"; over {paired.seeds} {place.repeats} {_text(paired.mean, paired.interval)}"
+            low, high = paired.interval
+            side = (low > 0) - (high < 0)
+        return Comparison(what, figure, _sign_outcome(side), margin)
     found, side = place.difference(metric, first, second), 0
     if found is None:
         figure += "; no per-user metrics are stored"

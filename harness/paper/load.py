@@ -15,6 +15,7 @@ from harness.paper.published import PublishedValue, canonical_metric, load_value
 
 if TYPE_CHECKING:
     from harness.paper.claims import Claim
+    from harness.paper.literature import ReportedValue
 
 T = TypeVar("T")
 Scalar = bool | int | float | str
@@ -29,6 +30,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Grids = TypeAdapter(dict[str, dict[str, Values]])
 STOPPING = "early_stopping.metric"
 SOURCES, TOLERANCES, GRIDS, CLAIMS = (f"{name}.toml" for name in ("sources", "tolerances", "grids", "claims"))
+LITERATURE = "literature"
 
 
 class _Part(BaseModel):
@@ -209,6 +211,13 @@ class Paper(PaperFile):
 
         path = self.folder / CLAIMS
         return load_claims(path) if path.is_file() else ()
+
+    @cached_property
+    def literature(self) -> "tuple[ReportedValue, ...]":
+        """What others report of the same cells; raises DataError naming file and line."""
+        from harness.paper.literature import load_literature
+
+        return load_literature(self.folder / LITERATURE)
 
     @property
     def suites(self) -> dict[str, Path]:

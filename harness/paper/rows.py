@@ -283,11 +283,18 @@ def rows_of(
     return rows, {dataset: tuple(labels) for dataset, labels in starved.items()}
 
 
+def lacking(row: Row, paper: Paper) -> str:
+    """Which run lacks a metric of the paper, as where its lists are shorter; empty where none does."""
+    asked = ((run, canonical_metric(name)) for name in paper.metrics for run in row.runs)
+    missing = ((run.path, metric) for run, metric in asked if run.value(metric) is None)
+    return next((f"{path}: has no {metric}, by which the paper {paper.name} judges" for path, metric in missing), "")
+
+
 def judged(row: Row, paper: Paper) -> Row:
     """The row with a verdict per metric of the paper. Raises DataError where runs lack one."""
     metrics = [canonical_metric(name) for name in paper.metrics]
-    if lacking := [metric for metric in metrics for run in row.runs if run.value(metric) is None]:
-        raise DataError(f"{row.runs[0].path}: has no {lacking[0]}, by which the paper {paper.name} judges")
+    if told := lacking(row, paper):
+        raise DataError(told)
     sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
     verdicts = {}
     for metric, cell in sources.items():

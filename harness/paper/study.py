@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from harness.common import exit_status, number
 from harness.paper import selfcheck
-from harness.paper.claims import ClaimResult, Measured, claims_of_published, claims_of_rows
+from harness.paper.claims import ClaimResult, Measured, claims_of_paper, claims_of_rows
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.paper.growth import stored_exponents
 from harness.paper.load import Paper, Tolerances, load_paper
 from harness.paper.published import canonical_metric
-from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of
+from harness.paper.rows import Planned, Row, finite, judged, lacking, ranked, representative, rows_of
 from harness.paper.selfcheck import Checked
 from harness.paper.significance import Difference, UserValues, compare_all
 from harness.paper.verdict import Outcome
@@ -81,6 +81,8 @@ class Study:
     extra: Extra = Extra()
     selfcheck: tuple[Checked, ...] | None = None
     """The models against the reference of the self-check; None where that is not what was asked."""
+    literature: bool = False
+    """Whether a report has what others report of the same cells."""
 
     @property
     def title(self) -> str:
@@ -235,9 +237,12 @@ def make_study(
     shared = shared_machine(runs if of is None else [*readable_runs(folder)])
     reference = selfcheck.load_reference(paper.file(selfcheck.FILE))
     found, starved = rows_of(runs, paper, planned)
+    readable = [_readable(row, paper, unread) for row in found]
+    unread += filter(None, (lacking(row, paper) for row in readable))
     rows = [
-        replace(row, brief=selfcheck.of_self_check(row.runs[0], reference), shared=shared)
-        for row in (judged(_readable(row, paper, unread), paper) for row in found)
+        replace(judged(row, paper), brief=selfcheck.of_self_check(row.runs[0], reference), shared=shared)
+        for row in readable
+        if not lacking(row, paper)
     ]
     by_data = {} if self_check is not None else differences_of(rows, paper.tolerances)
     hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
@@ -245,7 +250,7 @@ def make_study(
     if any(row.published for row in rows):
         memory = paper.tolerances.memory
         ours = Measured(paper.values, memory, paper.tolerances, rows, by_data, stored_exponents(folder))
-        claims = *claims_of_published(paper.claims, paper.values, memory), *claims_of_rows(paper.claims, ours)
+        claims = *claims_of_paper(paper), *claims_of_rows(paper.claims, ours)
     checked = None
     if self_check is not None:
         checked = selfcheck.check(runs, reference, paper.tolerances.selfcheck.error, self_check)

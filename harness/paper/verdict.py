@@ -165,6 +165,15 @@ def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float
     return mean, (mean - half, mean + half)
 
 
+def prediction_interval(values: Sequence[float], confidence: float) -> Range | None:
+    """Where one more value of the same normal distribution is expected, m ± t s √(1 + 1/n); two values are needed."""
+    mean, interval = mean_and_interval(values, confidence)
+    if mean is None or interval is None:
+        return None
+    half = (interval[1] - mean) * math.sqrt(len(values) + 1)
+    return mean - half, mean + half
+
+
 def _quantile(n: int, confidence: float) -> float:
     """Of Student's t for n runs, two-sided."""
     return float(stdtrit(n - 1, (1 + confidence) / 2))

@@ -1,15 +1,18 @@
 """What a report says, as sections of tables: each table of a study is built here, once for all formats."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from harness.common import NOT_KNOWN, number, spread
 from harness.paper import selfcheck
+from harness.paper.claims import ClaimResult
+from harness.paper.literature import Consensus, Standing, consensus
+from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric, short_metric
-from harness.paper.rows import SHARED_NOTE, Row, expected_best
+from harness.paper.rows import SHARED_NOTE, Row, expected_best, representative
 from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Study
 from harness.paper.verdict import Outcome, Range, Verdict, Word
@@ -54,6 +57,13 @@ FIGURES = ("ours", "interval", "range", "seeds", "expected", "source", "band", "
 COMMANDS = "In the folder of these runs:"
 
 
+OTHERS = (
+    "Independent: somebody ran the model again; one figure per group, of which low, high and CV* (the coefficient of "
+    "variation, corrected for few values) are. Copies are the paper's own digits and count for nothing. Ours is judged "
+    "by the published figure, never by these. bm3 literature shows each figure and where it is from."
+)
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a report."""
@@ -68,19 +78,25 @@ class Section:
 def sections(study: Study, every_pair: bool = False) -> list[Section]:
     """The parts of a report that have something to say, in their order.
 
-    `every_pair`: whether all rows that were compared over users are shown, or the best against the second.
+    `every_pair`: whether all rows that were compared over users are shown, or the best against the second; then
+    what others report is shown too, which it is else where the study asks for it.
     """
     datasets = dict.fromkeys([*study.datasets, *study.starved])
+    told = study.published if study.literature or every_pair else ()
+    others = tuple(
+        literature(reported_cells(study.paper, name), study.rows, f"What others report on {name}") for name in told
+    )
     found = [
         Section("self-check", "Self-check", selfcheck.NOTE, (self_check(study),)),
         Section("accuracy", "Accuracy", ACCURACY, tuple(overview(study, name) for name in datasets)),
         Section("metrics", "Metrics asked for", EXTRA, tuple(extra(study, name) for name in datasets)),
         Section("verdicts", "Verdicts", "", tuple(verdicts(study, name) for name in datasets)),
+        Section("literature", "What others report", OTHERS, others),
         Section("points", "All points", POINTS, (all_points(study),)),
         Section("selection", "Selection", SELECTION, (selection(study),)),
         Section("budget", "At equal budgets", BUDGET, (budget(study),)),
         Section("differences", BETWEEN if every_pair else BEST, DIFFERENCES, (differences(study, every_pair),)),
-        Section("claims", "Claims of the paper", CLAIMS, (claims(study),)),
+        Section("claims", "Claims of the paper", CLAIMS, (claims(study.claims),)),
         Section("time", "Time and memory", COSTS, (time_and_memory(study),)),
         Section("environment", "Environment", ENVIRONMENT, (environment(study.runs),)),
     ]
@@ -176,6 +192,51 @@ def verdicts(study: Study, dataset: str) -> Table:
     return table(dataset, head, body, "llrrrrrlrrll", notes=[*cited, *_about_labels(rows)])
 
 
+def reported_cells(paper: Paper, dataset: str) -> list[Consensus]:
+    """The cells of a data set that somebody else reports too, by the paper's models and metrics."""
+    found = [consensus(paper, dataset, model, metric) for model in paper.models for metric in paper.metrics]
+    return [cell for cell in found if cell.figures]
+
+
+def literature(cells: Iterable[Consensus], rows: Iterable[Row], title: str) -> Table:
+    """A row per cell: what was published, what independent groups report, where the first lies among them, and ours."""
+    body, rows = [], [*rows]
+    for cell in cells:
+        row = representative((row for row in rows if row.dataset.lower() == cell.dataset.lower()), cell.model)
+        ours = None if row is None else row.verdicts.get(canonical_metric(cell.metric))
+        known, voices = cell.published, cell.voices.values()
+        body.append(
+            [
+                cell.dataset,
+                cell.model,
+                cell.metric,
+                number(known.value) if known else NOT_KNOWN,
+                len(voices),
+                _range((min(voices), max(voices))) if voices else NOT_KNOWN,
+                number(None if cell.variation is None else 100 * cell.variation, ".1f", NOT_KNOWN),
+                Cell(cell.place, word=cell.position),
+                cell.copies,
+                _of_row(row, number(ours.mean)) if ours and row else NOT_KNOWN,
+                Cell(ours.outcome.value, word=ours.outcome) if ours else "not run",
+            ]
+        )
+    head = ["data set", "model", "metric", "published", "groups", "independent", "CV* %", "published lies", "copies"]
+    notes = _about_labels(rows)
+    return table(title, [*head, "ours", "verdict"], body, "lllrrrrlrrl", groups=2, notes=notes)
+
+
+def reported(cell: Consensus) -> Table:
+    """All figures of a cell that others print: independent ones first."""
+    figures = sorted(cell.figures, key=lambda figure: [*Standing].index(figure.standing))
+    body = [
+        (number(f.value), f.standing, o.group, o.key, f.where, o.title, o.address, f.note)
+        for f in figures
+        for o in (f.origin,)
+    ]
+    head = ("figure", "standing", "group", "source", "where", "title", "address", "note")
+    return table("What others report", head, body, "rlllllll")
+
+
 def all_points(study: Study) -> Table:
     """Every point of the rows whose suite runs each of them with every seed: it is the points that it asks for."""
     body = []
@@ -264,7 +325,7 @@ def differences(study: Study, every_pair: bool) -> Table:
     return table(title, head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
 
 
-def claims(study: Study) -> Table:
+def claims(results: Sequence[ClaimResult]) -> Table:
     """What the paper says in words, with what each place says of it."""
     body = [
         [
@@ -277,8 +338,8 @@ def claims(study: Study) -> Table:
             ),
             result.evidence,
         ]
-        for claim in dict.fromkeys(result.claim.id for result in study.claims)
-        for result in study.claims
+        for claim in dict.fromkeys(result.claim.id for result in results)
+        for result in results
         if result.claim.id == claim
     ]
     return table("Claims of the paper", ("claim", "from", "outcome", "evidence"), body, groups=1)
@@ -356,7 +417,11 @@ def source(run: RunRecord) -> str:
 
 
 def _label(row: Row) -> Cell:
-    return Cell(row.label, *((SURROGATES, SURROGATES_NOTE) if row.surrogates else ()))
+    return _of_row(row, row.label)
+
+
+def _of_row(row: Row, text: str) -> Cell:
+    return Cell(text, *((SURROGATES, SURROGATES_NOTE) if row.surrogates else ()))
 
 
 def _about_labels(rows: Iterable[Row]) -> list[str]:

@@ -353,8 +353,8 @@ class RunRecord(Record):
     def per_user(self, metric: str) -> PerUser | None:
         """Users [n] and their test metric [n], such as `recall@20`; None where it does not follow from stored hits.
 
-        Ranks past the last item are misses. Raises DataError when the file cannot be read, its lists end before the
-        cut-off though there are more items, or it is not of this result.
+        Ranks past the last item are misses. Raises DataError when the file cannot be read, its lists are shorter than
+        they were asked for though there are more items, or it is not of this result.
         """
         file = self.path / HITS
         if HITS in self.without or not file.is_file():
@@ -367,10 +367,12 @@ class RunRecord(Record):
             return None
         cutoff = int(at)
         asked = self.training.evaluation.top_k or length
-        if length < (wanted := min(max(cutoff, asked), self.dataset.items)):
+        if length < (wanted := min(asked, self.dataset.items)):
             raise DataError(
                 f"{file}: its lists end at rank {length}, before rank {wanted}; remove the folder to run it again"
             )
+        if length < min(cutoff, self.dataset.items):
+            return None
         hits = np.unpackbits(packed, axis=1, count=length).astype(bool)
         values = known_metrics()[name](Ranking(users, hits[:, :cutoff], n_relevant), cutoff)
         stored_mean = None if self.result is None else self.result.test.get(metric)

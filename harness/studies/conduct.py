@@ -18,7 +18,7 @@ from typing import Any
 from harness.common import WriteError, writing
 from harness.paper.load import Paper
 from harness.paper.published import canonical_metric, short_metric
-from harness.paper.rows import Planned, judged, rows_of
+from harness.paper.rows import Planned, judged, lacking, rows_of
 from harness.paper.verdict import Outcome, Verdict
 from harness.runs.record import FAILURE, RunRecord
 from harness.runs.trial import Trial
@@ -161,6 +161,8 @@ class _Reporter:
         """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
         shown = canonical_metric(self.study.paper.stopping)
         for row in rows_of(runs, self.study.paper, self.planned)[0]:
+            if lacking(row, self.study.paper):
+                continue
             verdict = judged(row, self.study.paper).verdicts[shown]
             key = row.dataset, row.label, row.data
             if self._known.get(key) != verdict and not first:

@@ -93,6 +93,31 @@ def test_all_faults_are_told_at_once(command: Command, skeleton: Path) -> None:
         assert sum(text in line for line in lines) == 1, text
 
 
+COPIES = [
+    ("Baby,LightGCN", "independent", "literature/figures.csv:2: baby bpr has the digits", "call it copying-error"),
+    ("Baby,LightGCN", "copying-error", "", ""),
+    ("Baby,BPR", "independent", "literature/figures.csv:2: baby bpr has the digits", "call it copied"),
+    ("Baby,BPR", "copied", "", ""),
+]
+
+
+@pytest.mark.parametrize(("of", "standing", "where", "mend"), COPIES)
+def test_a_row_with_the_digits_of_another_one_must_say_so(
+    command: Command, skeleton: Path, of: str, standing: str, where: str, mend: str
+) -> None:
+    lines = (skeleton / "published" / "table1.csv").read_text().splitlines()
+    digits = [line.split(",")[2:4] for line in lines if line.startswith(of)]
+    folder = skeleton / "literature"
+    folder.mkdir()
+    (folder / "sources.csv").write_text("source,group,title,address\ns,g,title,address\n")
+    rows = [f"Baby,BPR,{metric},{value},s,Table 1,{standing}," for metric, value in digits]
+    (folder / "figures.csv").write_text("\n".join(["dataset,model,metric,value,source,where,standing,note", *rows, ""]))
+    done = command("paper", "check", skeleton)
+    assert done.code == (2 if where else 0)
+    assert where in done.err
+    assert mend in done.err
+
+
 @pytest.mark.parametrize(("path", "text"), [("", "paper.toml: no such file"), ("nowhere", "no paper and no folder")])
 def test_a_folder_that_is_no_paper_is_one_line(command: Command, tmp_path: Path, path: str, text: str) -> None:
     assert text in refused(command("paper", "check", tmp_path / path))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 from command_line import Command, refused
@@ -10,6 +11,7 @@ from rows_by_hand import run
 from bm3.errors import DataError
 from harness.paper.load import PublishedTable, load_paper
 from harness.paper.rows import judged, rows_of
+from harness.paper.study import make_study
 from harness.paper.verdict import Outcome
 
 DAMRS = load_paper("damrs")
@@ -88,3 +90,11 @@ def test_a_metric_that_no_run_has_is_one_line() -> None:
     (row,), _ = rows_of([run("bpr")], paper)
     with pytest.raises(DataError, match="has no recall@15, by which the paper damrs judges"):
         judged(row, paper)
+
+
+def test_a_row_without_a_metric_of_the_paper_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    short = run("bpr", changed={"evaluation.top_k": 10}, training={"epochs": 1000, "evaluation": {"top_k": 10}})
+    del short.outcome.test["recall@20"]
+    study = make_study(tmp_path, "a test", paper=load_paper("bm3"), of=[short, run("lightgcn")])
+    assert [row.model for row in study.rows] == ["lightgcn"]
+    assert [text.partition(": ")[2] for text in study.unread] == ["has no recall@20, by which the paper bm3 judges"]

@@ -201,7 +201,7 @@ def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study
     found = [
         ClaimResult(claim, w, o, f"{w} says", (("what", "0.5", o),)) for w, o in zip("ab", ClaimOutcome, strict=False)
     ]
-    table = claims(replace(study, claims=tuple(found)))
+    table = claims(tuple(found))
     assert [[cell.text for cell in row] for row in table.grid] == [
         [claim.text, "a", "holds", "a says"],
         ["", "b", "fails", "b says"],

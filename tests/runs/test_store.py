@@ -48,15 +48,18 @@ def test_a_run_without_hits_has_no_metrics_per_user(tmp_path: Path, clustered: D
     assert run.per_user("recall@20") is None
 
 
-@pytest.mark.parametrize(
-    ("length", "metric", "wanted"), [(20, "recall@30", 30), (19, "recall@20", 20), (19, "recall@10", 20)]
-)
+@pytest.mark.parametrize(("length", "metric", "wanted"), [(19, "recall@20", 20), (19, "recall@10", 20)])
 def test_lists_that_end_before_what_is_asked_for_are_refused(
     tmp_path: Path, clustered: Dataset, length: int, metric: str, wanted: int
 ) -> None:
     run = stored(tmp_path, ranking(clustered, length))
     with pytest.raises(DataError, match=rf"hits\.npz: its lists end at rank {length}, before rank {wanted}"):
         run.per_user(metric)
+
+
+def test_what_lies_beyond_the_lists_is_not_known(tmp_path: Path, clustered: Dataset) -> None:
+    run = stored(tmp_path, ranking(clustered, 20))
+    assert (run.per_user("recall@30"), run.value("recall@30")) == (None, None)
 
 
 @pytest.mark.parametrize("top_k", [41, 50, 100_000])

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,9 +16,12 @@ from harness.models.registry import find_model, models
 from harness.paper.claims import ClaimsFile
 from harness.paper.conformance import read_trace
 from harness.paper.folders import PAPER_FILE
+from harness.paper.literature import SOURCE_COLUMNS, ReportedValue, Standing, load_literature
+from harness.paper.literature import SOURCES as SOURCE_FILE
 from harness.paper.load import (
     CLAIMS,
     GRIDS,
+    LITERATURE,
     SOURCES,
     TOLERANCES,
     Grids,
@@ -28,19 +31,39 @@ from harness.paper.load import (
     field_fault,
     load_paper,
 )
-from harness.paper.published import COLUMNS, COSTS, STATISTICS, parse_value, read_rows, short_metric
+from harness.paper.logs import NAMES, LogNames
+from harness.paper.published import (
+    COLUMNS,
+    COSTS,
+    STATISTICS,
+    PublishedValue,
+    Status,
+    parse_value,
+    read_rows,
+    short_metric,
+)
 from harness.runs.settings import configure
 from harness.studies.suite import load_suite
 
 T = TypeVar("T")
-FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml"}
-FOLDERS = {"published", "literature", "suites", "traces", "logs", "reference", "audit"}
+FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml", NAMES}
+FOLDERS = {"published", LITERATURE, "suites", "traces", "logs", "reference", "audit"}
 NAMED_BY = {
     "model": ("models", "proposed", "model", "others", "numerators", "denominator", "ratios", "exponents"),
     "data set": ("datasets", "percent", "splits", "test_parts", "rows", "left_out"),
     "metric": ("metrics", "metric", "stopping"),
 }
 """The keys under which a file names models, data sets and metrics."""
+
+
+class _Printed(NamedTuple):
+    """A row of figures."""
+
+    where: str
+    values: dict[str, float]
+    """By canonical metric."""
+    called: set[str]
+    """Statuses or standings."""
 
 
 class Check:
@@ -50,6 +73,7 @@ class Check:
         self.folder = folder
         self.faults: list[str] = []
         self._known: dict[str, list[str]] = {}
+        self._rows: dict[tuple[str, ...], _Printed] = {}
 
     def run(self) -> list[str]:
         """All faults, none twice; where there is no paper.toml, that alone."""
@@ -72,9 +96,12 @@ class Check:
         if tolerances:
             self._names(tolerances.published.metrics, "metric", f"{TOLERANCES}: published.metrics")
         self._published(sources)
+        self._literature()
+        self._copied()
         self._grids()
         if claims := self._toml(CLAIMS, TypeAdapter(ClaimsFile), needed=False):
             self._twice((claim.id for claim in claims.claims), f"{CLAIMS}: claims: id")
+        self._toml(NAMES, TypeAdapter(LogNames), needed=False)
         for name in (CLAIMS, "complexity.toml"):
             self._named_in(name)
         with suppress(BM3Error):  # told above
@@ -186,11 +213,62 @@ class Check:
             return
         if value.source not in sources:
             self.faults.append(f"{where}: unknown source '{value.source}'; describe it in {SOURCES}")
-        for kind, name in (("data set", value.dataset), ("model", value.model), ("metric", value.metric)):
-            self._names([name] if name else [], kind, where.removeprefix(f"{self.folder}/"))
+        self._cell(value, where)
+        self._printed(value, (value.source,), value.status, where)
         earlier = seen.setdefault((value.source, *value.cell), where)
         if earlier != where:
             self.faults.append(f"{where}: the same cell and source as {earlier}; remove one")
+
+    def _cell(self, figure: PublishedValue | ReportedValue, where: str) -> None:
+        for kind, name in (("data set", figure.dataset), ("model", figure.model), ("metric", figure.metric)):
+            self._names([name] if name else [], kind, where.removeprefix(f"{self.folder}/"))
+
+    def _literature(self) -> None:
+        """What others report: each row of figures, then each source."""
+        folder = self.folder / LITERATURE
+        try:
+            figures = load_literature(folder)
+        except DataError as error:
+            self.faults.append(str(error))
+            return
+        used = {figure.origin.key for figure in figures}
+        for where, row in read_rows(folder / SOURCE_FILE, SOURCE_COLUMNS) if used else ():
+            if row[0] not in used:
+                self.faults.append(f"{where}: {row[0]}: no figure in {LITERATURE}/*.csv is from this source")
+        seen: dict[tuple[str, ...], str] = {}
+        for figure in figures:
+            self._cell(figure, figure.at)
+            earlier = seen.setdefault((figure.origin.key, figure.where, *figure.cell), figure.at)
+            if earlier != figure.at:
+                self.faults.append(f"{figure.at}: the same cell and source as {earlier}; remove one")
+            self._printed(figure, (figure.origin.key, figure.where), figure.standing, figure.at)
+
+    def _printed(
+        self, figure: PublishedValue | ReportedValue, source: tuple[str, ...], called: str, where: str
+    ) -> None:
+        """Take note of an accuracy, as part of its row: one model on one data set in one table."""
+        dataset, model, metric = figure.cell
+        if figure.value is not None and "@" in metric:
+            row = self._rows.setdefault((dataset, model, *source), _Printed(where, {}, set()))
+            row.values[metric] = figure.value
+            row.called.add(called)
+
+    def _copied(self) -> None:
+        """Rows with the digits of an earlier one, all that both print and at least two, that are not called so."""
+        rows = [*self._rows.items()]
+        for place, (key, later) in enumerate(rows):
+            for other, earlier in rows[:place]:
+                shared, called = later.values.keys() & earlier.values.keys(), later.called | earlier.called
+                if len(shared) < 2 or any(later.values[metric] != earlier.values[metric] for metric in shared):
+                    continue
+                if key[:2] != other[:2]:
+                    wrong, right = not {Standing.COPYING_ERROR, Status.DISPUTED} & called, Standing.COPYING_ERROR
+                else:
+                    wrong, right = Standing.INDEPENDENT in called, Standing.COPIED
+                if wrong:
+                    digits = f"{' '.join(key[:2])} has the digits of {' '.join(other[:2])}"
+                    self.faults.append(f"{later.where}: {digits} ({earlier.where}): mend it, or call it {right}")
+                    break
 
     def _grids(self) -> None:
         for model, settings in (self._toml(GRIDS, Grids, needed=False) or {}).items():

@@ -1,0 +1,166 @@
+"""What others report: strict loading, one voice per group, and where a published figure lies."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import Command, refused
+
+from bm3.errors import DataError
+from harness.paper.claims import ClaimOutcome, Reported, claims_of_rows
+from harness.paper.literature import (
+    FIGURE_COLUMNS,
+    SOURCE_COLUMNS,
+    Origin,
+    Position,
+    ReportedValue,
+    Standing,
+    consensus,
+    load_literature,
+    variation,
+)
+from harness.paper.load import load_paper
+from harness.paper.study import make_study
+from harness.report.markdown import markdown
+from harness.report.write import made
+
+PAPER = load_paper()
+RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
+NAMES = ("Baby", "BM3", "R@20")
+
+
+def figures(*values: float, cell: Sequence[str] = NAMES, standing: str = "independent") -> list[ReportedValue]:
+    """One of each group."""
+    return [
+        ReportedValue(*cell, value, Origin(f"s{n}", f"g{n}", "title", "address"), "Table 1", Standing(standing), "", "")
+        for n, value in enumerate(values)
+    ]
+
+
+def literature(folder: Path, row: str, sources: str = "s,g,title,address") -> Path:
+    folder.mkdir()
+    (folder / "sources.csv").write_text(f"{','.join(SOURCE_COLUMNS)}\n{sources}\n")
+    (folder / "figures.csv").write_text(f"{','.join(FIGURE_COLUMNS)}\n{row}\n")
+    return folder
+
+
+def test_the_published_figure_of_the_paper_lies_above_all_independent_ones() -> None:
+    found = consensus(PAPER, *NAMES)
+    assert sorted(found.voices.values()) == [0.0747, 0.0847, 0.0865, 0.0876]
+    assert found.published is not None
+    assert (found.published.value, found.place, found.position) == (0.0883, "above all 4", Position.ABOVE_ALL)
+    assert found.variation == pytest.approx(0.0817, abs=5e-5)
+    assert found.copies == 7
+
+
+def test_the_variation_is_that_of_its_source() -> None:
+    # By hand: s = 1, c4(3) = √(2/2) Γ(3/2) / Γ(1) = 0.8862, m = 2, 1 + 1/12.
+    assert variation([1, 2, 3]) == pytest.approx(13 / 12 / 0.886227 / 2)
+    assert variation([1]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "position"),
+    [
+        ((0.08, 0.09), Position.AMONG),
+        ((0.07, 0.0883), Position.AMONG),
+        ((0.07, 0.08), Position.ABOVE_ALL),
+        ((0.09, 0.1), Position.BELOW_ALL),
+        ((0.09,), Position.TOO_FEW),
+        ((), Position.TOO_FEW),
+    ],
+)
+def test_a_published_figure_is_placed_among_groups(values: tuple[float, ...], position: Position) -> None:
+    copies = figures(0.0883, 0.0883, standing="copied")
+    paper = PAPER.model_copy()
+    paper.__dict__["literature"] = (*figures(*values), *copies)
+    found = consensus(paper, *NAMES)
+    assert (found.position, len(found.voices), found.copies) == (position, len(values), 2)
+
+
+def test_several_figures_of_a_group_are_one_voice() -> None:
+    first, second = figures(0.08, 0.09)
+    paper = PAPER.model_copy()
+    paper.__dict__["literature"] = (first, replace(second, origin=first.origin))
+    assert consensus(paper, *NAMES).voices == {"g0": 0.08}
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("Baby,BM3,R@20,0.08,t,Table 1,independent,", "figures.csv:2: unknown source 't'"),
+        ("Baby,BM3,R@20,0.08,s,Table 1,mine,", "figures.csv:2: unknown standing 'mine'"),
+        ("Baby,BM3,R@20,x,s,Table 1,independent,", "figures.csv:2: value 'x'"),
+        ("Baby,BM3,R@20,,s,Table 1,independent,", "figures.csv:2: value ''"),
+        ("Baby,BM3,R@20,0.08", "figures.csv:2: 4 fields; expected 8"),
+    ],
+)
+def test_a_line_that_does_not_fit_is_told(tmp_path: Path, row: str, told: str) -> None:
+    with pytest.raises(DataError, match=r"^[^\n]*$") as raised:
+        load_literature(literature(tmp_path / "literature", row))
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("sources", ["s,g,title,", "s,g,title,address\ns,h,title,address"])
+def test_a_source_is_described_once_and_in_full(tmp_path: Path, sources: str) -> None:
+    with pytest.raises(DataError, match=r"sources.csv:\d: source, group"):
+        load_literature(literature(tmp_path / "literature", "Baby,BM3,R@20,1,s,Table 1,independent,", sources))
+
+
+@pytest.mark.parametrize(
+    ("bm3", "lattice", "outcome"),
+    [
+        ((0.09, 0.091, 0.092), (0.08, 0.081, 0.0821), ClaimOutcome.HOLDS),
+        ((0.08, 0.081, 0.0821), (0.09, 0.091, 0.092), ClaimOutcome.FAILS),
+        ((0.09, 0.08), (0.08, 0.09), ClaimOutcome.UNDECIDED),
+        ((0.09,), (0.08,), ClaimOutcome.NO_EVIDENCE),
+    ],
+)
+def test_a_claim_is_judged_within_independent_groups(
+    bm3: tuple[float, ...], lattice: tuple[float, ...], outcome: ClaimOutcome
+) -> None:
+    claim = replace(PAPER.claims[0], others=("LATTICE",), datasets=("Baby",), metrics=("R@20",))
+    reported = [*figures(*bm3), *figures(*lattice, cell=("Baby", "LATTICE", "R@20"))]
+    copies = figures(0.01, 0.01, 0.01, standing="copied")
+    (result,) = claims_of_rows([claim], Reported([], None, PAPER.tolerances, [*copies, *reported]))
+    assert (result.where, result.outcome) == ("independents", outcome)
+
+
+def test_a_cell_is_shown_with_every_figure(command: Command) -> None:
+    done = command("literature", "bm3", "--dataset", "baby", "--metric", "recall@20")
+    for text in ("0.0883", "above all 4", "8.2", "0.0747", "copied", "smore"):
+        assert text in done.out
+    assert done.code == 0
+    assert "Claims" not in done.out
+
+
+def test_json_has_cells_with_ours_and_the_three_verdicts_on_claims(command: Command) -> None:
+    found = json.loads(command("literature", "lightgcn", "--out", RUNS, "--json").out)
+    cell = next(one for one in found["cells"] if (one["dataset"], one["metric"]) == ("Baby", "R@20"))
+    assert cell["ours"]["outcome"] in ("reproduced", "close", "above", "below", "no evidence", "disputed")
+    assert {one["where"] for one in found["claims"]} >= {"paper", "independents", "ours"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("bm4",), "nobody reports 'bm4'; nearest: BM3"),
+        (("--dataset", "babby"), "nearest: Baby"),
+        (("--metric", "R@21"), "nobody reports the metric 'R@21'"),
+        (("buir", "--dataset", "electronics"), "nobody reports"),
+        (("--paper", "damrs"), "nothing is known of what others report"),
+        (("--out", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_nobody_reports_is_one_line(command: Command, arguments: tuple[str, ...], told: str) -> None:
+    assert told in refused(command("literature", *arguments))
+
+
+def test_a_report_has_what_others_report_where_it_is_asked_for_and_html_always() -> None:
+    study = make_study(RUNS, "a question")
+    title = "What others report"
+    assert title not in markdown(study)
+    assert title in markdown(replace(study, literature=True))
+    assert title in made(study, "html")["report.html"].decode()
