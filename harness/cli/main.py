@@ -40,7 +40,6 @@ from harness.ending import (
     keeping,
 )
 
-DEFAULT_SEED = 999
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "data prepare": {"--core": "--k-core"},
     **{key: {"--to": "--out"} for key in ("data fetch", "replay", "report", "scaling")},

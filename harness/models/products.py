@@ -133,11 +133,8 @@ class Pattern(nn.Module):
             template = torch.sparse_csr_tensor(self.rows.starts, self.rows.columns, zeros, shape)
         self.register_buffer("template", template, persistent=False)
 
-    def _times(self, values: Tensor, x: Tensor) -> Tensor:
-        return self.rows.summed(x, values)
-
-    def _transposed_times(self, values: Tensor, x: Tensor) -> Tensor:
-        return self.t_rows.summed(x, values[self.order])
+    def _times(self, values: Tensor, x: Tensor, transposed: bool) -> Tensor:
+        return self.t_rows.summed(x, values[self.order]) if transposed else self.rows.summed(x, values)
 
     def _sampled(self, x: Tensor, y: Tensor) -> Tensor:
         dots: Tensor = torch.sparse.sampled_addmm(self.template, x.contiguous(), y.contiguous().T, beta=0.0).values()
@@ -180,7 +177,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, x: Tensor, pattern: Pattern, transposed: bool) -> Tensor:
         ctx.pattern, ctx.transposed = pattern, transposed
         ctx.save_for_backward(values, x if ctx.needs_input_grad[0] else None)
-        return pattern._transposed_times(values, x) if transposed else pattern._times(values, x)
+        return pattern._times(values, x, transposed)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -189,8 +186,7 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for_values = pattern._sampled(x, gradient) if ctx.transposed else pattern._sampled(gradient, x)
         if ctx.needs_input_grad[1]:
-            back = pattern._times if ctx.transposed else pattern._transposed_times
-            for_x = back(values, gradient)
+            for_x = pattern._times(values, gradient, not ctx.transposed)
         return for_values, for_x, None, None
 
 
@@ -204,6 +200,6 @@ class _Dots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, y = ctx.saved_tensors
-        for_x = ctx.pattern._times(gradients[0], y) if ctx.needs_input_grad[0] else None
-        for_y = ctx.pattern._transposed_times(gradients[0], x) if ctx.needs_input_grad[1] else None
+        for_x = ctx.pattern._times(gradients[0], y, False) if ctx.needs_input_grad[0] else None
+        for_y = ctx.pattern._times(gradients[0], x, True) if ctx.needs_input_grad[1] else None
         return for_x, for_y, None

@@ -56,6 +56,14 @@ def test_chance_alone_wins_nothing() -> None:
     assert (difference.better, difference.why) == (None, "not over users")
 
 
+def test_what_is_sure_alone_is_not_sure_among_as_many_as_were_compared() -> None:
+    """Five users gain: p is 0.026 alone, and twice that beside another metric."""
+    base = recalls(800, 0.1)
+    gained = rows(some=base + (np.arange(800) % 160 == 0), none=base)
+    assert [one.better for one in judge(gained)] == ["some"]
+    assert [(one.better, one.why) for one in judge(gained, gained)] == [(None, "not over users")] * 2
+
+
 BASE = recalls(2000, 0.3)
 
 

@@ -167,7 +167,7 @@ def test_a_suite_is_shown_and_reported_with_what_is_left(
     store: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "three.toml").write_text(SUITE)
-    monkeypatch.setattr("harness.paper.conformance.known_traces", lambda paper: [])
+    monkeypatch.setattr("harness.paper.conformance.known_traces", lambda paper, device: [])
     file = damage(store, name)
     shown = command("suite", "show", tmp_path / "three.toml", "--out", store)
     assert shown.code == 0
