@@ -42,8 +42,14 @@ class LogWord(Word):
     """What becomes of a log."""
 
     SAME_CURVE = "same curve", "✓", "good", "losses, validation metrics, best epoch and end lie in the bands", True
-    SAME_END = "same end", "≈", "near", "the metrics of the best epoch lie in the bands, the way there does not", True
-    OTHER = "other", "✗", "bad", "the metrics of the best epoch lie outside the bands", False
+    SAME_END = (
+        "same end",
+        "≈",
+        "near",
+        "the best epoch's stopping metric lies in its bands, something else does not",
+        True,
+    )
+    OTHER = "other", "✗", "bad", "the best epoch's stopping metric lies outside a band, on validation or test", False
 
 
 @dataclass
@@ -286,7 +292,12 @@ def word_of(found: Sequence[Compared], runs: int) -> LogWord | None:
     """What becomes of the log; None with fewer runs than a band is made from."""
     if runs < FEWEST:
         return None
-    if not all(one.held for one in found if one.quantity.startswith("best epoch's ")):
+    end = [
+        one
+        for one in found
+        if one.quantity.startswith("best epoch's ") and one.quantity.endswith(short_metric(STOPPING_METRIC))
+    ]
+    if not all(one.held for one in end):
         return LogWord.OTHER
     return LogWord.SAME_CURVE if all(one.held for one in found if not one.shown) else LogWord.SAME_END
 
