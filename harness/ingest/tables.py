@@ -45,7 +45,7 @@ PART_NAMES: dict[str, int] = {
 PART_IN_NAME = re.compile(r"(?:^|.*[._-])(train|valid|validation|val|dev|test)\..*", re.IGNORECASE)
 TYPED = re.compile(r"\w+:(token|float)(_seq)?")
 """A column in the header of RecBole's atomic files, as its documentation has them."""
-NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d{1,19}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
 PRODUCT, REVIEWER = re.compile(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]"), re.compile(r"A[0-9A-Z]{9,}")
 """Ids of items and of users at Amazon."""
 NEEDED = {
@@ -54,6 +54,8 @@ NEEDED = {
     "rating": "a number",
 }
 ONE_COLUMN = " in one column; needed are commas, tabs, ;, | or :: between columns"
+HALF = re.compile("[\ud800-\udfff]")
+"""What JSON can escape and no file can hold."""
 LOOKED_AT = 1000  # ids, to tell users from items
 BATCH = 65_536  # rows of parquet at a time
 MAX_LITERAL = 2**20
@@ -204,7 +206,7 @@ def read_tables(
     user_ids: dict[str, int] = {}
     item_ids: dict[str, int] = {}
     users, items, values = array("i"), array("i"), {kind: array("d") for kind in ("time", "part", "rating")}
-    parsers: dict[str, Callable[[str], float | None]] = {"part": PART_NAMES.get, "rating": _number}
+    parsers: dict[str, Callable[[str], float | None]] = {"part": _label, "rating": _number}
     found, guessed = columns, False
     for path in paths:
         names, unit, read = _open(path, report)
@@ -305,6 +307,10 @@ def _swapped(table: Table, columns: Columns) -> str | None:
         f"users and items look swapped: users have ids of products (ASIN), as {table.user_ids[0]}, and items those of "
         f"reviewers, as {table.item_ids[0]}"
     )
+
+
+def _label(text: str) -> int | None:
+    return PART_NAMES.get(text.lower())
 
 
 def _number(text: str) -> float | None:
@@ -410,7 +416,10 @@ def _text(field: Any, where: str) -> str:
     if isinstance(field, date):  # a datetime is one too
         return field.isoformat()
     whole = isinstance(field, float) and field.is_integer()
-    return "" if field is None else str(int(field) if whole else field).strip()
+    text = "" if field is None else str(int(field) if whole else field).strip()
+    if HALF.search(text):
+        raise DataError(f"{where}: {text[:40]!r} has half of a character (a lone surrogate): mend the line")
+    return text
 
 
 class BrokenRecordError(Exception):
