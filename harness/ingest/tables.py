@@ -53,6 +53,7 @@ NEEDED = {
     "part": f"one of {', '.join(PART_NAMES)}",
     "rating": "a number",
 }
+ONE_COLUMN = " in one column; needed are commas, tabs, ;, | or :: between columns"
 LOOKED_AT = 1000  # ids, to tell users from items
 BATCH = 65_536  # rows of parquet at a time
 MAX_LITERAL = 2**20
@@ -263,6 +264,8 @@ def _found(
     names: Sequence[str], columns: Columns, find: Collection[str], usual: Columns | None, where: str
 ) -> tuple[Columns, bool]:
     """Which columns are meant, and whether those of users and items were guessed from where they stand."""
+    if not names:
+        raise DataError(f"{where}: empty; needed is one interaction a row")
     if len(set(columns.named.values())) < len(columns.named):
         named = ", ".join(columns.named.values())
         raise ConfigError(f"{where}: one column is named for two things: {named}")
@@ -278,15 +281,22 @@ def _found(
         if kind in find and kind not in found:
             raise ConfigError(
                 f"{where}: which column holds the {kind}s? name it with --{kind} COLUMN, or its number where there is "
-                f"no header; the first line has {listed(names)}"
+                f"no header; the first line has {listed(names)}{ONE_COLUMN if len(names) == 1 else ''}"
             )
+    if Columns(**found).positional:
+        for kind in ("user", "item"):
+            name = dict(enumerate(names, 1)).get(int(found[kind]), "")
+            if name.lower() in USUAL[kind]:
+                raise ConfigError(
+                    f"{where}: has a header, {listed(names)}: name columns by it, as with --{kind} {name}"
+                )
     return Columns(**found), guessed
 
 
 def _swapped(table: Table, columns: Columns) -> str | None:
     """Why users and items look like each other's, if they do."""
     if (columns.user or "").lower() in USUAL["item"] or (columns.item or "").lower() in USUAL["user"]:
-        return f"users are read from the column {columns.user!r} and items from {columns.item!r}: are they swapped?"
+        return f"users are read from the column {columns.user!r} and items from {columns.item!r}, which look swapped"
     for ids, form in ((table.user_ids, PRODUCT), (table.item_ids, REVIEWER)):
         looked_at = ids[:LOOKED_AT]
         if sum(form.fullmatch(each) is not None for each in looked_at) < 0.9 * len(looked_at):
