@@ -418,6 +418,10 @@ def _outcome(arguments: Sequence[str]) -> int:
         return leaving.code if isinstance(leaving.code, int) else 0
     except BM3Error as error:
         return _told(error.exit_code, str(error))
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        return _told(MISUSED, f"{error.filename}: {error.strerror}; check its permissions, or those of its folder")
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return MISUSED

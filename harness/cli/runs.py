@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from harness.runs.record import RunRecord
 
-CODES = {"same": 0, "other": 1, "unknown": 3}
 NAMED = 3  # runs that share a note
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path), required=False)
@@ -103,7 +102,8 @@ def show(run: str, metrics: str | None, users: Path | None, data: Path | None, o
 def diff(first: str, second: str, out: Path) -> None:
     """Show how run B differs from run A, both named as for `bm3 runs show`.
 
-    Exit code 0 when the results are the same bits, 1 when they differ, 3 when one has no result.
+    Exit code 0 when the results are the same bits, 1 when they differ although the same was asked, 3 when one has no
+    result, or settings, data, seed or device differ too.
 
     \b
     bm3 runs diff bm3-164e bm3-9a01
@@ -116,7 +116,7 @@ def diff(first: str, second: str, out: Path) -> None:
     one, other = find(first, out), find(second, out)
     found = difference(one, other)
     click.echo(difference_text(found, str(one.path), str(other.path)))
-    sys.exit(CODES[found.verdict])
+    sys.exit(found.exit_code)
 
 
 @runs.command()

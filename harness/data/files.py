@@ -6,6 +6,7 @@ Which files make a data set is `layouts`.
 import bz2
 import codecs
 import csv
+import errno
 import gzip
 import io
 import itertools
@@ -84,8 +85,12 @@ def read_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
     with reading(path):
         size = path.stat().st_size
         with path.open("rb") as file:
-            if file.read(4) == b"PK\x03\x04":
+            begin = file.read(6)
+            if begin.startswith(b"PK\x03\x04"):
                 raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
+            if begin != b"\x93NUMPY":
+                there = f"begins with {begin!r}" if begin else "empty"
+                raise DataError(f"{path}: cannot be read ({there}); needed is an .npy file: write it with np.save")
             file.seek(0)
             _check_header(file, size, str(path))
             file.seek(0)
@@ -280,17 +285,25 @@ def read_csv(
             lines, delimiter, quoted = (line.replace("::", "\x1f") for line in lines), "\x1f", False
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True)
-        for fields in rows:
-            fields = [*map(str.strip, fields)]
-            if len(fields) < 2 and not any(fields):
-                continue
-            width = width or len(fields)
-            if len(fields) != width:
-                raise DataError(
-                    f"{path}, line {rows.line_num}: {len(fields)} fields, and the first line has {width}: put fields "
-                    f"that hold the separator in quotes, or mend the line"
-                )
-            yield rows.line_num, fields
+        last = 0
+        try:
+            for fields in rows:
+                last = rows.line_num
+                fields = [*map(str.strip, fields)]
+                if len(fields) < 2 and not any(fields):
+                    continue
+                width = width or len(fields)
+                if len(fields) != width:
+                    raise DataError(
+                        f"{path}, line {last}: {len(fields)} fields, and the first line has {width}: put fields that "
+                        f"hold the separator in quotes, or mend the line"
+                    )
+                yield last, fields
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {last + 1}: a quote does not end where its field does ({error}): close it, or double "
+                f"quotes inside of fields"
+            ) from error
     if width is None:
         yield 1, []
 
@@ -339,9 +352,10 @@ def new_folder(target: Path) -> Iterator[Path]:
                 for folder in parents:
                     folder.rmdir()
     except OSError as error:
-        mend = "check permissions" if isinstance(error, PermissionError) else "make room"
+        full = error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # NumPy's error has no number
+        mend = "check permissions, or " if isinstance(error, PermissionError) else "make room, or " if full else ""
         raise DataError(
-            f"{target}: cannot be written ({error.strerror or error}); {mend}, or choose another folder with --out"
+            f"{target}: cannot be written ({error.strerror or error}); {mend}choose another folder with --out"
         ) from error
 
 

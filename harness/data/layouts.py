@@ -136,7 +136,8 @@ def find_interactions(folder: Path) -> Path:
 
 def visible(folder: Path, pattern: str = "*") -> list[Path]:
     """What matches `pattern` in `folder`, in order, but no companions, hidden files and what a Mac adds to archives."""
-    found = (path for path in folder.glob(pattern) if not COMPANION.fullmatch(path.name))
+    # Not by `glob`, for which a folder that may not be read is empty.
+    found = (path for path in folder.iterdir() if path.match(pattern) and not COMPANION.fullmatch(path.name))
     return sorted(path for path in found if not path.name.startswith((".", "__MACOSX")))
 
 

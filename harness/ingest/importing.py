@@ -63,6 +63,9 @@ def import_dataset(
         raise DataError(f"{target}: exists already; remove it or choose another name")
     found = read_source(source, columns or Columns(), division or Division(), table)
     found = replace(found, dataset=replace(found.dataset, name=name))
+    if not len(found.dataset.part("valid")):
+        note = "there is no validation part: training takes as many epochs as --epochs says, all of them"
+        found = replace(found, notes=(*found.notes, note))
     with new_folder(target) as folder:
         write_dataset(found.dataset, folder, name, found.users, found.items)
     return found
@@ -111,7 +114,9 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
         return _from_tables(sorted(tables, key=lambda path: part_of(path) or 0), folder, columns, division)
     if not tables:
         found = listed(path.name for path in visible(folder))
-        raise DataError(f"{folder}: needed is a table, {ARCHIVE} or one NAME.inter, found {found}")
+        raise DataError(
+            f"{folder}: needed is a table, {ARCHIVE} or one NAME.inter, found {found}: give what has the interactions"
+        )
     each = " and ".join(f"NAME.{part}{tables[0].suffix}" for part in PARTS)
     raise DataError(
         f"{folder}: {len(tables)} tables ({listed(path.name for path in tables)}): name the one with the interactions "
@@ -122,7 +127,9 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
 def _from_layout(path: Path, folder: Path | None, columns: Columns, division: Division) -> Imported:
     """Parts of numbered users and items; those of `folder` have features and original ids."""
     if columns != Columns():
-        raise ConfigError(f"{path}: columns have fixed names here: leave --user, --item, --time and --part out")
+        raise ConfigError(
+            f"{path}: columns have fixed names here: leave --user, --item, --time, --part and --rating out"
+        )
     if division != Division():
         raise ConfigError(f"{path}: has parts of its own: leave --split, --split-seed, --k-core and --min-rating out")
     read = read_interactions(path)
@@ -178,6 +185,9 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
     find = ["user", "item", *(kind for kind, is_wanted in wanted.items() if is_wanted)]
     table = read_tables(paths, columns, find=find, min_rating=division.min_rating)
     notes = list(table.notes)
+    beside = [] if folder is None else visible(folder)
+    if others := [path.name for path in beside if path not in paths and path.suffix != ".npy"]:
+        notes.append(f"not read: {listed(others)}")
     parts: Parts
     anew = division.rule is not None and columns.part is None
     if table.labels is not None and not anew:
@@ -212,8 +222,6 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
     if folder is not None and numbered and all(each.isdecimal() for each in (*users, *items)):
         found = _beside(folder, paths[0], parts, [int(user) for user in users], [int(item) for item in items])
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
-    if not len(parts["valid"]):
-        notes.append("there is no validation part: training takes as many epochs as --epochs says, all of them")
     dataset = checked_dataset(paths[0].stem, parts, {}, where=table.where, ids={"user": users, "item": items})
     notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")
     if folder is not None and visible(folder, "*.npy"):

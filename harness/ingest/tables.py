@@ -45,7 +45,7 @@ PART_NAMES: dict[str, int] = {
 PART_IN_NAME = re.compile(r"(?:^|.*[._-])(train|valid|validation|val|dev|test)\..*", re.IGNORECASE)
 TYPED = re.compile(r"\w+:(token|float)(_seq)?")
 """A column in the header of RecBole's atomic files, as its documentation has them."""
-NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d{1,19}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
 PRODUCT, REVIEWER = re.compile(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]"), re.compile(r"A[0-9A-Z]{9,}")
 """Ids of items and of users at Amazon."""
 NEEDED = {
@@ -53,6 +53,9 @@ NEEDED = {
     "part": f"one of {', '.join(PART_NAMES)}",
     "rating": "a number",
 }
+ONE_COLUMN = " in one column; needed are commas, tabs, ;, | or :: between columns"
+HALF = re.compile("[\ud800-\udfff]")
+"""What JSON can escape and no file can hold."""
 LOOKED_AT = 1000  # ids, to tell users from items
 BATCH = 65_536  # rows of parquet at a time
 MAX_LITERAL = 2**20
@@ -203,7 +206,7 @@ def read_tables(
     user_ids: dict[str, int] = {}
     item_ids: dict[str, int] = {}
     users, items, values = array("i"), array("i"), {kind: array("d") for kind in ("time", "part", "rating")}
-    parsers: dict[str, Callable[[str], float | None]] = {"part": PART_NAMES.get, "rating": _number}
+    parsers: dict[str, Callable[[str], float | None]] = {"part": _label, "rating": _number}
     found, guessed = columns, False
     for path in paths:
         names, unit, read = _open(path, report)
@@ -263,6 +266,8 @@ def _found(
     names: Sequence[str], columns: Columns, find: Collection[str], usual: Columns | None, where: str
 ) -> tuple[Columns, bool]:
     """Which columns are meant, and whether those of users and items were guessed from where they stand."""
+    if not names:
+        raise DataError(f"{where}: empty; needed is one interaction a row")
     if len(set(columns.named.values())) < len(columns.named):
         named = ", ".join(columns.named.values())
         raise ConfigError(f"{where}: one column is named for two things: {named}")
@@ -278,15 +283,22 @@ def _found(
         if kind in find and kind not in found:
             raise ConfigError(
                 f"{where}: which column holds the {kind}s? name it with --{kind} COLUMN, or its number where there is "
-                f"no header; the first line has {listed(names)}"
+                f"no header; the first line has {listed(names)}{ONE_COLUMN if len(names) == 1 else ''}"
             )
+    if Columns(**found).positional:
+        for kind in ("user", "item"):
+            name = dict(enumerate(names, 1)).get(int(found[kind]), "")
+            if name.lower() in USUAL[kind]:
+                raise ConfigError(
+                    f"{where}: has a header, {listed(names)}: name columns by it, as with --{kind} {name}"
+                )
     return Columns(**found), guessed
 
 
 def _swapped(table: Table, columns: Columns) -> str | None:
     """Why users and items look like each other's, if they do."""
     if (columns.user or "").lower() in USUAL["item"] or (columns.item or "").lower() in USUAL["user"]:
-        return f"users are read from the column {columns.user!r} and items from {columns.item!r}: are they swapped?"
+        return f"users are read from the column {columns.user!r} and items from {columns.item!r}, which look swapped"
     for ids, form in ((table.user_ids, PRODUCT), (table.item_ids, REVIEWER)):
         looked_at = ids[:LOOKED_AT]
         if sum(form.fullmatch(each) is not None for each in looked_at) < 0.9 * len(looked_at):
@@ -295,6 +307,10 @@ def _swapped(table: Table, columns: Columns) -> str | None:
         f"users and items look swapped: users have ids of products (ASIN), as {table.user_ids[0]}, and items those of "
         f"reviewers, as {table.item_ids[0]}"
     )
+
+
+def _label(text: str) -> int | None:
+    return PART_NAMES.get(text.lower())
 
 
 def _number(text: str) -> float | None:
@@ -400,7 +416,10 @@ def _text(field: Any, where: str) -> str:
     if isinstance(field, date):  # a datetime is one too
         return field.isoformat()
     whole = isinstance(field, float) and field.is_integer()
-    return "" if field is None else str(int(field) if whole else field).strip()
+    text = "" if field is None else str(int(field) if whole else field).strip()
+    if HALF.search(text):
+        raise DataError(f"{where}: {text[:40]!r} has half of a character (a lone surrogate): mend the line")
+    return text
 
 
 class BrokenRecordError(Exception):

@@ -12,6 +12,7 @@ RESULTS = ("best_epoch", "epochs", "stopped")
 ASKED = ("model", "dataset_hash", "seed", "device", "compiled", "features_location")
 
 NOT_RECORDED: Final = "not recorded"
+NUMERICS = "numerics of"  # versions: of what code computes, and not of what was asked
 CAUSES: Mapping[str, str] = {
     "numerics of model": "the model computes other numbers by now",
     "numerics of training": "training or evaluation computes other numbers by now",
@@ -72,11 +73,18 @@ class Difference:
         other = self.results or self.first_epoch is not None or self.same_parameters is False
         return "other" if other else "same"
 
+    @property
+    def exit_code(self) -> int:
+        """0 for the same bits, 1 for others where the same was asked, 3 where it was not or a run has no result."""
+        if self.verdict == "other":
+            return 1 if all(change.what.startswith(NUMERICS) for change in self.asked) else 3
+        return 0 if self.verdict == "same" else 3
+
 
 def difference(first: RunRecord, second: RunRecord) -> Difference:
     """How the second run differs from the first. Raises DataError when a file of theirs is damaged."""
     pair = first, second
-    versions = [{f"numerics of {of}": version for of, version in run.numerics.model_dump().items()} for run in pair]
+    versions = [{f"{NUMERICS} {of}": version for of, version in run.numerics.model_dump().items()} for run in pair]
     settings = [one for one in _changes(run.settings for run in pair) if not _is_default(one, first, second)]
     unfinished = tuple(run for run in pair if not run.finished)
     hashes = [run.result and run.result.state_hash for run in pair]

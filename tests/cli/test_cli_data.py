@@ -91,6 +91,19 @@ def test_an_import_that_cannot_be_made_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "y").exists()
 
 
+def test_a_place_that_may_not_be_read_or_cannot_be_written_is_named(
+    command: Command, tmp_path: Path, ratings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("data", "import", ratings, "--name", "s", "--user", "user", "--item", "item", "--out", ratings)
+    assert refused(command(*asked)).endswith("s: cannot be written (File exists); choose another folder with --out")
+
+    def locked(folder: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    assert f"bm3: {tmp_path}: Permission denied" in refused(command("data", "import", tmp_path, "--name", "s"))
+
+
 def test_the_readmes_section_on_own_data_works_in_an_empty_folder(command: Command) -> None:
     page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = page.split("## Data of your own\n")[1].split("\n## ")[0]

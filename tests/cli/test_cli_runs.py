@@ -147,6 +147,9 @@ def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, sto
     assert "The results are the same bits." in outcome.out
     assert "Nothing" not in outcome.out
     assert "not recorded" in outcome.out
+    edit(other / RESULT, best_epoch=77)
+    assert command("runs", "diff", "seed1", other).code == 1
+    assert command("runs", "diff", "seed1", "seed2").code == 3  # another seed was asked for
 
 
 # --- gc ---

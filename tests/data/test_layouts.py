@@ -149,6 +149,8 @@ def test_an_array_and_an_archive_are_not_taken_for_each_other(
     folder = write_npz(tmp_path / "shop", small_parts)
     (folder / "visual.npy").write_bytes((folder / "interactions.npz").read_bytes())
     assert f"{folder / 'visual.npy'}: an archive of arrays" in refused(folder)
+    (folder / "visual.npy").write_text("0.1,0.2\n")
+    assert "needed is an .npy file: write it with np.save" in refused(folder)
     with (folder / "interactions.npz").open("wb") as file:
         np.save(file, small_parts["train"])
     assert f"{folder / 'interactions.npz'}: a single array" in refused(folder)

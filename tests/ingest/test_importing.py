@@ -183,7 +183,7 @@ def test_users_that_a_rule_leaves_out_leave_no_gap(tmp_path: Path) -> None:
 
 
 def test_parts_that_a_table_names_are_kept(tmp_path: Path) -> None:
-    labels = ["train", "0", "validation", "test"]
+    labels = ["Train", "0", "validation", "test"]
     rows = [(u, i, labels[position % 4]) for position, (u, i, _) in enumerate(ROWS)]
     table = write_table(tmp_path / "ratings.csv", rows, ("who", "what", "part"))
     import_dataset(table, "shop", tmp_path / "data", Columns("who", "what", part="part"))

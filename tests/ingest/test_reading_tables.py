@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from refusals import import_refused, refusal
 
-from bm3 import BM3Error
+from bm3 import BM3Error, ConfigError
 from harness.data import PARTS, load_dataset
 from harness.data.layouts import unread_files
 from harness.ingest.exporting import export, read_ids
@@ -97,7 +97,7 @@ NUMBERED = Columns("1", "2", "4")
             Columns(),
         ),
         ("r.json", lambda: json_lines(("reviewerID", "asin", "overall", "unixReviewTime"), repr), Columns()),
-        ("r.csv", lambda: with_times(lambda time: 1000 * time), Columns()),
+        ("r.csv", lambda: with_times(lambda time: 10**9 * time), Columns()),
         ("r.csv", lambda: with_times(lambda time: moment(time).isoformat()), Columns()),
         ("r.csv", lambda: with_times(lambda time: moment(time).strftime("%Y-%m-%d %H:%M:%S")), Columns()),
         ("r.csv", lambda: with_times(lambda time: moment(time).strftime("%Y%m%dT%H%M%SZ")), Columns()),
@@ -150,8 +150,13 @@ def test_a_split_in_three_files_is_kept(
 def test_a_split_without_validation_is_kept_too(tmp_path: Path) -> None:
     for part, rows in (("train", [row for k, row in enumerate(ROWS) if k % 4]), ("test", ROWS[::4])):
         written(tmp_path / "x" / f"shop.{part}.csv", text(rows=rows))
-    found = import_dataset(tmp_path / "x", "shop", tmp_path).dataset
-    assert [len(found.part(part)) for part in PARTS] == [18, 0, 6]
+    written(tmp_path / "x" / "shop.item", b"item_id:token\n")
+    found = import_dataset(tmp_path / "x", "shop", tmp_path)
+    assert [len(found.dataset.part(part)) for part in PARTS] == [18, 0, 6]
+    for source in (tmp_path / "x", tmp_path / "shop"):
+        notes = import_dataset(source, "again", tmp_path / source.name).notes
+        assert any("no validation part" in note for note in notes)
+    assert "not read: shop.item" in found.notes
 
 
 def test_of_several_tables_one_is_named(tmp_path: Path) -> None:
@@ -189,7 +194,10 @@ def test_swapped_columns_of_amazon_are_noticed_by_their_ids(
 
 def test_swapped_columns_are_noticed_by_their_names_and_where_nobody_named_them_nothing_is_read(tmp_path: Path) -> None:
     path = written(tmp_path / "r.csv", text(names=("item", "user", "rating", "time")))
-    assert any("are they swapped" in note for note in read_tables([path], Columns("item", "user")).notes)
+    assert any("look swapped" in note for note in read_tables([path], Columns("item", "user")).notes)
+    assert "has a header, item, user, rating, time" in refusal(
+        lambda: read_tables([path], Columns("2", "1")), ConfigError
+    )
     assert read_tables([path], Columns()).user_ids[0].startswith("i")  # by their names, wherever they stand
     path = written(tmp_path / "r.csv", text(names=(), rows=[(i, u, *rest) for u, i, *rest in AMAZON]))
     message = refusal(lambda: read_tables([path], Columns(), usual=AMAZON_2014))
@@ -225,8 +233,11 @@ NEW = [(f"new{k}", "i0", 5, 2 * 10**9 + k) for k in range(12)]
         (text().replace(b"u1,i3", b",i3"), None, "line 8: no user"),
         (json_lines().replace(b'"item_id": "i1"', b'"item_id": null', 1), None, "line 2: no item"),
         (json_lines().replace(b'"user_id": "u0", "item_id": "i1"', b'"user": 0'), None, "line 2: no user_id among"),
+        (json_lines().replace(b'"u0"', b'"\\ud800"', 1), None, "line 1: '\\ud800' has half of a character"),
         (b"user_id,item_id\n", None, "no interactions"),
-        (b"", None, "which column holds the users?"),
+        (b"", None, "empty"),
+        (text(" "), None, "user_id item_id rating timestamp in one column; needed are commas"),
+        (text() + b'"u1,i2,3,4\n', None, "line 26: a quote does not end where its field does"),
     ],
 )
 def test_a_table_that_makes_no_data_set_says_the_cause_and_the_place(
