@@ -117,10 +117,8 @@ def split_rule(name: str) -> SplitRule:
         "temporal_user": lambda pairs, times, drawn: temporal_user_split(pairs, times, drawn, **how),
         "temporal_global": lambda pairs, times, _: temporal_global_split(pairs, times, **how),
     }
-    own = number[0] if number else kind
-    return SplitRule(
-        own + colon + parts, divide[kind], kind != "temporal_global", kind != "random_user", validation=not colon
-    )
+    own, drawn, by_time = number[0] if number else kind, kind != "temporal_global", kind != "random_user"
+    return SplitRule(own + colon + parts, divide[kind], drawn, by_time, validation=not colon)
 
 
 def without_repeats(pairs: Pairs, order: NDArray[np.integer] | None = None) -> NDArray[np.integer]:

@@ -79,9 +79,8 @@ def evaluate_lists(
             findings.append(f"so it seems that {obstacles[-1]}")
     short = lengths[(lengths > 0) & (lengths < depth)]
     if len(short):
-        findings.append(
-            f"{len(short):,} lists end before rank {depth}, the shortest at {short.min()}: the rest is no hit"
-        )
+        least = f"the shortest at {short.min()}: the rest is no hit"
+        findings.append(f"{len(short):,} lists end before rank {depth}, {least}")
     return Lists(evaluator.ranking_of(ranked), int(lengths.max(initial=0)), tuple(findings), "; ".join(obstacles))
 
 

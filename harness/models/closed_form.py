@@ -147,9 +147,9 @@ def content(data: Data, config: ContentConfig) -> csr_array | None:
     """
     if not config.reads_features:
         return None
-    first, *others = sorted(data.features, key=lambda name: (not name.startswith("text"), name)) or [None]
-    if first is None:
+    if not data.features:
         raise DataError("this model's content_weight is above 0 and the data set has no item features")
+    first, *others = sorted(data.features, key=lambda name: (not name.startswith("text"), name))
     graph = neighbours(data.features[first], config.neighbours)
     for name in others if config.others_weight else ():
         graph += config.others_weight * neighbours(data.features[name], config.neighbours)
