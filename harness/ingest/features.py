@@ -75,11 +75,16 @@ def read_row_ids(path: Path, column: str | None = None) -> list[str]:
             ids = [line.strip() for line in text.read().rstrip().splitlines()]
         return ids[1:] if ids and ids[0].lower() in ID_COLUMNS else ids
     header = next(read_csv(path))[1]
-    known = {name.lower(): name for name in reversed(header)}
-    wanted = column or next((known[name] for name in ID_COLUMNS if name in known), ID_COLUMN)
+    wanted = column or _id_column(header)
     if column is None and len(header) == 1 and wanted not in header:
         return [fields[0] for _, fields in read_csv(path)]
     return [fields[0] for _, fields in read_columns(path, (wanted,), mend="; name another with --id-column")]
+
+
+def _id_column(header: Sequence[str]) -> str:
+    """The column of a header that is called as ids of items usually are, or else ID_COLUMN."""
+    known = {name.lower(): name for name in reversed(header)}
+    return next((known[name] for name in ID_COLUMNS if name in known), ID_COLUMN)
 
 
 def join_by_id(
@@ -174,13 +179,13 @@ def add_features(
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """Text by item id from a CSV file with a column `id`: the other columns in their order, joined by spaces.
+    """Text by item id from a CSV file with a column `id`, `item_id` or the like: the other columns, joined by spaces.
 
     As published: title, brand, category path and description, newlines removed. Raises DataError with the line.
     """
     rows = read_csv(path)
     header = next(rows)[1]
-    (position,) = column_positions(header, (ID_COLUMN,), f"{path}, line 1")
+    (position,) = column_positions(header, (_id_column(header),), f"{path}, line 1")
     if len(header) < 2:
         raise DataError(f"{path}, line 1: needed are columns of texts besides {ID_COLUMN}")
     texts: dict[str, str] = {}

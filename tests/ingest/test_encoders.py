@@ -104,7 +104,7 @@ def test_what_makes_no_features_is_refused_and_nothing_stored(
 
 def test_the_other_columns_are_joined_by_blanks_without_newlines(tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text(
-        'title,id,brand,text\nBib,B1,Acme,"soft\nand\r\n  dry"\n,B2,,\n', encoding="utf-8"
+        'title,Item_ID,brand,text\nBib,B1,Acme,"soft\nand\r\n  dry"\n,B2,,\n', encoding="utf-8"
     )
     assert read_texts(tmp_path / "texts.csv") == {"B1": "Bib Acme soft and dry", "B2": ""}
 
@@ -113,11 +113,11 @@ def test_the_other_columns_are_joined_by_blanks_without_newlines(tmp_path: Path)
     ("content", "complaint"),
     [
         ("", "line 1: no column 'id' among nothing"),
-        ("asin,title\nB1,Bib\n", "line 1: no column 'id' among asin, title"),
+        ("sku,title\nB1,Bib\n", "line 1: no column 'id' among sku, title"),
         ("id\nB1\n", "line 1: needed are columns of texts"),
         ("id,title\nB1\n", "line 2: 1 fields"),
         ("id,title\nB1,Bib\nB1,Bob\n", "line 3: id 'B1' stands there already"),
-        ('id,title\nB1,"Bib\n', "cannot be read"),
+        ('id,title\nB1,"Bib\n', "line 2: a quote does not end"),
     ],
 )
 def test_a_bad_table_of_texts_is_named_by_its_line(tmp_path: Path, content: str, complaint: str) -> None:
