@@ -112,12 +112,10 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
     bm3 data export ./data/mine --out ~/mine
     """
     from harness.data import load_dataset
-    from harness.data.layouts import SYNTHETIC, find_folder
-    from harness.ingest.exporting import ITEMS, USERS, export, read_ids
+    from harness.ingest.exporting import export, own_ids
 
     found = load_dataset(dataset, data)
-    counts = {} if dataset in SYNTHETIC else {USERS: found.n_users, ITEMS: found.n_items}
-    export(found, out, *(read_ids(find_folder(dataset, data), name, n) for name, n in counts.items()))
+    export(found, out, *own_ids(dataset, data, found))
     _say_written(found, out)
 
 

@@ -34,9 +34,8 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     from tabulate import tabulate
 
     from harness.data import load_dataset
-    from harness.data.layouts import SYNTHETIC, find_folder
     from harness.evaluation.lists import evaluate_lists
-    from harness.ingest.exporting import ITEMS, USERS, read_ids
+    from harness.ingest.exporting import own_ids
     from harness.paper.load import load_paper
     from harness.paper.published import canonical_metric, short_metric
     from harness.paper.verdict import Outcome, judge
@@ -45,13 +44,11 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     known = dict.fromkeys(value.model for value in about.values if value.model)
     compared = nearest(model, [*known], f"the paper {about.name} has no model") if model else ""
     asked = load_dataset(dataset, data)
-    folder = None if dataset in SYNTHETIC else find_folder(dataset, data)
-    users = None if folder is None else read_ids(folder, USERS, asked.n_users)
-    items = None if folder is None else read_ids(folder, ITEMS, asked.n_items)
+    ids = own_ids(dataset, data, asked)
     metrics = [canonical_metric(name) for name in about.metrics]
     cutoffs = {metric: int(metric.partition("@")[2]) for metric in metrics}
     part, depth = about.test_part(asked.name), max(cutoffs.values())
-    found = [evaluate_lists(path, asked, part, depth, (users, items)) for path in lists]
+    found = [evaluate_lists(path, asked, part, depth, ids) for path in lists]
     values = [one.ranking.metrics([*{*cutoffs.values()}], {m.partition("@")[0] for m in metrics}) for one in found]
     table, held = [], []
     for metric in metrics:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:  # reports read what is said here, and do not wait for torch
     import torch
@@ -28,24 +27,15 @@ class Energy:
     """Why `joules`, or `per_epoch` alone, is None."""
 
 
-class CountingGpu(Protocol):
-    """What the meter asks of a GPU; NvmlGpu is the real one."""
-
-    note: str | None
-
-    def joules(self) -> float | None: ...
-    def close(self) -> None: ...
-
-
 class EnergyMeter:
     """Context manager that reads the counter at enter, at every `epoch` and at exit.
 
     Nothing here fails the block: what cannot be read ends in a note.
     """
 
-    def __init__(self, device: torch.device, *, open_gpu: Callable[[torch.device], CountingGpu] | None = None) -> None:
+    def __init__(self, device: torch.device, *, open_gpu: Callable[[torch.device], Any] | None = None) -> None:
         self._device, self._open_gpu = device, open_gpu
-        self._gpu: CountingGpu | None = None
+        self._gpu: Any = None  # an NvmlGpu
         self._joules: list[float] = []  # at enter, after each epoch, at exit
         self._problem: str | None = None
 
@@ -62,9 +52,7 @@ class EnergyMeter:
         self.epoch()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.epoch()
         if self._gpu is not None:
             self._gpu.close()

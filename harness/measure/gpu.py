@@ -185,8 +185,7 @@ class NvmlGpu:
     @classmethod
     def of_torch_device(cls, device: torch.device) -> NvmlGpu:
         """The GPU that `device` is. Raises what torch raises where CUDA is missing, and GpuUnavailableError."""
-        properties: Any = torch.cuda.get_device_properties(device)
-        return cls(str(properties.uuid))
+        return cls(str(torch.cuda.get_device_properties(device).uuid))
 
     def device_bytes(self) -> int | None:
         """Bytes in use on the whole device, by anybody and with the driver's reserve; None where not offered."""
@@ -233,11 +232,9 @@ class GpuSurvey:
     """What NVML offers on one GPU."""
 
     name: str
-    bytes: int | None
     partitioned: bool
-    lists_processes: bool
-    gives_process_bytes: bool | None
-    """None where no process runs there that would show it."""
+    process_figures: bool
+    """Whether processes are listed, with bytes where one is."""
     counts_energy: bool
 
 
@@ -273,15 +270,12 @@ def _initialise(nvml: Any) -> None:
 
 
 def _surveyed(nvml: Any, handle: Any) -> GpuSurvey:
-    memory = _offered(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     processes = _offered(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
     mode = _offered(lambda: nvml.nvmlDeviceGetMigMode(handle))
     return GpuSurvey(
         name=str(_offered(lambda: nvml.nvmlDeviceGetName(handle)) or "a GPU without a name"),
-        bytes=None if memory is None else int(memory.total),
         partitioned=mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
-        lists_processes=processes is not None,
-        gives_process_bytes=any(process.usedGpuMemory for process in processes) if processes else None,
+        process_figures=processes is not None and (not processes or any(one.usedGpuMemory for one in processes)),
         counts_energy=_offered(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) is not None,
     )
 

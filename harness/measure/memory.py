@@ -11,8 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -23,7 +22,6 @@ from harness.measure.gpu import (
     NO_CUDA,
     NO_PROCESS_FIGURES,
     DeviceMemory,
-    GpuProcess,
     NvmlGpu,
     attributed,
     has_context,
@@ -39,30 +37,14 @@ GPU_KEYS = ("gpu_process_peak", "gpu_device_peak")
 
 @dataclass(frozen=True)
 class Reading:
-    """A figure in bytes, or the reason why there is none. Raises ValueError unless exactly one of the two is given."""
+    """A figure in bytes, or why there is none."""
 
     bytes: int | None
-    """What was measured; 0 only where 0 was measured."""
-
+    """0 only where 0 was measured."""
     note: str | None = None
     """Why nothing was measured."""
-
     how: str | None = None
     """How the figure was found, where it was not simply read."""
-
-    def __post_init__(self) -> None:
-        if (self.bytes is None) == (self.note is None):
-            raise ValueError("a Reading has either bytes or a note that says why not")
-        if self.how is not None and self.bytes is None:
-            raise ValueError("only a figure has been found somehow")
-
-
-class Gpu(Protocol):
-    """What the sampler asks of a GPU; NvmlGpu is the real one."""
-
-    def device_bytes(self) -> int | None: ...
-    def processes(self) -> tuple[GpuProcess, ...] | None: ...
-    def close(self) -> None: ...
 
 
 class MemorySampler:
@@ -73,7 +55,6 @@ class MemorySampler:
     Where the driver lists no figure for this process, its GPU peak is found otherwise, and the reading's `how` says so.
     A failed measurement ends in a note and never stops the block. Entering resets torch's peak statistics for
     `device`, so blocks on one device must not overlap. GPU peaks shorter than the interval can be missed.
-    Raises ValueError on an interval that is not positive, RuntimeError when entered twice.
     """
 
     def __init__(
@@ -81,12 +62,10 @@ class MemorySampler:
         device: torch.device,
         interval_s: float = INTERVAL_S,
         *,
-        open_gpu: Callable[[torch.device], Gpu] = NvmlGpu.of_torch_device,
+        open_gpu: Callable[[torch.device], Any] = NvmlGpu.of_torch_device,
     ) -> None:
-        if not interval_s > 0:
-            raise ValueError(f"interval_s must be positive, not {interval_s}")
         self._device, self._interval_s, self._open_gpu = device, interval_s, open_gpu
-        self._gpu: Gpu | None = None
+        self._gpu: NvmlGpu | None = None
         self._sampled: dict[str, _Peak] = {}
         self._read_at_exit: dict[str, _Peak] = {}
         self._readings: dict[str, Reading] = {}
@@ -95,8 +74,6 @@ class MemorySampler:
         self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
 
     def __enter__(self) -> Self:
-        if self._sampled:
-            raise RuntimeError("a MemorySampler measures one block; make a new one for the next")
         self._began = time.perf_counter()
         self._sampled["process_rss_peak"] = _Peak(_process_rss_reader())
         if self._device.type == "cuda":
@@ -110,9 +87,7 @@ class MemorySampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         for key, peak in (self._sampled | self._read_at_exit).items():
@@ -123,11 +98,9 @@ class MemorySampler:
             self._gpu.close()
 
     def readings(self) -> dict[str, Reading]:
-        """Figures in bytes: process_rss_start, process_rss_peak, allocator_peak, allocator_reserved_peak,
-        gpu_process_peak, gpu_device_peak. Raises RuntimeError before the block has ended.
+        """After the block: process_rss_start, process_rss_peak, allocator_peak, allocator_reserved_peak,
+        gpu_process_peak, gpu_device_peak.
         """
-        if "process_rss_peak" not in self._readings:
-            raise RuntimeError("readings are there only after the sampler's block has ended")
         return dict(self._readings)
 
     def notes(self) -> list[str]:
@@ -202,7 +175,7 @@ class _GpuProcessPeak(_Peak):
     `held`: whether it had a CUDA context before.
     """
 
-    def __init__(self, gpu: Gpu, held: bool) -> None:
+    def __init__(self, gpu: NvmlGpu, held: bool) -> None:
         super().__init__(self._listed_bytes, HELD if held else NO_PROCESS_FIGURES)
         self._gpu, self._own, self._held = gpu, own_process(), held
         self._before: DeviceMemory | None = None

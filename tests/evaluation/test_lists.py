@@ -1,5 +1,6 @@
 """Lists of another program: every form gives what the model itself would be given, and what is amiss is said."""
 
+import gzip
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,16 +46,22 @@ def toolbox(path: Path, lists: Named) -> Path:
     return path
 
 
+def packed(path: Path, lists: Named) -> Path:
+    path.with_suffix(".csv.gz").write_bytes(gzip.compress(toolbox(path, lists).read_bytes()))
+    return path.with_suffix(".csv.gz")
+
+
 def trec(path: Path, lists: Named) -> Path:
     rows = [(user, item, place) for user, row in lists.items() for place, item in enumerate(row)]
     rows.sort(key=lambda row: row[1])  # the rank tells the order
-    path.write_text("".join(f"{user} Q0 {item} {place + 1}   {1 / (place + 1)} mine\n" for user, item, place in rows))
+    lines = [f"{user} Q0 {item} {place + 1}   {1 / (place + 1)} mine" for user, item, place in rows]
+    path.write_text("\n\n".join([*lines, ""]))
     return path
 
 
 def by_rank(path: Path, lists: Named) -> Path:
     rows = [f"{user},{place},{item}" for user, row in lists.items() for place, item in reversed([*enumerate(row)])]
-    path.with_suffix(".csv").write_text("\n".join(["user,rank,item", *rows]) + "\n")
+    path.with_suffix(".csv").write_text("\n".join(["User,rank,ITEM", *rows]) + "\n")
     return path.with_suffix(".csv")
 
 
@@ -72,7 +79,7 @@ def parquet(path: Path, lists: Named) -> Path:
     return path.with_suffix(".parquet")
 
 
-@pytest.mark.parametrize("write", [toolbox, trec, by_rank, by_score, parquet])
+@pytest.mark.parametrize("write", [toolbox, packed, trec, by_rank, by_score, parquet])
 def test_every_form_is_evaluated_as_the_model_is(
     write: Callable[..., Path], tmp_path: Path, clustered: Dataset, ranking: Ranking, named: Named
 ) -> None:
@@ -157,7 +164,7 @@ def test_what_is_amiss_is_said_and_decides_whether_anything_is_judged(
         ("id\ttop_0\ttop_1\n1\t2\t2\n", "user '1' is recommended '2' twice"),
         ("id\ttop_0\n1\t2\n1\t3\n", "line 3: user '1' stands there twice"),
         ("user,item,rank\n1,2,x\n", "rank is 'x'"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "line 1: not UTF-8"),
     ],
 )
 def test_what_cannot_be_read_is_one_line_with_its_place(tmp_path: Path, content: Any, message: str) -> None:

@@ -150,19 +150,19 @@ def test_of_a_partitioned_gpu_the_instance_is_measured_where_it_is_known(
 @pytest.mark.parametrize(
     ("name", "moment", "offered"),
     [
-        ("alone", 1, (False, True, True, True)),
-        ("alone", 0, (False, True, None, True)),
-        ("no-figures-per-process", 1, (False, True, False, True)),
-        ("listing-refused", 1, (False, False, None, True)),
-        ("mig-instance", 1, (True, True, True, True)),
-        ("older-driver", 1, (False, True, True, False)),
+        ("alone", 1, (False, True, True)),
+        ("alone", 0, (False, True, True)),
+        ("no-figures-per-process", 1, (False, False, True)),
+        ("listing-refused", 1, (False, False, True)),
+        ("mig-instance", 1, (True, True, True)),
+        ("older-driver", 1, (False, True, False)),
     ],
 )
-def test_a_survey_says_what_each_gpu_offers(name: str, moment: int, offered: tuple[bool | None, ...]) -> None:
+def test_a_survey_says_what_each_gpu_offers(name: str, moment: int, offered: tuple[bool, ...]) -> None:
     nvml = RecordedNvml(name)
     nvml.moment = moment
     (gpu,) = survey(nvml)
-    assert (gpu.partitioned, gpu.lists_processes, gpu.gives_process_bytes, gpu.counts_energy) == offered
+    assert (gpu.partitioned, gpu.process_figures, gpu.counts_energy) == offered
     assert nvml.open == 0
 
 

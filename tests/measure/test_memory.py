@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
-from typing import Any
 
 import pynvml
 import pytest
@@ -219,24 +218,3 @@ def test_allocator_peaks_come_from_torch_after_a_reset(monkeypatch: pytest.Monke
     assert sampler.readings()["allocator_peak"] == Reading(40)
     assert sampler.readings()["allocator_reserved_peak"] == Reading(64)
     assert peaks["on"] == 3
-
-
-def test_readings_are_refused_before_the_block_has_ended_and_a_sampler_is_used_once() -> None:
-    sampler = MemorySampler(CPU)
-    with pytest.raises(RuntimeError, match="ended"):
-        sampler.readings()
-    with sampler, pytest.raises(RuntimeError, match="ended"):
-        sampler.readings()
-    with pytest.raises(RuntimeError, match="one block"), sampler:
-        pass
-    with pytest.raises(ValueError, match="interval_s"):
-        MemorySampler(CPU, float("nan"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [((None, None), "either"), ((0, "why"), "either"), ((None, "why", "how"), "only a figure")],
-)
-def test_a_reading_is_either_a_figure_or_a_reason(arguments: tuple[Any, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Reading(*arguments)

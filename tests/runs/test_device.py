@@ -12,7 +12,7 @@ from harness.runs.record import COST_KEYS, cost_key, gpu_text
 from harness.runs.trial import resolve_device
 from harness.tools.regress import baseline
 
-CARD = GpuSurvey("a card", 1, False, True, None, True)
+CARD = GpuSurvey("a card", False, True, True)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ GB = 10**9
 CUDA = [("GPU A", 11 * GB)]
 
 
-GPU = GpuSurvey("GPU A", 11 * GB, False, True, True, True)
+GPU = GpuSurvey("GPU A", False, True, True)
 PYTHON, FREE = (3, 11), 8 * GB
 
 
@@ -76,9 +76,7 @@ def test_what_facts_amount_to(finding: Finding, severity: str, part: str) -> Non
     ("gpu", "severity", "part"),
     [
         (GPU, "ok", "GPU A, figures per process, energy counter"),
-        (replace(GPU, gives_process_bytes=None), "ok", ", figures per process"),
-        (replace(GPU, gives_process_bytes=False), "note", "no figures per process"),
-        (replace(GPU, lists_processes=False), "note", "no figures per process"),
+        (replace(GPU, process_figures=False), "note", "no figures per process"),
         (replace(GPU, counts_energy=False), "note", "no energy counter"),
         (replace(GPU, partitioned=True), "ok", "partitioned (MIG)"),
     ],

@@ -123,7 +123,7 @@ def check_gpus(
         advice = "install a build of torch for CUDA to use it: https://pytorch.org/get-started/locally"
         yield Finding("GPU", f"driver {driver} has {len(gpus)} that torch does not use", "note", advice)
     for gpu in () if isinstance(gpus, str) else gpus:
-        figures = gpu.lists_processes and gpu.gives_process_bytes is not False
+        figures = gpu.process_figures
         text = f"NVML, driver {driver}: {gpu.name}{', partitioned (MIG)' if gpu.partitioned else ''}, "
         text += f"{'' if figures else 'no '}figures per process, {'' if gpu.counts_energy else 'no '}energy counter"
         advice = "" if figures else "a run's memory is then the rise of the device's figure, and says so"
