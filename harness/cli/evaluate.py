@@ -45,20 +45,19 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     compared = nearest(model, [*known], f"the paper {about.name} has no model") if model else ""
     asked = load_dataset(dataset, data)
     ids = own_ids(dataset, data, asked)
-    metrics = [canonical_metric(name) for name in about.metrics]
-    cutoffs = {metric: int(metric.partition("@")[2]) for metric in metrics}
+    cutoffs = {name: int(name.partition("@")[2]) for name in map(canonical_metric, about.metrics)}
     part, depth = about.test_part(asked.name), max(cutoffs.values())
     found = [evaluate_lists(path, asked, part, depth, ids) for path in lists]
-    values = [one.ranking.metrics([*{*cutoffs.values()}], {m.partition("@")[0] for m in metrics}) for one in found]
-    table, held = [], []
-    for metric in metrics:
+    names = {metric.partition("@")[0] for metric in cutoffs}
+    values = [one.ranking.metrics([*{*cutoffs.values()}], names) for one in found]
+    amiss, length = next((one.obstacle for one in found if one.obstacle), ""), min(one.length for one in found)
+    table, outcomes = [], []
+    for metric, cutoff in cutoffs.items():
         cell = about.cell(asked.name, compared, metric) if compared else ()
         tolerance = replace(about.tolerances.of(metric), min_seeds=1)
-        obstacle = next((one.obstacle for one in found if one.obstacle), "")
-        if cutoffs[metric] > min(one.length for one in found):
-            obstacle = f"the lists end before rank {cutoffs[metric]}"
+        obstacle = f"the lists end before rank {cutoff}" if cutoff > length else amiss
         verdict = judge([one[metric] for one in values], cell, tolerance, not obstacle)
-        held.append((verdict.outcome, verdict.outcome.held))
+        outcomes.append(verdict.outcome)
         published = verdict.published.value if verdict.published else None
         difference = None if verdict.difference is None else 100 * verdict.difference
         reason = obstacle if verdict.outcome is Outcome.NO_EVIDENCE else verdict.reason
@@ -71,5 +70,4 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     for path, one in zip(lists, found, strict=True):
         for finding in one.findings:
             click.echo(f"{path}: {finding}")
-    unpublished = all(outcome is Outcome.UNPUBLISHED for outcome, _ in held)
-    sys.exit(0 if unpublished else exit_status(judged for _, judged in held))
+    sys.exit(0 if {*outcomes} == {Outcome.UNPUBLISHED} else exit_status(outcome.held for outcome in outcomes))

@@ -97,56 +97,48 @@ def test_ids_are_the_data_sets_own_where_more_of_them_are_known(
     assert found.ranking.metrics([DEPTH]) == ranking.metrics([DEPTH])
 
 
-def without(lists: Named, *users: str) -> Named:
-    return {user: row for user, row in lists.items() if user not in users}
-
-
 def with_training(lists: Named, clustered: Dataset, n: int) -> Named:
     """The first n lists begin with a training item."""
     first = {str(u): str(i) for u, i in clustered.train[::-1]}
-    changed = {user: [first[user], *row] for user, row in [*lists.items()][:n]}
-    return {**lists, **changed}
+    return {**lists, **{user: [first[user], *row] for user, row in [*lists.items()][:n]}}
 
 
-FAULTS: dict[str, tuple[Callable[[Named, Dataset], Named], str, str]] = {
-    "unknown users": (
-        lambda lists, _: {**lists, "nobody": ["1"]},
-        "1 of 61 users are none of clustered's (nobody)",
-        "",
-    ),
-    "unknown items": (
+FAULTS: list[tuple[Callable[[Named, Dataset], Named], str, str]] = [
+    (lambda lists, _: {**lists, "nobody": ["1"]}, "1 of 61 users are none of clustered's (nobody)", ""),
+    (
         lambda lists, _: {**lists, "3": ["thing", *lists["3"]]},
         "1 of 41 items are none of clustered's (thing): they count as misses",
         "",
     ),
-    "missing users": (
-        lambda lists, _: without(lists, "3", "4"),
+    (
+        lambda lists, _: {user: row for user, row in lists.items() if user not in ("3", "4")},
         "2 of 60 evaluated users have no list: they count as users without a hit",
         "users are missing",
     ),
-    "short lists": (
-        lambda lists, _: {**lists, "3": lists["3"][:4]},
-        "1 lists end before rank 10, the shortest at 4: the rest is no hit",
-        "",
-    ),
-    "another split": (
+    (lambda lists, _: {**lists, "3": lists["3"][:4]}, "1 lists end before rank 10, the shortest at 4: the rest is", ""),
+    (
         lambda lists, data: with_training(lists, data, 8),
         "8 of 60 lists recommend training items of their users, 8 in all",
         "they are of another split",
     ),
-    "nothing masked": (
+    (
         lambda lists, data: with_training(lists, data, 60),
         "60 of 60 lists recommend training items of their users, 60 in all",
         "training items were not left out",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("change", "finding", "obstacle"), FAULTS)
 def test_what_is_amiss_is_said_and_decides_whether_anything_is_judged(
-    fault: str, tmp_path: Path, clustered: Dataset, named: Named, ranking: Ranking
+    change: Callable[..., Named],
+    finding: str,
+    obstacle: str,
+    tmp_path: Path,
+    clustered: Dataset,
+    named: Named,
+    ranking: Ranking,
 ) -> None:
-    change, finding, obstacle = FAULTS[fault]
     path = toolbox(tmp_path / "lists", change(named, clustered))
     found = evaluate_lists(path, clustered, "test", DEPTH, NONE)
     assert any(line.startswith(finding) for line in found.findings), found.findings
