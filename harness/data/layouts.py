@@ -49,9 +49,14 @@ def load_dataset(name: str, data: Path | None = None, *, mapped: bool = False) -
 def is_there(name: str, data: Path | None = None) -> bool:
     """Whether `load_dataset` finds a data set of this name; it may still be damaged."""
     try:
-        return name in SYNTHETIC or find_folder(name, data).is_dir()
+        return (folder := folder_of(name, data)) is None or folder.is_dir()
     except DataError:
         return False
+
+
+def folder_of(name: str, data: Path | None) -> Path | None:
+    """The folder of the data set called `name`, None of one that is made in memory. Raises DataError."""
+    return None if name in SYNTHETIC else find_folder(name, data)
 
 
 def find_folder(name: str, data: Path | None = None) -> Path:
