@@ -112,12 +112,10 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
     bm3 data export ./data/mine --out ~/mine
     """
     from harness.data import load_dataset
-    from harness.data.layouts import SYNTHETIC, find_folder
-    from harness.ingest.exporting import ITEMS, USERS, export, read_ids
+    from harness.ingest.exporting import export, own_ids
 
     found = load_dataset(dataset, data)
-    counts = {} if dataset in SYNTHETIC else {USERS: found.n_users, ITEMS: found.n_items}
-    export(found, out, *(read_ids(find_folder(dataset, data), name, n) for name, n in counts.items()))
+    export(found, out, *own_ids(dataset, data, found))
     _say_written(found, out)
 
 
@@ -136,14 +134,14 @@ def verify_command(dataset: str, data: Path | None, paper: Path) -> None:
     """
     from tabulate import tabulate
 
-    from harness.data.layouts import SYNTHETIC, find_folder, load_dataset
+    from harness.data.layouts import folder_of, load_dataset
     from harness.ingest.exporting import recorded_hash
     from harness.ingest.verify import Finding, Severity, verify
     from harness.paper.load import load_paper
 
     found = load_dataset(dataset, data)
-    recorded = None if dataset in SYNTHETIC else recorded_hash(find_folder(dataset, data))
-    about = load_paper(paper)
+    folder, about = folder_of(dataset, data), load_paper(paper)
+    recorded = None if folder is None else recorded_hash(folder)
     findings = verify(found, _printed(about, found.name), about.split(found.name), recorded)
     findings += [Finding("files", Severity.NOTE, note) for note in unread(dataset, data)]
     table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
@@ -157,9 +155,9 @@ def verify_command(dataset: str, data: Path | None, paper: Path) -> None:
 def unread(dataset: str, data: Path | None) -> list[str]:
     """What a user should know of files in the data set's folder that are not read: a line, or none."""
     from harness.data.files import listed
-    from harness.data.layouts import SYNTHETIC, find_folder, unread_files
+    from harness.data.layouts import folder_of, unread_files
 
-    folder = None if dataset in SYNTHETIC else find_folder(dataset, data)
+    folder = folder_of(dataset, data)
     found = unread_files(folder) if folder else []
     needed = "read are interactions, and features from MODALITY.npy or MODALITY_feat.npy"
     return [f"not read in {folder}: {listed(found)}; {needed}"] if found else []
@@ -220,9 +218,8 @@ def add_features_command(
         if joined.left_out:
             click.echo(f"note: rows of other items, left out: {joined.left_out:,}")
         if joined.filled:
-            click.echo(
-                f"note: items without a row, filled with {'the mean' if fill == 'mean' else 'zeros'}: {joined.filled:,}"
-            )
+            with_what = "the mean" if fill == "mean" else "zeros"
+            click.echo(f"note: items without a row, filled with {with_what}: {joined.filled:,}")
     elif id_column or fill:
         raise ConfigError("--id-column and --fill go with --ids FILE, which says whose rows are there")
     path, dataset = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
@@ -283,11 +280,11 @@ def encode_command(
 
 
 def _folder(name: str, data: Path | None) -> Path:
-    from harness.data.layouts import SYNTHETIC, find_folder
+    from harness.data.layouts import folder_of
 
-    if name in SYNTHETIC:
+    if (folder := folder_of(name, data)) is None:
         raise ConfigError(f"{name} is made in memory: export it, and add features to what was exported")
-    return find_folder(name, data)
+    return folder
 
 
 def _say_written(dataset: Dataset, *paths: Path) -> None:

@@ -34,9 +34,8 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     from tabulate import tabulate
 
     from harness.data import load_dataset
-    from harness.data.layouts import SYNTHETIC, find_folder
     from harness.evaluation.lists import evaluate_lists
-    from harness.ingest.exporting import ITEMS, USERS, read_ids
+    from harness.ingest.exporting import own_ids
     from harness.paper.load import load_paper
     from harness.paper.published import canonical_metric, short_metric
     from harness.paper.verdict import Outcome, judge
@@ -45,23 +44,20 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     known = dict.fromkeys(value.model for value in about.values if value.model)
     compared = nearest(model, [*known], f"the paper {about.name} has no model") if model else ""
     asked = load_dataset(dataset, data)
-    folder = None if dataset in SYNTHETIC else find_folder(dataset, data)
-    users = None if folder is None else read_ids(folder, USERS, asked.n_users)
-    items = None if folder is None else read_ids(folder, ITEMS, asked.n_items)
-    metrics = [canonical_metric(name) for name in about.metrics]
-    cutoffs = {metric: int(metric.partition("@")[2]) for metric in metrics}
+    ids = own_ids(dataset, data, asked)
+    cutoffs = {name: int(name.partition("@")[2]) for name in map(canonical_metric, about.metrics)}
     part, depth = about.test_part(asked.name), max(cutoffs.values())
-    found = [evaluate_lists(path, asked, part, depth, (users, items)) for path in lists]
-    values = [one.ranking.metrics([*{*cutoffs.values()}], {m.partition("@")[0] for m in metrics}) for one in found]
-    table, held = [], []
-    for metric in metrics:
+    found = [evaluate_lists(path, asked, part, depth, ids) for path in lists]
+    names = {metric.partition("@")[0] for metric in cutoffs}
+    values = [one.ranking.metrics([*{*cutoffs.values()}], names) for one in found]
+    amiss, length = next((one.obstacle for one in found if one.obstacle), ""), min(one.length for one in found)
+    table, outcomes = [], []
+    for metric, cutoff in cutoffs.items():
         cell = about.cell(asked.name, compared, metric) if compared else ()
         tolerance = replace(about.tolerances.of(metric), min_seeds=1)
-        obstacle = next((one.obstacle for one in found if one.obstacle), "")
-        if cutoffs[metric] > min(one.length for one in found):
-            obstacle = f"the lists end before rank {cutoffs[metric]}"
+        obstacle = f"the lists end before rank {cutoff}" if cutoff > length else amiss
         verdict = judge([one[metric] for one in values], cell, tolerance, not obstacle)
-        held.append((verdict.outcome, verdict.outcome.held))
+        outcomes.append(verdict.outcome)
         published = verdict.published.value if verdict.published else None
         difference = None if verdict.difference is None else 100 * verdict.difference
         reason = obstacle if verdict.outcome is Outcome.NO_EVIDENCE else verdict.reason
@@ -74,5 +70,4 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     for path, one in zip(lists, found, strict=True):
         for finding in one.findings:
             click.echo(f"{path}: {finding}")
-    unpublished = all(outcome is Outcome.UNPUBLISHED for outcome, _ in held)
-    sys.exit(0 if unpublished else exit_status(judged for _, judged in held))
+    sys.exit(0 if {*outcomes} == {Outcome.UNPUBLISHED} else exit_status(outcome.held for outcome in outcomes))

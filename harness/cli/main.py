@@ -18,7 +18,7 @@ from harness.cli.data import DATA_COMMANDS, unread
 from harness.cli.evaluate import evaluate
 from harness.cli.literature import literature
 from harness.cli.models import metrics_command, models_command, settings_command
-from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS, SHOWN_METRICS, THREADS, USERS
+from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS_OF_OURS, SHOWN_METRICS, THREADS, USERS
 from harness.cli.paper import paper
 from harness.cli.reference import reference
 from harness.cli.replay import replay
@@ -241,7 +241,7 @@ def report_command(
 @click.option("--point", type=click.IntRange(min=1), metavar="N", help="Of the log's settings; default: best on valid.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Train and compare the log's first N epochs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison with a log as JSON.")
-@SEEDS
+@SEEDS_OF_OURS
 @DEVICE
 @THREADS
 @DATA

@@ -49,11 +49,9 @@ def metrics_command() -> None:
 
     from harness.evaluation.metrics import known_metrics, metrics_of_hits
 
-    hits = metrics_of_hits()
-    rows = [
-        [name, "yes" if name in hits else "no", " ".join((metric.__doc__ or "").split())]
-        for name, metric in known_metrics().items()
-    ]
+    rows = []
+    for name, metric in known_metrics().items():
+        rows.append([name, "yes" if name in metrics_of_hits() else "no", " ".join((metric.__doc__ or "").split())])
     head = ["metric", "of hits alone", "what it is"]
     click.echo(tabulate(rows, head, disable_numparse=True, maxcolwidths=[None, None, 88]))
 
@@ -83,12 +81,10 @@ def settings_command(model: str | None, paper: Path) -> None:
     if model is not None:
         entry = find_model(model)
         check_class(entry)
-        listed.insert(
-            0, (entry.name, settings(entry.model.Config, grid=search_grid(entry.name, load_paper(paper).grids)))
-        )
+        grid = search_grid(entry.name, load_paper(paper).grids)
+        listed.insert(0, (entry.name, settings(entry.model.Config, grid=grid)))
     for of, some in listed:
-        found = list(some)
-        table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in found]
+        table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in some]
         head = ["setting", "default", "values", "grid", "meaning"]
         click.echo(f"Settings of {of}\n")
         click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=WIDTHS) + "\n")

@@ -132,6 +132,7 @@ SEEDS = click.option(
     help="In place of the suite's, such as 1-3,7; points are chosen with the first. A row with a seed that the suite "
     "does not declare is no evidence.",
 )
+SEEDS_OF_OURS = click.option("--seeds", callback=_seeds, metavar="LIST", help="Train with these. Default: 1-3.")
 
 
 def known_suite(context: click.Context, parameter: click.Parameter, name: str) -> str:

@@ -203,18 +203,17 @@ def users_of(run: RunRecord, path: Path, data: Path | None) -> NDArray[np.int64]
     """Those users of a run whose ids stand in a file; what is left out is said. Raises DataError where none is."""
     import numpy as np
 
-    from harness.data.layouts import SYNTHETIC, find_folder
+    from harness.evaluation.lists import numbers_of
     from harness.ingest.exporting import USERS as FILE
-    from harness.ingest.exporting import read_ids
+    from harness.ingest.exporting import own_ids
     from harness.ingest.features import read_row_ids
     from harness.runs.trial import dataset_of
 
     name, dataset = dataset_of(run, data)
-    own = None if name in SYNTHETIC else read_ids(find_folder(name, data), FILE, dataset.n_users)
-    numbers = {each: number for number, each in enumerate(own or map(str, range(dataset.n_users)))}
-    asked = dict.fromkeys(filter(None, map(str.strip, read_row_ids(path))))
-    unknown = [each for each in asked if each not in numbers]
-    found = np.array([numbers[each] for each in asked if each in numbers], np.int64)
+    own, _ = own_ids(name, data, dataset)
+    asked = numbers_of([*filter(None, map(str.strip, read_row_ids(path, kind="user")))], own, dataset.n_users)
+    unknown = [each for each, number in asked.items() if number < 0]
+    found = np.array([number for number in asked.values() if number >= 0], np.int64)
     tested = found[np.isin(found, dataset.test[:, 0]) & np.isin(found, dataset.train[:, 0])]
     known = f"{len(found)} of {len(asked)} ids are users of {dataset.name}, {len(tested)} of them tested"
     said = f"{path}: {known}" + (f"; first that is none: {unknown[0]!r}" if unknown else "")

@@ -227,16 +227,9 @@ def open_text(path: Path, report: Report = lambda position, size: None) -> Itera
         try:
             yield io.TextIOWrapper(content, "utf-16" if marked else "utf-8-sig", newline="")
         except UnicodeDecodeError as error:
-            bad = []
             with RawFile(path) as again:
-                for number, line in again.lines():
-                    try:
-                        line.decode()
-                    except UnicodeDecodeError:
-                        bad.append((number, line))
-                    if len(bad) == ENOUGH:
-                        break
-            raise _other_encoding(path, bad) from error
+                bad = (each for each in again.lines() if each[1].decode(errors="ignore").encode() != each[1])
+                raise _other_encoding(path, [*itertools.islice(bad, ENOUGH)]) from error
 
 
 def _other_encoding(path: Path, bad: Sequence[tuple[int, bytes]], encoding: str | None = None) -> DataError:
@@ -271,16 +264,12 @@ def read_csv(
     """
     width = None
     with open_text(path, report) as text:
-        lines = iter(lambda: text.readline(MAX_LINE), "")
-        begin = []  # blank lines, and the first one that is not
-        for line in lines:
-            begin.append(line)
-            if line.strip():
-                break
+        begin = [text.readline(MAX_LINE)]  # blank lines, and the first one that is not
+        while begin[-1] and not begin[-1].strip():
+            begin.append(text.readline(MAX_LINE))
         if delimiter is None:
-            tabs = ".tsv" in path.name.lower() or not begin
-            delimiter = "\t" if tabs else max(DELIMITERS, key=begin[-1].count)
-        lines = itertools.chain(begin, lines)
+            delimiter = "\t" if ".tsv" in path.name.lower() else max(DELIMITERS, key=begin[-1].count)
+        lines: Iterator[str] = itertools.chain(begin, iter(lambda: text.readline(MAX_LINE), ""))
         if delimiter == "::":  # the csv module knows separators of one character
             lines, delimiter, quoted = (line.replace("::", "\x1f") for line in lines), "\x1f", False
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE

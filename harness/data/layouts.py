@@ -7,7 +7,7 @@ in `dataset`.
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,7 @@ def load_dataset(name: str, data: Path | None = None, *, mapped: bool = False) -
     """
     if name in SYNTHETIC:
         if mapped:
-            raise DataError(
-                f"{name} is made in memory, so its features cannot stay on disk: leave features_location out"
-            )
+            raise DataError(f"{name} is made in memory, its features cannot stay on disk: leave features_location out")
         return SYNTHETIC[name]()
     return read_folder(find_folder(name, data), mapped=mapped)
 
@@ -51,9 +49,14 @@ def load_dataset(name: str, data: Path | None = None, *, mapped: bool = False) -
 def is_there(name: str, data: Path | None = None) -> bool:
     """Whether `load_dataset` finds a data set of this name; it may still be damaged."""
     try:
-        return name in SYNTHETIC or find_folder(name, data).is_dir()
+        return (folder := folder_of(name, data)) is None or folder.is_dir()
     except DataError:
         return False
+
+
+def folder_of(name: str, data: Path | None) -> Path | None:
+    """The folder of the data set called `name`, None of one that is made in memory. Raises DataError."""
+    return None if name in SYNTHETIC else find_folder(name, data)
 
 
 def find_folder(name: str, data: Path | None = None) -> Path:
@@ -66,10 +69,8 @@ def find_folder(name: str, data: Path | None = None) -> Path:
             return root / name
     if data is None and Path(name).is_dir():
         return Path(name)
-    known = [
-        *SYNTHETIC,
-        *(path.name for root in roots if root.is_dir() for path in sorted(root.iterdir()) if path.is_dir()),
-    ]
+    there = (path for root in roots if root.is_dir() for path in sorted(root.iterdir()))
+    known = [*SYNTHETIC, *(path.name for path in there if path.is_dir())]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
     raise DataError(
         f"no data set {name!r} in {', '.join(map(str, roots))}; nearest: {', '.join(dict.fromkeys(near))}. "
@@ -97,14 +98,8 @@ def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
     interactions = find_interactions(folder)
     parts = read_interactions(interactions)
     features, surrogates, files = read_features(folder, mapped=mapped)
-    return checked_dataset(
-        folder.resolve().name,
-        parts,
-        features,
-        surrogates=surrogates,
-        where=str(interactions),
-        feature_files=files,
-    )
+    name, where = folder.resolve().name, str(interactions)
+    return checked_dataset(name, parts, features, surrogates=surrogates, where=where, feature_files=files)
 
 
 def read_features(
@@ -163,24 +158,20 @@ def read_interactions(path: Path) -> dict[Part, NDArray[Any]]:
 
 
 def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
-    table = read_inter(path, INTER_COLUMNS)
+    """Of a table with tabs and a header; other columns than INTER_COLUMNS are ignored."""
+    rows = read_columns(path, INTER_COLUMNS, "\t", mend="; bm3 data import reads others, and divides what has no parts")
+    found = [_inter_row(fields, f"{path}, line {line}") for line, fields in rows]
+    table = np.array(found, dtype=np.int64).reshape(-1, 3)
     return {part: table[table[:, 2] == label, :2] for label, part in enumerate(PARTS)}
 
 
-def read_inter(path: Path, columns: Sequence[str]) -> NDArray[np.int64]:
-    """The first two or all three INTER_COLUMNS of a table with tabs and a header, others ignored; raises DataError."""
-    rows = read_columns(path, columns, "\t", mend="; bm3 data import reads others, and divides what has no parts")
-    found = [_inter_row(fields, f"{path}, line {line}") for line, fields in rows]
-    return np.array(found, dtype=np.int64).reshape(-1, len(columns))
-
-
 def _inter_row(fields: list[str], where: str) -> list[int]:
-    for column, field in zip(INTER_COLUMNS, fields, strict=False):
+    for column, field in zip(INTER_COLUMNS, fields, strict=True):
         if not WHOLE_NUMBER.fullmatch(field):
             raise DataError(f"{where}: {column} is {field[:40]!r}, needed is a whole number")
-    user, item, *label = row = [int(field) for field in fields]
-    if label and not 0 <= label[0] < len(PARTS):
-        raise DataError(f"{where}: x_label is {label[0]}, needed is 0 (train), 1 (valid) or 2 (test)")
+    user, item, label = row = [int(field) for field in fields]
+    if not 0 <= label < len(PARTS):
+        raise DataError(f"{where}: x_label is {label}, needed is 0 (train), 1 (valid) or 2 (test)")
     if not (0 <= user < 2**31 and 0 <= item < 2**31):
         raise DataError(f"{where}: ids are {user} and {item}, needed are whole numbers from 0 that fit 31 bits")
     return row
@@ -192,9 +183,8 @@ def feature_files(folder: Path) -> dict[str, tuple[Path, bool]]:
     for path in visible(folder, "*.npy"):
         modality, surrogate = modality_of(path.stem)
         if modality in found:
-            raise DataError(
-                f"{path}: {modality} features stand in {found[modality][0].name} too: keep one of the two files"
-            )
+            other = found[modality][0].name
+            raise DataError(f"{path}: {modality} features stand in {other} too: keep one of the two files")
         found[modality] = checked_file(path, folder), surrogate
     return found
 

@@ -5,9 +5,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +35,7 @@ def random_user_split(interactions: Pairs, generator: np.random.Generator, *, va
 
 
 def leave_out_split(
-    interactions: Pairs,
-    times: NDArray[np.integer],
-    generator: np.random.Generator,
-    *,
-    k: int = 1,
-    validation: bool = True,
+    interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator, k: int, *, validation: bool
 ) -> Parts:
     """Divide interactions [n, 2] made at `times` [n]: each user's latest `k` to test, the `k` before to validation.
 
@@ -50,13 +43,12 @@ def leave_out_split(
     interaction always goes to training; fewer than 2 k others are shared out evenly, an odd one to test. Interactions
     of a user at equal times stand in random order: by position or by id, the same items would always be held out.
     """
-    held_out = 2 * k if validation else k
-    ordered = _by_time(interactions, times, generator)
+    held_out, ordered = 2 * k if validation else k, _by_time(interactions, times, generator)
     return _hold_out_last(ordered, lambda count: np.minimum(held_out, count - 1), validation)
 
 
 def temporal_user_split(
-    interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator, *, validation: bool = True
+    interactions: Pairs, times: NDArray[np.integer], generator: np.random.Generator, *, validation: bool
 ) -> Parts:
     """Divide interactions [n, 2] made at `times` [n] per user by time: the latest to test, those before to validation.
 
@@ -97,26 +89,13 @@ class SplitRule:
     name: str
     divide: Divide
     """From interactions [n, 2], times [n] and a generator to parts."""
-    drawn: bool = True
+    drawn: bool
     """Whether the generator matters, if only for the order of equal times."""
-    by_time: bool = True
-    validation: bool = True
+    by_time: bool
+    validation: bool
     """Whether it makes a validation part."""
 
 
-def _rules(k: int = 1, *, validation: bool = True) -> list[SplitRule]:
-    """Of each kind one, in the order of SPLIT_RULES."""
-    how: Any = {"validation": validation}
-    return [
-        SplitRule("random_user", lambda pairs, _, drawn: random_user_split(pairs, drawn, **how), by_time=False),
-        SplitRule("leave_one_out", partial(leave_out_split, k=k, **how)),
-        SplitRule("temporal_user", partial(temporal_user_split, **how)),
-        SplitRule("temporal_global", lambda pairs, times, _: temporal_global_split(pairs, times, **how), drawn=False),
-    ]
-
-
-RULES: Mapping[str, SplitRule] = {rule.name: rule for rule in _rules()}
-assert tuple(RULES) == SPLIT_RULES
 OLD_NAMES = {"published": "random_user"}
 
 
@@ -130,9 +109,16 @@ def split_rule(name: str) -> SplitRule:
     kind = "leave_one_out" if number else OLD_NAMES.get(kind, kind)
     if colon and parts != NO_VALIDATION:
         raise ConfigError(f"split {name!r}: after the colon can stand {NO_VALIDATION}, for no validation part")
-    kind = nearest(kind, list(RULES), "no split rule, and no path of an existing split,")
-    rule = _rules(int(number[1]) if number else 1, validation=not colon)[list(RULES).index(kind)]
-    return replace(rule, name=name if number or colon else kind, validation=not colon)
+    kind = nearest(kind, SPLIT_RULES, "no split rule, and no path of an existing split,")
+    k, how = int(number[1]) if number else 1, {"validation": not colon}
+    divide: dict[str, Divide] = {
+        "random_user": lambda pairs, _, drawn: random_user_split(pairs, drawn, **how),
+        "leave_one_out": lambda pairs, times, drawn: leave_out_split(pairs, times, drawn, k, **how),
+        "temporal_user": lambda pairs, times, drawn: temporal_user_split(pairs, times, drawn, **how),
+        "temporal_global": lambda pairs, times, _: temporal_global_split(pairs, times, **how),
+    }
+    own, drawn, by_time = number[0] if number else kind, kind != "temporal_global", kind != "random_user"
+    return SplitRule(own + colon + parts, divide[kind], drawn, by_time, validation=not colon)
 
 
 def without_repeats(pairs: Pairs, order: NDArray[np.integer] | None = None) -> NDArray[np.integer]:

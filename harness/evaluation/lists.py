@@ -3,20 +3,20 @@
 A file's first line tells its form. Masks and metrics are those of `ranking` and `metrics`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bm3 import DataError
 from harness.data import Dataset, Part
-from harness.data.files import listed, read_csv, reading
+from harness.data.files import listed, open_text, read_csv, reading
 from harness.evaluation.metrics import Ranking
 from harness.evaluation.ranking import Evaluator
-from harness.ingest.tables import Columns, first_names, is_table, read_tables
+from harness.ingest.tables import PARQUET, Columns, first_names, is_table, read_tables
 
 TOLERATED = 0.01
 """Share of lists that may be amiss before they are no evidence."""
@@ -27,8 +27,8 @@ FORMS = (
     "below a header id, top_0, top_1, …"
 )
 
-Named = Mapping[str, Sequence[str]]
-"""User → items, best first, as a file names them."""
+Rows = Iterator[tuple[str, str, float]]
+"""User, item, and its place in the user's list, the first one lowest."""
 
 
 @dataclass(frozen=True)
@@ -53,114 +53,102 @@ def evaluate_lists(
     that cannot be read or that names an item twice in a list.
     """
     named = read_lists(path)
-    evaluator, findings = Evaluator(dataset, part), list[str]()
-    users = _numbers([*named], ids[0], dataset.n_users)
-    items = _numbers([*dict.fromkeys(item for row in named.values() for item in row)], ids[1], dataset.n_items)
-    for what, found, then in (("users", users, "left out"), ("items", items, "they count as misses")):
-        unknown = [name for name, number in found.items() if number < 0]
+    evaluator, findings, obstacles = Evaluator(dataset, part), list[str](), list[str]()
+    users = numbers_of(named, ids[0], dataset.n_users)
+    items = numbers_of(dict.fromkeys(chain.from_iterable(named.values())), ids[1], dataset.n_items)
+    for what, numbers, then in (("users", users, "left out"), ("items", items, "they count as misses")):
+        unknown = [name for name, number in numbers.items() if number < 0]
         if unknown:
-            of = f"{len(unknown):,} of {len(found):,} {what} are none of {dataset.name}'s"
+            of = f"{len(unknown):,} of {len(numbers):,} {what} are none of {dataset.name}'s"
             findings.append(f"{of} ({listed(unknown[:3])}): {then}")
-    lists = {users[user]: [items[item] for item in row[:depth]] for user, row in named.items() if users[user] >= 0}
-    ranked = np.full((len(evaluator.users), depth), -1)
-    for place, user in enumerate(evaluator.users.tolist()):
-        row = lists.get(user, [])
-        ranked[place, : len(row)] = row
-    lengths = np.array([len(lists.get(user, [])) for user in evaluator.users.tolist()])
-    seen = _in_training(dataset, evaluator.users, ranked)
-    missing, with_seen, n = int((lengths == 0).sum()), int(seen.any(axis=1).sum()), len(lengths)
-    short = int(((lengths > 0) & (lengths < depth)).sum())
-    obstacles = []
-    if missing:
+    by_number = {users[user]: [items[item] for item in row[:depth]] for user, row in named.items()}
+    lists = [by_number.get(user, []) for user in evaluator.users.tolist()]
+    lengths, n = np.array([*map(len, lists)], np.int64), len(lists)
+    ranked = np.full((n, depth), -1)
+    ranked[np.arange(depth) < lengths[:, None]] = [*chain.from_iterable(lists)]
+    if missing := int((lengths == 0).sum()):
         findings.append(f"{missing:,} of {n:,} evaluated users have no list: they count as users without a hit")
         obstacles += ["users are missing"] * (missing > TOLERATED * n)
-    if with_seen:
+    train = dataset.train.astype(np.int64) @ [dataset.n_items, 1]
+    seen = np.isin(evaluator.users[:, None] * dataset.n_items + ranked, train) & (ranked >= 0)
+    if with_seen := int(seen.any(axis=1).sum()):
         findings.append(f"{with_seen:,} of {n:,} lists recommend training items of their users, {seen.sum():,} in all")
         if with_seen > TOLERATED * n:
             all_seen = with_seen > NOT_LEFT_OUT * n
-            why = "training items were not left out" if all_seen else "they are of another split"
-            findings.append(f"so it seems that {why}")
-            obstacles.append(why)
-    if short:
-        shortest = int(lengths[lengths > 0].min())
-        findings.append(f"{short:,} lists end before rank {depth}, the shortest at {shortest}: the rest is no hit")
-    ranking = evaluator.ranking_of(ranked)
-    return Lists(ranking, int(lengths.max(initial=0)), tuple(findings), "; ".join(obstacles))
+            obstacles.append("training items were not left out" if all_seen else "they are of another split")
+            findings.append(f"so it seems that {obstacles[-1]}")
+    short = lengths[(lengths > 0) & (lengths < depth)]
+    if len(short):
+        least = f"the shortest at {short.min()}: the rest is no hit"
+        findings.append(f"{len(short):,} lists end before rank {depth}, {least}")
+    return Lists(evaluator.ranking_of(ranked), int(lengths.max(initial=0)), tuple(findings), "; ".join(obstacles))
 
 
-def read_lists(path: Path) -> Named:
-    """A file of lists in any of the forms. Raises DataError with the line."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+def read_lists(path: Path) -> dict[str, list[str]]:
+    """Items of each user, best first, as a file in any of the forms names them; of equal places the first named first.
+
+    Raises DataError with the line.
+    """
     with reading(path):
-        if path.suffix != ".parquet":
-            with path.open(encoding="utf-8-sig") as file:
+        first = ""
+        if path.suffix.lower() != PARQUET:
+            with open_text(path) as file:
                 first = file.readline()
-            if first.rstrip("\r\n").split("\t")[:2] == ["id", "top_0"]:
-                return _toolbox(path)
-            if len(first.split()) == 6 and first.split()[1].upper() == "Q0":
-                return _best_first(path, _trec(path))
-    if is_table(path):
-        names = [name.strip().lower() for name in first_names(path)]
-        order = next((name for name in ("rank", "score") if name in names), None)
-        if {"user", "item"} <= {*names} and order:
-            table = read_tables([path], Columns("user", "item", order))
-            sign = 1 if order == "rank" else -1
-            places = sign * table.times if table.times is not None else np.zeros(len(table))
-            rows = zip(table.users.tolist(), table.items.tolist(), places.tolist(), strict=True)
-            return _best_first(path, ((table.user_ids[u], table.item_ids[i], place) for u, i, place in rows))
-    raise DataError(f"{path}: no form of lists that is known; {FORMS}")
+        fields = first.split()
+        if first.rstrip().split("\t")[:2] == ["id", "top_0"]:
+            rows = _toolbox(path)
+        elif len(fields) == 6 and fields[1].upper() == "Q0":
+            rows = _trec(path)
+        else:
+            rows = _table(path)
+        placed: dict[str, list[tuple[float, str]]] = {}
+        for user, item, place in rows:
+            placed.setdefault(user, []).append((place, item))
+    lists = {user: [item for _, item in sorted(row, key=itemgetter(0))] for user, row in placed.items()}
+    for user, items in lists.items():
+        if len({*items}) < len(items):
+            of = f"{path}: user {user[:40]!r} is recommended {max(items, key=items.count)[:40]!r} twice"
+            raise DataError(f"{of}; each item can be a hit once")
+    return lists
 
 
-def _toolbox(path: Path) -> Named:
-    found: dict[str, list[str]] = {}
+def _toolbox(path: Path) -> Rows:
+    found = set[str]()
     rows = read_csv(path, "\t")
     next(rows)
     for line, (user, *items) in rows:
         if user in found:
             raise DataError(f"{path}, line {line}: user {user[:40]!r} stands there twice; keep one list of each")
-        found[user] = [item for item in items if item]
-        _check_once(path, user, found[user])
-    return found
+        found.add(user)
+        yield from ((user, item, place) for place, item in enumerate(items) if item)
 
 
-def _trec(path: Path) -> Iterator[tuple[str, str, float]]:
-    with path.open(encoding="utf-8-sig") as file:
+def _trec(path: Path) -> Rows:
+    with open_text(path) as file:
         for line, text in enumerate(file, start=1):
             fields = text.split()
+            if not fields:
+                continue
             if len(fields) != 6 or not fields[3].lstrip("-").isdecimal():
                 raise DataError(f"{path}, line {line}: needed is `user Q0 item rank score tag`, rank a whole number")
             yield fields[0], fields[2], float(fields[3])
 
 
-def _best_first(path: Path, rows: Iterator[tuple[str, str, float]]) -> Named:
-    """Rows of user, item and place as lists; of equal places the item that is named first."""
-    found: dict[str, list[tuple[float, str]]] = {}
-    for user, item, place in rows:
-        found.setdefault(user, []).append((place, item))
-    lists = {user: [item for _, item in sorted(row, key=itemgetter(0))] for user, row in found.items()}
-    for user, items in lists.items():
-        _check_once(path, user, items)
-    return lists
+def _table(path: Path) -> Rows:
+    names = {name.strip().lower(): name for name in first_names(path)} if is_table(path) else {}
+    order, sign = ("rank", 1) if "rank" in names else ("score", -1)
+    if not {"user", "item", order} <= {*names}:
+        raise DataError(f"{path}: no form of lists that is known; {FORMS}")
+    table = read_tables([path], Columns(names["user"], names["item"], names[order]))
+    places = (sign * np.asarray(table.times)).tolist()
+    for user, item, place in zip(table.users.tolist(), table.items.tolist(), places, strict=True):
+        yield table.user_ids[user], table.item_ids[item], place
 
 
-def _check_once(path: Path, user: str, items: Sequence[str]) -> None:
-    if len({*items}) < len(items):
-        twice = next(item for place, item in enumerate(items) if item in items[:place])
-        raise DataError(f"{path}: user {user[:40]!r} is recommended {twice[:40]!r} twice; each item can be a hit once")
-
-
-def _numbers(names: Sequence[str], ids: Sequence[str] | None, n: int) -> dict[str, int]:
+def numbers_of(names: Collection[str], ids: Sequence[str] | None, n: int) -> Mapping[str, int]:
     """The data set's number of each name, −1 where it is none: by its own ids, or by number where more are known so."""
     ways = [{str(number): number for number in range(n)}]
     if ids is not None:
         ways.insert(0, {name: number for number, name in enumerate(ids)})
     way = max(ways, key=lambda way: sum(name in way for name in names))
     return {name: way.get(name, -1) for name in names}
-
-
-def _in_training(dataset: Dataset, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each of the items [n, K] is a training item of its user [n]."""
-    train = dataset.train.astype(np.int64) @ [dataset.n_items, 1]
-    found: NDArray[np.bool_] = np.isin(users[:, None] * dataset.n_items + items, train) & (items >= 0)
-    return found

@@ -1,6 +1,6 @@
 """Full ranking over all items, in blocks of users. Metrics from the ranking are `metrics`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -52,7 +52,8 @@ class Evaluator:
             raise BM3Error("there is nobody to rank items for: no user of this part has an interaction in training")
         k = min(k, self._n_items)
         block = block or max(1, BLOCK_SCORES.get(device.type, 2**26) // self._n_items)
-        blocks = [self._rank_block(score, users, k, device) for users in self._blocks(block)]
+        starts = range(0, len(self.users), block)
+        blocks = [self._rank_block(score, self.users[start : start + block], k, device) for start in starts]
         items = torch.cat([items for items, _ in blocks]).numpy()
         allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
         items[~allowed] = -1
@@ -60,20 +61,13 @@ class Evaluator:
 
     def ranking_of(self, items: NDArray[np.int64]) -> Ranking:
         """That of given lists [n, K] of the evaluated users, −1 where one has ended; nothing is masked."""
-        return Ranking(self.users, self._hits(items), self.n_relevant, items, self._popularity, self._n_users)
-
-    def _hits(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each of the items [n, K] is relevant to its user."""
         hits = np.zeros(items.shape, dtype=np.bool_)
         rows, relevant = self._relevant
         for start in range(0, len(rows), BLOCK_PAIRS):
             some = slice(start, start + BLOCK_PAIRS)
             pair, rank = (items[rows[some]] == relevant[some, None]).nonzero()
             hits[rows[some][pair], rank] = True
-        return hits
-
-    def _blocks(self, size: int) -> Iterator[NDArray[np.int64]]:
-        return (self.users[start : start + size] for start in range(0, len(self.users), size))
+        return Ranking(self.users, hits, self.n_relevant, items, self._popularity, self._n_users)
 
     def _rank_block(
         self, score: Scorer, users: NDArray[np.int64], k: int, device: torch.device

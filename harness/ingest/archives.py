@@ -96,12 +96,12 @@ def _checked(path: Path, claims: Iterator[_Member], free: int) -> list[_Member]:
 def _members(path: Path) -> Iterator[Iterator[_Member]]:
     """The members of an archive, which stays open meanwhile."""
     if path.name.lower().endswith(".zip"):
-        zipped = []
         with zipfile.ZipFile(path) as packed:
-            for info in packed.infolist():
-                plain = info.external_attr >> 28 in (0, 0o4, 0o10)  # the type in Unix's mode is 0 where there is none
-                zipped.append(_Member(info.filename, info.file_size, plain, info.is_dir(), partial(packed.open, info)))
-            yield iter(zipped)
+            yield (
+                _Member(info.filename, info.file_size, plain, info.is_dir(), partial(packed.open, info))
+                for info in packed.infolist()
+                for plain in [info.external_attr >> 28 in (0, 0o4, 0o10)]  # the type in Unix's mode, 0 without one
+            )
         return
     opened = next(opened for ending, opened in TARS.items() if path.name.lower().endswith(ending))
     with opened(path, "rb") as raw, tarfile.open(fileobj=_Bounded(raw, path), mode="r:") as archive:

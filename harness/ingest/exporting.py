@@ -16,7 +16,7 @@ from bm3 import DataError
 from harness.common import write_json
 from harness.data.dataset import PARTS, Dataset
 from harness.data.files import checked_file, new_folder, read_columns, reading
-from harness.data.layouts import INTER_COLUMNS, SYNTHETIC, modality_of
+from harness.data.layouts import INTER_COLUMNS, SYNTHETIC, folder_of, modality_of
 
 RECORD, ITEMS, USERS = "dataset.json", "items.csv", "users.csv"
 FILE_NAMES = {"visual": "image"}  # other tools that read this layout look for image_feat.npy
@@ -111,6 +111,13 @@ def write_ids(path: Path, ids: Sequence[str]) -> None:
     """Write the ids in the order of their numbers."""
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("index", "id"), *enumerate(ids)])
+
+
+def own_ids(name: str, data: Path | None, dataset: Dataset) -> tuple[list[str] | None, list[str] | None]:
+    """What `dataset`, loaded as `name`, calls its users and its items; None where it has numbers alone."""
+    if (folder := folder_of(name, data)) is None:
+        return None, None
+    return read_ids(folder, USERS, dataset.n_users), read_ids(folder, ITEMS, dataset.n_items)
 
 
 def read_ids(folder: Path, name: str, n: int | None = None) -> list[str] | None:

@@ -27,7 +27,6 @@ ENCODER_RECORD = ".encoder.json"
 """Follows the name of a feature file; says which model made it."""
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 ID_COLUMN = "id"
-ID_COLUMNS = (ID_COLUMN, *USUAL["item"])
 TABLE = re.compile(r"\.[ct]sv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
 Fill = Literal["mean", "zero"]
 
@@ -65,26 +64,26 @@ def item_ids(folder: Path, n_items: int) -> list[str]:
     return read_ids(folder, ITEMS, n_items) or [str(item) for item in range(n_items)]
 
 
-def read_row_ids(path: Path, column: str | None = None) -> list[str]:
+def read_row_ids(path: Path, column: str | None = None, kind: Literal["user", "item"] = "item") -> list[str]:
     """The ids of a table's rows in their order: a column of a CSV or TSV file, or one a line. Raises DataError.
 
-    The column is `column`, or called as ids of items usually are; a single one needs no header.
+    The column is `column`, or called as ids of that kind usually are; a single one needs no header.
     """
     if column is None and not TABLE.search(path.name):
         with open_text(path) as text:
             ids = [line.strip() for line in text.read().rstrip().splitlines()]
-        return ids[1:] if ids and ids[0].lower() in ID_COLUMNS else ids
+        return ids[1:] if ids and ids[0].lower() in (ID_COLUMN, *USUAL[kind]) else ids
     header = next(read_csv(path))[1]
-    wanted = column or _id_column(header)
+    wanted = column or _id_column(header, kind)
     if column is None and len(header) == 1 and wanted not in header:
         return [fields[0] for _, fields in read_csv(path)]
     return [fields[0] for _, fields in read_columns(path, (wanted,), mend="; name another with --id-column")]
 
 
-def _id_column(header: Sequence[str]) -> str:
-    """The column of a header that is called as ids of items usually are, or else ID_COLUMN."""
+def _id_column(header: Sequence[str], kind: str = "item") -> str:
+    """The column of a header that is called as ids of that kind usually are, or else ID_COLUMN."""
     known = {name.lower(): name for name in reversed(header)}
-    return next((known[name] for name in ID_COLUMNS if name in known), ID_COLUMN)
+    return next((known[name] for name in (ID_COLUMN, *USUAL[kind]) if name in known), ID_COLUMN)
 
 
 def join_by_id(

@@ -4,6 +4,7 @@ Such a model has `fit` instead of a loss: it is computed at once. The models are
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,8 +17,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from bm3 import Data, DataError, Recommender
-from harness.models.base import normalise
+from harness.models.base import check_config, normalise
 from harness.models.item_graph import nearest_items
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentConfig:
+    """Settings of the graph of like items that some of these models add to their weights."""
+
+    content_weight: float = 0.1
+    """w, weight of the content's neighbours; 0 leaves content out."""
+    others_weight: float = 0.3
+    """f, weight of each other modality beside the text, or else beside the first one."""
+    neighbours: int = 10
+    """k, the most similar items by a modality, itself included."""
+
+    def __post_init__(self) -> None:
+        check_config(self, content_weight=0, others_weight=0, neighbours=2)
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether content has a weight."""
+        return self.content_weight > 0
 
 
 class ClosedForm(Recommender, ABC):
@@ -119,17 +140,20 @@ def neighbours(features: NDArray[Any], k: int) -> csr_array:
     return scaled(power(M.sum(axis=1), -0.5), M, power(M.sum(axis=0), -0.5))
 
 
-def content(data: Data, k: int, others: float) -> csr_array:
-    """N_k of the text, or else of the first modality, plus `others` times that of each other modality.
+def content(data: Data, config: ContentConfig) -> csr_array | None:
+    """N_k(text) + f Σ N_k(others), with the first modality where there is no text; None where its weight is 0.
 
-    Raises DataError where the data set has none.
+    Raises DataError where the data set has no modality.
     """
-    names = sorted(data.features, key=lambda name: (not name.startswith("text"), name))
-    if not names:
+    if not config.reads_features:
+        return None
+    if not data.features:
         raise DataError("this model's content_weight is above 0 and the data set has no item features")
-    used = names if others else names[:1]
-    graphs = [neighbours(data.features[name], k) * (1 if name == names[0] else others) for name in used]
-    return csr_array(sum(graphs[1:], graphs[0]))
+    first, *others = sorted(data.features, key=lambda name: (not name.startswith("text"), name))
+    graph = neighbours(data.features[first], config.neighbours)
+    for name in others if config.others_weight else ():
+        graph += config.others_weight * neighbours(data.features[name], config.neighbours)
+    return graph
 
 
 def check_room(n_items: int, n_bytes: int, device: torch.device) -> None:

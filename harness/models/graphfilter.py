@@ -15,11 +15,11 @@ from torch import Tensor
 
 from harness.common import require
 from harness.models.base import check_config
-from harness.models.closed_form import ItemToItem, content, power, scaled
+from harness.models.closed_form import ContentConfig, ItemToItem, content, power, scaled
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphFilterConfig:
+class GraphFilterConfig(ContentConfig):
     """Settings of the graph filter."""
 
     asymmetry: float = 0.9
@@ -28,12 +28,6 @@ class GraphFilterConfig:
     """s, power of each entry of P."""
     second: float = 0.0
     """b, weight of the second power beside the first."""
-    content_weight: float = 0.1
-    """w, weight of the content's neighbours beside P; 0 leaves content out."""
-    others_weight: float = 0.3
-    """f, weight of each other modality beside the text, or else beside the first one."""
-    neighbours: int = 10
-    """k, the most similar items by a modality, itself included."""
 
     GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "asymmetry": (0.5, 0.7, 0.9),
@@ -42,14 +36,10 @@ class GraphFilterConfig:
     }
 
     def __post_init__(self) -> None:
-        check_config(self, asymmetry=0, exponent=0, content_weight=0, others_weight=0, neighbours=2)
+        super().__post_init__()
+        check_config(self, asymmetry=0, exponent=0)
         require(self, "asymmetry", self.asymmetry <= 1, "between 0 and 1")
         require(self, "second", True, "finite")
-
-    @property
-    def reads_features(self) -> bool:
-        """Whether content has a weight."""
-        return self.content_weight > 0
 
 
 class GraphFilter(ItemToItem):
@@ -60,15 +50,12 @@ class GraphFilter(ItemToItem):
 
     def weights(self) -> csr_array:
         """G."""
-        config, R = self.config, self.R.astype(np.float64)
-        normalised = scaled(
-            power(R.sum(axis=1), -config.asymmetry), R, power(R.sum(axis=0), config.asymmetry - 1)
-        )  # [U, I]
+        R, a = self.R.astype(np.float64), self.config.asymmetry
+        normalised = scaled(power(R.sum(axis=1), -a), R, power(R.sum(axis=0), a - 1))  # [U, I]
         P = csr_array(normalised.T @ normalised)
-        P.data **= config.exponent
-        if not config.reads_features:
-            return P
-        return csr_array(P + config.content_weight * content(self.data, config.neighbours, config.others_weight))
+        P.data **= self.config.exponent
+        graph = content(self.data, self.config)
+        return P if graph is None else csr_array(P + self.config.content_weight * graph)
 
     def score(self, users: Tensor) -> Tensor:
         """R_u G + b R_u G²: the second power of G, which is nearly dense, is never made."""

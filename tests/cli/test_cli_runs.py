@@ -76,7 +76,8 @@ def test_metrics_are_shown_on_request_of_all_users_or_of_some(command: Command, 
     ]
     users, values = run.per_user("recall@20") or pytest.fail("no hits")
     some = users[values > 0][:3]
-    Path("some.txt").write_text("\n".join([*map(str, some), "nobody", ""]))
+    Path("some.txt").write_text("\n".join(["user_id", *map(str, some), "nobody", ""]))
+    Path("some.csv").write_text("\n".join(["item_id,user_id", *(f"1,{user}" for user in some)]))
     of_some = command("runs", "show", run.path.name, "--metrics", "R@20,novelty@20", "--users", "some.txt")
     assert of_some.err == (
         "note: some.txt: 3 of 4 ids are users of mini, 3 of them tested; first that is none: 'nobody'\n"
@@ -84,6 +85,7 @@ def test_metrics_are_shown_on_request_of_all_users_or_of_some(command: Command, 
     assert "results of 3 users" in of_some.out
     mean = values[values > 0][:3].mean()
     assert re.search(rf"recall@20 +– +{mean:.4f}\nnovelty@20 +– +–\n", of_some.out)
+    assert f"{mean:.4f}" in command("runs", "show", run.path.name, "--metrics", "R@20", "--users", "some.csv").out
     command("report", store, "--metrics", "hit@10,coverage@20", "--users", "some.txt")
     report = (store / "report.md").read_text(encoding="utf-8")
     assert "Of 3 users in some.txt alone." in report

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.data import PARTS, Dataset, checked_dataset, load_dataset, random_user_split
-from harness.data.split import RULES
+from harness.data.split import split_rule
 from harness.data.synthetic import mini
 from harness.ingest.verify import (
     Finding,
@@ -91,7 +91,7 @@ def test_every_source_that_prints_counts_is_named_and_held_against(
 @pytest.mark.parametrize("rule", ["random_user", "leave_one_out"])
 def test_the_rule_that_made_the_split_is_recognised(data: Dataset, rule: str) -> None:
     pairs = np.concatenate([data.part(part) for part in PARTS])
-    parts = RULES[rule].divide(pairs, np.arange(len(pairs)), np.random.default_rng(4))
+    parts = split_rule(rule).divide(pairs, np.arange(len(pairs)), np.random.default_rng(4))
     made = checked_dataset("made", parts, {}, where="test")
     (finding,) = check_split(made, None)
     assert finding.severity is OK

@@ -1,7 +1,7 @@
 """Models in closed form: each against a second, plain form on a small matrix, and what all of them must do."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,65 +104,55 @@ def easecontent(data: Data, reg_weight: float, content_weight: float, others_wei
 
 
 def graphfilter(
-    data: Data, asymmetry: float, exponent: float, second: float, content_weight: float, others_weight: float
+    data: Data, asymmetry: float, exponent: float, second: float, content_weight: float, neighbours: int
 ) -> Array:
     R = matrix(data)
     of_user, of_item = np.maximum(R.sum(axis=1), 1), np.maximum(R.sum(axis=0), 1)
     scaled = R * of_user[:, None] ** -asymmetry * of_item ** (asymmetry - 1)
-    G = (scaled.T @ scaled) ** exponent + content_weight * content(data, 4, others_weight)
+    G = (scaled.T @ scaled) ** exponent + content_weight * content(data, neighbours, 0.3)
     return R @ (G + second * G @ G)
 
 
-def ials(data: Data, unobserved_weight: float, reg_weight: float, frequency_exponent: float) -> Array:
+def ials(data: Data, embedding_size: int, iterations: int, **weights_of: float) -> Array:
     """From the initial items: every user and item with all pairs written out, weights on a diagonal."""
-    drawn = built("ials", data, embedding_size=3)
+    drawn, (a, reg_weight, exponent) = built("ials", data, embedding_size=embedding_size), weights_of.values()
     R, W, H = matrix(data), drawn.users.double().numpy().copy(), drawn.items.double().numpy().copy()
-    a = unobserved_weight
-    for _ in range(2):
+    for _ in range(iterations):
         for mine, other, seen in ((W, H, R), (H, W, R.T)):
             for row in range(len(mine)):
                 weights = np.diag(a + seen[row])
-                reg = reg_weight * (seen[row].sum() + a * len(other)) ** frequency_exponent
-                mine[row] = np.linalg.solve(other.T @ weights @ other + reg * np.eye(3), other.T @ seen[row])
+                reg = reg_weight * (seen[row].sum() + a * len(other)) ** exponent * np.eye(embedding_size)
+                mine[row] = np.linalg.solve(other.T @ weights @ other + reg, other.T @ seen[row])
     return W @ H.T
 
 
-@dataclass(frozen=True)
-class Plain:
-    """A second form, the settings of both, and those that only the model has."""
-
-    form: Callable[..., Array]
-    settings: Mapping[str, Any]
-    fixed: Mapping[str, Any]
-
-
-PLAIN = {
-    "mostpop": [Plain(mostpop, {}, {})],
-    "itemknn": [Plain(itemknn, {"neighbours": k, "shrink": s}, {}) for k, s in ((3, 0.0), (4, 2.0), (40, 10.0))],
-    "rp3beta": [
-        Plain(rp3beta, {"neighbours": k, "alpha": a, "beta": b}, {}) for k, a, b in ((5, 0.7, 0.3), (40, 1, 0))
-    ],
-    "ease": [Plain(ease, {"reg_weight": reg}, {}) for reg in (0.5, 20.0)],
-    "easecontent": [
-        Plain(easecontent, {"reg_weight": 2.0, "content_weight": w, "others_weight": f, "neighbours": 4}, {})
-        for w, f in ((0.3, 0.5), (0.3, 0.0), (0.0, 0.5))
-    ],
-    "graphfilter": [
-        Plain(
-            graphfilter,
-            {"asymmetry": a, "exponent": s, "second": b, "content_weight": w, "others_weight": 0.4},
-            {"neighbours": 4},
-        )
-        for a, s, b, w in ((0.5, 1.0, 0.0, 0.2), (0.3, 0.7, -0.5, 0.2), (0.8, 1.0, 0.3, 0.0))
-    ],
-    "ials": [
-        Plain(
-            ials,
-            {"unobserved_weight": a, "reg_weight": reg, "frequency_exponent": q},
-            {"embedding_size": 3, "iterations": 2},
-        )
-        for a, reg, q in ((0.1, 0.05, 1.0), (0.5, 0.3, 0.5))
-    ],
+EASE_CONTENT = {"reg_weight": 2.0, "neighbours": 4}
+PLAIN: dict[str, tuple[Callable[..., Array], list[dict[str, Any]]]] = {
+    "mostpop": (mostpop, [{}]),
+    "itemknn": (itemknn, [{"neighbours": k, "shrink": s} for k, s in ((3, 0.0), (4, 2.0), (40, 10.0))]),
+    "rp3beta": (
+        rp3beta,
+        [{"neighbours": k, "alpha": a, "beta": b} for k, a, b in ((5, 0.7, 0.3), (40, 1, 0))],
+    ),
+    "ease": (ease, [{"reg_weight": reg} for reg in (0.5, 20.0)]),
+    "easecontent": (
+        easecontent,
+        [{**EASE_CONTENT, "content_weight": w, "others_weight": f} for w, f in ((0.3, 0.5), (0.3, 0.0), (0.0, 0.5))],
+    ),
+    "graphfilter": (
+        graphfilter,
+        [
+            {"asymmetry": a, "exponent": s, "second": b, "content_weight": w, "neighbours": 4}
+            for a, s, b, w in ((0.5, 1.0, 0.0, 0.2), (0.3, 0.7, -0.5, 0.2), (0.8, 1.0, 0.3, 0.0))
+        ],
+    ),
+    "ials": (
+        ials,
+        [
+            {"embedding_size": 3, "iterations": 2, "unobserved_weight": a, "reg_weight": reg, "frequency_exponent": q}
+            for a, reg, q in ((0.1, 0.05, 1.0), (0.5, 0.3, 0.5))
+        ],
+    ),
 }
 
 
@@ -171,15 +161,14 @@ def built(name: str, data: Any, **settings: Any) -> Any:
     return build(entry.model, data, replace(entry.model.Config(), **settings), Streams(3), CPU)
 
 
-@pytest.mark.parametrize(("name", "plain"), [(name, plain) for name in CLOSED for plain in PLAIN[name]])
+@pytest.mark.parametrize(("name", "settings"), [(name, settings) for name in CLOSED for settings in PLAIN[name][1]])
 def test_scores_are_those_of_a_plain_form(
-    name: str, plain: Plain, small: Data, monkeypatch: pytest.MonkeyPatch
+    name: str, settings: dict[str, Any], small: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.models.ials.BLOCK", 7)
-    model = built(name, small, **plain.settings, **plain.fixed)
+    model, some = built(name, small, **settings), torch.tensor([3, 19, 0, 3])
     model.fit()
-    some = torch.tensor([3, 19, 0, 3])
-    expected = plain.form(small, **plain.settings)[some.numpy()]
+    expected = PLAIN[name][0](small, **settings)[some.numpy()]
     np.testing.assert_allclose(model.score(some).numpy(), expected, rtol=2e-4, atol=1e-5)
 
 

@@ -21,8 +21,8 @@ from harness.common import write_json
 from harness.data.dataset import PARTS, checked_dataset
 from harness.data.files import RawFile, Report, new_folder
 from harness.data.layouts import find_interactions, read_interactions
-from harness.data.split import OLD_NAMES, RULES, Pairs, Parts, split_rule
-from harness.data.words import DEFAULT_SPLIT_SEED
+from harness.data.split import OLD_NAMES, Pairs, Parts, split_rule
+from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.amazon.raw import ASIN_BYTES, IMAGE_WIDTH, read_images, read_metadata
 from harness.ingest.exporting import ITEMS, USERS, checked_name, write_ids
 from harness.ingest.importing import divide
@@ -62,7 +62,7 @@ class Plan:
     def given_split(self) -> Path | None:
         """The file of the split if it is given: itself, or the one in a folder. Raises DataError when there is none."""
         path = Path(self.split)
-        if self.split in (*RULES, *OLD_NAMES) or not (os.sep in self.split or path.exists()):
+        if self.split in (*SPLIT_RULES, *OLD_NAMES) or not (os.sep in self.split or path.exists()):
             return None
         if path.is_dir():
             return find_interactions(path)
