@@ -93,22 +93,15 @@ def _gpu(device: torch.device) -> dict[str, object]:
         properties = torch.cuda.get_device_properties(device)
     except Exception as error:
         return {**nothing, "gpu_note": f"torch cannot use CUDA: {error}"}
-    driver, note, settings = None, None, dict[str, object]()
+    found = {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
+    found["gpu_note"] = None
     try:
-        driver = driver_version()
+        found["gpu_driver"] = driver_version()
         with closing(NvmlGpu.of_torch_device(device)) as gpu:
-            settings = gpu.settings()
+            found |= gpu.settings()
     except Exception as error:
-        note = str(error) or type(error).__name__
-    return {
-        **nothing,
-        **settings,
-        "gpu": properties.name,
-        "gpu_memory_bytes": properties.total_memory,
-        "gpu_driver": driver,
-        "cuda": torch.version.cuda,
-        "gpu_note": note,
-    }
+        found["gpu_note"] = str(error) or type(error).__name__
+    return nothing | found
 
 
 def _version(distribution: str) -> str | None:

@@ -26,11 +26,9 @@ MIG_WHOLE = "the GPU is partitioned (MIG) and the instance is not known: all fig
 FIRST_NAMESPACE = "pid:[4026531836]"
 """What Linux calls the process ids of the host itself (PROC_PID_INIT_INO)."""
 OUTER_ID = "listed under this process's id in an outer namespace"
-APPEARED = (
-    "of the one process that appeared on the device since the measured block began; the driver lists ids of another "
-    "namespace (as in a container)"
-)
-ALONE = "of the one process on the device; the driver lists ids of another namespace (as in a container)"
+NAMESPACE = "; the driver lists ids of another namespace (as in a container)"
+APPEARED = f"of the one process that appeared on the device since the measured block began{NAMESPACE}"
+ALONE = f"of the one process on the device{NAMESPACE}"
 RISE = "rise of the device's figure since the measured block began, less what other listed processes took meanwhile"
 RISE_OF_ALL = "rise of the device's figure since the measured block began, which other processes may have part in"
 NO_PROCESS_FIGURES = "driver gives no per-process figures (as in MIG or some containers)"
@@ -84,10 +82,7 @@ class DeviceMemory:
 def own_process(
     status: Path = Path("/proc/self/status"), namespace: Path = Path("/proc/self/ns/pid")
 ) -> frozenset[int]:
-    """The ids of this process, by which a driver may list it; none where they may be another process's there.
-
-    Raises nothing.
-    """
+    """The ids of this process, by which a driver may list it; none where they may be another process's there."""
     outer: list[int] = []
     nested = False
     with suppress(OSError, ValueError):  # no Linux, or no /proc
@@ -193,10 +188,7 @@ class NvmlGpu:
         return None if found is None else int(found)
 
     def processes(self) -> tuple[GpuProcess, ...] | None:
-        """Processes that compute on the device, by anybody; None where the driver does not list them.
-
-        Raises pynvml.NVMLError on a failure that is not merely a missing feature or permission.
-        """
+        """Processes that compute on the device, by anybody; None where they are not listed. Raises pynvml.NVMLError."""
         found = _offered(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
         return None if found is None else tuple(GpuProcess(process.pid, process.usedGpuMemory) for process in found)
 
@@ -221,8 +213,7 @@ class NvmlGpu:
         return None if millijoules is None else millijoules / 1000
 
     def close(self) -> None:
-        """Gives NVML back; the object is of no use afterwards."""
-        # NVML counts initialisations, and a failing goodbye takes no figure away.
+        """Gives NVML back, which counts initialisations; the object is of no use afterwards."""
         with suppress(pynvml.NVMLError):
             self._nvml.nvmlShutdown()
 

@@ -52,9 +52,8 @@ def check_model(entry: ModelEntry, data: Data, config: Any) -> None:
         except ConfigError as error:
             if data.features or not entry.model.reads_features:
                 raise
-            raise DataError(
-                f"{error}; it is taken to need item features (reads_features), and there are none"
-            ) from error
+            reason = "it is taken to need item features (reads_features), and there are none"
+            raise DataError(f"{error}; {reason}") from error
         if isinstance(model, ClosedForm):
             trial.call("fit()", model.fit)
             _check_scores(trial, model, data)

@@ -101,10 +101,9 @@ class FeatureTable(nn.Module):
 
     def _read(self, items: Tensor) -> Tensor:
         """Rows of the items [n] in main memory, pinned where there is a GPU, which then copies them without a wait."""
-        pinned, shape = torch.cuda.is_available(), (len(items), self.table.shape[1])
-        return torch.index_select(
-            self.table, 0, items, out=torch.empty(shape, dtype=self.table.dtype, pin_memory=pinned)
-        )
+        shape, pinned = (len(items), self.table.shape[1]), torch.cuda.is_available()
+        rows = torch.empty(shape, dtype=self.table.dtype, pin_memory=pinned)
+        return torch.index_select(self.table, 0, items, out=rows)
 
     def _fetched(self, items: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """The items' rows on `device` and None (all of these) if they are fetched, else the whole table and the items.
@@ -114,13 +113,11 @@ class FeatureTable(nn.Module):
         fetching, self._fetching = self._fetching, None
         if fetching is None or items is None or len(fetching[0]) != len(items):
             return self.table, items
+        fetched, reading = fetching
         if not keeps_repeated(device):
-            return (fetching[1].result(), None) if torch.equal(fetching[0], items) else (self.table, items)
-        rows, same = (
-            fetching[1].result().to(device, non_blocking=True),
-            fetching[0].to(device, non_blocking=True) == items,
-        )
-        return rows.masked_fill_(~same[:, None], torch.nan), None
+            return (reading.result(), None) if torch.equal(fetched, items) else (self.table, items)
+        other = fetched.to(device, non_blocking=True) != items
+        return reading.result().to(device, non_blocking=True).masked_fill_(other[:, None], torch.nan), None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         if not self.off_device:

@@ -25,6 +25,7 @@ from harness.studies.suite import Outcomes
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
 SECONDS_BETWEEN_LOOKS = 0.5
+CROWDED = "out of memory, which others had part of; try again with --rerun failed"
 
 Wanted = Callable[[Outcomes], Sequence[Trial]]
 """The trials known to be needed once these have ended, in order, these included."""
@@ -127,15 +128,12 @@ class Backend(Protocol):
 
     def start(self, trial: Trial, alone: bool = False) -> str | None:
         """Begin to run it and say where; None while there is no room for this one, `alone` none beside another."""
-        ...
 
     def wait(self, seconds: float) -> list[Ending]:
         """What has ended since, as soon as something has, at the latest after so many seconds."""
-        ...
 
     def stop(self) -> None:
         """Stop what is running, which can go on later."""
-        ...
 
 
 class Progress(NamedTuple):
@@ -228,11 +226,8 @@ class _Execution:
             since, costs = (0.0, None) if mine else (self.since, self.costs)
             found = stored(trial, self.store, self.policy, since, costs)
             if found.set_aside:
-                LOGGER.info(
-                    "set aside: %s%s",
-                    supersede(self.store, folder_of(trial, self.store)),
-                    f": {found.problem}".rstrip(": "),
-                )
+                aside = supersede(self.store, folder_of(trial, self.store))
+                LOGGER.info("set aside: %s%s", aside, f": {found.problem}".rstrip(": "))
             elif not found.to_run:
                 if found.problem:
                     LOGGER.warning("failed earlier: %s: %s", key, found.problem)
@@ -279,25 +274,22 @@ class _Execution:
             value = run.outcome.test[run.stopping]
             LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, short_metric(run.stopping), value, seconds)
             return
-        starved = ending.out_of_memory or (run is not None and run.out_of_memory)
-        if starved and ending.beside:  # not its own doing, so no dash
-            if key not in self.crowded:
-                LOGGER.warning("out of memory beside others: %s; trying again alone", key)
-                self.crowded.add(key)
-                (path / FAILURE).unlink(missing_ok=True)
-                return
-            write_failure(path, "error", "out of memory, which others had part of; try again with --rerun failed")
-            run = RunRecord.read(path)
-        if run is not None and run.failure is not None:
+        crowded = ending.beside and (ending.out_of_memory or (run is not None and run.out_of_memory))
+        if crowded and key not in self.crowded:  # not its own doing, so no dash
+            LOGGER.warning("out of memory beside others: %s; trying again alone", key)
+            self.crowded.add(key)
+            (path / FAILURE).unlink(missing_ok=True)
+            return
+        if run is not None and run.failure is not None and not crowded:
             message = run.failure.message
         elif ending.vanished and not ending.out_of_memory and self.attempts[key] <= RETRIES:
             LOGGER.warning("vanished: %s: %s; trying again", key, ending.message)
             return
         else:
-            message = ending.message
+            message = CROWDED if crowded else ending.message
+            kind: FailureKind = OUT_OF_MEMORY if ending.out_of_memory else "killed" if ending.vanished else "error"
             if run is not None and not ending.misused:
-                kind: FailureKind = "killed" if ending.vanished else "error"
-                write_failure(path, OUT_OF_MEMORY if ending.out_of_memory else kind, message)
+                write_failure(path, "error" if crowded else kind, message)
         LOGGER.error("failed: %s: %s", key, message)
         self.outcomes[key] = None
 

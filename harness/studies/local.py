@@ -16,7 +16,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from signal import SIGKILL, Signals
 from types import ModuleType
-from typing import IO
 
 import psutil
 
@@ -27,6 +26,7 @@ from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
 from harness.measure.gpu import free_bytes, occupied, visible_gpus
 from harness.measure.host import container_limits, usable_cores
 from harness.measure.memory import hold_files_of
+from harness.runs.inspect import last_log_line
 from harness.runs.store import LOG, InUseError
 from harness.runs.trial import Trial, run_trial
 from harness.studies.execute import Ending
@@ -269,8 +269,7 @@ def _ending(child: _Child, log: Path) -> Ending:
     code, trial = child.process.exitcode or 0, child.trial
     beside = child.beside or (code != 0 and child.gpu is not None and occupied(child.gpu))
     if code == -SIGKILL and memory_kills() > child.kills:
-        name = f"{trial.entry.name} on {trial.dataset.name}"
-        message = f"{name}: out of memory (ended by the system)"
+        message = f"{trial.entry.name} on {trial.dataset.name}: out of memory (ended by the system)"
         return Ending(trial, message, vanished=True, out_of_memory=True, beside=beside)
     if code < 0:
         return Ending(trial, f"its process was ended by {Signals(-code).name}", vanished=True)
@@ -290,7 +289,4 @@ def ending(trial: Trial, code: int, said: str, beside: bool = False) -> Ending:
 
 def last_line(log: Path) -> str:
     """The last line that says something in a log, without the command's name before it."""
-    lines: IO[str]
-    with log.open(encoding="utf-8", errors="replace") as lines:
-        said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("bm3: ") if said else "it said nothing"
+    return (last_log_line(log.parent) or "it said nothing").removeprefix("bm3: ")

@@ -43,11 +43,8 @@ class NegativeSampler:
             if len(open_rows) == 0:
                 return negatives
         for row in open_rows:
-            own = np.arange(
-                *np.searchsorted(self._seen, [users[row] * self._n_items, (users[row] + 1) * self._n_items])
-            )
-            allowed = np.setdiff1d(self._candidates, self._seen[own] % self._n_items)
-            negatives[row] = generator.choice(allowed)
+            begin, end = np.searchsorted(self._seen, np.array([0, 1]) * self._n_items + users[row] * self._n_items)
+            negatives[row] = generator.choice(np.setdiff1d(self._candidates, self._seen[begin:end] % self._n_items))
         return negatives
 
     def _is_seen(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:

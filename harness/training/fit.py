@@ -3,6 +3,7 @@
 Where results go is `experiments`; what they are compared with is `compare`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -159,9 +160,8 @@ def fit(
             seconds = clock.stop()
             valid, evaluation_s = _validation(model, evaluate, clock, device)
             improved = not valid or rule.improves(valid[metric])
-            record = EpochRecord(
-                epoch, loss, parts, seconds, evaluation_s, valid, improved, steps.batches.sampling_seconds
-            )
+            sampling_s = steps.batches.sampling_seconds
+            record = EpochRecord(epoch, loss, parts, seconds, evaluation_s, valid, improved, sampling_s)
             if improved:
                 best = record
                 keep(model.state_dict(), best_state)
@@ -175,15 +175,8 @@ def fit(
         raise BM3Error(f"no epoch has a usable validation {metric}")
     model.load_state_dict(best_state)
     ranking = evaluate.ranking(model, "test", device)
-    return Fit(
-        best_epoch=best.epoch,
-        epochs=epoch,
-        stopped="early" if rule.stop else "limit",
-        valid=best.valid,
-        test=ranking.metrics(evaluate.cutoffs, known_metrics()),
-        test_ranking=ranking,
-        timing=clock.summary(),
-    )
+    test = ranking.metrics(evaluate.cutoffs, known_metrics())
+    return Fit(best.epoch, epoch, "early" if rule.stop else "limit", best.valid, test, ranking, clock.summary())
 
 
 def evaluation_of(dataset: Dataset, training: TrainingConfig) -> Evaluation:
@@ -239,6 +232,6 @@ def _means(steps: Iterable[Loss], epoch: int) -> tuple[float, dict[str, float]]:
         for name, part in loss.parts.items():
             parts.setdefault(name, []).append(part.detach())
     mean = float(torch.stack(losses).mean())
-    if mean != mean or abs(mean) == float("inf"):
+    if not math.isfinite(mean):
         raise BM3Error(f"the loss is {mean} in epoch {epoch}: training diverged, try a smaller learning_rate")
     return mean, {name: float(torch.stack(values).mean()) for name, values in parts.items()}

@@ -6,7 +6,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import cycle, pairwise
+from itertools import cycle
 
 import torch
 
@@ -79,10 +79,7 @@ class TrainingSteps:
         batches = list(self.batches.epoch(epoch))
         # The last batch may be shorter, and would be no measure of a step.
         full = cycle([batch for batch in batches if len(batch.users) == len(batches[0].users)])
-        ahead = reads_ahead(self.model)
-        if ahead:
-            fetch(self.model, batches[0], self._device)
-        self._next = ((batch, following if ahead else None) for batch, following in pairwise(full))
+        self._next = with_next(self.model, full, self._device)
 
     def first_step(self, epoch: int) -> None:
         """The beginning of an epoch and its first step."""

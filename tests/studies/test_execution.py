@@ -62,6 +62,7 @@ def _one_thread() -> Iterator[None]:
 
 ENDINGS: dict[str, Any] = {
     "crowded": {"message": "", "beside": True},
+    "crowded out": {"message": "", "vanished": True, "out_of_memory": True, "beside": True},  # before it wrote anything
     "vanish": {"message": "its process was ended by SIGKILL", "vanished": True},
     "crash": {"message": "IndexError: 7 (exit code 1)"},
     "misused": {"message": "no data set 'mini' (exit code 2)", "misused": True},
@@ -100,7 +101,7 @@ class Scripted:
             raise KeyboardInterrupt
         if what == "finish":
             finished_run(self.store / trial.key)
-        elif what != "elsewhere":
+        elif what not in ("elsewhere", "crowded out"):
             unfinished_run(self.store / trial.key)
         if what == "fail":
             write_failure(self.store / trial.key, "error", "the loss is nan")
@@ -278,6 +279,12 @@ def test_what_becomes_of_a_trial(
     stored = RunRecord.read(tmp_path / bad.key)
     assert (stored.failure and stored.failure.message) == failure
     assert stored.out_of_memory == (script[-1] in ("starved", "no room"))
+
+
+def test_a_trial_that_ends_twice_before_it_begins_does_not_end_the_study(tmp_path: Path) -> None:
+    bad, good = trials(("bpr",))
+    outcomes = execute(all_of([bad, good]), tmp_path, Scripted(tmp_path, {bad.key: ["crowded out", "crowded out"]}))
+    assert (outcomes[bad.key], outcomes[good.key] is not None) == (None, True)
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -202,24 +202,6 @@ def test_items_that_are_read_twice_at_once_are_moved_once() -> None:
     torch.testing.assert_close(table.table, dense, rtol=0, atol=1e-6)
 
 
-def test_a_stored_optimiser_goes_on_as_if_nothing_had_been(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, optimiser = trained_by_row(clustered, monkeypatch)
-    train(model, optimiser, clustered, 40)
-    stored = copy.deepcopy((optimiser.state_dict(), model.state_dict()))
-    resumed, its_optimiser = trained_by_row(clustered, monkeypatch)
-    its_optimiser.load_state_dict(stored[0])
-    resumed.load_state_dict(stored[1])
-    dense = BM3(clustered, BM3Config(dropout=0), torch.Generator().manual_seed(0))
-    torchs = torch.optim.Adam(dense.parameters(), lr=1e-3, fused=True)
-    torchs.load_state_dict(copy.deepcopy(stored[0]))
-    dense.load_state_dict(stored[1])
-    for trained, its in ((model, optimiser), (resumed, its_optimiser), (dense, torchs)):
-        train(trained, its, clustered, 20)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
-        torch.testing.assert_close(tensor, dense.state_dict()[name], rtol=0, atol=1e-6)
-
-
 def test_what_is_loaded_is_not_moved_by_steps_missed_before(
     clustered: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -69,9 +69,8 @@ def inputs(paper: Paper) -> tuple[Dataset, Dataset, Path]:
     counts = paper.counts(paper.datasets[0])
     missing = [name for name in ("users", "items", "interactions") if name not in counts]
     if missing:
-        raise DataError(
-            f"{paper.folder}: no number of {missing[0]} of {paper.datasets[0]}, whose size the workload has"
-        )
+        what = f"no number of {missing[0]} of {paper.datasets[0]}, whose size the workload has"
+        raise DataError(f"{paper.folder}: {what}")
     users, items, interactions = (int(counts[name].value or 0) for name in ("users", "items", "interactions"))
     return mini(), of_size(users, items, interactions), paper.file("traces")
 
@@ -105,14 +104,10 @@ def plan_of(
 
 def clocks_held(device: torch.device) -> bool:
     """Whether a GPU keeps to clocks that somebody has set, so that its times need no calibration."""
-    if device.type != "cuda":
-        return False
-    try:
-        gpu = NvmlGpu.of_torch_device(device)
-    except GpuUnavailableError:
-        return False
-    with closing(gpu):
-        return gpu.clocks_held()
+    if device.type == "cuda":
+        with suppress(GpuUnavailableError), closing(NvmlGpu.of_torch_device(device)) as gpu:
+            return gpu.clocks_held()
+    return False
 
 
 @dataclass(frozen=True)
@@ -192,10 +187,8 @@ def measure(
         turns.append((f"pass {number + 1} of {often.passes}: trainings, steps", questions, KEEP_MEMORY))
     peaks: list[Question] = [("memory", subject) for subject in weighed]
     # These processes compute nothing themselves: see `Worker.memory`.
-    turns += [
-        (f"memory, {number + 1} of {often.memory}", peaks, LIVE_MEMORY)
-        for number in range(often.memory if peaks else 0)
-    ]
+    times = often.memory if peaks else 0
+    turns += [(f"memory, {number + 1} of {times}", peaks, LIVE_MEMORY) for number in range(times)]
     for number, (stage, questions, allocator) in enumerate(turns):
         tell(stage)
         sides = list(zip(trees, found, strict=True))

@@ -37,7 +37,7 @@ class LazyAdam(Adam):
     """Adam whose rows of `tables` are brought up to date when they are read.
 
     They are what dense Adam makes of them, to rounding, whenever `FeatureTable.project` or `state_dict` of the table
-    is called; `catch_up` brings all of them up to date for other readers. Its own `state_dict` is that of dense Adam.
+    is called; `catch_up` brings all of them up to date for other readers. Its state is kept by `exact_state` alone.
     """
 
     def __init__(self, groups: Iterable[Any], learning_rate: float, tables: Sequence[FeatureTable]) -> None:
@@ -76,19 +76,6 @@ class LazyAdam(Adam):
             super()._load_state_of(parameter, values)
         else:
             rows.load_exact_state(values)
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's, with every row up to date."""
-        for table, rows in self._rows:
-            self.state[table.table] = rows.dense_state()
-        return super().state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's; the model's state is to be loaded too."""
-        super().load_state_dict(state_dict)
-        for table, rows in self._rows:
-            if table.table in self.state:
-                rows.load_dense_state(self.state[table.table])
 
 
 class LazyRows:
@@ -137,22 +124,6 @@ class LazyRows:
         decays = _powers(np.where(self._known[rows] < 0, 0, self._missed.step - self._known[rows]))
         self._run("step", rows, values.numpy(), decays, 1 - np.array(BETAS), np.array(now))
         self._known[rows] = self._last[rows] = self._missed.step
-
-    def dense_state(self) -> dict[str, Tensor]:
-        """All rows and moments brought to the present: what torch's Adam keeps of a parameter."""
-        self.catch_up(None)
-        stale = np.flatnonzero((self._known >= 0) & (self._known < self._missed.step))
-        for moment, decay in zip(self._moments, _powers(self._missed.step - self._known[stale]), strict=True):
-            moment[stale] *= torch.from_numpy(decay).to(moment)[:, None]
-        self._known[stale] = self._missed.step
-        first, second = self._moments
-        return {"step": torch.tensor(float(self._missed.step)), "exp_avg": first, "exp_avg_sq": second}
-
-    def load_dense_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what torch's Adam, or `dense_state`, has kept; the table itself is loaded with the model."""
-        self._moments = state["exp_avg"].clone(), state["exp_avg_sq"].clone()
-        self._missed = MissedSteps(int(state["step"]))
-        self._known[:] = self._last[:] = self._missed.step
 
     def exact_state(self) -> dict[str, Tensor]:
         """Moments as they are, and the step that each row's are of [I]; the table's own rows are up to date."""
