@@ -58,8 +58,8 @@ def list_command(
 
     where = folder or out
     everything = list(entries(where))
-    found = [one for one in everything if state in (None, one.state)]
-    for name, wanted in (("model", model), ("dataset", dataset)):
+    found = everything
+    for name, wanted in (("state", state), ("model", model), ("dataset", dataset)):
         found = [one for one in found if wanted is None or getattr(one, name).lower() == wanted.lower()]
     if as_json:
         click.echo(json.dumps([one.values() for one in found], indent=1))

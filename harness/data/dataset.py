@@ -100,16 +100,8 @@ def checked_dataset(
         modality: _checked_features(table, modality, n_items, str(feature_files.get(modality, where)))
         for modality, table in features.items()
     }
-    dataset = Dataset(
-        name=name,
-        n_users=n_users,
-        n_items=n_items,
-        train=pairs["train"],
-        valid=pairs["valid"],
-        test=pairs["test"],
-        features=dict(sorted(checked.items())),
-        surrogates=surrogates,
-    )
+    features = dict(sorted(checked.items()))
+    dataset = Dataset(n_users, n_items, features=features, name=name, surrogates=surrogates, **pairs)
     for part in ("valid", "test"):
         unseen, evaluated = dataset.unseen_users(part), len(np.unique(dataset.part(part)[:, 0]))
         if len(unseen) > MAX_UNSEEN_SHARE * evaluated:

@@ -64,14 +64,12 @@ class Ranking:
     @cached_property
     def gain(self) -> Values:
         """Σ hit / log2(rank + 1) up to each rank, [n, ranks]."""
-        gain: Values = self.hits / np.log2(np.arange(1, self.hits.shape[1] + 1) + 1)
-        return gain.cumsum(axis=1)
+        return np.cumsum(self.hits / np.log2(np.arange(1, self.hits.shape[1] + 1) + 1), axis=1)
 
     @cached_property
     def precision_at_hits(self) -> Values:
         """Σ precision at each hit up to each rank, [n, ranks]."""
-        precision: Values = self.hits * self.found / np.arange(1, self.hits.shape[1] + 1)
-        return precision.cumsum(axis=1)
+        return np.cumsum(self.hits * self.found / np.arange(1, self.hits.shape[1] + 1), axis=1)
 
 
 Metric = Callable[[Ranking, int], Any]

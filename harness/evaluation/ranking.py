@@ -1,7 +1,6 @@
 """Full ranking over all items, in blocks of users. Metrics from the ranking are `metrics`."""
 
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -144,6 +143,7 @@ class Evaluation:
     ) -> None:
         self._dataset, self._mask_validation = dataset, mask_validation
         self._top_k, self._block_users = top_k, block_users
+        self._evaluators: dict[Part, Evaluator] = {}
         self.validates = len(dataset.valid) > 0
         name, _, cutoff = (also or f"{METRICS[0]}@{top_k}").partition("@")
         self._names = dict.fromkeys([*METRICS, name])
@@ -155,14 +155,6 @@ class Evaluation:
         """Of the test part's metrics."""
         return [f"{name}@{k}" for k in self.cutoffs for name in known_metrics()]
 
-    @cached_property
-    def _valid(self) -> Evaluator:
-        return Evaluator(self._dataset, "valid")
-
-    @cached_property
-    def _test(self) -> Evaluator:
-        return Evaluator(self._dataset, "test", mask_validation=self._mask_validation)
-
     def __call__(self, model: Recommender, part: Part, device: torch.device) -> dict[str, float]:
         """Averages keyed like `recall@20`."""
         return self.ranking(model, part, device).metrics(self.cutoffs, self._names)
@@ -170,5 +162,8 @@ class Evaluation:
     @torch.no_grad()
     def ranking(self, model: Recommender, part: Part, device: torch.device) -> Ranking:
         """The top `top_k` items of each evaluated user."""
-        evaluator = self._test if part == "test" else self._valid
-        return evaluator.rank(model_scorer(model), self._top_k, device=device, block=self._block_users or None)
+        if part not in self._evaluators:
+            mask = self._mask_validation and part == "test"
+            self._evaluators[part] = Evaluator(self._dataset, part, mask_validation=mask)
+        score, block = model_scorer(model), self._block_users or None
+        return self._evaluators[part].rank(score, self._top_k, device=device, block=block)

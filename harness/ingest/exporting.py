@@ -128,9 +128,8 @@ def read_ids(folder: Path, name: str, n: int | None = None) -> list[str] | None:
     path = checked_file(folder / name, folder)
     if not path.is_file():
         return None
-    rows = list(read_columns(path, ("index", "id")))
+    rows, ids = list(read_columns(path, ("index", "id"))), dict[int, str]()
     n = len(rows) if n is None else n
-    ids: dict[int, str] = {}
     for line, (index, each) in rows:
         number = int(index) if re.fullmatch("[0-9]{1,18}", index) else -1
         if not 0 <= number < n or number in ids:

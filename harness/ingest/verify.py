@@ -117,17 +117,14 @@ def check_training(dataset: Dataset) -> list[Finding]:
     """Users and items without an interaction in training: the first are not evaluated, the second are never learnt."""
     n_users = dataset.n_users - len(np.unique(dataset.train[:, 0]))
     cold = np.setdiff1d(np.arange(dataset.n_items), dataset.train[:, 1])
-    findings = []
+    held_out = int(np.isin(np.concatenate([dataset.valid[:, 1], dataset.test[:, 1]]), cold).sum())
+    notes = []
     if n_users:
-        text = f"{n_users:,} of {dataset.n_users:,} users have none and are left out of evaluation"
-        findings.append(Finding("training", Severity.NOTE, text))
+        notes.append(f"{n_users:,} of {dataset.n_users:,} users have none and are left out of evaluation")
     if len(cold):
-        held_out = int(np.isin(np.concatenate([dataset.valid[:, 1], dataset.test[:, 1]]), cold).sum())
-        text = (
-            f"{len(cold):,} of {dataset.n_items:,} items have none, so only features can tell about them; "
-            f"{held_out:,} held-out interactions are with them"
-        )
-        findings.append(Finding("training", Severity.NOTE, text))
+        of = f"{len(cold):,} of {dataset.n_items:,} items have none, so only features can tell about them"
+        notes.append(f"{of}; {held_out:,} held-out interactions are with them")
+    findings = [Finding("training", Severity.NOTE, text) for text in notes]
     return findings or [Finding("training", Severity.OK, "every user and every item has an interaction in training")]
 
 
@@ -157,21 +154,20 @@ def check_features(dataset: Dataset, modality: str) -> list[Finding]:
     zero, filled = _zero_rows(table), _mean_rows(table, mean, spread)
     text, note = f"{n:,} x {width:,} {table.dtype.name}, all finite", dataset.surrogates & {modality}
     text += ", surrogate vectors: figures made with them are not comparable with published ones" if note else ""
-    findings = [Finding(check, Severity.NOTE if note else Severity.OK, text)]
+    findings, notes = [Finding(check, Severity.NOTE if note else Severity.OK, text)], []
     if zero.any():
         severity = Severity.PROBLEM if 2 * zero.sum() > n else Severity.NOTE
         findings.append(Finding(check, severity, f"{zero.sum():,} of {n:,} rows are zero"))
     if filled.any():
-        text = f"{filled.sum():,} of {n:,} rows are the mean of the others, as published for items without content"
-        findings.append(Finding(check, Severity.NOTE, text))
-    repeated = [count for count in seen.values() if count > 1]
-    if repeated:
+        notes.append(
+            f"{filled.sum():,} of {n:,} rows are the mean of the others, as published for items without content"
+        )
+    if repeated := [count for count in seen.values() if count > 1]:
         text = f"{sum(repeated):,} of {n:,} rows equal another one exactly, in {len(repeated):,} groups"
-        findings.append(Finding(check, Severity.NOTE, f"{text} (largest: {max(repeated):,})"))
-    flat = int((np.asarray(table).min(axis=0) == np.asarray(table).max(axis=0)).sum())
-    if flat:
-        findings.append(Finding(check, Severity.NOTE, f"{flat:,} of {width:,} columns are constant"))
-    return findings
+        notes.append(f"{text} (largest: {max(repeated):,})")
+    if flat := int((np.asarray(table).min(axis=0) == np.asarray(table).max(axis=0)).sum()):
+        notes.append(f"{flat:,} of {width:,} columns are constant")
+    return [*findings, *(Finding(check, Severity.NOTE, text) for text in notes)]
 
 
 def _blocks(table: NDArray[Any]) -> Iterator[NDArray[np.float64]]:

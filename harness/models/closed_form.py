@@ -4,6 +4,7 @@ Such a model has `fit` instead of a loss: it is computed at once. The models are
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +20,9 @@ from torch.nn import functional
 from bm3 import Data, DataError, Recommender
 from harness.models.base import check_config, normalise
 from harness.models.item_graph import nearest_items
+
+Grid = Mapping[str, tuple[Any, ...]]
+"""Values of settings that a search tries where a suite names none."""
 
 
 @dataclass(frozen=True, kw_only=True)

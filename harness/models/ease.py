@@ -4,9 +4,8 @@ Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, arXiv 19
 grows with the square of the items, and a catalogue for which there is no room is refused in one line.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from harness.models.base import check_config
-from harness.models.closed_form import ItemToItem, check_room
+from harness.models.closed_form import Grid, ItemToItem, check_room
 
 BYTES = 20
 """Per pair of items at the peak: two matrices of float64, and the weights of float32."""
@@ -27,7 +26,7 @@ class EASEConfig:
     reg_weight: float = 400.0
     """λ, weight of the regulariser."""
 
-    GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"reg_weight": (50.0, 100.0, 200.0, 400.0, 800.0)}
+    GRID: ClassVar[Grid] = {"reg_weight": (50.0, 100.0, 200.0, 400.0, 800.0)}
 
     def __post_init__(self) -> None:
         check_config(self, reg_weight=1e-6)

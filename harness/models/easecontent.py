@@ -4,14 +4,13 @@ Ours, without a source: it asks what item content is worth to a linear model. As
 room for a number per pair of items.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from harness.models.closed_form import ContentConfig, ItemToItem, content
+from harness.models.closed_form import ContentConfig, Grid, ItemToItem, content
 from harness.models.ease import EASEConfig, ease_weights
 
 
@@ -22,7 +21,7 @@ class EASEContentConfig(EASEConfig, ContentConfig):
     content_weight: float = 0.03
     """w, weight of the content's neighbours; 0 is EASE."""
 
-    GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    GRID: ClassVar[Grid] = {
         "reg_weight": (200.0, 400.0, 800.0),
         "content_weight": (0.01, 0.03, 0.1),
         "others_weight": (0.0, 0.3, 1.0),

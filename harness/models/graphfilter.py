@@ -4,9 +4,8 @@ The ideas are those of Turbo-CF (Park et al., SIGIR 2024) and MM-GF (arXiv 2503.
 no figure of theirs is held against this. In closed form, sparse throughout.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from harness.common import require
 from harness.models.base import check_config
-from harness.models.closed_form import ContentConfig, ItemToItem, content, power, scaled
+from harness.models.closed_form import ContentConfig, Grid, ItemToItem, content, power, scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class GraphFilterConfig(ContentConfig):
     second: float = 0.0
     """b, weight of the second power beside the first."""
 
-    GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    GRID: ClassVar[Grid] = {
         "asymmetry": (0.5, 0.7, 0.9),
         "exponent": (0.7, 1.0),
         "content_weight": (0.03, 0.1, 0.3),

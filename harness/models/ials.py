@@ -4,9 +4,8 @@ Hu et al., ICDM 2008, with the regulariser of Rendle et al., "Revisiting the Per
 Benchmarks", RecSys 2022. Each half step has a closed form; there are no gradients.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from bm3 import Data
 from harness.models.base import check_config
-from harness.models.closed_form import ClosedForm, interactions
+from harness.models.closed_form import ClosedForm, Grid, interactions
 
 BLOCK = 2**12
 """Interactions whose outer products are held at a time: 64 MiB at 64 factors."""
@@ -36,7 +35,7 @@ class IALSConfig:
     iterations: int = 10
     """Of both half steps."""
 
-    GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    GRID: ClassVar[Grid] = {
         "unobserved_weight": (0.03, 0.1, 0.3),
         "reg_weight": (0.003, 0.01, 0.03),
     }

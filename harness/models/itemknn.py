@@ -4,15 +4,14 @@ Sarwar et al., "Item-Based Collaborative Filtering Recommendation Algorithms", W
 implementations. In closed form, sparse throughout.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from harness.models.base import check_config
-from harness.models.closed_form import ItemToItem, largest, without_diagonal
+from harness.models.closed_form import Grid, ItemToItem, largest, without_diagonal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,7 @@ class ItemKNNConfig:
     shrink: float = 100.0
     """Added to √(d_i d_j), so that few users in common count less."""
 
-    GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"neighbours": (50, 100, 200), "shrink": (0.0, 10.0, 100.0)}
+    GRID: ClassVar[Grid] = {"neighbours": (50, 100, 200), "shrink": (0.0, 10.0, 100.0)}
 
     def __post_init__(self) -> None:
         check_config(self, neighbours=1, shrink=0)

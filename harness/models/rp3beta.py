@@ -4,15 +4,14 @@ Paudel et al., "Updatable, Accurate, Diverse, and Scalable Recommendations for I
 In closed form, sparse throughout.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from harness.models.base import check_config
-from harness.models.closed_form import ItemToItem, largest, power, scaled, without_diagonal
+from harness.models.closed_form import Grid, ItemToItem, largest, power, scaled, without_diagonal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class RP3betaConfig:
     beta: float = 0.1
     """Power of an item's degree, by which its scores are divided: 0 leaves popular items as they are."""
 
-    GRID: ClassVar[Mapping[str, tuple[Any, ...]]] = {"alpha": (0.6, 0.8, 1.0), "beta": (0.0, 0.1, 0.3)}
+    GRID: ClassVar[Grid] = {"alpha": (0.6, 0.8, 1.0), "beta": (0.0, 0.1, 0.3)}
 
     def __post_init__(self) -> None:
         check_config(self, neighbours=1, alpha=0, beta=0)

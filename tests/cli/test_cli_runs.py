@@ -48,9 +48,6 @@ def unfinish(path: Path) -> None:
     (path / RESULT).unlink()
 
 
-# --- no runs ---
-
-
 # --- show ---
 
 

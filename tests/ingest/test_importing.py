@@ -193,8 +193,6 @@ def test_parts_that_a_table_names_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "columns", "complaint"),
     [
-        (("", "i0", "1", "0"), NAMED, "line 3: no user"),
-        (("u0", "", "1", "0"), NAMED, "line 3: no item"),
         (("u0",), NAMED, "line 3: 1 fields"),
         (("u0", "i0", "yesterday", "0"), TIMED, "line 3: when is 'yesterday'"),
         (("u0", "i0", "nan", "0"), TIMED, "line 3: when is 'nan'"),
