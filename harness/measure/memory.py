@@ -53,8 +53,8 @@ class MemorySampler:
 
     The process figures include everything that the process held before the block; `process_rss_start` says how much.
     Where the driver lists no figure for this process, its GPU peak is found otherwise, and the reading's `how` says so.
-    A failed measurement ends in a note and never stops the block. Entering resets torch's peak statistics for
-    `device`, so blocks on one device must not overlap. GPU peaks shorter than the interval can be missed.
+    A failed measurement ends in a note and never stops the block. Torch's peak statistics begin anew, so blocks on one
+    device must not overlap. GPU peaks shorter than the interval can be missed.
     """
 
     def __init__(

@@ -40,10 +40,8 @@ class BM3Config(bm3.BM3Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.reconstruction or self.reads_features):
-            raise ConfigError(
-                "BM3: the regulariser is the only term left; switch on reconstruction, or alignment or masking with at "
-                "least one modality"
-            )
+            others = "switch on reconstruction, or alignment or masking with at least one modality"
+            raise ConfigError(f"BM3: the regulariser is the only term left; {others}")
 
     @property
     def reads_features(self) -> bool:
@@ -56,10 +54,8 @@ class BM3Config(bm3.BM3Config):
             return {}
         wanted = self.modalities.split("+") if self.modalities != "all" else [*there]
         if not wanted:
-            raise DataError(
-                "BM3 needs at least one modality of item features and the data set has none; --set modalities=none "
-                "does without"
-            )
+            what = "BM3 needs at least one modality of item features and the data set has none"
+            raise DataError(f"{what}; --set modalities=none does without")
         for name in wanted:
             if name not in there:
                 has = f"no {name!r} in the data set, which has {', '.join(map(repr, there)) or 'none at all'}"

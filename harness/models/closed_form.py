@@ -74,12 +74,10 @@ class ItemToItem(ClosedForm):
         """Keep B: a dense one as it is, a sparse one as its entries, in main memory."""
         B = self.weights()
         if isinstance(B, Tensor):
-            kept = {"B": B}
-        else:
-            parts = {"values": B.data.astype(np.float32), "columns": B.indices, "starts": B.indptr}
-            kept = {name: torch.from_numpy(part) for name, part in parts.items()}
-        for name, tensor in kept.items():
-            self.register_buffer(name, tensor)
+            self.register_buffer("B", B)
+            return
+        for name, part in {"values": B.data.astype(np.float32), "columns": B.indices, "starts": B.indptr}.items():
+            self.register_buffer(name, torch.from_numpy(part))
 
     @property
     def sparse_weights(self) -> csr_array:

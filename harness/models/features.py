@@ -220,9 +220,8 @@ def _tensor(values: NDArray[Any]) -> Tensor:
 
 def _check(name: str, table: NDArray[Any], n_items: int) -> None:
     if table.ndim != 2 or len(table) != n_items or table.shape[1] == 0:
-        raise DataError(
-            f"features of {name!r} have shape {list(table.shape)}, needed is one row for each of {n_items} items"
-        )
+        needed = f"needed is one row for each of {n_items} items"
+        raise DataError(f"features of {name!r} have shape {list(table.shape)}, {needed}")
     if not np.issubdtype(table.dtype, np.floating):
         raise DataError(f"features of {name!r} are {table.dtype}, needed are floating-point numbers")
     rows = max(1, BLOCK_BYTES // (table.itemsize * table.shape[1]))

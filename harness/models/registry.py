@@ -61,9 +61,8 @@ def models() -> Mapping[str, ModelEntry]:
         try:
             model = point.load()
         except Exception as error:  # somebody else's module may raise anything
-            raise ConfigError(
-                f"{where} cannot be loaded ({type(error).__name__}: {error}): mend or remove it"
-            ) from error
+            what = f"cannot be loaded ({type(error).__name__}: {error})"
+            raise ConfigError(f"{where} {what}: mend or remove it") from error
         if point.name.lower() in found:
             raise ConfigError(f"{where} takes the name of a model that is here already: rename it or remove it")
         if not _is_model(model):

@@ -52,9 +52,8 @@ def _words(text: str) -> str:
 def _reported(metrics: dict[str, float]) -> dict[str, float]:
     """What one metric has at a cut-off, the others have too."""
     names = [name.partition("@") for name in metrics]
-    every = [
-        f"{metric}@{k}" for metric in dict.fromkeys(n[0] for n in names) for k in dict.fromkeys(n[2] for n in names)
-    ]
+    cutoffs = dict.fromkeys(name[2] for name in names)
+    every = [f"{metric}@{k}" for metric in dict.fromkeys(name[0] for name in names) for k in cutoffs]
     if missing := [name for name in every if name not in metrics]:
         raise ValueError(f"lacks {', '.join(missing)}")
     return metrics
@@ -339,9 +338,8 @@ class RunRecord(Record):
             except ValueError as error:
                 if number == len(lines):
                     break
-                raise DataError(
-                    f"{file}: line {number} is no record of an epoch ({error}); remove the folder to run again"
-                ) from error
+                what = f"line {number} is no record of an epoch ({error}); remove the folder to run again"
+                raise DataError(f"{file}: {what}") from error
         return records
 
     @property
@@ -368,9 +366,8 @@ class RunRecord(Record):
         cutoff = int(at)
         asked = self.training.evaluation.top_k or length
         if length < (wanted := min(asked, self.dataset.items)):
-            raise DataError(
-                f"{file}: its lists end at rank {length}, before rank {wanted}; remove the folder to run it again"
-            )
+            what = f"its lists end at rank {length}, before rank {wanted}; remove the folder to run it again"
+            raise DataError(f"{file}: {what}")
         if length < min(cutoff, self.dataset.items):
             return None
         hits = np.unpackbits(packed, axis=1, count=length).astype(bool)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -344,8 +344,14 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def resolve_device(name: str, tell: Callable[[str], None] | None = None) -> torch.device:
-    """`auto` is CUDA where there is one; where NVML sees a GPU that torch cannot use, it tells so, else on stderr.
+@cache
+def say_once(line: str) -> None:
+    """To stderr, however often it is asked for."""
+    print(line, file=sys.stderr)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one; where NVML sees a GPU that torch cannot use, stderr says so once.
 
     Raises ConfigError for another name, and where CUDA is asked for and not available.
     """
@@ -359,8 +365,7 @@ def resolve_device(name: str, tell: Callable[[str], None] | None = None) -> torc
             if gpus := survey():
                 built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
                 why = f"torch {torch.__version__}, built for {built}, cannot use it with driver {driver_version()}"
-                tell = tell or partial(print, file=sys.stderr)
-                tell(f"bm3: on the CPU, though there is a GPU ({gpus[0].name}): {why}; bm3 doctor says more")
+                say_once(f"bm3: on the CPU, though there is a GPU ({gpus[0].name}): {why}; bm3 doctor says more")
     return torch.device("cuda" if available else "cpu")
 
 

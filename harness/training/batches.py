@@ -28,10 +28,8 @@ class NegativeSampler:
         self._seen = np.unique(train[:, 0].astype(np.int64) * n_items + train[:, 1])
         seen_per_user = np.bincount(self._seen // n_items)
         if seen_per_user.max() >= len(self._candidates):
-            raise DataError(
-                f"user {int(seen_per_user.argmax())} has interacted with every training item, so no negative exists: "
-                f"remove that user or train a model without negatives"
-            )
+            what = f"user {int(seen_per_user.argmax())} has interacted with every training item, so no negative exists"
+            raise DataError(f"{what}: remove that user or train a model without negatives")
 
     def draw(self, users: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
         """One negative item for each of `users` [n]: [n]."""

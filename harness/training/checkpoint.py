@@ -76,9 +76,8 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
             reason = (isinstance(error, OSError) and error.strerror) or str(error)
-            raise WriteError(
-                f"{self.path}: cannot be written ({reason}); make room and give the same command again, which goes on"
-            ) from error
+            mend = "make room and give the same command again, which goes on"
+            raise WriteError(f"{self.path}: cannot be written ({reason}); {mend}") from error
         self._saved = self._clock()
         self._cost = self._saved - started
 

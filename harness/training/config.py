@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bm3 import ConfigError
 from bm3.data import Variant
 from harness.common import require
 from harness.evaluation.words import canonical_metric
@@ -108,6 +107,5 @@ class TrainingConfig:
 
     def check_device(self, kind: str) -> None:
         """Raises ConfigError where torch would silently compute in another precision on `cpu` or `cuda`."""
-        if kind == "cuda" and self.precision == "bf16":
-            instead = "a GPU would compute with TF32 in its place: set precision=tf32 or precision=float32"
-            raise ConfigError(f"TrainingConfig: precision is 'bf16', and {instead}")
+        instead = "another on a GPU, where torch computes with TF32 in its place: precision=tf32 or precision=float32"
+        require(self, "precision", kind != "cuda" or self.precision != "bf16", instead)

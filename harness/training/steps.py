@@ -41,14 +41,12 @@ class TrainingSteps:
         self, model: Recommender, dataset: Dataset, training: TrainingConfig, streams: Streams, device: torch.device
     ) -> None:
         if isinstance(model, ClosedForm):
-            raise ConfigError(
-                f"{type(model).__name__.lower()} is fitted at once and has no training steps: name another model"
-            )
+            name = type(model).__name__.lower()
+            raise ConfigError(f"{name} is fitted at once and has no training steps: name another model")
         training.check_device(device.type)
         if device.type == "cuda" and training.precision == "tf32" and torch.cuda.get_device_capability(device) < (8, 0):
-            raise ConfigError(
-                "TrainingConfig: precision is 'tf32', which this GPU does not have: set precision=float32"
-            )
+            instead = "which this GPU does not have: set precision=float32"
+            raise ConfigError(f"TrainingConfig: precision is 'tf32', {instead}")
         self.model, self._training, self._streams, self._device = model, training, streams, device
         self.batches = EpochBatches(
             dataset.train,

@@ -73,9 +73,8 @@ class Baseline:
         for what, then, now in (("machine class", self.machine, machine), ("workload", self.workload, workload)):
             if keys := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
                 differ = "; ".join(f"{key}: {then.get(key, 'unknown')}, here {now.get(key, 'unknown')}" for key in keys)
-                raise NothingToCompareError(
-                    f"{path}: of another {what} ({differ}); name another baseline, or make one with --update-baseline"
-                )
+                mend = "name another baseline, or make one with --update-baseline"
+                raise NothingToCompareError(f"{path}: of another {what} ({differ}); {mend}")
 
 
 BASELINE = TypeAdapter(Baseline)

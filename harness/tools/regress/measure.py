@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,10 +85,7 @@ def plan_of(
     threads: int,
     clocks_held: bool = False,
 ) -> Plan:
-    """The plan, with its inputs in `folder`: every tree reads the same files, however it makes its own data sets.
-
-    With `clocks_held` times are seconds, else shares of a calibration's.
-    """
+    """The plan, its inputs in `folder`, which every tree reads; with `clocks_held` times are seconds, else shares."""
     for dataset in (small, large):
         (folder / dataset.name).mkdir()
         parts = {part: dataset.part(part) for part in PARTS}
@@ -110,8 +107,7 @@ def clocks_held(device: torch.device) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(NamedTuple):
     """A source tree that can be measured with the packages that are installed here."""
 
     name: str
@@ -282,8 +278,6 @@ def tree_of(checkout: Path, name: str) -> Iterator[Tree]:
         with zipfile.ZipFile(f"{folder}.zip") as archive:
             archive.extractall(folder)
         if not (folder / "harness" / "tools").is_dir():
-            raise NothingToCompareError(
-                f"--against {name}: {commit[:12]} is from before files moved into harness/tools, and comparisons "
-                f"do not reach behind that"
-            )
+            what = f"{commit[:12]} is from before files moved into harness/tools"
+            raise NothingToCompareError(f"--against {name}: {what}, and comparisons do not reach behind that")
         yield Tree(name, folder)

@@ -115,8 +115,7 @@ class Worker:
     def time(self, name: str) -> tuple[float, float]:
         """CPU and wall time of a block on the large data set, as shares of the calibration's just before and after.
 
-        CPU time is of all threads of this process. Before the first, a model is built and warmed up. Where clocks are
-        locked, so that nothing has to be calibrated, they are seconds.
+        CPU time is of all threads of this process. Where clocks are locked, they are seconds.
         """
         if self._calibrate is None:
             self._calibrate = Calibration(self._device)
@@ -128,9 +127,8 @@ class Worker:
         gc.collect()  # so that no block pays for another's litter
         if self._plan.get("unit") == SECONDS:
             return self._clocked(self._blocks[name])
-        before, block, after = (
-            self._clocked(each) for each in (self._calibrated, self._blocks[name], self._calibrated)
-        )
+        blocks = self._calibrated, self._blocks[name], self._calibrated
+        before, block, after = (self._clocked(each) for each in blocks)
         cpu, wall = (2 * self._calls * taken / (a + b) for taken, a, b in zip(block, before, after, strict=True))
         return cpu, wall
 
@@ -207,13 +205,11 @@ class Worker:
 
     def _clocked(self, block: Callable[[], object]) -> tuple[float, float]:
         """CPU and wall seconds."""
-        cuda = self._device.type == "cuda"
-        if cuda:
-            torch.cuda.synchronize()
+        wait: Callable[[], None] = torch.cuda.synchronize if self._device.type == "cuda" else lambda: None
+        wait()
         cpu, wall = time.process_time(), time.perf_counter()
         block()
-        if cuda:
-            torch.cuda.synchronize()
+        wait()
         return time.process_time() - cpu, time.perf_counter() - wall
 
 

@@ -25,12 +25,9 @@ Array = NDArray[Any]
 
 def tables_moved_by_row(model: nn.Module) -> list[FeatureTable]:
     """The large trained tables on a CPU of which the model reads rows alone, where numba is installed."""
-    found = [features for features in feature_tables(model) if features.by_row and _is_large(features.table)]
+    trained = [one for one in feature_tables(model) if one.by_row and one.table.requires_grad]
+    found = [one for one in trained if one.table.numel() >= SMALLEST and one.table.device.type == "cpu"]
     return found if found and can_compile() else []
-
-
-def _is_large(table: Tensor) -> bool:
-    return table.requires_grad and table.numel() >= SMALLEST and table.device.type == "cpu"
 
 
 class LazyAdam(Adam):
