@@ -70,11 +70,8 @@ class Verdict:
 
     @property
     def prediction(self) -> Range | None:
-        """Where one more run falls, at the same confidence: mean ± t s √(1 + 1/n); a published figure is such a run."""
-        if self.mean is None or self.interval is None:
-            return None
-        half = (self.interval[1] - self.mean) * math.sqrt(self.seeds + 1)
-        return self.mean - half, self.mean + half
+        """Where one more run falls, at the same confidence; a published figure is such a run."""
+        return _one_more(self.mean, self.interval, self.seeds)
 
     def seeds_needed(self, confidence: float) -> int | None:
         """The number of seeds with which the interval would lie in the band if mean and spread stayed as they are.
@@ -167,10 +164,14 @@ def mean_and_interval(values: Sequence[float], confidence: float) -> tuple[float
 
 def prediction_interval(values: Sequence[float], confidence: float) -> Range | None:
     """Where one more value of the same normal distribution is expected, m ± t s √(1 + 1/n); two values are needed."""
-    mean, interval = mean_and_interval(values, confidence)
+    return _one_more(*mean_and_interval(values, confidence), len(values))
+
+
+def _one_more(mean: float | None, interval: Range | None, n: int) -> Range | None:
+    """The prediction interval that goes with a t-interval of n values."""
     if mean is None or interval is None:
         return None
-    half = (interval[1] - mean) * math.sqrt(len(values) + 1)
+    half = (interval[1] - mean) * math.sqrt(n + 1)
     return mean - half, mean + half
 
 
