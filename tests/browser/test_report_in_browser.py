@@ -101,7 +101,7 @@ def test_plain_tables_sort_by_their_figures_too(page: Any) -> None:
 
     assert min(figures()) < 0 < max(figures())
     for reverse in (True, False):
-        table.get_by_role("button", name="difference").click()
+        table.get_by_role("button", name="effect %").click()
         assert figures() == sorted(figures(), reverse=reverse)
 
 

@@ -21,20 +21,14 @@ CUTOFFS = (1, 5, 10, 20, 50)
 N_ITEMS = 60
 
 
-def random_rankings(seed: int, n_users: int = 40) -> tuple[NDArray[np.int64], list[set[int]]]:
-    """A complete ranking of the items per user, and the user's relevant items (from one to nearly all)."""
-    draw = np.random.default_rng(seed)
-    rankings = np.stack([draw.permutation(N_ITEMS) for _ in range(n_users)])
-    relevant = [set(draw.choice(N_ITEMS, size=draw.integers(1, N_ITEMS - 2), replace=False).tolist()) for _ in rankings]
-    return rankings, relevant
-
-
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("name", "measure"), [("recall", ir_measures.R), ("ndcg", ir_measures.nDCG), ("precision", ir_measures.P)]
 )
 def test_they_agree_with_ir_measures(seed: int, name: str, measure: object) -> None:
-    rankings, relevant = random_rankings(seed)
+    draw = np.random.default_rng(seed)
+    rankings = np.stack([draw.permutation(N_ITEMS) for _ in range(40)])
+    relevant = [set(draw.choice(N_ITEMS, draw.integers(1, N_ITEMS - 2), replace=False).tolist()) for _ in rankings]
     qrels = {str(user): {str(item): 1 for item in own} for user, own in enumerate(relevant)}
     run = {
         str(user): {str(item): float(N_ITEMS - rank) for rank, item in enumerate(row)}
