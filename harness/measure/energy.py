@@ -59,7 +59,7 @@ class EnergyMeter:
 
     def epoch(self) -> None:
         """An epoch has ended, its evaluation included."""
-        if self._gpu is None or self._problem is not None:
+        if self._problem is not None:
             return
         try:
             now = self._gpu.joules()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -48,7 +48,14 @@ def warm_up(seconds: Sequence[float], begun_after: Iterable[int] = (0,)) -> Warm
             count, ends = _change(np.asarray(seconds[begin:end], dtype=float))
         unsteady += not ends
         found.update(range(begin, begin + count))
-    return WarmUp(frozenset(found), "; ".join(_notes(len(bounds) - 1, short, unsteady)) or None)
+    of = "" if len(bounds) == 2 else f" in {{}} of {len(bounds) - 1} processes"
+    notes = []
+    if short:
+        text = "the first one counts as warm-up, no change was looked for"
+        notes.append(f"fewer than {MIN_EPOCHS} epochs{of.format(short)}: {text}")
+    if unsteady:
+        notes.append(f"no steady level{of.format(unsteady)}: seconds per epoch still change after half of the epochs")
+    return WarmUp(frozenset(found), "; ".join(notes) or None)
 
 
 def _change(seconds: NDArray[np.float64]) -> tuple[int, bool]:
@@ -66,14 +73,3 @@ def _change(seconds: NDArray[np.float64]) -> tuple[int, bool]:
 def _differs(some: NDArray[np.float64], level: float, noise: float, of: int) -> bool:
     error = NORMAL_MEDIAN * noise * (1 / len(some) + 1 / of) ** 0.5
     return bool(abs(float(np.median(some)) - level) > max(STANDARD_ERRORS * error, MATERIAL * abs(level)))
-
-
-def _notes(processes: int, short: int, unsteady: int) -> Iterator[str]:
-    of = "" if processes == 1 else f" in {{}} of {processes} processes"
-    if short:
-        yield (
-            f"fewer than {MIN_EPOCHS} epochs{of.format(short)}: "
-            "the first one counts as warm-up, no change was looked for"
-        )
-    if unsteady:
-        yield f"no steady level{of.format(unsteady)}: seconds per epoch still change after half of the epochs"

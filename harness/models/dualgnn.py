@@ -100,13 +100,8 @@ class DualGNN(Recommender):
         self.weight_i = _softmax_weights(data.n_items, max(2, n_modalities), generator)
         self.branches = nn.ModuleList(_Branch(data, modality, d, generator) for modality in self.modalities)
         # Parameters of the published code that take no part; what is below `unused` is not expected to have gradients.
-        self.unused = nn.ModuleDict(
-            {
-                "MLP_v": linear(d, d, generator, bias=False),
-                "MLP_t": linear(d, d, generator, bias=False),
-                "MLP_user": linear(3 * d, d, generator),
-            }
-        )
+        unused = {name: linear(d, d, generator, bias=False) for name in ("MLP_v", "MLP_t")}
+        self.unused = nn.ModuleDict({**unused, "MLP_user": linear(3 * d, d, generator)})
         self._adjacency = bipartite_adjacency(data.train, data.n_users, data.n_items)
         # The random choices that scores depend on are part of the state.
         for name in ("user_graph_index", "user_graph_weight", "dropped"):

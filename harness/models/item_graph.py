@@ -39,11 +39,6 @@ def most_similar(similarity: Tensor, k: int) -> Tensor:
 
 def normalised_entries(similarity: Tensor, columns: Tensor) -> Tensor:
     """D^{-1/2} S D^{-1/2} of a sparse S [I, I], D its row sums: its entries [I, k], given S's and their columns."""
-    scale = _symmetric_scale(similarity.sum(dim=1))
+    sums = similarity.sum(dim=1)
+    scale = torch.where(sums > 0, torch.where(sums > 0, sums, 1).rsqrt(), 0)  # 0 where a sum is not positive
     return scale[:, None] * similarity * scale[columns]
-
-
-def _symmetric_scale(row_sums: Tensor) -> Tensor:
-    """D^{-1/2} [I] of row sums; 0 where a sum is not positive."""
-    positive = row_sums > 0
-    return torch.where(positive, torch.where(positive, row_sums, 1).rsqrt(), 0)

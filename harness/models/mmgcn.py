@@ -104,7 +104,7 @@ class MMGCN(Recommender):
         squares = [
             mean_square(id_u),
             mean_square(id_i, id_j),
-            *(branch.preference_square() for branch in each(self.branches, _Branch) if branch.visual),
+            *(one.kept("square", mean_square, one.preference) for one in each(self.branches, _Branch) if one.visual),
         ]
         regulariser = self.config.reg_weight * torch.stack(squares).sum()
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})
@@ -165,13 +165,7 @@ class _Branch(nn.Module):
     """The graph network of one modality."""
 
     def __init__(
-        self,
-        data: Data,
-        modality: str,
-        neighbours: _MeanOfNeighbours,
-        d: int,
-        generator: torch.Generator,
-        trains: bool,
+        self, data: Data, modality: str, neighbours: _MeanOfNeighbours, d: int, generator: torch.Generator, trains: bool
     ) -> None:
         super().__init__()
         self.features = frozen_features(data, modality)
@@ -194,19 +188,15 @@ class _Branch(nn.Module):
             averaged = None
         return x
 
-    def preference_square(self) -> Tensor:
-        """Mean of the preference's squared entries."""
-        return self._kept("square", mean_square, self.preference)
-
     def _input(self) -> tuple[Nodes, Tensor | None]:
         """x⁰ and the means of its users over each item's neighbours [I, w]."""
-        users = self._kept("users", normalise, self.preference)
-        averaged = self._kept("averaged", lambda table: self.neighbours.of_items(normalise(table)), self.preference)
+        users = self.kept("users", normalise, self.preference)
+        averaged = self.kept("averaged", lambda table: self.neighbours.of_items(normalise(table)), self.preference)
         if self.MLP is None:
-            return (users, self._kept("items", normalise, self.features.table)), averaged
+            return (users, self.kept("items", normalise, self.features.table)), averaged
         return (users, normalise(self.MLP(self.features.table))), averaged
 
-    def _kept(self, name: str, compute: Any, source: Tensor) -> Tensor:
+    def kept(self, name: str, compute: Any, source: Tensor) -> Tensor:
         """compute(source), once for all where the source, a parameter or buffer, does not train."""
         value: Tensor = compute(source) if source.requires_grad else self._constants[name](compute, source)
         return value

@@ -19,9 +19,8 @@ def printed_beyond(values: Sequence[PublishedValue], value: PublishedValue, rule
     base = next((one for one in cell if one.source == value.source), None)
     if base is None or base.value is None or value.value is None:
         return replace(value, value=None)
-    disputed = Status.DISPUTED in (base.status, value.status)
+    status = Status.DISPUTED if Status.DISPUTED in (base.status, value.status) else value.status
     # 6 decimals: what only the rounding of binary fractions makes is no digit.
-    status = Status.DISPUTED if disputed else value.status
     return replace(value, value=round(value.value - base.value, 6), status=status)
 
 

@@ -114,7 +114,7 @@ def rerun_since(folder: Path) -> float:
 
 
 def make_folder(folder: Path) -> None:
-    """The study's own folder. Raises WriteError."""
+    """Raises WriteError."""
     with writing(folder, "name another folder with --out"):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -153,8 +153,7 @@ class _Reporter:
             self.show(over)
 
     def _write(self, status: Status) -> None:
-        """For whoever watches: a status that cannot be written is no reason to stop."""
-        with suppress(WriteError):
+        with suppress(WriteError):  # a status that cannot be written is no reason to stop
             write_status(self.study.folder, status)
 
     def _judge(self, runs: list[RunRecord], *, first: bool) -> None:
@@ -202,16 +201,13 @@ class _Reporter:
 
     def _seconds_left(self, progress: Progress, waiting: list[Trial]) -> float | None:
         """Of what waits and runs; a trial of which nothing is known counts as the median of the others."""
-        since = {one.key: one.since for one in progress.running}
-        left: list[float | None] = [self.study.estimates.seconds(trial) for trial in waiting]
-        for trial in progress.trials:
-            if trial.key in since:
-                expected = self.study.estimates.seconds(trial)
-                left.append(None if expected is None else max(0.0, expected - (time.time() - since[trial.key])))
-        known = [seconds for seconds in left if seconds is not None]
-        if not left or not known:
-            return None if left else 0.0
-        return sum(median(known) if seconds is None else seconds for seconds in left) / self.study.side_by_side
+        ran = {one.key: time.time() - one.since for one in progress.running}
+        asked = [*waiting, *(trial for trial in progress.trials if trial.key in ran)]
+        expected = [(self.study.estimates.seconds(trial), ran.get(trial.key, 0.0)) for trial in asked]
+        known = [max(0.0, seconds - since) for seconds, since in expected if seconds is not None]
+        if not known:
+            return None if asked else 0.0
+        return (sum(known) + median(known) * (len(asked) - len(known))) / self.study.side_by_side
 
 
 def described(verdict: Verdict) -> str:

@@ -50,8 +50,7 @@ def stored(
 
     Where costs are asked for, `costs` is what decides them here: a run of another machine does not count.
 
-    A result that cannot be read is not lost by itself: it is kept until reruns are asked for. What was never finished
-    is begun anew.
+    A result that cannot be read is kept until reruns are asked for. What was never finished is begun anew.
     """
     path = folder_of(trial, store)
     try:
@@ -248,7 +247,6 @@ class _Execution:
         return True
 
     def _begin(self, trial: Trial) -> None:
-        """Start the trial if there is room for it."""
         place = self.backend.start(trial, trial.key in self.crowded)
         if place is not None:
             attempt = self.attempts[trial.key] = self.attempts.get(trial.key, 0) + 1

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -85,10 +86,8 @@ def studies(folder: Path) -> dict[Path, Status]:
     """The study in `folder`, or else those one folder below, by folder. Unreadable ones are left out."""
     found = {}
     for status in [folder / STATUS] if (folder / STATUS).is_file() else sorted(folder.glob(f"*/{STATUS}")):
-        try:
+        with suppress(DataError):
             found[status.parent] = read_status(status.parent)
-        except DataError:
-            continue
     return found
 
 

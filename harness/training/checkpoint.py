@@ -82,8 +82,7 @@ class Checkpoints:
         self._cost = self._saved - started
 
     def load(self, device: torch.device) -> TrainingState | None:
-        """The state that was saved last, the optimiser's on `device`, the rest in main memory; None where there is none
-        or it cannot be read.
+        """The last state, the optimiser's on `device`, the rest in main memory; None without one that can be read.
 
         What a killed process left of a checkpoint that it was writing is removed.
         """

@@ -150,11 +150,9 @@ def faults(measured: Measurement, rules: Rules, device: str) -> tuple[list[str],
     """What fails, so that it must not become what later checks are compared with; and what cannot be judged by it."""
     traces = {name: "passed" if status.startswith("failed") else status for name, status in measured.traces.items()}
     itself = compare(replace(measured, errors={}, traces=traces), measured, rules, device)
-    failed, unstable = (
-        [f"{one.subject} {one.quantity} ({one.reason})" for one in itself if one.outcome is outcome]
-        for outcome in (Outcome.REGRESSED, Outcome.UNMEASURED)
-    )
-    return failed, unstable
+    said = [(one.outcome, f"{one.subject} {one.quantity} ({one.reason})") for one in itself]
+    failed = [text for outcome, text in said if outcome is Outcome.REGRESSED]
+    return failed, [text for outcome, text in said if outcome is Outcome.UNMEASURED]
 
 
 def measure(
@@ -185,12 +183,13 @@ def measure(
     # These processes compute nothing themselves: see `Worker.memory`.
     times = often.memory if peaks else 0
     turns += [(f"memory, {number + 1} of {times}", peaks, LIVE_MEMORY) for number in range(times)]
-    for number, (stage, questions, allocator) in enumerate(turns):
+    sides = list(zip(trees, found, strict=True))
+    for stage, questions, allocator in turns:
         tell(stage)
-        sides = list(zip(trees, found, strict=True))
-        for tree, kept in sides if number % 2 == 0 else sides[::-1]:
+        for tree, kept in sides:
             for question, answer in zip(questions, _answers(tree, plan, questions, allocator), strict=True):
                 _keep(kept, plan.work["seeds"], answer, *question)
+        sides.reverse()  # who begins alternates
     return found
 
 
