@@ -94,13 +94,13 @@ class Execution:
         return Processes(self.out, self.data, workers, threads, need)
 
     def costs(self, asked: bool) -> dict[str, Any] | None:
-        """What decides costs here, if they are `asked` for; None on a cluster, whose workers say it in their runs."""
+        """What decides costs here, if they are `asked` for."""
         from harness.measure.environment import environment
         from harness.runs.record import cost_key
         from harness.runs.trial import resolve_device
         from harness.studies.local import threads_beside
 
-        if not asked or self.ray_address:
+        if not asked:
             return None
         here = cost_key(environment(resolve_device(self.device)))
         return here | ({} if self.in_process else {"torch_threads": self.threads or threads_beside(1)})
@@ -114,6 +114,8 @@ class Execution:
             raise ConfigError("--in-process runs trials one by one in this process: leave --workers and --ray out")
         if alone and self.workers not in (None, 1):
             raise ConfigError("this suite measures time, so its trials run one by one: leave --workers out")
+        if alone and self.ray_address:
+            raise ConfigError("this suite measures time and memory, and machines of a cluster differ: leave --ray out")
         if alone or self.in_process:
             return 1
         on_cuda = resolve_device(self.device).type == "cuda"

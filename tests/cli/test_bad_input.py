@@ -54,6 +54,7 @@ BAD: dict[str, list[str]] = {
     "reproduce small.toml --rerun some": ["'some'", "missing", "failed"],
     "reproduce small.toml --workers 0": ["--workers"],
     "reproduce table4 --dataset mini --workers 2": ["measures time", "--workers"],
+    "reproduce table4 --dataset mini --ray local": ["measures time and memory", "--ray"],
     "reproduce small.toml --out small.toml/runs": ["small.toml", "--out"],
     "reproduce small.toml --dataset minni": ["'minni'", "mini"],
     "tables 5": ["no table 5", "2, 3, 4"],
