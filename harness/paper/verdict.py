@@ -134,7 +134,7 @@ def judge(
 
 
 def power(spread: float, seeds: int, tolerance: Tolerance, off: float = 0.0) -> float:
-    """The probability that a cell is `reproduced`.
+    """The probability, 0 to 1, that a cell is `reproduced`: the power of two one-sided t-tests (docs/verdicts.md).
 
     `spread` is the standard deviation over seeds and `off` the difference of the true mean to the published value, both
     as shares of it. Runs are taken to be normal, so mean and standard deviation are independent: the probability is the

@@ -470,7 +470,9 @@ def test_a_trial_of_a_refused_precision_is_none(clustered: Dataset) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "lattice"])  # which finds neighbours on the CPU
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if name != "lattice"]
+)  # whose rebuilt graphs were not read for waits
 def test_steps_never_make_a_gpu_wait(name: str, clustered: Dataset) -> None:
     entry, cuda, streams = find_model(name), torch.device("cuda"), Streams(1)
     model = build(entry.model, clustered, entry.model.Config(), streams, cuda)
