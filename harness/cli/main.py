@@ -11,6 +11,7 @@ from click.shell_completion import shell_complete
 
 from bm3 import BM3Error
 from harness.cli.data import data
+from harness.cli.pack import pack
 from harness.cli.paper import paper, reference
 from harness.cli.report import evaluate, expected, literature, report_command, tables
 from harness.cli.runs import replay, runs
@@ -55,7 +56,7 @@ for command in (
     reproduce,
     *(suite, watch, runs, replay, train, report_command, tables, evaluate, literature, doctor),
     *(models_command, settings_command, variants, metrics_command, data, conformance_command),
-    *(audit, paper, expected, reference, profile, regress, scaling),
+    *(audit, pack, paper, expected, reference, profile, regress, scaling),
 ):
     bm3.add_command(command)
 

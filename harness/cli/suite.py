@@ -103,16 +103,16 @@ def show(
 
     if dry_run and form != "text":
         raise click.UsageError("--dry-run lists commands: leave --format out")
-    chosen = load_suite(name, paper).narrowed(models, seeds)
+    chosen = load_suite(name, paper).narrowed(models)
     data_roots(data)  # a folder that is not there is refused, one that lacks a data set is not
     planned: list[Row | Outline] = []
     missing = []
     for dataset in dict.fromkeys(datasets or chosen.datasets):
         try:
-            planned += plan(chosen, data, device, [dataset], paper)
+            planned += plan(chosen, data, device, [dataset], paper, seeds)
         except DataError as error:
             missing.append(f"{dataset}: counts from the suite's file alone, and no time, since {error}")
-            planned += outline(chosen, [dataset], paper)
+            planned += outline(chosen, [dataset], paper, seeds)
     rows = [row for row in planned if isinstance(row, Row)]
     outlines = [row for row in planned if isinstance(row, Outline)]
     # How many threads there will be is for `bm3 reproduce` to say.
