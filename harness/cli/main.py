@@ -22,6 +22,7 @@ from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS_
 from harness.cli.paper import paper
 from harness.cli.reference import reference
 from harness.cli.replay import replay
+from harness.cli.results import results
 from harness.cli.runs import runs
 from harness.cli.study import reproduce
 from harness.cli.suite import suite
@@ -59,6 +60,7 @@ def bm3() -> None:
     bm3 suite list                  what else can be run; bm3 suite show NAME: what is done of it
     bm3 watch                       a study that is running in another terminal
     bm3 runs list                   what is stored, and how far it is
+    bm3 results verify              do the pages of docs/results say what the runs stored there give?
     bm3 replay RUN                  does a stored run come out the same again?
     bm3 doctor                      what can be run and measured on this machine
     bm3 train bm3 mini              one model on one data set
@@ -98,7 +100,7 @@ for command in (
     reproduce,
 ):
     bm3.add_command(command)
-for command in (metrics_command, runs, scaling, settings_command, suite, tables, watch):
+for command in (metrics_command, results, runs, scaling, settings_command, suite, tables, watch):
     bm3.add_command(command)
 
 
