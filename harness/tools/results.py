@@ -21,7 +21,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bm3.errors import BM3Error, ConfigError, DataError
-from harness.common import number
+from harness.common import nearest, number
 from harness.paper.claims import ClaimResult, claims_of_paper
 from harness.paper.literature import Consensus, consensus
 from harness.paper.load import Paper
@@ -81,10 +81,15 @@ class Bound:
     studies: dict[str, Study] = field(default_factory=dict)
 
     @cached_property
+    def of_paper(self) -> tuple[ClaimResult, ...]:
+        """Claims, judged without runs."""
+        return claims_of_paper(self.paper)
+
+    @cached_property
     def names(self) -> dict[str, Any]:
         """For templates."""
-        functions = (self.study, self.row, self.published, self.consensus, self.claim, self.comparisons, self.lead)
-        return {function.__name__: function for function in (*functions, self.literature)} | {"paper": self.paper}
+        functions = (self.study, self.row, self.published, self.consensus, self.reported, self.claim, self.lead)
+        return {one.__name__: one for one in (*functions, self.comparisons, self.literature)} | {"paper": self.paper}
 
     def study(self, folder: str = "") -> Study:
         """The runs below `runs/FOLDER`, judged as by `bm3 report`; all that are stored without a folder."""
@@ -124,13 +129,16 @@ class Bound:
         """What independent groups say of a cell."""
         return consensus(self.paper, dataset, model, metric)
 
-    def claim(self, name: str, place: str, folder: str = "") -> ClaimResult:
-        """A claim by its id, judged on the tables of `paper`, on `independents`, or on `ours`, the runs in a folder."""
-        results = self.study(folder).claims if place == "ours" else claims_of_paper(self.paper)
-        for result in results:
-            if (result.claim.id, result.where) == (name, place):
-                return result
-        raise DataError(f"no claim {name!r} is judged on {place!r}; bm3 expected show claims has the ids")
+    def reported(self, dataset: str, model: str) -> list[Consensus]:
+        """The cells of a model that somebody else reports."""
+        return [cell for cell in study_tables.reported_cells(self.paper, dataset) if cell.model == model]
+
+    def claim(self, name: str, place: str, folder: str = "") -> ClaimResult | None:
+        """A claim by its id, judged on the tables of `paper` or another source, on `independents`, or on `ours`, the
+        runs in a folder; None where nothing printed is about it."""
+        name = nearest(name, [claim.id for claim in self.paper.claims], "no claim")
+        results = self.study(folder).claims if place == "ours" else self.of_paper
+        return next((one for one in results if (one.claim.id, one.where) == (name, place)), None)
 
     def comparisons(self, result: ClaimResult, about: str = "", outcome: str = "") -> int:
         """How many of a claim's comparisons name this, such as `Baby`, and have this outcome."""
@@ -198,7 +206,7 @@ def rendered(folder: Path, bound: Bound) -> dict[Path, str]:
     for above in folder.parents[1:2]:
         if (above / "README.md").is_file():
             text = _text(above / "README.md")
-            quoted = QUOTED.sub(lambda match: match[1] + _first_lines(found, folder / match[2]), text)
+            quoted = QUOTED.sub(lambda match: match[1] + _first_lines(found, above / match[2]), text)
             if QUOTED.search(text):
                 found[above / "README.md"] = quoted
     return found
@@ -265,7 +273,7 @@ def _render(path: Path, bound: Bound) -> str:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, finalize=_marked, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters["percent"] = lambda share: f"{number(100 * share, '+.1f')} %"
+    environment.filters |= {"percent": _percent, "apart": _apart}
     try:
         template = environment.from_string(_text(path))
         return template.render(bound.names)
@@ -273,6 +281,15 @@ def _render(path: Path, bound: Bound) -> str:
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
         line = getattr(error, "lineno", None) or (frames[-1] if frames else 1)
         raise ConfigError(f"{path}:{line}: {error or type(error).__name__}") from error
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, '+.1f')} %"
+
+
+def _apart(share: float) -> str:
+    """In words: `6.6 % below`."""
+    return f"{number(abs(100 * share), '.1f')} % {'below' if share < 0 else 'above'}"
 
 
 def _marked(value: object) -> str:
