@@ -19,6 +19,7 @@ from harness.cli.evaluate import evaluate
 from harness.cli.literature import literature
 from harness.cli.models import metrics_command, models_command, settings_command
 from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS_OF_OURS, SHOWN_METRICS, THREADS, USERS
+from harness.cli.pack import pack
 from harness.cli.paper import paper
 from harness.cli.reference import reference
 from harness.cli.replay import replay
@@ -73,6 +74,7 @@ def bm3() -> None:
     bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
     bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
+    bm3 pack runs                   runs and a report on them as one file of evidence; verify: is one as it was made?
     bm3 evaluate LISTS              lists of another program, by the same metrics, against a published figure
     bm3 tables 3                    the paper's tables, ours beneath
     bm3 paper list                  papers that runs can be compared with; new, check: one of your own
@@ -92,6 +94,7 @@ for command in (
     expected,
     literature,
     models_command,
+    pack,
     paper,
     reference,
     profile,
