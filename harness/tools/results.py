@@ -47,7 +47,9 @@ NO_FIGURES = (
     re.compile(r"^(?:#+ |\s*)\d+(?:\.\d+)*\.? "),
     re.compile(r"`[^`]*`|\]\([^)]*\)|<[^>]*>|https?://\S+"),
     re.compile(r"\b(?:19|20)\d\d(?:-\d\d){0,2}\b(?![.,%]\d|,\d| %)|\b\d+\.\d+\.\d+\S*"),
-    re.compile(r"(?i)\b(?:table|section|equation|eq\.|figure|python|version|seeds?) \(?\d[\d.]*(?:(?:,| to| and) \d+)*"),
+    re.compile(
+        r"(?i)\b(?:table|section|equation|eq\.|figure|python|version|seeds?) \(?\d[\d.]*(?:(?:,| to| and) \d+)*"
+    ),
 )
 COMMAND = re.compile(r"\s*(?:\$|#|[A-Z0-9_]+=|bm3|python|pip|nox|pytest|tox|git|cd|source)\b|\s*[$#]")
 FENCE = "```"
@@ -116,7 +118,9 @@ class Bound:
 
     def published(self, dataset: str, model: str, metric: str) -> float:
         """The figure that runs are compared with."""
-        found = next((value.value for value in self.paper.cell(dataset, model, metric) if value.value is not None), None)
+        found = next(
+            (value.value for value in self.paper.cell(dataset, model, metric) if value.value is not None), None
+        )
         if found is None:
             raise DataError(f"nothing is published of {model}, {dataset}, {metric}")
         return found
@@ -199,12 +203,10 @@ def reports_of(folder: Path, bound: Bound) -> Iterator[Page]:
 def rendered(folder: Path, bound: Bound) -> dict[Path, str]:
     """Page → its text with what expressions gave between START and END."""
     found = {path.with_suffix(""): _render(path, bound) for path in sorted(folder.rglob(TEMPLATES))}
-    for above in folder.parents[1:2]:
-        if (above / "README.md").is_file():
-            text = _text(above / "README.md")
-            quoted = QUOTED.sub(lambda match: match[1] + _first_lines(found, above / match[2]), text)
-            if QUOTED.search(text):
-                found[above / "README.md"] = quoted
+    above = next((one for one in folder.parents[1:2] if (one / "README.md").is_file()), None)
+    if above is not None and QUOTED.search(text := _text(above / "README.md")):
+        quoted = QUOTED.sub(lambda match: match[1] + _first_lines(found, above / match[2]), text)
+        found[above / "README.md"] = quoted
     return found
 
 
@@ -229,7 +231,9 @@ def page(path: Path, wanted: str | None, stored: str | None = None) -> Page:
 def _faults(path: Path, wanted: list[str], stored: list[str]) -> Iterator[str]:
     """A line for each figure that differs, or for each line whose words do."""
     texts = [plain(line) for line in wanted]
-    for tag, a, b, c, d in SequenceMatcher(None, texts, stored, autojunk=False).get_opcodes() if texts != stored else ():
+    for tag, a, b, c, d in (
+        SequenceMatcher(None, texts, stored, autojunk=False).get_opcodes() if texts != stored else ()
+    ):
         if tag == "replace" and b - a == d - c:
             for place in range(b - a):
                 yield from (f"{path}:{c + place + 1}: {told}" for told in _told(wanted[a + place], stored[c + place]))
@@ -311,7 +315,9 @@ def _first_lines(found: Mapping[Path, str], path: Path) -> str:
 def _html(study: Study, stored: str) -> str:
     """The report with the pictures of the stored one."""
     pictures = PICTURE.findall(stored)
-    return html_page(study, [(html.unescape(title), html.unescape(text), b64decode(svg)) for title, svg, text in pictures])
+    return html_page(
+        study, [(html.unescape(title), html.unescape(text), b64decode(svg)) for title, svg, text in pictures]
+    )
 
 
 def _reports(folder: Path) -> list[str]:

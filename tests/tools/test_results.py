@@ -1,4 +1,4 @@
-"""Pages of results against stored runs: what is committed holds, every changed figure is found, templates and errors."""
+"""Pages of results against stored runs: what is committed holds, what is changed is found, and templates."""
 
 import json
 import re
