@@ -14,6 +14,7 @@ from harness.cli.data import data
 from harness.cli.pack import pack
 from harness.cli.paper import paper, reference
 from harness.cli.report import evaluate, expected, literature, report_command, tables
+from harness.cli.results import results
 from harness.cli.runs import replay, runs
 from harness.cli.study import reproduce
 from harness.cli.suite import suite, watch
@@ -56,7 +57,7 @@ for command in (
     reproduce,
     *(suite, watch, runs, replay, train, report_command, tables, evaluate, literature, doctor),
     *(models_command, settings_command, variants, metrics_command, data, conformance_command),
-    *(audit, pack, paper, expected, reference, profile, regress, scaling),
+    *(audit, results, pack, paper, expected, reference, profile, regress, scaling),
 ):
     bm3.add_command(command)
 
