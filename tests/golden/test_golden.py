@@ -16,6 +16,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -118,7 +119,7 @@ def inside(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
         file.write(BLANK if isinstance(file, io.TextIOBase) else BLANK.encode())
 
     monkeypatch.setattr(Figure, "savefig", blank)
-    monkeypatch.setattr("harness.report.plots.style.in_256_colours", io.BytesIO.getvalue)
+    monkeypatch.setattr(import_module("harness.report.plots.style"), "in_256_colours", io.BytesIO.getvalue)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("NO_COLOR", "1")
     shutil.copytree(HERE / "store", "store")
