@@ -151,11 +151,10 @@ def gc(
     """
     from harness.runs.clean import Also, compress, remove, unneeded
     from harness.runs.inspect import entries
-    from harness.studies.status import trials_under_way
 
     where = folder or out
     asked: dict[Also, bool] = {"superseded": superseded, "unfinished": unfinished, "stale": stale}
-    found = unneeded(where, [also for also, wanted in asked.items() if wanted], trials_under_way(where))
+    found = unneeded(where, [also for also, wanted in asked.items() if wanted])
     verb, end, gone = ("would remove", "would be free", 0) if dry_run else ("removed", "are free", 0)
     for one in found:
         bytes_ = one.size

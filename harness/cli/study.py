@@ -75,7 +75,7 @@ class Execution:
         from harness.studies.estimate import estimates_of
 
         workers, estimates = self._workers(alone), estimates_of(self.out, about)
-        study = Study(name, self.out, about, estimates, self.rerun, workers, alone, self.costs(alone))
+        study = Study(name, self.out, estimates, self.rerun, workers, alone, self.costs(alone))
         make_folder(study.folder)
         return study, self._backend(workers, estimates)
 
@@ -122,14 +122,15 @@ class Execution:
         return self.workers or (max(1, len(visible_gpus())) if on_cuda else 1)
 
 
-def run(study: Study, backend: Backend, wanted: Wanted, planned: Sequence[Planned] | None = None) -> Outcomes:
+def run(study: Study, backend: Backend, wanted: Wanted) -> Outcomes:
     """Run the trials with the study's progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
     from harness.cli.progress import StudyProgress
     from harness.studies.conduct import conduct
 
-    kept = f"finished trials are kept in {study.store}; the same command goes on from there"
+    same = "the same command without --rerun all" if study.policy == "all" else "the same command"
+    kept = f"finished trials are kept in {study.store}; {same} goes on from there"
     with keeping(lambda: kept), StudyProgress() as progress:
-        return conduct(study, wanted, backend, progress.update, planned)
+        return conduct(study, wanted, backend, progress.update)
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -255,7 +256,7 @@ def reproduce(
     begun, backend = how.begin(Path(suite).stem, paper, alone=chosen.alone)
     planned, checks = _planned(rows, how.out), _replayed(paper, device)
     click.echo(conformance_line(checks, device))
-    outcomes = run(begun, backend, trials, planned)
+    outcomes = run(begun, backend, trials)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
     # Where costs are asked for, a run of another machine is no answer.
