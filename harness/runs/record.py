@@ -24,6 +24,8 @@ from harness.evaluation.metrics import Ranking, known_metrics, metrics_of_hits
 from harness.training.config import STOPPING_METRIC
 
 RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "result.json", "failure.json"
+MODEL, CARD = "model.safetensors", "model.md"
+"""The weights, and what they are in words: only where they were asked for."""
 OUT_OF_MEMORY: Final = "out of memory"
 GPU_KINDS = ("gpu_process_peak", "allocator_reserved_peak")
 MEMORY_KINDS = (*GPU_KINDS, "process_rss_peak")

@@ -100,7 +100,7 @@ class RayCluster:
         if need is not None and need <= cluster.get("memory", 0):
             resources["memory"] = need
         data = None if self._data is None else self._data.resolve()
-        arguments = [*train_arguments(trial, self._store.resolve(), data, self._threads), "--key", trial.key]
+        arguments = [*train_arguments(trial, self._store.resolve(), data, self._threads, self._keep), "--key", trial.key]
         places = str(self._store.resolve()), trial.key, str(self._token.resolve())
         reference = self._task.options(**resources).remote(arguments, *places)
         self._running[reference] = trial
@@ -161,6 +161,6 @@ def run_ordered(arguments: list[str], store: str, key: str, token: str) -> Retur
             traceback.print_exc()
             code = 1
         ended = not shared and ((path / RESULT).is_file() or (path / FAILURE).is_file())
-        names = (RUN, EPOCHS, HITS, LOG, FAILURE, RESULT) if ended else ()
+        names = (RUN, EPOCHS, HITS, LOG, FAILURE, MODEL, CARD, RESULT) if ended else ()
         files = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
         return Returned(code, last_line(path / LOG), files)

@@ -1,0 +1,206 @@
+"""What a kept model is for: lists for users of its data set, and vectors, in files that others read.
+
+Ids are the data set's own, as text; where it has none, its numbers. Lists are those of the evaluation: the same masks,
+the same order of equal scores. How weights are stored is `weights`.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bm3 import ConfigError, DataError, Recommender
+from harness.common import check_writable, write_whole, writing
+from harness.data.files import listed
+from harness.evaluation import Evaluator, model_scorer
+from harness.runs.record import RunRecord
+from harness.runs.trial import Trial, trial_of
+from harness.runs.weights import again, read_weights
+from harness.training import Streams, build
+
+MEND = "name another file with --out"
+
+
+class Recommendation(NamedTuple):
+    """A line of a user's list; its best item has rank 1."""
+
+    user: str
+    item: str
+    rank: int
+    score: float
+
+
+class Embeddings(NamedTuple):
+    """Vectors whose dot products are the scores, each in the order of its ids."""
+
+    user_ids: list[str]
+    users: NDArray[np.floating]
+    """[U, d]"""
+    item_ids: list[str]
+    items: NDArray[np.floating]
+    """[I, d]"""
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A run's model as it was in its best epoch, with the data set it is of."""
+
+    trial: Trial
+    model: Recommender
+    users: list[str]
+    """What the data set calls each user."""
+    items: list[str]
+
+    @classmethod
+    def load(cls, run: RunRecord, data: Path | None = None) -> Self:
+        """The model that a run kept, on the run's kind of device where there is one.
+
+        Raises DataError where none was kept, its file is damaged or the data set found is another one, ConfigError
+        where this version cannot make the model or computes it otherwise.
+        """
+        state, ids = read_weights(run)
+        trial = trial_of(run, data, "auto" if run.device == "cuda" else "cpu")
+        version = trial.entry.model.numerics_version
+        if run.numerics.model != version:
+            what = f"numerics version {run.numerics.model} of {run.model}, and this is version {version}"
+            raise ConfigError(f"{run.path}: its model is of {what}, whose scores are others; {again(run)} trains it anew")
+        streams, location = Streams(trial.seed), trial.training.features_location
+        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise ConfigError(f"{run.path}: its model does not fit this version's {run.model}: {error}") from error
+        sizes = (trial.dataset.n_users, trial.dataset.n_items)
+        named = (own or [*map(str, range(n))] for own, n in zip(ids, sizes, strict=True))
+        return cls(trial, model.to(trial.device), *named)
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        masked = self.trial.training.evaluation.mask_validation
+        return Evaluator(self.trial.dataset, "test", mask_validation=masked)
+
+    def recommend(self, users: Sequence[object] | None = None, k: int = 10) -> list[Recommendation]:
+        """The `k` best items of each of the users, by id, or of all; without those of training, as in evaluation.
+
+        Raises DataError for a user that the data set does not have, or that has nothing in training.
+        """
+        if k < 1:
+            raise ConfigError(f"top {k}: a list has at least one item")
+        trained = np.unique(self.trial.dataset.train[:, 0]).astype(np.int64)
+        asked = trained if users is None else self._numbers([*map(str, users)])
+        if len(untrained := np.setdiff1d(asked, trained)):
+            raise DataError(f"user {self.users[untrained[0]]!r} has no training interaction, so there is no list for it")
+        evaluator, lists = self._evaluator, {}
+        score, block = model_scorer(self.model), self.trial.training.evaluation.block_users
+        block = block or evaluator.block(self.trial.device)
+        tested = np.isin(asked, evaluator.users)
+        # In the evaluation's own blocks where all of its users are asked for: rounding depends on who is beside whom.
+        for some in (np.unique(asked[tested]), np.unique(asked[~tested])):
+            for start in range(0, len(some), block):
+                of = some[start : start + block]
+                with torch.no_grad():
+                    items, scores = evaluator.top(score, of, min(k, len(self.items)), self.trial.device)
+                lists |= zip(of.tolist(), zip(items.tolist(), scores.tolist(), strict=True), strict=True)
+        return [
+            Recommendation(self.users[user], self.items[item], rank, value)
+            for user in dict.fromkeys(asked.tolist())
+            for rank, (item, value) in enumerate(zip(*lists[user], strict=True), start=1)
+            if item >= 0
+        ]
+
+    def embeddings(self) -> Embeddings:
+        """Vectors of all users and items. Raises ConfigError for a model whose scores are no dot products."""
+        if type(self.model).score is not Recommender.score:
+            name = self.trial.entry.name
+            raise ConfigError(f"{name} has no vectors: its scores are no dot products; bm3 recommend gives its lists")
+        with torch.no_grad():
+            users, items = (vectors.float().cpu().numpy() for vectors in self.model.embed())
+        return Embeddings(self.users, users, self.items, items)
+
+    def _numbers(self, names: Sequence[str]) -> NDArray[np.int64]:
+        numbers = {name: number for number, name in enumerate(self.users)}
+        if unknown := [name for name in dict.fromkeys(names) if name not in numbers]:
+            of = f"{len(unknown):,} of {len(names):,} users are none of {self.trial.dataset.name}'s"
+            raise DataError(f"{of} ({listed(unknown[:3])}); it has {len(self.users):,}, such as {self.users[0]!r}")
+        return np.array([numbers[name] for name in names], np.int64)
+
+
+def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise ConfigError("writing parquet needs pyarrow: pip install 'bm3-harness[tables]'") from None
+    file = io.BytesIO()
+    parquet.write_table(arrow.table(columns), file)
+    return file.getvalue()
+
+
+def _separated(lists: Sequence[Recommendation], delimiter: str) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([Recommendation._fields, *lists])
+    return text.getvalue().encode()
+
+
+def _columns(lists: Sequence[Recommendation]) -> dict[str, list[Any]]:
+    return {name: [getattr(line, name) for line in lists] for name in Recommendation._fields}
+
+
+LISTS: Mapping[str, Callable[[Sequence[Recommendation]], bytes]] = {
+    ".csv": lambda lists: _separated(lists, ","),
+    ".tsv": lambda lists: _separated(lists, "\t"),
+    ".json": lambda lists: "".join(json.dumps(line._asdict()) + "\n" for line in lists).encode(),
+    ".parquet": lambda lists: _parquet(_columns(lists)),
+}
+"""Files of lists, which `bm3 evaluate` reads, by ending: .json has an object a line."""
+
+
+def _npz(found: Embeddings) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **{name: np.asarray(getattr(found, name)) for name in Embeddings._fields})
+    return file.getvalue()
+
+
+def _safetensors(found: Embeddings) -> bytes:
+    from safetensors.numpy import save
+
+    ids = {name: json.dumps(getattr(found, name)) for name in ("user_ids", "item_ids")}
+    return save({name: np.ascontiguousarray(getattr(found, name)) for name in ("users", "items")}, ids)
+
+
+def _vectors(found: Embeddings) -> bytes:
+    kinds = ["user"] * len(found.user_ids) + ["item"] * len(found.item_ids)
+    vectors = [*found.users, *found.items]
+    return _parquet({"kind": kinds, "id": [*found.user_ids, *found.item_ids], "vector": vectors})
+
+
+EMBEDDINGS: Mapping[str, Callable[[Embeddings], bytes]] = {
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+    ".parquet": _vectors,
+}
+"""Files of vectors by ending."""
+
+
+def check_file(path: Path, forms: Mapping[str, object]) -> None:
+    """Before anything is computed: raises ConfigError for an ending that is none of `forms`, WriteError."""
+    if path.suffix.lower() not in forms:
+        raise ConfigError(f"{path}: of no kind that can be written; choose an ending of {', '.join(forms)}")
+    check_writable(path, MEND)
+
+
+def write_file(path: Path, content: Any, forms: Mapping[str, Callable[[Any], bytes]]) -> None:
+    """Write lists or vectors as the ending says, all of it or nothing. Raises WriteError."""
+    made = forms[path.suffix.lower()](content)
+    with writing(path, MEND):
+        write_whole(path, made)
+
+
