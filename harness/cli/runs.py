@@ -166,7 +166,8 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
 def verify_command(folder: Path | None, out: Path) -> None:
     """Check that every run below FOLDER (default: --out) is whole and is what its name says.
 
-    Its description is that of its name, its epochs are complete, and its result is that of its epochs and its hits.
+    Its description is that of its name, its epochs are complete, its result is that of its epochs and its hits, and
+    every file has the digest (SHA-256) that the run stored when it finished, which earlier versions did not.
     Exit code 0 when all are in order, 1 when one is damaged, 3 when there is none.
 
     \b

@@ -204,6 +204,8 @@ class Result(Record):
     """Of earlier versions: clocks, slowdowns and other processes, a sentence each."""
     parameters: int | None = None
     state_hash: str | None = None
+    digests: dict[str, str] = {}
+    """SHA-256 of the run's other files, and of what `result.json` says beside these; earlier versions have none."""
 
 
 class Failure(Record):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from harness.evaluation import Ranking
 
 CHECKPOINT, LOCK, LOG = "checkpoint.safetensors", ".lock", "log.txt"
+KEPT = (RUN, EPOCHS, HITS)
+"""Files of a finished run beside its result."""
 SUPERSEDED = "superseded"
 """Folder of a store for runs that were run anew; no run in it counts."""
 
@@ -82,11 +84,21 @@ class RunWriter:
             write_whole(self.path / HITS, stored.getvalue())
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Store the result, after which nothing is written any more, so that no checkpoint and no lock are needed."""
+        """Store the result with digests; nothing is written after it, so that no checkpoint and no lock are needed."""
         with writing(self.path):
-            write_json(self.path / RESULT, result)
+            write_json(self.path / RESULT, {**result, "digests": digests(self.path, result)})
             for name in (CHECKPOINT, LOCK):
                 (self.path / name).unlink(missing_ok=True)
+
+
+def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of each file of a run that stays, and of what its result says beside the digests. Raises OSError."""
+    found = {}
+    for file in (path / name for name in KEPT if (path / name).is_file()):
+        with file.open("rb") as content:
+            found[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+    said = json.dumps({key: value for key, value in result.items() if key != "digests"}, sort_keys=True)
+    return {**found, RESULT: hashlib.sha256(said.encode()).hexdigest()}
 
 
 def write_failure(path: Path, kind: FailureKind, message: str) -> None:

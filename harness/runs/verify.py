@@ -1,5 +1,6 @@
-"""Whether a stored run is what it says: name, epochs, result and hits fit together. Nothing is repaired here."""
+"""Whether a stored run is what it says: files fit their digests, each other and its name. Nothing is repaired here."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from bm3 import DataError
 from harness.runs.inspect import NAME, Entry, entry
 from harness.runs.record import EPOCHS, HITS, MODEL, RESULT, RUN, RunRecord
-from harness.runs.store import CHECKPOINT, identity_digest
+from harness.runs.store import CHECKPOINT, digests, identity_digest
 
 IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "numerics", "code")
 """Fields of `Trial.identity`; a run of an earlier version has those there were then, such as the hash `code`."""
@@ -40,6 +41,8 @@ def verify(path: Path, key: str) -> Verified:
             told += check(found.run)
         except DataError as error:
             told.append(str(error))
+    if found.run.finished and all(isinstance(one, Note) for one in told):
+        told += _digests(found.run)
     notes = tuple(one for one in told if isinstance(one, Note))
     return Verified(found, tuple(one for one in told if not isinstance(one, Note)), notes)
 
@@ -92,6 +95,18 @@ def _model(run: RunRecord) -> Iterator[str]:
 
         read_weights(run)
     yield from ()
+def _digests(run: RunRecord) -> Iterator[str]:
+    """What nothing else tells: files that were changed, or put there, after the run had finished."""
+    stored = run.outcome.digests
+    if not stored:
+        yield Note("has no digests, which came with a later version, so that a change which fits is not seen")
+        return
+    found = digests(run.path, json.loads((run.path / RESULT).read_bytes()))
+    for name in {**stored, **found}:
+        if name not in found:
+            yield f"{run.path / name}: is missing"
+        elif found[name] != stored.get(name):
+            yield f"{run.path / name}: is not as the run left it: its SHA-256 is another than in {RESULT}"
 
 
 def _unfinished(run: RunRecord) -> Iterator[str]:

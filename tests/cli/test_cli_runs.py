@@ -108,7 +108,8 @@ def test_metrics_and_users_that_are_not_there_are_refused_in_one_line(
 def test_a_run_older_than_a_metric_has_what_follows_from_its_hits(command: Command, store: Path) -> None:
     run = RunRecord.read(run_of(store, 1))
     test = run.outcome.test
-    edit(run.path / RESULT, test={name: value for name, value in test.items() if name.partition("@")[0] in METRICS})
+    earlier = {name: value for name, value in test.items() if name.partition("@")[0] in METRICS}
+    edit(run.path / RESULT, test=earlier, digests={})
     asked = command("runs", "show", run.path.name, "--metrics", "hit@10,mrr@20").out
     assert re.search(rf"hit@10 +– +{test['hit@10']:.4f}\nmrr@20 +– +{test['mrr@20']:.4f}\n", asked)
     assert "no metric here 'coverage'" in refused(command("runs", "show", run.path.name, "--metrics", "coverage"))

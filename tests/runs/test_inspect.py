@@ -217,10 +217,33 @@ def test_a_file_that_is_missing_is_damage_unless_the_run_is_older_than_it(store:
     (path / name).unlink()
     assert problems(store) == {"seed1": (f"{path / name}: is missing",)}
     edit(path / RUN, lambda run: run.pop("compiled"))
+    edit(path / RESULT, lambda result: result.pop("digests"))
     digest = identity_digest({key: value for key, value in trial(1).identity.items() if key != "compiled"})
     renamed = path.rename(path.parent / f"bpr-{digest}-seed1")
     verified = verify(renamed, "")
-    assert (verified.problems, verified.notes) == ((), (f"{name} was not kept by the earlier version that made it",))
+    assert verified.problems == ()
+    assert f"{name} was not kept by the earlier version that made it" in verified.notes
+    assert any("has no digests" in note for note in verified.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (RUN, lambda run: run["dataset"].update(surrogates=["visual"])),
+        (RUN, lambda run: run["environment"].update(cpu="a faster one")),
+        (EPOCHS, lambda epoch: epoch.update(seconds=0.1)),
+        (RESULT, lambda result: result["timing"].update(median_s=0.1)),
+    ],
+)
+def test_a_change_that_fits_everything_else_does_not_fit_the_digests(store: Path, name: str, change: Edit) -> None:
+    file = run_of(store, 1) / name
+    first, *lines = file.read_text().split("\n") if name == EPOCHS else [file.read_text()]
+    content = json.loads(first)
+    change(content)
+    file.write_text("\n".join([json.dumps(content), *lines]))
+    assert problems(store) == {
+        "seed1": (f"{file}: is not as the run left it: its SHA-256 is another than in {RESULT}",)
+    }
 
 
 def test_an_unfinished_run_may_end_in_half_a_line_but_not_lack_an_epoch(store: Path) -> None:
