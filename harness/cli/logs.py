@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from harness.cli.progress import TrainingProgress
+from harness.cli.progress import trained
 from harness.common import exit_status
-from harness.ending import NOTHING_MEASURED, keeping
+from harness.ending import NOTHING_MEASURED
 
 if TYPE_CHECKING:
     from harness.paper.logs import Compared
@@ -39,7 +38,7 @@ def follow(
     from harness.paper.load import load_paper
     from harness.paper.published import canonical_metric
     from harness.report.tables import text
-    from harness.runs.trial import dataset_for, make_trial, resolve_device, run_trial
+    from harness.runs.trial import dataset_for, make_trial, resolve_device
 
     about, log = load_paper(paper), logs.read_log(path)
     point = log.chosen(number)
@@ -52,13 +51,7 @@ def follow(
     logs.check_counts(log, dataset.n_users, dataset.n_items, {part: len(dataset.part(part)) for part in PARTS})
     where = resolve_device(device)
     trials = [make_trial(meant.entry.name, dataset, name, meant.settings, seed, where) for seed in seeds]
-    runs = []
-    for trial in trials:
-        with (
-            keeping(partial("{} is left unfinished; the same command goes on with it".format, out / trial.key)),
-            TrainingProgress(f"{trial.entry.name} on {name}, seed {trial.seed}", trial.training.epochs) as bar,
-        ):
-            runs.append(run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=partial(click.echo, err=True)))
+    runs = [trained(trial, out) for trial in trials]
     batches = -(-len(dataset.train) // trials[0].training.batch_size)
     found = logs.compare(point, runs, batches, [canonical_metric(metric) for metric in about.metrics])
     word = logs.word_of(found, len(runs))

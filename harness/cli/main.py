@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,20 @@ from harness.cli.data import DATA_COMMANDS, unread
 from harness.cli.evaluate import evaluate
 from harness.cli.literature import literature
 from harness.cli.models import metrics_command, models_command, settings_command
-from harness.cli.options import DATA, DEVICE, OUT, PAPER, REPORT_FORMATS, SEEDS_OF_OURS, SHOWN_METRICS, THREADS, USERS
+from harness.cli.options import (
+    DATA,
+    DEFAULT_SEED,
+    DEVICE,
+    OUT,
+    PAPER,
+    REPORT_FORMATS,
+    SEEDS_OF_OURS,
+    SHOWN_METRICS,
+    THREADS,
+    USERS,
+)
 from harness.cli.paper import paper
+from harness.cli.recommend import export, recommend
 from harness.cli.reference import reference
 from harness.cli.replay import replay
 from harness.cli.runs import runs
@@ -37,7 +48,6 @@ from harness.ending import (
     TERMINATED,
     Interrupted,
     Terminated,
-    keeping,
 )
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
@@ -61,7 +71,7 @@ def bm3() -> None:
     bm3 runs list                   what is stored, and how far it is
     bm3 replay RUN                  does a stored run come out the same again?
     bm3 doctor                      what can be run and measured on this machine
-    bm3 train bm3 mini              one model on one data set
+    bm3 train bm3 mini              one model on one data set; --keep-model: bm3 recommend and bm3 export use it
     bm3 profile bm3 mini            where a training step and an evaluation spend their time
     bm3 regress                     did anything become slower, larger or less accurate?
     bm3 scaling                     do time and memory grow as published?
@@ -88,9 +98,11 @@ for command in (
     doctor,
     evaluate,
     expected,
+    export,
     literature,
     models_command,
     paper,
+    recommend,
     reference,
     profile,
     regress,
@@ -106,7 +118,9 @@ for command in (metrics_command, runs, scaling, settings_command, suite, tables,
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option("--seed", type=click.IntRange(min=0), default=999, show_default=True, help="Seed of all randomness.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=DEFAULT_SEED, show_default=True, help="Seed of all randomness."
+)
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
@@ -116,6 +130,8 @@ for command in (metrics_command, runs, scaling, settings_command, suite, tables,
 @click.option(
     "--no-wait", is_flag=True, help=f"Where another process runs the same trial, leave with exit code {IN_USE} at once."
 )
+@click.option("--keep-model", is_flag=True, help="Keep the weights of the best epoch, with ids and a card, in the run.")
+@click.option("--rerun", is_flag=True, help="Train again what is finished; the run there is moved aside.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say where the run would be, and train nothing.")
 @SHOWN_METRICS
 @click.option("--key", hidden=True)  # of the run that is meant by who planned it, maybe on another machine
@@ -130,6 +146,8 @@ def train(
     seed: int,
     epochs: int | None,
     no_wait: bool,
+    keep_model: bool,
+    rerun: bool,
     dry_run: bool,
     metrics: str | None,
     key: str | None,
@@ -148,13 +166,15 @@ def train(
     bm3 train lightgcn baby --data ~/data --set n_layers=3 --set reg_weight=1e-4 --seed 1
     bm3 train bpr mini --set early_stopping.metric=ndcg@10 --metrics ndcg,mrr,coverage
     bm3 train bm3 ./data/mine --set features=frozen --set early_stopping.rounding=none
+    bm3 train bm3 ./data/mine --keep-model
     """
-    from harness.cli.progress import TrainingProgress
+    from harness.cli.progress import trained
     from harness.evaluation.compiling import use_threads
     from harness.evaluation.metrics import asked_metrics
     from harness.evaluation.words import METRICS
+    from harness.ingest.exporting import own_ids
     from harness.runs.settings import parse_assignments
-    from harness.runs.trial import dataset_for, finished_run, make_trial, resolve_device, run_trial
+    from harness.runs.trial import dataset_for, finished_run, make_trial, resolve_device
     from harness.training.fit import evaluation_of
 
     settings: dict[str, Any] = dict(parse_assignments(assignments))
@@ -174,13 +194,8 @@ def train(
     evaluated = evaluation_of(trial.dataset, trial.training)
     usual = [name for name in evaluated.names if name.partition("@")[0] in METRICS[:2]]
     shown = asked_metrics(metrics, evaluated.names) if metrics else usual  # before anything is trained
-    title = f"{trial.entry.name} on {trial.dataset.name}, seed {seed}"
-    with (
-        keeping(lambda: f"{out / trial.key} is left unfinished; the same command goes on with it"),
-        TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar,
-    ):
-        told = partial(click.echo, err=True)
-        run = run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=told, wait=not no_wait)
+    ids = own_ids(dataset, data, trial.dataset) if keep_model else None
+    run = trained(trial, out, wait=not no_wait, keep=ids, rerun=rerun)
     result = run.outcome
     test = "  ".join(f"{name} {value:.4f}" for name in shown if (value := run.value(name)) is not None)
     click.echo(f"best epoch {result.best_epoch} of {result.epochs}; test: {test}\nrun: {run.path}")

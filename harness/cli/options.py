@@ -48,6 +48,7 @@ class Device(click.Choice[str]):
 
 
 DEVICE = click.option("--device", type=Device(DEVICES), default="auto", show_default=True, help="Where to compute.")
+DEFAULT_SEED = 999
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of torch. Default: torch's own choice."
 )

@@ -7,16 +7,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.common import duration, size
+from harness.ending import keeping
 from harness.evaluation.words import short_metric
 from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
+    from harness.runs.record import RunRecord
+    from harness.runs.trial import Trial
     from harness.training import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel that can show a bar, which takes ipywidgets."""
+    return "ipykernel" in sys.modules and find_spec("ipywidgets") is not None
 
 
 class Meter:
@@ -30,7 +40,8 @@ class Meter:
         self._last_line, self._last = time.monotonic(), 0
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        notebook = in_notebook()
+        if notebook or sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
             from rich.progress import TimeRemainingColumn as Left
@@ -38,9 +49,9 @@ class Meter:
             done = DownloadColumn() if self._unit == "B" else MofNCompleteColumn()
             figures = TextColumn("{task.fields[figures]}", markup=False)
             columns = (TextColumn("{task.description}", markup=False), BarColumn(20), done, Left(compact=True), figures)
-            console = Console(stderr=True)
+            console = Console(stderr=not notebook, force_jupyter=notebook or None)
             # What goes to a file or a pipe must not end up on the terminal.
-            onto = sys.stdout.isatty()
+            onto = not notebook and sys.stdout.isatty()
             self._bar = Progress(*columns, console=console, transient=not self._stays, redirect_stdout=onto)
             self._bar.add_task(self._title, total=self.total, figures="")
             self._bar.start()
@@ -130,3 +141,13 @@ class TrainingProgress(Meter):
     def _note(self, record: EpochRecord) -> None:
         if record.improved and record.valid:
             self._best = record.epoch, record.valid[self._metric]
+
+
+def trained(trial: Trial, out: Path, *, left: str = "", **options: Any) -> RunRecord:
+    """`run_trial` with these options, its progress shown; an interruption is Interrupted, with what is `left` then."""
+    from harness.runs.trial import run_trial
+
+    left = left or f"{out / trial.key} is left unfinished; the same command goes on with it"
+    title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
+    with keeping(lambda: left), TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar:
+        return run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=bar.say, **options)

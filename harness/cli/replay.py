@@ -10,7 +10,6 @@ import click
 
 from bm3 import DataError
 from harness.cli.options import DATA, PAPER, STORE, THREADS
-from harness.ending import keeping
 
 
 @click.command()
@@ -19,7 +18,10 @@ from harness.ending import keeping
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=None, help="Where to compute. Default: as the run."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep the new run in this store; it can be resumed."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep the new run in this store; it can be resumed; with its model, if RUN kept one.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be repeated, and train nothing.")
 @THREADS
@@ -46,13 +48,15 @@ def replay(
     bm3 replay bm3-164e
     bm3 replay docs/results/runs/mini/bm3-cc65bfb649-seed1 --threads 1
     """
-    from harness.cli.progress import TrainingProgress
+    from harness.cli.progress import trained
     from harness.evaluation.compiling import use_threads
+    from harness.ingest.exporting import own_ids
     from harness.paper.load import load_paper
     from harness.runs.difference import causes, difference
     from harness.runs.inspect import find
+    from harness.runs.record import MODEL
     from harness.runs.text import difference_text
-    from harness.runs.trial import run_trial, trial_of
+    from harness.runs.trial import trial_of
 
     stored = find(run, STORE)
     if not stored.finished:
@@ -67,11 +71,9 @@ def replay(
         if store.resolve() in stored.path.resolve().parents:
             raise DataError(f"--out {store}: holds the run itself, to be compared with itself; name another folder")
         click.echo(f"repeating: {trial.command}", err=True)
-        title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
-        left = f"{store / trial.key} is left unfinished; the same command goes on with it"
-        kept = left if out else "nothing is kept without --out"
-        with keeping(lambda: kept), TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar:
-            again = run_trial(trial, store, bar.epoch, earlier=bar.earlier)
+        keep = out and (stored.path / MODEL).is_file()
+        ids = own_ids(trial.dataset_name, data, trial.dataset) if keep else None
+        again = trained(trial, store, left="" if out else "nothing is kept without --out", keep=ids)
         found = difference(stored, again)
     click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))
     if found.verdict == "same":

@@ -125,12 +125,15 @@ def diff(first: str, second: str, out: Path) -> None:
 @click.option("--superseded", is_flag=True, help="Also runs that were run anew.")
 @click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
 @click.option("--stale", is_flag=True, help="Also finished runs of another numerics version than today's.")
+@click.option("--models", is_flag=True, help="Also weights that were kept of finished runs; the runs stay.")
 @OUT
-def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, out: Path) -> None:
+def gc(
+    folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, models: bool, out: Path
+) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
 
-    That is half-written files, and checkpoints and locks of finished runs; options add whole runs. What is running or
-    damaged stays. Links are not followed.
+    That is half-written files, and checkpoints and locks of finished runs; options add whole runs, or kept models. What
+    is running or damaged stays. Links are not followed.
 
     \b
     bm3 runs gc --dry-run
@@ -141,7 +144,7 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
     from harness.studies.status import trials_under_way
 
     where = folder or out
-    asked: dict[Also, bool] = {"superseded": superseded, "unfinished": unfinished, "stale": stale}
+    asked: dict[Also, bool] = {"superseded": superseded, "unfinished": unfinished, "stale": stale, "models": models}
     found = unneeded(where, [also for also, wanted in asked.items() if wanted], trials_under_way(where))
     verb, end, gone = ("would remove", "would be free", 0) if dry_run else ("removed", "are free", 0)
     for one in found:

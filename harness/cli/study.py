@@ -6,6 +6,7 @@ How a report is made is elsewhere.
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -66,8 +67,8 @@ class Execution:
     data: Path | None
     out: Path
 
-    def begin(self, name: str, about: Paper, *, alone: bool = False) -> tuple[Study, Backend]:
-        """The study `name`, whose folder below --out is made, and what runs its trials.
+    def begin(self, name: str, about: Paper, *, alone: bool = False, keep: bool = False) -> tuple[Study, Backend]:
+        """The study `name`, whose folder below --out is made, and what runs its trials and may keep their models.
 
         Raises ConfigError for options that exclude each other, or where Ray or its cluster is not there.
         """
@@ -77,9 +78,9 @@ class Execution:
         workers, estimates = self._workers(alone), estimates_of(self.out, about)
         study = Study(name, self.out, about, estimates, self.rerun, workers, alone, self.costs(alone))
         make_folder(study.folder)
-        return study, self._backend(workers, estimates)
+        return study, self._backend(workers, estimates, keep)
 
-    def _backend(self, workers: int, estimates: Estimates) -> Backend:
+    def _backend(self, workers: int, estimates: Estimates, keep: bool) -> Backend:
         from harness.evaluation.compiling import use_threads
         from harness.studies.local import InProcess, Processes, threads_beside
         from harness.studies.ray import RayCluster
@@ -87,11 +88,11 @@ class Execution:
         if self.in_process:
             if self.threads is not None:
                 use_threads(self.threads)
-            return InProcess(self.out)
+            return InProcess(self.out, self.data, keep=keep)
         threads, need = self.threads or threads_beside(workers), estimates.memory
         if self.ray_address:
-            return RayCluster(self.ray_address, self.out, self.data, threads, need, workers=workers)
-        return Processes(self.out, self.data, workers, threads, need)
+            return RayCluster(self.ray_address, self.out, self.data, threads, need, workers=workers, keep=keep)
+        return Processes(self.out, self.data, workers, threads, need, keep=keep)
 
     def costs(self, asked: bool) -> dict[str, Any] | None:
         """What decides costs here, if they are `asked` for."""
@@ -231,7 +232,7 @@ def reproduce(
     from harness.paper.load import load_paper
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
-    from harness.studies.execute import pending
+    from harness.studies.execute import keep_models, pending
     from harness.studies.suite import load_suite, plan, wanted
 
     about = load_paper(paper)
@@ -256,10 +257,13 @@ def reproduce(
         for line in left_alone(found) if how.rerun == "missing" else ():
             click.echo(line)
         return
-    begun, backend = how.begin(Path(suite).stem, about, alone=chosen.alone)
+    began, keep = time.time(), chosen.keep_model
+    begun, backend = how.begin(Path(suite).stem, about, alone=chosen.alone, keep=keep is not None)
     planned, checks = _planned(rows, declared.seeds, how.out), _replayed(about, device)
     click.echo(conformance_line(checks, device))
     outcomes = run(begun, backend, trials, planned)
+    for note in keep_models(rows, outcomes, keep, began) if keep else ():
+        click.echo(f"note: {note}", err=True)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
     # Where costs are asked for, a run of another machine is no answer.

@@ -72,7 +72,9 @@ class KeptModel:
         version = trial.entry.model.numerics_version
         if run.numerics.model != version:
             what = f"numerics version {run.numerics.model} of {run.model}, and this is version {version}"
-            raise ConfigError(f"{run.path}: its model is of {what}, whose scores are others; {again(run)} trains it anew")
+            raise ConfigError(
+                f"{run.path}: its model is of {what}, whose scores are others; {again(run)} trains it anew"
+            )
         streams, location = Streams(trial.seed), trial.training.features_location
         model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
         try:
@@ -98,8 +100,10 @@ class KeptModel:
         trained = np.unique(self.trial.dataset.train[:, 0]).astype(np.int64)
         asked = trained if users is None else self._numbers([*map(str, users)])
         if len(untrained := np.setdiff1d(asked, trained)):
-            raise DataError(f"user {self.users[untrained[0]]!r} has no training interaction, so there is no list for it")
-        evaluator, lists = self._evaluator, {}
+            raise DataError(
+                f"user {self.users[untrained[0]]!r} has no training interaction, so there is no list for it"
+            )
+        evaluator, lists = self._evaluator, dict[int, tuple[list[int], list[float]]]()
         score, block = model_scorer(self.model), self.trial.training.evaluation.block_users
         block = block or evaluator.block(self.trial.device)
         tested = np.isin(asked, evaluator.users)
@@ -165,7 +169,8 @@ LISTS: Mapping[str, Callable[[Sequence[Recommendation]], bytes]] = {
 
 def _npz(found: Embeddings) -> bytes:
     file = io.BytesIO()
-    np.savez(file, **{name: np.asarray(getattr(found, name)) for name in Embeddings._fields})
+    arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in Embeddings._fields}
+    np.savez(file, **arrays)
     return file.getvalue()
 
 
@@ -202,5 +207,3 @@ def write_file(path: Path, content: Any, forms: Mapping[str, Callable[[Any], byt
     made = forms[path.suffix.lower()](content)
     with writing(path, MEND):
         write_whole(path, made)
-
-

@@ -214,8 +214,8 @@ def run_trial(
 def _with_weights(run: RunRecord, keep: Ids | None) -> RunRecord:
     if keep is not None and not (run.path / MODEL).is_file():
         raise ConfigError(
-            f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run aside, "
-            f"trains it again with the model kept, and says whether it is the same to the bit"
+            f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run "
+            f"aside, trains it again with the model kept, and says whether it is the same to the bit"
         )
     return run
 

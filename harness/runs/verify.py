@@ -95,6 +95,8 @@ def _model(run: RunRecord) -> Iterator[str]:
 
         read_weights(run)
     yield from ()
+
+
 def _digests(run: RunRecord) -> Iterator[str]:
     """What nothing else tells: files that were changed, or put there, after the run had finished."""
     stored = run.outcome.digests

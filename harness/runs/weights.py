@@ -49,7 +49,7 @@ def write_weights(
     tensors = {STATE + name: tensor.detach().contiguous() for name, tensor in state.items()}
     tensors |= {name: torch.frombuffer(bytearray(content), dtype=torch.uint8) for name, content in named.items()}
     write_tensors(
-        folder / MODEL, tensors, {"format": FORMAT, "about": text, "digest": _digest(text, named)}, flush=True
+        folder / MODEL, tensors, {"format": FORMAT, "about": text, "digest": _digest(text, named)}, stays=True
     )
     run = RunRecord.model_validate({**description, "path": folder, "result": result})
     with writing(folder / CARD):
@@ -96,7 +96,7 @@ def card(run: RunRecord, n_bytes: int) -> str:
     changed = [f"- {name} = {value}" for name, value in sorted(run.changed_settings.items())]
     counts = ", ".join(f"{n:,} {part}" for part, n in data.interactions.items())
     tables = [f"{name} ({shape[1]}-d)" for name, shape in data.modalities.items()] if run.reads_features else []
-    metrics = [name for name in result.test if name.partition("@")[0] in METRICS]
+    metrics = [name for name in result.test if name.partition("@")[0] in METRICS[:2]]
     figures = [f"| {name} | {number(result.valid.get(name))} | {number(result.test[name])} |" for name in metrics]
     limits = [
         f"- It knows these {data.users:,} users and {data.items:,} items alone. Another data set is refused.",

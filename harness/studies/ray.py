@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bm3 import BM3Error, ConfigError
 from harness.common import write_whole, writing
-from harness.runs.record import EPOCHS, FAILURE, HITS, RESULT, RUN
+from harness.runs.record import CARD, EPOCHS, FAILURE, HITS, MODEL, RESULT, RUN
 from harness.runs.store import LOG, locked
 from harness.runs.trial import Trial
 from harness.studies.execute import Ending
@@ -50,8 +50,10 @@ class RayCluster:
         need: Need = lambda trial: None,
         *,
         workers: int | None = None,
+        keep: bool = False,
     ) -> None:
         """`workers`: at most so many at a time; of a `local` cluster, also its cores are as many as they need.
+        `keep`: whether models are.
 
         Raises ConfigError when Ray is not installed or the cluster cannot be reached.
         """
@@ -76,6 +78,7 @@ class RayCluster:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)
         self._store, self._data, self._threads, self._need, self._workers = store, data, threads, need, workers
+        self._keep = keep
         # Attempts are counted in one place, which is not here; a process of its own for each trial, as elsewhere.
         self._task = ray.remote(max_retries=0, max_calls=1)(run_ordered)
         self._running: dict[Any, Trial] = {}
@@ -100,7 +103,11 @@ class RayCluster:
         if need is not None and need <= cluster.get("memory", 0):
             resources["memory"] = need
         data = None if self._data is None else self._data.resolve()
-        arguments = [*train_arguments(trial, self._store.resolve(), data, self._threads, self._keep), "--key", trial.key]
+        arguments = [
+            *train_arguments(trial, self._store.resolve(), data, self._threads, self._keep),
+            "--key",
+            trial.key,
+        ]
         places = str(self._store.resolve()), trial.key, str(self._token.resolve())
         reference = self._task.options(**resources).remote(arguments, *places)
         self._running[reference] = trial

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from harness.runs.trial import Trial
 
 Repeat = Literal["best", "all"]
+KeepModel = Literal["best", "all"]
 Order = Literal["rows", "interleaved"]
 Outcomes = Mapping[str, "RunRecord | None"]
 """By the key of a trial that has ended: its finished run, or None where there is no result."""
@@ -150,6 +151,8 @@ class Suite(_Checked):
     drifts while a suite is measured falls on all rows alike."""
     alone: bool = False
     """Whether its trials must never run side by side, since their times are what is asked for."""
+    keep_model: KeepModel | None = None
+    """Whose weights are kept: `best`, those of the points that are chosen, `all`, of every run; None: of no run."""
     self_check: bool = False
     """Whether its models are held against the stored reference of the self-check, and nothing else is asked."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]

@@ -102,12 +102,15 @@ class Checkpoints:
         self.path.unlink(missing_ok=True)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str], *, flush: bool = False) -> None:
-    """Write a safetensors file, all of it or nothing, if asked flushed to the disk. Raises WriteError."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str], *, stays: bool = False) -> None:
+    """Write a safetensors file, all of it or nothing; one that stays is flushed to the disk. Raises WriteError."""
     temporary = path.with_name(path.name + ".part")
     try:
         save_file(_apart(tensors), temporary, about)
-        if flush:
+        if stays:
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # which safetensors lets its owner alone read
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
