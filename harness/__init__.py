@@ -1,4 +1,4 @@
-"""The harness from Python: load data, train, recommend, judge. Stable are the names of `__all__`, loaded when asked for.
+"""The harness from Python: load data, train, recommend, judge. Stable are the names of `__all__`, loaded when asked.
 
 Everything else in this package is private by that, and may change with any version. `docs/python.md` shows the way.
 """

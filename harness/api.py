@@ -107,7 +107,7 @@ def import_data(
             found = import_dataset(path, name, root, columns, division, None, rows, again=True)
         except BM3Error as error:  # the temporary file means nothing to whoever reads the message
             raise type(error)(str(error).replace(str(table), name)) from error
-    read = _loaded(root / name if os.sep in str(root / name) else f"./{name}", None, NOTHING)
+    read = _loaded(f"{root}/{name}", None, NOTHING)
     return LoadedData(read.name, read.folder, read.content, read.users, read.items, found.notes)
 
 
