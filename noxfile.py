@@ -14,10 +14,12 @@ nox.options.reuse_venv = "yes"
 CI_FILES = {
     "vendor.github-workflows": sorted(str(path) for path in Path(".github/workflows").glob("*.yml")),
     "vendor.gitlab-ci": ["ci-examples/gitlab-ci.yml"],
+    "vendor.citation-file-format": ["CITATION.cff"],
 }
 """By schema, of those that come with check-jsonschema."""
 CUDA = "13.0"
 """What the tested build of torch on PyPI, which constraints.txt names, is made for."""
+VALIDATORS = ("roc-validator==0.13.0", "mlcroissant==1.1.1")
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
 
 
@@ -81,6 +83,17 @@ def cluster(session: nox.Session) -> None:
     """Run trials on a Ray cluster of this machine and compare them to the bit; after `--`: pytest's arguments."""
     install(session, "-e", ".[test,ray]")
     session.run("pytest", "tests/studies/test_execution.py", "-k", "ray or cluster", *session.posargs)
+
+
+@nox.session
+def crate(session: nox.Session) -> None:
+    """Test packages of evidence and have other programs validate them, offline; after `--`: pytest's arguments.
+
+    A test that is skipped fails.
+    """
+    install(session, "-e", ".[test,pack]")
+    session.install(*VALIDATORS)  # an older rich and what else they ask for, so not by constraints.txt
+    session.run("pytest", "tests/tools/test_pack.py", "--no-skip", *session.posargs)
 
 
 @nox.session

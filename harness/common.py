@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from bm3 import DataError
@@ -93,18 +93,26 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write all of it or nothing: to a file beside it first, flushed to disk, then renamed. Raises OSError.
+    """Write all of it or nothing. Raises OSError."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write and read, which is `path` after the block, or nothing where the block is left early: one beside
+    it, flushed to disk in the end, then renamed. Raises OSError.
 
     That file has a name of its own, so that two processes may write the same path: the last one's content stays.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
+        with temporary.open("w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 

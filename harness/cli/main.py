@@ -29,6 +29,7 @@ from harness.cli.options import (
     THREADS,
     USERS,
 )
+from harness.cli.pack import pack
 from harness.cli.paper import paper
 from harness.cli.recommend import export, recommend
 from harness.cli.reference import reference
@@ -81,6 +82,7 @@ def bm3() -> None:
     bm3 variants                    where text and published code disagree
     bm3 data stats mini             what is in a data set; bm3 data --help: bring in, check, encode, export
     bm3 report runs                 a report on stored runs, also as HTML, LaTeX or CSV
+    bm3 pack runs                   runs and a report on them as one file of evidence; verify: is one as it was made?
     bm3 evaluate LISTS              lists of another program, by the same metrics, against a published figure
     bm3 tables 3                    the paper's tables, ours beneath
     bm3 paper list                  papers that runs can be compared with; new, check: one of your own
@@ -101,6 +103,7 @@ for command in (
     export,
     literature,
     models_command,
+    pack,
     paper,
     recommend,
     reference,

@@ -236,14 +236,13 @@ def reproduce(
     from harness.studies.suite import load_suite, plan, wanted
 
     about = load_paper(paper)
-    declared = load_suite(suite, about)
-    chosen = declared.narrowed(models, seeds)
+    chosen = load_suite(suite, about).narrowed(models)
     datasets, device = datasets or tuple(chosen.datasets), resolve_device(how.device)
     absent = [name for name in datasets if available and not is_there(name, how.data)]
     if len(absent) == len(datasets):
         places = ", ".join(map(str, data_roots(how.data)))
         raise DataError(f"none of {', '.join(absent)} is in {places}: name their folder with --data DIR")
-    rows = plan(chosen, how.data, device, [name for name in datasets if name not in absent], about)
+    rows = plan(chosen, how.data, device, [name for name in datasets if name not in absent], about, seeds)
     if absent:
         click.echo(f"left out, since not there: {', '.join(absent)}", err=True)
 
@@ -259,7 +258,7 @@ def reproduce(
         return
     began, keep = time.time(), chosen.keep_model
     begun, backend = how.begin(Path(suite).stem, about, alone=chosen.alone, keep=keep is not None)
-    planned, checks = _planned(rows, declared.seeds, how.out), _replayed(about, device)
+    planned, checks = _planned(rows, how.out), _replayed(about, device)
     click.echo(conformance_line(checks, device))
     outcomes = run(begun, backend, trials, planned)
     for note in keep_models(rows, outcomes, keep, began) if keep else ():
@@ -298,7 +297,7 @@ def reproduce(
     finish(study, begun.folder, formats)
 
 
-def _planned(rows: Sequence[Row], declared: Sequence[int], out: Path) -> list[Planned]:
+def _planned(rows: Sequence[Row], out: Path) -> list[Planned]:
     """The rows of the plan for its report."""
     from harness.paper.rows import Planned
     from harness.runs.settings import flatten
@@ -315,9 +314,8 @@ def _planned(rows: Sequence[Row], declared: Sequence[int], out: Path) -> list[Pl
             )
             for point, of_point in zip(row.points, settings, strict=True)
         )
-        undeclared = tuple(seed for seed in row.seeds if seed not in declared)
         named = row.label if row.outline.named else None
-        planned.append(Planned(named, points, row.outline.repeat == "all", undeclared))
+        planned.append(Planned(named, points, row.outline.repeat == "all", row.outline.undeclared))
     return planned
 
 

@@ -117,16 +117,16 @@ def show(
     if dry_run and form != "text":
         raise click.UsageError("--dry-run lists commands: leave --format out")
     about = load_paper(paper)
-    chosen, where = load_suite(name, about).narrowed(models, seeds), resolve_device(device)
+    chosen, where = load_suite(name, about).narrowed(models), resolve_device(device)
     data_roots(data)  # a folder that is not there is refused, one that lacks a data set is not
     planned: list[Row | Outline] = []
     missing = []
     for dataset in dict.fromkeys(datasets or chosen.datasets):
         try:
-            planned += plan(chosen, data, where, [dataset], about)
+            planned += plan(chosen, data, where, [dataset], about, seeds)
         except DataError as error:
             missing.append(f"{dataset}: counts from the suite's file alone, and no time, since {error}")
-            planned += outline(chosen, [dataset], about)
+            planned += outline(chosen, [dataset], about, seeds)
     rows = [row for row in planned if isinstance(row, Row)]
     outlines = [row for row in planned if isinstance(row, Outline)]
     # How many threads there will be is for `bm3 reproduce` to say.

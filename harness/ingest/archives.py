@@ -30,7 +30,7 @@ ENDINGS = (".zip", *TARS)
 
 
 @dataclass(frozen=True)
-class _Member:
+class Member:
     """A file or folder in an archive, as the archive claims it to be."""
 
     name: str
@@ -54,7 +54,7 @@ def unpack(path: Path, target: Path) -> Path:
     `target`; members that claim far more than the archive's size or than the free space. Raises DataError.
     """
     with reading(path), _members(path) as claims:
-        for member in _checked(path, claims, shutil.disk_usage(target).free):
+        for member in checked(path, claims, shutil.disk_usage(target).free):
             if not member.folder:
                 place = target / member.name
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -67,8 +67,8 @@ def unpack(path: Path, target: Path) -> Path:
     return target
 
 
-def _checked(path: Path, claims: Iterator[_Member], free: int) -> list[_Member]:
-    """All members, if each may be written and there is room for them."""
+def checked(path: Path, claims: Iterator[Member], free: int) -> list[Member]:
+    """All members, if each may be written and there is room for them. Raises DataError."""
     members, claimed = [], 0
     for member in claims:
         where = f"{path}, {member.name[:80]!r}"
@@ -82,7 +82,7 @@ def _checked(path: Path, claims: Iterator[_Member], free: int) -> list[_Member]:
         members.append(member)
         claimed += member.size
         if len(members) > MAX_MEMBERS:
-            raise DataError(f"{path}: more than {MAX_MEMBERS:,} files: pack the data set alone")
+            raise DataError(f"{path}: more than {MAX_MEMBERS:,} files: pack what is needed alone")
         check_claim(claimed, path.stat().st_size, str(path))
         if claimed > free:
             raise DataError(
@@ -93,23 +93,26 @@ def _checked(path: Path, claims: Iterator[_Member], free: int) -> list[_Member]:
 
 
 @contextmanager
-def _members(path: Path) -> Iterator[Iterator[_Member]]:
+def _members(path: Path) -> Iterator[Iterator[Member]]:
     """The members of an archive, which stays open meanwhile."""
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as packed:
-            yield (
-                _Member(info.filename, info.file_size, plain, info.is_dir(), partial(packed.open, info))
-                for info in packed.infolist()
-                for plain in [info.external_attr >> 28 in (0, 0o4, 0o10)]  # the type in Unix's mode, 0 without one
-            )
+            yield zip_members(packed)
         return
     opened = next(opened for ending, opened in TARS.items() if path.name.lower().endswith(ending))
     with opened(path, "rb") as raw, tarfile.open(fileobj=_Bounded(raw, path), mode="r:") as archive:
         yield (
-            _Member(info.name, info.size, plain, info.isdir(), partial(archive.extractfile, info))
+            Member(info.name, info.size, plain, info.isdir(), partial(archive.extractfile, info))
             for info in archive  # one by one: a claim is checked before the next header is read
             for plain in [(info.isreg() and not info.issparse()) or info.isdir()]
         )
+
+
+def zip_members(packed: zipfile.ZipFile) -> Iterator[Member]:
+    """The members of a zip archive."""
+    for info in packed.infolist():
+        plain = info.external_attr >> 28 in (0, 0o4, 0o10)  # the type in Unix's mode, 0 without one
+        yield Member(info.filename, info.file_size, plain, info.is_dir(), partial(packed.open, info))
 
 
 class _Bounded:

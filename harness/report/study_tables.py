@@ -46,6 +46,11 @@ DIFFERENCES = (
     "adjusted by Holm over one data set. A row is better only where the adjusted p, the margin of the effect and the "
     "interval over shared seeds agree. Means in other tables are over all seeds of a row."
 )
+SETTINGS = "Other settings of a model"
+CHANGES = (
+    "Each row less the row that stands for its model, as shares of that one: the mean over users and runs, and the "
+    "interval over shared seeds. Bold where one of the two is better by the rule of the comparisons between models."
+)
 CLAIMS = "Whether a claim follows from printed tables, and, where it says ours, from these runs."
 COSTS = "Of the first seed's run; time per epoch is the median after the warm-up, evaluation excluded."
 ENVIRONMENT = "Everything that some run recorded; several values where runs differ."
@@ -96,6 +101,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
         Section("selection", "Selection", SELECTION, (selection(study),)),
         Section("budget", "At equal budgets", BUDGET, (budget(study),)),
         Section("differences", BETWEEN if every_pair else BEST, DIFFERENCES, (differences(study, every_pair),)),
+        Section("settings", SETTINGS, CHANGES, (changes(study),)),
         Section("claims", "Claims of the paper", CLAIMS, (claims(study.claims),)),
         Section("time", "Time and memory", COSTS, (time_and_memory(study),)),
         Section("environment", "Environment", ENVIRONMENT, (environment(study.runs),)),
@@ -323,6 +329,26 @@ def differences(study: Study, every_pair: bool) -> Table:
     )
     title = BETWEEN if every_pair else BEST
     return table(title, head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
+
+
+def changes(study: Study) -> Table:
+    """Rows of a model against the one that stands for it, as far as users were compared."""
+    body = []
+    for name in study.datasets:
+        for row in study.of(name):
+            base = representative(study.of(name), row.model)
+            pairs = {metric: study.pairs(name, metric, row.label) for metric in metrics_of(study)}
+            found = {m: pair for m, all_ in pairs.items() for pair in all_ if base and pair.second == base.label}
+            if base is not None and base is not row and found:
+                cells = [_change(found[metric]) if metric in found else NOT_KNOWN for metric in metrics_of(study)]
+                body.append([name, row.label, base.label, *cells, min(pair.runs for pair in found.values())])
+    head = ["data set", "model", "against", *(f"{short_metric(metric)} %" for metric in metrics_of(study)), "runs"]
+    return table(SETTINGS, head, body, "lll" + "r" * (len(head) - 3))
+
+
+def _change(pair: Difference) -> Cell:
+    seeds = f" [{_shares(pair.over_seeds.interval, pair.base)}]" if pair.over_seeds else ""
+    return Cell(_percent(pair.relative) + seeds, emphasis=Emphasis.BEST if pair.better else None)
 
 
 def claims(results: Sequence[ClaimResult]) -> Table:

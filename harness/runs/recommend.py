@@ -75,8 +75,8 @@ class KeptModel:
             raise ConfigError(
                 f"{run.path}: its model is of {what}, whose scores are others; {again(run)} trains it anew"
             )
-        streams, location = Streams(trial.seed), trial.training.features_location
-        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
+        streams = Streams(trial.seed)
+        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, trial.training)
         try:
             model.load_state_dict(state)
         except RuntimeError as error:

@@ -43,7 +43,7 @@ from harness.runs.weights import Ids, state_hash, write_weights
 from harness.runs.words import device_fault
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
-from harness.training.config import NUMERICS_VERSION, STOPPING_METRIC
+from harness.training.config import NUMERICS_VERSION, STOPPING_METRIC, Vectors
 from harness.training.fit import fit
 from harness.training.steps import make_deterministic
 
@@ -70,6 +70,8 @@ class Trial:
         del training["features_location"]
         if training["early_stopping"]["metric"] == STOPPING_METRIC:  # as in runs older than the setting
             del training["early_stopping"]["metric"]
+        if self.training.vectors == Vectors():
+            del training["vectors"]
         return {
             "model": self.entry.name,
             "config": asdict(self.config),
@@ -248,8 +250,7 @@ def _run(
             tell(f"going on after epoch {resume.state.epoch}")
             earlier(resume.records)
             writer.resume(description, [asdict(record) for record in resume.records])
-        location = trial.training.features_location
-        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, location)
+        model = build(trial.entry.model, trial.dataset, trial.config, streams, trial.device, trial.training)
         trained = [p for p in model.parameters() if p.requires_grad]
         size = 4 * sum(p.nbytes for p in trained)  # with two moments, and the best state
         checkpoints = Checkpoints(writer.path / CHECKPOINT, share, size=size)

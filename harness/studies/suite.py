@@ -75,6 +75,8 @@ Values = Annotated[
     dict[str, Annotated[list[AnyScalar], Field(min_length=1), AfterValidator(_distinct)]], BeforeValidator(_flat)
 ]
 
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+
 
 class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -93,6 +95,10 @@ class Experiment(_Checked):
     `published` stands for those of the paper, or of a model that it does not state, for its own `Config.GRID`."""
     vary: Values = {}
     """Settings with several values each; every combination is a row of its own."""
+    datasets: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    """Those of the suite's data sets that it is about; all if None."""
+    seeds: Seeds | None = None
+    """In place of the suite's."""
     variants: Literal["each"] | None = None
     """`each`: beside every row, one more per other value of every variant of the model and of training."""
 
@@ -140,7 +146,7 @@ class Suite(_Checked):
 
     title: str
     datasets: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+    seeds: Seeds
     training: Settings = {}
     """Settings of training for every experiment."""
     repeat: Repeat = "best"
@@ -159,15 +165,12 @@ class Suite(_Checked):
     exceptions: list[ExceptedCells] = []
     """Cells that are known to lie outside their band, and where."""
 
-    def narrowed(self, models: Sequence[str], seeds: Sequence[int]) -> Suite:
-        """Only these of its models, and these seeds in place of its own; all of what is empty.
-
-        Raises ConfigError for a model that it does not have.
-        """
+    def narrowed(self, models: Sequence[str]) -> Suite:
+        """Only these of its models; all if there are none. Raises ConfigError for a model that it does not have."""
         there = list(dict.fromkeys(one.model for one in self.experiments))
         wanted = {nearest(name, there, f"the suite {self.title!r} has no model") for name in models or there}
         experiments = [one for one in self.experiments if one.model in wanted]
-        return self.model_copy(update={"experiments": experiments, "seeds": list(seeds) or self.seeds})
+        return self.model_copy(update={"experiments": experiments})
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,8 @@ class Outline:
     points: tuple[Mapping[str, Scalar], ...]
     """All settings of each grid point."""
     seeds: tuple[int, ...]
+    undeclared: tuple[int, ...]
+    """Those of the seeds that the suite does not name for it."""
     repeat: Repeat
 
     @property
@@ -270,23 +275,32 @@ def assignments(settings: Mapping[str, Scalar]) -> list[str]:
 
 
 def outline(
-    suite: Suite, datasets: Sequence[str] = (), paper: Paper | None = None, *, variants: bool = True
+    suite: Suite,
+    datasets: Sequence[str] = (),
+    paper: Paper | None = None,
+    seeds: Sequence[int] = (),
+    *,
+    variants: bool = True,
 ) -> list[Outline]:
-    """The rows of a suite, on other data sets than its own if some are named; those of variants can be left out.
+    """The rows of a suite, on other data sets or with other seeds than its own if some are named.
 
-    What the suite does not set is as in the paper's own runs.
+    Those of variants can be left out. What the suite does not set is as in the paper's own runs.
     """
     paper = paper or load_paper()
     found = []
     for dataset in datasets or suite.datasets:
         for experiment in suite.experiments:
+            if dataset not in (experiment.datasets or [dataset]):
+                continue
+            declared = experiment.seeds or suite.seeds
+            undeclared = tuple(seed for seed in seeds if seed not in declared)
             own = paper.departures(experiment.model, Path(dataset).name)
             for label, settings in experiment.rows(suite.training, variants=variants):
                 shared = {**own, **settings}
                 points = tuple({**shared, **point} for point in experiment.points())
                 named = experiment.label not in (None, experiment.model)
-                seeds = tuple(suite.seeds)
-                found.append(Outline(label, named, experiment.model, dataset, points, seeds, suite.repeat))
+                with_seeds = tuple(seeds or declared), undeclared
+                found.append(Outline(label, named, experiment.model, dataset, points, *with_seeds, suite.repeat))
     return found
 
 
@@ -296,6 +310,7 @@ def plan(
     device: torch.device,
     datasets: Sequence[str] = (),
     paper: Paper | None = None,
+    seeds: Sequence[int] = (),
 ) -> list[Row]:
     """The rows of a suite as trials, every setting and data set checked.
 
@@ -305,7 +320,7 @@ def plan(
 
     loaded: dict[str, Dataset] = {}
     rows = []
-    for row in outline(suite, datasets, paper):
+    for row in outline(suite, datasets, paper, seeds):
         name = row.dataset
         if name not in loaded:
             loaded[name] = dataset_for(suite.training, name, data)
@@ -355,7 +370,9 @@ def _check(suite: Suite, paper: Paper) -> None:
     seen: set[tuple[str, ...]] = set()
     for place, experiment in enumerate(suite.experiments):
         try:
-            _check_rows(experiment, suite.training, seen)
+            _check_rows(experiment, suite, seen)
+            for dataset in experiment.datasets or ():
+                nearest(dataset, suite.datasets, "datasets: the suite has no")
         except ConfigError as error:
             raise ConfigError(f"experiments.{place} ({experiment.model}): {error}") from error
     known = {
@@ -370,7 +387,7 @@ def _check(suite: Suite, paper: Paper) -> None:
                 nearest(name, names, f"exceptions.{place}.{key}: the suite has no")
 
 
-def _check_rows(experiment: Experiment, training: Mapping[str, Scalar], seen: set[tuple[str, ...]]) -> None:
+def _check_rows(experiment: Experiment, suite: Suite, seen: set[tuple[str, ...]]) -> None:
     """The settings of each row, which is added to those that are `seen`. Raises ConfigError."""
     from harness.models.registry import find_model
 
@@ -378,11 +395,12 @@ def _check_rows(experiment: Experiment, training: Mapping[str, Scalar], seen: se
     keys = Counter(key for table in (experiment.set, experiment.grid, experiment.vary) for key in table)
     if twice := [key for key, count in keys.items() if count > 1]:
         raise ConfigError(f"{twice[0]} stands twice among set, grid and vary: keep one of them")
-    for label, settings in experiment.rows(training):
+    for label, settings in experiment.rows(suite.training):
         row = (label, *(repr(configure(model, settings | point)) for point in experiment.points()))
-        if row in seen:
+        here = {(dataset, *row) for dataset in experiment.datasets or suite.datasets}
+        if here & seen:
             raise ConfigError(f"row {label!r} is there already, with the same trials: remove one")
-        seen.add(row)
+        seen |= here
 
 
 def _validated(content: Mapping[str, Any], paper: Paper) -> Suite:
@@ -404,14 +422,17 @@ def _check_modalities(trial: Trial, label: str) -> None:
 
     Raises ConfigError.
     """
-    config, there = trial.config, trial.dataset.features
-    asked = getattr(config, "modalities", "all") if getattr(config, "reads_features", True) else "all"
-    for name in asked.split("+") if asked != "all" else ():
-        if name not in there:
-            has = ", ".join(map(repr, there)) or "none at all"
-            raise ConfigError(
-                f"{label} on {trial.dataset_name}: modalities is {asked!r}: no {name!r} in the data set; it has {has}"
-            )
+    there = trial.dataset.features
+    asked = {
+        "modalities": getattr(trial.config, "modalities", "all") if trial.reads_features else "all",
+        "vectors.modality": trial.training.vectors.modality,
+    }
+    for setting, value in asked.items():
+        for name in value.split("+") if value != "all" else ():
+            if name not in there:
+                what = f"{label} on {trial.dataset_name}: {setting} is {value!r}"
+                has = ", ".join(map(repr, there)) or "none at all"
+                raise ConfigError(f"{what}: no {name!r} in the data set; it has {has}")
 
 
 def _combinations(values: Mapping[str, list[Scalar]]) -> Iterator[dict[str, Scalar]]:

@@ -1,5 +1,6 @@
 """Settings of training that are the same for every model. Hyper-parameters of models are with the models."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,6 +75,24 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """What models read as item vectors: those given, or controls that show whether their content matters."""
+
+    content: Literal["given", "permuted", "noise", "ones"] = "given"
+    """`permuted` among items, all modalities alike; Gaussian `noise`, or `ones`, of the same norms."""
+    modality: str = "all"
+    """The only one that is read, such as `visual`."""
+    norm: float = 0.0
+    """Euclidean norm of every vector; 0: as given."""
+
+    def __post_init__(self) -> None:
+        contents = ("given", "permuted", "noise", "ones")
+        require(self, "content", self.content in contents, ", ".join(contents))
+        require(self, "modality", bool(self.modality), "all or the name of a modality")
+        require(self, "norm", 0 <= self.norm < math.inf, "a number, at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """The published training procedure, and what may differ from it."""
 
@@ -90,6 +109,8 @@ class TrainingConfig:
     features_location: Literal["device", "memory", "disk"] = "device"
     """Where given features lie: on the device of the model; in main memory, or in their file, of which a batch's rows
     alone are read, ahead of need (BM3 with frozen features and VBPR; the other models read all rows in every step)."""
+    vectors: Vectors = field(default_factory=Vectors)
+    """Content, modality and norm."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """Of the factors of matrix products in training; sums and all else are float32. `bf16` is for CPUs: torch would
     compute with TF32 in its place on a GPU, and that is refused. `tf32` changes nothing on most CPUs."""

@@ -5,7 +5,7 @@ Where results go is `experiments`; what they are compared with is `compare`.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,7 @@ from harness.training.checkpoint import Checkpoints, TrainingState
 from harness.training.config import EarlyStopping, TrainingConfig
 from harness.training.steps import TrainingSteps, make_deterministic
 from harness.training.streams import Streams
+from harness.training.vectors import vectors_read
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,20 @@ def build(
     config: Any,
     streams: Streams,
     device: torch.device,
-    features_location: str = "device",
+    training: TrainingConfig | None = None,
 ) -> Recommender:
     """The model on `device`, initialised on the CPU from the stream `initialisation`, so alike for every device.
 
-    Given features stay in main memory or in their file if `features_location` says so and the model reads only rows.
+    It reads item vectors as `training` says. Given ones stay in main memory or in their file if its `features_location`
+    says so and the model reads only rows. Raises DataError where the data set lacks a modality.
     """
-    built = model(dataset, config, streams.torch("initialisation"))
+    training = training or TrainingConfig()
+    features = vectors_read(dataset.features, training.vectors, streams)
+    built = model(replace(dataset, features=features), config, streams.torch("initialisation"))
     if device.type != "cpu":
         for table in feature_tables(built):
-            table.off_device = features_location != "device" and table.by_row and not table.table.requires_grad
+            off_device = training.features_location != "device" and table.by_row
+            table.off_device = off_device and not table.table.requires_grad
     return built.to(device)
 
 

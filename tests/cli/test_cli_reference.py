@@ -15,7 +15,7 @@ from harness.studies.suite import load_suite
 @pytest.fixture
 def store(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twenty seeds of a run, copied from one, of a suite that has no other model."""
-    suite = load_suite(SUITE).narrowed(["bpr"], [])
+    suite = load_suite(SUITE).narrowed(["bpr"])
     monkeypatch.setattr("harness.studies.suite.load_suite", lambda name, paper, check: suite)
     command("train", "bpr", "mini", "--epochs", 1, "--seed", 0)
     (first,) = (path.parent for path in Path("runs").rglob("result.json"))
@@ -42,7 +42,7 @@ def test_a_reference_is_overwritten_only_when_that_is_said(command: Command, sto
 def test_a_reference_without_a_model_of_the_suite_is_refused(
     command: Command, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = load_suite(SUITE).narrowed(["bpr", "buir"], [])
+    suite = load_suite(SUITE).narrowed(["bpr", "buir"])
     monkeypatch.setattr("harness.studies.suite.load_suite", lambda name, paper, check: suite)
     assert "no run of buir has a result" in refused(command("reference", store, "--out", "mine.json"))
 

@@ -20,6 +20,7 @@ from harness.report.study_tables import (
     _one_more,
     about_stars,
     all_points,
+    changes,
     claims,
     differences,
     overview,
@@ -194,6 +195,20 @@ def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_secon
     told = compared(study, difference(0.004), difference(0.7, mean=0.02, second="bpr"))
     (best,) = lines(differences(told, every_pair=False))
     assert (best["best"], best["second"], best["better"]) == ("bm3", "lightgcn", "bm3")
+
+
+def test_rows_of_a_model_are_held_against_the_one_that_stands_for_it(study: Study) -> None:
+    (usual,) = (row for row in study.of("baby") if row.model == "bm3")
+    other = replace(usual, label="bm3 noise", departures=("vectors.content=noise",))
+    found = difference(0.004, mean=-0.004, first="bm3", second="bm3 noise")
+    told = compared(replace(study, rows=[*study.rows, other]), found, difference(0.004))
+    (line,) = lines(changes(told))
+    assert (line["model"], line["against"], line["R@20 %"], line["R@10 %"]) == (
+        "bm3 noise",
+        "bm3",
+        "+5.3 [+3.9 to +6.6]",
+        "–",
+    )
 
 
 def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study: Study) -> None:

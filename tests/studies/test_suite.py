@@ -272,6 +272,21 @@ def test_every_grid_is_of_settings_that_its_model_has_and_accepts() -> None:
             configure(find_model(model).model, dict(zip(grid, point, strict=True)))
 
 
+def test_an_experiment_may_have_seeds_and_data_sets_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    own = BPR + 'datasets = ["mini"]\nseeds = [5, 6]\n' + BPR + 'datasets = ["other"]\n'
+    path.write_text(HEAD.replace('["mini"]', '["mini", "other"]') + own)
+    found = load_suite(str(path))
+    assert [(row.dataset, row.seeds, row.undeclared) for row in outline(found)] == [
+        ("mini", (5, 6), ()),
+        ("other", (1,), ()),
+    ]
+    assert [(row.seeds, row.undeclared) for row in outline(found, ["mini"], seeds=[6, 7])] == [((6, 7), (7,))]
+    path.write_text(path.read_text().replace('datasets = ["mini"]', 'datasets = ["minni"]'))
+    with pytest.raises(ConfigError, match=r"experiments.0 \(bpr\): datasets: the suite has no 'minni'; nearest: mini"):
+        load_suite(str(path))
+
+
 def test_the_good_file_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f"{HEAD}{BPR}")
@@ -284,10 +299,9 @@ def test_the_good_file_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", load_paper().suites)
 def test_shipped_suites_load_and_become_trials_on_any_data(name: str) -> None:
     found = load_suite(name)
-    lines = outline(found)
     rows = plan(found, None, CPU, ["mini"])
-    assert len(lines) == len(found.datasets) * len(rows)
     assert [(row.label, len(row.points)) for row in rows] == [
-        (line.label, len(line.points)) for line in lines[: len(rows)]
+        (line.label, len(line.points)) for line in outline(found, ["mini"])
     ]
+    assert {line.dataset for line in outline(found)} == {*found.datasets}
     assert len({trial.key for row in rows for trial in row.points}) == sum(len(row.points) for row in rows)

@@ -396,7 +396,7 @@ def test_features_that_are_read_ahead_from_their_file_train_alike(
     fetch, read = FeatureTable.fetch, FeatureTable._fetched
     for dataset, location in ((clustered, "device"), (replace(clustered, features=mapped), "disk")):
         training, streams = TrainingConfig(epochs=3, batch_size=100, features_location=location), Streams(2)
-        model = build(entry.model, dataset, config, streams, CPU, location)
+        model = build(entry.model, dataset, config, streams, CPU, training)
         fetched, found = list[Tensor](), list[bool]()
 
         def fetching(table: FeatureTable, items: Tensor, fetched: list[Tensor] = fetched) -> None:

@@ -149,7 +149,7 @@ def profile(
     tell("rate of a large copy")
     rate = copy_rate(device)
     tell("building the model")
-    built = build(model, dataset, config, streams, device, training.features_location)
+    built = build(model, dataset, config, streams, device, training)
     work = TrainingSteps(built, dataset, training, streams, device)
     tell(f"{steps} training steps, then as many recorded")
     work.start_epoch(1)

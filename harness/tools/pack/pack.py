@@ -1,0 +1,216 @@
+"""Making a package of evidence of stored runs, and finding what of one is not as it was made.
+
+A package is a zip archive that ends in a comment with the SHA-256 of all bytes before it, and has SHA256SUMS with that
+of each file. Both tell damage and edits; whoever makes them anew as well is found by a digest that is kept elsewhere.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import harness
+from bm3 import ConfigError, DataError
+from harness.common import check_writable, whole_file, write_whole, writing
+from harness.data.files import printable, reading
+from harness.ingest.archives import checked, zip_members
+from harness.paper.growth import BEFORE, RECORDS
+from harness.paper.load import Paper
+from harness.paper.study import make_study
+from harness.report.write import FORMATS, write_report
+from harness.runs.record import FAILURE, RESULT, RunRecord
+from harness.runs.store import KEPT, run_folders
+from harness.runs.verify import verify
+from harness.tools.pack.crate import crate, croissant
+
+PROGRAM = "bm3-harness"
+RUNS, SUMS, CRATE, CITATION = "runs", "SHA256SUMS", "ro-crate-metadata.json", "CITATION.cff"
+SUM = re.compile(r"([0-9a-f]{64})  (.+)")
+SEAL, HEX, CHUNK = b"SHA-256 of all bytes before this: ", 64, 2**20
+MEND = "name another file with --out"
+READ_ME = f"""# A package of evidence
+
+- `runs/`: stored runs as they ended; `commands.txt` trains each again, `environments.json` says where they were trained
+- `report/`: the report on them; `cells.csv` and `cells.json` have every verdict
+- `data/`: what the data sets are, in Croissant, without their files
+- `{CRATE}`: all of it as a Process Run Crate
+
+`bm3 pack verify FILE` says whether it is as it was made, and `sha256sum -c {SUMS}` does so for the files alone.
+`bm3 report runs` makes the report anew.
+"""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found out about a package: it is not as it was made where there are problems."""
+
+    problems: tuple[str, ...]
+    sealed: bool
+    """Whether its bytes could be checked; another program that packs the files anew leaves the comment out."""
+    runs: int
+    digest: str
+    """SHA-256 of the archive, to be compared with one that was kept elsewhere."""
+
+
+def pack(folder: Path, out: Path, paper: Paper) -> tuple[dict[str, RunRecord], list[Path], str]:
+    """Write a package of the runs below `folder`: the runs, by their folder in it; unfinished ones, which are left out;
+    and the SHA-256 of the archive.
+
+    Raises DataError where there is no run, one is damaged, or `out` is there already; ConfigError where a library is
+    not installed; WriteError.
+    """
+    if find_spec("rocrate") is None:
+        raise ConfigError("bm3 pack needs rocrate: pip install 'bm3-harness[pack]'")
+    if out.exists():
+        raise DataError(f"{out}: is there already; remove it, or {MEND}")
+    check_writable(out, MEND)
+    runs, unfinished = _whole_runs(folder)
+    with TemporaryDirectory() as scratch, writing(out, "make room there and in the folder for temporary files, TMPDIR"):
+        inside = Path(scratch)
+        for key, run in runs.items():
+            (inside / key).mkdir(parents=True)
+            for file in filter(Path.is_file, (run.path / name for name in (*KEPT, RESULT, FAILURE))):
+                shutil.copyfile(file, inside / key / file.name)
+        for record in (*folder.glob(BEFORE), *folder.glob(RECORDS)):
+            shutil.copyfile(record, inside / RUNS / record.name)
+        asked = f"a report on the runs in {RUNS}"
+        write_report(make_study(inside / RUNS, asked, paper=paper), inside / "report", FORMATS)
+        _describe(inside, runs)
+        return runs, unfinished, _archive(inside, out)
+
+
+def check_package(path: Path) -> Checked:
+    """Read a package without trusting it. Raises DataError for what is none, or is made to do harm."""
+    with reading(path), path.open("rb") as file, zipfile.ZipFile(file) as archive, TemporaryDirectory() as scratch:
+        inside = Path(scratch)
+        everything = checked(path, zip_members(archive), shutil.disk_usage(inside).free)
+        members = [member.name for member in everything if not member.folder]
+        if not {SUMS, CRATE} <= {*members}:
+            raise DataError(f"{path}: is no package of evidence, which has {SUMS} and {CRATE}: bm3 pack makes one")
+        if len({*members}) < len(members):
+            raise DataError(f"{path}: has two files of one name: bm3 pack makes no such archive; obtain it again")
+        problems = []
+        for name in members:
+            (inside / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with archive.open(name) as content, (inside / name).open("wb") as target:
+                    shutil.copyfileobj(content, target, CHUNK)
+            except Exception as error:  # damaged bytes raise nearly anything
+                problems.append(f"{name}: cannot be read ({error})")
+        problems = problems or [*_unlike(inside, members)]
+        digest = _digest(file, HEX)
+        wanted, seal = digest.hexdigest().encode(), file.read()
+        digest.update(seal)
+        if archive.comment and seal != wanted:
+            problems.append("its bytes are not those that were written: their SHA-256 is another than in its comment")
+        runs = [*run_folders(inside / RUNS)]
+        if not problems:  # then the package's digests say nothing, and those of the runs may
+            problems = [one for run in runs for one in verify(run, run.name).problems]
+        told = tuple(printable(problem.replace(f"{scratch}/", "")) for problem in problems)
+        return Checked(told, bool(archive.comment), len(runs), digest.hexdigest())
+
+
+def _whole_runs(folder: Path) -> tuple[dict[str, RunRecord], list[Path]]:
+    runs, unfinished = {}, []
+    for path in run_folders(folder):
+        below = path.relative_to(folder).parts
+        key = PurePosixPath(RUNS, *(below if len(below) > 1 else path.resolve().parts[-2:])).as_posix()
+        found = verify(path, key)
+        if found.problems:
+            raise DataError(f"{path}: is damaged, so nothing is packed: {found.problems[0]}")
+        if found.entry.run and found.entry.state in ("finished", "failed"):
+            runs[key] = found.entry.run
+        else:
+            unfinished.append(path)
+    if not runs:
+        raise DataError(f"{folder}: there is no finished run in it; bm3 train --out or bm3 reproduce --out makes some")
+    return runs, unfinished
+
+
+def _describe(inside: Path, runs: Mapping[str, RunRecord]) -> None:
+    """Write what stands beside the runs and the report."""
+
+    def write(name: str, content: str | Any) -> None:
+        text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
+        (inside / name).parent.mkdir(exist_ok=True)
+        write_whole(inside / name, text.encode())
+
+    data, where = {}, dict[str, list[str]]()
+    for key, run in runs.items():
+        where.setdefault(json.dumps(run.environment), []).append(key)
+        data[run.dataset_hash] = f"data/{run.dataset.name}-{run.dataset_hash[:12]}.croissant.json"
+        write(data[run.dataset_hash], croissant(run.dataset, run.dataset_hash))
+    write("environments.json", [{"environment": json.loads(each), "runs": keys} for each, keys in where.items()])
+    commands = [f"{run.command}    # {key}" for key, run in runs.items()]
+    write("commands.txt", "\n".join([*commands, f"bm3 report {RUNS} --format {','.join(FORMATS)}", ""]))
+    write("README.md", READ_ME)
+    package = Path(harness.__file__).parent
+    # Installed, it is in the package; in a checkout it is beside it.
+    citation = next(filter(Path.is_file, (package / CITATION, package.parent / CITATION)))
+    write(CITATION, citation.read_text(encoding="utf-8"))
+    write(CRATE, crate(runs, _digests(inside), data, PROGRAM, version(PROGRAM)))
+    write(SUMS, "".join(f"{digest}  {name}\n" for name, digest in _digests(inside).items()))
+
+
+def _archive(folder: Path, out: Path) -> str:
+    """Write the files as an archive that depends on nothing but them, and seal it; its SHA-256."""
+    with whole_file(out) as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for path in sorted(folder.rglob("*")):
+                name, is_dir = path.relative_to(folder).as_posix(), path.is_dir()
+                info = zipfile.ZipInfo(f"{name}/" if is_dir else name)  # of 1980
+                info.external_attr = (0o40755 if is_dir else 0o100644) << 16
+                if is_dir:
+                    archive.writestr(info, b"")
+                    continue
+                info.compress_type = zipfile.ZIP_DEFLATED
+                with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(source, target, CHUNK)
+            archive.comment = SEAL + b"0" * HEX
+        digest = _digest(file, HEX)
+        seal = digest.hexdigest().encode()
+        file.write(seal)
+        digest.update(seal)
+    return digest.hexdigest()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = _digest(file).hexdigest()
+    return found
+
+
+def _digest(file: IO[bytes], without: int = 0) -> "hashlib._Hash":
+    """The SHA-256 of a file without so many bytes at its end, before which it is left."""
+    digest, left = hashlib.sha256(), max(0, file.seek(0, os.SEEK_END) - without)
+    file.seek(0)
+    while left and (chunk := file.read(min(CHUNK, left))):
+        left -= len(chunk)
+        digest.update(chunk)
+    return digest
+
+
+def _unlike(inside: Path, members: list[str]) -> Iterator[str]:
+    """What does not fit the list of digests: a line for each file, and for each run of which nothing is there."""
+    lines = (inside / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    stored = {match[2]: match[1] for match in map(SUM.fullmatch, lines) if match}
+    found, folders = _digests(inside), {name.rpartition("/")[0] for name in members}
+    lacking = (name.rpartition("/")[0] if name.startswith(RUNS) else name for name in stored if name not in found)
+    for name in dict.fromkeys(lacking):
+        yield f"{name}: is missing{' in part' * (name in folders)}"
+    for name in sorted(found.keys() - {SUMS}):
+        if name not in stored:
+            yield f"{name}: is in no line of {SUMS}"
+        elif found[name] != stored[name]:
+            yield f"{name}: is not as it was packed: its SHA-256 is another than in {SUMS}"
