@@ -72,7 +72,8 @@ def bm3() -> None:
     bm3 runs list                   what is stored, and how far it is
     bm3 replay RUN                  does a stored run come out the same again?
     bm3 doctor                      what can be run and measured on this machine
-    bm3 train bm3 mini              one model on one data set; --keep-model: bm3 recommend and bm3 export use it
+    bm3 train bm3 mini              one model on one data set
+    bm3 recommend RUN --user 0      lists of a model that was kept (train --keep-model); bm3 export: its vectors
     bm3 profile bm3 mini            where a training step and an evaluation spend their time
     bm3 regress                     did anything become slower, larger or less accurate?
     bm3 scaling                     do time and memory grow as published?

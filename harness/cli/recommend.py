@@ -27,7 +27,7 @@ RUN = click.argument("run")
 def recommend(
     run: str, users: tuple[str, ...], file: Path | None, top: int, out: Path | None, data: Path | None
 ) -> None:
-    """List the items that the model of RUN recommends, trained with bm3 train --keep-model.
+    """List what the model of RUN recommends, which bm3 train --keep-model has kept.
 
     RUN is the path of a stored run, or a part of its name that no other below runs has. Ids are the data set's own.
     Items of a user's training are left out, as in the evaluation, and bm3 evaluate reads what --out writes.

@@ -57,7 +57,10 @@ def run_text(run: RunRecord, key: str, metrics: Sequence[str] = (), users: NDArr
             ("finished", clock_time(result.finished)),
             ("parameters", NOT_RECORDED if result.parameters is None else f"{result.parameters:,}"),
             ("parameter hash", result.state_hash or NOT_RECORDED),
-            ("model", f"{MODEL}, {size(kept.stat().st_size)}" if (kept := run.path / MODEL).is_file() else "not kept"),
+            (
+                "weights",
+                f"{MODEL}, {size(kept.stat().st_size)}" if (kept := run.path / MODEL).is_file() else "not kept",
+            ),
         ]
     blocks = [f"{key}\n" + _indented(lines)]
     if result is not None:

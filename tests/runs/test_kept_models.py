@@ -24,6 +24,7 @@ from harness.runs.verify import verify
 CPU = torch.device("cpu")
 USERS, ITEMS = [f"u{n}" for n in range(60)], [f"B{39 - n}" for n in range(40)]
 SETTINGS = {"epochs": 2, "batch_size": 512}
+Settings = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,10 @@ def data(tmp_path_factory: pytest.TempPathFactory, clustered: Dataset) -> Path:
 
 @pytest.fixture(scope="module")
 def train(data: Path) -> Callable[..., RunRecord]:
-    def run(out: Path, model: str = "bpr", *, keep: bool = True, **options: Any) -> RunRecord:
-        trial = make_trial(model, load_dataset("clustered", data), "clustered", SETTINGS, 1, CPU)
+    def run(
+        out: Path, model: str = "bpr", settings: Settings | None = None, *, keep: bool = True, **options: Any
+    ) -> RunRecord:
+        trial = make_trial(model, load_dataset("clustered", data), "clustered", SETTINGS | (settings or {}), 1, CPU)
         return run_trial(trial, out, keep=(USERS, ITEMS) if keep else None, **options)
 
     return run
@@ -55,11 +58,15 @@ def own(tmp_path: Path, kept: RunRecord) -> RunRecord:
     return RunRecord.read(tmp_path / "runs" / "clustered" / kept.path.name)
 
 
-@pytest.mark.parametrize("model", sorted(models()))
+PERMUTED = {"features": "frozen", "vectors.content": "permuted"}  # which the kept model must read again
+CASES = [*((model, {}) for model in sorted(models())), ("bm3", PERMUTED)]
+
+
+@pytest.mark.parametrize(("model", "settings"), CASES)
 def test_lists_of_all_users_have_the_runs_own_metrics(
-    model: str, tmp_path: Path, data: Path, clustered: Dataset, train: Callable[..., RunRecord]
+    model: str, settings: Settings, tmp_path: Path, data: Path, clustered: Dataset, train: Callable[..., RunRecord]
 ) -> None:
-    run, without = train(tmp_path / "runs", model), train(tmp_path / "without", model, keep=False)
+    run, without = (train(tmp_path / name, model, settings, keep=name == "runs") for name in ("runs", "without"))
     assert (run.path.name, run.outcome.test) == (without.path.name, without.outcome.test)
     lists = KeptModel.load(run, data).recommend(None, 50)
     write_file(tmp_path / "lists.csv", lists, LISTS)
@@ -110,7 +117,7 @@ def test_vectors_are_written_with_their_ids(tmp_path: Path, data: Path, kept: Ru
 def test_what_scores_by_no_dot_products_has_lists_and_no_vectors(
     tmp_path: Path, data: Path, train: Callable[..., RunRecord]
 ) -> None:
-    with pytest.raises(ConfigError, match="ease has no vectors: .*bm3 recommend"):
+    with pytest.raises(ConfigError, match=r"ease has no vectors: .*bm3 recommend"):
         KeptModel.load(train(tmp_path, "ease"), data).embeddings()
 
 
