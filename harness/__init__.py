@@ -11,22 +11,8 @@ if TYPE_CHECKING:
     from harness.api import Judgement, LoadedData, Run, import_data, judge, load_data, load_run, load_runs, train
     from harness.runs.recommend import Embeddings, Recommendation
 
-__all__ = [
-    "BM3Error",
-    "ConfigError",
-    "DataError",
-    "Embeddings",
-    "Judgement",
-    "LoadedData",
-    "Recommendation",
-    "Run",
-    "import_data",
-    "judge",
-    "load_data",
-    "load_run",
-    "load_runs",
-    "train",
-]
+__all__ = ["BM3Error", "ConfigError", "DataError", "Embeddings", "Judgement", "LoadedData", "Recommendation", "Run"]
+__all__ += ["import_data", "judge", "load_data", "load_run", "load_runs", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import csv
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from bm3 import BM3Error, ConfigError, DataError
 from harness.cli.options import DEFAULT_SEED, STORE
-from harness.cli.progress import trained
+from harness.cli.train import trained
 from harness.data import Dataset
 from harness.data.layouts import data_roots
 from harness.evaluation.compiling import use_threads
@@ -135,8 +135,9 @@ def train(
     if threads is not None:
         use_threads(threads)
     trial = make_trial(model, data.content, data.name, asked, seed, resolve_device(device))
-    ids = own_ids(data.name, data.folder, data.content) if keep_model else None
-    return _run(trained(trial, Path(out), keep=ids, rerun=rerun), data.folder)
+    if keep_model:
+        trial = replace(trial, keep=own_ids(data.name, data.folder, data.content))
+    return _run(trained(trial, Path(out), rerun=rerun), data.folder)
 
 
 def load_run(name: str | Path, out: str | Path = STORE, folder: str | Path | None = None) -> Run:

@@ -39,7 +39,7 @@ def recommend(
     """
     from harness.ingest.features import read_row_ids
     from harness.runs.inspect import find
-    from harness.runs.recommend import LISTS, KeptModel, check_file, write_file
+    from harness.runs.recommend import LISTS, KeptModel, check_file, write_lists
 
     if out is None and not (users or file):
         raise click.UsageError("say for whom, with --user ID or --users FILE, or give --out FILE for all users")
@@ -48,7 +48,7 @@ def recommend(
     asked = [*users, *(filter(None, map(str.strip, read_row_ids(file, kind="user"))) if file else ())]
     lists = KeptModel.load(find(run, STORE), data).recommend(asked if users or file else None, top)
     if out is not None:
-        write_file(out, lists, LISTS)
+        write_lists(out, lists)
         click.echo(f"{len({line.user for line in lists}):,} lists: {out}")
         return
     from tabulate import tabulate
@@ -60,26 +60,24 @@ def recommend(
 @click.command()
 @RUN
 @click.option("--embeddings", is_flag=True, help="The vectors of all users and items, with their ids.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="An .npz, .safetensors or .parquet."
-)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="An .npz or .parquet.")
 @DATA
 def export(run: str, embeddings: bool, out: Path, data: Path | None) -> None:
     """Write what the model of RUN has learned, for other programs. RUN is named as for bm3 recommend.
 
-    Vectors are those whose dot products are the scores. In .npz and .safetensors they are users and items, their ids
-    user_ids and item_ids (JSON in the metadata of the latter); in .parquet a row each, with kind, id and vector.
+    Vectors are those whose dot products are the scores. In .npz they are users and items, their ids user_ids and
+    item_ids; in .parquet a row each, with kind, id and vector.
 
     \b
     bm3 export bm3-164e --embeddings --out vectors.npz
     """
     from harness.runs.inspect import find
-    from harness.runs.recommend import EMBEDDINGS, KeptModel, check_file, write_file
+    from harness.runs.recommend import EMBEDDINGS, KeptModel, check_file, write_embeddings
 
     if not embeddings:
         raise click.UsageError("say what is to be written: --embeddings")
     check_file(out, EMBEDDINGS)
     found = KeptModel.load(find(run, STORE), data).embeddings()
-    write_file(out, found, EMBEDDINGS)
+    write_embeddings(out, found)
     shape = f"{len(found.user_ids):,} users and {len(found.item_ids):,} items, {found.users.shape[1]}-d"
     click.echo(f"{shape}: {out}")

@@ -7,7 +7,7 @@ the same order of equal scores. How weights are stored is `weights`.
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -138,6 +138,43 @@ class KeptModel:
         return np.array([numbers[name] for name in names], np.int64)
 
 
+LISTS, EMBEDDINGS = (".csv", ".tsv", ".json", ".parquet"), (".npz", ".parquet")
+"""Endings of files of lists, which `bm3 evaluate` reads (.json has an object a line), and of vectors."""
+
+
+def check_file(path: Path, endings: Sequence[str]) -> None:
+    """Before anything is computed: raises ConfigError for an ending that is none of these, WriteError."""
+    if path.suffix.lower() not in endings:
+        raise ConfigError(f"{path}: of no kind that can be written; choose an ending of {', '.join(endings)}")
+    check_writable(path, MEND)
+
+
+def write_lists(path: Path, lists: Sequence[Recommendation]) -> None:
+    """Write them as the ending says, all of it or nothing. Raises WriteError."""
+    ending, file = path.suffix.lower(), io.StringIO()
+    if ending == ".parquet":
+        _write(path, _parquet({name: [getattr(line, name) for line in lists] for name in Recommendation._fields}))
+        return
+    if ending == ".json":
+        file.writelines(json.dumps(line._asdict()) + "\n" for line in lists)
+    else:
+        rows = csv.writer(file, delimiter="\t" if ending == ".tsv" else ",", lineterminator="\n")
+        rows.writerows([Recommendation._fields, *lists])
+    _write(path, file.getvalue().encode())
+
+
+def write_embeddings(path: Path, found: Embeddings) -> None:
+    """Write them as the ending says, all of it or nothing. Raises WriteError."""
+    if path.suffix.lower() == ".parquet":
+        kinds = ["user"] * len(found.user_ids) + ["item"] * len(found.item_ids)
+        ids, vectors = [*found.user_ids, *found.item_ids], [*found.users, *found.items]
+        _write(path, _parquet({"kind": kinds, "id": ids, "vector": vectors}))
+        return
+    file, arrays = io.BytesIO(), {name: np.asarray(value) for name, value in found._asdict().items()}
+    np.savez(file, allow_pickle=False, **arrays)
+    _write(path, file.getvalue())
+
+
 def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
@@ -148,62 +185,6 @@ def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
     return file.getvalue()
 
 
-def _separated(lists: Sequence[Recommendation], delimiter: str) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([Recommendation._fields, *lists])
-    return text.getvalue().encode()
-
-
-def _columns(lists: Sequence[Recommendation]) -> dict[str, list[Any]]:
-    return {name: [getattr(line, name) for line in lists] for name in Recommendation._fields}
-
-
-LISTS: Mapping[str, Callable[[Sequence[Recommendation]], bytes]] = {
-    ".csv": lambda lists: _separated(lists, ","),
-    ".tsv": lambda lists: _separated(lists, "\t"),
-    ".json": lambda lists: "".join(json.dumps(line._asdict()) + "\n" for line in lists).encode(),
-    ".parquet": lambda lists: _parquet(_columns(lists)),
-}
-"""Files of lists, which `bm3 evaluate` reads, by ending: .json has an object a line."""
-
-
-def _npz(found: Embeddings) -> bytes:
-    file = io.BytesIO()
-    arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in Embeddings._fields}
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-def _safetensors(found: Embeddings) -> bytes:
-    from safetensors.numpy import save
-
-    ids = {name: json.dumps(getattr(found, name)) for name in ("user_ids", "item_ids")}
-    return save({name: np.ascontiguousarray(getattr(found, name)) for name in ("users", "items")}, ids)
-
-
-def _vectors(found: Embeddings) -> bytes:
-    kinds = ["user"] * len(found.user_ids) + ["item"] * len(found.item_ids)
-    vectors = [*found.users, *found.items]
-    return _parquet({"kind": kinds, "id": [*found.user_ids, *found.item_ids], "vector": vectors})
-
-
-EMBEDDINGS: Mapping[str, Callable[[Embeddings], bytes]] = {
-    ".npz": _npz,
-    ".safetensors": _safetensors,
-    ".parquet": _vectors,
-}
-"""Files of vectors by ending."""
-
-
-def check_file(path: Path, forms: Mapping[str, object]) -> None:
-    """Before anything is computed: raises ConfigError for an ending that is none of `forms`, WriteError."""
-    if path.suffix.lower() not in forms:
-        raise ConfigError(f"{path}: of no kind that can be written; choose an ending of {', '.join(forms)}")
-    check_writable(path, MEND)
-
-
-def write_file(path: Path, content: Any, forms: Mapping[str, Callable[[Any], bytes]]) -> None:
-    """Write lists or vectors as the ending says, all of it or nothing. Raises WriteError."""
-    made = forms[path.suffix.lower()](content)
+def _write(path: Path, content: bytes) -> None:
     with writing(path, MEND):
-        write_whole(path, made)
+        write_whole(path, content)

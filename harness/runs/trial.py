@@ -62,6 +62,8 @@ class Trial:
     training: TrainingConfig
     seed: int
     device: torch.device
+    keep: Ids | None = None
+    """The data set's ids, where the weights are to stay with them; it decides no number."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -164,13 +166,12 @@ def run_trial(
     tell: Callable[[str], None] = lambda message: None,
     share: float = CHECKPOINT_SHARE,
     wait: bool = True,
-    keep: Ids | None = None,
     rerun: bool = False,
 ) -> RunRecord:
     """Train and evaluate the trial and store it under `out`; one that is finished is returned as it is.
 
-    With `keep`, what the data set calls its users and items, the weights stay; a finished run without them is refused
-    by a ConfigError. On `rerun` a finished run is moved aside first, and whether the bits are the same is told.
+    Where weights are to stay, a finished run without them is refused by a ConfigError. On `rerun` a finished run is moved
+    aside first, and whether the bits are the same is told.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
     before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
@@ -182,14 +183,14 @@ def run_trial(
     if finished is not None and rerun:
         supersede(out, finished.path)
     elif finished is not None:
-        return _with_weights(finished, keep)
+        return _with_weights(trial, finished)
     path = out / trial.key
     with locked(path, wait=wait, tell=lambda: tell(f"waiting for another process that runs the same trial ({path})")):
         finished = finished_run(trial, out)
         if finished is None:
             try:
                 check_model(trial.entry, trial.dataset, trial.config)
-                _run(trial, RunWriter(path), on_epoch, earlier, tell, share, keep)
+                _run(trial, RunWriter(path), on_epoch, earlier, tell, share)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -206,15 +207,15 @@ def run_trial(
                 write_failure(path, "error", str(error))
                 raise error
     if finished is not None:
-        return _with_weights(finished, keep)
+        return _with_weights(trial, finished)
     run = RunRecord.read(path)
     if rerun and (aside := sorted((out / SUPERSEDED).glob(f"{trial.key}-*/{RESULT}"))):
         tell(_compared(run, RunRecord.read(aside[-1].parent)))
     return run
 
 
-def _with_weights(run: RunRecord, keep: Ids | None) -> RunRecord:
-    if keep is not None and not (run.path / MODEL).is_file():
+def _with_weights(trial: Trial, run: RunRecord) -> RunRecord:
+    if trial.keep is not None and not (run.path / MODEL).is_file():
         raise ConfigError(
             f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run "
             f"aside, trains it again with the model kept, and says whether it is the same to the bit"
@@ -235,7 +236,6 @@ def _run(
     earlier: Callable[[Sequence[EpochRecord]], None],
     tell: Callable[[str], None],
     share: float,
-    keep: Ids | None,
 ) -> None:
     make_deterministic()  # before the environment is recorded, which names the setting
     streams = Streams(trial.seed)
@@ -279,8 +279,8 @@ def _run(
         "parameters": sum(p.numel() for p in trained),
         "state_hash": state_hash(model.state_dict()),
     }
-    if keep is not None:
-        write_weights(writer.path, model.state_dict(), description, result, keep)
+    if trial.keep is not None:
+        write_weights(writer.path, model.state_dict(), description, result, trial.keep)
     writer.finish(result)
 
 

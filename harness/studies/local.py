@@ -23,7 +23,6 @@ import harness.models
 from bm3 import BM3Error
 from harness.common import WriteError, writing
 from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
-from harness.ingest.exporting import own_ids
 from harness.measure.gpu import free_bytes, occupied, visible_gpus
 from harness.measure.host import container_limits, usable_cores
 from harness.measure.memory import hold_files_of
@@ -53,9 +52,8 @@ Need = Callable[[Trial], int | None]
 class InProcess:
     """One trial after another in this process. Memory figures then include what earlier trials left behind."""
 
-    def __init__(self, store: Path, data: Path | None = None, *, keep: bool = False) -> None:
-        """`keep`: whether models are, with ids as the data set in `data` has them."""
-        self._store, self._data, self._keep = store, data, keep
+    def __init__(self, store: Path) -> None:
+        self._store = store
         self._trial: Trial | None = None
 
     def start(self, trial: Trial, alone: bool = False) -> str | None:
@@ -70,8 +68,7 @@ class InProcess:
             time.sleep(seconds)
             return []
         try:
-            ids = own_ids(trial.dataset_name, self._data, trial.dataset) if self._keep else None
-            run_trial(trial, self._store, wait=False, keep=ids)
+            run_trial(trial, self._store, wait=False)
         except WriteError:
             raise
         except InUseError:
@@ -117,13 +114,8 @@ class Processes:
         need: Need = lambda trial: None,
         *,
         memory: int | None = None,
-        keep: bool = False,
     ) -> None:
-        """`memory`: bytes for all trials together; by default 90 % of what is available now, or of a container's.
-
-        `keep`: whether models are.
-        """
-        self._keep = keep
+        """`memory`: bytes for all trials together; by default 90 % of what is available now, or of a container's."""
         self._store, self._data, self._workers, self._threads, self._need = store, data, workers, threads, need
         available = psutil.virtual_memory().available
         self._memory = memory or int(SHARE_OF_MEMORY * min(available, container_limits().memory or available))
@@ -146,7 +138,7 @@ class Processes:
             (path / LOG).touch()
         environment = {"NUMBA_NUM_THREADS": str(self._threads)} | os.environ
         environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        arguments = train_arguments(trial, self._store, self._data, self._threads, self._keep)
+        arguments = train_arguments(trial, self._store, self._data, self._threads)
         context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
         work = (command, arguments, Path.cwd(), path / LOG, environment)
         process = context.Process(target=_apart, args=work, daemon=False)  # type: ignore[attr-defined]  # the types lack it
@@ -192,9 +184,16 @@ class Processes:
         return min(visible_gpus(), key=lambda gpu: taken[gpu])
 
 
-def train_arguments(trial: Trial, store: Path, data: Path | None, threads: int, keep: bool = False) -> list[str]:
+def train_arguments(trial: Trial, store: Path, data: Path | None, threads: int) -> list[str]:
     """The arguments of the `bm3` command that runs a trial into the store."""
-    options = ["--out", str(store), "--threads", str(threads), "--no-wait", *["--keep-model"] * keep]
+    options = [
+        "--out",
+        str(store),
+        "--threads",
+        str(threads),
+        "--no-wait",
+        *["--keep-model"] * (trial.keep is not None),
+    ]
     if data is not None:
         options += ["--data", str(data)]
     return [*trial.arguments, *options]

@@ -50,10 +50,8 @@ class RayCluster:
         need: Need = lambda trial: None,
         *,
         workers: int | None = None,
-        keep: bool = False,
     ) -> None:
         """`workers`: at most so many at a time; of a `local` cluster, also its cores are as many as they need.
-        `keep`: whether models are.
 
         Raises ConfigError when Ray is not installed or the cluster cannot be reached.
         """
@@ -78,7 +76,6 @@ class RayCluster:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)
         self._store, self._data, self._threads, self._need, self._workers = store, data, threads, need, workers
-        self._keep = keep
         # Attempts are counted in one place, which is not here; a process of its own for each trial, as elsewhere.
         self._task = ray.remote(max_retries=0, max_calls=1)(run_ordered)
         self._running: dict[Any, Trial] = {}
@@ -103,11 +100,7 @@ class RayCluster:
         if need is not None and need <= cluster.get("memory", 0):
             resources["memory"] = need
         data = None if self._data is None else self._data.resolve()
-        arguments = [
-            *train_arguments(trial, self._store.resolve(), data, self._threads, self._keep),
-            "--key",
-            trial.key,
-        ]
+        arguments = [*train_arguments(trial, self._store.resolve(), data, self._threads), "--key", trial.key]
         places = str(self._store.resolve()), trial.key, str(self._token.resolve())
         reference = self._task.options(**resources).remote(arguments, *places)
         self._running[reference] = trial

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.runs.record import RunRecord
     from harness.runs.trial import Trial
+    from harness.runs.weights import Ids
 
 Repeat = Literal["best", "all"]
 KeepModel = Literal["best", "all"]
@@ -316,16 +317,20 @@ def plan(
 
     Raises ConfigError or DataError before anything runs.
     """
+    from harness.ingest.exporting import own_ids
     from harness.runs.trial import dataset_for, make_trial
 
     loaded: dict[str, Dataset] = {}
+    ids: dict[str, Ids | None] = {}
     rows = []
     for row in outline(suite, datasets, paper, seeds):
         name = row.dataset
         if name not in loaded:
             loaded[name] = dataset_for(suite.training, name, data)
+            ids[name] = own_ids(name, data, loaded[name]) if suite.keep_model else None
         points = tuple(
-            make_trial(row.model, loaded[name], name, settings, row.seeds[0], device) for settings in row.points
+            replace(make_trial(row.model, loaded[name], name, settings, row.seeds[0], device), keep=ids[name])
+            for settings in row.points
         )
         for point in points:
             _check_modalities(point, row.label)

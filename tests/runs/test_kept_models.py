@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness.evaluation.lists import evaluate_lists
 from harness.ingest.exporting import export
 from harness.models.registry import models
 from harness.runs.clean import remove, unneeded
-from harness.runs.recommend import EMBEDDINGS, LISTS, KeptModel, write_file
+from harness.runs.recommend import LISTS, KeptModel, write_embeddings, write_lists
 from harness.runs.record import CARD, MODEL, RunRecord
 from harness.runs.trial import make_trial, run_trial
 from harness.runs.verify import verify
@@ -41,7 +42,7 @@ def train(data: Path) -> Callable[..., RunRecord]:
         out: Path, model: str = "bpr", settings: Settings | None = None, *, keep: bool = True, **options: Any
     ) -> RunRecord:
         trial = make_trial(model, load_dataset("clustered", data), "clustered", SETTINGS | (settings or {}), 1, CPU)
-        return run_trial(trial, out, keep=(USERS, ITEMS) if keep else None, **options)
+        return run_trial(replace(trial, keep=(USERS, ITEMS) if keep else None), out, **options)
 
     return run
 
@@ -69,7 +70,7 @@ def test_lists_of_all_users_have_the_runs_own_metrics(
     run, without = (train(tmp_path / name, model, settings, keep=name == "runs") for name in ("runs", "without"))
     assert (run.path.name, run.outcome.test) == (without.path.name, without.outcome.test)
     lists = KeptModel.load(run, data).recommend(None, 50)
-    write_file(tmp_path / "lists.csv", lists, LISTS)
+    write_lists(tmp_path / "lists.csv", lists)
     found = evaluate_lists(tmp_path / "lists.csv", clustered, "test", 50, (USERS, ITEMS))
     assert [note for note in found.findings if "end before rank" not in note] == []  # the data set has 40 items
     assert found.ranking.metrics([5, 10, 20, 50]).items() <= run.outcome.test.items()
@@ -79,7 +80,7 @@ def test_lists_of_all_users_have_the_runs_own_metrics(
 def test_every_form_of_lists_is_read_by_the_evaluation(
     ending: str, tmp_path: Path, data: Path, clustered: Dataset, kept: RunRecord
 ) -> None:
-    write_file(tmp_path / f"lists{ending}", KeptModel.load(kept, data).recommend(None, 20), LISTS)
+    write_lists(tmp_path / f"lists{ending}", KeptModel.load(kept, data).recommend(None, 20))
     found = evaluate_lists(tmp_path / f"lists{ending}", clustered, "test", 20, (USERS, ITEMS))
     assert (found.obstacle, found.ranking.metrics([20])["ndcg@20"]) == ("", kept.outcome.test["ndcg@20"])
 
@@ -100,15 +101,13 @@ def test_vectors_are_written_with_their_ids(tmp_path: Path, data: Path, kept: Ru
     (best, *_) = model.recommend(["u3"], 1)
     score = found.users[found.user_ids.index("u3")] @ found.items[found.item_ids.index(best.item)]
     assert score == pytest.approx(best.score, rel=1e-5)
-    for ending in EMBEDDINGS:
-        write_file(tmp_path / f"vectors{ending}", found, EMBEDDINGS)
+    for ending in (".npz", ".parquet"):
+        write_embeddings(tmp_path / f"vectors{ending}", found)
     with np.load(tmp_path / "vectors.npz") as stored:
         assert (stored["user_ids"].tolist(), stored["item_ids"].tolist()) == (USERS, ITEMS)
         np.testing.assert_array_equal(stored["items"], found.items)
     from pyarrow.parquet import read_table
-    from safetensors.numpy import load_file
 
-    np.testing.assert_array_equal(load_file(tmp_path / "vectors.safetensors")["users"], found.users)
     rows = read_table(tmp_path / "vectors.parquet").to_pylist()
     assert [row["id"] for row in rows] == [*USERS, *ITEMS]
     np.testing.assert_array_equal(rows[-1]["vector"], found.items[-1])
@@ -215,7 +214,8 @@ def test_what_stands_in_for_vectors_is_named_in_the_card(tmp_path: Path, cluster
         surrogates=frozenset({"visual"}),
         where="test",
     )
-    run = run_trial(make_trial("vbpr", data, "clustered", SETTINGS, 1, CPU), tmp_path, keep=(None, None))
+    trial = make_trial("vbpr", data, "clustered", SETTINGS, 1, CPU)
+    run = run_trial(replace(trial, keep=(None, None)), tmp_path)
     assert "- Vectors of visual stand in for the original ones (surrogates)" in (run.path / CARD).read_text()
 
 
