@@ -170,8 +170,8 @@ def run_trial(
 ) -> RunRecord:
     """Train and evaluate the trial and store it under `out`; one that is finished is returned as it is.
 
-    Where weights are to stay, a finished run without them is refused by a ConfigError. On `rerun` a finished run is moved
-    aside first, and whether the bits are the same is told.
+    Where weights are to stay, a finished run without them is refused by a ConfigError. On `rerun` a finished run is
+    moved aside first, and whether the bits are the same is told.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
     before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
