@@ -131,18 +131,19 @@ def diff(first: str, second: str, out: Path) -> None:
 @click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
 @click.option("--stale", is_flag=True, help="Also finished runs of another numerics version than today's.")
 @click.option("--models", is_flag=True, help="Also weights that were kept of finished runs; the runs stay.")
+@click.option("--compress", "compressing", is_flag=True, help="Compress the epochs of finished runs, to a fifth.")
 @OUT
-def gc(folder: Path | None, dry_run: bool, out: Path, **also: bool) -> None:
+def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also: bool) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
 
-    That is half-written files, and checkpoints and locks of finished runs; options add whole runs, or kept models. What
-    is running or damaged stays. Links are not followed.
+    That is half-written files, and checkpoints and locks of finished runs; options add whole runs or kept models, or
+    compress what stays. What is running or damaged stays as it is. Links are not followed.
 
     \b
     bm3 runs gc --dry-run
     bm3 runs gc --superseded --unfinished
     """
-    from harness.runs.clean import Also, remove, unneeded
+    from harness.runs.clean import Also, compress, remove, unneeded
     from harness.runs.inspect import entries
     from harness.studies.status import trials_under_way
 
@@ -160,7 +161,10 @@ def gc(folder: Path | None, dry_run: bool, out: Path, **also: bool) -> None:
     for entry in entries(where):
         if entry.state == "damaged":
             click.echo(f"left, since it is damaged: {entry.reason}")
-    if found:
+    if compressing:
+        smaller = [compress(entry.path, dry_run=dry_run) for entry in entries(where) if entry.state == "finished"]
+        click.echo(f"compressed epochs of {sum(map(bool, smaller))} runs: {size(sum(smaller))} {end}")
+    elif found:
         click.echo(f"{size(gone)} {end}")
     else:
         click.echo(f"Nothing to remove in {where}." if where.is_dir() else _none(where))
