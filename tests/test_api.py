@@ -1,5 +1,6 @@
 """`import harness`: the names that stay, the same bits as the command, and the page on it as it stands."""
 
+import json
 import re
 import subprocess
 import sys
@@ -40,6 +41,12 @@ def test_the_page_runs_as_it_stands() -> None:
     assert sum(bool(line.strip()) for line in program.splitlines()) <= 15
     exec(compile(program.replace("epochs=20", "epochs=2"), str(PAGE), "exec"), {})
     assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_notebook_has_the_pages_lines() -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    cells = json.loads((PAGE.parents[1] / "examples" / "own_data.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code") == program.strip()
 
 
 def test_the_command_and_the_function_give_the_same_bits(command: Command, tmp_path: Path) -> None:
