@@ -123,6 +123,7 @@ def test_errors_say_what_the_command_says(command: Command, call, arguments: lis
 @pytest.mark.parametrize(
     ("source", "features", "message"),
     [
+        (Path("nothing.csv"), {}, "nothing.csv: no such file"),
         (np.zeros((3, 3)), {}, r"bad: source has shape \[3, 3\], needed are pairs"),
         (pd.DataFrame({"a": [1], "b": [2]}), {}, "bad: which column holds the users"),
         (PAIRS, {"image": {"i1": [1.0]}}, "11 of 12 items have no row"),
@@ -151,3 +152,6 @@ def test_runs_are_judged_with_tables_and_pictures(tmp_path: Path) -> None:
     assert rows["valid.recall@20"].max() == runs[0].record.outcome.valid["recall@20"]
     with pytest.raises(harness.DataError, match="was not kept"):
         runs[0].recommend([0])
+    (runs[0].path / "result.json").unlink()
+    with pytest.raises(harness.DataError, match="is unfinished, so it has no metrics"):
+        _ = harness.load_run(runs[0].path).metrics
