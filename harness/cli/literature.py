@@ -44,7 +44,7 @@ def literature(
     bm3 literature bm3 --dataset baby --metric R@20
     bm3 literature bm3 --out docs/results/runs --format md
     """
-    from harness.paper.claims import claims_of_paper
+    from harness.paper.claims import claims_about, claims_of_paper
     from harness.paper.literature import consensus
     from harness.paper.load import load_paper
     from harness.paper.published import short_metric
@@ -75,8 +75,7 @@ def literature(
     for unread in study.unread if study else ():
         click.echo(f"cannot be read, left out: {unread}", err=True)
     rows, claims = study.rows if study else (), (study.claims if study else ()) or claims_of_paper(about)
-    told = {one.claim.id for one in claims if not model or any(models[0] in what for what, *_ in one.details)}
-    claims = () if dataset or metric else tuple(one for one in claims if one.claim.id in told)
+    claims = () if dataset or metric else claims_about(claims, models[0]) if model else claims
     if as_json:
         click.echo(json.dumps(_record(cells, rows, claims), indent=1))
         return

@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bm3.errors import BM3Error, ConfigError, DataError
 from harness.common import nearest, number
-from harness.paper.claims import ClaimResult, claims_of_paper
+from harness.paper.claims import ClaimResult, claims_about, claims_of_paper
 from harness.paper.literature import Consensus, consensus
 from harness.paper.load import Paper
 from harness.paper.rows import Row, judged, named, representative, rows_of
@@ -154,8 +154,7 @@ class Bound:
         """The table of what others report of a model, or of the claims, as `bm3 literature` has it."""
         rows = self.study().rows
         if claims:
-            about = [one for one in self.study().claims if any(model in what for what, *_ in one.details)]
-            return tables.markdown(study_tables.claims(about), 0).rstrip()
+            return tables.markdown(study_tables.claims(claims_about(self.study().claims, model)), 0).rstrip()
         there = dict.fromkeys(figure.dataset for figure in self.paper.literature)
         asked = [(dataset, model, metric) for dataset in there for metric in self.paper.metrics]
         cells = [cell for cell in (self.consensus(*one) for one in asked) if cell.figures]
