@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from bm3 import ConfigError
 from harness.cli.options import PAPER
 from harness.common import exit_status, write_files
 from harness.ending import NOTHING_MEASURED
+
+if TYPE_CHECKING:
+    from harness.paper.load import Paper
 
 FOLDER = click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("docs/results"))
 
@@ -29,7 +33,7 @@ def results() -> None:
 @FOLDER
 @click.option("--unbound", is_flag=True, help="List the figures that no expression holds.")
 @PAPER
-def verify(folder: Path, unbound: bool, paper: Path) -> None:
+def verify(folder: Path, unbound: bool, paper: Paper) -> None:
     """Say which figures of the pages in DIR (default: docs/results) are not what the runs in DIR/runs give.
 
     Reports that stand beside their runs are made anew and compared; pictures are not. A page NAME.md with a template
@@ -46,12 +50,11 @@ def verify(folder: Path, unbound: bool, paper: Path) -> None:
     bm3 results verify
     bm3 results verify --unbound
     """
-    from harness.paper.load import load_paper
     from harness.report.tables import table, text
     from harness.tools.results import Bound, pages_of, reports_of
 
     _there(folder)
-    bound = Bound(folder / "runs", load_paper(paper))
+    bound = Bound(folder / "runs", paper)
     pages, reports = pages_of(folder, bound), [*reports_of(folder, bound)]
     rows = [[one.path, one.bound, len(one.unbound)] for one in pages]
     click.echo(text(table("Figures", ["page", "bound", "unbound"], rows, "lrr"), title=False))
@@ -72,7 +75,7 @@ def verify(folder: Path, unbound: bool, paper: Path) -> None:
 @results.command()
 @FOLDER
 @PAPER
-def write(folder: Path, paper: Path) -> None:
+def write(folder: Path, paper: Paper) -> None:
     """Write each page of DIR (default: docs/results) that has a template, with the figures that the runs give.
 
     Reports are made by bm3 report.
@@ -80,11 +83,10 @@ def write(folder: Path, paper: Path) -> None:
     \b
     bm3 results write
     """
-    from harness.paper.load import load_paper
     from harness.tools.results import Bound, plain, rendered
 
     _there(folder)
-    pages = {path: plain(text) for path, text in rendered(folder, Bound(folder / "runs", load_paper(paper))).items()}
+    pages = {path: plain(text) for path, text in rendered(folder, Bound(folder / "runs", paper)).items()}
     changed = {
         path: text.encode() for path, text in pages.items() if not path.is_file() or path.read_bytes() != text.encode()
     }

@@ -3,6 +3,7 @@
 Nothing is removed that a process is writing to, that cannot be read as a run, or that lies behind a link.
 """
 
+import gzip
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -13,8 +14,8 @@ from typing import Literal
 from filelock import Timeout
 
 from bm3 import DataError
-from harness.common import HALF_WRITTEN, writing
-from harness.runs.record import RESULT, RUN, Numerics, RunRecord
+from harness.common import HALF_WRITTEN, write_whole, writing
+from harness.runs.record import COMPRESSED, EPOCHS, RESULT, RUN, Numerics, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders, run_lock, supersede
 
 Also = Literal["superseded", "unfinished", "stale"]
@@ -78,6 +79,22 @@ def remove(out: Path, one: Unneeded) -> bool:
                 for parent in list(aside.relative_to(out).parents)[:-1]:
                     (out / parent).rmdir()
     return True
+
+
+def compress(path: Path, *, dry_run: bool) -> int:
+    """Compress the epochs of a finished run; 0 where nothing is to do, else the bytes that are free then.
+
+    Raises WriteError.
+    """
+    with writing(path, "see who may write there"):
+        if not (path / RESULT).is_file() or not (path / EPOCHS).is_file():
+            return 0
+        content = (path / EPOCHS).read_bytes()
+        small = gzip.compress(content, mtime=0)
+        if not dry_run:
+            write_whole(path / f"{EPOCHS}{COMPRESSED}", small)
+            (path / EPOCHS).unlink()
+    return len(content) - len(small)
 
 
 def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:

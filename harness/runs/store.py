@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from bm3 import BM3Error, DataError
 from harness.common import write_json, write_whole, writing
 from harness.ending import IN_USE
-from harness.runs.record import EPOCHS, FAILURE, HITS, RESULT, RUN, FailureKind, RunRecord
+from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, HITS, RESULT, RUN, FailureKind, RunRecord, read_epochs
 
 if TYPE_CHECKING:
     from harness.evaluation import Ranking
@@ -94,9 +94,12 @@ class RunWriter:
 def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of each file of a run that stays, and of what its result says beside the digests. Raises OSError."""
     found = {}
-    for file in (path / name for name in KEPT if (path / name).is_file()):
-        with file.open("rb") as content:
-            found[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+    for name in KEPT:
+        if (path / name).is_file():
+            with (path / name).open("rb") as content:
+                found[name] = hashlib.file_digest(content, "sha256").hexdigest()
+        elif (path / f"{name}{COMPRESSED}").is_file():
+            found[name] = hashlib.sha256(read_epochs(path / f"{name}{COMPRESSED}")).hexdigest()
     said = json.dumps({key: value for key, value in result.items() if key != "digests"}, sort_keys=True)
     return {**found, RESULT: hashlib.sha256(said.encode()).hexdigest()}
 

@@ -60,8 +60,8 @@ def _name(run: RunRecord) -> Iterator[str]:
 
 
 def _epochs(run: RunRecord) -> Iterator[str]:
-    path, result = run.path / EPOCHS, run.outcome
-    if not path.is_file():
+    path, result = run.epochs_file, run.outcome
+    if path is None:
         yield _missing(run, EPOCHS)
         return
     records = run.epochs()

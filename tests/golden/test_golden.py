@@ -51,7 +51,7 @@ COMMANDS: dict[str, list[str]] = {
     "suite-list": ["suite list"],
     **{f"suite-{name}": [f"suite show {name} --device cpu"] for name in (*SUITES, "table3", "table4")},
     "suite-formats": [
-        *(f"suite show mini --device cpu --format {form}" for form in ("md", "csv", "json")),
+        *(f"suite show mini --device cpu --format {form}" for form in ("md", "csv")),
         "suite show mini --device cpu --dry-run --model bm3 --seeds 4-6",
         "suite show baby --device cpu --dry-run --model bpr",
         "suite show min --device cpu",
