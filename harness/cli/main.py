@@ -13,6 +13,7 @@ from bm3 import BM3Error
 from harness.cli.data import data
 from harness.cli.pack import pack
 from harness.cli.paper import paper, reference
+from harness.cli.recommend import export, recommend
 from harness.cli.report import evaluate, expected, literature, report_command, tables
 from harness.cli.results import results
 from harness.cli.runs import replay, runs
@@ -46,6 +47,7 @@ def bm3() -> None:
     \b
     bm3 reproduce                   what reproduces on this machine, as a report
     bm3 train bm3 mini              one model on one data set
+    bm3 recommend RUN --user 0      what a model recommends that was kept (train --keep-model)
     bm3 doctor                      what can be run and measured on this machine
 
     Exit codes: 0 everything asked for was measured and held, 1 something lies outside its band or failed, 2 wrong
@@ -55,7 +57,7 @@ def bm3() -> None:
 
 for command in (
     reproduce,
-    *(suite, watch, runs, replay, train, report_command, tables, evaluate, literature, doctor),
+    *(suite, watch, runs, replay, train, recommend, export, report_command, tables, evaluate, literature, doctor),
     *(models_command, settings_command, variants, metrics_command, data, conformance_command),
     *(audit, results, pack, paper, expected, reference, profile, regress, scaling),
 ):

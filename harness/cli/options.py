@@ -85,6 +85,7 @@ class Device(click.Choice[str]):
         return self.fail(fault, param, ctx) if (fault := device_fault(value)) else value
 
 
+DEFAULT_SEED = 999
 DEVICE_NAME = click.option(
     "--device", type=Device(DEVICES), default="auto", show_default=True, help="Where to compute."
 )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,14 +37,15 @@ class Meter:
         self._last_line, self._last = time.monotonic(), 0
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        notebook = "ipykernel" in sys.modules and find_spec("ipywidgets") is not None  # which shows bars there
+        if notebook or sys.stderr.isatty():
             done = DownloadColumn() if self._unit == "B" else MofNCompleteColumn()
             figures = TextColumn("{task.fields[figures]}", markup=False)
             left = TimeRemainingColumn(compact=True)
             columns = (TextColumn("{task.description}", markup=False), BarColumn(20), done, left, figures)
-            console = Console(stderr=True)
+            console = Console(stderr=not notebook, force_jupyter=notebook or None, width=160 if notebook else None)
             # What goes to a file or a pipe must not end up on the terminal.
-            onto = sys.stdout.isatty()
+            onto = not notebook and sys.stdout.isatty()
             self._bar = Progress(*columns, console=console, transient=not self._stays, redirect_stdout=onto)
             self._bar.add_task(self._title, total=self.total, figures="")
             self._bar.start()

@@ -8,8 +8,9 @@ import sys
 import tempfile
 from collections import defaultdict
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -129,21 +130,14 @@ def diff(first: str, second: str, out: Path) -> None:
 @click.option("--superseded", is_flag=True, help="Also runs that were run anew.")
 @click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
 @click.option("--stale", is_flag=True, help="Also finished runs of another numerics version than today's.")
+@click.option("--models", is_flag=True, help="Also weights that were kept of finished runs; the runs stay.")
 @click.option("--compress", "compressing", is_flag=True, help="Compress the epochs of finished runs, to a fifth.")
 @OUT
-def gc(
-    folder: Path | None,
-    dry_run: bool,
-    superseded: bool,
-    unfinished: bool,
-    stale: bool,
-    compressing: bool,
-    out: Path,
-) -> None:
+def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also: bool) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
 
-    That is half-written files, and checkpoints and locks of finished runs; options add whole runs, or compress what
-    stays. What is running or damaged stays as it is. Links are not followed.
+    That is half-written files, and checkpoints and locks of finished runs; options add whole runs or kept models, or
+    compress what stays. What is running or damaged stays as it is. Links are not followed.
 
     \b
     bm3 runs gc --dry-run
@@ -153,8 +147,8 @@ def gc(
     from harness.runs.inspect import entries
 
     where = folder or out
-    asked: dict[Also, bool] = {"superseded": superseded, "unfinished": unfinished, "stale": stale}
-    found = unneeded(where, [also for also, wanted in asked.items() if wanted])
+    asked = cast("list[Also]", [name for name, wanted in also.items() if wanted])
+    found = unneeded(where, asked)
     verb, end, gone = ("would remove", "would be free", 0) if dry_run else ("removed", "are free", 0)
     for one in found:
         bytes_ = one.size
@@ -250,7 +244,10 @@ def _none(where: Path) -> str:
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=None, help="Where to compute. Default: as the run."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep the new run in this store; it can be resumed."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep the new run, as RUN was kept; it can be resumed.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be repeated, and train nothing.")
 @THREADS
@@ -279,8 +276,10 @@ def replay(
     """
     from harness.cli.train import trained
     from harness.evaluation.compiling import use_threads
+    from harness.ingest.exporting import own_ids
     from harness.runs.difference import causes, difference
     from harness.runs.inspect import find
+    from harness.runs.record import MODEL
     from harness.runs.text import difference_text
     from harness.runs.trial import trial_of
 
@@ -297,6 +296,8 @@ def replay(
         if store.resolve() in stored.path.resolve().parents:
             raise DataError(f"--out {store}: holds the run itself, to be compared with itself; name another folder")
         click.echo(f"repeating: {trial.command}", err=True)
+        if out and (stored.path / MODEL).is_file():
+            trial = replace(trial, keep=own_ids(trial.dataset_name, data, trial.dataset))
         again = trained(trial, store, "" if out else "nothing is kept without --out")
         found = difference(stored, again)
     click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))

@@ -13,7 +13,7 @@ import click
 
 from bm3 import ConfigError
 from harness.cli.data import unread
-from harness.cli.options import DATA, OUT, PAPER, SEEDS_OF_OURS, SHOWN_METRICS, computing
+from harness.cli.options import DATA, DEFAULT_SEED, OUT, PAPER, SEEDS_OF_OURS, SHOWN_METRICS, computing
 from harness.common import exit_status
 from harness.ending import IN_USE, NOTHING_MEASURED, keeping
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option("--seed", type=click.IntRange(min=0), default=999, show_default=True, help="Seed of all randomness.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=DEFAULT_SEED, show_default=True, help="Seed of all randomness."
+)
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 @click.option(
     "--no-wait", is_flag=True, help=f"Where another process runs the same trial, leave with exit code {IN_USE} at once."
 )
+@click.option("--keep-model", is_flag=True, help="Keep the weights of the best epoch, with ids and a card, in the run.")
+@click.option("--rerun", is_flag=True, help="Train again what is finished; the run there is moved aside.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say where the run would be, and train nothing.")
 @SHOWN_METRICS
 @click.option("--key", hidden=True)  # of the run that is meant by who planned it, maybe on another machine
@@ -54,6 +58,8 @@ def train(
     seed: int,
     epochs: int | None,
     no_wait: bool,
+    keep_model: bool,
+    rerun: bool,
     dry_run: bool,
     metrics: str | None,
     key: str | None,
@@ -71,9 +77,11 @@ def train(
     bm3 train lightgcn baby --data ~/data --set n_layers=3 --set reg_weight=1e-4 --seed 1
     bm3 train bpr mini --set early_stopping.metric=ndcg@10 --metrics ndcg,mrr,coverage
     bm3 train bm3 ./data/mine --set features=frozen --set early_stopping.rounding=none
+    bm3 train bm3 ./data/mine --keep-model
     """
     from harness.evaluation.metrics import asked_metrics
     from harness.evaluation.words import METRICS
+    from harness.ingest.exporting import own_ids
     from harness.runs.settings import parse_assignments
     from harness.runs.trial import dataset_for, finished_run, make_trial
     from harness.training.fit import evaluation_of
@@ -93,14 +101,16 @@ def train(
     evaluated = evaluation_of(trial.dataset, trial.training)
     usual = [name for name in evaluated.names if name.partition("@")[0] in METRICS[:2]]
     shown = asked_metrics(metrics, evaluated.names) if metrics else usual  # before anything is trained
-    run = trained(trial, out, wait=not no_wait)
+    if keep_model:
+        trial = replace(trial, keep=own_ids(dataset, data, trial.dataset))
+    run = trained(trial, out, wait=not no_wait, rerun=rerun)
     result = run.outcome
     test = "  ".join(f"{name} {value:.4f}" for name in shown if (value := run.value(name)) is not None)
     click.echo(f"best epoch {result.best_epoch} of {result.epochs}; test: {test}\nrun: {run.path}")
 
 
-def trained(trial: Trial, out: Path, kept: str = "", *, wait: bool = True) -> RunRecord:
-    """The run of a trial, with its progress shown; `kept`: what is said when it is interrupted."""
+def trained(trial: Trial, out: Path, kept: str = "", **options: bool) -> RunRecord:
+    """What `run_trial` gives with these options, its progress shown; `kept`: what is said when it is interrupted."""
     from harness.cli.progress import TrainingProgress
     from harness.runs.trial import run_trial
 
@@ -110,7 +120,7 @@ def trained(trial: Trial, out: Path, kept: str = "", *, wait: bool = True) -> Ru
         keeping(lambda: kept),
         TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar,
     ):
-        return run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=partial(click.echo, err=True), wait=wait)
+        return run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=partial(click.echo, err=True), **options)
 
 
 @click.command(name="conformance")

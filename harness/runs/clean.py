@@ -15,12 +15,12 @@ from filelock import Timeout
 
 from bm3 import DataError
 from harness.common import HALF_WRITTEN, write_whole, writing
-from harness.runs.record import COMPRESSED, EPOCHS, RESULT, RUN, Numerics, RunRecord
+from harness.runs.record import CARD, COMPRESSED, EPOCHS, MODEL, RESULT, RUN, Numerics, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders, run_lock, supersede
 
-Also = Literal["superseded", "unfinished", "stale"]
-"""Whole runs that go when asked: those run anew; those without a result that nobody runs, failed ones included; and
-finished ones of other numerics versions than today's."""
+Also = Literal["superseded", "unfinished", "stale", "models"]
+"""What goes when asked: whole runs, those run anew; those without a result that nobody runs, failed ones included;
+finished ones of other numerics versions than today's; and of finished runs, the weights that were kept."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:
             yield Unneeded(file, "half a file", path)
         elif run.finished and file.name in (CHECKPOINT, LOCK):
             yield Unneeded(file, f"{'checkpoint' if file.name == CHECKPOINT else 'lock'} of a finished run", path)
+        elif "models" in also and file.name in (MODEL, CARD):
+            yield Unneeded(file, f"{'weights' if file.name == MODEL else 'card'} of a kept model", path)
 
 
 def _unwanted(run: RunRecord, also: Collection[Also]) -> str:

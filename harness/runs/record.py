@@ -27,6 +27,8 @@ from harness.training.config import STOPPING_METRIC
 COMPRESSED = ".gz"
 """Ends the name of a finished run's epochs where these are compressed."""
 RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "result.json", "failure.json"
+MODEL, CARD = "model.safetensors", "model.md"
+"""The weights, and what they are in words: only where they were asked for."""
 OUT_OF_MEMORY: Final = "out of memory"
 GPU_KINDS = ("gpu_process_peak", "allocator_reserved_peak")
 MEMORY_KINDS = (*GPU_KINDS, "process_rss_peak")

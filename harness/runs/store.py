@@ -22,14 +22,26 @@ from filelock import FileLock, Timeout
 from bm3 import BM3Error, DataError
 from harness.common import write_json, write_whole, writing
 from harness.ending import IN_USE
-from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, HITS, RESULT, RUN, FailureKind, RunRecord, read_epochs
+from harness.runs.record import (
+    CARD,
+    COMPRESSED,
+    EPOCHS,
+    FAILURE,
+    HITS,
+    MODEL,
+    RESULT,
+    RUN,
+    FailureKind,
+    RunRecord,
+    read_epochs,
+)
 
 if TYPE_CHECKING:
     from harness.evaluation import Ranking
 
 CHECKPOINT, LOCK, LOG = "checkpoint.safetensors", ".lock", "log.txt"
-KEPT = (RUN, EPOCHS, HITS)
-"""Files of a finished run beside its result."""
+KEPT = (RUN, EPOCHS, HITS, MODEL, CARD)
+"""Files of a finished run beside its result; the last two where they were asked for."""
 SUPERSEDED = "superseded"
 """Folder of a store for runs that were run anew; no run in it counts."""
 
