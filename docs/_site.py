@@ -1,10 +1,11 @@
-"""What mkdocs does not do by itself for this site: the reference of commands out of the commands, pages that lie outside
-of docs/, and links to files there. `mkdocs.yml` names it as a hook."""
+"""What mkdocs does not do by itself for this site: a reference of commands out of the commands, a page of stored runs,
+pages that lie outside of docs/, and links to files there. `mkdocs.yml` names it as a hook."""
 
 import inspect
 import posixpath
 import re
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ WHOLE = "whole.html"
 OUTSIDE = "repository"
 """Folder of the site for what lies outside of docs/."""
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)(?=[)#])")
+CODE = re.compile(r"`([^`\n]*\\\|[^`\n]*)`")
 FENCES = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
@@ -59,9 +61,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return posixpath.relpath(path, where or ".")
 
     if (ROOT / "docs" / where / "report.html").is_file() and uri.endswith("/report.md"):
-        markdown = f"[With pictures, and each cell's runs and sources]({WHOLE})\n\n{markdown}"
+        title, _, rest = markdown.partition("\n")
+        markdown = f"{title}\n\n[With pictures, and each cell's runs and sources]({WHOLE})\n{rest}"
     parts = FENCES.split(markdown)
-    return "".join(part if part.startswith("```") else LINK.sub(moved, part) for part in parts)
+    return "".join(part if part.startswith("```") else CODE.sub(piped, LINK.sub(moved, part)) for part in parts)
+
+
+def piped(match: re.Match[str]) -> str:
+    """Code in a table with a bar, whose backslash Python's Markdown would show."""
+    return f"<code>{escape(match[1]).replace(chr(92) + '|', '&#124;')}</code>"
 
 
 def outside(path: Path) -> str:
@@ -78,7 +86,12 @@ def links(path: Path) -> Iterator[tuple[str, Path]]:
 
 def stored_runs() -> str:
     """What is stored in docs/results/runs, a table for each folder."""
-    lines = ["# Stored runs", "", "Everything in `docs/results/runs`, by folder, with R@20. `bm3 replay` makes one again.", ""]
+    lines = [
+        "# Stored runs",
+        "",
+        "Everything in `docs/results/runs`, by folder, with R@20. `bm3 replay` makes one again.",
+        "",
+    ]
     for folder in sorted(path for path in STORE.iterdir() if path.is_dir()):
         lines += [f"## {folder.name}", "", "| run | state | best epoch | test R@20 |", "| --- | --- | --- | --- |"]
         for one in entries(folder):
@@ -109,7 +122,7 @@ def command(about: click.Command, parent: click.Context, name: str) -> list[str]
     rows = [found for one in about.get_params(context) if (found := one.get_help_record(context))]
     if rows:
         lines += ["| option | what |", "| --- | --- |"]
-        lines += [f"| `` {cell(option)} `` | {cell(what)} |" for option, what in rows]
+        lines += [f"| `{cell(option)}` | {cell(what)} |" for option, what in rows if what]
     lines.append("")
     for below in sorted(getattr(about, "commands", {})):
         lines += command(about.commands[below], context, below)  # type: ignore[attr-defined]
@@ -120,7 +133,11 @@ def text(said: str) -> Iterator[str]:
     """Help as Markdown: paragraphs, and blocks that keep their lines."""
     for block in re.split(r"\n\s*\n", inspect.cleandoc(said)):
         kept, _, rest = block.partition("\b\n")
-        yield from (["```text", rest, "```"] if rest and not kept.strip() else [block.replace("\f", "")])
+        pairs = [re.split(r" {2,}", line.strip(), maxsplit=1) for line in rest.splitlines()]
+        if pairs and all(len(pair) == 2 for pair in pairs):
+            yield from ["| command | what |", "| --- | --- |", *(f"| `{one}` | {cell(what)} |" for one, what in pairs)]
+        else:
+            yield from (["```", rest, "```"] if rest and not kept.strip() else [block.replace("\f", "")])
         yield ""
 
 
