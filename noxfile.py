@@ -106,12 +106,13 @@ def crate(session: nox.Session) -> None:
 
 @nox.session
 def results(session: nox.Session) -> None:
-    """Make every report in docs/results anew from the runs stored there; takes nothing after `--`."""
+    """Make every report and bound page in docs/results anew from the runs stored there; takes nothing after `--`."""
     install(session, "-e", ".")
     for runs in sorted(path for path in Path("docs/results/runs").iterdir() if path.is_dir()):
         # A report's exit code is its verdict, which may be "outside its band" (1) or "nothing judged" (3).
         formats, target = "md,html,tex,csv,json", Path("docs/results") / runs.name
         session.run("bm3", "report", f"{runs}", "--format", formats, "--out", f"{target}", success_codes=[0, 1, 3])
+    session.run("bm3", "results", "write")
 
 
 @nox.session

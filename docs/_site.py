@@ -12,6 +12,7 @@ from typing import Any
 import click
 from mkdocs.structure.files import File, Files
 
+import harness
 from harness.cli.main import bm3
 from harness.runs.inspect import entries
 
@@ -30,6 +31,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the reference of commands, and what pages link to outside of docs/, with what that links to."""
     files.append(File.generated(config, "reference/commands.md", content=commands()))
     files.append(File.generated(config, RUNS, content=stored_runs()))
+    files.append(File.generated(config, "reference/python.md", content=names()))
     for page in sorted(ROOT.glob("docs/results/*/report.html")):
         files.append(File.generated(config, f"results/{page.parent.name}/{WHOLE}", content=page.read_bytes()))
     waiting = [ROOT / "docs" / file.src_uri for file in files.documentation_pages() if not file.generated_by]
@@ -60,6 +62,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         path = target.relative_to(ROOT / "docs").as_posix() if inside else outside(target)
         return posixpath.relpath(path, where or ".")
 
+    if uri == "index.md":
+        first = (
+            (ROOT / "docs" / "results" / "answer.md").read_text(encoding="utf-8").split("\n## ")[0].partition("\n")[2]
+        )
+        markdown = markdown.replace("<!-- the answer -->", first.strip())
     if (ROOT / "docs" / where / "report.html").is_file() and uri.endswith("/report.md"):
         title, _, rest = markdown.partition("\n")
         markdown = f"{title}\n\n[With pictures, and each cell's runs and sources]({WHOLE})\n{rest}"
@@ -84,6 +91,15 @@ def links(path: Path) -> Iterator[tuple[str, Path]]:
             yield from ((name, (path.parent / name).resolve()) for name in LINK.findall(part))
 
 
+def names() -> str:
+    """The reference of what `import harness` gives."""
+    lines = ["# Names of harness", "", "What each does stands here; [From Python](../python.md) shows the way.", ""]
+    for name in harness.__all__:
+        found = getattr(harness, name)
+        lines += [f"::: {found.__module__}.{found.__qualname__}", ""]
+    return "\n".join(lines)
+
+
 def stored_runs() -> str:
     """What is stored in docs/results/runs, a table for each folder."""
     lines = [
@@ -106,14 +122,14 @@ def commands() -> str:
     context = click.Context(bm3, info_name="bm3")
     lines = ["# Commands", "", *text(bm3.help or ""), ""]
     lines += ["Each command says the same with `--help`.", ""]
-    for name in sorted(bm3.commands):
-        lines += command(bm3.commands[name], context, name)
+    for name in sorted(bm3.list_commands(context)):
+        lines += command(bm3.get_command(context, name), context, name)
     return "\n".join(lines)
 
 
-def command(about: click.Command, parent: click.Context, name: str) -> list[str]:
+def command(about: click.Command | None, parent: click.Context, name: str) -> list[str]:
     """A section for a command, and one for each command below it."""
-    if about.hidden:
+    if about is None or about.hidden:
         return []
     context = click.Context(about, info_name=name, parent=parent)
     usage = " ".join([context.command_path, *about.collect_usage_pieces(context)])
@@ -124,8 +140,9 @@ def command(about: click.Command, parent: click.Context, name: str) -> list[str]
         lines += ["| option | what |", "| --- | --- |"]
         lines += [f"| `{cell(option)}` | {cell(what)} |" for option, what in rows if what]
     lines.append("")
-    for below in sorted(getattr(about, "commands", {})):
-        lines += command(about.commands[below], context, below)  # type: ignore[attr-defined]
+    if isinstance(about, click.Group):
+        for below in sorted(about.list_commands(context)):
+            lines += command(about.get_command(context, below), context, below)
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The commands of `bm3 data` that bring data in and out and check it: options and messages. The group is in `main`."""
+"""The commands of `bm3 data`: look at data sets, check them, and bring them in and out."""
 
 from __future__ import annotations
 
@@ -36,13 +36,18 @@ USER, ITEM = (
 REPLACE = click.option("--replace", is_flag=True, help="Replace features of this modality.")
 
 
+@click.group()
+def data() -> None:
+    """Look at data sets, check them, and bring them in and out."""
+
+
 def _default_root() -> Path:
     from harness.data.layouts import data_roots
 
     return data_roots()[0]
 
 
-@click.command(name="import")
+@data.command(name="import")
 @click.argument("source", type=PATH)
 @click.option("--name", required=True, help="Name of the data set, and of its folder.")
 @PARENT
@@ -97,7 +102,7 @@ def import_command(
     _say_written(found.dataset, root / name)
 
 
-@click.command(name="export")
+@data.command(name="export")
 @click.argument("dataset")
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="The folder to write; it must be new.")
 @DATA
@@ -119,11 +124,11 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
     _say_written(found, out)
 
 
-@click.command(name="verify")
+@data.command(name="verify")
 @click.argument("dataset")
 @DATA
 @PAPER
-def verify_command(dataset: str, data: Path | None, paper: Path) -> None:
+def verify_command(dataset: str, data: Path | None, paper: Paper) -> None:
     """Check DATASET: published counts, split rule, leakage, features, and whether rows are in the order of the items.
 
     Exit code 0 without a problem, 1 with one, 2 if the data set cannot be read. A note is worth reading and no problem.
@@ -137,12 +142,11 @@ def verify_command(dataset: str, data: Path | None, paper: Path) -> None:
     from harness.data.layouts import folder_of, load_dataset
     from harness.ingest.exporting import recorded_hash
     from harness.ingest.verify import Finding, Severity, verify
-    from harness.paper.load import load_paper
 
     found = load_dataset(dataset, data)
-    folder, about = folder_of(dataset, data), load_paper(paper)
+    folder = folder_of(dataset, data)
     recorded = None if folder is None else recorded_hash(folder)
-    findings = verify(found, _printed(about, found.name), about.split(found.name), recorded)
+    findings = verify(found, _printed(paper, found.name), paper.split(found.name), recorded)
     findings += [Finding("files", Severity.NOTE, note) for note in unread(dataset, data)]
     table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
     click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
@@ -175,7 +179,7 @@ def _printed(paper: Paper, name: str) -> dict[str, dict[str, tuple[float, str]]]
     return printed
 
 
-@click.command(name="add-features")
+@data.command(name="add-features")
 @click.argument("name")
 @click.argument("file", type=PATH)
 @click.option("--modality", required=True, help="What the features are of, such as audio.")
@@ -226,7 +230,7 @@ def add_features_command(
     _say_written(dataset, path)
 
 
-@click.command(name="encode")
+@data.command(name="encode")
 @click.argument("name")
 @click.option("--text", type=PATH, metavar="FILE", help="CSV file: a column id, and the texts' columns.")
 @click.option("--images", type=PATH, metavar="DIR", help="Folder of images, named by item id.")
@@ -299,7 +303,7 @@ def _say_written(dataset: Dataset, *paths: Path) -> None:
     click.echo("\n".join(lines))
 
 
-@click.command(name="prepare")
+@data.command(name="prepare")
 @click.argument("name")
 @click.option("--ratings", type=PATH, required=True, metavar="FILE", help="ratings_*.csv, or reviews as JSON lines.")
 @click.option("--metadata", type=PATH, metavar="FILE", help="meta_*.json.gz, for the texts of items.")
@@ -313,7 +317,7 @@ def _say_written(dataset: Dataset, *paths: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
 @PAPER
 def prepare_command(
-    dry_run: bool, out: Path | None, paper: Path, user: str | None, item: str | None, **asked: Any
+    dry_run: bool, out: Path | None, paper: Paper, user: str | None, item: str | None, **asked: Any
 ) -> None:
     """Make the data set NAME from the original Amazon files of one category, of 2014, 2018 or 2023.
 
@@ -338,7 +342,6 @@ def prepare_command(
     from harness.ingest.tables import Columns
     from harness.ingest.verify import check_counts
     from harness.measure.environment import source
-    from harness.paper.load import load_paper
 
     plan = Plan(out=out or _default_root(), columns=Columns(user, item), **asked)
     if dry_run:
@@ -358,12 +361,12 @@ def prepare_command(
             click.echo(f"{kind}: {', '.join(f'{name} {value:,}' for name, value in counted.items())}")
     for broken in record.get("metadata", {}).get("first_broken", ()):
         click.echo(f"note: {plan.metadata}, line {broken['line']}: {broken['reason']}")
-    for finding in check_counts(record["counts"], _printed(load_paper(paper), plan.name)):
+    for finding in check_counts(record["counts"], _printed(paper, plan.name)):
         click.echo(f"{finding.severity}: {finding.text}")
     click.echo(f"written: {plan.target}")
 
 
-@click.command(name="fetch")
+@data.command(name="fetch")
 @click.argument("name")
 @click.option("--out", type=PATH, metavar="DIR", help="Default: raw/NAME in $BM3_DATA if set, else in ./data.")
 @click.option("--only", multiple=True, metavar="FILE", help="Fetch this file alone; may be repeated.")
@@ -381,7 +384,7 @@ def fetch_command(
     out: Path | None,
     base_url: str | None,
     manifest: Path | None,
-    paper: Path,
+    paper: Paper,
     checksums: Any,
     **options: Any,
 ) -> None:
@@ -401,9 +404,8 @@ def fetch_command(
     """
     from harness.cli.progress import reading_progress
     from harness.ingest.fetch import Fetch, find_source
-    from harness.paper.load import load_paper
 
-    source = find_source(name, manifest or load_paper(paper).file(SOURCES), base_url)
+    source = find_source(name, manifest or paper.file(SOURCES), base_url)
     dry_run = options.pop("dry_run")
     options |= {"checksums": dict(map(_checksum, checksums)), "progress": reading_progress}
     folder = out or _default_root() / "raw" / name
@@ -430,12 +432,38 @@ def _checksum(text: str) -> tuple[str, str]:
     return match[1], match[2].lower()
 
 
-DATA_COMMANDS = (
-    import_command,
-    export_command,
-    verify_command,
-    add_features_command,
-    encode_command,
-    fetch_command,
-    prepare_command,
-)
+@data.command()
+@click.argument("dataset")
+@DATA
+def stats(dataset: str, data: Path | None) -> None:
+    """Print what is in DATASET: a name, or the path of its folder.
+
+    \b
+    bm3 data stats mini
+    bm3 data stats baby --data ~/data
+    bm3 data stats ./data/mine
+    """
+    from tabulate import tabulate
+
+    from harness.data import PARTS, load_dataset
+
+    found = load_dataset(dataset, data)
+    row = [
+        found.name,
+        f"{found.n_users:,}",
+        f"{found.n_items:,}",
+        f"{found.n_interactions:,}",
+        f"{found.sparsity:.2f} %",
+    ]
+    click.echo(tabulate([row], ["data set", "users", "items", "interactions", "sparsity"], disable_numparse=True))
+    click.echo("\nparts: " + ", ".join(f"{part} {len(found.part(part)):,}" for part in PARTS))
+    for name, table in found.features.items():
+        surrogate = " (surrogate vectors)" if name in found.surrogates else ""
+        click.echo(f"modality {name}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
+    for part in ("valid", "test"):
+        unseen = len(found.unseen_users(part))
+        if unseen:
+            click.echo(f"note: {unseen} users of {part} have no training interaction and are left out of evaluation")
+    for note in unread(dataset, data):
+        click.echo(f"note: {note}")
+    click.echo(f"content hash: {found.content_hash}")

@@ -4,14 +4,51 @@ These modules load nothing but click and what is as light: what a command needs 
 wrong usage are answered at once.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from harness.paper.folders import DEFAULT, paper_folder, suite_path
 from harness.report.write import FORMATS
 from harness.runs.words import DEVICES, Policy, device_fault
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.paper.load import Paper
+
+Command = Callable[..., Any]
+
+
+def _made(option: Callable[[Command], Command], name: str, make: Command) -> Callable[[Command], Command]:
+    """The option, whose value becomes what the command gets when it begins: making it may load what computes."""
+
+    def decorated(command: Command) -> Command:
+        @wraps(command)
+        def begun(**given: Any) -> Any:
+            return command(**given | {name: make(given[name])})
+
+        return option(begun)
+
+    return decorated
+
+
+def _paper(folder: Path) -> Paper:
+    from harness.paper.load import load_paper
+
+    return load_paper(folder)
+
+
+def _device(name: str) -> torch.device:
+    from harness.runs.trial import resolve_device
+
+    return resolve_device(name)
+
 
 DATA = click.option(
     "--data",
@@ -29,7 +66,7 @@ OUT = click.option(
     metavar="DIR",
     help="Folder for runs and reports.",
 )
-PAPER = click.option(
+PAPER_FOLDER = click.option(
     "--paper",
     default=DEFAULT,
     show_default=True,
@@ -38,6 +75,7 @@ PAPER = click.option(
     callback=lambda context, parameter, name: paper_folder(name),
     help="The paper that is meant: its name (bm3 paper list) or its folder.",
 )
+PAPER = _made(PAPER_FOLDER, "paper", _paper)
 
 
 class Device(click.Choice[str]):
@@ -47,10 +85,29 @@ class Device(click.Choice[str]):
         return self.fail(fault, param, ctx) if (fault := device_fault(value)) else value
 
 
-DEVICE = click.option("--device", type=Device(DEVICES), default="auto", show_default=True, help="Where to compute.")
+DEFAULT_SEED = 999
+DEVICE_NAME = click.option(
+    "--device", type=Device(DEVICES), default="auto", show_default=True, help="Where to compute."
+)
+DEVICE = _made(DEVICE_NAME, "device", _device)
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of torch. Default: torch's own choice."
 )
+
+
+def computing(command: Command) -> Command:
+    """The options --device and --threads: the command gets the device, and torch has the threads."""
+
+    @wraps(command)
+    def begun(*, device: str, threads: int | None, **given: Any) -> Any:
+        from harness.evaluation.compiling import use_threads
+
+        if threads is not None:
+            use_threads(threads)
+        return command(device=_device(device), **given)
+
+    return DEVICE_NAME(THREADS(begun))
+
 
 THREADS_EACH = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of each trial. Default: cores / workers."
@@ -90,6 +147,22 @@ USERS = click.option(
     metavar="FILE",
     help="Test metrics of these users alone: a file with an id of the data set in each line.",
 )
+
+
+LAYOUT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "md", "tex", "csv"]),
+    default="text",
+    show_default=True,
+    help="Layout.",
+)
+
+
+def say_unread(lines: Iterable[str]) -> None:
+    """Which stored runs a command leaves out, and why."""
+    for line in lines:
+        click.echo(f"cannot be read, left out: {line}", err=True)
 
 
 def _formats(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:

@@ -1,13 +1,18 @@
 """The command `bm3 pack`: options, messages and exit codes. What a package is stands in `tools.pack`."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bm3 import ConfigError
 from harness.cli.options import PAPER
+
+if TYPE_CHECKING:
+    from harness.paper.load import Paper
 
 
 class Packing(click.Group):
@@ -40,7 +45,7 @@ def pack() -> None:
     help="The archive that is written, whole or not at all.",
 )
 @PAPER
-def write(folder: Path, out: Path, paper: Path) -> None:
+def write(folder: Path, out: Path, paper: Paper) -> None:
     """Pack the finished and failed runs below FOLDER, and a report on them by --paper, into one zip archive.
 
     It is a Process Run Crate with the runs, the report in all formats, the environments, the commands, Croissant
@@ -50,12 +55,11 @@ def write(folder: Path, out: Path, paper: Path) -> None:
     \b
     bm3 pack docs/results/runs/mini --out evidence.zip
     """
-    from harness.paper.load import load_paper
     from harness.tools.pack.pack import pack as packed
 
     if out.suffix != ".zip":
         raise ConfigError(f"--out: {out} is no .zip file; name one that ends so")
-    found, unfinished, digest = packed(folder, out, load_paper(paper))
+    found, unfinished, digest = packed(folder, out, paper)
     for path in unfinished:
         click.echo(f"note: left out, since it is unfinished: {path}", err=True)
     click.echo(f"{len(found)} {'run' if len(found) == 1 else 'runs'} in {out}; SHA-256, to be kept elsewhere: {digest}")

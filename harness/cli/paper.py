@@ -1,16 +1,24 @@
-"""The commands `bm3 paper`: a folder for another paper, and whether one is consistent."""
+"""The commands `bm3 paper` and `bm3 reference`: papers as folders, and what the self-check compares with."""
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from bm3 import ConfigError
+from harness.cli.options import PAPER, say_unread
 from harness.ending import MISUSED
+
+if TYPE_CHECKING:
+    from harness.paper.load import Paper
 
 
 @click.group()
 def paper() -> None:
-    """Make and check papers: folders that hold what was published and what is asked. --paper takes one.
+    """Make and check papers: folders of what was published. --paper takes one.
 
     \b
     bm3 paper list
@@ -77,3 +85,36 @@ def check(name: str) -> None:
     found = load_paper(folder)
     counts = f"{len(found.values)} figures, {len(found.claims)} claims, {len(found.suites)} suites"
     click.echo(f"{found.name}: consistent; {counts}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: the file of this checkout.")
+@click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
+@PAPER
+def reference(folder: Path, out: Path | None, overwrite: bool, paper: Paper) -> None:
+    """Take the runs in FOLDER as reference of the self-check.
+
+    Needed are at least 20 finished seeds of each model. It is written to reference/selfcheck.json of the paper's folder
+    in a checkout, or to --out. Commit it with the change that moved the figures, and say why they moved.
+
+    \b
+    bm3 reproduce selfcheck --seeds 101-140 --threads 1 --out DIR
+    bm3 reference DIR
+    """
+    import harness
+    from harness.paper.selfcheck import FILE, SUITE, reference_from, write_reference
+    from harness.runs.store import stored_runs
+    from harness.studies.suite import load_suite
+
+    if out is None and Path(harness.__file__).parent in paper.folder.parents:
+        raise ConfigError(f"{paper.folder} is part of an installed package: run this in a checkout, or give --out FILE")
+    unread: list[str] = []
+    models = [one.model for one in load_suite(SUITE, paper, check=False).experiments]
+    found = reference_from(stored_runs(folder, unread), models)
+    say_unread(unread)
+    target = out or paper.folder / FILE
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target} is there already: give --overwrite to replace it, or --out FILE")
+    write_reference(found, target)
+    click.echo(f"written: {target}")

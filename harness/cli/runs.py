@@ -1,17 +1,21 @@
-"""The commands `bm3 runs …`: what the store of runs holds, and cleaning it up. Everything they do is done elsewhere."""
+"""The commands `bm3 runs …` and `bm3 replay`: what the store holds, cleaning it up, and a run once more."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+import tempfile
 from collections import defaultdict
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, OUT, SHOWN_METRICS, USERS
+from harness.cli.options import DATA, OUT, PAPER, SHOWN_METRICS, STORE, THREADS, USERS
 from harness.common import size
 from harness.runs.words import STATES
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from harness.paper.load import Paper
     from harness.runs.record import RunRecord
 
 NAMED = 3  # runs that share a note
@@ -28,7 +33,7 @@ FOLDER = click.argument("folder", type=click.Path(path_type=Path), required=Fals
 
 @click.group()
 def runs() -> None:
-    """Look at stored runs, check them, and remove what is not needed.
+    """Look at stored runs, check them, remove what is not needed.
 
     \b
     bm3 runs list
@@ -125,24 +130,26 @@ def diff(first: str, second: str, out: Path) -> None:
 @click.option("--superseded", is_flag=True, help="Also runs that were run anew.")
 @click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
 @click.option("--stale", is_flag=True, help="Also finished runs of another numerics version than today's.")
+@click.option("--models", is_flag=True, help="Also weights that were kept of finished runs; the runs stay.")
+@click.option("--compress", "compressing", is_flag=True, help="Compress the epochs of finished runs, to a fifth.")
 @OUT
-def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, stale: bool, out: Path) -> None:
+def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also: bool) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
 
-    That is half-written files, and checkpoints and locks of finished runs; options add whole runs. What is running or
-    damaged stays. Links are not followed.
+    That is half-written files, and checkpoints and locks of finished runs; options add whole runs or kept models, or
+    compress what stays. What is running or damaged stays as it is. Links are not followed.
 
     \b
     bm3 runs gc --dry-run
     bm3 runs gc --superseded --unfinished
     """
-    from harness.runs.clean import Also, remove, unneeded
+    from harness.runs.clean import Also, compress, remove, unneeded
     from harness.runs.inspect import entries
     from harness.studies.status import trials_under_way
 
     where = folder or out
-    asked: dict[Also, bool] = {"superseded": superseded, "unfinished": unfinished, "stale": stale}
-    found = unneeded(where, [also for also, wanted in asked.items() if wanted], trials_under_way(where))
+    asked = cast("list[Also]", [name for name, wanted in also.items() if wanted])
+    found = unneeded(where, asked, trials_under_way(where))
     verb, end, gone = ("would remove", "would be free", 0) if dry_run else ("removed", "are free", 0)
     for one in found:
         bytes_ = one.size
@@ -154,7 +161,10 @@ def gc(folder: Path | None, dry_run: bool, superseded: bool, unfinished: bool, s
     for entry in entries(where):
         if entry.state == "damaged":
             click.echo(f"left, since it is damaged: {entry.reason}")
-    if found:
+    if compressing:
+        smaller = [compress(entry.path, dry_run=dry_run) for entry in entries(where) if entry.state == "finished"]
+        click.echo(f"compressed epochs of {sum(map(bool, smaller))} runs: {size(sum(smaller))} {end}")
+    elif found:
         click.echo(f"{size(gone)} {end}")
     else:
         click.echo(f"Nothing to remove in {where}." if where.is_dir() else _none(where))
@@ -227,3 +237,76 @@ def users_of(run: RunRecord, path: Path, data: Path | None) -> NDArray[np.int64]
 
 def _none(where: Path) -> str:
     return f"There are no runs in {where}; bm3 train or bm3 reproduce makes some, for example bm3 reproduce mini."
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=None, help="Where to compute. Default: as the run."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep the new run, as RUN was kept; it can be resumed.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be repeated, and train nothing.")
+@THREADS
+@DATA
+@PAPER
+def replay(
+    run: str,
+    device: str | None,
+    dry_run: bool,
+    threads: int | None,
+    data: Path | None,
+    out: Path | None,
+    paper: Paper,
+) -> None:
+    """Train RUN again: does it come out the same, to the bit?
+
+    RUN is the path of a stored run, or a part of its name that no other below runs has. It is repeated with its own
+    settings, seed and number of threads. What differs is shown with its likely causes. Nothing stored is changed.
+
+    Exit code 0: the same bits; or other bits in another environment, with the test metric of early stopping within the
+    tolerance for replays (bm3 expected show tolerances). 1: other bits in the same environment, or further away.
+
+    \b
+    bm3 replay bm3-164e
+    bm3 replay docs/results/runs/mini/bm3-cc65bfb649-seed1 --threads 1
+    """
+    from harness.cli.train import trained
+    from harness.evaluation.compiling import use_threads
+    from harness.ingest.exporting import own_ids
+    from harness.runs.difference import causes, difference
+    from harness.runs.inspect import find
+    from harness.runs.record import MODEL
+    from harness.runs.text import difference_text
+    from harness.runs.trial import trial_of
+
+    stored = find(run, STORE)
+    if not stored.finished:
+        raise DataError(f"{stored.path}: is {stored.state}, so there is no result to compare with")
+    use_threads(threads or stored.environment.get("torch_threads") or 1)
+    trial = trial_of(stored, data, device)
+    if dry_run:
+        click.echo(f"would repeat: {trial.command}")
+        return
+    with nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
+        store = Path(folder)
+        if store.resolve() in stored.path.resolve().parents:
+            raise DataError(f"--out {store}: holds the run itself, to be compared with itself; name another folder")
+        click.echo(f"repeating: {trial.command}", err=True)
+        if out and (stored.path / MODEL).is_file():
+            trial = replace(trial, keep=own_ids(trial.dataset_name, data, trial.dataset))
+        again = trained(trial, store, "" if out else "nothing is kept without --out")
+        found = difference(stored, again)
+    click.echo(difference_text(found, f"{stored.path} (stored)", f"{shlex.join(['bm3', 'replay', run])} (now)"))
+    if found.verdict == "same":
+        return
+    likely = causes(found)
+    none = ["none is recorded: the same code in the same environment"]
+    click.echo("\nlikely causes\n" + "\n".join(f"  {cause}" for cause in likely or none))
+    before, now = (one.outcome.test[stored.stopping] for one in (stored, again))
+    near = abs(now - before) <= paper.tolerances.replay.relative * abs(before)
+    sys.exit(0 if likely and near else 1)

@@ -6,11 +6,12 @@ How a report is made is elsewhere.
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
-from functools import wraps
+from functools import reduce, wraps
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,7 +22,7 @@ from bm3 import ConfigError, DataError
 from harness.cli.options import (
     DATA,
     DATASETS,
-    DEVICE,
+    DEVICE_NAME,
     DRY_RUN,
     IN_PROCESS,
     MODELS,
@@ -124,7 +125,7 @@ class Execution:
 
 def run(study: Study, backend: Backend, wanted: Wanted, planned: Sequence[Planned] | None = None) -> Outcomes:
     """Run the trials with the study's progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
-    from harness.cli.study_progress import StudyProgress
+    from harness.cli.progress import StudyProgress
     from harness.studies.conduct import conduct
 
     kept = f"finished trials are kept in {study.store}; the same command goes on from there"
@@ -139,9 +140,8 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def collected(**given: Any) -> Any:
         return command(how=Execution(**{field.name: given.pop(field.name) for field in fields(Execution)}), **given)
 
-    for option in reversed((RERUN, WORKERS, RAY, IN_PROCESS, DEVICE, THREADS_EACH, DATA, OUT, PAPER)):
-        collected = option(collected)
-    return collected
+    options = (PAPER, OUT, DATA, THREADS_EACH, DEVICE_NAME, IN_PROCESS, RAY, WORKERS, RERUN)
+    return reduce(lambda made, option: option(made), options, collected)
 
 
 def following(rows: Sequence[Row | Outline], found: Pending) -> list[str]:
@@ -204,12 +204,12 @@ def reproduce(
     formats: list[str],
     dry_run: bool,
     how: Execution,
-    paper: Path,
+    paper: Paper,
 ) -> None:
-    """Check the models against recorded traces, run SUITE (default: selfcheck), and report what reproduces.
+    """Run SUITE (default: selfcheck), and report what reproduces.
 
-    The suite selfcheck needs no data: it shows whether the models learn on this machine what they learned when its
-    reference was made, and nothing about published tables.
+    Before that, the models are checked against recorded traces. The suite selfcheck needs no data: it shows whether the
+    models learn on this machine what they learned when its reference was made, and nothing about published tables.
 
     SUITE is the name of one of the paper (bm3 suite list) or the path of a .toml file. Trials that are
     stored and finished are not run again, whichever suite they were run for; one that was interrupted or killed goes on
@@ -228,20 +228,18 @@ def reproduce(
     """
     from harness.data.layouts import data_roots, is_there
     from harness.paper.conformance import trace_statuses
-    from harness.paper.load import load_paper
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
-    from harness.studies.execute import pending
+    from harness.studies.execute import keep_models, pending
     from harness.studies.suite import load_suite, plan, wanted
 
-    about = load_paper(paper)
-    chosen = load_suite(suite, about).narrowed(models)
+    chosen = load_suite(suite, paper).narrowed(models)
     datasets, device = datasets or tuple(chosen.datasets), resolve_device(how.device)
     absent = [name for name in datasets if available and not is_there(name, how.data)]
     if len(absent) == len(datasets):
         places = ", ".join(map(str, data_roots(how.data)))
         raise DataError(f"none of {', '.join(absent)} is in {places}: name their folder with --data DIR")
-    rows = plan(chosen, how.data, device, [name for name in datasets if name not in absent], about, seeds)
+    rows = plan(chosen, how.data, device, [name for name in datasets if name not in absent], paper, seeds)
     if absent:
         click.echo(f"left out, since not there: {', '.join(absent)}", err=True)
 
@@ -255,10 +253,13 @@ def reproduce(
         for line in left_alone(found) if how.rerun == "missing" else ():
             click.echo(line)
         return
-    begun, backend = how.begin(Path(suite).stem, about, alone=chosen.alone)
-    planned, checks = _planned(rows, how.out), _replayed(about, device)
+    begun, backend = how.begin(Path(suite).stem, paper, alone=chosen.alone)
+    planned, checks = _planned(rows, how.out), _replayed(paper, device)
     click.echo(conformance_line(checks, device))
+    began = time.time()
     outcomes = run(begun, backend, trials, planned)
+    for note in keep_models(rows, outcomes, chosen.keep_model, began) if chosen.keep_model else ():
+        click.echo(f"note: {note}", err=True)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
     # Where costs are asked for, a run of another machine is no answer.
@@ -279,7 +280,7 @@ def reproduce(
         how.out,
         f"{chosen.title} (only {', '.join(models)})" if models else chosen.title,
         of=[found for _, found in runs if found is not None],
-        paper=about,
+        paper=paper,
         planned=planned,
         conformance=Counter(status.value for status in trace_statuses(checks).values()),
         conformance_device=device.type,

@@ -1,8 +1,8 @@
-"""The commands `bm3 suite list` and `bm3 suite show`: what a suite is, what is done of it, and what is left."""
+"""The commands `bm3 suite …` and `bm3 watch`: what a suite is, what is done of it, and one that is running."""
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,32 +10,23 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, DATASETS, DEVICE, MODELS, OUT, PAPER, SEEDS, known_suite
+from harness.cli.options import DATA, DATASETS, DEVICE, LAYOUT, MODELS, OUT, PAPER, SEEDS, known_suite
 from harness.common import NOT_KNOWN, duration, size
 
 if TYPE_CHECKING:
+    import torch
+
+    from harness.paper.load import Paper
     from harness.runs.trial import Trial
     from harness.studies.estimate import Estimates
     from harness.studies.suite import Outcomes, Outline, Row
 
-HEAD = (
-    "row",
-    "data set",
-    "points",
-    "seeds",
-    "trials",
-    "done",
-    "failed",
-    "time left",
-    "memory",
-    "estimated from",
-)
-LAYOUTS = ("text", "md", "csv", "json")
+HEAD = ("row", "data set", "points", "seeds", "trials", "done", "failed", "time left", "memory", "estimated from")
 
 
 @click.group()
 def suite() -> None:
-    """Look at suites: files that say which trials answer a question. `bm3 reproduce` runs one.
+    """Look at suites: files of trials that answer a question. `bm3 reproduce` runs one.
 
     \b
     bm3 suite list
@@ -45,23 +36,21 @@ def suite() -> None:
 
 @suite.command(name="list")
 @PAPER
-def list_command(paper: Path) -> None:
+def list_command(paper: Paper) -> None:
     """List the suites of a paper, and how many trials each has at most.
 
     \b
     bm3 suite list
     bm3 suite list --paper damrs
     """
-    from harness.paper.load import load_paper
     from harness.report.tables import table, text
     from harness.studies.suite import load_suite, outline
 
     rows = []
-    about = load_paper(paper)
-    for name in about.suites:
-        found = load_suite(name, about, check=False)
+    for name in paper.suites:
+        found = load_suite(name, paper, check=False)
         more = " and their variants" if any(experiment.variants for experiment in found.experiments) else ""
-        most = sum(row.trials for row in outline(found, paper=about, variants=False))
+        most = sum(row.trials for row in outline(found, paper=paper, variants=False))
         rows.append([name, found.title, f"{most:,}{more}"])
     click.echo(text(table("", ["suite", "what", "trials"], rows)), nl=False)
 
@@ -71,7 +60,7 @@ def list_command(paper: Path) -> None:
 @DATASETS
 @MODELS
 @SEEDS
-@click.option("--format", "form", type=click.Choice(LAYOUTS), default="text", show_default=True, help="Layout.")
+@LAYOUT
 @click.option("--dry-run", is_flag=True, help="List the commands of the trials to run; as text only.")
 @DEVICE
 @DATA
@@ -84,10 +73,10 @@ def show(
     seeds: list[int],
     form: str,
     dry_run: bool,
-    device: str,
+    device: torch.device,
     data: Path | None,
     out: Path,
-    paper: Path,
+    paper: Paper,
 ) -> None:
     """Show the rows of the suite NAME: how many trials, how many of them are done, what the others will take.
 
@@ -105,49 +94,39 @@ def show(
     from harness.cli.study import following, left_alone
     from harness.data.layouts import data_roots
     from harness.measure.environment import environment
-    from harness.paper.load import load_paper
-    from harness.report.flat import csv_text
-    from harness.report.tables import markdown, table, text
+    from harness.report.tables import table
+    from harness.report.write import laid_out
     from harness.runs.record import cost_key
-    from harness.runs.trial import resolve_device
     from harness.studies.estimate import estimates_of
     from harness.studies.execute import pending
     from harness.studies.suite import Outline, Row, load_suite, outline, plan, wanted
 
     if dry_run and form != "text":
         raise click.UsageError("--dry-run lists commands: leave --format out")
-    about = load_paper(paper)
-    chosen, where = load_suite(name, about).narrowed(models), resolve_device(device)
+    chosen = load_suite(name, paper).narrowed(models)
     data_roots(data)  # a folder that is not there is refused, one that lacks a data set is not
     planned: list[Row | Outline] = []
     missing = []
     for dataset in dict.fromkeys(datasets or chosen.datasets):
         try:
-            planned += plan(chosen, data, where, [dataset], about, seeds)
+            planned += plan(chosen, data, device, [dataset], paper, seeds)
         except DataError as error:
             missing.append(f"{dataset}: counts from the suite's file alone, and no time, since {error}")
-            planned += outline(chosen, [dataset], about, seeds)
+            planned += outline(chosen, [dataset], paper, seeds)
     rows = [row for row in planned if isinstance(row, Row)]
     outlines = [row for row in planned if isinstance(row, Outline)]
     # How many threads there will be is for `bm3 reproduce` to say.
-    costs = {key: here for key, here in cost_key(environment(where)).items() if key != "torch_threads"}
+    costs = {key: here for key, here in cost_key(environment(device)).items() if key != "torch_threads"}
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out, costs=costs if chosen.alone else None)
     unread: list[str] = []
-    estimates = estimates_of(out, about, unread)
-    lines = [_line(row, found.outcomes, estimates) for row in planned]
-    shown = table("", HEAD, lines)
+    estimates = estimates_of(out, paper, unread)
+    shown = laid_out(table("", HEAD, [_line(row, found.outcomes, estimates) for row in planned]), form)
     notes = [*missing, *(f"cannot be read, left out: {path}" for path in unread)]
     if form != "text":
-        as_json = json.dumps([dict(zip(HEAD, line, strict=True)) for line in lines], indent=1, ensure_ascii=False)
-        layouts = {
-            "json": lambda: as_json + "\n",
-            "md": lambda: markdown(shown, 0),
-            "csv": lambda: csv_text(HEAD, lines),
-        }
-        click.echo(layouts[form](), nl=False)
+        click.echo(shown, nl=False)
         click.echo("".join(f"{note}\n" for note in notes), err=True, nl=False)
         return
-    click.echo(f"{Path(name).stem}: {chosen.title}\n\n{text(shown)}")
+    click.echo(f"{Path(name).stem}: {chosen.title}\n\n{shown}")
     come = sum(row.to_come(found.outcomes) for row in planned)
     most = come + len(found.trials) + sum(len(row.commands) for row in outlines)
     done, failed = _done_and_failed(found.trials, found.outcomes)
@@ -200,3 +179,62 @@ def _seconds_left(
         left += [(point, more / len(row.points)) for point in row.points if more]
     known = [(estimates.seconds(trial), times) for trial, times in left]
     return None if any(s is None for s, _ in known) else sum(s * times for s, times in known if s is not None)
+
+
+SECONDS_BETWEEN_LOOKS = 1.0
+VANISHED = "has ended without saying so (killed?); the same command goes on"
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+@click.option("--once", is_flag=True, help="Show how it stands and leave.")
+def watch(folder: Path, once: bool) -> None:
+    """Show a study that runs elsewhere until it has ended. Ctrl-C leaves it running.
+
+    FOLDER (default: runs) is the folder of a study, or one that holds several, of which one is running.
+
+    \b
+    bm3 watch
+    bm3 watch runs/mini --once
+    """
+    from rich.console import Console
+
+    from harness.cli.progress import StudyProgress, bars, show
+    from harness.studies.status import read_status, vanished
+
+    study = chosen_study(folder)
+    console, status = Console(highlight=False), read_status(study)
+    try:
+        if once:
+            show(shown := bars(console), status, time.time())
+            console.print(shown, *status.recent, sep="\n", markup=False)
+        else:
+            with StudyProgress(console) as progress:
+                progress.update(status)
+                while status.state == "running" and not vanished(status):
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+                    progress.update(status := read_status(study))
+    except KeyboardInterrupt as interruption:
+        if type(interruption) is KeyboardInterrupt:  # Ctrl-C; a scheduler's signal is for the caller
+            return
+        raise
+    # It may have ended properly since the status was read.
+    if vanished(status) and vanished(read_status(study)):
+        click.echo(f"the study in {study} {VANISHED}")
+
+
+def chosen_study(folder: Path) -> Path:
+    """The folder of the study meant by `folder`. Raises DataError when there is none, or not the one to choose."""
+    from harness.studies.status import read_status, studies, vanished
+
+    found = studies(folder)
+    if not found:
+        read_status(folder)  # raises, as there is none that can be read
+    states = {path: "killed" if vanished(status) else status.state for path, status in found.items()}
+    running = [path for path, state in states.items() if state == "running"]
+    candidates = running or list(found)
+    if len(candidates) == 1:
+        return candidates[0]
+    what = f"{len(running)} studies are running" if running else "no study is running"
+    named = ", ".join(f"{path} ({states[path]})" for path in candidates)
+    raise DataError(f"{folder}: {what} there; name the folder of one: {named}")

@@ -6,24 +6,27 @@ What they do is in `harness.tools`: `bm3 audit`, `doctor`, `profile`, `regress` 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import harness
 from bm3.errors import ConfigError
-from harness.cli.options import DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, THREADS
+from harness.cli.options import DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, PAPER_FOLDER, computing
 from harness.cli.study import Execution, execution_options, run
 from harness.ending import Interrupted
 
+if TYPE_CHECKING:
+    import torch
+
+    from harness.paper.load import Paper
+
 WIDEST = 96  # of what the doctor finds
-SUMMARY = "GITHUB_STEP_SUMMARY"
 CHECKOUT = Path(harness.__file__).parent.parent
 COUNT = click.IntRange(min=1)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -41,34 +44,33 @@ def _to_stderr(text: str) -> None:
 @click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @execution_options
 def audit(
-    dataset: str, models: tuple[str, ...], seeds: int, dry_run: bool, as_reference: bool, how: Execution, paper: Path
+    dataset: str, models: tuple[str, ...], seeds: int, dry_run: bool, as_reference: bool, how: Execution, paper: Paper
 ) -> None:
-    """Measure what every variant changes on DATASET (default: mini): the settings in which text and code disagree.
+    """Measure what every variant changes on DATASET.
 
-    Each other value is trained beside the published one with the same seeds. Settings of training are audited with
-    every model, so all models make many trials: --dry-run lists them, --model chooses. Training is as published, on
-    mini as in the suite mini. Finished trials are not run again. The report is in the folder audit-DATASET below --out.
+    Variants are settings in which text and code disagree; DATASET is mini by default. Each other value is trained
+    beside the published one with the same seeds. Settings of training are audited with every model, so all models make
+    many trials: --dry-run lists them, --model chooses. Training is as published, on mini as in the suite mini. Finished
+    trials are not run again. The report is in the folder audit-DATASET below --out.
 
     \b
     bm3 audit
     bm3 audit --model bm3 --model grcn
     bm3 audit baby --data ~/data --model bm3 --seeds 2
     """
-    from harness.paper.load import load_paper
     from harness.runs.trial import resolve_device
     from harness.studies.execute import pending
     from harness.studies.suite import wanted
     from harness.tools.audit import Audit, audit_markdown, plan_audit, write_audit
 
-    about = load_paper(paper)
-    rows = plan_audit(about, dataset, how.data, models, tuple(range(1, seeds + 1)), resolve_device(how.device))
+    rows = plan_audit(paper, dataset, how.data, models, tuple(range(1, seeds + 1)), resolve_device(how.device))
     if dry_run:
         for trial in pending(lambda outcomes: wanted(rows, outcomes), how.out, how.rerun).to_run:
             click.echo(trial.command)
         return
-    begun, backend = how.begin(f"audit-{rows[0].dataset.name}", about)
-    outcome = Audit(rows, run(begun, backend, lambda outcomes: wanted(rows, outcomes)), about)
-    paths = write_audit(outcome, begun.folder, paper if as_reference and outcome.code == 0 else None)
+    begun, backend = how.begin(f"audit-{rows[0].dataset.name}", paper)
+    outcome = Audit(rows, run(begun, backend, lambda outcomes: wanted(rows, outcomes)), paper)
+    paths = write_audit(outcome, begun.folder, paper.folder if as_reference and outcome.code == 0 else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     for path in paths:
         click.echo(f"written: {path}")
@@ -82,12 +84,12 @@ def audit(
 @click.option("--require", metavar="cuda[=VERSION]", help="A GPU that torch uses, built for this CUDA, is needed too.")
 @DATA
 @OUT
-@PAPER
+@PAPER_FOLDER
 def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, paper: Path) -> None:
-    """Look at this machine and installation: what can be run and measured here, and what to do about the rest.
+    """Look at what can be run and measured here.
 
-    Nothing is stored. Exit code 0 where the main job, bm3 reproduce, can run and what --require names is there, 1 where
-    a problem is in the way.
+    And what to do about the rest. Nothing is stored. Exit code 0 where the main job, bm3 reproduce, can run and what
+    --require names is there, 1 where a problem is in the way.
 
     \b
     bm3 doctor
@@ -118,9 +120,8 @@ def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, pap
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--steps", type=COUNT, default=10, show_default=True, help="Training steps to measure.")
 @click.option("--out", type=FILE, metavar="FILE", help="Write all figures there.")
-@click.option("--json", "as_json", is_flag=False, flag_value="-", metavar="", help="Print all figures as JSON.")
-@DEVICE
-@THREADS
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+@computing
 @DATA
 def profile(
     model: str,
@@ -128,15 +129,15 @@ def profile(
     assignments: tuple[str, ...],
     steps: int,
     out: Path | None,
-    as_json: str | None,
-    device: str,
-    threads: int | None,
+    as_json: bool,
+    device: torch.device,
     data: Path | None,
 ) -> None:
-    """Show where a training step and an evaluation of MODEL on DATASET spend their time, by torch operation.
+    """Show where a training step and an evaluation take time.
 
-    Recording operations slows them, so the whole is measured without it. Beside it stand the products that were
-    multiplied, and what this machine moves in a large copy. Nothing is stored unless --out says where.
+    By torch operation, of MODEL on DATASET. Recording operations slows them, so the whole is measured without it.
+    Beside it stand the products that were multiplied, and what this machine moves in a large copy. Nothing is stored
+    unless --out says where.
 
     \b
     bm3 profile bm3 mini
@@ -144,22 +145,16 @@ def profile(
     bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
     """
     from harness.common import check_writable, write_files
-    from harness.evaluation.compiling import use_threads
     from harness.measure.environment import environment
     from harness.runs.settings import parse_assignments
-    from harness.runs.trial import dataset_for, make_trial, resolve_device
+    from harness.runs.trial import dataset_for, make_trial
     from harness.tools.profiling import profile as profiling
     from harness.training import Streams
 
-    if as_json not in (None, "-"):  # --json FILE, as it was written before --out
-        out, as_json = Path(as_json), None
     if out is not None:
         check_writable(out, "name another file with --out")
-    if threads is not None:
-        use_threads(threads)
     settings = {"epochs": "1000", **parse_assignments(assignments)}  # it ends by itself, with validation or without
-    where = resolve_device(device)
-    trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, 999, where)
+    trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, 999, device)
     title = f"{trial.entry.name} on {trial.dataset.name}, {trial.device.type}"
     found = profiling.profile(
         trial.entry.model,
@@ -213,8 +208,8 @@ def regress(
     against: str | None,
     quick: bool,
     dry_run: bool,
-    paper: Path,
-    device: str,
+    paper: Paper,
+    device: torch.device,
     threads: int,
     out: Path,
 ) -> None:
@@ -234,9 +229,7 @@ def regress(
     """
     from harness.common import check_writable, write_files
     from harness.measure.environment import source
-    from harness.paper.load import load_paper
     from harness.runs.store import now
-    from harness.runs.trial import resolve_device
     from harness.tools.regress import baseline as stored
     from harness.tools.regress import judge, measure, text
     from harness.tools.regress.rules import load_rules
@@ -245,10 +238,8 @@ def regress(
         raise ConfigError("--against compares with a revision: leave --baseline and --update-baseline out")
     if quick and update_baseline:
         raise ConfigError("--quick is for checks: a baseline needs its repetitions, leave one of the two options out")
-    published = load_paper(paper)
-    rules = load_rules(published.file("regression.toml"))
-    where = resolve_device(device)
-    machine = stored.machine_class(where, threads)
+    rules = load_rules(paper.file("regression.toml"))
+    machine = stored.machine_class(device, threads)
     path = baseline or out / f"baseline-{stored.digest(machine)}.json"
     preset = "baseline" if update_baseline else "quick" if quick else "default"
     often, before = rules.presets[preset], None
@@ -272,11 +263,11 @@ def regress(
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
-        held = measure.clocks_held(where)
-        plan = measure.plan_of(rules.workload, *measure.inputs(published), inputs, where.type, threads, held)
+        held = measure.clocks_held(device)
+        plan = measure.plan_of(rules.workload, *measure.inputs(paper), inputs, device.type, threads, held)
         if update_baseline:
             measured = measure.measure([here], plan, often, tell=_to_stderr)[0]
-            failed, unstable = measure.faults(measured, rules, where.type)
+            failed, unstable = measure.faults(measured, rules, device.type)
             if failed:
                 click.echo(f"not stored, since this fails: {'; '.join(failed)}", err=True)
                 sys.exit(1)
@@ -296,12 +287,6 @@ def regress(
     report = text.markdown(found, facts)
     contents = {"report.md": report, "junit.xml": text.junit(found, str(about["when"]))}
     files = write_files({out / name: of.encode() for name, of in contents.items()}, "name another folder with --out")
-    if summary := os.environ.get(SUMMARY):
-        try:
-            with Path(summary).open("a", encoding="utf-8") as appended:
-                appended.write(report)
-        except OSError as error:  # no reason to lose the verdict
-            click.echo(f"{SUMMARY}: {summary} cannot be written ({error.strerror})", err=True)
     click.echo(report.split("\n## ")[0].rstrip() + "\n")
     click.echo("\n".join(f"written: {file}" for file in files))
     sys.exit(judge.exit_code(found))
@@ -329,8 +314,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
 )
 @click.option("--repetitions", type=click.IntRange(min=5), metavar="N", help="Per point. Default: 9.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON instead of the summary.")
-@DEVICE
-@THREADS
+@computing
 @OUT
 @PAPER
 @click.option("--dry-run", is_flag=True, help="Say what would be measured.")
@@ -340,18 +324,18 @@ def scaling(
     sizes: tuple[int, ...] | None,
     repetitions: int | None,
     as_json: bool,
-    device: str,
-    threads: int | None,
+    device: torch.device,
     out: Path,
-    paper: Path,
+    paper: Paper,
     dry_run: bool,
 ) -> None:
-    """Check the published complexities: how time and memory of each MODEL (default: all) grow with the problem.
+    """Check published complexities: how time and memory grow.
 
-    One of E (interactions), I (items), d_m (feature width), d (embedding size), B (batch) and L (layers) grows, all
-    else stays. Steps, epochs, evaluations and peak memory are measured; fitted exponents, with intervals, are judged by
-    the paper's complexity.toml. Each call leaves a record, a report and pictures of its own in --out, named by the
-    time; reports on runs in that folder take exponents from the records. The machine should have nothing else to do.
+    With the size of the problem, for each MODEL (default: all). One of E (interactions), I (items), d_m (feature
+    width), d (embedding size), B (batch) and L (layers) grows, all else stays. Steps, epochs, evaluations and peak
+    memory are measured; fitted exponents, with intervals, are judged by the paper's complexity.toml. Each call leaves a
+    record, a report and pictures of its own in --out, named by the time; reports on runs in that folder take exponents
+    from the records. The machine should have nothing else to do.
 
     Exit codes: 0 nothing above what is published, 1 something above, 3 nothing could be judged.
 
@@ -361,10 +345,8 @@ def scaling(
     bm3 scaling --dry-run
     """
     from harness.common import check_writable
-    from harness.evaluation.compiling import use_threads
     from harness.measure.environment import environment
     from harness.models.registry import find_model, trained_in_steps
-    from harness.runs.trial import resolve_device
     from harness.tools.scaling import measure, report
     from harness.tools.scaling.fit import load_complexity
 
@@ -372,16 +354,13 @@ def scaling(
     factors = vary and tuple(dict.fromkeys(part.strip() for part in vary.split(",")))
     given: dict[str, Any] = {"factors": factors, "multipliers": sizes, "repetitions": repetitions}
     plan = measure.Plan(**{name: value for name, value in given.items() if value is not None})
-    where = resolve_device(device)
-    if threads is not None:
-        use_threads(threads)
     if dry_run:
         for factor in plan.factors:
             click.echo(f"{factor}: {', '.join(f'{each.of(factor):,}' for each in plan.grown(factor))}")
         for name in names:
             click.echo(f"{name}: {len(plan.factors_of(find_model(name)))} sizes, {plan.repetitions} repetitions each")
         return
-    stated = paper / "complexity.toml"
+    stated = paper.folder / "complexity.toml"
     if not stated.is_file():
         raise ConfigError(f"{stated}: no such file, so no published cost to judge by; name another --paper")
     complexity = load_complexity(stated)
@@ -389,12 +368,12 @@ def scaling(
     series: list[measure.Series] = []
     stopped: KeyboardInterrupt | None = None
     try:
-        series.extend(measure.measure(names, plan, where, tell=_to_stderr))  # keeps what came before an interruption
+        series.extend(measure.measure(names, plan, device, tell=_to_stderr))  # keeps what came before an interruption
     except KeyboardInterrupt as interruption:
         if not series:
             raise Interrupted("nothing was measured") from interruption
         stopped = interruption
-    growth = report.Growth(" ".join(["bm3", *sys.argv[1:]]), environment(where), plan, tuple(series), complexity)
+    growth = report.Growth(" ".join(["bm3", *sys.argv[1:]]), environment(device), plan, tuple(series), complexity)
     click.echo(json.dumps(report.as_json(growth), indent=1) if as_json else report.summary(growth))
     for path in report.write(growth, out):
         click.echo(f"written: {path}", err=as_json)

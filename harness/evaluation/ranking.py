@@ -50,13 +50,10 @@ class Evaluator:
         if not len(self.users):
             raise BM3Error("there is nobody to rank items for: no user of this part has an interaction in training")
         k = min(k, self._n_items)
-        block = block or max(1, BLOCK_SCORES.get(device.type, 2**26) // self._n_items)
+        block = block or self.block(device)
         starts = range(0, len(self.users), block)
-        blocks = [self._rank_block(score, self.users[start : start + block], k, device) for start in starts]
-        items = torch.cat([items for items, _ in blocks]).numpy()
-        allowed = torch.cat([allowed for _, allowed in blocks]).numpy()
-        items[~allowed] = -1
-        return self.ranking_of(items)
+        blocks = [self.top(score, self.users[start : start + block], k, device)[0] for start in starts]
+        return self.ranking_of(np.concatenate(blocks))
 
     def ranking_of(self, items: NDArray[np.int64]) -> Ranking:
         """That of given lists [n, K] of the evaluated users, −1 where one has ended; nothing is masked."""
@@ -68,9 +65,14 @@ class Evaluator:
             hits[rows[some][pair], rank] = True
         return Ranking(self.users, hits, self.n_relevant, items, self._popularity, self._n_users)
 
-    def _rank_block(
+    def block(self, device: torch.device) -> int:
+        """How many users are scored at a time."""
+        return max(1, BLOCK_SCORES.get(device.type, 2**26) // self._n_items)
+
+    def top(
         self, score: Scorer, users: NDArray[np.int64], k: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+        """The lists [n, k] of a block of users, −1 where one has ended, and their scores. Raises BM3Error as `rank`."""
         scores = score(torch.from_numpy(users).to(device))  # [n, I]
         first, last = self._masked_first[users], self._masked_first[users + 1]
         row = np.repeat(np.arange(len(users)), last - first)
@@ -80,7 +82,8 @@ class Evaluator:
         values, items = top_k(scores, k)
         if not torch.isfinite(values[:, 0]).all():  # NaN and infinity sort first
             raise BM3Error("the model's scores are not finite (NaN or infinity): training diverged")
-        return items.cpu(), (values > -torch.inf).cpu()
+        items[values == -torch.inf] = -1
+        return items.cpu().numpy(), values.cpu().numpy()
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

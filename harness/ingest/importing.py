@@ -4,10 +4,11 @@ Reading tables is `tables`, unpacking is `archives`, and what must hold of the r
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,20 @@ from numpy.typing import NDArray
 from bm3 import BM3Error, ConfigError, DataError
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset, checked_pairs
 from harness.data.files import checked_file, listed, new_folder
-from harness.data.layouts import ARCHIVE, INTER_COLUMNS, read_features, read_interactions, unread_files, visible
+from harness.data.layouts import (
+    ARCHIVE,
+    INTER_COLUMNS,
+    MODALITY_NAMES,
+    read_features,
+    read_interactions,
+    unread_files,
+    visible,
+)
 from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
 from harness.ingest.exporting import ITEMS, RECORD, USERS, checked_name, read_ids, recorded_hash, write_dataset
+from harness.ingest.features import join_by_id
 from harness.ingest.tables import INTER, Columns, Table, first_names, is_table, k_core, part_of, read_tables
 
 
@@ -52,23 +62,43 @@ def import_dataset(
     columns: Columns | None = None,
     division: Division | None = None,
     table: str | None = None,
+    features: Mapping[str, tuple[Sequence[str], NDArray[Any]]] = MappingProxyType({}),
+    *,
+    again: bool = False,
 ) -> Imported:
     """Read `source` and write it as the new folder `root`/`name`; nothing is written unless all of it can be read.
 
-    `source` is a folder, an archive of one, or a file; `table` is the one that is meant of several tables in it. Raises
-    DataError for what cannot be read, ConfigError for options that do not fit it.
+    `source` is a folder, an archive of one, or a file; `table` is the one that is meant of several tables in it.
+    `features` are modalities to add, each the ids of its rows and the rows [n, d]. `again`: the folder may be there
+    with the same content, and then stays. Raises DataError for what cannot be read, ConfigError for options that do not
+    fit it.
     """
     target = root / checked_name(name, "data set")
-    if target.exists():  # known at the end too, but reading may take long
+    if target.exists() and not again:  # known at the end too, but reading may take long
         raise DataError(f"{target}: exists already; remove it or choose another name")
     found = read_source(source, columns or Columns(), division or Division(), table)
-    found = replace(found, dataset=replace(found.dataset, name=name))
+    found = replace(found, dataset=replace(_with_features(found, features), name=name))
+    if again and target.is_dir() and recorded_hash(target) == found.dataset.content_hash:
+        return found
     if not len(found.dataset.part("valid")):
         note = "there is no validation part: training takes as many epochs as --epochs says, all of them"
         found = replace(found, notes=(*found.notes, note))
     with new_folder(target) as folder:
         write_dataset(found.dataset, folder, name, found.users, found.items)
     return found
+
+
+def _with_features(found: Imported, features: Mapping[str, tuple[Sequence[str], NDArray[Any]]]) -> Dataset:
+    """The data set with these too, in the order of its items. Raises DataError."""
+    items, tables = found.items or [*map(str, range(found.dataset.n_items))], dict[str, NDArray[Any]]()
+    for modality, (ids, rows) in features.items():
+        known = MODALITY_NAMES.get(modality, modality)
+        tables[known] = join_by_id(rows, ids, items, f"features {modality!r}").table
+    if not tables:
+        return found.dataset
+    parts = {part: found.dataset.part(part) for part in PARTS}
+    rest, surrogates = found.dataset.features, found.dataset.surrogates - tables.keys()
+    return checked_dataset("", parts, {**rest, **tables}, surrogates=surrogates, where="features")
 
 
 def read_source(source: Path, columns: Columns, division: Division, table: str | None = None) -> Imported:

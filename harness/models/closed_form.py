@@ -52,6 +52,13 @@ class ClosedForm(Recommender, ABC):
     def fit(self) -> None:
         """Compute what scores depend on, as buffers. Raises MemoryError where there is no room for it."""
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """As torch's; what `fit` has yet to make is made of the state."""
+        for name in state_dict.keys() - self.state_dict().keys():
+            if "." not in name:
+                self.register_buffer(name, state_dict[name])
+        return super().load_state_dict(state_dict, *args, **options)
+
 
 class ItemToItem(ClosedForm):
     """S = R B: what an item scores for a user is the sum of its weights B [I, I] from the user's training items."""

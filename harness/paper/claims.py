@@ -20,7 +20,7 @@ from harness.paper.literature import ReportedValue, voices_of
 from harness.paper.load import STRICT, MemoryRule, Paper, Tolerances, validated_file
 from harness.paper.published import PublishedValue, Status, canonical_cell, canonical_metric, values_of_cell
 from harness.paper.rows import GB, SHARED_NOTE, Row, expected_best, representative
-from harness.paper.significance import Difference, over_seeds
+from harness.paper.significance import Difference, over_seeds, relative_over_seeds
 from harness.paper.verdict import Range, Word
 from harness.runs.record import GPU_KINDS, gpu_text, memory_kind
 
@@ -304,10 +304,10 @@ class Improvement(_Claim):
             figure = f"{found:+z.{self.decimals}f} % {against}"
             return _ranged(what, figure, (found, found), percent, percent, self.decimals)
         tolerance = tolerances.of(self.metric)
-        paired = over_seeds(_logarithms(first.seeds), _logarithms(second.seeds), tolerance.confidence)
+        paired = relative_over_seeds(first.seeds, second.seeds, tolerance.confidence)
         if paired is None:
             return Comparison(what, f"no two shared {place.repeats} {against}", ClaimOutcome.NO_EVIDENCE, math.inf)
-        found, low, high = (100 * math.expm1(value) for value in (paired.mean, *paired.interval))
+        found, (low, high), _ = paired
         edges = [100 * ((1 + percent / 100) * (1 + sign * tolerance.relative) - 1) for sign in (-1, 1)]
         figure = f"{found:+z.1f} % [{low:+z.1f}, {high:+z.1f}] over {paired.seeds} {place.repeats} {against}"
         return _ranged(what, figure, (low, high), edges[0], edges[1])
@@ -605,7 +605,3 @@ def _text(mean: float, interval: Range) -> str:
 
 def _quotient(a: float, b: float) -> float:
     return a / b if b else math.inf
-
-
-def _logarithms(seeds: Mapping[int, float]) -> dict[int, float]:
-    return {seed: math.log(value) if value > 0 else -math.inf for seed, value in seeds.items()}

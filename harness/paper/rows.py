@@ -497,5 +497,6 @@ def _surrogates(run: RunRecord) -> list[str]:
 
 
 def _metric(run: RunRecord, part: str, metric: str) -> float:
-    value = run.value(metric) if part == "test" else run.outcome.valid.get(metric)
+    name = canonical_metric(metric)
+    value = run.value(name) if part == "test" else run.outcome.valid.get(name)
     return math.nan if value is None else value

@@ -1,5 +1,6 @@
 """How sure a difference between two models is: paired over users, and paired over the seeds of their runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -149,6 +150,21 @@ def over_seeds(first: Mapping[int, float], second: Mapping[int, float], confiden
     differences = [round(first[seed] - second[seed], _DECIMALS) for seed in sorted(first.keys() & second.keys())]
     mean, interval = mean_and_interval(differences, confidence)
     return None if mean is None or interval is None else SeedDifference(mean, interval, len(differences))
+
+
+def relative_over_seeds(
+    first: Mapping[int, float], second: Mapping[int, float], confidence: float
+) -> SeedDifference | None:
+    """By how many percent the first model is above the second: the mean of log ratios of seeds, and its interval.
+
+    None where `over_seeds` has none.
+    """
+    logarithms = [{seed: math.log(v) if v > 0 else -math.inf for seed, v in one.items()} for one in (first, second)]
+    paired = over_seeds(logarithms[0], logarithms[1], confidence)
+    if paired is None:
+        return None
+    mean, low, high = (100 * math.expm1(value) for value in (paired.mean, *paired.interval))
+    return SeedDifference(mean, (low, high), paired.seeds)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

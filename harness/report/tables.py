@@ -128,7 +128,7 @@ def markdown(table: Table, level: int = 2) -> str:
         [f"**{cell.text}**{cell.mark}" if cell.emphasis is Emphasis.BEST else cell.marked for cell in row]
         for row in table.grid
     ]
-    heading = f"{'#' * level} {table.title}" if level else ""
+    heading = f"{'#' * level} {table.title}" if level and table.title else ""
     notes = "\n".join(f"- {note}" for note in table.notes)
     return _blocks([heading, table.lead, _laid_out(table, rows, "pipe"), notes])
 

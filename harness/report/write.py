@@ -10,6 +10,7 @@ from harness.common import write_files
 
 if TYPE_CHECKING:
     from harness.paper.study import Study
+    from harness.report.tables import Table
 
 FORMATS = ("md", "html", "tex", "csv", "json")
 
@@ -35,6 +36,13 @@ def made(study: Study, form: str) -> Mapping[str, bytes]:
     }
     name, make = makers[form]
     return {name: make(study).encode()}
+
+
+def laid_out(table: Table, form: str) -> str:
+    """A table as `text`, `md`, `tex` or `csv`."""
+    from harness.report import flat, latex, tables
+
+    return {"text": tables.text, "md": tables.markdown, "tex": latex.tex_table, "csv": flat.table_csv}[form](table)
 
 
 def write_report(study: Study, folder: Path, formats: Sequence[str] = ("md",)) -> list[Path]:

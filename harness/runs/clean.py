@@ -3,6 +3,7 @@
 Nothing is removed that a process is writing to, that cannot be read as a run, or that lies behind a link.
 """
 
+import gzip
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -13,13 +14,13 @@ from typing import Literal
 from filelock import Timeout
 
 from bm3 import DataError
-from harness.common import HALF_WRITTEN, writing
-from harness.runs.record import RESULT, RUN, Numerics, RunRecord
+from harness.common import HALF_WRITTEN, write_whole, writing
+from harness.runs.record import CARD, COMPRESSED, EPOCHS, MODEL, RESULT, RUN, Numerics, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders, run_lock, supersede
 
-Also = Literal["superseded", "unfinished", "stale"]
-"""Whole runs that go when asked: those run anew; those without a result that nobody runs, failed ones included; and
-finished ones of other numerics versions than today's."""
+Also = Literal["superseded", "unfinished", "stale", "models"]
+"""What goes when asked: whole runs, those run anew; those without a result that nobody runs, failed ones included;
+finished ones of other numerics versions than today's; and of finished runs, the weights that were kept."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,22 @@ def remove(out: Path, one: Unneeded) -> bool:
     return True
 
 
+def compress(path: Path, *, dry_run: bool) -> int:
+    """Compress the epochs of a finished run; 0 where nothing is to do, else the bytes that are free then.
+
+    Raises WriteError.
+    """
+    with writing(path, "see who may write there"):
+        if not (path / RESULT).is_file() or not (path / EPOCHS).is_file():
+            return 0
+        content = (path / EPOCHS).read_bytes()
+        small = gzip.compress(content, mtime=0)
+        if not dry_run:
+            write_whole(path / f"{EPOCHS}{COMPRESSED}", small)
+            (path / EPOCHS).unlink()
+    return len(content) - len(small)
+
+
 def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:
     try:
         run = RunRecord.read(path)
@@ -95,6 +112,8 @@ def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:
             yield Unneeded(file, "half a file", path)
         elif run.finished and file.name in (CHECKPOINT, LOCK):
             yield Unneeded(file, f"{'checkpoint' if file.name == CHECKPOINT else 'lock'} of a finished run", path)
+        elif "models" in also and file.name in (MODEL, CARD):
+            yield Unneeded(file, f"{'weights' if file.name == MODEL else 'card'} of a kept model", path)
 
 
 def _unwanted(run: RunRecord, also: Collection[Also]) -> str:

@@ -4,6 +4,7 @@ A file may hold more than what is named here, and may lack what has a default, w
 of `run.json` had the hash of the source, `code`, where format 2 has numerics versions: its runs count as version 1.
 """
 
+import gzip
 import json
 import shlex
 import zlib
@@ -23,7 +24,11 @@ from bm3 import DataError
 from harness.evaluation.metrics import Ranking, known_metrics, metrics_of_hits
 from harness.training.config import STOPPING_METRIC
 
+COMPRESSED = ".gz"
+"""Ends the name of a finished run's epochs where these are compressed."""
 RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "result.json", "failure.json"
+MODEL, CARD = "model.safetensors", "model.md"
+"""The weights, and what they are in words: only where they were asked for."""
 OUT_OF_MEMORY: Final = "out of memory"
 GPU_KINDS = ("gpu_process_peak", "allocator_reserved_peak")
 MEMORY_KINDS = (*GPU_KINDS, "process_rss_peak")
@@ -227,6 +232,12 @@ class Epoch(Record):
     improved: bool
 
 
+def read_epochs(file: Path) -> bytes:
+    """Lines of epochs, compressed or not. Raises OSError, EOFError or zlib.error."""
+    content = file.read_bytes()
+    return gzip.decompress(content) if file.suffix == COMPRESSED else content
+
+
 class RunRecord(Record):
     """A run as read from its folder: what was asked and where it ran (`run.json`), and the result, if there is one."""
 
@@ -326,12 +337,12 @@ class RunRecord(Record):
 
     def epochs(self) -> list[Epoch]:
         """Its epochs, in order; a last line that was cut off is left out. Raises DataError."""
-        file = self.path / EPOCHS
-        if EPOCHS in self.without or not file.is_file():
+        file = self.epochs_file
+        if EPOCHS in self.without or file is None:
             return []
         try:
-            lines = file.read_bytes().split(b"\n")
-        except OSError as error:
+            lines = read_epochs(file).split(b"\n")
+        except (OSError, EOFError, zlib.error) as error:
             raise _unreadable(file, error) from error
         records: list[Epoch] = []
         for number, line in enumerate(lines, start=1):
@@ -343,6 +354,12 @@ class RunRecord(Record):
                 what = f"line {number} is no record of an epoch ({error}); remove the folder to run again"
                 raise DataError(f"{file}: {what}") from error
         return records
+
+    @property
+    def epochs_file(self) -> Path | None:
+        """Where its epochs are, as they were written or compressed."""
+        places = (self.path / EPOCHS, self.path / f"{EPOCHS}{COMPRESSED}")
+        return next((file for file in places if file.is_file()), None)
 
     @property
     def seconds(self) -> float | None:
@@ -428,8 +445,8 @@ class RunRecord(Record):
         unread: dict[str, str] = {}
         try:
             found = len(self.epochs())
-            if self.result is not None and (self.path / EPOCHS).is_file() and found != self.result.epochs:
-                raise DataError(f"{self.path / EPOCHS}: has {found} epochs, {RESULT} counts {self.result.epochs}")
+            if self.result is not None and (file := self.epochs_file) and found != self.result.epochs:
+                raise DataError(f"{file}: has {found} epochs, {RESULT} counts {self.result.epochs}")
         except DataError as error:
             unread[EPOCHS] = f"{error}; the run counts without it"
         try:

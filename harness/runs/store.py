@@ -22,14 +22,26 @@ from filelock import FileLock, Timeout
 from bm3 import BM3Error, DataError
 from harness.common import write_json, write_whole, writing
 from harness.ending import IN_USE
-from harness.runs.record import EPOCHS, FAILURE, HITS, RESULT, RUN, FailureKind, RunRecord
+from harness.runs.record import (
+    CARD,
+    COMPRESSED,
+    EPOCHS,
+    FAILURE,
+    HITS,
+    MODEL,
+    RESULT,
+    RUN,
+    FailureKind,
+    RunRecord,
+    read_epochs,
+)
 
 if TYPE_CHECKING:
     from harness.evaluation import Ranking
 
 CHECKPOINT, LOCK, LOG = "checkpoint.safetensors", ".lock", "log.txt"
-KEPT = (RUN, EPOCHS, HITS)
-"""Files of a finished run beside its result."""
+KEPT = (RUN, EPOCHS, HITS, MODEL, CARD)
+"""Files of a finished run beside its result; the last two where they were asked for."""
 SUPERSEDED = "superseded"
 """Folder of a store for runs that were run anew; no run in it counts."""
 
@@ -94,9 +106,12 @@ class RunWriter:
 def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of each file of a run that stays, and of what its result says beside the digests. Raises OSError."""
     found = {}
-    for file in (path / name for name in KEPT if (path / name).is_file()):
-        with file.open("rb") as content:
-            found[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+    for name in KEPT:
+        if (path / name).is_file():
+            with (path / name).open("rb") as content:
+                found[name] = hashlib.file_digest(content, "sha256").hexdigest()
+        elif (path / f"{name}{COMPRESSED}").is_file():
+            found[name] = hashlib.sha256(read_epochs(path / f"{name}{COMPRESSED}")).hexdigest()
     said = json.dumps({key: value for key, value in result.items() if key != "digests"}, sort_keys=True)
     return {**found, RESULT: hashlib.sha256(said.encode()).hexdigest()}
 

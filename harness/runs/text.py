@@ -12,7 +12,7 @@ from harness.common import NOT_KNOWN, clock_time, duration, number, size
 from harness.evaluation.words import METRICS, short_metric
 from harness.runs.difference import NOT_RECORDED, Change, Difference
 from harness.runs.inspect import Entry, course, entry, last_log_line
-from harness.runs.record import DatasetRecord, Reading, Resumed, RunRecord
+from harness.runs.record import MODEL, DatasetRecord, Reading, Resumed, RunRecord
 from harness.runs.words import STATES
 from harness.training.config import STOPPING_METRIC
 
@@ -57,6 +57,10 @@ def run_text(run: RunRecord, key: str, metrics: Sequence[str] = (), users: NDArr
             ("finished", clock_time(result.finished)),
             ("parameters", NOT_RECORDED if result.parameters is None else f"{result.parameters:,}"),
             ("parameter hash", result.state_hash or NOT_RECORDED),
+            (
+                "weights",
+                f"{MODEL}, {size(kept.stat().st_size)}" if (kept := run.path / MODEL).is_file() else "not kept",
+            ),
         ]
     blocks = [f"{key}\n" + _indented(lines)]
     if result is not None:

@@ -3,7 +3,6 @@
 Which trials there are is `suite`; what a run directory looks like is `store`.
 """
 
-import hashlib
 import os
 import re
 import shlex
@@ -28,9 +27,19 @@ from harness.measure.gpu import VISIBLE, GpuUnavailableError, driver_version, su
 from harness.models.closed_form import ClosedForm
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
-from harness.runs.record import OUT_OF_MEMORY, RESULT, RUN, RunRecord
+from harness.runs.record import MODEL, OUT_OF_MEMORY, RESULT, RUN, RunRecord
 from harness.runs.settings import GONE, changed_from_defaults, configure, flatten
-from harness.runs.store import CHECKPOINT, RunWriter, identity_digest, locked, now, write_failure
+from harness.runs.store import (
+    CHECKPOINT,
+    SUPERSEDED,
+    RunWriter,
+    identity_digest,
+    locked,
+    now,
+    supersede,
+    write_failure,
+)
+from harness.runs.weights import Ids, state_hash, write_weights
 from harness.runs.words import device_fault
 from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
@@ -53,6 +62,8 @@ class Trial:
     training: TrainingConfig
     seed: int
     device: torch.device
+    keep: Ids | None = None
+    """The data set's ids, where the weights are to stay with them; it decides no number."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -155,8 +166,12 @@ def run_trial(
     tell: Callable[[str], None] = lambda message: None,
     share: float = CHECKPOINT_SHARE,
     wait: bool = True,
+    rerun: bool = False,
 ) -> RunRecord:
     """Train and evaluate the trial and store it under `out`; one that is finished is returned as it is.
+
+    Where weights are to stay, a finished run without them is refused by a ConfigError. On `rerun` a finished run is
+    moved aside first, and whether the bits are the same is told.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
     before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
@@ -165,8 +180,10 @@ def run_trial(
     goes on with.
     """
     finished = finished_run(trial, out)
-    if finished is not None:
-        return finished
+    if finished is not None and rerun:
+        supersede(out, finished.path)
+    elif finished is not None:
+        return _with_weights(trial, finished)
     path = out / trial.key
     with locked(path, wait=wait, tell=lambda: tell(f"waiting for another process that runs the same trial ({path})")):
         finished = finished_run(trial, out)
@@ -189,7 +206,27 @@ def run_trial(
                     RunWriter(path).begin(_description(trial))
                 write_failure(path, "error", str(error))
                 raise error
-    return finished or RunRecord.read(path)
+    if finished is not None:
+        return _with_weights(trial, finished)
+    run = RunRecord.read(path)
+    if rerun and (aside := sorted((out / SUPERSEDED).glob(f"{trial.key}-*/{RESULT}"))):
+        tell(_compared(run, RunRecord.read(aside[-1].parent)))
+    return run
+
+
+def _with_weights(trial: Trial, run: RunRecord) -> RunRecord:
+    if trial.keep is not None and not (run.path / MODEL).is_file():
+        raise ConfigError(
+            f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run "
+            f"aside, trains it again with the model kept, and says whether it is the same to the bit"
+        )
+    return run
+
+
+def _compared(run: RunRecord, before: RunRecord) -> str:
+    same = run.outcome.state_hash == before.outcome.state_hash
+    bits = "the same bits as" if same else "other bits, as machines and versions round differently, than"
+    return f"{bits} the run before, which is now in {before.path}"
 
 
 def _run(
@@ -227,23 +264,24 @@ def _run(
         where = streams, trial.device, record
         outcome = fit(model, trial.dataset, trial.training, *where, checkpoints=checkpoints, resume=resume)
     writer.hits(outcome.test_ranking)
-    writer.finish(
-        {
-            "format": RESULT_FORMAT,
-            "finished": now(),
-            "best_epoch": outcome.best_epoch,
-            "epochs": outcome.epochs,
-            "stopped": outcome.stopped,
-            "valid": outcome.valid,
-            "test": outcome.test,
-            "timing": outcome.timing,
-            "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
-            "energy": {"gpu": asdict(meter.energy())},
-            "device_notes": [*meter.notes(), *memory.notes()],
-            "parameters": sum(p.numel() for p in trained),
-            "state_hash": state_hash(model.state_dict()),
-        }
-    )
+    result = {
+        "format": RESULT_FORMAT,
+        "finished": now(),
+        "best_epoch": outcome.best_epoch,
+        "epochs": outcome.epochs,
+        "stopped": outcome.stopped,
+        "valid": outcome.valid,
+        "test": outcome.test,
+        "timing": outcome.timing,
+        "memory": {name: asdict(reading) for name, reading in memory.readings().items()},
+        "energy": {"gpu": asdict(meter.energy())},
+        "device_notes": [*meter.notes(), *memory.notes()],
+        "parameters": sum(p.numel() for p in trained),
+        "state_hash": state_hash(model.state_dict()),
+    }
+    if trial.keep is not None:
+        write_weights(writer.path, model.state_dict(), description, result, trial.keep)
+    writer.finish(result)
 
 
 def _left_behind(
@@ -334,15 +372,6 @@ NO_MEMORY = re.compile(
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, the device's or the machine's, did not suffice."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(str(error)) is not None
-
-
-def state_hash(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bits of tensors: equal exactly when two models are."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 @cache

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from bm3 import DataError
 from harness.runs.inspect import NAME, Entry, entry
-from harness.runs.record import EPOCHS, HITS, RESULT, RUN, RunRecord
+from harness.runs.record import EPOCHS, HITS, MODEL, RESULT, RUN, RunRecord
 from harness.runs.store import CHECKPOINT, digests, identity_digest
 
 IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "numerics", "code")
@@ -36,7 +36,7 @@ def verify(path: Path, key: str) -> Verified:
         # Its process may only just have begun to write.
         return Verified(found, () if found.state == "running" else (found.reason,), ())
     told: list[str] = []
-    for check in (_name, _epochs, _result, _hits) if found.run.finished else (_name, _unfinished):
+    for check in (_name, _epochs, _result, _hits, _model) if found.run.finished else (_name, _unfinished):
         try:
             told += check(found.run)
         except DataError as error:
@@ -60,8 +60,8 @@ def _name(run: RunRecord) -> Iterator[str]:
 
 
 def _epochs(run: RunRecord) -> Iterator[str]:
-    path, result = run.path / EPOCHS, run.outcome
-    if not path.is_file():
+    path, result = run.epochs_file, run.outcome
+    if path is None:
         yield _missing(run, EPOCHS)
         return
     records = run.epochs()
@@ -87,6 +87,14 @@ def _hits(run: RunRecord) -> Iterator[str]:
         yield _missing(run, HITS)
     for metric in run.outcome.test:
         run.per_user(metric)  # raises when its mean is not the result's
+
+
+def _model(run: RunRecord) -> Iterator[str]:
+    if (run.path / MODEL).is_file():
+        from harness.runs.weights import read_weights  # torch, which runs without weights do not wait for
+
+        read_weights(run)
+    yield from ()
 
 
 def _digests(run: RunRecord) -> Iterator[str]:

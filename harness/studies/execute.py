@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, Protocol
 
 from bm3 import DataError
 from harness.evaluation.words import short_metric
-from harness.runs.record import FAILURE, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord, cost_key
+from harness.runs.record import CARD, FAILURE, MODEL, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord, cost_key
 from harness.runs.store import in_use, supersede, write_failure
 from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
 from harness.studies.status import Running
-from harness.studies.suite import Outcomes
+from harness.studies.suite import KeepModel, Outcomes, Row
 
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
@@ -101,6 +101,29 @@ def pending(wanted: Wanted, store: Path, policy: Policy = "missing", costs: Mapp
                 outcomes |= {} if found.to_run else {trial.key: found.run}
         if len(outcomes) == before:  # an outcome may decide what else is needed
             return Pending(trials, outcomes)
+
+
+def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, since: float) -> list[str]:
+    """After a study that began at `since`: remove weights of points that are not chosen, where only the `best` stay.
+
+    What is otherwise than asked for is said, a line each: no run that was there before loses or gets a model.
+    """
+    passed = set[str]()
+    if which == "best":
+        chosen = {point.key for row in rows for point in (row.chosen(outcomes) or row.points)}
+        passed = {point.key for row in rows for point in row.points} - chosen
+    runs = {trial.key: run for row in rows for trial in row.wanted(outcomes) if (run := outcomes.get(trial.key))}
+    with_model = {key for key, run in runs.items() if (run.path / MODEL).is_file()}
+    stay = {key for key in with_model & passed if _ended_before(runs[key], since)}
+    for path in (runs[key].path for key in with_model & passed - stay):
+        for name in (MODEL, CARD):
+            (path / name).unlink(missing_ok=True)
+    bare = len(runs.keys() - with_model - passed)
+    said = [
+        f"models of {len(stay)} runs from before stay, whose points are not chosen; bm3 runs gc --models removes all"
+    ]
+    made = [f"{bare} runs were finished before and kept no model; --rerun all trains them again and keeps it"]
+    return [*said * bool(stay), *made * bool(bare)]
 
 
 @dataclass(frozen=True)

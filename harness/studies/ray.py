@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bm3 import BM3Error, ConfigError
 from harness.common import write_whole, writing
-from harness.runs.record import EPOCHS, FAILURE, HITS, RESULT, RUN
+from harness.runs.record import CARD, EPOCHS, FAILURE, HITS, MODEL, RESULT, RUN
 from harness.runs.store import LOG, locked
 from harness.runs.trial import Trial
 from harness.studies.execute import Ending
@@ -161,6 +161,6 @@ def run_ordered(arguments: list[str], store: str, key: str, token: str) -> Retur
             traceback.print_exc()
             code = 1
         ended = not shared and ((path / RESULT).is_file() or (path / FAILURE).is_file())
-        names = (RUN, EPOCHS, HITS, LOG, FAILURE, RESULT) if ended else ()
+        names = (RUN, EPOCHS, HITS, LOG, FAILURE, MODEL, CARD, RESULT) if ended else ()
         files = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
         return Returned(code, last_line(path / LOG), files)

@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.runs.record import RunRecord
     from harness.runs.trial import Trial
+    from harness.runs.weights import Ids
 
 Repeat = Literal["best", "all"]
+KeepModel = Literal["best", "all"]
 Order = Literal["rows", "interleaved"]
 Outcomes = Mapping[str, "RunRecord | None"]
 """By the key of a trial that has ended: its finished run, or None where there is no result."""
@@ -156,6 +158,8 @@ class Suite(_Checked):
     drifts while a suite is measured falls on all rows alike."""
     alone: bool = False
     """Whether its trials must never run side by side, since their times are what is asked for."""
+    keep_model: KeepModel | None = None
+    """Whose weights are kept: `best`, those of the points that are chosen, `all`, of every run; None: of no run."""
     self_check: bool = False
     """Whether its models are held against the stored reference of the self-check, and nothing else is asked."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
@@ -313,16 +317,20 @@ def plan(
 
     Raises ConfigError or DataError before anything runs.
     """
+    from harness.ingest.exporting import own_ids
     from harness.runs.trial import dataset_for, make_trial
 
     loaded: dict[str, Dataset] = {}
+    ids: dict[str, Ids | None] = {}
     rows = []
     for row in outline(suite, datasets, paper, seeds):
         name = row.dataset
         if name not in loaded:
             loaded[name] = dataset_for(suite.training, name, data)
+            ids[name] = own_ids(name, data, loaded[name]) if suite.keep_model else None
         points = tuple(
-            make_trial(row.model, loaded[name], name, settings, row.seeds[0], device) for settings in row.points
+            replace(make_trial(row.model, loaded[name], name, settings, row.seeds[0], device), keep=ids[name])
+            for settings in row.points
         )
         for point in points:
             _check_modalities(point, row.label)

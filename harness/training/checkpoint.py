@@ -4,6 +4,7 @@ The file is safetensors, so reading one runs no code. When a training is saved a
 elsewhere.
 """
 
+import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -68,16 +69,8 @@ class Checkpoints:
         tensors = _named(MODEL, state.model) | _named(OPTIMISER, state.optimiser)
         if state.best is not state.model:
             tensors |= _named(BEST, state.best)
-        temporary = self.path.with_name(self.path.name + ".part")
-        try:
-            about = {"format": FORMAT, "epoch": str(state.epoch), "crc32": str(_checksum(tensors))}
-            save_file(_apart(tensors), temporary, about)
-            temporary.replace(self.path)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            reason = (isinstance(error, OSError) and error.strerror) or str(error)
-            mend = "make room and give the same command again, which goes on"
-            raise WriteError(f"{self.path}: cannot be written ({reason}); {mend}") from error
+        about = {"format": FORMAT, "epoch": str(state.epoch), "crc32": str(_checksum(tensors))}
+        write_tensors(self.path, tensors, about)
         self._saved = self._clock()
         self._cost = self._saved - started
 
@@ -107,6 +100,25 @@ class Checkpoints:
     def remove(self) -> None:
         """Forget what was saved."""
         self.path.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str], *, stays: bool = False) -> None:
+    """Write a safetensors file, all of it or nothing; one that stays is flushed to the disk. Raises WriteError."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        save_file(_apart(tensors), temporary, about)
+        if stays:
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # which safetensors lets its owner alone read
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        mend = "make room and give the same command again, which goes on"
+        raise WriteError(f"{path}: cannot be written ({reason}); {mend}") from error
 
 
 def _named(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

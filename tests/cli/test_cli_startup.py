@@ -101,7 +101,7 @@ READERS = {
     "gc": "from harness.runs.clean import unneeded; unneeded(store, ['unfinished'])",
     "expected": "from harness.paper.load import load_paper; load_paper().claims",
     "tables": "import harness.report.paper_tables, harness.report.latex",
-    "watch": "import harness.cli.study_progress, harness.studies.status",
+    "watch": "import harness.cli.progress, harness.studies.status",
     "suites": "from harness.studies.suite import load_suite, outline; "
     "from harness.paper.load import load_paper; "
     # `opponents` has models that the paper does not state, whose grids are in their classes

@@ -19,9 +19,8 @@ from command_line import Command, refused
 from rich.console import Console
 
 from harness.cli import progress as cli_progress
-from harness.cli import watch as cli_watch
-from harness.cli.progress import TrainingProgress, reading_progress
-from harness.cli.study_progress import StudyProgress, bars, line, show
+from harness.cli import suite as cli_watch
+from harness.cli.progress import StudyProgress, TrainingProgress, bars, line, reading_progress, show
 from harness.common import clock_time, duration
 from harness.runs.inspect import Course, course, last_log_line
 from harness.studies.status import STATUS, Running, Status, vanished, write_status
@@ -160,9 +159,10 @@ def test_the_display_has_counts_times_and_each_trial(tmp_path: Path) -> None:
     first, second = shown(status(tmp_path, reused=2)).splitlines()
     assert first.startswith("table3 ")
     assert first.rstrip().endswith("3 of 18 done (2 stored before), 1 failed; 60 s elapsed, about 5 min left")
-    for part in ("bm3 on mini seed 2", "epoch 12 of 100", "R@20 0.0070", "30 s", "process 4711"):
+    for part in (KEY, "epoch 12 of 100", "R@20 0.0070", "30 s", "process 4711"):
         assert part in second
     assert "attempt" not in second
+    assert "process 4711, attempt 2" in shown(status(tmp_path, running=(trial(attempt=2),)))
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,6 @@ def test_time_goes_on_between_two_writings_of_the_status_and_stands_when_the_stu
     assert text.startswith(f"table3 {state if state == 'interrupted' else ''}")
     assert shown_time in text
     assert hidden not in text
-
-
-def test_later_attempts_are_counted_and_equal_names_told_apart_by_their_settings(tmp_path: Path) -> None:
-    running = (trial(attempt=2), trial("mini/bm3-00000000ff-seed2", command="bm3 train bm3 mini --set reg_weight=0.5"))
-    text = shown(status(tmp_path, running=running), width=160)
-    assert "process 4711, attempt 2" in text
-    assert "bm3 on mini seed 2 n_layers=25" in text
-    assert "bm3 on mini seed 2 reg_weight=0.5" in text
 
 
 # --- without a terminal ---

@@ -1,5 +1,6 @@
 """What a store is found to hold, whether its runs are whole, how two differ, and what is removed from it."""
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ import torch
 
 from bm3 import DataError
 from harness.data import load_dataset
-from harness.runs.clean import Also, remove, unneeded
+from harness.runs.clean import Also, compress, remove, unneeded
 from harness.runs.difference import NOT_RECORDED, difference
 from harness.runs.inspect import entries, find
 from harness.runs.record import EPOCHS, HITS, RESULT, RUN, RunRecord
@@ -209,6 +210,26 @@ def test_epochs_that_are_missing_or_out_of_order_are_named(
     file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
     (found,) = problems(store)["seed1"]
     assert problem in found
+
+
+def test_compressed_epochs_are_the_same_epochs_and_their_damage_is_named(store: Path) -> None:
+    path = run_of(store, 1)
+    before, content = RunRecord.read(path).epochs(), (path / EPOCHS).read_bytes()
+    saved = compress(path, dry_run=True)
+    assert 0 < saved < len(content)
+    assert (path / EPOCHS).read_bytes() == content
+    assert (compress(path, dry_run=False), compress(path, dry_run=False)) == (saved, 0)
+    assert RunRecord.read(path).epochs() == before != []
+    assert problems(store) == {}
+    file = path / f"{EPOCHS}.gz"
+    assert file.stat().st_size == len(content) - saved
+    file.write_bytes(gzip.compress(content.replace(b'"epoch": 1', b'"epoch": 7')))
+    assert problems(store)["seed1"][0].startswith(f"{file}: epoch 7 stands where epoch 1 should")
+    whole = gzip.compress(content)
+    for broken in (whole[:-9], whole[:40] + bytes([whole[40] ^ 255]) + whole[41:], b"\x1f\x8b"):
+        file.write_bytes(broken)
+        assert str(file) in problems(store)["seed1"][0]
+        assert RunRecord.read(path).readable(())[0].epochs() == []
 
 
 @pytest.mark.parametrize("name", [EPOCHS, HITS])

@@ -9,6 +9,8 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from harness.common import number
 
@@ -67,7 +69,17 @@ def written(picture: Picture, form: str) -> bytes:
     with style():
         file = BytesIO()
         picture.figure.savefig(file, format=form, dpi=150, metadata={"Title": picture.title, FORMATS[form]: None})
-    return file.getvalue()
+    return in_256_colours(file) if form == "png" else file.getvalue()
+
+
+def in_256_colours(png: BytesIO) -> bytes:
+    """A PNG that looks the same in a quarter of the bytes: a few inks and the shades between them and white."""
+    smaller, about = BytesIO(), PngInfo()
+    with Image.open(png) as image:
+        few = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        about.add_text("Title", str(image.info["Title"]))
+        few.save(smaller, "png", optimize=True, pnginfo=about, dpi=image.info["dpi"])
+    return smaller.getvalue()
 
 
 def wrapped(text: str, width: int = 24) -> str:

@@ -1,0 +1,87 @@
+"""`bm3 recommend` and `bm3 export`: whom they are for, where lists go, and what wrong usage is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Command, refused
+
+from harness.runs.record import MODEL
+from harness.runs.store import stored_runs
+
+
+@pytest.fixture
+def run(command: Command) -> Path:
+    """A run below `runs`, with its model."""
+    code, out, _ = command("train", "bpr", "mini", "--epochs", 2, "--keep-model")
+    assert code == 0
+    return Path(out.rpartition("run: ")[2].strip())
+
+
+def test_lists_are_shown_or_written(command: Command, run: Path, tmp_path: Path) -> None:
+    code, out, _ = command("recommend", run, "--user", 0, "--top", 3)
+    _, _, *lines = (line.split() for line in out.splitlines())
+    assert (code, [line[0] for line in lines], [line[2] for line in lines]) == (0, ["0"] * 3, ["1", "2", "3"])
+    (tmp_path / "users.txt").write_text("5\n0\n")
+    lists = tmp_path / "lists.json"
+    code, out, _ = command("recommend", "bpr", "--users", tmp_path / "users.txt", "--top", 3, "--out", lists)
+    assert (code, out) == (0, f"2 lists: {lists}\n")
+    found = [json.loads(line) for line in lists.read_text().splitlines()]
+    assert [one["item"] for one in found if one["user"] == "0"] == [line[1] for line in lines]
+    assert [one["user"] for one in found] == ["5"] * 3 + ["0"] * 3
+
+
+def test_vectors_are_written_where_they_are_asked_for(command: Command, run: Path, tmp_path: Path) -> None:
+    code, out, _ = command("export", run, "--embeddings", "--out", tmp_path / "vectors.npz")
+    assert (code, out) == (0, f"700 users and 699 items, 64-d: {tmp_path / 'vectors.npz'}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["recommend", "RUN"], "say for whom"),
+        (["recommend", "RUN", "--user", "0", "--out", "lists.txt"], "choose an ending of .csv"),
+        (["recommend", "RUN", "--user", "700"], "1 of 1 users are none of mini's (700)"),
+        (["recommend", "nothing", "--user", "0"], "no run 'nothing'"),
+        (["export", "RUN", "--out", "v.npz"], "--embeddings"),
+        (["export", "RUN", "--embeddings", "--out", "v.csv"], "choose an ending of .npz"),
+    ],
+)
+def test_wrong_usage_is_one_line(command: Command, run: Path, arguments: list[str], said: str) -> None:
+    assert said in refused(command(*[str(run) if word == "RUN" else word for word in arguments]))
+    assert not list(Path().glob("lists*")) + list(Path().glob("v.*"))
+
+
+SUITE = """\
+title = "points to choose from"
+datasets = ["mini"]
+seeds = [1, 2]
+training = { epochs = 1, batch_size = 512 }
+KEEP
+[[experiments]]
+model = "bpr"
+grid = { reg_weight = [0.01, 0.1, 1.0] }
+"""
+
+
+@pytest.mark.parametrize("keep", ["", 'keep_model = "all"', 'keep_model = "best"'])
+def test_a_suite_keeps_all_models_or_those_of_the_chosen_points(command: Command, tmp_path: Path, keep: str) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE.replace("KEEP", keep))
+    command("reproduce", tmp_path / "suite.toml", "--in-process")
+    runs = [*stored_runs(Path("runs"))]
+    chosen = [run.config["reg_weight"] for run in runs if run.seed == 2]  # which the second seed is for
+    wanted = [run.path for run in runs if "all" in keep or ("best" in keep and run.config["reg_weight"] in chosen)]
+    assert [run.path for run in runs if (run.path / MODEL).is_file()] == wanted
+    assert len(runs) > 3
+
+
+def test_what_was_finished_before_neither_gains_nor_loses_a_model(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE.replace("KEEP", 'keep_model = "all"'))
+    command("reproduce", tmp_path / "suite.toml", "--in-process")
+    kept = {*Path("runs").rglob("model.safetensors")}
+    bare = next(iter(kept))
+    bare.unlink()
+    (tmp_path / "suite.toml").write_text(SUITE.replace("KEEP", 'keep_model = "best"'))
+    _, _, told = command("reproduce", tmp_path / "suite.toml", "--in-process")
+    assert {*Path("runs").rglob("model.safetensors")} == kept - {bare}
+    assert "runs from before stay" in told

@@ -1,0 +1,146 @@
+"""`import harness`: the names that stay, the same bits as the command, and the page on it as it stands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import pytest
+from command_line import Command, refused
+
+import harness
+from harness.data import Dataset
+from harness.runs.record import RunRecord
+
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BM3_DATA", raising=False)
+
+
+def test_the_names_that_stay_are_there_and_explained_and_the_package_loads_none_of_them() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for name in harness.__all__:
+        assert getattr(harness, name).__doc__, name
+        assert name in page or name in ("Embeddings", "Recommendation"), name
+    said = "import sys, harness; print(any(n in sys.modules for n in ('torch', 'numpy', 'click')))"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout == "False\n"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = harness.nothing
+
+
+def test_the_page_runs_as_it_stands() -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert sum(bool(line.strip()) for line in program.splitlines()) <= 15
+    exec(compile(program.replace("epochs=20", "epochs=2"), str(PAGE), "exec"), {})
+    assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_and_the_function_give_the_same_bits(command: Command, tmp_path: Path) -> None:
+    settings = {"n_layers": 1, "batch_size": 512}
+    run = harness.train("bm3", "mini", settings=settings, seed=3, epochs=2, device="cpu", out=tmp_path / "api")
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    command("train", "bm3", "mini", *words, "--seed", 3, "--epochs", 2, "--device", "cpu", "--out", tmp_path / "cli")
+    other = RunRecord.read(tmp_path / "cli" / run.path.relative_to(tmp_path / "api"))
+    assert run.record.outcome.state_hash == other.outcome.state_hash
+    assert (run.metrics, run.record.command) == (other.outcome.test, other.command)
+    (again,) = harness.load_runs(tmp_path / "api")
+    same = harness.train("bm3", "mini", settings=settings, seed=3, epochs=2, device="cpu", out=tmp_path / "api")
+    assert again.record.started == same.record.started
+
+
+PAIRS = [(f"u{user}", f"i{(user + k) % 12}") for user in range(30) for k in (1, 2, 4, 7, 8)]
+SOURCES = {
+    "pandas": lambda: pd.DataFrame(PAIRS, columns=["user_id", "item_id"]),
+    "array": lambda: np.array(PAIRS),
+    "list": lambda: PAIRS,
+    "file": lambda: Path(pd.DataFrame(PAIRS, columns=["user_id", "item_id"]).to_csv("t.csv", index=False) or "t.csv"),
+}
+VECTORS = np.random.default_rng(1).normal(size=(12, 4))
+IDS = [f"i{n}" for n in range(12)]
+FEATURES = {
+    "mapping": dict(zip(IDS, VECTORS, strict=True)),
+    "frame": pd.DataFrame(VECTORS, index=IDS),
+    "pair": (IDS, VECTORS),
+}
+
+
+def test_a_data_set_is_the_same_in_whatever_form_it_comes() -> None:
+    found = [harness.import_data(make(), name) for name, make in SOURCES.items()]
+    found += [harness.import_data(PAIRS, name, features={"image": one}) for name, one in FEATURES.items()]
+    hashes = [one.content.content_hash for one in found]
+    assert len({*hashes[: len(SOURCES)]}) == len({*hashes[len(SOURCES) :]}) == 1
+    assert found[-1].items[3] in IDS
+    item = [*found[-1].items].index("i5")
+    np.testing.assert_allclose(found[-1].content.features["visual"][item], VECTORS[5], rtol=1e-6)
+    assert harness.load_data("pair").users == found[-1].users
+    # Once more it is the one that is there; another of the name is refused.
+    assert harness.import_data(PAIRS, "pair", features={"image": VECTORS_BY_PAIR}).content.content_hash == hashes[-1]
+    with pytest.raises(harness.DataError, match="pair: exists already"):
+        harness.import_data(PAIRS[:-5], "pair")
+
+
+VECTORS_BY_PAIR = (IDS, VECTORS)
+
+
+def test_parts_and_numbered_rows_of_vectors_come_as_arrays(clustered: Dataset) -> None:
+    parts = {part: clustered.part(part) for part in ("train", "valid", "test")}
+    found = harness.import_data(parts, "parts", features={"text": clustered.features["text"]})
+    own = [*map(int, found.items)]
+    np.testing.assert_array_equal(found.content.features["text"], clustered.features["text"][own])
+    assert len(found.content.test) == len(clustered.test)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        (lambda: harness.train("bm4", "mini"), ["train", "bm4", "mini"]),
+        (lambda: harness.train("bpr", "mini", settings={"layers": 8}), ["train", "bpr", "mini", "--set", "layers=8"]),
+        (lambda: harness.load_data("nowhere"), ["data", "stats", "nowhere"]),
+        (lambda: harness.load_run("nothing"), ["runs", "show", "nothing"]),
+        (lambda: harness.judge("runs", "nobody"), ["tables", "3", "--paper", "nobody"]),
+    ],
+)  # fmt: skip
+def test_errors_say_what_the_command_says(command: Command, call, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(harness.BM3Error) as told:
+        call()
+    assert refused(command(*arguments)) == f"bm3: {told.value}"
+
+
+@pytest.mark.parametrize(
+    ("source", "features", "message"),
+    [
+        (np.zeros((3, 3)), {}, r"bad: source has shape \[3, 3\], needed are pairs"),
+        (pd.DataFrame({"a": [1], "b": [2]}), {}, "bad: which column holds the users"),
+        (PAIRS, {"image": {"i1": [1.0]}}, "11 of 12 items have no row"),
+        (PAIRS, {"image": {"i1": [1.0], "i2": [1.0, 2.0]}}, "no vectors of one length"),
+        (PAIRS, {"image": {"i1": ["x"]}}, "no vectors of one length"),
+    ],
+)
+def test_what_cannot_be_imported_leaves_nothing(source: object, features: dict[str, object], message: str) -> None:
+    with pytest.raises(harness.BM3Error, match=message):
+        harness.import_data(source, "bad", features=features)
+    assert not Path("data").exists()
+
+
+def test_runs_are_judged_with_tables_and_pictures(tmp_path: Path) -> None:
+    runs = [harness.train("bpr", "mini", seed=seed, epochs=2, keep_model=False) for seed in (1, 2)]
+    found = harness.judge(runs)
+    assert "BPR on mini" in found.headline[0]
+    (cell,) = [one for one in found.cells if one["metric"] == "R@20"]
+    assert cell["values"] == [run.metrics["recall@20"] for run in runs]
+    assert {"mini", "Environment"} <= found.tables().keys()
+    assert isinstance(found.figures()["mini-learning"], matplotlib.figure.Figure)
+    assert harness.judge("runs").cells == found.cells
+    assert [path.name for path in found.write(tmp_path / "report")] == ["report.md"]
+    rows = pd.DataFrame(runs[0].epochs)
+    assert rows["epoch"].tolist() == [1, 2]
+    assert rows["valid.recall@20"].max() == runs[0].record.outcome.valid["recall@20"]
+    with pytest.raises(harness.DataError, match="was not kept"):
+        runs[0].recommend([0])
