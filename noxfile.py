@@ -94,6 +94,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def notebook(session: nox.Session) -> None:
+    """Execute the notebook, from installation to a picture of own data; takes nothing after `--`."""
+    install(session, "-e", ".[notebook]", "nbclient", "ipykernel")
+    copy = Path(session.create_tmp()) / "own_data.ipynb"
+    copy.write_bytes(Path("examples/own_data.ipynb").read_bytes())  # it is executed where it lies
+    session.run("jupyter", "execute", "--inplace", f"{copy}")
+
+
+@nox.session
 def crate(session: nox.Session) -> None:
     """Test packages of evidence and have other programs validate them, offline; after `--`: pytest's arguments.
 

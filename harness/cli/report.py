@@ -235,7 +235,7 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
     bm3 literature bm3 --dataset baby --metric R@20
     bm3 literature bm3 --out docs/results/runs --format md
     """
-    from harness.paper.claims import claims_of_paper
+    from harness.paper.claims import claims_about, claims_of_paper
     from harness.paper.literature import consensus
     from harness.paper.published import short_metric
     from harness.paper.study import make_study
@@ -263,8 +263,7 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
     study = make_study(out, "what others report", paper=paper) if out != STORE or out.is_dir() else None
     say_unread(study.unread if study else ())
     rows, claims = study.rows if study else (), (study.claims if study else ()) or claims_of_paper(paper)
-    told = {one.claim.id for one in claims if not model or any(models[0] in what for what, *_ in one.details)}
-    claims = () if dataset or metric else tuple(one for one in claims if one.claim.id in told)
+    claims = () if dataset or metric else claims_about(claims, models[0]) if model else claims
     shown = [study_tables.literature(cells, rows, f"What others report of {', '.join(models)}")]
     if len(cells) == 1:
         figures = study_tables.reported(cells[0])

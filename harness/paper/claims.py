@@ -521,6 +521,12 @@ def claims_of_rows(claims: Sequence[Claim], place: Reported | Measured) -> tuple
     return tuple(_result(claim, where, [*claim.comparisons(place)]) for claim in claims)
 
 
+def claims_about(results: Sequence[ClaimResult], model: str) -> tuple[ClaimResult, ...]:
+    """Of the claims that name the model, as printed, in some comparison: what every place says."""
+    told = {one.claim.id for one in results if any(model in what for what, *_ in one.details)}
+    return tuple(one for one in results if one.claim.id in told)
+
+
 def _present(models: Sequence[str], left_out: Mapping[str, Sequence[str]], dataset: str) -> list[str]:
     return [model for model in models if model not in left_out.get(dataset, ())]
 

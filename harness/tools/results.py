@@ -4,7 +4,6 @@ A page `NAME.md` that was written by hand has a template `NAME.md.j2` beside it,
 over the runs in `runs`, over what is published, or over verdicts. `docs/results/README.md` says how one is written.
 """
 
-import html
 import math
 import re
 import traceback
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from functools import cached_property
+from html import unescape
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bm3.errors import BM3Error, ConfigError, DataError
 from harness.common import nearest, number
-from harness.paper.claims import ClaimResult, claims_of_paper
+from harness.paper.claims import ClaimResult, claims_about, claims_of_paper
 from harness.paper.literature import Consensus, consensus
 from harness.paper.load import Paper
 from harness.paper.rows import Row, judged, named, representative, rows_of
@@ -30,10 +30,9 @@ from harness.paper.significance import SeedDifference, relative_over_seeds
 from harness.paper.study import Study, make_study
 from harness.report import study_tables, tables
 from harness.report.html import html as html_page
-from harness.report.write import made
+from harness.report.write import FORMATS, made
 
 RUNS, TEMPLATES = "runs", "*.md.j2"
-REPORTS = {"md": "report.md", "html": "report.html", "tex": "report.tex", "csv": "cells.csv", "json": "cells.json"}
 START, END = "\x02", "\x03"
 """Around each line that an expression gave, until it is compared or written."""
 BOUND = re.compile(f"{START}(.*?){END}")
@@ -118,12 +117,10 @@ class Bound:
 
     def published(self, dataset: str, model: str, metric: str) -> float:
         """The figure that runs are compared with."""
-        found = next(
-            (value.value for value in self.paper.cell(dataset, model, metric) if value.value is not None), None
-        )
-        if found is None:
+        found = self.consensus(dataset, model, metric).published
+        if found is None or found.value is None:
             raise DataError(f"nothing is published of {model}, {dataset}, {metric}")
-        return found
+        return found.value
 
     def consensus(self, dataset: str, model: str, metric: str) -> Consensus:
         """What independent groups say of a cell."""
@@ -152,14 +149,13 @@ class Bound:
 
     def literature(self, model: str, claims: bool = False) -> str:
         """The table of what others report of a model, or of the claims, as `bm3 literature` has it."""
-        rows = self.study().rows
         if claims:
-            about = [one for one in self.study().claims if any(model in what for what, *_ in one.details)]
-            return tables.markdown(study_tables.claims(about), 0).rstrip()
-        there = dict.fromkeys(figure.dataset for figure in self.paper.literature)
-        asked = [(dataset, model, metric) for dataset in there for metric in self.paper.metrics]
-        cells = [cell for cell in (self.consensus(*one) for one in asked) if cell.figures]
-        return tables.markdown(study_tables.literature(cells, rows, ""), 0).rstrip()
+            found = study_tables.claims(claims_about(self.study().claims, model))
+        else:
+            there = dict.fromkeys(figure.dataset for figure in self.paper.literature)
+            cells = [cell for dataset in there for cell in self.reported(dataset, model)]
+            found = study_tables.literature(cells, self.study().rows, "")
+        return tables.markdown(found, 0).rstrip()
 
 
 @dataclass(frozen=True)
@@ -190,14 +186,16 @@ def reports_of(folder: Path, bound: Bound) -> Iterator[Page]:
     """Each report that stands beside the runs it is of, made anew; long fractions to nine digits, since the last ones
     are the processor's, and pictures as they are stored."""
     for name in _reports(folder):
-        for form, file in REPORTS.items():
-            path = folder / name / file
-            if path.is_file():
-                stored = _text(path)
-                study = bound.study(name)
-                now = _html(study, stored) if form == "html" else made(study, form)[file].decode()
-                lines = [f"{START}{line}{END}" for line in _rounded(now).split("\n")]
-                yield Page(path, 0, tuple(_faults(path, lines, _rounded(stored).split("\n"))))
+        study, place = bound.study(name), folder / name
+        now = {file: text.decode() for form in FORMATS if form != "html" for file, text in made(study, form).items()}
+        if (place / "report.html").is_file():
+            pictures = PICTURE.findall(_text(place / "report.html"))
+            now["report.html"] = html_page(
+                study, [(unescape(a), unescape(b), b64decode(svg)) for a, svg, b in pictures]
+            )
+        for path in (place / file for file in now if (place / file).is_file()):
+            lines = [f"{START}{line}{END}" for line in _rounded(now[path.name]).split("\n")]
+            yield Page(path, 0, tuple(_faults(path, lines, _rounded(_text(path)).split("\n"))))
 
 
 def rendered(folder: Path, bound: Bound) -> dict[Path, str]:
@@ -216,14 +214,14 @@ def plain(text: str) -> str:
 
 
 def page(path: Path, wanted: str | None, stored: str | None = None) -> Page:
-    """A page against what its template gives, if it has one."""
-    if stored is None and not path.is_file():
-        return Page(path, 0, (f"{path}: not there; bm3 results write makes it",))
-    stored = _text(path) if stored is None else stored
+    """A page, as stored or as given, against what its template gives, if it has one."""
+    if stored is None:
+        if not path.is_file():
+            return Page(path, 0, (f"{path}: not there; bm3 results write makes it",))
+        stored = _text(path)
     if wanted is None:
         return Page(path, 0, (), tuple(_figures(stored)))
-    values = [value for line in wanted.split("\n") for value in BOUND.findall(line)]
-    count = sum(len(FIGURE.findall(value)) for value in values)
+    count = sum(len(FIGURE.findall(value)) for value in BOUND.findall(wanted))
     faults = _faults(path, wanted.split("\n"), stored.split("\n"))
     return Page(path, count, tuple(faults), tuple(_figures(BOUND.sub("…", wanted))))
 
@@ -231,9 +229,8 @@ def page(path: Path, wanted: str | None, stored: str | None = None) -> Page:
 def _faults(path: Path, wanted: list[str], stored: list[str]) -> Iterator[str]:
     """A line for each figure that differs, or for each line whose words do."""
     texts = [plain(line) for line in wanted]
-    for tag, a, b, c, d in (
-        SequenceMatcher(None, texts, stored, autojunk=False).get_opcodes() if texts != stored else ()
-    ):
+    matcher = SequenceMatcher(None, texts, stored, autojunk=False)
+    for tag, a, b, c, d in () if texts == stored else matcher.get_opcodes():
         if tag == "replace" and b - a == d - c:
             for place in range(b - a):
                 yield from (f"{path}:{c + place + 1}: {told}" for told in _told(wanted[a + place], stored[c + place]))
@@ -275,23 +272,16 @@ def _render(path: Path, bound: Bound) -> str:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, finalize=_marked, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"percent": _percent, "apart": _apart}
+    environment.filters["percent"] = lambda share: f"{number(100 * share, '+.1f')} %"
+    environment.filters["apart"] = lambda share: (
+        f"{number(abs(100 * share), '.1f')} % {'below' if share < 0 else 'above'}"
+    )
     try:
-        template = environment.from_string(_text(path))
-        return template.render(bound.names)
+        return environment.from_string(_text(path)).render(bound.names)
     except (TemplateError, BM3Error, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
         line = getattr(error, "lineno", None) or (frames[-1] if frames else 1)
         raise ConfigError(f"{path}:{line}: {error or type(error).__name__}") from error
-
-
-def _percent(share: float) -> str:
-    return f"{number(100 * share, '+.1f')} %"
-
-
-def _apart(share: float) -> str:
-    """In words: `6.6 % below`."""
-    return f"{number(abs(100 * share), '.1f')} % {'below' if share < 0 else 'above'}"
 
 
 def _marked(value: object) -> str:
@@ -312,18 +302,9 @@ def _first_lines(found: Mapping[Path, str], path: Path) -> str:
     return found[path].split("\n## ")[0].partition("\n")[2].strip("\n") + "\n"
 
 
-def _html(study: Study, stored: str) -> str:
-    """The report with the pictures of the stored one."""
-    pictures = PICTURE.findall(stored)
-    return html_page(
-        study, [(html.unescape(title), html.unescape(text), b64decode(svg)) for title, svg, text in pictures]
-    )
-
-
 def _reports(folder: Path) -> list[str]:
     """Folders of runs beside which there is one of the same name with a report."""
-    below = sorted(path.name for path in (folder / RUNS).glob("*") if path.is_dir())
-    return [name for name in below if any((folder / name / file).is_file() for file in REPORTS.values())]
+    return [path.name for path in sorted((folder / RUNS).glob("*")) if any((folder / path.name).glob("report.*"))]
 
 
 def _short(text: str) -> str:
