@@ -101,7 +101,7 @@ def import_data(
     columns, division = Columns(user, item, time, part, rating), Division(split, split_seed, min_rating, k_core)
     rows = {modality: _rows(table) for modality, table in features.items()}
     with tempfile.TemporaryDirectory() as temporary:
-        table = Path(temporary) / f"{name}.csv"
+        table = Path(temporary) / "table.csv"
         try:
             path = _as_file(source, table)
             found = import_dataset(path, name, root, columns, division, None, rows, again=True)
@@ -166,8 +166,10 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Test metrics of the best epoch, such as `recall@20`. Raises ValueError for a run that is not finished."""
-        return dict(self.record.outcome.test)
+        """Test metrics of the best epoch, such as `recall@20`. Raises DataError for a run that is not finished."""
+        if self.record.result is None:
+            raise DataError(f"{self.path}: is {self.record.state}, so it has no metrics")
+        return dict(self.record.result.test)
 
     @property
     def epochs(self) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`import harness`: the names that stay, the same bits as the command, and the page on it as it stands."""
 
+import json
 import re
 import subprocess
 import sys
@@ -40,6 +41,12 @@ def test_the_page_runs_as_it_stands() -> None:
     assert sum(bool(line.strip()) for line in program.splitlines()) <= 15
     exec(compile(program.replace("epochs=20", "epochs=2"), str(PAGE), "exec"), {})
     assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_notebook_has_the_pages_lines() -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    cells = json.loads((PAGE.parents[1] / "examples" / "own_data.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code") == program.strip()
 
 
 def test_the_command_and_the_function_give_the_same_bits(command: Command, tmp_path: Path) -> None:
@@ -116,6 +123,7 @@ def test_errors_say_what_the_command_says(command: Command, call, arguments: lis
 @pytest.mark.parametrize(
     ("source", "features", "message"),
     [
+        (Path("nothing.csv"), {}, "nothing.csv: no such file"),
         (np.zeros((3, 3)), {}, r"bad: source has shape \[3, 3\], needed are pairs"),
         (pd.DataFrame({"a": [1], "b": [2]}), {}, "bad: which column holds the users"),
         (PAIRS, {"image": {"i1": [1.0]}}, "11 of 12 items have no row"),
@@ -144,3 +152,6 @@ def test_runs_are_judged_with_tables_and_pictures(tmp_path: Path) -> None:
     assert rows["valid.recall@20"].max() == runs[0].record.outcome.valid["recall@20"]
     with pytest.raises(harness.DataError, match="was not kept"):
         runs[0].recommend([0])
+    (runs[0].path / "result.json").unlink()
+    with pytest.raises(harness.DataError, match="is unfinished, so it has no metrics"):
+        _ = harness.load_run(runs[0].path).metrics

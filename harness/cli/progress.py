@@ -43,7 +43,7 @@ class Meter:
             figures = TextColumn("{task.fields[figures]}", markup=False)
             left = TimeRemainingColumn(compact=True)
             columns = (TextColumn("{task.description}", markup=False), BarColumn(20), done, left, figures)
-            console = Console(stderr=not notebook, force_jupyter=notebook or None)
+            console = Console(stderr=not notebook, force_jupyter=notebook or None, width=160 if notebook else None)
             # What goes to a file or a pipe must not end up on the terminal.
             onto = not notebook and sys.stdout.isatty()
             self._bar = Progress(*columns, console=console, transient=not self._stays, redirect_stdout=onto)

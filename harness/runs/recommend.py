@@ -99,6 +99,8 @@ class KeptModel:
             raise ConfigError(f"top {k}: a list has at least one item")
         trained = np.unique(self.trial.dataset.train[:, 0]).astype(np.int64)
         asked = trained if users is None else self._numbers([*map(str, users)])
+        if not len(asked):
+            raise DataError("no user is asked for; name at least one")
         if len(untrained := np.setdiff1d(asked, trained)):
             raise DataError(
                 f"user {self.users[untrained[0]]!r} has no training interaction, so there is no list for it"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def run_trial(
     if finished is not None:
         return _with_weights(trial, finished)
     run = RunRecord.read(path)
-    if rerun and (aside := sorted((out / SUPERSEDED).glob(f"{trial.key}-*/{RESULT}"))):
+    if rerun and (aside := sorted((out / SUPERSEDED).glob(f"{escape(trial.key)}-*/{RESULT}"))):
         tell(_compared(run, RunRecord.read(aside[-1].parent)))
     return run
 

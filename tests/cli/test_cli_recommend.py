@@ -42,12 +42,14 @@ def test_vectors_are_written_where_they_are_asked_for(command: Command, run: Pat
         (["recommend", "RUN"], "say for whom"),
         (["recommend", "RUN", "--user", "0", "--out", "lists.txt"], "choose an ending of .csv"),
         (["recommend", "RUN", "--user", "700"], "1 of 1 users are none of mini's (700)"),
+        (["recommend", "RUN", "--users", "nobody.txt"], "no user is asked for"),
         (["recommend", "nothing", "--user", "0"], "no run 'nothing'"),
         (["export", "RUN", "--out", "v.npz"], "--embeddings"),
         (["export", "RUN", "--embeddings", "--out", "v.csv"], "choose an ending of .npz"),
     ],
 )
 def test_wrong_usage_is_one_line(command: Command, run: Path, arguments: list[str], said: str) -> None:
+    Path("nobody.txt").write_text("\n")
     assert said in refused(command(*[str(run) if word == "RUN" else word for word in arguments]))
     assert not list(Path().glob("lists*")) + list(Path().glob("v.*"))
 
