@@ -124,9 +124,6 @@ def test_a_run_that_went_on_elsewhere_says_what_changed(store: Path) -> None:
     assert "after epoch 1, 2026-01-02 03:04, in the same environment" in text
 
 
-# --- diff ---
-
-
 # --- gc ---
 
 

@@ -153,7 +153,7 @@ def test_every_format_of_a_report_names_it_and_reports_the_others(store: Path, c
         assert str(file) in (store / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ["result cut off", "epochs with a broken line", "hits cut off"])
 def test_a_suite_is_shown_and_reported_with_what_is_left(
     store: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
