@@ -86,6 +86,14 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/, check its links and run its commands; after `--`: pytest's arguments."""
+    install(session, "-e", ".[test,docs]")
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("pytest", "tests/test_documented_commands.py", "-m", "documentation", *session.posargs)
+
+
+@nox.session
 def notebook(session: nox.Session) -> None:
     """Execute the notebook, from installation to a picture of own data; takes nothing after `--`."""
     install(session, "-e", ".[notebook]", "nbclient", "ipykernel")

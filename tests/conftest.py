@@ -43,6 +43,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests whose marker names something this machine lacks, and say what is missing."""
     if item.get_closest_marker("real_data") and not (Path(os.environ.get("BM3_DATA", "")) / "baby").is_dir():
         pytest.skip("needs the real data: set BM3_DATA to the folder that holds baby, sports and tiktok")
+    if item.get_closest_marker("documentation") and "documentation" not in item.config.option.markexpr:
+        pytest.skip("runs in nox -s docs")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch finds none")
 

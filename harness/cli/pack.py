@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Packing(click.Group):
-    """A group whose first word may be what is packed, in place of a command."""
+    """A group whose first word may be the folder of `write`, in place of a command."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["runs", *args])
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["write", *args])
 
 
 @click.group(cls=Packing, context_settings={"ignore_unknown_options": True})
 def pack() -> None:
     """Pack the runs below a folder as one file of evidence, or check such a file.
 
-    `bm3 pack FOLDER` is short for `bm3 pack runs FOLDER`.
+    `bm3 pack FOLDER` is short for `bm3 pack write FOLDER`.
 
     \b
     bm3 pack runs --out evidence.zip
@@ -45,7 +45,7 @@ def pack() -> None:
     help="The archive that is written, whole or not at all.",
 )
 @PAPER
-def runs(folder: Path, out: Path, paper: Paper) -> None:
+def write(folder: Path, out: Path, paper: Paper) -> None:
     """Pack the finished and failed runs below FOLDER, and a report on them by --paper, into one zip archive.
 
     It is a Process Run Crate with the runs, the report in all formats, the environments, the commands, Croissant

@@ -3,9 +3,6 @@
 import csv
 import os
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,22 +99,6 @@ def test_a_place_that_may_not_be_read_or_cannot_be_written_is_named(
 
     monkeypatch.setattr(Path, "iterdir", locked)
     assert f"bm3: {tmp_path}: Permission denied" in refused(command("data", "import", tmp_path, "--name", "s"))
-
-
-def test_the_readmes_section_on_own_data_works_in_an_empty_folder(command: Command) -> None:
-    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = page.split("## Data of your own\n")[1].split("\n## ")[0]
-    lines = [line for block in section.split("```")[1::2] for line in block.strip().splitlines()]
-    assert {line.split()[1] for line in lines if line.startswith("bm3 ")} == {"data", "train"}
-    for line in lines:
-        if line.startswith("bm3 "):
-            words = shlex.split(line, comments=True)[1:]
-            outcome = command(*words, *(("--epochs", "2") if words[0] == "train" else ()))
-            assert outcome.code == 0, outcome
-        else:
-            subprocess.run(["bash", "-c", line.replace("python ", f"{sys.executable} ")], check=True)
-    outcome = command("data", "stats", "mine")
-    assert "modality visual: 30 x 8" in outcome.out
 
 
 def test_bm3_without_features_says_what_to_add_and_what_does_without(
