@@ -19,6 +19,7 @@ from harness.common import exit_status, nearest, number
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
+    from harness.paper.study import Spread, Study
     from harness.report.paper_tables import Figures
 
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
 @click.option("--literature", is_flag=True, help="With what others report of each cell; HTML always has it.")
 @SHOWN_METRICS
+@click.option("--rows", metavar="LIST", help="Show these rows alone, by model or name, with commas between.")
+@click.option("--spread", type=click.Choice(["deviation", "interval"]), help="Over seeds, beside each mean.")
+@click.option("--best", type=click.Choice(["bold"]), help="Mark the best mean of each metric.")
 @USERS
 @DATA
 @PAPER
@@ -37,13 +41,17 @@ def report_command(
     out: Path | None,
     literature: bool,
     metrics: str | None,
+    rows: str | None,
+    spread: Spread | None,
+    best: str | None,
     users: Path | None,
     data: Path | None,
     paper: Paper,
 ) -> None:
     """Write a report on the runs stored below FOLDER.
 
-    Its verdict is the exit code. --metrics and --users add a table per data set to md and html; they change no verdict.
+    Its verdict is the exit code. --metrics, --rows, --spread, --best and --users add a table per data set to md, html
+    and tex; they change no verdict. Its metrics are those of the paper unless --metrics names others.
 
     \b
     bm3 report runs
@@ -51,6 +59,7 @@ def report_command(
     bm3 report runs --format md,html,tex,csv
     bm3 report runs --metrics hit,mrr,coverage
     bm3 report runs --metrics recall,ndcg --users cold-start.txt
+    bm3 report runs --format tex --metrics all --rows bpr,bm3 --spread deviation --best bold
     """
     from harness.cli.runs import users_of
     from harness.cli.study import finish
@@ -59,14 +68,28 @@ def report_command(
 
     asked = f"a report on the runs in {folder.name or 'this folder'}"
     study = replace(make_study(folder, asked, paper=paper), literature=literature)
-    if metrics or users:
+    if metrics or users or rows or spread or best:
         finished = [run for row in study.rows for run in row.runs]
         there = dict.fromkeys(name for run in finished for name in run.known_metrics)
         group = {} if users is None else {run.dataset_hash: run for run in finished}
         among = {of: users_of(run, users, data) for of, run in group.items() if users}
-        asked_for = Extra(tuple(asked_metrics(metrics or ",".join(paper.metrics), there)), among, users)
+        asked_for = Extra(
+            tuple(asked_metrics(metrics or ",".join(paper.metrics), there)),
+            tuple(dict.fromkeys(label for name in (rows or "").split(",") if name for label in _named(name, study))),
+            spread,
+            best is not None,
+            among,
+            users,
+        )
         study = replace(study, extra=asked_for)
     finish(study, out or folder, formats)
+
+
+def _named(name: str, study: Study) -> list[str]:
+    """Labels of the rows of that model or name. Raises ConfigError with the nearest."""
+    by_name = {row.label: row.model for row in study.rows}
+    found = nearest(name.strip(), [*dict.fromkeys([*by_name.values(), *by_name])], "no row or model")
+    return [label for label, model in by_name.items() if found in (label, model)]
 
 
 RULES = ("tolerances", "claims")
