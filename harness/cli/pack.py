@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER
+from harness.cli.options import PAPER, PATH
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
@@ -38,7 +38,7 @@ def pack() -> None:
 @click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("evidence.zip"),
     show_default=True,
     metavar="FILE",
@@ -66,7 +66,7 @@ def write(folder: Path, out: Path, paper: Paper) -> None:
 
 
 @pack.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--sha256", metavar="DIGEST", help="What `bm3 pack` printed, where it was kept elsewhere.")
 def verify(file: Path, sha256: str | None) -> None:
     """Check that the package FILE is as it was made, to the bit, and its runs are in order.
