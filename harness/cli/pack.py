@@ -53,7 +53,7 @@ def write(folder: Path, out: Path, paper: Paper) -> None:
     same bytes. Needs the extra pack.
 
     \b
-    bm3 pack docs/results/runs/mini --out evidence.zip
+    bm3 pack write docs/results/runs/mini --out evidence.zip
     """
     from harness.tools.pack.pack import pack as packed
 
