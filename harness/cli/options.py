@@ -90,8 +90,9 @@ DEVICE_NAME = click.option(
     "--device", type=Device(DEVICES), default="auto", show_default=True, help="Where to compute."
 )
 DEVICE = _made(DEVICE_NAME, "device", _device)
+THREAD_COUNT = click.IntRange(min=1, max=1024)
 THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of torch. Default: torch's own choice."
+    "--threads", type=THREAD_COUNT, metavar="N", help="CPU threads of torch. Default: torch's own choice."
 )
 
 
@@ -110,7 +111,7 @@ def computing(command: Command) -> Command:
 
 
 THREADS_EACH = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of each trial. Default: cores / workers."
+    "--threads", type=THREAD_COUNT, metavar="N", help="CPU threads of each trial. Default: cores / workers."
 )
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Trials side by side. Default: 1; on CUDA, one per GPU."

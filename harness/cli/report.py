@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,6 +17,7 @@ from harness.common import exit_status, nearest, number
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
+    from harness.paper.study import Spread, Study
     from harness.report.paper_tables import Figures
 
 
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
 @click.option("--literature", is_flag=True, help="With what others report of each cell; HTML always has it.")
 @SHOWN_METRICS
+@click.option("--rows", metavar="LIST", help="Show these rows alone, by model or name, with commas between.")
+@click.option("--spread", type=click.Choice(["deviation", "interval"]), help="Over seeds, beside each mean.")
+@click.option("--best", type=click.Choice(["bold"]), help="Mark the best mean of each metric.")
 @USERS
 @DATA
 @PAPER
@@ -37,13 +39,17 @@ def report_command(
     out: Path | None,
     literature: bool,
     metrics: str | None,
+    rows: str | None,
+    spread: Spread | None,
+    best: str | None,
     users: Path | None,
     data: Path | None,
     paper: Paper,
 ) -> None:
     """Write a report on the runs stored below FOLDER.
 
-    Its verdict is the exit code. --metrics and --users add a table per data set to md and html; they change no verdict.
+    Its verdict is the exit code. --metrics, --rows, --spread, --best and --users add a table per data set to md, html
+    and tex; they change no verdict. Its metrics are those of the paper unless --metrics names others.
 
     \b
     bm3 report runs
@@ -51,6 +57,7 @@ def report_command(
     bm3 report runs --format md,html,tex,csv
     bm3 report runs --metrics hit,mrr,coverage
     bm3 report runs --metrics recall,ndcg --users cold-start.txt
+    bm3 report runs --format tex --metrics all --rows bpr,bm3 --spread deviation --best bold
     """
     from harness.cli.runs import users_of
     from harness.cli.study import finish
@@ -59,14 +66,28 @@ def report_command(
 
     asked = f"a report on the runs in {folder.name or 'this folder'}"
     study = replace(make_study(folder, asked, paper=paper), literature=literature)
-    if metrics or users:
+    if metrics or users or rows or spread or best:
         finished = [run for row in study.rows for run in row.runs]
         there = dict.fromkeys(name for run in finished for name in run.known_metrics)
         group = {} if users is None else {run.dataset_hash: run for run in finished}
         among = {of: users_of(run, users, data) for of, run in group.items() if users}
-        asked_for = Extra(tuple(asked_metrics(metrics or ",".join(paper.metrics), there)), among, users)
+        asked_for = Extra(
+            tuple(asked_metrics(metrics or ",".join(paper.metrics), there)),
+            tuple(dict.fromkeys(label for name in (rows or "").split(",") if name for label in _named(name, study))),
+            spread,
+            best is not None,
+            among,
+            users,
+        )
         study = replace(study, extra=asked_for)
     finish(study, out or folder, formats)
+
+
+def _named(name: str, study: Study) -> list[str]:
+    """Labels of the rows of that model or name. Raises ConfigError with the nearest."""
+    by_name = {row.label: row.model for row in study.rows}
+    found = nearest(name.strip(), [*dict.fromkeys([*by_name.values(), *by_name])], "no row or model")
+    return [label for label, model in by_name.items() if found in (label, model)]
 
 
 RULES = ("tolerances", "claims")
@@ -144,7 +165,7 @@ def list_command(paper: Paper) -> None:
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @click.option("--model", metavar="NAME", help="Only this model.")
 @click.option("--metric", metavar="NAME", help="Only this metric, such as R@10 or recall@10.")
-@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
+@LAYOUT
 @PAPER
 def show(name: str, dataset: str | None, model: str | None, metric: str | None, form: str, paper: Paper) -> None:
     """Print the figures of the source NAME; or the file tolerances or claims.
@@ -157,10 +178,9 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     bm3 expected show table4 --metric "Time (s/epoch)" --format csv
     bm3 expected show claims
     """
-    from harness.paper.published import COLUMNS, canonical_metric
-    from harness.report.flat import csv_text
-    from harness.report.paper_tables import figure_text, published_figures
-    from harness.report.tables import text
+    from harness.paper.published import canonical_metric
+    from harness.report.paper_tables import published_figures
+    from harness.report.write import laid_out
 
     rules = [rule for rule in RULES if rule != "claims" or paper.claims]
     sources = {key: key for key in paper.sources} | {key.rpartition("-")[2]: key for key in reversed(paper.sources)}
@@ -168,12 +188,9 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
         name, [*paper.sources, *(s for s in sources if s not in paper.sources), *rules], "no expected figures"
     )
     if chosen in rules:
-        if dataset or model or metric:
-            raise ConfigError(f"{chosen} has no figures to choose from: leave out --dataset, --model and --metric")
-        if form == "csv":
-            raise ConfigError(f"{chosen} is no table: leave --format out, or give --format json")
-        rules_text = (paper.folder / f"{chosen}.toml").read_text(encoding="utf-8")
-        click.echo(rules_text if form == "text" else json.dumps(tomllib.loads(rules_text), indent=1) + "\n", nl=False)
+        if dataset or model or metric or form != "text":
+            raise ConfigError(f"{chosen} is no table: leave out --dataset, --model, --metric and --format")
+        click.echo((paper.folder / f"{chosen}.toml").read_text(encoding="utf-8"), nl=False)
         return
     key = sources[chosen]
     found = [value for value in paper.values if value.source == key]
@@ -185,13 +202,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
         if wanted:
             match = nearest(wanted, list(dict.fromkeys(map(read, found))), f"{key} has no {option}")
             found = [value for value in found if read(value) == match]
-    if form == "json":
-        click.echo(json.dumps([vars(value) for value in found], indent=1))
-    elif form == "csv":
-        rows = [vars(v) | {"value": "" if v.value is None else figure_text(v.metric, v.value)} for v in found]
-        click.echo(csv_text(COLUMNS, (row.values() for row in rows)), nl=False)
-    else:
-        click.echo(text(published_figures(key, paper.sources[key], found)), nl=False)
+    click.echo(laid_out(published_figures(key, paper.sources[key], found), form), nl=False)
 
 
 def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Figures | None]:

@@ -145,11 +145,10 @@ def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also:
     """
     from harness.runs.clean import Also, compress, remove, unneeded
     from harness.runs.inspect import entries
-    from harness.studies.status import trials_under_way
 
     where = folder or out
     asked = cast("list[Also]", [name for name, wanted in also.items() if wanted])
-    found = unneeded(where, asked, trials_under_way(where))
+    found = unneeded(where, asked)
     verb, end, gone = ("would remove", "would be free", 0) if dry_run else ("removed", "are free", 0)
     for one in found:
         bytes_ = one.size

@@ -76,7 +76,7 @@ class Execution:
         from harness.studies.estimate import estimates_of
 
         workers, estimates = self._workers(alone), estimates_of(self.out, about)
-        study = Study(name, self.out, about, estimates, self.rerun, workers, alone, self.costs(alone))
+        study = Study(name, self.out, estimates, self.rerun, workers, alone, self.costs(alone))
         make_folder(study.folder)
         return study, self._backend(workers, estimates)
 
@@ -123,14 +123,15 @@ class Execution:
         return self.workers or (max(1, len(visible_gpus())) if on_cuda else 1)
 
 
-def run(study: Study, backend: Backend, wanted: Wanted, planned: Sequence[Planned] | None = None) -> Outcomes:
+def run(study: Study, backend: Backend, wanted: Wanted) -> Outcomes:
     """Run the trials with the study's progress shown. Raises Interrupted on Ctrl-C and SIGTERM."""
     from harness.cli.progress import StudyProgress
     from harness.studies.conduct import conduct
 
-    kept = f"finished trials are kept in {study.store}; the same command goes on from there"
+    same = "the same command without --rerun all" if study.policy == "all" else "the same command"
+    kept = f"finished trials are kept in {study.store}; {same} goes on from there"
     with keeping(lambda: kept), StudyProgress() as progress:
-        return conduct(study, wanted, backend, progress.update, planned)
+        return conduct(study, wanted, backend, progress.update)
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,7 +258,7 @@ def reproduce(
     planned, checks = _planned(rows, how.out), _replayed(paper, device)
     click.echo(conformance_line(checks, device))
     began = time.time()
-    outcomes = run(begun, backend, trials, planned)
+    outcomes = run(begun, backend, trials)
     for note in keep_models(rows, outcomes, chosen.keep_model, began) if chosen.keep_model else ():
         click.echo(f"note: {note}", err=True)
     unread: list[str] = []

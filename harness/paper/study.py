@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,21 @@ HOST = ("platform", "cpu", "logical_cores", "memory_bytes")
 """What runs recorded of their machine that two of the same one share."""
 
 
+Spread = Literal["deviation", "interval"]
+
+
 @dataclass(frozen=True)
 class Extra:
-    """What is shown on request, and changes nothing else."""
+    """What is shown on request in a table of its own, and changes nothing else."""
 
     metrics: tuple[str, ...] = ()
-    """Canonical names."""
+    """Canonical names; without any, there is no such table."""
+    rows: tuple[str, ...] = ()
+    """Labels of the rows that are shown; empty: all."""
+    spread: Spread | None = None
+    """What over seeds stands beside each mean: the standard deviation, or the t-interval of the mean."""
+    best: bool = False
+    """Whether the best mean of each metric is bold."""
     users: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
     """By the hash of a data set: of whom alone; empty: of all."""
     file: Path | None = None

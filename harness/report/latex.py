@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.paper.study import Study
-from harness.report.study_tables import about_stars, overview, verdicts
+from harness.report.study_tables import about_stars, extra, overview, verdicts
 from harness.report.tables import Cell, Emphasis, Table
 
 MOST_LINES = 36  # of a table that fits a page
@@ -42,6 +42,10 @@ def report(study: Study) -> str:
     was published."""
     tables: list[str] = []
     for dataset in study.datasets:
+        if (own := extra(study, dataset)).rows:
+            bold = " The best mean of a metric is bold." * study.extra.best
+            own = replace(own, title=f"{dataset}: test metrics, means over seeds.{bold}")
+            tables += _pages(own, f"metrics-{dataset}", fits=True)
         means, judged = overview(study, dataset), verdicts(study, dataset)
         about = " Best in bold, second underlined." if len(means.rows) > 1 else ""
         notes = [about_stars(study, dataset), *means.notes] if about else means.notes
@@ -52,11 +56,18 @@ def report(study: Study) -> str:
         if judged.rows:
             columns = ("model", "metric", "ours", "seeds", "expected", "diff. %", "verdict")
             tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
-    body = "\n\n".join([_comment(*study.headline, study.asked), *(tables or ["No finished run."])])
+    body = "\n\n".join(
+        [
+            _comment(
+                *study.headline, study.asked, *["Metrics asked for need graphicx too."] * bool(study.extra.metrics)
+            ),
+            *(tables or ["No finished run."]),
+        ]
+    )
     return rf"""% Compile this file as it is, with pdflatex, or copy tables out of it.
 \documentclass{{article}}
 \usepackage[a4paper,margin=18mm]{{geometry}}
-\usepackage{{booktabs}}
+\usepackage{{booktabs{",graphicx" * bool(study.extra.metrics)}}}
 \begin{{document}}
 {body}
 \end{{document}}
@@ -69,18 +80,18 @@ def tex_table(table: Table) -> str:
     return "\n\n".join([_comment(table.title), *_pages(table, name, "scriptsize")]) + "\n"
 
 
-def _pages(table: Table, label: str, size: str = "footnotesize") -> list[str]:
-    """The table as LaTeX tables which fit a page each, the notes below the last."""
+def _pages(table: Table, label: str, size: str = "footnotesize", *, fits: bool = False) -> list[str]:
+    """The table as LaTeX tables which fit a page each, the notes below the last; `fits`: shrunk to a column's width."""
     parts, starts = [], range(0, len(table.rows), MOST_LINES)
     for number, start in enumerate(starts):
         title = table.title.rstrip(".") + (" (continued)." if number else ".")
         notes = table.notes if start == starts[-1] else ()
         page = replace(table, title=title, rows=table.rows[start : start + MOST_LINES], notes=notes)
-        parts.append(_table(page, f"{label}-{number}", size))
+        parts.append(_table(page, f"{label}-{number}", size, fits))
     return parts
 
 
-def _table(table: Table, label: str, size: str) -> str:
+def _table(table: Table, label: str, size: str, fits: bool) -> str:
     long = any(len(row[0].text) > LONG_LABEL for row in table.rows)
     align = ("p" if long else table.align[0]) + table.align[1:]
     body: list[str] = []
@@ -94,13 +105,14 @@ def _table(table: Table, label: str, size: str) -> str:
         rf"\caption{{{escape(table.title)}}}",
         r"\smallskip",
         rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', label.lower())}}}",
+        *[r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"] * fits,
         rf"\begin{{tabular}}{{{align.replace('p', WRAPPED)}}}",
         r"\toprule",
         _row(map(escape, table.head)),
         r"\midrule",
         *body,
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}" + "}" * fits,
         *(rf"\par\smallskip{{\raggedright\scriptsize {escape(note)}\par}}" for note in table.notes),
         r"\end{table}",
     ]

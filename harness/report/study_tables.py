@@ -3,8 +3,11 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.common import NOT_KNOWN, number, spread
 from harness.paper import selfcheck
@@ -14,8 +17,8 @@ from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric, short_metric
 from harness.paper.rows import SHARED_NOTE, Row, expected_best, representative
 from harness.paper.significance import Difference
-from harness.paper.study import SHARED, Study
-from harness.paper.verdict import Outcome, Range, Verdict, Word
+from harness.paper.study import SHARED, Spread, Study
+from harness.paper.verdict import Outcome, Range, Verdict, Word, mean_and_interval
 from harness.report.costs import joules_per_epoch
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
@@ -148,17 +151,51 @@ def overview(study: Study, dataset: str) -> Table:
 
 
 def extra(study: Study, dataset: str) -> Table:
-    """Rows by the metrics that were asked for, of the users that were."""
-    asked, rows = study.extra, study.of(dataset) if study.extra.metrics else []
+    """Rows by metrics as they were asked for, of the users that were."""
+    asked, confidence = study.extra, study.paper.tolerances.confidence
+    rows = [row for row in study.of(dataset) if asked.metrics and row.label in (asked.rows or (row.label,))]
+    found = [[_seeds(row, metric, asked.users.get(row.data)) for metric in asked.metrics] for row in rows]
+    ranks = [
+        ranked([mean_and_interval(values, confidence)[0] for values in column]) for column in zip(*found, strict=True)
+    ]
     body = []
-    for row in rows:
-        found = [[run.value(metric, asked.users.get(row.data)) for run in row.runs] for metric in asked.metrics]
-        means = [None if None in values else fmean(v for v in values if v is not None) for values in found]
-        body.append([_label(row), *map(number, means), len(row.runs)])
+    for place, (row, values) in enumerate(zip(rows, found, strict=True)):
+        best = [asked.best and column[place] is Emphasis.BEST for column in ranks]
+        texts = (_with_spread(each, asked.spread, confidence) for each in values)
+        cells = (Cell(text, emphasis=Emphasis.BEST if bold else None) for text, bold in zip(texts, best, strict=True))
+        body.append([_label(row), *cells, len(row.runs)])
     groups = {row.data: len(asked.users[row.data]) for row in rows if row.data in asked.users}
     notes = [f"Of {count:,} users in {asked.file} alone." for count in groups.values()]
+    if asked.spread:
+        notes.append(f"{SPREADS[asked.spread].format(confidence)}; a row of one seed has none.")
+    printed = dict.fromkeys(
+        canonical_metric(one.metric)
+        for one in study.paper.values
+        if one.dataset.lower() == dataset.lower() and "@" in one.metric
+    )
+    if missing := [short_metric(metric) for metric in printed if metric not in asked.metrics]:
+        notes.append(f"Published for {dataset} and not shown: {', '.join(missing)}.")
     head = ["model", *map(short_metric, asked.metrics), "seeds"]
-    return table(dataset, head, body, "l" + "r" * (len(head) - 1), notes=notes)
+    return table(dataset, head, body, "l" + "r" * (len(head) - 1), notes=[*_about_labels(rows), *notes])
+
+
+SPREADS = {
+    "deviation": "Beside each mean: ± the standard deviation over seeds (of n - 1)",
+    "interval": "Beside each mean: its two-sided t-interval over seeds, at {:.0%} confidence",
+}
+
+
+def _seeds(row: Row, metric: str, users: NDArray[np.integer] | None) -> list[float]:
+    """The metric of each seed's run; none where one run lacks it."""
+    values = [run.value(metric, users) for run in row.runs]
+    return [] if None in values else [value for value in values if value is not None]
+
+
+def _with_spread(values: Sequence[float], spread: Spread | None, confidence: float) -> str:
+    mean, interval = mean_and_interval(values, confidence)
+    if spread is None or interval is None:
+        return number(mean)
+    return f"{number(mean)} ({_range(interval)})" if spread == "interval" else f"{number(mean)} ± {stdev(values):.4f}"
 
 
 def about_stars(study: Study, dataset: str) -> str:

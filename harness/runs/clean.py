@@ -39,15 +39,14 @@ class Unneeded:
         return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
 
 
-def unneeded(out: Path, also: Collection[Also] = (), under_way: Collection[Path] = ()) -> list[Unneeded]:
-    """What can go from the store `out`, by path; runs `under_way`, resolved, stay.
+def unneeded(out: Path, also: Collection[Also] = ()) -> list[Unneeded]:
+    """What can go from the store `out`, by path.
 
     Raises DataError when `out` is a file or a run.
     """
     if (out / RUN).is_file() or (out / RESULT).is_file():
         raise DataError(f"{out}: is a run itself; name the store that it lies in")
-    idle = (path for path in run_folders(out) if path.resolve() not in under_way and not in_use(path))
-    found = [one for path in idle for one in _of_run(path, also)]
+    found = [one for path in run_folders(out) if not in_use(path) for one in _of_run(path, also)]
     aside = out / SUPERSEDED
     if "superseded" in also and aside.is_dir() and not aside.is_symlink():
         found.append(Unneeded(aside, "superseded", None))

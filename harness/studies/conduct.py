@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +16,7 @@ from statistics import median
 from typing import Any
 
 from harness.common import WriteError, writing
-from harness.paper.load import Paper
-from harness.paper.published import canonical_metric, short_metric
-from harness.paper.rows import Planned, judged, lacking, rows_of
-from harness.paper.verdict import Outcome, Verdict
-from harness.runs.record import FAILURE, RunRecord
+from harness.runs.record import FAILURE
 from harness.runs.trial import Trial
 from harness.runs.words import Policy
 from harness.studies.estimate import Estimates
@@ -29,8 +25,6 @@ from harness.studies.status import Status, write_status
 from harness.studies.suite import Outcomes
 
 LOG_FILE = "study.log"
-RERUN = "rerun-began"
-"""File in a study's folder from the beginning of a rerun of all its trials to its end."""
 RECENT = 8  # lines of the log that the display shows
 SECONDS_BETWEEN_WRITES = 1.0
 
@@ -42,8 +36,6 @@ class Study:
     name: str
     store: Path
     """The folder of runs, which studies share."""
-    paper: Paper
-    """What results are judged by."""
     estimates: Estimates
     policy: Policy = "missing"
     side_by_side: int = 1
@@ -64,15 +56,13 @@ def conduct(
     wanted: Wanted,
     backend: Backend,
     show: Callable[[Status], None] = lambda status: None,
-    planned: Sequence[Planned] | None = None,
 ) -> Outcomes:
-    """Run the study. Its status is written to its folder and shown, what happens is logged, with verdicts as they come.
+    """Run the study. Its status is written to its folder and shown, what happens is logged.
 
-    Verdicts are on the rows that are `planned`, without them on those that runs form. Raises WriteError when the folder
-    or the store cannot be written.
+    Raises WriteError when the folder or the store cannot be written.
     """
     make_folder(study.folder)
-    reporter = _Reporter(study, show, planned)
+    reporter = _Reporter(study, show)
     with _logging(study.folder / LOG_FILE, reporter.recent):
         LOGGER.info("begins: %s (process %d on %s)", study.name, os.getpid(), socket.gethostname())
         try:
@@ -84,7 +74,6 @@ def conduct(
                 observe=reporter.observe,
                 alone=study.alone,
                 costs=study.costs,
-                since=rerun_since(study.folder) if study.policy == "all" else None,
             )
         except KeyboardInterrupt:
             LOGGER.warning("interrupted: what runs goes on with the same command")
@@ -96,21 +85,8 @@ def conduct(
             raise
         done = sum(run is not None for run in outcomes.values())
         LOGGER.info("ends: %d of %d trials have a result", done, len(outcomes))
-        (study.folder / RERUN).unlink(missing_ok=True)
         reporter.end("finished")
     return outcomes
-
-
-def rerun_since(folder: Path) -> float:
-    """When the rerun of all trials began that the study is in, in seconds since the epoch: now, unless one was stopped.
-
-    What is newer belongs to it. Raises WriteError.
-    """
-    begun = folder / RERUN
-    with writing(begun):
-        if not begun.exists():
-            begun.touch()
-        return begun.stat().st_mtime
 
 
 def make_folder(folder: Path) -> None:
@@ -121,23 +97,19 @@ def make_folder(folder: Path) -> None:
 
 @dataclass
 class _Reporter:
-    """Turns progress into a status, which is written and shown, and new results into verdicts, which are logged."""
+    """Turns progress into a status, which is written and shown."""
 
     study: Study
     show: Callable[[Status], None]
-    planned: Sequence[Planned] | None
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
     _started: float = field(default_factory=time.time)
     _last: Status | None = None
     _written: float = 0.0
-    _known: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
     _ended: int = -1
 
     def observe(self, progress: Progress) -> None:
         changed = len(progress.outcomes) != self._ended
-        if changed:
-            self._ended = len(progress.outcomes)
-            self._judge([run for run in progress.outcomes.values() if run is not None], first=self._last is None)
+        self._ended = len(progress.outcomes)
         status = self._status(progress)
         now = time.monotonic()
         if changed or self._last is None or now - self._written >= SECONDS_BETWEEN_WRITES:
@@ -155,20 +127,6 @@ class _Reporter:
     def _write(self, status: Status) -> None:
         with suppress(WriteError):  # a status that cannot be written is no reason to stop
             write_status(self.study.folder, status)
-
-    def _judge(self, runs: list[RunRecord], *, first: bool) -> None:
-        """Log the verdicts on rows that are new or others than before; not what the store had when the study began."""
-        shown = canonical_metric(self.study.paper.stopping)
-        for row in rows_of(runs, self.study.paper, self.planned)[0]:
-            if lacking(row, self.study.paper):
-                continue
-            verdict = judged(row, self.study.paper).verdicts[shown]
-            key = row.dataset, row.label, row.data
-            if self._known.get(key) != verdict and not first:
-                what = "mean" if verdict.outcome is Outcome.UNPUBLISHED else "verdict"
-                said = f"{row.label} on {row.dataset}, {short_metric(shown)}"
-                LOGGER.info("%s: %s: %s", what, said, described(verdict))
-            self._known[key] = verdict
 
     def _status(self, progress: Progress) -> Status:
         ended, running = progress.outcomes, {one.key for one in progress.running}
@@ -208,17 +166,6 @@ class _Reporter:
         if not known:
             return None if asked else 0.0
         return (sum(known) + median(known) * (len(asked) - len(known))) / self.study.side_by_side
-
-
-def described(verdict: Verdict) -> str:
-    """A verdict in a few words: outcome, our mean, and the figure it is compared with or why there is none."""
-    ours = "" if verdict.mean is None else f" {verdict.mean:.4f}"
-    if verdict.outcome is Outcome.UNPUBLISHED:
-        return f"{ours or 'not finite'} over {verdict.seeds} seed{'s' * (verdict.seeds > 1)}".strip()
-    published = verdict.published
-    if published is None or published.value is None:
-        return f"{verdict.outcome.value}{ours} ({verdict.reason})"
-    return f"{verdict.outcome.value}{ours}, published {published.value:.4f} ({verdict.reason})"
 
 
 class _Recent(logging.Handler):

@@ -5,7 +5,6 @@ started again, and two studies can share a store at the same time. The ways of r
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,10 +42,8 @@ class Stored(NamedTuple):
     """Why it is not run though it has no result."""
 
 
-def stored(
-    trial: Trial, store: Path, policy: Policy, since: float = math.inf, costs: Mapping[str, Any] | None = None
-) -> Stored:
-    """Whether the trial is to be run; with the policy `all`, unless its run ended after `since` (seconds of the epoch).
+def stored(trial: Trial, store: Path, policy: Policy, costs: Mapping[str, Any] | None = None) -> Stored:
+    """Whether the trial is to be run.
 
     Where costs are asked for, `costs` is what decides them here: a run of another machine does not count.
 
@@ -63,7 +60,7 @@ def stored(
     if run is not None and run.finished:
         there = cost_key(run.environment)
         other = [f"{key} {there[key]}, here {here}" for key, here in (costs or {}).items() if there[key] != here]
-        if (other and policy != "none") or (policy == "all" and _ended_before(run, since)):
+        if (other and policy != "none") or policy == "all":
             return Stored(True, set_aside=True, problem=f"measured elsewhere: {'; '.join(other)}" if other else "")
         return Stored(False, None if other else run)
     if run is not None and run.failure is not None and policy in ("missing", "none"):
@@ -176,18 +173,16 @@ def execute(
     policy: Policy = "missing",
     observe: Callable[[Progress], None] = lambda progress: None,
     alone: bool = False,
-    since: float | None = None,
     costs: Mapping[str, Any] | None = None,
 ) -> Outcomes:
     """Run all trials that are wanted, those of a selection as soon as it is made, and give what became of each.
 
     A trial whose process vanishes is tried once more, going on from its checkpoint. One that another process is running
-    is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which moves aside
-    what is older than `since`, when this rerun began (in seconds since the epoch, by default now). With `alone` no two
-    of the trials run at a time, in whichever process; `costs` is as in `stored`. Raises WriteError when the store
-    cannot be written; on this, and on Ctrl-C, what runs is stopped.
+    is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which moves what was
+    there before aside. With `alone` no two of the trials run at a time, whoever runs them; `costs` is as in `stored`.
+    Raises WriteError when the store cannot be written; on this, and on Ctrl-C, what runs is stopped.
     """
-    execution = _Execution(wanted, store, backend, policy, alone, since or time.time(), costs)
+    execution = _Execution(wanted, store, backend, policy, alone, costs)
     try:
         while execution.advance():
             observe(execution.progress())
@@ -206,7 +201,6 @@ class _Execution:
     backend: Backend
     policy: Policy
     alone: bool
-    since: float
     costs: Mapping[str, Any] | None = None
     trials: Sequence[Trial] = ()
     outcomes: dict[str, RunRecord | None] = field(default_factory=dict)
@@ -245,8 +239,9 @@ class _Execution:
             if key in self.outcomes or key in self.running:
                 continue
             mine = key in self.attempts
-            since, costs = (0.0, None) if mine else (self.since, self.costs)
-            found = stored(trial, self.store, self.policy, since, costs)
+            once = self.policy == "all" and (mine or key in self.elsewhere)
+            policy: Policy = "missing" if once else self.policy
+            found = stored(trial, self.store, policy, None if mine else self.costs)
             if found.set_aside:
                 aside = supersede(self.store, folder_of(trial, self.store))
                 LOGGER.info("set aside: %s%s", aside, f": {found.problem}".rstrip(": "))

@@ -103,14 +103,3 @@ def vanished(status: Status) -> bool:
         return True
     except psutil.Error:
         return False
-
-
-def trials_under_way(folder: Path) -> frozenset[Path]:
-    """Run folders, resolved, of the trials that running studies in `folder`, or one folder above or below, run now."""
-    found = {**studies(folder.resolve().parent), **studies(folder)}
-    return frozenset(
-        (Path(status.store) / trial.key).resolve()
-        for status in found.values()
-        if status.state == "running" and not vanished(status)
-        for trial in status.running
-    )

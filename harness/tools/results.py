@@ -9,7 +9,7 @@ import re
 import traceback
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from functools import cached_property
 from html import unescape
@@ -31,6 +31,8 @@ from harness.paper.study import Study, make_study
 from harness.report import study_tables, tables
 from harness.report.html import html as html_page
 from harness.report.write import FORMATS, made
+from harness.runs.settings import flatten
+from harness.training import TrainingConfig
 
 RUNS, TEMPLATES = "runs", "*.md.j2"
 START, END = "\x02", "\x03"
@@ -103,16 +105,17 @@ class Bound:
         folder, _, dataset = where.partition("/")
         study = self.study(folder)
         own = [run for run in study.runs if (run.model, run.dataset.name) == (model.lower(), dataset or folder)]
-        keys = [text.partition("=")[0] for text in settings]
+        keys, defaults = [text.partition("=")[0] for text in settings], flatten(asdict(TrainingConfig()))
+        known = [{key: run.settings.get(key, defaults.get(key)) for key in keys} for run in own]  # older than a setting
         found: Iterable[Row] = study.of(dataset or folder)
         if settings:
-            kept = [run for run in own if [named({key: run.settings.get(key)}) for key in keys] == [*settings]]
+            kept = [run for run, of_run in zip(own, known, strict=True) if named(of_run) == " ".join(settings)]
             found = [judged(row, self.paper) for row in rows_of(kept, self.paper)[0]]
         row = representative(found, model)
         if row is None:
-            there = {key: sorted({str(run.settings.get(key)) for run in own}) for key in keys}
-            known = "".join(f"; {key} is {', '.join(values)}" for key, values in there.items())
-            raise DataError(f"{self.runs / where}: no finished run of {' '.join((model, *settings))}{known}")
+            there = {key: sorted({str(of_run[key]) for of_run in known}) for key in keys}
+            told = "".join(f"; {key} is {', '.join(values)}" for key, values in there.items())
+            raise DataError(f"{self.runs / where}: no finished run of {' '.join((model, *settings))}{told}")
         return row
 
     def published(self, dataset: str, model: str, metric: str) -> float:
@@ -288,11 +291,15 @@ def _marked(value: object) -> str:
     """What an expression gave, as printed: figures of metrics with four decimals, ranges with both ends."""
     if isinstance(value, float) and not math.isfinite(value):
         raise DataError("an expression gives no finite figure: is the name of the metric right?")
-    if isinstance(value, tuple) and len(value) == 2:
-        text = f"{number(value[0])} to {number(value[1])}"
+    if isinstance(value, tuple):
+        text = (" to " if isinstance(value[0], float) else ", ").join(map(_printed, value))
     else:
-        text = number(value) if value is None or isinstance(value, float) else str(value)
+        text = _printed(value)
     return text if START in text else "\n".join(f"{START}{line}{END}" for line in text.split("\n"))
+
+
+def _printed(value: object) -> str:
+    return number(value) if value is None or isinstance(value, float) else str(value)
 
 
 def _first_lines(found: Mapping[Path, str], path: Path) -> str:

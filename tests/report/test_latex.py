@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import Command, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.paper.rows import Row
-from harness.paper.study import Study, make_study
+from harness.paper.study import Extra, Study, make_study
 from harness.report.latex import escape, report, tex_table
-from harness.report.tables import Cell, Emphasis, table
+from harness.report.tables import table
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 ENGINES = {
@@ -32,15 +33,6 @@ def study() -> Study:
     return make_study(RUNS, "a report on hand-made records")
 
 
-def test_cells_are_emphasised_starred_marked_and_signed() -> None:
-    row = ["a_b", Cell("0.1", "†", emphasis=Emphasis.BEST, stars="**"), Cell("0.2", emphasis=Emphasis.SECOND), "-4.3"]
-    text = tex_table(table("Some, of 3 %", ("model", "best", "second", "diff. %"), [row], "lrrr", notes=["† so."]))
-    dagger = r"\textsuperscript{\(\dagger\)}"
-    assert rf"a\_b & \textbf{{0.1}}\textsuperscript{{**}}{dagger} & \underline{{0.2}} & \(-4.3\) \\" in text
-    for part in (r"\caption{Some, of 3 \%.}", r"\label{tab:some-0}", r"\begin{tabular}{lrrr}", f"{dagger} so."):
-        assert part in text
-
-
 def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
     rows = [[f"model {number}", metric] for number in range(25) for metric in ("R@10", "R@20", "N@10", "N@20")]
     text = tex_table(table("Long", ("model", "metric"), rows, notes=["a note"], groups=1))
@@ -51,17 +43,32 @@ def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
     assert ["a note" in part for part in tables] == [False, False, True]
 
 
-def test_a_study_without_finished_runs_says_so(study: Study) -> None:
-    assert "No finished run." in report(replace(study, rows=()))
-
-
 @given(st.text())
 def test_no_special_character_passes_unescaped(text: str) -> None:
     escaped = re.sub(r"\\[&%$#_{}]|\\\(\\\w+\\\)|\\\w+|\{\}|[{}]", "", escape(text))
     assert not set(escaped) & set('&%$#_\\^~<>|"{}')
 
 
-@pytest.mark.parametrize("rows", ["golden", "awkward", "none"])
+def test_a_table_for_a_paper_has_the_rows_metrics_and_spread_that_are_asked_for(
+    tmp_path: Path, command: Command
+) -> None:
+    asked = ["--metrics", "recall@20,ndcg@20", "--rows", "BPR,bm3", "--spread", "deviation", "--best", "bold"]
+    command("report", RUNS, "--format", "tex,md", "--out", tmp_path, *asked)
+    table = (tmp_path / "report.tex").read_text().split(r"\end{table}")[0]
+    dagger = r"\textsuperscript{\(\dagger\)}"
+    assert rf"bm3{dagger} & \textbf{{0.0821 \(\pm\) 0.0004}} & \textbf{{0.0362 \(\pm\) 0.0001}} & 2 \\" in table
+    assert "lightgcn" not in table.partition(r"\begin{table}")[2]
+    assert r"The best mean of a metric is bold.}" in table
+    assert "Published for baby and not shown: R@10, N@10, R@50, N@50." in table
+    assert "**0.0821 ± 0.0004**" in (tmp_path / "report.md").read_text()
+    command("report", RUNS, "--format", "tex", "--out", tmp_path, "--spread", "interval")
+    table = (tmp_path / "report.tex").read_text().split(r"\end{table}")[0]
+    assert "& 0.0821 (0.0783 to 0.0859) &" in table
+    assert "at 95\\% confidence" in table
+    assert "no row or model 'bpm'; nearest: " in refused(command("report", RUNS, "--rows", "bpm"))
+
+
+@pytest.mark.parametrize("rows", ["golden", "awkward", "none", "asked"])
 def test_the_document_compiles(study: Study, rows: str, tmp_path: Path) -> None:
     engine = next((name for name in ENGINES if shutil.which(name)), None)
     if engine is None:
@@ -69,6 +76,9 @@ def test_the_document_compiles(study: Study, rows: str, tmp_path: Path) -> None:
     if rows == "awkward":
         awkward = tuple(renamed(row, AWKWARD, f"{row.label} {AWKWARD}") for row in study.rows)
         study = replace(study, rows=(*study.rows, *awkward), asked=AWKWARD + "\n\\undefined")
+    elif rows == "asked":
+        metrics = tuple(f"{name}@{k}" for name in ("recall", "ndcg", "map", "precision") for k in (10, 20))
+        study = replace(study, extra=Extra(metrics, spread="interval", best=True))
     elif rows == "none":
         study = replace(study, rows=())
     (tmp_path / "report.tex").write_text(report(study), encoding="utf-8")

@@ -3,13 +3,9 @@
 import gzip
 import json
 import multiprocessing
-import os
 import re
 import shutil
-import socket
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +21,6 @@ from harness.runs.record import EPOCHS, HITS, RESULT, RUN, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, run_folders, run_lock, supersede, write_failure
 from harness.runs.trial import Trial, identity_digest, make_trial, run_trial
 from harness.runs.verify import IDENTITY, verify
-from harness.studies.status import Running, Status, trials_under_way, write_status
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
 ALL: tuple[Also, ...] = ("superseded", "unfinished", "stale")
@@ -356,7 +351,7 @@ def test_a_run_older_than_a_setting_had_its_default(store: Path, tmp_path: Path)
 def gone(store: Path, *also: Also) -> set[str]:
     """Remove what can go, and give what has vanished, below the store."""
     before = set(store.rglob("*"))
-    for one in unneeded(store, also, trials_under_way(store)):
+    for one in unneeded(store, also):
         assert remove(store, one)
     return {path.relative_to(store).as_posix() for path in before - set(store.rglob("*"))}
 
@@ -403,27 +398,6 @@ def test_a_run_that_is_being_written_stays(store: Path, held: Callable[[Path], N
     assert not remove(store, leftover)
     assert gone(store, *ALL) == set()
     assert "running" in states(store)
-
-
-def test_a_trial_that_a_living_study_is_about_to_run_stays(store: Path) -> None:
-    path, now = run_of(store, 3), time.time()
-    status = Status(
-        suite="mini",
-        state="running",
-        store=str(store.resolve()),
-        started=now,
-        now=now,
-        running=(Running(f"mini/{path.name}", "bm3 train", now, 1, 3, "process 1"),),
-        seconds_left=None,
-        recent=(),
-        process=os.getpid(),
-        host=socket.gethostname(),
-        **{"total": 1, "done": 0, "reused": 0, "failed": 0, "waiting": 0},
-    )
-    write_status(store, status)
-    assert gone(store, "unfinished") == set()
-    write_status(store, replace(status, state="interrupted"))
-    assert f"mini/{path.name}" in gone(store, "unfinished")
 
 
 @pytest.mark.parametrize("seed", [1, 3])

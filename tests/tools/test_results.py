@@ -136,6 +136,7 @@ def test_a_readme_above_quotes_the_first_lines_of_a_page(folder: Path, command: 
     [
         ('row("small/mini", "bpr", "reg_weight=0.1").mean("R@20")', "0.0500"),
         ('row("small/mini", "bpr").runs | length', "2"),
+        ('row("small/mini", "bpr", "vectors.content=given", "reg_weight=0.01").seeds', "1, 2"),
         ('row("small/mini", "bpr").verdicts["recall@20"].interval', "0.0566 to 0.1074"),
         ('row("small/mini", "bpr").verdicts["recall@20"].outcome', "unpublished"),
         ('lead(row("small/mini", "bpr"), row("small/mini", "bpr", "reg_weight=0.1"), "R@20")', "+64.0 %"),
