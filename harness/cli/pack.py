@@ -24,9 +24,7 @@ class Packing(click.Group):
 
 @click.group(cls=Packing, context_settings={"ignore_unknown_options": True})
 def pack() -> None:
-    """Pack the runs below a folder as one file of evidence, or check such a file.
-
-    `bm3 pack FOLDER` is short for `bm3 pack write FOLDER`.
+    """Pack the runs below a folder as one file of evidence, or check such a file; `write` may be left out.
 
     \b
     bm3 pack runs --out evidence.zip
@@ -39,18 +37,17 @@ def pack() -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("evidence.zip"),
+    default="evidence.zip",
     show_default=True,
     metavar="FILE",
-    help="The archive that is written, whole or not at all.",
+    help="The archive.",
 )
 @PAPER
 def write(folder: Path, out: Path, paper: Paper) -> None:
     """Pack the finished and failed runs below FOLDER, and a report on them by --paper, into one zip archive.
 
-    It is a Process Run Crate with the runs, the report in all formats, the environments, the commands, Croissant
-    descriptions of the data sets without their files, CITATION.cff, and a digest of every file. The same runs give the
-    same bytes. Needs the extra pack.
+    It is a Process Run Crate: runs, report, environments, commands, descriptions of the data sets without their files,
+    CITATION.cff, and a digest of every file. The same runs give the same bytes. Needs the extra pack.
 
     \b
     bm3 pack write docs/results/runs/mini --out evidence.zip
