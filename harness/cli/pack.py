@@ -36,13 +36,8 @@ def pack() -> None:
 @click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
-<<<<<<< HEAD
     type=PATH,
-    default=Path("evidence.zip"),
-=======
-    type=click.Path(path_type=Path),
     default="evidence.zip",
->>>>>>> main
     show_default=True,
     metavar="FILE",
     help="The archive.",
