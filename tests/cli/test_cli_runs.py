@@ -124,6 +124,20 @@ def test_a_run_that_went_on_elsewhere_says_what_changed(store: Path) -> None:
     assert "after epoch 1, 2026-01-02 03:04, in the same environment" in text
 
 
+def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, store: Path) -> None:
+    shutil.copytree(store, "again")
+    other = run_of(Path("again"), 1)
+    edit(other / RUN, environment={"torch": "1.0"})
+    outcome = command("runs", "diff", "seed1", other)
+    assert outcome.code == 0
+    assert "The results are the same bits." in outcome.out
+    assert "Nothing" not in outcome.out
+    assert "not recorded" in outcome.out
+    edit(other / RESULT, best_epoch=77)
+    assert command("runs", "diff", "seed1", other).code == 1
+    assert command("runs", "diff", "seed1", "seed2").code == 3  # another seed was asked for
+
+
 # --- gc ---
 
 

@@ -23,6 +23,7 @@ from harness.report.study_tables import (
     claims,
     differences,
     overview,
+    verdicts,
 )
 from harness.report.tables import Cell, Emphasis, Table
 from harness.runs.store import stored_runs
@@ -90,6 +91,12 @@ def test_runs_of_the_self_check_and_what_is_not_finite_are_nobodys_best(study: S
     rows = (replace(broken.rows[0], verdicts={**row.verdicts, "recall@20": verdict}), *study.rows[1:])
     cell = column(overview(replace(study, rows=rows), "baby"), "R@20")[0]
     assert (cell.text, cell.emphasis, cell.word) == ("not finite", None, Outcome.DIVERGED)
+
+
+def test_rows_on_surrogate_features_are_marked_with_what_that_means(study: Study) -> None:
+    for table in (overview(study, "baby"), verdicts(study, "baby")):
+        assert {cell.marked for cell in column(table, "model")} == {"bm3†", "bpr", "lightgcn"}
+        assert table.notes[-1] == "† trained on surrogate features, not on the original vectors."
 
 
 def test_a_row_without_a_result_for_want_of_memory_has_dashes(study: Study) -> None:
