@@ -93,10 +93,10 @@ def links(path: Path) -> Iterator[tuple[str, Path]]:
 
 def names() -> str:
     """The reference of what `import harness` gives."""
-    lines = ["# Names of harness", "", "What each does stands here; [From Python](../python.md) shows the way.", ""]
+    lines = ["# import harness", "", "What each does stands here; [From Python](../python.md) shows the way.", ""]
     for name in harness.__all__:
         found = getattr(harness, name)
-        lines += [f"::: {found.__module__}.{found.__qualname__}", ""]
+        lines += [f"::: {found.__module__}.{found.__qualname__}", "    options:", f"      heading: {name}", ""]
     return "\n".join(lines)
 
 

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 
 import click
 from click.shell_completion import shell_complete
@@ -29,6 +31,14 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 }
 """By command: options whose old spelling goes on working until the next release, with a line that says so."""
 COMPLETION = "_BM3_COMPLETE"
+MENDED: Mapping[int, str] = {
+    errno.EACCES: "check its permissions, or those of its folder",
+    errno.EPERM: "check its permissions, or those of its folder",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "its links lead in a circle: name what they should lead to",
+    errno.ENOSPC: "make room and give the same command again",
+}
+LONG = re.compile(r"(\S{80})\S{220,}")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,6 +76,9 @@ for command in (
 
 def main() -> None:
     """Run the command and leave with its exit code, in silence where nobody reads what it prints."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        if isinstance(stream, TextIOWrapper):  # names of files need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _outcome(sys.argv[1:])
         if sys.stdout is not None:  # as where a shell has closed it
@@ -97,10 +110,11 @@ def _outcome(arguments: Sequence[str]) -> int:
         return leaving.code if isinstance(leaving.code, int) else 0
     except BM3Error as error:
         return _told(error.exit_code, str(error))
-    except PermissionError as error:
+    except OSError as error:
         if error.filename is None:
             raise
-        return _told(MISUSED, f"{error.filename}: {error.strerror}; check its permissions, or those of its folder")
+        mended = MENDED.get(error.errno or 0, "see what is there")
+        return _told(MISUSED, f"{error.filename}: {error.strerror}; {mended}")
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return MISUSED
@@ -129,7 +143,7 @@ def _respelled(arguments: Sequence[str]) -> Iterator[str]:
 
 def _told(code: int, message: str) -> int:
     with suppress(OSError):  # standard error may be where nobody reads either
-        print("bm3:", " ".join(message.split()), file=sys.stderr, flush=True)
+        print("bm3:", LONG.sub(r"\1…", " ".join(message.split())), file=sys.stderr, flush=True)
     return code
 
 

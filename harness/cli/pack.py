@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER
+from harness.cli.options import PAPER, PATH
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
@@ -24,9 +24,7 @@ class Packing(click.Group):
 
 @click.group(cls=Packing, context_settings={"ignore_unknown_options": True})
 def pack() -> None:
-    """Pack the runs below a folder as one file of evidence, or check such a file.
-
-    `bm3 pack FOLDER` is short for `bm3 pack write FOLDER`.
+    """Pack the runs below a folder as one file of evidence, or check such a file; `write` may be left out.
 
     \b
     bm3 pack runs --out evidence.zip
@@ -38,22 +36,21 @@ def pack() -> None:
 @click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    default=Path("evidence.zip"),
+    type=PATH,
+    default="evidence.zip",
     show_default=True,
     metavar="FILE",
-    help="The archive that is written, whole or not at all.",
+    help="The archive.",
 )
 @PAPER
 def write(folder: Path, out: Path, paper: Paper) -> None:
     """Pack the finished and failed runs below FOLDER, and a report on them by --paper, into one zip archive.
 
-    It is a Process Run Crate with the runs, the report in all formats, the environments, the commands, Croissant
-    descriptions of the data sets without their files, CITATION.cff, and a digest of every file. The same runs give the
-    same bytes. Needs the extra pack.
+    It is a Process Run Crate: runs, report, environments, commands, descriptions of the data sets without their files,
+    CITATION.cff, and a digest of every file. The same runs give the same bytes. Needs the extra pack.
 
     \b
-    bm3 pack docs/results/runs/mini --out evidence.zip
+    bm3 pack write docs/results/runs/mini --out evidence.zip
     """
     from harness.tools.pack.pack import pack as packed
 
@@ -66,7 +63,7 @@ def write(folder: Path, out: Path, paper: Paper) -> None:
 
 
 @pack.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--sha256", metavar="DIGEST", help="What `bm3 pack` printed, where it was kept elsewhere.")
 def verify(file: Path, sha256: str | None) -> None:
     """Check that the package FILE is as it was made, to the bit, and its runs are in order.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import DATA, LAYOUT, OUT, PAPER, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS, say_unread
+from harness.cli.options import DATA, LAYOUT, OUT, PAPER, PATH, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS, say_unread
 from harness.common import exit_status, nearest, number
 
 if TYPE_CHECKING:
@@ -24,9 +22,9 @@ if TYPE_CHECKING:
 
 
 @click.command(name="report")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @REPORT_FORMATS
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
+@click.option("--out", type=PATH, metavar="DIR", help="Where to write. Default: into FOLDER.")
 @click.option("--literature", is_flag=True, help="With what others report of each cell; HTML always has it.")
 @SHOWN_METRICS
 @click.option("--rows", metavar="LIST", help="Show these rows alone, by model or name, with commas between.")
@@ -97,7 +95,7 @@ RULES = ("tolerances", "claims")
 
 @click.command()
 @click.argument("number", type=int)
-@click.argument("runs", type=click.Path(path_type=Path), required=False)
+@click.argument("runs", type=PATH, required=False)
 @LAYOUT
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @DATA
@@ -167,7 +165,7 @@ def list_command(paper: Paper) -> None:
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @click.option("--model", metavar="NAME", help="Only this model.")
 @click.option("--metric", metavar="NAME", help="Only this metric, such as R@10 or recall@10.")
-@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
+@LAYOUT
 @PAPER
 def show(name: str, dataset: str | None, model: str | None, metric: str | None, form: str, paper: Paper) -> None:
     """Print the figures of the source NAME; or the file tolerances or claims.
@@ -180,10 +178,9 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     bm3 expected show table4 --metric "Time (s/epoch)" --format csv
     bm3 expected show claims
     """
-    from harness.paper.published import COLUMNS, canonical_metric
-    from harness.report.flat import csv_text
-    from harness.report.paper_tables import figure_text, published_figures
-    from harness.report.tables import text
+    from harness.paper.published import canonical_metric
+    from harness.report.paper_tables import published_figures
+    from harness.report.write import laid_out
 
     rules = [rule for rule in RULES if rule != "claims" or paper.claims]
     sources = {key: key for key in paper.sources} | {key.rpartition("-")[2]: key for key in reversed(paper.sources)}
@@ -191,12 +188,9 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
         name, [*paper.sources, *(s for s in sources if s not in paper.sources), *rules], "no expected figures"
     )
     if chosen in rules:
-        if dataset or model or metric:
-            raise ConfigError(f"{chosen} has no figures to choose from: leave out --dataset, --model and --metric")
-        if form == "csv":
-            raise ConfigError(f"{chosen} is no table: leave --format out, or give --format json")
-        rules_text = (paper.folder / f"{chosen}.toml").read_text(encoding="utf-8")
-        click.echo(rules_text if form == "text" else json.dumps(tomllib.loads(rules_text), indent=1) + "\n", nl=False)
+        if dataset or model or metric or form != "text":
+            raise ConfigError(f"{chosen} is no table: leave out --dataset, --model, --metric and --format")
+        click.echo((paper.folder / f"{chosen}.toml").read_text(encoding="utf-8"), nl=False)
         return
     key = sources[chosen]
     found = [value for value in paper.values if value.source == key]
@@ -208,13 +202,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
         if wanted:
             match = nearest(wanted, list(dict.fromkeys(map(read, found))), f"{key} has no {option}")
             found = [value for value in found if read(value) == match]
-    if form == "json":
-        click.echo(json.dumps([vars(value) for value in found], indent=1))
-    elif form == "csv":
-        rows = [vars(v) | {"value": "" if v.value is None else figure_text(v.metric, v.value)} for v in found]
-        click.echo(csv_text(COLUMNS, (row.values() for row in rows)), nl=False)
-    else:
-        click.echo(text(published_figures(key, paper.sources[key], found)), nl=False)
+    click.echo(laid_out(published_figures(key, paper.sources[key], found), form), nl=False)
 
 
 def _statistics(names: Iterable[str], data: Path | None) -> dict[str, Figures | None]:
@@ -297,7 +285,7 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
 
 
 @click.command()
-@click.argument("lists", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("lists", nargs=-1, required=True, type=PATH)
 @click.option("--dataset", required=True, metavar="NAME|DIR", help="The data set that the lists are for.")
 @click.option("--model", metavar="NAME", help="The published model that they are compared with. Default: none is.")
 @DATA

@@ -20,6 +20,8 @@ from harness.training import TrainingConfig
 Values = Mapping[str, Any]
 Scalar = bool | int | float | str
 
+LARGEST = 2**31 - 1
+"""Above it a number counts nothing that fits into memory or time."""
 BATCH_SIZE_FIELD = "train_batch_size"
 """A model's field of this name is the training's batch size unless it is set."""
 GONE: Mapping[str, str] = {"step": "every training step is eager"}
@@ -91,11 +93,15 @@ def _validated(config: type[Any], values: Values) -> Any:
         number = isinstance(value, str) and value.isdecimal() and _is_choice(config, key.split("."))
         table[name] = int(value) if number else value
     try:
-        return TypeAdapter(config).validate_python(nested)
+        made = TypeAdapter(config).validate_python(nested)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ConfigError(f"setting {key}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+    for key, value in flatten(asdict(made)).items():
+        if isinstance(value, int) and value > LARGEST:
+            raise ConfigError(f"setting {key}={value}: at most {LARGEST:,}")
+    return made
 
 
 def _is_choice(config: Any, path: list[str]) -> bool:

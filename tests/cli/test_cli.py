@@ -48,6 +48,50 @@ def test_bm3_without_any_item_features_is_refused(command: Command, shop: Path) 
     assert command("train", "bpr", shop, "--epochs", 1).code == 0
 
 
+def leaves(group: click.Group, *above: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that does something, with its words."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, *above, name)
+        else:
+            yield (*above, name), command
+
+
+NAMING = {
+    " ".join(words): (words, one)
+    for words, one in leaves(cli.bm3)
+    if any(isinstance(parameter, click.Argument) for parameter in one.params)
+}
+
+
+@pytest.mark.parametrize("name", NAMING)
+@pytest.mark.parametrize("given", ["n" * 400, "loop", "9" * 5000, "caf\udce9"], ids=["long", "loop", "number", "bytes"])
+def test_a_name_that_cannot_be_is_one_line(command: Command, name: str, given: str) -> None:
+    words, one = NAMING[name]
+    Path("loop").symlink_to("other")
+    Path("other").symlink_to("loop")
+    arguments = [given for parameter in one.params if isinstance(parameter, click.Argument)]
+    options = [parameter.opts[0] for parameter in one.params if parameter.required and parameter.opts[0][0] == "-"]
+    outcome = command(*words, *arguments, *(text for option in options for text in (option, "x")))
+    assert len(outcome.err) < 1000
+    if outcome.code == 2:  # a folder that is not there may also be an empty store, or be made
+        refused(outcome)
+        assert sorted(path.name for path in Path().iterdir()) == ["loop", "other"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "embedding_size=1000000000000000000"], "embedding_size=1000000000000000000: at most 2,147,483,647"),
+        (["--threads", "1000000000"], "'--threads': 1000000000 is not in the range"),
+        (["--seed", "9" * 5000], "'--seed'"),
+        (["--out", "n" * 400], "File name too long; use a shorter name"),
+    ],
+)
+def test_a_number_or_a_folder_that_cannot_be_is_one_line(command: Command, arguments: list[str], said: str) -> None:
+    assert said in refused(command("train", "bpr", "mini", "--epochs", 1, *arguments))
+
+
 # --- runs ---
 
 

@@ -13,7 +13,7 @@ from command_line import Command, refused
 from harness.data import load_dataset
 from harness.evaluation.words import METRICS
 from harness.runs.record import RESULT, RUN, RunRecord
-from harness.runs.store import CHECKPOINT, LOG, write_failure
+from harness.runs.store import CHECKPOINT
 from harness.runs.text import run_text
 from harness.runs.trial import make_trial, run_trial
 
@@ -116,40 +116,12 @@ def test_a_run_older_than_a_metric_has_what_follows_from_its_hits(command: Comma
     assert command("runs", "verify").code == 0
 
 
-def test_a_failed_run_is_shown_with_its_reason_and_its_last_words(command: Command, store: Path) -> None:
-    unfinish(run_of(store, 1))
-    write_failure(run_of(store, 1), "out of memory", "bpr on mini: out of memory")
-    (run_of(store, 1) / LOG).write_text("first words\nlast words\n")
-    out = command("runs", "show", "seed1").out
-    assert "bpr on mini: out of memory (out of memory, 20" in out
-    assert "last words" in out
-    assert "first words" not in out
-    assert "results" not in out
-
-
 def test_a_run_that_went_on_elsewhere_says_what_changed(store: Path) -> None:
     once = {"after_epoch": 1, "when": "2026-01-02T03:04:05+00:00", "changed": {"torch": ["2.6", "2.7"]}}
     edit(run_of(store, 1) / RUN, resumed=[once, {**once, "changed": {}}])
     text = run_text(RunRecord.read(run_of(store, 1)), "key")
     assert "after epoch 1, 2026-01-02 03:04, elsewhere (torch: 2.6 -> 2.7)" in text
     assert "after epoch 1, 2026-01-02 03:04, in the same environment" in text
-
-
-# --- diff ---
-
-
-def test_the_same_results_from_elsewhere_are_the_same_bits(command: Command, store: Path) -> None:
-    shutil.copytree(store, "again")
-    other = run_of(Path("again"), 1)
-    edit(other / RUN, environment={"torch": "1.0"})
-    outcome = command("runs", "diff", "seed1", other)
-    assert outcome.code == 0
-    assert "The results are the same bits." in outcome.out
-    assert "Nothing" not in outcome.out
-    assert "not recorded" in outcome.out
-    edit(other / RESULT, best_epoch=77)
-    assert command("runs", "diff", "seed1", other).code == 1
-    assert command("runs", "diff", "seed1", "seed2").code == 3  # another seed was asked for
 
 
 # --- gc ---
@@ -166,18 +138,6 @@ def test_what_goes_is_said_with_its_size(command: Command, store: Path) -> None:
 
 
 # --- verify ---
-
-
-def test_damaged_runs_are_named_with_every_reason(command: Command, store: Path) -> None:
-    path = run_of(store, 1)
-    edit(path / RUN, seed=7)
-    (path / "epochs.jsonl").unlink()
-    outcome = command("runs", "verify", "runs")
-    assert outcome.code == 1
-    lines = outcome.out.splitlines()
-    assert len(lines) == 3
-    assert all(line.startswith(f"damaged: mini/{path.name}: ") for line in lines[:2])
-    assert lines[2] == "2 runs: 1 in order, 1 damaged"
 
 
 def test_notes_are_no_damage(command: Command, store: Path) -> None:

@@ -4,16 +4,12 @@ is compared with stored outputs in `tests/golden`.
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from command_line import Command
 
-from harness.paper.load import load_paper
-from harness.paper.published import COLUMNS
 from harness.paper.study import make_study
 
 RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
@@ -34,14 +30,3 @@ def test_statistics_of_data_that_is_found_stand_beneath_and_the_others_are_named
     ours = {row["data set"]: row for row in csv.DictReader(io.StringIO(outcome.out)) if row["figures"] == "ours"}
     assert (ours["Baby"]["users"], ours["Baby"]["items"], ours["Baby"]["interactions"]) == ("6", "8", "30")
     assert ours["Sports"]["users"] == "not found"
-
-
-@pytest.mark.parametrize("key", list(load_paper().sources))
-def test_csv_and_json_hold_every_figure(command: Command, key: str) -> None:
-    values = [value for value in load_paper().values if value.source == key]
-    rows = list(csv.reader(io.StringIO(command("expected", "show", key, "--format", "csv").out)))
-    records = json.loads(command("expected", "show", key, "--format", "json").out)
-    assert rows[0] == list(COLUMNS)
-    assert [float(row[3]) if row[3] else None for row in rows[1:]] == [value.value for value in values]
-    assert [record["value"] for record in records] == [value.value for value in values]
-    assert [record["note"] for record in records] == [value.note for value in values]

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from harness.cli import progress as cli_progress
 from harness.cli import suite as cli_watch
-from harness.cli.progress import StudyProgress, TrainingProgress, bars, line, reading_progress, show
-from harness.common import clock_time, duration
+from harness.cli.progress import StudyProgress, TrainingProgress, bars, reading_progress, show
+from harness.common import duration
 from harness.runs.inspect import Course, course, last_log_line
 from harness.studies.status import STATUS, Running, Status, vanished, write_status
 from harness.training import EpochRecord
@@ -185,12 +185,6 @@ def test_time_goes_on_between_two_writings_of_the_status_and_stands_when_the_stu
 # --- without a terminal ---
 
 
-def test_one_line_says_it_all(tmp_path: Path) -> None:
-    assert line(status(tmp_path)) == "3 of 18 done, 1 failed, 1 running, about 5 min left"
-    ended = status(tmp_path, state="finished", running=(), done=18, failed=0, seconds_left=None)
-    assert line(ended) == "18 of 18 done, finished after 60 s"
-
-
 def plain(updates: Callable[[StudyProgress, list[float]], None]) -> list[str]:
     file, moment = StringIO(), [0.0]
     with StudyProgress(Console(file=file), clock=lambda: moment[0]) as progress:
@@ -345,8 +339,3 @@ def test_ctrl_c_leaves_the_study_alone(command: Command, monkeypatch: pytest.Mon
 )
 def test_durations_have_two_units_at_most(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_times_are_shown_in_utc() -> None:
-    assert clock_time("2026-11-24T16:30:21+02:00") == "2026-11-24 14:30"
-    assert clock_time("not recorded") == "not recorded"

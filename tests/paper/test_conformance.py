@@ -195,10 +195,6 @@ def test_a_model_that_is_not_here_is_unsupported(tmp_path: Path) -> None:
     assert "Nobody" in check.note
 
 
-def test_one_file_may_be_named() -> None:
-    assert trace_statuses(conformance(TRACES / "bpr.npz")) == {"bpr": Status.PASSED}
-
-
 NOT_THERE = "(holds no trace|no such file or folder); needed is a trace .* or a folder"
 
 

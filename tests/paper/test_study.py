@@ -1,6 +1,5 @@
 """What a report begins with: the answer on the proposed model, what was judged, and the exit code that goes with it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -179,20 +178,6 @@ def test_times_of_runs_that_shared_a_machine_are_marked_and_not_ranked() -> None
     drawn = cost(study, "baby")
     assert drawn is not None
     assert f"Time left out, {SHARED_NOTE}: bm3, lightgcn." in drawn.caption
-
-
-def test_a_claim_about_time_has_no_evidence_from_runs_that_shared_a_machine(tmp_path: Path) -> None:
-    for one in stored_runs(RUNS):
-        folder = tmp_path / "baby" / one.path.name
-        folder.mkdir(parents=True)
-        model = one.model.replace("bpr", "lattice")
-        other = altered(one, model=model, started="2026-01-01T00:00:00+00:00", dataset={"surrogates": []})
-        (folder / "run.json").write_text(json.dumps(other.described()), encoding="utf-8")
-        (folder / "result.json").write_text(json.dumps(one.outcome.written()), encoding="utf-8")
-    told = {r.claim.id: r.details for r in make_study(tmp_path, "test").claims if r.where == "ours"}
-    (what, figure, outcome), memory = told["half the cost of LATTICE"]
-    assert ("Time" in what, SHARED_NOTE in figure, outcome.value) == (True, True, "no evidence")
-    assert SHARED_NOTE not in memory[1]
 
 
 # figures

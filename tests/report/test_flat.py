@@ -1,7 +1,5 @@
 """Figures for other programs: what is missing, what is not finite. Whole files are compared in `tests/golden`."""
 
-import csv
-import io
 import json
 import math
 from dataclasses import replace
@@ -12,7 +10,7 @@ import pytest
 from run_files import METRICS, altered
 
 from harness.paper.study import Study, make_study
-from harness.report.flat import cells, cells_csv, cells_json, table_csv
+from harness.report.flat import cells_csv, cells_json, table_csv
 from harness.report.tables import Cell, table
 
 RUNS = Path(__file__).parent / "golden" / "runs"
@@ -34,22 +32,6 @@ def test_a_table_for_a_spreadsheet_has_no_marks_and_repeats_its_groups() -> None
     rows = [["Baby", Cell("0.05", "†", "two seeds")], ["Baby", Cell("0.08")]]
     text = table_csv(table("Ours", ("data set", "BM3"), rows, groups=1))
     assert text.splitlines() == ["data set,BM3,notes", "Baby,0.05,BM3: two seeds", "Baby,0.08,"]
-
-
-def test_csv_and_json_say_the_same_of_each_cell_and_nothing_of_this_machine(study: Study) -> None:
-    rows, content = list(csv.DictReader(io.StringIO(cells_csv(study)))), strict(cells_json(study))
-    assert content["cells"] == cells(study)
-    for row, record in zip(rows, content["cells"], strict=True):
-        assert list(row) == list(record)
-        assert row["mean"] == ("" if record["mean"] is None else repr(record["mean"]))
-        assert row["values"].split("; ") == ["" if v is None else repr(v) for v in record["values"]]
-    assert str(RUNS.resolve().parent) not in cells_csv(study) + cells_json(study)
-
-
-def test_a_reading_that_is_missing_says_why_and_what_is_published_stands_there(study: Study) -> None:
-    (record,) = [r for r in cells(study) if (r["label"], r["metric"]) == ("bpr", "Memory (GB)")]
-    assert (record["values"], record["mean"], record["published"]) == ([None, None], None, 1.59)
-    assert (record["reason"], record["outcome"]) == ("no CUDA device in use", None)
 
 
 def test_what_is_not_finite_is_empty_in_csv_and_null_in_strict_json(study: Study) -> None:

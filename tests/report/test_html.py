@@ -9,15 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from run_files import altered, without_result
 
 from harness.paper.claims import ClaimOutcome
 from harness.paper.load import Source
 from harness.paper.significance import Difference
 from harness.paper.study import Study, make_study
 from harness.paper.verdict import Outcome
-from harness.report.html import html, page_template
-from harness.report.tables import Cell, Emphasis, table
+from harness.report.html import html
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 VOID = {"br", "img", "meta"}
@@ -99,46 +97,6 @@ DIFFERENCES = {
 
 def complete(study: Study) -> Study:
     return replace(study, differences=DIFFERENCES)
-
-
-def test_cells_are_emphasised_marked_and_judged_and_unfold_to_their_details() -> None:
-    inner = table("Runs", ("seed", "value"), [["1", "-0.5"]], "rr")
-    judged = Cell("0.1", "†", "so", Emphasis.BEST, word=Outcome.BELOW, beside="-4.3 %", details=(inner,))
-    rows = [["a model", judged, "-0.2", "-"], ["other", "0.3", "1e-05", Cell("fails", word=ClaimOutcome.FAILS)]]
-    text = page_template("table.html.j2").module.table_of(
-        table("Ours", ("model", "R", "d", "w"), rows, "lrrl"), "t", "c"
-    )
-    for part in (
-        '<span class="best">0.1</span>†',
-        '<span class="outcome bad">−4.3 % <span class="mark" aria-hidden="true">↓</span>',
-        'aria-controls="Ours/a+model/R"',
-        'id="Ours/a+model/R"',
-        "below</span>: so.",
-        "<td>−0.5</td>",
-        '<td class="number" data-key="-0.2">−0.2</td>',
-        '<td class="number" data-key="1e-05">1e−05</td>',
-        "<td>-</td>",
-        "✗</span> fails</span></td>",
-    ):
-        assert part in text
-    assert text.count('class="cell"') == 1
-
-
-def test_what_was_lost_stands_first_with_why(study: Study) -> None:
-    why = {"kind": "error", "message": "a <nan>", "when": "2026-01-01"}
-    failed = without_result(altered(study.runs[0], command="bm3 train"), why)
-    unfinished = without_result(altered(study.runs[0], command="bm3 train y"))
-    lost = replace(study, runs=(failed, unfinished), failed=("bm3 train",), unread=("z: damaged",))
-    head = html(lost).partition("<main>")[0]
-    for text in ("bm3 train  # a &lt;nan&gt;", "Unfinished", "bm3 train y", "z: damaged"):
-        assert text in head
-
-
-def test_a_folder_without_runs_is_a_page_too(tmp_path: Path) -> None:
-    text = html(make_study(tmp_path, "nothing"))
-    assert "No run has a result." in text
-    assert "<table" not in text
-    Page(text)
 
 
 def test_nothing_from_outside_becomes_markup(study: Study) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from harness.paper.rows import Row
 from harness.paper.study import Extra, Study, make_study
 from harness.report.latex import escape, report, tex_table
-from harness.report.tables import Cell, Emphasis, table
+from harness.report.tables import table
 
 RUNS = Path(__file__).parent / "golden" / "runs"
 ENGINES = {
@@ -33,15 +33,6 @@ def study() -> Study:
     return make_study(RUNS, "a report on hand-made records")
 
 
-def test_cells_are_emphasised_starred_marked_and_signed() -> None:
-    row = ["a_b", Cell("0.1", "†", emphasis=Emphasis.BEST, stars="**"), Cell("0.2", emphasis=Emphasis.SECOND), "-4.3"]
-    text = tex_table(table("Some, of 3 %", ("model", "best", "second", "diff. %"), [row], "lrrr", notes=["† so."]))
-    dagger = r"\textsuperscript{\(\dagger\)}"
-    assert rf"a\_b & \textbf{{0.1}}\textsuperscript{{**}}{dagger} & \underline{{0.2}} & \(-4.3\) \\" in text
-    for part in (r"\caption{Some, of 3 \%.}", r"\label{tab:some-0}", r"\begin{tabular}{lrrr}", f"{dagger} so."):
-        assert part in text
-
-
 def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
     rows = [[f"model {number}", metric] for number in range(25) for metric in ("R@10", "R@20", "N@10", "N@20")]
     text = tex_table(table("Long", ("model", "metric"), rows, notes=["a note"], groups=1))
@@ -50,10 +41,6 @@ def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
     assert all(part.partition(r"\midrule")[2].strip().startswith("model ") for part in tables)
     assert [r"Long (continued).}" in part for part in tables] == [False, True, True]
     assert ["a note" in part for part in tables] == [False, False, True]
-
-
-def test_a_study_without_finished_runs_says_so(study: Study) -> None:
-    assert "No finished run." in report(replace(study, rows=()))
 
 
 @given(st.text())

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from run_files import altered, without_result
 
-from harness.paper.claims import Improvement
 from harness.paper.load import Paper, load_paper
 from harness.paper.published import Status
 from harness.paper.study import SHARED, Study, make_study
@@ -52,26 +51,6 @@ def changed(study: Study, model: str, **result: Any) -> Study:
     return replace(study, rows=tuple(new if other is row else other for other in study.rows))
 
 
-@pytest.mark.parametrize("number", [2, 3, 4])
-def test_every_published_figure_stands_in_its_cell_with_its_source_below(number: int) -> None:
-    found = table(number)
-    for value in PAPER.values:
-        if value.source == f"paper-table{number}":
-            head = (value.dataset, *([value.metric] if value.model else []), "published")
-            column = (value.model or value.metric).replace("_percent", " (%)")
-            text = line(found, *head)[column].text
-            assert (None if text == "-" else float(text)) == value.value
-    source = PAPER.sources[f"paper-table{number}"]
-    assert any(all(text in note for text in (source.title, source.table, source.hardware)) for note in found.notes)
-
-
-def test_the_improvement_that_is_computed_is_the_one_that_is_claimed() -> None:
-    claims = load_paper().claims
-    (claim,) = [claim for claim in claims if isinstance(claim, Improvement)]
-    for dataset, percent in claim.percent.items():
-        assert line(table(3), dataset, claim.metric, "published")[IMPROVEMENT].text == f"+{percent:.2f}"
-
-
 @pytest.mark.parametrize(
     ("figures", "gain"),
     [
@@ -83,24 +62,6 @@ def test_the_improvement_that_is_computed_is_the_one_that_is_claimed() -> None:
 )
 def test_the_improvement_is_over_the_best_model_that_has_a_figure(figures: dict[str, float], gain: float) -> None:
     assert improvement(figures, "BM3") == (None if gain is None else pytest.approx(gain))
-
-
-@pytest.mark.parametrize(
-    ("number", "head", "column", "reason"),
-    [
-        (2, ("Electronics", "published"), "interactions", "1689188 elsewhere"),
-        (3, ("Sports", "R@10", "published"), "GRCN", "sources differ by more than 3 %"),
-        (4, ("Electronics", MEMORY, "published"), "BM3", "about 9.5 GB"),
-        (4, ("Electronics", MEMORY, "published"), "LATTICE", "neither a time nor an accuracy"),
-    ],
-)
-def test_a_figure_that_no_run_is_judged_by_is_marked_and_the_reason_told(
-    number: int, head: tuple[str, ...], column: str, reason: str
-) -> None:
-    found = table(number)
-    cell = line(found, *head)[column]
-    assert (cell.mark, reason in cell.note) == ("‡", True)
-    assert any(note.startswith("‡") and reason in note for note in found.notes)
 
 
 def test_a_figure_that_a_source_disputes_is_marked_where_accuracy_is_judged_too() -> None:
@@ -122,17 +83,6 @@ def test_the_row_with_default_settings_stands_for_a_model_and_else_the_note_says
     assert table(3, replace(study, rows=(variant, *study.rows))) == table(3, study)
     alone = line(table(3, replace(study, rows=(variant,))), "Baby", "R@10", "ours")
     assert alone["BPR"].note == "run with embedding_size=8"
-
-
-def test_ratios_stand_after_the_absolute_figures_ours_next_to_the_published_ones(study: Study) -> None:
-    found = table(4, study)
-    assert line(found, "Baby", TIME, "published / LightGCN")["BM3"].text == f"{0.85 / 0.99:.2f}"
-    ours = texts(line(found, "Baby", TIME, "ours / LightGCN"))
-    assert ours == {"BPR": f"{0.5 / 3.2:.2f}", "LightGCN": "1.00", "BM3": f"{1.7 / 3.2:.2f}"}
-    assert "LATTICE" not in line(found, "Electronics", TIME, "published / BPR")
-    whose = [row[2].text for row in found.rows if (row[0].text, row[1].text) == ("Baby", TIME)]
-    ratios = [f"{one} / {model}" for model in ("LightGCN", "BPR") for one in ("published", "ours")]
-    assert whose == ["published", "ours", *ratios]
 
 
 def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study) -> None:

@@ -10,12 +10,11 @@ from command_line import Command
 from run_files import altered
 
 from harness.data import load_dataset
-from harness.paper.rows import Planned, ranked
+from harness.paper.rows import Planned
 from harness.paper.study import make_study
-from harness.report.markdown import markdown
 from harness.report.plots import draw
 from harness.runs.record import RunRecord
-from harness.runs.store import stored_runs, write_failure
+from harness.runs.store import stored_runs
 from harness.runs.trial import make_trial, resolve_device, run_trial
 
 STORE = Path(__file__).parents[1] / "golden" / "store"
@@ -54,42 +53,6 @@ def test_a_report_on_costs_needs_no_evidence_on_accuracy(bpr: list[RunRecord]) -
     timing = {"median_s": None, "q1_s": None, "q3_s": None, "warmup_s": 1.0, "note": "", "evaluation_median_s": None}
     untimed = [altered(run, {"timing": timing}) for run in runs]
     assert make_study(store, "test", of=untimed, of_costs=True).code == 3
-
-
-def test_a_failed_run_is_named_once_with_what_it_failed_of_and_is_never_a_pass(store: Path) -> None:
-    first = next(run for run in stored_runs(store) if run.finished)
-    (first.path / "result.json").unlink()
-    write_failure(first.path, "error", "the loss is nan")
-    study = make_study(store, "test")
-    lines = [line for line in markdown(study).splitlines() if first.command in line]
-    assert lines == [f"- Failed: `{first.command}`: the loss is nan"]
-    assert make_study(store, "test", failed=[first.command]).code == 1
-
-
-def test_the_best_row_is_compared_with_the_second_over_users() -> None:
-    study = make_study(STORE, "test")
-    best, second = ranked(study.of("mini"), "recall@20")[:2]
-    pair = study.tested("mini", "recall@20")
-    assert pair is not None
-    assert (pair.first, pair.second, pair.runs) == (best.label, second.label, 3)
-    assert pair.mean == pytest.approx(best.mean("recall@20") - second.mean("recall@20"))
-
-
-def test_every_format_is_written_where_it_is_asked_for(store: Path, tmp_path: Path, command: Command) -> None:
-    before = sorted(store.rglob("*"))
-    outcome = command("report", store, "--format", "md, html,tex,csv,json", "--out", tmp_path / "there")
-    assert outcome.code == 0
-    written = {path.relative_to(tmp_path / "there").as_posix() for path in (tmp_path / "there").rglob("*.*")}
-    assert written >= {
-        "report.md",
-        "report.html",
-        "report.tex",
-        "cells.csv",
-        "cells.json",
-        "pictures/mini-learning.png",
-    }
-    assert all(str(tmp_path / "there" / name) in outcome.out for name in written)
-    assert sorted(store.rglob("*")) == before
 
 
 @pytest.mark.parametrize("formats", ["md,nonsense", ""])

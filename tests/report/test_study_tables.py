@@ -11,23 +11,18 @@ from run_files import METRICS, altered
 
 from harness.paper.claims import ClaimOutcome, ClaimResult
 from harness.paper.load import load_paper
-from harness.paper.rows import SHARED_NOTE, Planned
+from harness.paper.rows import Planned
 from harness.paper.significance import Difference, SeedDifference
-from harness.paper.study import SHARED, Study, make_study
+from harness.paper.study import Study, make_study
 from harness.paper.verdict import Outcome
 from harness.report.study_tables import (
     FIGURES,
     _one_more,
     about_stars,
-    all_points,
     changes,
     claims,
     differences,
     overview,
-    sections,
-    selection,
-    time_and_memory,
-    verdicts,
 )
 from harness.report.tables import Cell, Emphasis, Table
 from harness.runs.store import stored_runs
@@ -86,16 +81,6 @@ def with_first_run(study: Study, place: int = 0, **result: Any) -> Study:
 # means
 
 
-def test_means_have_their_seeds_and_settings_and_the_best_and_the_second_are_told(study: Study) -> None:
-    table = overview(study, "baby")
-    assert [cell.text for cell in column(table, "model")] == ["bm3", "bpr", "lightgcn"]
-    assert [cell.text for cell in column(table, "R@20")] == ["0.0821", "0.0576", "0.0781"]
-    assert [cell.emphasis for cell in column(table, "R@20")] == [Emphasis.BEST, None, Emphasis.SECOND]
-    assert lines(table)[2] | {"seeds": "2", "settings": "n_layers=4 reg_weight=0.0001"} == lines(table)[2]
-    alone = overview(replace(study, rows=study.rows[:1]), "baby")
-    assert column(alone, "R@20")[0].emphasis is None
-
-
 def test_runs_of_the_self_check_and_what_is_not_finite_are_nobodys_best(study: Study) -> None:
     brief = replace(study, rows=(replace(study.rows[0], brief=True), *study.rows[1:]))
     assert [cell.emphasis for cell in column(overview(brief, "baby"), "R@20")] == [None, Emphasis.SECOND, Emphasis.BEST]
@@ -105,12 +90,6 @@ def test_runs_of_the_self_check_and_what_is_not_finite_are_nobodys_best(study: S
     rows = (replace(broken.rows[0], verdicts={**row.verdicts, "recall@20": verdict}), *study.rows[1:])
     cell = column(overview(replace(study, rows=rows), "baby"), "R@20")[0]
     assert (cell.text, cell.emphasis, cell.word) == ("not finite", None, Outcome.DIVERGED)
-
-
-def test_rows_on_surrogate_features_are_marked_with_what_that_means(study: Study) -> None:
-    for table in (overview(study, "baby"), verdicts(study, "baby")):
-        assert {cell.marked for cell in column(table, "model")} == {"bm3†", "bpr", "lightgcn"}
-        assert table.notes[-1] == "† trained on surrogate features, not on the original vectors."
 
 
 def test_a_row_without_a_result_for_want_of_memory_has_dashes(study: Study) -> None:
@@ -149,12 +128,6 @@ def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
             assert sum("compared with" in line["source"] for line in lines(sources)) == 1
 
 
-def test_where_nothing_is_published_means_have_no_verdict(study: Study) -> None:
-    rows = tuple(replace(row, dataset="mine", sources=dict.fromkeys(METRICS, ())) for row in study.rows)
-    table = overview(replace(study, rows=rows), "mine")
-    assert all((cell.word, cell.note) == (None, "") for row in table.rows for cell in row[1:])
-
-
 # the other tables
 
 
@@ -168,21 +141,6 @@ def searched(valid: Mapping[float, float], test: Mapping[float, float], every_se
         runs.append(changed.model_copy(update={"path": RUNS / "baby" / f"point{place}"}))
         points.append(({"reg_weight": weight}, {1: f"baby/point{place}"}))
     return make_study(RUNS, "test", of=runs, planned=[Planned(None, tuple(points), every_seed)])
-
-
-def test_both_choices_of_a_point_are_told_with_what_choosing_on_test_adds() -> None:
-    (row,) = selection(searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.40, 0.1: 0.42})).rows
-    told = ["2", "reg_weight=1", "0.4000", "reg_weight=0.1", "0.4200", "+5.0", "1"]
-    assert [cell.text for cell in row[2:]] == told
-    (same,) = lines(selection(searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.44, 0.1: 0.42})))
-    assert (same["best on test"], same["optimism %"]) == ("the same", "0.0")
-    assert not selection(searched({1.0: 0.5}, {1.0: 0.4})).rows
-
-
-def test_all_points_are_shown_where_each_is_run_with_every_seed() -> None:
-    asked = searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.40, 0.1: 0.42}, every_seed=True)
-    assert [line["test R@20"] for line in lines(all_points(asked))] == ["0.4000", "0.4200"]
-    assert not all_points(searched({1.0: 0.5, 0.1: 0.3}, {1.0: 0.40, 0.1: 0.42})).rows
 
 
 def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_second(study: Study) -> None:
@@ -223,26 +181,3 @@ def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study
     ]
     (comparisons,) = table.rows[1][2].details
     assert lines(comparisons) == [{"what": "what", "figure": "0.5", "outcome": "fails"}]
-
-
-def test_time_and_memory_say_what_nobody_measured_and_why_a_time_is_missing(study: Study) -> None:
-    assert time_and_memory(study).notes[:2] == tuple(f"{x} MiB: no CUDA device in use." for x in ("allocator", "GPU"))
-    untimed = {"median_s": None, "q1_s": None, "q3_s": None, "warmup_s": 1.0, "note": "two epochs"}
-    line = lines(time_and_memory(with_first_run(study, timing={**untimed, "evaluation_median_s": None})))[0]
-    assert (line["s/epoch"], line["quartiles"], line["first epoch"]) == ("", "two epochs", "1.000")
-
-
-def test_times_beside_another_run_are_marked(study: Study) -> None:
-    path = study.rows[0].runs[0].path
-    table = time_and_memory(replace(study, shared=frozenset({path})))
-    assert [cell.mark for cell in column(table, "s/epoch")] == [SHARED, "", ""]
-    assert table.notes[-1] == f"{SHARED} {SHARED_NOTE}."
-
-
-def test_a_report_has_the_sections_that_have_something_to_say(study: Study) -> None:
-    ids = [section.id for section in sections(study)]
-    assert ids == ["accuracy", "verdicts", "claims", "time", "environment", "commands"]
-    assert "differences" in [section.id for section in sections(compared(study, difference(0.1)))]
-    commands = sections(study)[-1].commands
-    assert commands == tuple(command for row in study.rows for command in study.commands(row))
-    assert sections(replace(study, rows=(), runs=(), claims=())) == []

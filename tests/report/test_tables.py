@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from harness.report.tables import Cell, Emphasis, Table, markdown, ranked, table, text
+from harness.report.tables import Cell, Emphasis, Table, markdown, ranked, table
 
 BEST, SECOND = Emphasis.BEST, Emphasis.SECOND
 
@@ -17,31 +17,6 @@ def example() -> Table:
         ["Sports", "R@20", None],
     ]
     return table("Ours", ("data set", "metric", "BM3"), rows, "llr", notes=["‡ disputed."], groups=1)
-
-
-def test_a_groups_name_stands_where_it_changes_in_text_and_in_markdown(example: Table) -> None:
-    assert text(example).splitlines() == [
-        "Ours",
-        "",
-        "data set    metric        BM3",
-        "----------  --------  -------",
-        "Baby        R@10      0.0564‡",
-        "            R@20         0.08",
-        "Sports      R@20",
-        "",
-        "‡ disputed.",
-    ]
-    assert markdown(example).splitlines() == [
-        "## Ours",
-        "",
-        "| data set   | metric   |         BM3 |",
-        "|:-----------|:---------|------------:|",
-        "| Baby       | R@10     | **0.0564**‡ |",
-        "|            | R@20     |        0.08 |",
-        "| Sports     | R@20     |             |",
-        "",
-        "- ‡ disputed.",
-    ]
 
 
 def test_markdown_breaks_at_no_character() -> None:
