@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import DATA, PAPER
+from harness.cli.options import COUNT, DATA, PAPER, PATH
 from harness.common import size
 from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_CHOICE, SPLIT_RULES, TEXT_MODEL
 from harness.ending import keeping
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.paper.load import Paper
 
-PATH = click.Path(path_type=Path)
 RULES = f"{', '.join(SPLIT_RULES)}, {SPLIT_CHOICE}"
 SPLIT = f"{RULES}; or the folder or file (.npz, .inter) of a split of the same interactions."
 SOURCES = "downloads.toml"
@@ -57,13 +56,9 @@ def _default_root() -> Path:
 @click.option("--part", metavar="COLUMN", help="Column with train, valid or test (or 0, 1, 2).")
 @click.option("--rating", metavar="COLUMN", help="Column with ratings, for --min-rating.")
 @click.option("--min-rating", type=float, metavar="R", help="Leave out rows with a lower rating.")
-@click.option("--k-core", type=click.IntRange(min=1), metavar="K", help=K_CORE)
+@click.option("--k-core", type=COUNT, metavar="K", help=K_CORE)
 @click.option("--table", metavar="FILE", help="The one with the interactions, of several in a folder or archive.")
-@click.option(
-    "--split",
-    metavar="RULE",
-    help=f"How to divide without parts: {RULES}. Default: {SPLIT_RULES[0]}.",
-)
+@click.option("--split", metavar="RULE", help=f"How to divide without parts: {RULES}. Default: {SPLIT_RULES[0]}.")
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Seed of the division. Default: 0.")
 def import_command(
     source: Path,
@@ -237,7 +232,7 @@ def add_features_command(
 @click.option("--modality", help="What the features are of. Default: text or visual.")
 @click.option("--model", metavar="MODEL", help=f"Name or folder. Default: {TEXT_MODEL}, {IMAGE_MODEL}.")
 @click.option("--revision", help="State of the model on its hub, such as a commit.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, metavar="N")
+@click.option("--batch-size", type=COUNT, default=64, show_default=True, metavar="N")
 @REPLACE
 @DATA
 def encode_command(
@@ -310,7 +305,7 @@ def _say_written(dataset: Dataset, *paths: Path) -> None:
 @click.option("--images", type=PATH, metavar="FILE", help="image_features_*.b, for visual features.")
 @USER
 @ITEM
-@click.option("--k-core", "core", type=click.IntRange(min=1), default=5, metavar="K", help=K_CORE, show_default=True)
+@click.option("--k-core", "core", type=COUNT, default=5, metavar="K", help=K_CORE, show_default=True)
 @click.option("--split", default=SPLIT_RULES[0], metavar="RULE|PATH", help=SPLIT, show_default=True)
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
 @PARENT

@@ -50,21 +50,15 @@ def _device(name: str) -> torch.device:
     return resolve_device(name)
 
 
+PATH, COUNT = click.Path(path_type=Path), click.IntRange(min=1)
+
 DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder that holds data sets by name. Default: $BM3_DATA, then ./data.",
+    "--data", type=PATH, metavar="DIR", help="Folder that holds data sets by name. Default: $BM3_DATA, then ./data."
 )
 STORE = Path("runs")
 """Where runs are kept unless another folder is named."""
 OUT = click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=STORE,
-    show_default=True,
-    metavar="DIR",
-    help="Folder for runs and reports.",
+    "--out", type=PATH, default=STORE, show_default=True, metavar="DIR", help="Folder for runs and reports."
 )
 PAPER_FOLDER = click.option(
     "--paper",
@@ -114,7 +108,7 @@ THREADS_EACH = click.option(
     "--threads", type=THREAD_COUNT, metavar="N", help="CPU threads of each trial. Default: cores / workers."
 )
 WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Trials side by side. Default: 1; on CUDA, one per GPU."
+    "--workers", type=COUNT, metavar="N", help="Trials side by side. Default: 1; on CUDA, one per GPU."
 )
 RAY = click.option(
     "--ray", "ray_address", metavar="ADDRESS", help="Run trials on the Ray cluster there; local: one on this machine."

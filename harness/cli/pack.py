@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER
+from harness.cli.options import PAPER, PATH
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
@@ -36,7 +36,7 @@ def pack() -> None:
 @click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default="evidence.zip",
     show_default=True,
     metavar="FILE",
@@ -50,7 +50,7 @@ def write(folder: Path, out: Path, paper: Paper) -> None:
     CITATION.cff, and a digest of every file. The same runs give the same bytes. Needs the extra pack.
 
     \b
-    bm3 pack docs/results/runs/mini --out evidence.zip
+    bm3 pack write docs/results/runs/mini --out evidence.zip
     """
     from harness.tools.pack.pack import pack as packed
 
@@ -63,7 +63,7 @@ def write(folder: Path, out: Path, paper: Paper) -> None:
 
 
 @pack.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--sha256", metavar="DIGEST", help="What `bm3 pack` printed, where it was kept elsewhere.")
 def verify(file: Path, sha256: str | None) -> None:
     """Check that the package FILE is as it was made, to the bit, and its runs are in order.

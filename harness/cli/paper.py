@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER, say_unread
+from harness.cli.options import PAPER, PATH, say_unread
 from harness.ending import MISUSED
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def list_command() -> None:
 
 
 @paper.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 def new(folder: Path) -> None:
     """Make FOLDER, with a skeleton of a paper in it that is consistent; its figures are made up.
 
@@ -88,8 +88,8 @@ def check(name: str) -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: the file of this checkout.")
+@click.argument("folder", type=PATH)
+@click.option("--out", type=PATH, metavar="FILE", help="Default: the file of this checkout.")
 @click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
 @PAPER
 def reference(folder: Path, out: Path | None, overwrite: bool, paper: Paper) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, STORE
+from harness.cli.options import COUNT, DATA, PATH, STORE
 
 RUN = click.argument("run")
 
@@ -19,10 +19,8 @@ RUN = click.argument("run")
     metavar="FILE",
     help="A file with a user's id in each line. Default: all users, which needs --out.",
 )
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="K", help="Items of a list.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write them: .parquet, .csv, .tsv or .json (lines)."
-)
+@click.option("--top", type=COUNT, default=10, show_default=True, metavar="K", help="Items of a list.")
+@click.option("--out", type=PATH, metavar="FILE", help="Write them: .parquet, .csv, .tsv or .json (lines).")
 @DATA
 def recommend(
     run: str, users: tuple[str, ...], file: Path | None, top: int, out: Path | None, data: Path | None
@@ -60,7 +58,7 @@ def recommend(
 @click.command()
 @RUN
 @click.option("--embeddings", is_flag=True, help="The vectors of all users and items, with their ids.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="An .npz or .parquet.")
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="An .npz or .parquet.")
 @DATA
 def export(run: str, embeddings: bool, out: Path, data: Path | None) -> None:
     """Write what the model of RUN has learned, for other programs. RUN is named as for bm3 recommend.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import DATA, LAYOUT, OUT, PAPER, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS, say_unread
+from harness.cli.options import DATA, LAYOUT, OUT, PAPER, PATH, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS, say_unread
 from harness.common import exit_status, nearest, number
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 @click.command(name="report")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @REPORT_FORMATS
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: into FOLDER.")
+@click.option("--out", type=PATH, metavar="DIR", help="Where to write. Default: into FOLDER.")
 @click.option("--literature", is_flag=True, help="With what others report of each cell; HTML always has it.")
 @SHOWN_METRICS
 @click.option("--rows", metavar="LIST", help="Show these rows alone, by model or name, with commas between.")
@@ -95,7 +95,7 @@ RULES = ("tolerances", "claims")
 
 @click.command()
 @click.argument("number", type=int)
-@click.argument("runs", type=click.Path(path_type=Path), required=False)
+@click.argument("runs", type=PATH, required=False)
 @LAYOUT
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @DATA
@@ -285,7 +285,7 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
 
 
 @click.command()
-@click.argument("lists", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("lists", nargs=-1, required=True, type=PATH)
 @click.option("--dataset", required=True, metavar="NAME|DIR", help="The data set that the lists are for.")
 @click.option("--model", metavar="NAME", help="The published model that they are compared with. Default: none is.")
 @DATA

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER
+from harness.cli.options import PAPER, PATH
 from harness.common import exit_status, write_files
 from harness.ending import NOTHING_MEASURED
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
 
-FOLDER = click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("docs/results"))
+FOLDER = click.argument("folder", metavar="[DIR]", type=PATH, default=Path("docs/results"))
 
 
 @click.group()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, OUT, PAPER, SHOWN_METRICS, STORE, THREADS, USERS
+from harness.cli.options import DATA, OUT, PAPER, PATH, SHOWN_METRICS, STORE, THREADS, USERS
 from harness.common import size
 from harness.runs.words import STATES
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NAMED = 3  # runs that share a note
 
-FOLDER = click.argument("folder", type=click.Path(path_type=Path), required=False)
+FOLDER = click.argument("folder", type=PATH, required=False)
 
 
 @click.group()
@@ -243,24 +243,13 @@ def _none(where: Path) -> str:
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=None, help="Where to compute. Default: as the run."
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Keep the new run, as RUN was kept; it can be resumed.",
-)
+@click.option("--out", type=PATH, metavar="DIR", help="Keep the new run, as RUN was kept; it can be resumed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be repeated, and train nothing.")
 @THREADS
 @DATA
 @PAPER
 def replay(
-    run: str,
-    device: str | None,
-    dry_run: bool,
-    threads: int | None,
-    data: Path | None,
-    out: Path | None,
-    paper: Paper,
+    run: str, device: str | None, dry_run: bool, threads: int | None, data: Path | None, out: Path | None, paper: Paper
 ) -> None:
     """Train RUN again: does it come out the same, to the bit?
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, DATASETS, DEVICE, LAYOUT, MODELS, OUT, PAPER, SEEDS, known_suite
+from harness.cli.options import DATA, DATASETS, DEVICE, LAYOUT, MODELS, OUT, PAPER, PATH, SEEDS, known_suite
 from harness.common import NOT_KNOWN, duration, size
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ VANISHED = "has ended without saying so (killed?); the same command goes on"
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+@click.argument("folder", type=PATH, default=Path("runs"))
 @click.option("--once", is_flag=True, help="Show how it stands and leave.")
 def watch(folder: Path, once: bool) -> None:
     """Show a study that runs elsewhere until it has ended. Ctrl-C leaves it running.

@@ -17,7 +17,7 @@ import click
 
 import harness
 from bm3.errors import ConfigError
-from harness.cli.options import DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, PAPER_FOLDER, computing
+from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, PAPER_FOLDER, computing
 from harness.cli.study import Execution, execution_options, run
 from harness.ending import Interrupted
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 WIDEST = 96  # of what the doctor finds
 CHECKOUT = Path(harness.__file__).parent.parent
-COUNT = click.IntRange(min=1)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 

@@ -13,7 +13,7 @@ import click
 
 from bm3 import ConfigError
 from harness.cli.data import unread
-from harness.cli.options import DATA, DEFAULT_SEED, OUT, PAPER, SEEDS_OF_OURS, SHOWN_METRICS, computing
+from harness.cli.options import COUNT, DATA, DEFAULT_SEED, OUT, PAPER, PATH, SEEDS_OF_OURS, SHOWN_METRICS, computing
 from harness.common import exit_status
 from harness.ending import IN_USE, NOTHING_MEASURED, keeping
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=COUNT,
     metavar="N",
     help="At most N epochs, all N without a validation part; short for --set epochs=N.",
 )
@@ -116,18 +116,15 @@ def trained(trial: Trial, out: Path, kept: str = "", **options: bool) -> RunReco
 
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
     kept = kept or f"{out / trial.key} is left unfinished; the same command goes on with it"
-    with (
-        keeping(lambda: kept),
-        TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar,
-    ):
+    with keeping(lambda: kept), TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar:
         return run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=partial(click.echo, err=True), **options)
 
 
 @click.command(name="conformance")
-@click.argument("path", metavar="[TRACE|FOLDER]", type=click.Path(path_type=Path), required=False)
-@click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="A training log to compare runs with.")
-@click.option("--point", type=click.IntRange(min=1), metavar="N", help="Of the log's settings; default: best on valid.")
-@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Train and compare the log's first N epochs.")
+@click.argument("path", metavar="[TRACE|FOLDER]", type=PATH, required=False)
+@click.option("--log", type=PATH, metavar="FILE", help="A training log to compare runs with.")
+@click.option("--point", type=COUNT, metavar="N", help="Of the log's settings; default: best on valid.")
+@click.option("--epochs", type=COUNT, metavar="N", help="Train and compare the log's first N epochs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison with a log as JSON.")
 @SEEDS_OF_OURS
 @computing
