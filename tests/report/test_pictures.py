@@ -93,6 +93,14 @@ def test_a_model_without_epochs_is_named_and_left_out_of_the_curves(store: Path)
     assert len(picture.figure.axes) == 2 * 2
 
 
+def test_each_model_has_the_names_of_its_own_loss_parts_beside_its_curves(store: Path) -> None:
+    losses = {axes.get_title().split()[0]: axes.get_legend() for axes in drawn(store)["mini-learning"].figure.axes[::2]}
+    named = {title: [text.get_text() for text in legend.get_texts()] for title, legend in losses.items() if legend}
+    parts = {run.model: sorted(run.epochs()[0].parts) for run in stored_runs(store) if run.finished}
+    assert {model: sorted(names) for model, names in named.items()} == {model: parts[model] for model in losses}
+    assert len({*map(tuple, parts.values())}) > 1
+
+
 def test_an_empty_study_has_no_pictures(tmp_path: Path) -> None:
     assert draw(make_study(tmp_path, "test")) == ()
 
@@ -182,6 +190,8 @@ def test_users_who_gain_lose_and_are_equal_are_those_of_runs_with_the_same_seed(
     win, lose = int((gains[0][1] > gains[1][1]).sum()), int((gains[0][1] < gains[1][1]).sum())
     caption = drawn(store)["mini-users"].caption
     assert f"Of {len(gains[0][0])} test users, {win} gain" in caption
+    axes = drawn(store)["mini-users"].figure.axes[0]
+    assert re.search(rf"^bm3 .*over \w+ .*: {win} gain, \d+ lose$", axes.get_title().replace("\n", " "))
     assert f"{lose} lose and {len(gains[0][0]) - win - lose} are equal" in caption
     assert "over 1 pair of runs" in caption
 

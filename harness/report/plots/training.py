@@ -29,9 +29,8 @@ def learning(study: Study, dataset: str) -> Picture | None:
     figure = Figure((WIDTH, 0.5 + 1.9 * len(shown)), layout="constrained")
     for (losses, valid), (row, runs) in zip(figure.subplots(len(shown), 2, squeeze=False), shown, strict=True):
         _curves(losses, valid, row, runs, parts)
-    handles = [Line2D([], [], label=part, **_line(place)) for place, part in enumerate(parts)]
-    handles.append(Line2D([], [], color=INK, linestyle=":", marker="o", markersize=4, label="chosen epoch"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    chosen = Line2D([], [], color=INK, linestyle=":", marker="o", markersize=4, label="chosen epoch")
+    figure.legend(handles=[chosen], loc="outside upper right")
     return picture(
         f"{dataset}-learning",
         f"Learning curves, {dataset}",
@@ -95,6 +94,7 @@ def _line(part: int) -> dict[str, Any]:
 
 def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: Sequence[str]) -> None:
     metric = canonical_metric(row.stopping)
+    drawn = {part for epochs in runs for epoch in epochs for part in epoch.parts}
     for run, epochs in zip(row.runs, runs, strict=True):
         numbers = [epoch.epoch for epoch in epochs]
         for place, part in enumerate(parts):
@@ -105,6 +105,9 @@ def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: 
             for axes in (losses, valid):
                 axes.axvline(best.epoch, color=INK, linewidth=0.8, linestyle=":")
             valid.plot([best.epoch], [best.valid.get(metric, math.nan)], "o", color=INK, markersize=4)
+    own = [Line2D([], [], label=part, **_line(place)) for place, part in enumerate(parts) if part in drawn]
+    if own:
+        losses.legend(handles=own, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, handlelength=3)
     losses.set_title(wrapped(row.label, 34))
     losses.set(xlabel="epoch (number)", ylabel="loss part (no unit)")
     valid.set(xlabel="epoch (number)", ylabel=f"validation {row.stopping}\n(share)")

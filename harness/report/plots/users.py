@@ -10,7 +10,7 @@ from harness.paper.published import canonical_metric
 from harness.paper.rows import ranked, representative, representatives
 from harness.paper.significance import paired
 from harness.paper.study import Study
-from harness.report.plots.style import BLUE, INK, WIDTH, Picture, picture, signed
+from harness.report.plots.style import BLUE, INK, WIDTH, Picture, picture, signed, wrapped
 from harness.runs.record import RunRecord
 
 EDGE = 1.1  # beyond the largest gain, so that steps at ±1 are seen
@@ -42,6 +42,7 @@ def users(study: Study, dataset: str) -> Picture | None:
     axes.set(xlabel=f"gain in {name} (share of held-out items)")
     axes.set(ylabel="users who are not equal,\nup to this gain (share)")
     win, lose = int((gain > 0).sum()), int((gain < 0).sum())
+    axes.set_title(wrapped(f"{one} over {other}: {win} gain, {lose} lose", 40))
     return picture(
         f"{dataset}-users",
         f"Per-user gain of {one} over {other}, {dataset}",
