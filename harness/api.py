@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -43,6 +44,8 @@ from harness.runs.trial import dataset_for, make_trial, resolve_device
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OPTION = re.compile(r"--([a-z][a-z-]*[a-z])(?: [A-Z]+)?")
+"""What a message calls an option of a command; here it is an argument."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -86,16 +89,17 @@ def import_data(
     split_seed: int | None = None,
     min_rating: float | None = None,
     k_core: int | None = None,
+    fill: Literal["mean", "zero"] | None = None,
 ) -> LoadedData:
     """Bring `source` in as the data set `name`, a folder below `folder` (default: $BM3_DATA, ./data), as `bm3 data
     import` does.
 
-    `source` is the path of anything that command reads, a DataFrame (pandas or polars), an array of pairs (user, item)
-    [n, 2], or the parts as a mapping from train, valid and test to such arrays. `user` to `rating` name columns that
-    have no usual name; `split` is the rule that divides what comes in no parts. `features` maps a modality to a vector
-    for each item: a mapping from item ids to vectors, a DataFrame with ids as index, a pair (ids, vectors [n, d]), or
-    vectors [n, d] of the items 0 to n-1. The same once more is the data set that is there. Raises DataError or
-    ConfigError, and writes nothing then.
+    `source` is the path of anything that command reads, a DataFrame (pandas or polars), an array of pairs (user,
+    item) [n, 2], or the parts as a mapping from train, valid and test to such arrays. `user` to `rating` name
+    columns that have no usual name; `split` is the rule that divides what comes in no parts. `features` maps a
+    modality to a vector for each item: a mapping from item ids to vectors, a DataFrame with ids as index, a pair
+    (ids, vectors [n, d]), or vectors [n, d] of the items 0 to n-1; items without one get what `fill` says. The same
+    once more is the data set that is there. Raises DataError or ConfigError, and writes nothing then.
     """
     root = data_roots()[0] if folder is None else Path(folder)
     columns, division = Columns(user, item, time, part, rating), Division(split, split_seed, min_rating, k_core)
@@ -104,9 +108,10 @@ def import_data(
         table = Path(temporary) / "table.csv"
         try:
             path = _as_file(source, table)
-            found = import_dataset(path, name, root, columns, division, None, rows, again=True)
+            found = import_dataset(path, name, root, columns, division, None, rows, fill=fill, again=True)
         except BM3Error as error:  # the temporary file means nothing to whoever reads the message
-            raise type(error)(str(error).replace(str(table), name)) from error
+            said = OPTION.sub(lambda found: f"{found[1].replace('-', '_')}=", str(error).replace(str(table), name))
+            raise type(error)(said) from None
     read = _loaded(f"{root}/{name}", None, NOTHING)
     return LoadedData(read.name, read.folder, read.content, read.users, read.items, found.notes)
 

@@ -155,3 +155,29 @@ def test_runs_are_judged_with_tables_and_pictures(tmp_path: Path) -> None:
     (runs[0].path / "result.json").unlink()
     with pytest.raises(harness.DataError, match="is unfinished, so it has no metrics"):
         _ = harness.load_run(runs[0].path).metrics
+
+
+def test_values_of_another_kind_are_refused_as_the_command_refuses_words(tmp_path: Path) -> None:
+    run = harness.train("bpr", "mini", epochs=1, seed=np.int64(1), device="cpu", out=tmp_path)
+    assert len(run.recommend(["1"], k=np.int64(2))) == 2
+    for call, message in (
+        (lambda: run.recommend(["1"], k=2.5), "top 2.5"),
+        (lambda: run.recommend("1"), "give a list of ids, such as"),
+        (lambda: harness.train("bpr", "mini", seed="x"), "seed is 'x'"),
+        (lambda: harness.judge(run).write(tmp_path / "report", ["docx"]), "no format 'docx'; nearest: "),
+    ):
+        with pytest.raises(harness.ConfigError, match=message):
+            call()
+    assert not (tmp_path / "report").exists()
+
+
+def test_items_without_a_vector_are_filled_where_that_is_asked_for_and_messages_name_arguments() -> None:
+    pairs = np.array([(user, item) for user in range(12) for item in range(6)])
+    some = {"image": {item: [float(item), 1.0] for item in range(1, 6)}}
+    with pytest.raises(harness.DataError, match="fill=") as told:
+        harness.import_data(pairs, "shop", features=some)
+    assert told.value.__suppress_context__
+    filled = harness.import_data(pairs, "shop", features=some, fill="mean").content.features["visual"]
+    np.testing.assert_allclose(filled[0], [3, 1])
+    with pytest.raises(harness.DataError, match="shop: exists already, with other content"):
+        harness.import_data(pairs, "shop", features=some, fill="zero")

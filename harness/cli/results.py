@@ -66,7 +66,7 @@ def verify(folder: Path, unbound: bool, paper: Paper) -> None:
     count, more = sum(one.bound for one in pages), sum(len(one.unbound) for one in pages)
     click.echo(
         f"{count} figures bound, {more} unbound; {len(reports)} files of reports made anew, without their pictures; "
-        f"{len(faults) or 'nothing'} not as the runs give it"
+        f"{len(faults)} not as the runs give it"
     )
     checked = [one for one in (*pages, *reports) if one.bound or one.faults or one in reports]
     sys.exit(exit_status(not one.faults for one in checked))

@@ -30,7 +30,7 @@ from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
 from harness.ingest.exporting import ITEMS, RECORD, USERS, checked_name, read_ids, recorded_hash, write_dataset
-from harness.ingest.features import join_by_id
+from harness.ingest.features import Fill, join_by_id
 from harness.ingest.tables import INTER, Columns, Table, first_names, is_table, k_core, part_of, read_tables
 
 
@@ -64,12 +64,14 @@ def import_dataset(
     table: str | None = None,
     features: Mapping[str, tuple[Sequence[str], NDArray[Any]]] = MappingProxyType({}),
     *,
+    fill: Fill | None = None,
     again: bool = False,
 ) -> Imported:
     """Read `source` and write it as the new folder `root`/`name`; nothing is written unless all of it can be read.
 
     `source` is a folder, an archive of one, or a file; `table` is the one that is meant of several tables in it.
-    `features` are modalities to add, each the ids of its rows and the rows [n, d]. `again`: the folder may be there
+    `features` are modalities to add, each the ids of its rows and the rows [n, d]; items without a row get what `fill`
+    says. `again`: the folder may be there
     with the same content, and then stays. Raises DataError for what cannot be read, ConfigError for options that do not
     fit it.
     """
@@ -77,9 +79,11 @@ def import_dataset(
     if target.exists() and not again:  # known at the end too, but reading may take long
         raise DataError(f"{target}: exists already; remove it or choose another name")
     found = read_source(source, columns or Columns(), division or Division(), table)
-    found = replace(found, dataset=replace(_with_features(found, features), name=name))
-    if again and target.is_dir() and recorded_hash(target) == found.dataset.content_hash:
-        return found
+    found = replace(found, dataset=replace(_with_features(found, features, fill), name=name))
+    if again and target.is_dir():
+        if recorded_hash(target) == found.dataset.content_hash:
+            return found
+        raise DataError(f"{target}: exists already, with other content; remove it or choose another name")
     if not len(found.dataset.part("valid")):
         note = "there is no validation part: training takes as many epochs as --epochs says, all of them"
         found = replace(found, notes=(*found.notes, note))
@@ -88,12 +92,14 @@ def import_dataset(
     return found
 
 
-def _with_features(found: Imported, features: Mapping[str, tuple[Sequence[str], NDArray[Any]]]) -> Dataset:
+def _with_features(
+    found: Imported, features: Mapping[str, tuple[Sequence[str], NDArray[Any]]], fill: Fill | None
+) -> Dataset:
     """The data set with these too, in the order of its items. Raises DataError."""
     items, tables = found.items or [*map(str, range(found.dataset.n_items))], dict[str, NDArray[Any]]()
     for modality, (ids, rows) in features.items():
         known = MODALITY_NAMES.get(modality, modality)
-        tables[known] = join_by_id(rows, ids, items, f"features {modality!r}").table
+        tables[known] = join_by_id(rows, ids, items, f"features {modality!r}", fill=fill).table
     if not tables:
         return found.dataset
     parts = {part: found.dataset.part(part) for part in PARTS}

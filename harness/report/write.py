@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.common import write_files
+from harness.common import nearest, write_files
 
 if TYPE_CHECKING:
     from harness.paper.study import Study
@@ -48,7 +48,10 @@ def laid_out(table: Table, form: str) -> str:
 def write_report(study: Study, folder: Path, formats: Sequence[str] = ("md",)) -> list[Path]:
     """Write the study into `folder`, each file whole or not at all; returns the files.
 
-    Raises WriteError when they cannot be written. Everything is made before anything is written.
+    Raises ConfigError for another format, WriteError when they cannot be written. Everything is made before anything is
+    written.
     """
+    for form in formats:
+        nearest(form, FORMATS, "no format")
     contents = {folder / name: content for form in formats for name, content in made(study, form).items()}
     return write_files(contents, "name another folder with --out")

@@ -95,8 +95,10 @@ class KeptModel:
 
         Raises DataError for a user that the data set does not have, or that has nothing in training.
         """
-        if k < 1:
-            raise ConfigError(f"top {k}: a list has at least one item")
+        if not hasattr(k, "__index__") or k < 1:
+            raise ConfigError(f"top {k}: a list has a whole number of items, at least one")
+        if isinstance(users, str) or hasattr(users, "__index__"):
+            raise ConfigError(f"users is {users!r}: give a list of ids, such as [{users!r}]")
         trained = np.unique(self.trial.dataset.train[:, 0]).astype(np.int64)
         asked = trained if users is None else self._numbers([*map(str, users)])
         if not len(asked):

@@ -142,14 +142,14 @@ def make_trial(
     check_class(entry)
     config, training = configure(entry.model, settings)
     training.check_device(device.type)
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}, it must not be negative")
+    if not hasattr(seed, "__index__") or seed < 0:
+        raise ConfigError(f"seed is {seed!r}, it must be a whole number and not negative")
     if not len(dataset.valid) and "epochs" not in settings and not issubclass(entry.model, ClosedForm):
         raise ConfigError(
             f"data set {dataset_name!r} has no validation part, so nothing ends training early: say after how many "
             f"epochs the model is tested, with --epochs N or --set epochs=N"
         )
-    return Trial(entry, dataset, dataset_name, config, training, seed, device)
+    return Trial(entry, dataset, dataset_name, config, training, int(seed), device)
 
 
 class OutOfMemoryError(BM3Error):
