@@ -113,8 +113,8 @@ class Bound:
             found = [judged(row, self.paper) for row in rows_of(kept, self.paper)[0]]
         row = representative(found, model)
         if row is None:
-            there = {key: sorted({str(of_run[key]) for of_run in known}) for key in keys}
-            told = "".join(f"; {key} is {', '.join(values)}" for key, values in there.items())
+            there = {key: sorted({named({key: of_run[key]}) for of_run in known}) for key in keys}
+            told = "".join(f"; there is {', '.join(values)}" for values in there.values())
             raise DataError(f"{self.runs / where}: no finished run of {' '.join((model, *settings))}{told}")
         return row
 

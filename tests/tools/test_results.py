@@ -159,7 +159,10 @@ def test_what_an_expression_may_name(folder: Path, command: Command, expression:
         ("1 +", "unexpected 'end of print statement'"),
         ("nothing", "'nothing' is undefined"),
         ('row("small/mini", "vbpr")', "no finished run of vbpr"),
-        ('row("small/mini", "bpr", "reg_weight=1")', "no finished run of bpr reg_weight=1; reg_weight is 0.01, 0.1"),
+        (
+            'row("small/mini", "bpr", "reg_weight=1")',
+            "no finished run of bpr reg_weight=1; there is reg_weight=0.01, reg_weight=0.1",
+        ),
         ('row("smal/mini", "bpr")', "runs/smal"),
         ('row("small/mini", "bpr").mean("R@21")', "is the name of the metric right?"),
         ('published("Baby", "BM4", "R@20")', "nothing is published of BM4, Baby, R@20"),
