@@ -6,7 +6,6 @@ How a report is made is elsewhere.
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -231,7 +230,7 @@ def reproduce(
     from harness.paper.conformance import trace_statuses
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
-    from harness.studies.execute import keep_models, pending
+    from harness.studies.execute import keep_models, models_in, pending
     from harness.studies.suite import load_suite, plan, wanted
 
     chosen = load_suite(suite, paper).narrowed(models)
@@ -257,9 +256,9 @@ def reproduce(
     begun, backend = how.begin(Path(suite).stem, paper, alone=chosen.alone)
     planned, checks = _planned(rows, how.out), _replayed(paper, device)
     click.echo(conformance_line(checks, device))
-    began = time.time()
+    models_before = models_in(how.out) if chosen.keep_model else {}
     outcomes = run(begun, backend, trials)
-    for note in keep_models(rows, outcomes, chosen.keep_model, began) if chosen.keep_model else ():
+    for note in keep_models(rows, outcomes, chosen.keep_model, models_before) if chosen.keep_model else ():
         click.echo(f"note: {note}", err=True)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]

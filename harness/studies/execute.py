@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -100,8 +99,13 @@ def pending(wanted: Wanted, store: Path, policy: Policy = "missing", costs: Mapp
             return Pending(trials, outcomes)
 
 
-def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, since: float) -> list[str]:
-    """After a study that began at `since`: remove weights of points that are not chosen, where only the `best` stay.
+def models_in(out: Path) -> dict[Path, int]:
+    """Runs of a store that have kept a model, and when it was written, in nanoseconds."""
+    return {file.parent: file.stat().st_mtime_ns for file in out.glob(f"*/*/{MODEL}")}
+
+
+def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, before: Mapping[Path, int]) -> list[str]:
+    """After a study: remove weights of points that are not chosen, where only the `best` stay, unless from `before` it.
 
     What is otherwise than asked for is said, a line each: no run that was there before loses or gets a model.
     """
@@ -111,7 +115,8 @@ def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, since
         passed = {point.key for row in rows for point in row.points} - chosen
     runs = {trial.key: run for row in rows for trial in row.wanted(outcomes) if (run := outcomes.get(trial.key))}
     with_model = {key for key, run in runs.items() if (run.path / MODEL).is_file()}
-    stay = {key for key in with_model & passed if _ended_before(runs[key], since)}
+    times = {key: (runs[key].path / MODEL).stat().st_mtime_ns for key in with_model & passed}
+    stay = {key for key, time in times.items() if before.get(runs[key].path) == time}
     for path in (runs[key].path for key in with_model & passed - stay):
         for name in (MODEL, CARD):
             (path / name).unlink(missing_ok=True)
@@ -312,8 +317,3 @@ class _Execution:
 
 def _running(trial: Trial, place: str, attempt: int) -> Running:
     return Running(trial.key, trial.command, time.time(), attempt, trial.epochs, place)
-
-
-def _ended_before(run: RunRecord, started: float) -> bool:
-    # of whole seconds
-    return run.result is not None and datetime.fromisoformat(run.result.finished).timestamp() + 1 <= started
