@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.figure
@@ -114,7 +115,7 @@ def test_parts_and_numbered_rows_of_vectors_come_as_arrays(clustered: Dataset) -
         (lambda: harness.judge("runs", "nobody"), ["tables", "3", "--paper", "nobody"]),
     ],
 )  # fmt: skip
-def test_errors_say_what_the_command_says(command: Command, call, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_errors_say_what_the_command_says(command: Command, call: Callable[[], object], arguments: list[str]) -> None:
     with pytest.raises(harness.BM3Error) as told:
         call()
     assert refused(command(*arguments)) == f"bm3: {told.value}"

@@ -93,7 +93,8 @@ class KeptModel:
     def recommend(self, users: Sequence[object] | None = None, k: int = 10) -> list[Recommendation]:
         """The `k` best items of each of the users, by id, or of all; without those of training, as in evaluation.
 
-        Raises DataError for a user that the data set does not have, or that has nothing in training.
+        Raises DataError for a user that the data set does not have, or that has nothing in training, ConfigError for
+        users that are no list and for lists of less than one item.
         """
         if not hasattr(k, "__index__") or k < 1:
             raise ConfigError(f"top {k}: a list has a whole number of items, at least one")

@@ -103,15 +103,24 @@ class RunWriter:
                 (self.path / name).unlink(missing_ok=True)
 
 
-def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of each file of a run that stays, and of what its result says beside the digests. Raises OSError."""
-    found = {}
+def kept_files(path: Path) -> Iterator[Path]:
+    """The files of a finished run that stay beside its result, as far as they are there, compressed or not."""
     for name in KEPT:
-        if (path / name).is_file():
-            with (path / name).open("rb") as content:
-                found[name] = hashlib.file_digest(content, "sha256").hexdigest()
-        elif (path / f"{name}{COMPRESSED}").is_file():
-            found[name] = hashlib.sha256(read_epochs(path / f"{name}{COMPRESSED}")).hexdigest()
+        yield from (file for file in (path / name, path / f"{name}{COMPRESSED}") if file.is_file())
+
+
+def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of each file of a run that stays, and of what its result says beside the digests. Raises OSError.
+
+    Of compressed epochs it is that of what was compressed.
+    """
+    found: dict[str, str] = {}
+    for file in kept_files(path):
+        if file.suffix == COMPRESSED:
+            found.setdefault(file.stem, hashlib.sha256(read_epochs(file)).hexdigest())
+        else:
+            with file.open("rb") as content:
+                found[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
     said = json.dumps({key: value for key, value in result.items() if key != "digests"}, sort_keys=True)
     return {**found, RESULT: hashlib.sha256(said.encode()).hexdigest()}
 

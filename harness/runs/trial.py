@@ -149,7 +149,10 @@ def make_trial(
             f"data set {dataset_name!r} has no validation part, so nothing ends training early: say after how many "
             f"epochs the model is tested, with --epochs N or --set epochs=N"
         )
-    return Trial(entry, dataset, dataset_name, config, training, int(seed), device)
+    trial = Trial(entry, dataset, dataset_name, config, training, int(seed), device)
+    if training.vectors != Vectors() and not trial.reads_features:
+        raise ConfigError(f"{entry.name} reads no item vectors with these settings: leave vectors.* out")
+    return trial
 
 
 class OutOfMemoryError(BM3Error):

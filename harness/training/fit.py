@@ -1,6 +1,6 @@
 """The epoch loop: train, validate, stop early, restore the best epoch, test. Checkpoints are all that it writes.
 
-Where results go is `experiments`; what they are compared with is `compare`.
+Where results go is `runs`; what they are compared with is `paper`.
 """
 
 import math

@@ -87,3 +87,9 @@ def test_a_run_is_known_by_the_vectors_it_read(clustered: Dataset, tmp_path: Pat
 def test_what_cannot_be_is_refused(wrong: dict[str, object], clustered: Dataset) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong)).rpartition(".")[2]):
         made(clustered, **wrong)
+
+
+@pytest.mark.parametrize(("model", "settings"), [("bpr", {}), ("bm3", {"modalities": "none"})])
+def test_a_control_of_what_is_not_read_is_refused(model: str, settings: dict[str, object], clustered: Dataset) -> None:
+    with pytest.raises(ConfigError, match=f"{model} reads no item vectors"):
+        make_trial(model, clustered, "clustered", {**settings, "vectors.content": "noise"}, 1, CPU)

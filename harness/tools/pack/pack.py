@@ -4,6 +4,7 @@ A package is a zip archive that ends in a comment with the SHA-256 of all bytes 
 of each file. Both tell damage and edits; whoever makes them anew as well is found by a digest that is kept elsewhere.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ from harness.paper.load import Paper
 from harness.paper.study import make_study
 from harness.report.write import FORMATS, write_report
 from harness.runs.record import FAILURE, RESULT, RunRecord
-from harness.runs.store import KEPT, run_folders
+from harness.runs.store import kept_files, run_folders
 from harness.runs.verify import verify
 from harness.tools.pack.crate import crate, croissant
 
@@ -37,6 +38,7 @@ RUNS, SUMS, CRATE, CITATION = "runs", "SHA256SUMS", "ro-crate-metadata.json", "C
 SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 SEAL, HEX, CHUNK = b"SHA-256 of all bytes before this: ", 64, 2**20
 MEND = "name another file with --out"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 READ_ME = f"""# A package of evidence
 
 - `runs/`: stored runs as they ended; `commands.txt` trains each again, `environments.json` says where they were trained
@@ -78,7 +80,8 @@ def pack(folder: Path, out: Path, paper: Paper) -> tuple[dict[str, RunRecord], l
         inside = Path(scratch)
         for key, run in runs.items():
             (inside / key).mkdir(parents=True)
-            for file in filter(Path.is_file, (run.path / name for name in (*KEPT, RESULT, FAILURE))):
+            ending = filter(Path.is_file, (run.path / name for name in (RESULT, FAILURE)))
+            for file in (*kept_files(run.path), *ending):
                 shutil.copyfile(file, inside / key / file.name)
         for record in (*folder.glob(BEFORE), *folder.glob(RECORDS)):
             shutil.copyfile(record, inside / RUNS / record.name)
@@ -105,6 +108,8 @@ def check_package(path: Path) -> Checked:
                 with archive.open(name) as content, (inside / name).open("wb") as target:
                     shutil.copyfileobj(content, target, CHUNK)
             except Exception as error:  # damaged bytes raise nearly anything
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
+                    raise
                 problems.append(f"{name}: cannot be read ({error})")
         problems = problems or [*_unlike(inside, members)]
         digest = _digest(file, HEX)
