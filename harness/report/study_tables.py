@@ -374,9 +374,11 @@ def changes(study: Study) -> Table:
     for name in study.datasets:
         for row in study.of(name):
             base = representative(study.of(name), row.model)
+            if base is None or base is row:
+                continue
             pairs = {metric: study.pairs(name, metric, row.label) for metric in metrics_of(study)}
-            found = {m: pair for m, all_ in pairs.items() for pair in all_ if base and pair.second == base.label}
-            if base is not None and base is not row and found:
+            found = {metric: pair for metric, each in pairs.items() for pair in each if pair.second == base.label}
+            if found:
                 cells = [_change(found[metric]) if metric in found else NOT_KNOWN for metric in metrics_of(study)]
                 body.append([name, row.label, base.label, *cells, min(pair.runs for pair in found.values())])
     head = ["data set", "model", "against", *(f"{short_metric(metric)} %" for metric in metrics_of(study)), "runs"]
