@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -282,7 +283,7 @@ def replay(
         return
     with nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
-        if store.resolve() in stored.path.resolve().parents:
+        if Path(os.path.realpath(store)) in stored.path.resolve().parents:
             raise DataError(f"--out {store}: holds the run itself, to be compared with itself; name another folder")
         click.echo(f"repeating: {trial.command}", err=True)
         if out and (stored.path / MODEL).is_file():

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from bm3.errors import ConfigError, DataError
-from harness.common import nearest
+from harness.common import nearest, read_text
 from harness.models.registry import ModelEntry, find_model
 from harness.paper.load import STRICT, Paper, Scalar, validated_file
 from harness.paper.published import short_metric
@@ -110,8 +110,8 @@ def read_log(path: Path) -> TrainingLog:
     """A log. Raises DataError naming the file, and the line where one is wrong."""
     log = TrainingLog(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a training log ({error})") from error
     part, metrics, summary = "all", "", False
     for number, line in enumerate(lines, 1):

@@ -5,7 +5,6 @@ of `run.json` had the hash of the source, `code`, where format 2 has numerics ve
 """
 
 import gzip
-import json
 import shlex
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,13 +13,14 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bm3 import DataError
+from harness.common import parse_json, read_file, read_json
+from harness.data.files import read_archive
 from harness.evaluation.metrics import Ranking, known_metrics, metrics_of_hits
 from harness.training.config import STOPPING_METRIC
 
@@ -36,8 +36,6 @@ MEMORY_KINDS = (*GPU_KINDS, "process_rss_peak")
 GPU_KEYS = ("gpu", "gpu_driver", "gpu_power_limit_w", "gpu_clocks_mhz", "gpu_mig", "gpu_compute_mode")
 COST_KEYS = ("device", "cpu", "logical_cores", "torch_threads", *GPU_KEYS)
 """What of an environment decides costs: two runs that differ in one of them do not stand for each other there."""
-DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
-"""What reading a damaged archive raises."""
 
 State = Literal["finished", "failed", "unfinished"]
 FailureKind = Literal["out of memory", "error", "killed"]
@@ -234,7 +232,7 @@ class Epoch(Record):
 
 def read_epochs(file: Path) -> bytes:
     """Lines of epochs, compressed or not. Raises OSError, EOFError or zlib.error."""
-    content = file.read_bytes()
+    content = read_file(file)
     return gzip.decompress(content) if file.suffix == COMPRESSED else content
 
 
@@ -347,7 +345,7 @@ class RunRecord(Record):
         records: list[Epoch] = []
         for number, line in enumerate(lines, start=1):
             try:
-                records.append(check(json.loads(line), Epoch))
+                records.append(check(parse_json(line.decode()), Epoch))
             except ValueError as error:
                 if number == len(lines):
                     break
@@ -426,10 +424,10 @@ class RunRecord(Record):
         """Users [n], their numbers of relevant items [n], their hits [n, ⌈length / 8⌉] as bits, and the length."""
         file = self.path / HITS
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                users, n_relevant, packed = stored["users"], stored["n_relevant"], stored["hits"]
-                length = int(stored["length"])
-        except DAMAGE as error:
+            stored = read_archive(file, ("users", "n_relevant", "hits", "length"))
+            users, n_relevant, packed = stored["users"], stored["n_relevant"], stored["hits"]
+            length = int(stored["length"])
+        except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise _unreadable(file, error) from error
         whole = [array.ndim == 1 and np.issubdtype(array.dtype, np.integer) for array in (users, n_relevant)]
         fits = all(whole) and packed.dtype == np.uint8 and packed.shape == (len(users), -(-length // 8))
@@ -501,8 +499,8 @@ def _checked(path: Path, form: type[R], content: Any) -> R:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no JSON object; remove the folder to run that trial again")
