@@ -91,16 +91,11 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON says. Raises ValueError, also for what is nested too deeply, for halves of characters, which nothing
-    could write, and for whole numbers that no processor has.
-    """
+    """What JSON says. Raises ValueError, also for what is nested too deeply and for numbers that no processor has."""
     try:
-        found = json.loads(text, parse_int=_whole) if LONG_NUMBER.search(text) else json.loads(text)
-        if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()
+        return json.loads(text, parse_int=_whole) if LONG_NUMBER.search(text) else json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return found
 
 
 def _whole(digits: str) -> int:
@@ -142,13 +137,13 @@ def check_writable(path: Path, mend: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, all of it or nothing. Raises OSError."""
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write all of it or nothing. Raises OSError."""
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write all of it or nothing, text as UTF-8, with escapes for what of a file's name is none. Raises OSError."""
     with whole_file(path) as file:
-        file.write(content)
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -170,7 +165,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_files(contents: Mapping[Path, bytes], mend: str) -> list[Path]:
+def write_files(contents: Mapping[Path, bytes | str], mend: str) -> list[Path]:
     """Write each file whole or not at all, in a folder that is made where there is none. Raises WriteError."""
     for path, content in contents.items():
         with writing(path, mend):

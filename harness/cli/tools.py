@@ -168,7 +168,7 @@ def profile(
     about = {"environment": environment(trial.device), "dataset": trial.dataset.name, "steps": steps}
     values = {"format": 2, **trial.identity, **about, **profiling.profile_values(found)}
     if out is not None:
-        write_files({out: json.dumps(values, indent=1).encode() + b"\n"}, "name another file with --out")
+        write_files({out: json.dumps(values, indent=1) + "\n"}, "name another file with --out")
     click.echo(json.dumps(values, indent=1) if as_json else f"{title}\n{profiling.profile_text(found)}")
 
 
@@ -285,7 +285,7 @@ def regress(
     facts = {"Compared with": compared_with, "Source": text.described_source(about), "Machine": made_on}
     report = text.markdown(found, facts)
     contents = {"report.md": report, "junit.xml": text.junit(found, str(about["when"]))}
-    files = write_files({out / name: of.encode() for name, of in contents.items()}, "name another folder with --out")
+    files = write_files({out / name: of for name, of in contents.items()}, "name another folder with --out")
     click.echo(report.split("\n## ")[0].rstrip() + "\n")
     click.echo("\n".join(f"written: {file}" for file in files))
     sys.exit(judge.exit_code(found))

@@ -53,7 +53,7 @@ def write_weights(
     )
     run = RunRecord.model_validate({**description, "path": folder, "result": result})
     with writing(folder / CARD):
-        write_whole(folder / CARD, card(run, (folder / MODEL).stat().st_size).encode())
+        write_whole(folder / CARD, card(run, (folder / MODEL).stat().st_size))
 
 
 def read_weights(run: RunRecord) -> tuple[dict[str, Tensor], Ids]:

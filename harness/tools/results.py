@@ -190,7 +190,7 @@ def reports_of(folder: Path, bound: Bound) -> Iterator[Page]:
     are the processor's, and pictures as they are stored."""
     for name in _reports(folder):
         study, place = bound.study(name), folder / name
-        now = {file: text.decode() for form in FORMATS if form != "html" for file, text in made(study, form).items()}
+        now = {file: str(text) for form in FORMATS if form != "html" for file, text in made(study, form).items()}
         if (place / "report.html").is_file():
             pictures = PICTURE.findall(_text(place / "report.html"))
             now["report.html"] = html_page(
