@@ -17,7 +17,7 @@ import click
 
 import harness
 from bm3.errors import ConfigError
-from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, PAPER_FOLDER, computing
+from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, MOST_SEEDS, OUT, PAPER, PAPER_FOLDER, computing
 from harness.cli.study import Execution, execution_options, run
 from harness.ending import Interrupted
 
@@ -38,7 +38,7 @@ def _to_stderr(text: str) -> None:
 @click.command()
 @click.argument("dataset", default="mini")
 @MODELS
-@click.option("--seeds", type=COUNT, default=3, show_default=True, help="Run seeds 1 to N.", metavar="N")
+@click.option("--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N")
 @DRY_RUN
 @click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @execution_options
