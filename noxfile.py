@@ -21,7 +21,7 @@ CUDA = "13.0"
 """What the tested build of torch on PyPI, which constraints.txt names, is made for."""
 VALIDATORS = ("roc-validator==0.13.0", "mlcroissant==1.1.1")
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 """Of torch and compiled loops in each process: more would wait for one another."""
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
 
