@@ -33,7 +33,7 @@ def install(session: nox.Session, *requirements: str) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests in two processes; after `--`: pytest's arguments, such as a file, -k NAME or -n 0 for one process."""
+    """Run the tests in two processes; after `--`: pytest's arguments, such as a file, -k NAME or -n 0 (one process)."""
     install(session, "-e", ".[test]")
     session.run("pytest", *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
 
