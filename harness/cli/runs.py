@@ -238,7 +238,9 @@ def users_of(run: RunRecord, path: Path, data: Path | None) -> NDArray[np.int64]
 def _there(where: Path) -> Path:
     """The folder, unless it was named and is not there: nothing need have been stored yet where runs usually are."""
     if where != STORE and not where.exists():
-        raise DataError(f"{where}: no such folder; name one of runs, as bm3 train --out or bm3 reproduce --out makes it")
+        raise DataError(
+            f"{where}: no such folder; name one of runs, as bm3 train --out or bm3 reproduce --out makes it"
+        )
     return where
 
 

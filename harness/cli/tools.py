@@ -38,7 +38,9 @@ def _to_stderr(text: str) -> None:
 @click.command()
 @click.argument("dataset", default="mini")
 @MODELS
-@click.option("--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N")
+@click.option(
+    "--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N"
+)
 @DRY_RUN
 @click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @execution_options
