@@ -5,6 +5,8 @@ of `run.json` had the hash of the source, `code`, where format 2 has numerics ve
 """
 
 import gzip
+import math
+import re
 import shlex
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,14 +39,34 @@ GPU_KEYS = ("gpu", "gpu_driver", "gpu_power_limit_w", "gpu_clocks_mhz", "gpu_mig
 COST_KEYS = ("device", "cpu", "logical_cores", "torch_threads", *GPU_KEYS)
 """What of an environment decides costs: two runs that differ in one of them do not stand for each other there."""
 
+METRIC = re.compile(r"[^@]+@[1-9]\d{0,8}")
+
 State = Literal["finished", "failed", "unfinished"]
 FailureKind = Literal["out of memory", "error", "killed"]
 PerUser = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 def _time(text: str) -> str:
-    datetime.fromisoformat(text)
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
     return text
+
+
+def _settings(value: Any) -> Any:
+    """A list as a tuple, so that values can be compared and counted; no number but finite ones."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no setting")
+    if isinstance(value, dict):
+        return {key: _settings(inside) for key, inside in value.items()}
+    return tuple(map(_settings, value)) if isinstance(value, list) else value
+
+
+def _environment(found: dict[str, Any]) -> dict[str, Any]:
+    for key, value in found.items():
+        kinds = {"torch_threads": int, "gpu_power_limit_w": int | float, "gpu_clocks_mhz": list}
+        if value is not None and not isinstance(value, kinds.get(key, str | int | float)):
+            raise ValueError(f"{key} is {value!r:.40}")
+    return found
 
 
 def _words(text: str) -> str:
@@ -54,6 +76,8 @@ def _words(text: str) -> str:
 
 def _reported(metrics: dict[str, float]) -> dict[str, float]:
     """What one metric has at a cut-off, the others have too."""
+    if odd := [name for name in metrics if not METRIC.fullmatch(name)]:
+        raise ValueError(f"{odd[0]!r:.40} is no metric at a cut-off")
     names = [name.partition("@") for name in metrics]
     cutoffs = dict.fromkeys(name[2] for name in names)
     every = [f"{metric}@{k}" for metric in dict.fromkeys(name[0] for name in names) for k in cutoffs]
@@ -64,6 +88,7 @@ def _reported(metrics: dict[str, float]) -> dict[str, float]:
 
 Time = Annotated[str, AfterValidator(_time)]
 Count = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Metrics = Annotated[dict[str, float], AfterValidator(_reported)]
 
 
@@ -123,13 +148,13 @@ class Numerics(Record):
 class Timing(Record):
     """Seconds; `note` says why some are missing."""
 
-    median_s: float | None
+    median_s: Finite | None
     """Of an epoch's training, after the warm-up."""
-    q1_s: float | None
-    q3_s: float | None
-    warmup_s: float | None
+    q1_s: Finite | None
+    q3_s: Finite | None
+    warmup_s: Finite | None
     """Of the first epoch."""
-    evaluation_median_s: float | None
+    evaluation_median_s: Finite | None
     note: str | None
     warm_up_epochs: int | None = None
     """How many epochs are left out of median and quartiles."""
@@ -139,7 +164,7 @@ class Timing(Record):
 class Reading(Record):
     """Bytes, or why there are none; `how` they were found where they were not simply read."""
 
-    bytes: int | None
+    bytes: Count | None
     note: str | None
     how: str | None = None
 
@@ -181,8 +206,8 @@ def memory_kind(memories: Iterable[Memory], kinds: Sequence[str] = MEMORY_KINDS)
 
 
 class Energy(Record):
-    joules: float | None
-    per_epoch: float | None
+    joules: Finite | None
+    per_epoch: Finite | None
     epochs: int
     note: str | None
 
@@ -214,7 +239,7 @@ class Failure(Record):
 
     kind: str
     message: str
-    when: str
+    when: Time
 
 
 class Epoch(Record):
@@ -223,9 +248,9 @@ class Epoch(Record):
     epoch: int
     loss: float | None
     parts: dict[str, float]
-    seconds: float
-    evaluation_seconds: float
-    sampling_seconds: float = 0.0
+    seconds: Finite
+    evaluation_seconds: Finite
+    sampling_seconds: Finite = 0.0
     valid: Metrics
     improved: bool
 
@@ -242,7 +267,7 @@ class RunRecord(Record):
     path: Path
     format: int = 1
     model: str
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], AfterValidator(_settings)]
     training: Training
     dataset: DatasetRecord
     dataset_hash: str
@@ -258,7 +283,7 @@ class RunRecord(Record):
     """Settings that differed from their defaults; earlier versions have them in the command alone."""
     command: Annotated[str, AfterValidator(_words)]
     started: Time | None = None
-    environment: dict[str, Any]
+    environment: Annotated[dict[str, Any], AfterValidator(_environment)]
     resumed: list[Resumed] = []
     result: Result | None = None
     """None when it is unfinished. Where it is known to be finished, `outcome` is the same."""

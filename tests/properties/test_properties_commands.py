@@ -8,6 +8,7 @@ file (`hostile.edited`), or in both. Trainings end after two epochs, and what me
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -149,7 +150,6 @@ ALWAYS = {
     "reproduce": ["suite", "paper"],
     "train": ["epochs"],
     "audit": ["dataset", "models", "paper", "seeds"],
-    "conformance": ["path"],
     "data add-features": ["replace"],
     "export": ["embeddings"],
     "regress": ["baseline"],
@@ -158,11 +158,12 @@ ALWAYS = {
     "recommend": ["users"],
     "data fetch": ["manifest"],
     **{command: ["paper"] for command in ("literature", "tables", "expected show", "paper check")},
-    "data encode": ["text"],
     "data prepare": ["core"],
     "pack write": ["out", "paper"],
 }
 """What is given always, since little happens without."""
+EITHER = {"conformance": ["path", "log"], "data encode": ["text", "images"]}
+"""Of these, one is given."""
 CHANGING = {  # below these, files may be changed or removed by commands that are for that
     "data add-features": ("data",),
     "data encode": ("data",),
@@ -417,11 +418,11 @@ def cases(draw: st.DrawFn, files: Files, of: Sequence[str]) -> Case:
     parameters = COMMANDS[name].params
     where = draw(st.sampled_from(["value", "file", "file", "both"]))
     odd = draw(st.sampled_from([None, *parameters])) if parameters and where != "file" else None
-    arguments = name.split()
+    arguments, either = name.split(), EITHER.get(name, [""])
+    given = [*ALWAYS.get(name, []), draw(st.sampled_from(either))]
     for parameter in parameters:
-        key = str(parameter.name)
-        wanted = parameter is odd or parameter.required or key in ALWAYS.get(name, ()) or draw(st.integers(0, 6)) == 0
-        if not wanted:
+        wanted = parameter is odd or parameter.required or parameter.name in given
+        if not wanted and (parameter.name in either or draw(st.integers(0, 6))):
             continue
         value = draw(hostile.values(parameter) if parameter is odd else st.sampled_from(fitting(name, parameter)))
         arguments += spelled(parameter, value)
@@ -568,7 +569,7 @@ def test_what_fits_is_taken(place: Place, name: str) -> None:
     """Otherwise the properties above would be about refusals alone."""
     arguments = name.split()
     for parameter in COMMANDS[name].params:
-        if parameter.required or parameter.name in ALWAYS.get(name, ()):
+        if parameter.required or parameter.name in [*ALWAYS.get(name, []), EITHER.get(name, [""])[0]]:
             arguments += spelled(parameter, fitting(name, parameter)[0])
     outcome = run(*arguments)
     restore(*place)
@@ -587,6 +588,31 @@ FOUND = [
     Case("audit", ("audit", "caf\udce9", "--model", "bpr", "--seeds", "1", "--in-process", "--paper", "paper")),
 ]
 """What was found, one of each kind."""
+EDITED = [  # a command, a file that it reads, what stands there, what is put in its place
+    ("report runs --paper paper", "runs/shop/bpr*/run.json", rb'"cpu": "[^"]*",', b""),
+    ("report runs --paper paper", "runs/shop/bpr*/run.json", rb'"cpu": "[^"]*"', b'"cpu": [1]'),
+    ("report runs --paper paper", "runs/shop/bpr*/run.json", rb'"reg_weight": [^,]*', b'"reg_weight": [1]'),
+    ("report runs --paper paper", "runs/shop/bpr*/result.json", rb"[+]00:00", b""),
+    ("runs show seed5 --metrics all", "runs/shop/bpr*seed5/result.json", rb"@20", b"@x"),
+    ("runs list", "runs/shop/bpr*/epochs.jsonl", rb'"seconds": [^,]*', b'"seconds": 1e999'),
+    ("runs list", "runs/shop/bpr*/epochs.jsonl", rb'"loss": [^,]*', b'"loss": ' + hostile.DEEP.encode()),
+    ("watch runs/small --once", "runs/small/status.json", rb'"seconds_left": [^,]*', b'"seconds_left": 1e999'),
+    ("conformance --log a.log", "a.log", rb"loss: 2.5", b"loss: 2.5.1"),
+    ("conformance --log a.log", "a.log", rb"=[(]0.1, 999[)]", b"=(" + b"(" * 900 + b")"),
+    ("conformance --log a.log", "a.log", rb"    ndcg@20: 0.2000", b""),
+]
+
+
+@pytest.mark.parametrize(("command", "file", "old", "new"), EDITED)
+def test_files_that_were_edited_stay_read_or_refused(
+    place: Place, command: str, file: str, old: bytes, new: bytes
+) -> None:
+    name = next(name for name in sorted(place[1]) if Path(name).match(file))
+    edited = re.sub(old, new, place[1][name], count=2)
+    assert edited != place[1][name]
+    words = tuple(command.split())
+    known = next(each for each in COMMANDS if command.startswith(each))
+    check(Case(known, words, name, edited), place)
 
 
 @pytest.mark.parametrize("case", FOUND, ids=lambda case: case.command)
