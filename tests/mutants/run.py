@@ -12,6 +12,7 @@ import argparse
 import ast
 import contextlib
 import functools
+import gc
 import importlib
 import multiprocessing
 import os
@@ -33,7 +34,15 @@ HERE = Path(__file__).parent
 FORK = multiprocessing.get_context("fork")
 SEED = "1"
 PATIENCE = 20.0, 10.0  # seconds, and times what the tests take without a fault
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-o", "tmp_path_retention_policy=none", "--hypothesis-profile=few")
+OPTIONS = [
+    "--tb=no",
+    "--assert=plain",
+    "--hypothesis-profile=few",
+    "-p",
+    "no:cacheprovider",
+    "-o",
+    "tmp_path_retention_policy=none",
+]
 OPERATORS = {
     "Lt": "LtE GtE", "LtE": "Lt Gt", "Gt": "GtE LtE", "GtE": "Gt Lt", "Eq": "NotEq", "NotEq": "Eq",
     "Is": "IsNot", "IsNot": "Is", "In": "NotIn", "NotIn": "In", "And": "Or", "Or": "And",
@@ -127,7 +136,7 @@ def mutants_of(source: bytes) -> list[Mutant]:
 
 
 def plant(module: Any, source: bytes, mutant: Mutant) -> None:
-    """Give the function, wherever it was imported to, its changed code. Raises SyntaxError, ValueError."""
+    """Give the function, wherever it was imported to, its changed code."""
 
     def codes(code: CodeType) -> Iterator[CodeType]:
         yield code
@@ -156,6 +165,7 @@ class Room:
         self.ends: dict[Mutant, str] = {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        gc.freeze()  # so that forks share more of it
         began = time.monotonic()
         if session.testsfailed or self.end(session, None, 3600) != "survives":
             raise SystemExit(f"{self.module.__name__}: its tests fail without a fault")
@@ -179,7 +189,7 @@ class Room:
         try:
             if mutant is not None:
                 plant(self.module, self.source, mutant)
-        except (SyntaxError, ValueError):
+        except Exception:  # what cannot be planted is no mutant
             raise SystemExit(2) from None
         for item, then in zip(session.items, [*session.items[1:], None], strict=True):
             item.ihook.pytest_runtest_protocol(item=item, nextitem=then)
