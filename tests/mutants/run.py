@@ -34,15 +34,7 @@ HERE = Path(__file__).parent
 FORK = multiprocessing.get_context("fork")
 SEED = "1"
 PATIENCE = 20.0, 10.0  # seconds, and times what the tests take without a fault
-OPTIONS = [
-    "--tb=no",
-    "--assert=plain",
-    "--hypothesis-profile=few",
-    "-p",
-    "no:cacheprovider",
-    "-o",
-    "tmp_path_retention_policy=none",
-]
+OPTIONS = ["--tb=no", "--assert=plain", "--hypothesis-profile=few", "-pno:cacheprovider"]
 OPERATORS = {
     "Lt": "LtE GtE", "LtE": "Lt Gt", "Gt": "GtE LtE", "GtE": "Gt Lt", "Eq": "NotEq", "NotEq": "Eq",
     "Is": "IsNot", "IsNot": "Is", "In": "NotIn", "NotIn": "In", "And": "Or", "Or": "And",
