@@ -46,19 +46,15 @@ DROPPED = ("detach", "clone", "clamp", "copy", "contiguous")
 
 
 class Mutant(NamedTuple):
-    """`before` in `function`, from byte `begin` to `end` of the file, becomes `after`."""
+    """What `function` has from byte `begin` to `end` of the file becomes `after`."""
 
     function: str
     line: int
     begin: int
     end: int
-    before: str
     after: str
-
-    @property
-    def name(self) -> str:
-        """As rooms.toml names it: without the line, which moves."""
-        return f"{self.function}: {self.before} → {self.after}"
+    name: str
+    """As rooms.toml names it: the lines before and after, without their number, which moves."""
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST | str]:
@@ -109,7 +105,10 @@ def mutants_of(source: bytes) -> list[Mutant]:
         for new in changes(node):
             begin, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
             after = new if isinstance(new, str) else f"({ast.unparse(new)})"
-            found.append(Mutant(function, node.lineno, begin, end, " ".join(source[begin:end].decode().split()), after))
+            lines = source[starts[node.lineno - 1] : begin], source[end : starts[node.end_lineno]]
+            texts = (b.join(lines).decode().split() for b in (source[begin:end], after.encode()))
+            name = f"{function}: {' → '.join(' '.join(words) for words in texts)}"
+            found.append(Mutant(function, node.lineno, begin, end, after, name))
         for field, value in ast.iter_fields(node):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST) and field not in ("annotation", "returns"):
