@@ -159,6 +159,7 @@ def test_the_next_epoch_is_drawn_beside_this_one_where_a_core_is_free(
         found = torch.cat([torch.stack([*batch]) for batch in ahead.epoch(number, then)], dim=1)
         assert torch.equal(found, expected[number - 1])
         assert ahead.sampling_seconds > 0
+    assert batches_module._core_to_spare(torch.device("cuda")) == (cores > 1)
     here = threading.get_ident()
     assert [one == here for one in drew] == [True, cores <= threads, cores <= threads]
 
