@@ -210,7 +210,8 @@ def main() -> None:
         with ProcessPoolExecutor(1, FORK) as apart:  # so that the tests of one do not meet those of another
             ends = apart.submit(run, name, room["tests"], options.each or room["mutants"]).result()
         for mutant in [mutant for mutant, end in ends.items() if end == "survives"]:
-            reason = room.get("equivalent", {}).get(mutant.name)
+            equivalent = room.get("equivalent", {})
+            reason = equivalent.get(mutant.name) or equivalent.get(mutant.function)
             ends[mutant] = "equivalent" if reason else "survives"
             notes.append(f"- `{name}`, `{mutant.name}`: {reason or '**survives**'}")
         table.append((name, count := Counter(ends.values())))
