@@ -189,10 +189,12 @@ def test_what_was_searched_and_is_not_published_is_no_evidence_even_if_the_defau
 
 
 def test_a_grid_beyond_the_published_one_is_no_evidence_and_a_part_of_it_is() -> None:
-    points = [searched({"reg_weight": weight}, (0.5, 0.4)) for weight in (1.0, 0.1, 0.77)]
+    weights = [*PAPER.grids["bpr"]["reg_weight"], 0.77]
+    points = [searched({"reg_weight": weight}, (0.5, 0.4)) for weight in weights]
     runs = [each for runs in points for each in runs]
-    (part,), (beyond,) = rows(runs, planned(*points[:2])), rows(runs, planned(*points))
+    (part,), (whole,), (beyond,) = (rows(runs, planned(*some)) for some in (points[:2], points[:-1], points))
     assert not part.obstacle
+    assert not whole.obstacle
     assert "(reg_weight searched beyond the published grid)" in beyond.obstacle
 
 
