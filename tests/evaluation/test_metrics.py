@@ -90,6 +90,12 @@ def test_every_metric_is_its_definition(seed: int, k: int) -> None:
     assert found == pytest.approx({f"{name}@{k}": value for name, value in expected.items()}, rel=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_empty_list_has_nothing_of_anything() -> None:
+    empty = Ranking(np.arange(1), np.zeros((1, 2), bool), np.ones(1, int), np.full((1, 2), -1), np.arange(3), 3)
+    assert set(empty.metrics([1, 2], known_metrics()).values()) == {0.0}
+
+
 def test_what_needs_items_says_so_of_hits_alone() -> None:
     assert metrics_of_hits() == (*METRICS, "hit", "mrr")
     with pytest.raises(DataError, match="needs the items"):
