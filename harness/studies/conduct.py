@@ -184,7 +184,7 @@ class _Recent(logging.Handler):
 def _logging(path: Path, recent: deque[str]) -> Iterator[None]:
     """The study's log goes to the file, appended, and its last lines to `recent`."""
     with writing(path):
-        to_file = logging.FileHandler(path, encoding="utf-8")
+        to_file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     handlers = [to_file, _Recent(recent)]
     LOGGER.setLevel(logging.INFO)

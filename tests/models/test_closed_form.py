@@ -214,6 +214,13 @@ def test_a_run_that_was_cut_off_begins_anew_and_is_replayed_to_the_same_bits(nam
 
 
 @pytest.mark.parametrize("name", ["ease", "easecontent"])
+def test_dense_weights_lie_by_rows_of_which_scores_take_sums(name: str, small: Data) -> None:
+    model = built(name, small)
+    model.fit()
+    assert model.B.is_contiguous()
+
+
+@pytest.mark.parametrize("name", ["ease", "easecontent"])
 def test_a_catalogue_for_which_there_is_no_room_is_refused_in_one_line(
     name: str, clustered: Dataset, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
