@@ -148,7 +148,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write and read, which is `path` after the block, or nothing where the block is left early: one beside
-    it, flushed to disk in the end, then renamed. Raises OSError, also where something else stands: no device is replaced.
+    it, flushed to disk in the end, then renamed. Raises OSError, also where no file stands: a device is not replaced.
 
     That file has a name of its own, so that two processes may write the same path: the last one's content stays.
     """
