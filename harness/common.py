@@ -129,8 +129,7 @@ def check_writable(path: Path, mend: str) -> None:
     """Raises WriteError unless a file can be written at `path`, whose folder is made; what is there stays as it is."""
     with writing(path, mend):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
+        regular(path)
         with TemporaryFile(dir=path.parent):
             pass
 
@@ -149,11 +148,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write and read, which is `path` after the block, or nothing where the block is left early: one beside
-    it, flushed to disk in the end, then renamed. Raises OSError.
+    it, flushed to disk in the end, then renamed. Raises OSError, also where no file stands: a device is not replaced.
 
     That file has a name of its own, so that two processes may write the same path: the last one's content stays.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
+    temporary = regular(path).with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
     try:
         with temporary.open("w+b") as file:
             yield file

@@ -35,7 +35,20 @@ TEXTS = [
     "%s{0}",
 ]
 NUMBERS = ["0", "-1", "1.5", "1e999", "nan", "inf", "1000000000", str(2**64), NINES, "\u0661", "0x10", "1_0"]
-PLACES = ["loop", "dangling", "pipe", "/dev/zero", "/dev/full", "/dev/null", "/proc/self/mem", "/nowhere/x", "closed"]
+PLACES = [
+    "loop",
+    "dangling",
+    "pipe",
+    "pipe.csv",
+    "pipe.json",
+    "pipe.npz",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/null",
+    "/proc/self/mem",
+    "/nowhere/x",
+    "closed",
+]
 PAIRS = [
     "=",
     "x",

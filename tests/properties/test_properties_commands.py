@@ -443,7 +443,8 @@ def cases(draw: st.DrawFn, files: Files, of: Sequence[str]) -> Case:
 def prepare(case: Case) -> None:
     Path("loop").symlink_to("loop")
     Path("dangling").symlink_to("nowhere")
-    os.mkfifo("pipe")
+    for name in ("pipe", "pipe.csv", "pipe.json", "pipe.npz"):
+        os.mkfifo(name)
     Path("closed").mkdir(mode=0)
     Path("caf\udce9").symlink_to("runs")
     Path("data/caf\udce9").symlink_to("shop")
@@ -487,6 +488,8 @@ def judge(case: Case, outcome: Outcome, files: Files, states: States) -> None:
         half = name.endswith(".part") or HALF_WRITTEN.fullmatch(Path(name).name)
         assert not half, name
         assert not any(part.startswith(".") for part in Path(name).parts), name
+    for name in ("pipe", "pipe.csv", "pipe.json", "pipe.npz"):
+        assert Path(name).is_fifo(), f"{name} was replaced"
     out = next((value for option, value in pairwise(case.arguments) if option == "--out"), None)
     for name, before in files.items():
         if here.get(name) == states[name] or name == out:
@@ -521,6 +524,8 @@ def got_in(case: Case, outcome: Outcome, files: Files) -> None:
         with suppress(ValueError, RecursionError):
             same = file.name == RESULT and json.loads(case.content) == json.loads(files[case.file])
         assert same or verify(folder, folder.name).problems, f"{file} was changed, and nothing says so"
+    if case.command == "data verify" and outcome.code == 0 and file.is_relative_to("data/shop"):
+        assert read_folder(folder).content_hash == json.loads(files["data/shop/dataset.json"])["content_hash"]
     if case.command == "pack verify" and outcome.code == 0 and "evidence.zip" in case.arguments:
         assert members(case.content) == members(files[case.file])
     if file.suffix == ".inter" and case.command in ("data stats", "data export") and outcome.code == 0:
@@ -584,6 +589,9 @@ FOUND = [
     Case("conformance", ("conformance", "traces"), "traces/bpr.npz", "device"),
     Case("audit", ("audit", "mini", "--model", "bpr", "--dry-run", "--seeds", "1000000000")),
     Case("train", ("train", "bpr", "shop", "--epochs", "1", "--seed", "9" * 100)),
+    Case("recommend", ("recommend", "seed5", "--user", "u1", "--out", "pipe.csv")),
+    Case("reproduce", ("reproduce", "small.toml", "--rerun", "none"), "runs/small/study.log", "pipe"),
+    Case("report", ("report", "runs", "--paper", "paper"), "runs/small/report.md", "pipe"),
     Case("report", ("report", "caf\udce9", "--paper", "paper", "--format", "md,tex,csv,json")),
     Case("audit", ("audit", "caf\udce9", "--model", "bpr", "--seeds", "1", "--in-process", "--paper", "paper")),
 ]
