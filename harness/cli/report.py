@@ -323,8 +323,9 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     cutoffs = {name: int(name.partition("@")[2]) for name in map(canonical_metric, paper.metrics)}
     part, depth = paper.test_part(asked.name), max(cutoffs.values())
     found = [evaluate_lists(path, asked, part, depth, ids) for path in lists]
-    for (first, one), (second, other) in combinations(zip(lists, found, strict=True), 2):
-        if np.array_equal(one.ranking.items, other.ranking.items):
+    ranked = [one.ranking.listed(depth)[0] for one in found]
+    for (first, one), (second, other) in combinations(zip(lists, ranked, strict=True), 2):
+        if np.array_equal(one, other):
             raise DataError(f"{second}: the same lists as {first}; give each run once")
     names = {metric.partition("@")[0] for metric in cutoffs}
     values = [one.ranking.metrics([*{*cutoffs.values()}], names) for one in found]
