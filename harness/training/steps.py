@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
+from typing import Any
 
 import torch
 
@@ -20,9 +21,7 @@ from harness.training.optimiser import adam, set_learning_rate
 from harness.training.streams import Streams
 
 
-def train_step(
-    model: Recommender, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None
-) -> Loss:
+def train_step(model: Recommender, optimiser: Any, batch: Batch, to_fetch: Batch | None = None) -> Loss:
     """One step on the batch, and its loss from before the step. `to_fetch` is the next batch if that is read ahead."""
     optimiser.zero_grad()
     loss = model.loss(batch)
