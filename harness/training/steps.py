@@ -96,7 +96,7 @@ class TrainingSteps:
 def make_deterministic() -> None:
     """Let torch use deterministic algorithms only; an operation that has none raises an error that names it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # `use_deterministic_algorithms` would load the compiler too
     torch.backends.cudnn.benchmark = False
     # Filling memory that is written next anyway costs time in every step; nothing here reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
