@@ -40,8 +40,7 @@ def _difference(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:
 def batch_norms(*rows: Tensor) -> Tensor:
     """Σ ‖rows‖F / B for tables of the batch's rows [B, d], norms not squared: the published code's regulariser."""
     norms: Tensor = _Norms.apply(*rows)  # type: ignore[no-untyped-call]
-    mean: Tensor = norms.sum() / len(rows[0])
-    return mean
+    return norms.sum() / len(rows[0])
 
 
 class _Norms(torch.autograd.Function):
@@ -49,7 +48,7 @@ class _Norms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *rows: Tensor) -> Tensor:
-        norms = torch.linalg.vector_norm(torch.stack(rows), dim=(1, 2))
+        norms: Tensor = torch.linalg.vector_norm(torch.stack(rows), dim=(1, 2))
         ctx.save_for_backward(norms, *rows)
         return norms
 
