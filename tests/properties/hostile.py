@@ -24,7 +24,19 @@ PLACES = ["loop", "dangling", "pipe", "pipe.csv", "pipe.json", "pipe.npz", "clos
 DEVICES = ["/dev/zero", "/dev/full", "/proc/self/mem", "/nowhere/x"]  # not to be written to: the tests may be root's
 PAIRS = ["=", "x", "=1", "epochs=", f"epochs={NINES}", "embedding_size=1e9", "a.b.c=1", "learning_rate=nan"]
 RAW_JSON = ["null", "true", "-1", "0", "1.5", "1e999", "NaN", NINES, str(10**30), "1" + "0" * 400, str(2**63 - 1)]
-RAW_JSON += ['"x"', '""', "[]", "{}", DEEP, '[{"a": [1]}]', '{"a": 1, "a": 2}', '"../../x"', '"\\ud800"', '"\\u0000"']
+RAW_JSON += [
+    '"x"',
+    '""',
+    "[]",
+    "{}",
+    DEEP,
+    "[" * 300 + "]" * 300,
+    '[{"a": [1]}]',
+    '{"a": 1, "a": 2}',
+    '"../../x"',
+    '"\\ud800"',
+    '"\\u0000"',
+]
 RAW_TOML = ["nan", "-1", "true", NINES, "[]", "{}", '"x"', '""', "1979-05-27", "[" * 3000, "'''", '["a", 1]', "1e400"]
 CELLS = ["", "x", "-1", "nan", "1e999", "1.5", NINES, str(2**63), '"', "\0", "é", "a,b", "=1+1", "\u202e"]
 DTYPES = ["<f8", "<i8", "<u8", "?", "<c8", "<U3", "O", "V3", "<M8[s]", ">f4", "<f2"]

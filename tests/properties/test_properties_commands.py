@@ -573,6 +573,7 @@ EDITED = [  # a command, a file that it reads, what stands there, what is put in
     ("report runs --paper paper", "runs/shop/bpr*/run.json", rb'"reg_weight": [^,]*', b'"reg_weight": [1]'),
     ("report runs --paper paper", "runs/shop/bpr*/result.json", rb"[+]00:00", b""),
     ("runs show seed5 --metrics all", "runs/shop/bpr*seed5/result.json", rb"@20", b"@x"),
+    ("runs verify", "runs/shop/bpr*/run.json", rb'"started"', b'"more": ' + b"[" * 300 + b"]" * 300 + b', "started"'),
     ("runs list", "runs/shop/bpr*/epochs.jsonl", rb'"seconds": [^,]*', b'"seconds": 1e999'),
     ("runs list", "runs/shop/bpr*/epochs.jsonl", rb'"loss": [^,]*', b'"loss": ' + hostile.DEEP.encode()),
     ("watch runs/small --once", "runs/small/status.json", rb'"seconds_left": [^,]*', b'"seconds_left": 1e999'),
