@@ -529,7 +529,7 @@ def whole(*arguments: str) -> Outcome:
 
 
 @given(data=st.data())
-@settings(FUZZED, max_examples=10_000 if THOROUGH else 60)
+@settings(FUZZED, max_examples=10_000 if THOROUGH else 30)
 def test_every_command_ends_as_documented(place: Place, data: st.DataObject) -> None:
     check(data.draw(cases(place[1], list(COMMANDS))), place)
 
