@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,24 @@ if TYPE_CHECKING:
     from harness.training import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
+MOMENT = 1.0  # seconds
+
+
+@contextmanager
+def reading_runs() -> Iterator[Callable[[int, int], None]]:
+    """What is told how many runs have been read, of how many; shown once it takes more than a moment."""
+    began, meter = time.monotonic(), None
+    with ExitStack() as stack:
+
+        def tell(done: int, of: int) -> None:
+            nonlocal meter
+            if meter is None and time.monotonic() - began > MOMENT:
+                meter = stack.enter_context(Meter("reading runs", of, "runs"))
+                meter.say(f"reading {of:,} stored runs, {done:,} so far; from then on their index has them")
+            if meter is not None and done % 100 == 0:
+                meter.to(done)
+
+        yield tell
 
 
 class Meter:

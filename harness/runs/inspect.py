@@ -1,12 +1,13 @@
-"""What a store holds, one entry per run folder: a damaged run is an entry too, and hides no other.
+"""A run folder at a glance: its entry in lists, its name, how far it is. A damaged run is an entry too.
 
-How two of them differ, whether all is in order and what can go are `difference`, `verify` and `clean`.
+All that a store holds is `index`; how two runs differ, whether all is in order and what can go are `difference`,
+`verify` and `clean`.
 """
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def last_log_line(run: Path) -> str | None:
     return next((line for line in lines if line), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A run folder as it was found, with what a list shows of it; a dash in place of a figure is None."""
 
@@ -68,12 +69,11 @@ class Entry:
     state: EntryState
     model: str
     dataset: str
-    run: RunRecord | None = None
-    """None when it cannot be read."""
     reason: str = ""
     """Why it is damaged or failed."""
     epoch: int = 0
     limit: int | None = None
+    """None when it cannot be read."""
     best_epoch: int = 0
     valid: float | None = None
     """R@20 in the best epoch so far."""
@@ -82,37 +82,72 @@ class Entry:
     seconds: float | None = None
     """Of all its epochs and their evaluations."""
     finished: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    """When it finished or failed."""
+    host: str = ""
+    device: str = ""
+    dataset_hash: str = ""
+    features: str = ""
+    """`trained` or `frozen`: what else decides the costs of a model that has the choice."""
+    stopped: str | None = None
+    memory: int | None = None
+    """Bytes of the process, on CUDA of the process on the device."""
 
     def values(self) -> dict[str, Any]:
-        """Everything but the run itself, fit for JSON."""
-        shown = {name: value for name, value in vars(self).items() if name != "run"}
-        return {**shown, "path": str(self.path)}
+        """What a list shows, fit for JSON."""
+        return {name: getattr(self, name) for name in SHOWN} | {"path": str(self.path)}
 
 
-def entries(out: Path) -> Iterator[Entry]:
-    """Every run below `out` that counts, by path."""
-    for path in run_folders(out):
-        yield entry(path, key_below(out, path))
+VALUES = [field.name for field in fields(Entry)]
+SHOWN = VALUES[: VALUES.index("finished") + 1]
 
 
 def entry(path: Path, key: str) -> Entry:
     """The run folder at `path`, whatever state it is in."""
+    run = None
     try:
         run = RunRecord.read(path)
-        seconds = run.seconds
+        return entry_of(run, key)
     except DataError as error:
         state: EntryState = "running" if in_use(path) else "damaged"
-        return Entry(path, key, state, path.name.split("-")[0], path.parent.name, reason=str(error))
-    state, result = "running" if not run.finished and in_use(path) else run.state, run.result
-    reason, limit = run.failure.message if run.failure else "", run.training.epochs
-    known = Entry(path, key, state, run.model, run.dataset.name, run, reason, limit=limit, seconds=seconds)
+        known = Entry(path, key, state, path.name.split("-")[0], path.parent.name, str(error))
+        return replace(known, started=run.started, ended=run.ended, host=run.host) if run else known
+
+
+def entry_of(run: RunRecord, key: str) -> Entry:
+    """Of a run that was read. Raises DataError when its epochs cannot be."""
+    path, result = run.path, run.result
+    known = Entry(
+        path,
+        key,
+        "running" if not run.finished and in_use(path) else run.state,
+        run.model,
+        run.dataset.name,
+        run.failure.message if run.failure else "",
+        limit=run.training.epochs,
+        seconds=run.seconds,
+        started=run.started,
+        ended=run.ended,
+        host=run.host,
+        device=run.device,
+        dataset_hash=run.dataset_hash,
+        features=str(run.config.get("features", "")),
+    )
     if result is None:
         far = course(path)
-        figures: dict[str, Any] = {"epoch": far.epoch, "best_epoch": far.best_epoch, "valid": far.best}
-    else:
-        figures = {"epoch": result.epochs, "best_epoch": result.best_epoch, "finished": result.finished}
-        figures |= {part: getattr(result, part).get(STOPPING_METRIC) for part in ("valid", "test")}
-    return replace(known, **figures)
+        return replace(known, epoch=far.epoch, best_epoch=far.best_epoch, valid=far.best)
+    memory = result.memory.gpu_process_peak if run.device == "cuda" else result.memory.process_rss_peak
+    return replace(
+        known,
+        epoch=result.epochs,
+        best_epoch=result.best_epoch,
+        valid=result.valid.get(STOPPING_METRIC),
+        test=result.test.get(STOPPING_METRIC),
+        finished=result.finished,
+        stopped=result.stopped,
+        memory=memory.bytes,
+    )
 
 
 def key_below(out: Path, path: Path) -> str:

@@ -10,7 +10,7 @@ import shlex
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
@@ -36,6 +36,7 @@ MEMORY_KINDS = (*GPU_KINDS, "process_rss_peak")
 GPU_KEYS = ("gpu", "gpu_driver", "gpu_power_limit_w", "gpu_clocks_mhz", "gpu_mig", "gpu_compute_mode")
 COST_KEYS = ("device", "cpu", "logical_cores", "torch_threads", *GPU_KEYS)
 """What of an environment decides costs: two runs that differ in one of them do not stand for each other there."""
+HOST_KEYS = ("platform", "cpu", "logical_cores", "memory_bytes")
 DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
 """What reading a damaged archive raises."""
 
@@ -50,18 +51,24 @@ def _time(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    shlex.split(text)
+    if not {*text}.isdisjoint("'\"\\"):  # else nothing can be wrong, and to split it takes as long as to read a run
+        shlex.split(text)
     return text
 
 
 def _reported(metrics: dict[str, float]) -> dict[str, float]:
     """What one metric has at a cut-off, the others have too."""
+    if missing := _lacking(tuple(metrics)):
+        raise ValueError(f"lacks {', '.join(missing)}")
+    return metrics
+
+
+@lru_cache(1024)  # runs and their epochs have the same metrics
+def _lacking(metrics: tuple[str, ...]) -> list[str]:
     names = [name.partition("@") for name in metrics]
     cutoffs = dict.fromkeys(name[2] for name in names)
     every = [f"{metric}@{k}" for metric in dict.fromkeys(name[0] for name in names) for k in cutoffs]
-    if missing := [name for name in every if name not in metrics]:
-        raise ValueError(f"lacks {', '.join(missing)}")
-    return metrics
+    return [name for name in every if name not in metrics]
 
 
 Time = Annotated[str, AfterValidator(_time)]
@@ -238,6 +245,41 @@ def read_epochs(file: Path) -> bytes:
     return gzip.decompress(content) if file.suffix == COMPRESSED else content
 
 
+def epochs_file(path: Path) -> Path | None:
+    """Where the epochs of a run's folder are, as they were written or compressed."""
+    places = (path / EPOCHS, path / f"{EPOCHS}{COMPRESSED}")
+    return next((file for file in places if file.is_file()), None)
+
+
+def epochs_in(path: Path) -> list[Epoch]:
+    """The epochs of a run's folder, in order; a last line that was cut off is left out. Raises DataError."""
+    file = epochs_file(path)
+    if file is None:
+        return []
+    try:
+        lines = read_epochs(file).split(b"\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(file, error) from error
+    records: list[Epoch] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(_epoch(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            what = f"line {number} is no record of an epoch ({error}); remove the folder to run again"
+            raise DataError(f"{file}: {what}") from error
+    return records
+
+
+def _epoch(line: bytes) -> Epoch:
+    """Raises ValueError."""
+    try:
+        return Epoch.model_validate_json(line)  # a fifth of the time that the words for what is wrong take
+    except ValidationError:
+        return check(json.loads(line), Epoch)
+
+
 class RunRecord(Record):
     """A run as read from its folder: what was asked and where it ran (`run.json`), and the result, if there is one."""
 
@@ -335,31 +377,19 @@ class RunRecord(Record):
             changed = [word.partition("=")[0] for option, word in words if option == "--set"]
         return {key: value for key, value in self.settings.items() if key in changed}
 
-    def epochs(self) -> list[Epoch]:
-        """Its epochs, in order; a last line that was cut off is left out. Raises DataError."""
-        file = self.epochs_file
-        if EPOCHS in self.without or file is None:
-            return []
-        try:
-            lines = read_epochs(file).split(b"\n")
-        except (OSError, EOFError, zlib.error) as error:
-            raise _unreadable(file, error) from error
-        records: list[Epoch] = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(check(json.loads(line), Epoch))
-            except ValueError as error:
-                if number == len(lines):
-                    break
-                what = f"line {number} is no record of an epoch ({error}); remove the folder to run again"
-                raise DataError(f"{file}: {what}") from error
-        return records
+    @property
+    def ended(self) -> Time | None:
+        """When it finished or failed."""
+        return self.outcome.finished if self.finished else self.failure.when if self.failure else None
 
     @property
-    def epochs_file(self) -> Path | None:
-        """Where its epochs are, as they were written or compressed."""
-        places = (self.path / EPOCHS, self.path / f"{EPOCHS}{COMPRESSED}")
-        return next((file for file in places if file.is_file()), None)
+    def host(self) -> str:
+        """The same for runs of one machine, as far as an environment tells machines apart."""
+        return json.dumps([self.environment.get(key) for key in HOST_KEYS])
+
+    def epochs(self) -> list[Epoch]:
+        """As `epochs_in`; none where they are taken as not there."""
+        return [] if EPOCHS in self.without else epochs_in(self.path)
 
     @property
     def seconds(self) -> float | None:
@@ -445,7 +475,7 @@ class RunRecord(Record):
         unread: dict[str, str] = {}
         try:
             found = len(self.epochs())
-            if self.result is not None and (file := self.epochs_file) and found != self.result.epochs:
+            if self.result is not None and (file := epochs_file(self.path)) and found != self.result.epochs:
                 raise DataError(f"{file}: has {found} epochs, {RESULT} counts {self.result.epochs}")
         except DataError as error:
             unread[EPOCHS] = f"{error}; the run counts without it"

@@ -1,0 +1,110 @@
+"""The index of a store: what lists, estimates and the search for shared machines ask of each run, so that a store of
+many is read once. It is a copy of what the runs say: where it is missing, damaged, older than this code or cannot be
+written, runs are read.
+
+What it trusts: that a run is as it was while its folder has the same files of those that an entry is made from, each
+with the same inode, size, time of modification and time of change. The last is the system's and nobody sets it back, so
+an edit to the same size whose time of modification is put back is seen too, and an index copied from elsewhere says
+nothing. A file that changed within MARGIN of being read is not taken in, since a second change in the same tick of the
+clock leaves no trace; a file server's clock must not be further off than that. Damaged runs are never taken in. What
+trains, verifies or removes runs reads the runs.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.common import write_whole
+from harness.runs import inspect, record
+from harness.runs.inspect import VALUES, Entry, entry, key_below
+from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, RESULT, RUN
+from harness.runs.store import LOCK, in_use, walk
+
+INDEX = ".index.json"
+MADE_FROM = (RUN, RESULT, FAILURE, EPOCHS, f"{EPOCHS}{COMPRESSED}")
+LEAST, SHARE = 500, 50
+"""It is written when so many runs were read, and a fiftieth of all: reading these takes as long as writing it."""
+MARGIN = 2.0
+"""Seconds."""
+Indexed = dict[str, list[Any]]
+"""Key → key, stamp of its files, and of its entry what follows path and key."""
+
+
+Tell = Callable[[int, int], None]
+"""Hears how many runs have been read, of how many."""
+
+
+def silently(done: int, of: int) -> None:
+    """Tells nobody."""
+
+
+def entries(out: Path, tell: Tell = silently) -> list[Entry]:
+    """Every run below `out` that counts, by path, out of the index as far as that knows it, which is then brought up to
+    date. `tell` hears of those that it does not know. Raises DataError as `walk` does.
+    """
+    looked, settled, above = {}, time.time() - MARGIN, len(str(out).rstrip(os.sep)) + 1
+    for folder, files in walk(out):
+        key = key_below(out, out) if folder == str(out) else folder[above:].replace(os.sep, "/")
+        looked[key] = folder, _stamp(files, settled), LOCK in files
+    known = _read(out) if len(looked) >= LEAST else {}
+    known = {key: row for key, row in known.items() if key in looked and row[1] == looked[key][1]}
+    unknown, found, new = [key for key in looked if key not in known], dict[str, Entry](), 0
+    try:
+        for done, key in enumerate(unknown, start=1):
+            folder, stamp, _ = looked[key]
+            one = found[key] = entry(Path(folder), key)
+            if stamp is not None and one.state not in ("damaged", "running"):
+                known[key] = [key, stamp, *(getattr(one, name) for name in VALUES[2:])]
+                new += 1
+            tell(done, len(unknown))
+    finally:  # what was read before Ctrl-C stays known
+        if new >= max(LEAST, len(looked) // SHARE):
+            _write(out, known)
+    return [found.get(key) or _entry(folder, known[key], locked) for key, (folder, _, locked) in looked.items()]
+
+
+def _entry(folder: str, row: list[Any], locked: bool) -> Entry:
+    one = Entry(Path(folder), row[0], *row[2:])
+    return replace(one, state="running") if locked and not one.finished and in_use(one.path) else one
+
+
+def _stamp(files: Mapping[str, "os.DirEntry[str]"], settled: float) -> int | None:
+    """What is the same as long as a run is; None where a file changed after that time, or cannot be looked at."""
+    seen: list[int] = []
+    for number, name in enumerate(MADE_FROM):
+        if name in files:
+            try:
+                found = files[name].stat()
+            except OSError:
+                return None
+            if found.st_mtime > settled or found.st_ctime > settled:
+                return None
+            seen += number, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return hash(tuple(seen))  # of whole numbers, so in every process the same
+
+
+def _read(out: Path) -> Indexed:
+    """Nothing where there is no whole index of this version of the code."""
+    try:
+        head, _, body = (out / INDEX).read_bytes().partition(b"\n")
+        return {row[0]: row for row in json.loads(body)} if head == _head(body) else {}
+    except OSError:
+        return {}
+
+
+def _write(out: Path, known: Indexed) -> None:
+    body = json.dumps([*known.values()]).encode()
+    with suppress(OSError):  # as in a store of somebody else, or on a full disk
+        write_whole(out / INDEX, _head(body) + b"\n" + body)
+
+
+def _head(body: bytes) -> bytes:
+    """The digest of the rest and of the code that says what an entry is."""
+    code = (Path(str(module.__file__)).read_bytes() for module in (record, inspect))
+    return hashlib.sha256(b"".join([*code, Path(__file__).read_bytes(), body])).hexdigest().encode()
