@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 from harness.common import NOT_KNOWN, duration, size
 from harness.evaluation.words import short_metric
+from harness.runs.index import LEAST
 from harness.runs.inspect import course
 from harness.studies.status import Status
 from harness.training.config import STOPPING_METRIC
@@ -24,24 +25,6 @@ if TYPE_CHECKING:
     from harness.training import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
-MOMENT = 1.0  # seconds
-
-
-@contextmanager
-def reading_runs() -> Iterator[Callable[[int, int], None]]:
-    """What is told how many runs have been read, of how many; shown once it takes more than a moment."""
-    began, meter = time.monotonic(), None
-    with ExitStack() as stack:
-
-        def tell(done: int, of: int) -> None:
-            nonlocal meter
-            if meter is None and time.monotonic() - began > MOMENT:
-                meter = stack.enter_context(Meter("reading runs", of, "runs"))
-                meter.say(f"reading {of:,} stored runs, {done:,} so far; from then on their index has them")
-            if meter is not None and done % 100 == 0:
-                meter.to(done)
-
-        yield tell
 
 
 class Meter:
@@ -118,6 +101,17 @@ def reading_progress(name: str, unit: str = "B") -> Iterator[Callable[[int, int 
             meter.to(position)
 
         yield at
+
+
+@contextmanager
+def reading_runs(number: int) -> Iterator[Callable[[int], None]]:
+    """A function to be told how many runs of a store have been read; silent where they are few."""
+    if number < LEAST:
+        yield lambda done: None
+        return
+    with Meter("stored runs", number, "read") as meter:
+        meter.say(f"reading {number:,} runs that the store's index does not have yet")
+        yield meter.to
 
 
 items_progress = partial(reading_progress, unit="item")

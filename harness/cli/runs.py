@@ -63,8 +63,7 @@ def list_command(
     from harness.runs.text import list_text
 
     where = folder or out
-    with reading_runs() as tell:
-        everything = entries(where, tell)
+    everything = entries(where, reading_runs)
     found = everything
     for name, wanted in (("state", state), ("model", model), ("dataset", dataset)):
         found = [one for one in found if wanted is None or getattr(one, name).lower() == wanted.lower()]

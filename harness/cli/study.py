@@ -75,9 +75,7 @@ class Execution:
         from harness.studies.conduct import Study, make_folder
         from harness.studies.estimate import estimates_of
 
-        workers = self._workers(alone)
-        with reading_runs() as tell:
-            estimates = estimates_of(self.out, about, tell=tell)
+        workers, estimates = self._workers(alone), estimates_of(self.out, about, [], reading_runs)
         study = Study(name, self.out, estimates, self.rerun, workers, alone, self.costs(alone))
         make_folder(study.folder)
         return study, self._backend(workers, estimates)

@@ -120,8 +120,7 @@ def show(
     costs = {key: here for key, here in cost_key(environment(device)).items() if key != "torch_threads"}
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out, costs=costs if chosen.alone else None)
     unread: list[str] = []
-    with reading_runs() as tell:
-        estimates = estimates_of(out, paper, unread, tell)
+    estimates = estimates_of(out, paper, unread, reading_runs)
     shown = laid_out(table("", HEAD, [_line(row, found.outcomes, estimates) for row in planned]), form)
     notes = [*missing, *(f"cannot be read, left out: {path}" for path in unread)]
     if form != "text":

@@ -4,6 +4,7 @@ Nothing is removed that a process is writing to, that cannot be read as a run, o
 """
 
 import gzip
+import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -62,10 +63,7 @@ def remove(out: Path, one: Unneeded) -> bool:
     """
     with writing(one.path, "see who may write there"):
         if one.run is None:
-            if one.path.is_dir():
-                shutil.rmtree(one.path)
-            else:
-                one.path.unlink(missing_ok=True)
+            (shutil.rmtree if one.path.is_dir() else os.remove)(one.path)
             return True
         lock, there = one.run / LOCK, (one.run / LOCK).exists()
         try:

@@ -15,14 +15,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.common import write_whole
 from harness.runs import inspect, record
-from harness.runs.inspect import VALUES, Entry, entry, key_below
+from harness.runs.inspect import FIELDS, Entry, entry, key_below
 from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, RESULT, RUN
 from harness.runs.store import LOCK, in_use, walk
 
@@ -32,64 +31,52 @@ LEAST, SHARE = 500, 50
 """It is written when so many runs were read, and a fiftieth of all: reading these takes as long as writing it."""
 MARGIN = 2.0
 """Seconds."""
-Indexed = dict[str, list[Any]]
+Rows = dict[str, list[Any]]
 """Key → key, stamp of its files, and of its entry what follows path and key."""
+Watch = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""Given how many runs are to be read, it shows how many have been."""
 
 
-Tell = Callable[[int, int], None]
-"""Hears how many runs have been read, of how many."""
-
-
-def silently(done: int, of: int) -> None:
-    """Tells nobody."""
-
-
-def entries(out: Path, tell: Tell = silently) -> list[Entry]:
+def entries(out: Path, watch: Watch = lambda number: nullcontext(lambda done: None)) -> list[Entry]:
     """Every run below `out` that counts, by path, out of the index as far as that knows it, which is then brought up to
-    date. `tell` hears of those that it does not know. Raises DataError as `walk` does.
+    date. `watch` is told of those that it does not know. Raises DataError as `walk` does.
     """
     looked, settled, above = {}, time.time() - MARGIN, len(str(out).rstrip(os.sep)) + 1
     for folder, files in walk(out):
         key = key_below(out, out) if folder == str(out) else folder[above:].replace(os.sep, "/")
-        looked[key] = folder, _stamp(files, settled), LOCK in files
+        path = Path(folder)
+        looked[key] = path, None if LOCK in files and in_use(path) else _stamp(files, settled)
     known = _read(out) if len(looked) >= LEAST else {}
     known = {key: row for key, row in known.items() if key in looked and row[1] == looked[key][1]}
     unknown, found, new = [key for key in looked if key not in known], dict[str, Entry](), 0
     try:
-        for done, key in enumerate(unknown, start=1):
-            folder, stamp, _ = looked[key]
-            one = found[key] = entry(Path(folder), key)
-            if stamp is not None and one.state not in ("damaged", "running"):
-                known[key] = [key, stamp, *(getattr(one, name) for name in VALUES[2:])]
-                new += 1
-            tell(done, len(unknown))
+        with watch(len(unknown)) as tell:
+            for done, key in enumerate(unknown, start=1):
+                path, stamp = looked[key]
+                one = found[key] = entry(path, key)
+                if stamp is not None and one.state not in ("damaged", "running"):
+                    known[key] = [key, stamp, *(getattr(one, name) for name in FIELDS[2:])]
+                    new += 1
+                tell(done)
     finally:  # what was read before Ctrl-C stays known
         if new >= max(LEAST, len(looked) // SHARE):
             _write(out, known)
-    return [found.get(key) or _entry(folder, known[key], locked) for key, (folder, _, locked) in looked.items()]
-
-
-def _entry(folder: str, row: list[Any], locked: bool) -> Entry:
-    one = Entry(Path(folder), row[0], *row[2:])
-    return replace(one, state="running") if locked and not one.finished and in_use(one.path) else one
+    return [found.get(key) or Entry(path, key, *known[key][2:]) for key, (path, _) in looked.items()]
 
 
 def _stamp(files: Mapping[str, "os.DirEntry[str]"], settled: float) -> int | None:
-    """What is the same as long as a run is; None where a file changed after that time, or cannot be looked at."""
-    seen: list[int] = []
-    for number, name in enumerate(MADE_FROM):
-        if name in files:
-            try:
-                found = files[name].stat()
-            except OSError:
-                return None
-            if found.st_mtime > settled or found.st_ctime > settled:
-                return None
-            seen += number, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-    return hash(tuple(seen))  # of whole numbers, so in every process the same
+    """What is the same as long as a run is; None where a file changed after that time or cannot be looked at."""
+    try:
+        found = [(place, files[name].stat()) for place, name in enumerate(MADE_FROM) if name in files]
+    except OSError:
+        return None
+    if any(one.st_mtime > settled or one.st_ctime > settled for _, one in found):
+        return None
+    # Of whole numbers, so it is the same in every process.
+    return hash(tuple((n, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for n, one in found))
 
 
-def _read(out: Path) -> Indexed:
+def _read(out: Path) -> Rows:
     """Nothing where there is no whole index of this version of the code."""
     try:
         head, _, body = (out / INDEX).read_bytes().partition(b"\n")
@@ -98,7 +85,7 @@ def _read(out: Path) -> Indexed:
         return {}
 
 
-def _write(out: Path, known: Indexed) -> None:
+def _write(out: Path, known: Rows) -> None:
     body = json.dumps([*known.values()]).encode()
     with suppress(OSError):  # as in a store of somebody else, or on a full disk
         write_whole(out / INDEX, _head(body) + b"\n" + body)

@@ -7,7 +7,7 @@ All that a store holds is `index`; how two runs differ, whether all is in order 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,72 +82,47 @@ class Entry:
     seconds: float | None = None
     """Of all its epochs and their evaluations."""
     finished: str | None = None
-    started: str | None = None
+    started: str | None = None  # from here on what lists do not show, and estimates and reports ask
     ended: str | None = None
-    """When it finished or failed."""
     host: str = ""
     device: str = ""
     dataset_hash: str = ""
     features: str = ""
-    """`trained` or `frozen`: what else decides the costs of a model that has the choice."""
+    """`trained` or `frozen`, which decides what a model costs that has the choice."""
     stopped: str | None = None
     memory: int | None = None
     """Bytes of the process, on CUDA of the process on the device."""
 
     def values(self) -> dict[str, Any]:
         """What a list shows, fit for JSON."""
-        return {name: getattr(self, name) for name in SHOWN} | {"path": str(self.path)}
+        return {name: getattr(self, name) for name in FIELDS[: FIELDS.index("started")]} | {"path": str(self.path)}
 
 
-VALUES = [field.name for field in fields(Entry)]
-SHOWN = VALUES[: VALUES.index("finished") + 1]
+FIELDS = [field.name for field in fields(Entry)]
 
 
 def entry(path: Path, key: str) -> Entry:
     """The run folder at `path`, whatever state it is in."""
-    run = None
+    copied: dict[str, Any] = {}
     try:
         run = RunRecord.read(path)
-        return entry_of(run, key)
+        copied = {name: getattr(run, name) for name in ("started", "ended", "host", "device", "dataset_hash")}
+        copied["seconds"] = run.seconds
     except DataError as error:
         state: EntryState = "running" if in_use(path) else "damaged"
-        known = Entry(path, key, state, path.name.split("-")[0], path.parent.name, str(error))
-        return replace(known, started=run.started, ended=run.ended, host=run.host) if run else known
-
-
-def entry_of(run: RunRecord, key: str) -> Entry:
-    """Of a run that was read. Raises DataError when its epochs cannot be."""
-    path, result = run.path, run.result
-    known = Entry(
-        path,
-        key,
-        "running" if not run.finished and in_use(path) else run.state,
-        run.model,
-        run.dataset.name,
-        run.failure.message if run.failure else "",
-        limit=run.training.epochs,
-        seconds=run.seconds,
-        started=run.started,
-        ended=run.ended,
-        host=run.host,
-        device=run.device,
-        dataset_hash=run.dataset_hash,
-        features=str(run.config.get("features", "")),
-    )
+        return Entry(path, key, state, path.name.split("-")[0], path.parent.name, str(error), **copied)
+    state, result = "running" if not run.finished and in_use(path) else run.state, run.result
+    copied |= {"limit": run.training.epochs, "features": str(run.config.get("features", ""))}
+    copied["reason"] = run.failure.message if run.failure else ""
     if result is None:
         far = course(path)
-        return replace(known, epoch=far.epoch, best_epoch=far.best_epoch, valid=far.best)
-    memory = result.memory.gpu_process_peak if run.device == "cuda" else result.memory.process_rss_peak
-    return replace(
-        known,
-        epoch=result.epochs,
-        best_epoch=result.best_epoch,
-        valid=result.valid.get(STOPPING_METRIC),
-        test=result.test.get(STOPPING_METRIC),
-        finished=result.finished,
-        stopped=result.stopped,
-        memory=memory.bytes,
-    )
+        copied |= {"epoch": far.epoch, "best_epoch": far.best_epoch, "valid": far.best}
+    else:
+        memory = result.memory.of("gpu_process_peak" if run.device == "cuda" else "process_rss_peak")
+        copied |= {"epoch": result.epochs, "best_epoch": result.best_epoch, "memory": memory.bytes}
+        copied |= {"finished": result.finished, "stopped": result.stopped}
+        copied |= {part: getattr(result, part).get(STOPPING_METRIC) for part in ("valid", "test")}
+    return Entry(path, key, state, run.model, run.dataset.name, **copied)
 
 
 def key_below(out: Path, path: Path) -> str:

@@ -245,41 +245,6 @@ def read_epochs(file: Path) -> bytes:
     return gzip.decompress(content) if file.suffix == COMPRESSED else content
 
 
-def epochs_file(path: Path) -> Path | None:
-    """Where the epochs of a run's folder are, as they were written or compressed."""
-    places = (path / EPOCHS, path / f"{EPOCHS}{COMPRESSED}")
-    return next((file for file in places if file.is_file()), None)
-
-
-def epochs_in(path: Path) -> list[Epoch]:
-    """The epochs of a run's folder, in order; a last line that was cut off is left out. Raises DataError."""
-    file = epochs_file(path)
-    if file is None:
-        return []
-    try:
-        lines = read_epochs(file).split(b"\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(file, error) from error
-    records: list[Epoch] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(_epoch(line))
-        except ValueError as error:
-            if number == len(lines):
-                break
-            what = f"line {number} is no record of an epoch ({error}); remove the folder to run again"
-            raise DataError(f"{file}: {what}") from error
-    return records
-
-
-def _epoch(line: bytes) -> Epoch:
-    """Raises ValueError."""
-    try:
-        return Epoch.model_validate_json(line)  # a fifth of the time that the words for what is wrong take
-    except ValidationError:
-        return check(json.loads(line), Epoch)
-
-
 class RunRecord(Record):
     """A run as read from its folder: what was asked and where it ran (`run.json`), and the result, if there is one."""
 
@@ -388,8 +353,30 @@ class RunRecord(Record):
         return json.dumps([self.environment.get(key) for key in HOST_KEYS])
 
     def epochs(self) -> list[Epoch]:
-        """As `epochs_in`; none where they are taken as not there."""
-        return [] if EPOCHS in self.without else epochs_in(self.path)
+        """Its epochs, in order; a last line that was cut off is left out. Raises DataError."""
+        file = self.epochs_file
+        if EPOCHS in self.without or file is None:
+            return []
+        try:
+            lines = read_epochs(file).split(b"\n")
+        except (OSError, EOFError, zlib.error) as error:
+            raise _unreadable(file, error) from error
+        records: list[Epoch] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(check(line, Epoch))
+            except ValueError as error:
+                if number == len(lines):
+                    break
+                what = f"line {number} is no record of an epoch ({error}); remove the folder to run again"
+                raise DataError(f"{file}: {what}") from error
+        return records
+
+    @property
+    def epochs_file(self) -> Path | None:
+        """Where its epochs are, as they were written or compressed."""
+        places = (self.path / EPOCHS, self.path / f"{EPOCHS}{COMPRESSED}")
+        return next((file for file in places if file.is_file()), None)
 
     @property
     def seconds(self) -> float | None:
@@ -475,7 +462,7 @@ class RunRecord(Record):
         unread: dict[str, str] = {}
         try:
             found = len(self.epochs())
-            if self.result is not None and (file := epochs_file(self.path)) and found != self.result.epochs:
+            if self.result is not None and (file := self.epochs_file) and found != self.result.epochs:
                 raise DataError(f"{file}: has {found} epochs, {RESULT} counts {self.result.epochs}")
         except DataError as error:
             unread[EPOCHS] = f"{error}; the run counts without it"
@@ -511,9 +498,9 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check(content: Any, form: type[R]) -> R:
-    """Raises ValueError with what is missing, or what is the first that is not as it must be."""
+    """Raises ValueError with what is missing, or what is the first that is not as it must be; bytes are JSON."""
     try:
-        return form.model_validate(content)
+        return form.model_validate_json(content) if isinstance(content, bytes) else form.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         places = [".".join(map(str, one["loc"])) for one in problems]

@@ -66,10 +66,8 @@ class RunWriter:
     def begin(self, description: Mapping[str, Any]) -> None:
         """Store what is about to be run and forget an unfinished earlier attempt."""
         with writing(self.path):
-            (self.path / FAILURE).unlink(missing_ok=True)
             (self.path / CHECKPOINT).unlink(missing_ok=True)
-            write_json(self.path / RUN, description)
-            write_whole(self.path / EPOCHS, b"")
+        self.resume(description, ())
 
     def resume(self, description: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
         """Store what is going on, after these epochs: later ones will be made again."""

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from bm3 import DataError
 from harness.runs.inspect import NAME
-from harness.runs.record import EPOCHS, HITS, MODEL, RESULT, RUN, RunRecord, epochs_file
+from harness.runs.record import EPOCHS, HITS, MODEL, RESULT, RUN, RunRecord
 from harness.runs.store import CHECKPOINT, digests, identity_digest, in_use
 
 IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "numerics", "code")
@@ -62,7 +62,7 @@ def _name(run: RunRecord) -> Iterator[str]:
 
 
 def _epochs(run: RunRecord) -> Iterator[str]:
-    path, result = epochs_file(run.path), run.outcome
+    path, result = run.epochs_file, run.outcome
     if path is None:
         yield _missing(run, EPOCHS)
         return

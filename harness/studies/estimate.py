@@ -16,9 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from bm3 import DataError
 from harness.paper.load import Paper
 from harness.paper.published import read_rows
-from harness.runs.index import Tell, entries, silently
+from harness.runs.index import Watch, entries
 from harness.runs.inspect import Entry
-from harness.runs.record import epochs_in
+from harness.runs.record import RunRecord
 from harness.runs.trial import Trial
 
 COST_FILE = "reference/cost.csv"
@@ -126,14 +126,10 @@ class Estimates:
         return Estimate(seconds, None, f"shipped figures for {near.dataset}, times {scale:.2g} for its size")
 
 
-def estimates_of(store: Path, paper: Paper, unread: list[str] | None = None, tell: Tell = silently) -> Estimates:
-    """From the runs in the store and the paper's figures; why runs cannot be read is added to `unread`.
-
-    `tell` is that of `entries`.
-    """
-    runs = entries(store, tell)
-    if unread is not None:
-        unread += [run.reason for run in runs if run.state == "damaged"]
+def estimates_of(store: Path, paper: Paper, unread: list[str], watch: Watch) -> Estimates:
+    """From the runs in the store and the paper's figures; why others cannot be read is added to `unread`."""
+    runs = entries(store, watch)
+    unread += [run.reason for run in runs if run.state == "damaged"]
     return Estimates(runs, load_costs(paper.file(COST_FILE)))
 
 
@@ -155,4 +151,4 @@ def _seconds(run: Entry, limit: int) -> float | None:
         return None
     if run.epoch <= limit:
         return run.seconds
-    return sum(epoch.seconds + epoch.evaluation_seconds for epoch in epochs_in(run.path)[:limit])
+    return sum(epoch.seconds + epoch.evaluation_seconds for epoch in RunRecord.read(run.path).epochs()[:limit])
