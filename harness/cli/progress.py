@@ -16,7 +16,6 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 from harness.common import NOT_KNOWN, duration, size
 from harness.evaluation.words import short_metric
-from harness.runs.index import LEAST
 from harness.runs.inspect import course
 from harness.studies.status import Status
 from harness.training.config import STOPPING_METRIC
@@ -105,10 +104,7 @@ def reading_progress(name: str, unit: str = "B") -> Iterator[Callable[[int, int 
 
 @contextmanager
 def reading_runs(number: int) -> Iterator[Callable[[int], None]]:
-    """A function to be told how many runs of a store have been read; silent where they are few."""
-    if number < LEAST:
-        yield lambda done: None
-        return
+    """A function to be told how many runs of a store have been read."""
     with Meter("stored runs", number, "read") as meter:
         meter.say(f"reading {number:,} runs that the store's index does not have yet")
         yield meter.to

@@ -323,11 +323,11 @@ def shared_machine(runs: Iterable[RunRecord | Entry]) -> frozenset[Path]:
             by_host.setdefault(run.host, []).append(span)
     found: set[Path] = set()
     for spans in by_host.values():
-        last: tuple[datetime, datetime, Path] | None = None
-        for span in sorted(spans):
-            if last is not None and span[0] < last[1]:
+        last, *others = sorted(spans)
+        for span in others:
+            if span[0] < last[1]:
                 found |= {span[2], last[2]}
-            last = span if last is None or span[1] > last[1] else last
+            last = max(last, span, key=lambda one: one[1])
     return frozenset(found)
 
 

@@ -1,13 +1,11 @@
-"""The index of a store: what lists, estimates and the search for shared machines ask of each run, so that a store of
-many is read once. It is a copy of what the runs say: where it is missing, damaged, older than this code or cannot be
-written, runs are read.
+"""The index of a store: what lists, estimates and reports ask of every run, so that a store of many is read once. It is
+a copy: where it is missing, damaged, older than this code or cannot be written, runs are read.
 
-What it trusts: that a run is as it was while its folder has the same files of those that an entry is made from, each
-with the same inode, size, time of modification and time of change. The last is the system's and nobody sets it back, so
-an edit to the same size whose time of modification is put back is seen too, and an index copied from elsewhere says
-nothing. A file that changed within MARGIN of being read is not taken in, since a second change in the same tick of the
-clock leaves no trace; a file server's clock must not be further off than that. Damaged runs are never taken in. What
-trains, verifies or removes runs reads the runs.
+What it trusts: a run is as it was while its folder has the same files of those that an entry is made from, each with
+the same inode, size, time of modification and time of change. The last is the system's, and nobody sets it back: an
+edit to the same size with its time set back is seen, and an index from elsewhere says nothing. A file that changed
+within MARGIN of being read is not taken in, since a second change in the same tick of the clock leaves no trace; the
+clock of a file server must not be further off. Nor are damaged runs. What trains, verifies or removes reads the runs.
 """
 
 import hashlib
@@ -31,15 +29,13 @@ LEAST, SHARE = 500, 50
 """It is written when so many runs were read, and a fiftieth of all: reading these takes as long as writing it."""
 MARGIN = 2.0
 """Seconds."""
-Rows = dict[str, list[Any]]
-"""Key → key, stamp of its files, and of its entry what follows path and key."""
 Watch = Callable[[int], AbstractContextManager[Callable[[int], None]]]
-"""Given how many runs are to be read, it shows how many have been."""
+"""Given how many runs are to be read, it is told how many have been."""
 
 
-def entries(out: Path, watch: Watch = lambda number: nullcontext(lambda done: None)) -> list[Entry]:
+def entries(out: Path, watch: Watch | None = None) -> list[Entry]:
     """Every run below `out` that counts, by path, out of the index as far as that knows it, which is then brought up to
-    date. `watch` is told of those that it does not know. Raises DataError as `walk` does.
+    date. `watch` sees those being read that it does not know, if they are many. Raises DataError as `walk` does.
     """
     looked, settled, above = {}, time.time() - MARGIN, len(str(out).rstrip(os.sep)) + 1
     for folder, files in walk(out):
@@ -49,8 +45,9 @@ def entries(out: Path, watch: Watch = lambda number: nullcontext(lambda done: No
     known = _read(out) if len(looked) >= LEAST else {}
     known = {key: row for key, row in known.items() if key in looked and row[1] == looked[key][1]}
     unknown, found, new = [key for key in looked if key not in known], dict[str, Entry](), 0
+    shown = watch(len(unknown)) if watch and len(unknown) >= LEAST else nullcontext(lambda done: None)
     try:
-        with watch(len(unknown)) as tell:
+        with shown as tell:
             for done, key in enumerate(unknown, start=1):
                 path, stamp = looked[key]
                 one = found[key] = entry(path, key)
@@ -60,7 +57,9 @@ def entries(out: Path, watch: Watch = lambda number: nullcontext(lambda done: No
                 tell(done)
     finally:  # what was read before Ctrl-C stays known
         if new >= max(LEAST, len(looked) // SHARE):
-            _write(out, known)
+            body = json.dumps([*known.values()]).encode()
+            with suppress(OSError):  # as in a store of somebody else, or on a full disk
+                write_whole(out / INDEX, _head(body) + b"\n" + body)
     return [found.get(key) or Entry(path, key, *known[key][2:]) for key, (path, _) in looked.items()]
 
 
@@ -76,19 +75,13 @@ def _stamp(files: Mapping[str, "os.DirEntry[str]"], settled: float) -> int | Non
     return hash(tuple((n, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for n, one in found))
 
 
-def _read(out: Path) -> Rows:
-    """Nothing where there is no whole index of this version of the code."""
+def _read(out: Path) -> dict[str, list[Any]]:
+    """Key → key, stamp of the files, and of the entry what follows; nothing where no whole index of this code is."""
     try:
         head, _, body = (out / INDEX).read_bytes().partition(b"\n")
         return {row[0]: row for row in json.loads(body)} if head == _head(body) else {}
     except OSError:
         return {}
-
-
-def _write(out: Path, known: Rows) -> None:
-    body = json.dumps([*known.values()]).encode()
-    with suppress(OSError):  # as in a store of somebody else, or on a full disk
-        write_whole(out / INDEX, _head(body) + b"\n" + body)
 
 
 def _head(body: bytes) -> bytes:

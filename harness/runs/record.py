@@ -178,11 +178,6 @@ class Memory(Record):
         process, reserved = self.gpu_process_peak.bytes, self.allocator_reserved_peak.bytes
         return None if process is None or reserved is None else process - reserved
 
-    @property
-    def kind(self) -> str | None:
-        """Which of its readings counts; None where nothing was measured."""
-        return memory_kind([self])
-
 
 def memory_kind(memories: Iterable[Memory], kinds: Sequence[str] = MEMORY_KINDS) -> str | None:
     """Which reading counts for all of them, so that they can be compared: the first that all measured, and not as 0."""

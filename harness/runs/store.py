@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -167,20 +167,14 @@ def in_use(path: Path) -> bool:
     except Timeout:
         return True
     except OSError:  # not ours to write; to look at the lock, reading suffices
-        return _locked_by_another(lock)
+        with suppress(ImportError, OSError), lock.open("rb") as file:
+            from fcntl import LOCK_EX, LOCK_NB, flock
 
-
-def _locked_by_another(lock: Path) -> bool:
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-
-        with lock.open("rb") as file:
-            flock(file, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                return True
         return False
-    return False
 
 
 def supersede(out: Path, path: Path) -> Path:

@@ -101,7 +101,7 @@ def test_what_was_read_once_is_not_read_again_unless_it_changes(store: Path, rea
 
 def test_a_small_store_has_no_index(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "LEAST", RUNS + 1)
-    entries(store)
+    assert entries(store, lambda number: pytest.fail("so few are shown")) == afresh(store)
     assert not (store / INDEX).exists()
 
 
