@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.common import write_whole
+from harness.common import read_file, write_whole
 from harness.runs import inspect, record
 from harness.runs.inspect import FIELDS, Entry, entry, key_below
 from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, RESULT, RUN
@@ -78,7 +78,7 @@ def _stamp(files: Mapping[str, "os.DirEntry[str]"], settled: float) -> int | Non
 def _read(out: Path) -> dict[str, list[Any]]:
     """Key → key, stamp of the files, and of the entry what follows; nothing where no whole index of this code is."""
     try:
-        head, _, body = (out / INDEX).read_bytes().partition(b"\n")
+        head, _, body = read_file(out / INDEX).partition(b"\n")
         return {row[0]: row for row in json.loads(body)} if head == _head(body) else {}
     except OSError:
         return {}

@@ -4,7 +4,6 @@ All that a store holds is `index`; how two runs differ, whether all is in order 
 `verify` and `clean`.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bm3 import DataError
+from harness.common import parse_json, read_file
 from harness.runs.record import EPOCHS, RESULT, RUN, RunRecord
 from harness.runs.store import LOG, in_use, run_folders
 from harness.runs.words import EntryState
@@ -43,12 +43,12 @@ def course(run: Path, metric: str = STOPPING_METRIC) -> Course:
         if epoch and IMPROVED not in line:
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line.decode())
             epoch = epoch or int(record["epoch"])
             if record["improved"]:
                 best = record["valid"].get(metric)
                 return Course(epoch, int(record["epoch"]), None if best is None else float(best))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             continue
     return Course(epoch)
 
@@ -158,6 +158,6 @@ def find(name: str, out: Path) -> RunRecord:
 def _lines_backwards(path: Path) -> Iterator[bytes]:
     """Lines of a file, the last one first; none of a file that cannot be read."""
     try:
-        return reversed(path.read_bytes().split(b"\n"))
+        return reversed(read_file(path).split(b"\n"))
     except OSError:
         return iter(())

@@ -143,8 +143,8 @@ def make_trial(
     check_class(entry)
     config, training = configure(entry.model, settings)
     training.check_device(device.type)
-    if not hasattr(seed, "__index__") or seed < 0:
-        raise ConfigError(f"seed is {seed!r}, it must be a whole number and not negative")
+    if not hasattr(seed, "__index__") or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed is {seed!r}, it must be a whole number, not negative and below 2^63")
     if not len(dataset.valid) and "epochs" not in settings and not issubclass(entry.model, ClosedForm):
         raise ConfigError(
             f"data set {dataset_name!r} has no validation part, so nothing ends training early: say after how many "

@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 import pytest
+from command_line import GIVE_UP_AFTER
 
 from harness.cli import main as cli
 from harness.ending import heeding_signals
 
 HEAVY = {"torch", "numpy", "scipy", "matplotlib", "pydantic", "rich", "requests", "numba"}
-GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
 OF_FEW = ("torch", "matplotlib", "scipy.stats")  # which reading stored runs needs none of
 HEED = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background may ignore Ctrl-C
 

@@ -155,4 +155,4 @@ def test_a_report_has_what_others_report_where_it_is_asked_for_and_html_always()
     title = "What others report"
     assert title not in markdown(study)
     assert title in markdown(replace(study, literature=True))
-    assert title in made(study, "html")["report.html"].decode()
+    assert title in str(made(study, "html")["report.html"])

@@ -147,7 +147,7 @@ def _describe(inside: Path, runs: Mapping[str, RunRecord]) -> None:
     def write(name: str, content: str | Any) -> None:
         text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
         (inside / name).parent.mkdir(exist_ok=True)
-        write_whole(inside / name, text.encode())
+        write_whole(inside / name, text)
 
     data, where = {}, dict[str, list[str]]()
     for key, run in runs.items():
