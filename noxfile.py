@@ -20,6 +20,9 @@ CI_FILES = {
 CUDA = "13.0"
 """What the tested build of torch on PyPI, which constraints.txt names, is made for."""
 VALIDATORS = ("roc-validator==0.13.0", "mlcroissant==1.1.1")
+SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+"""Of torch and compiled loops in each process: more would wait for one another."""
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
 
 
@@ -30,9 +33,9 @@ def install(session: nox.Session, *requirements: str) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; after `--`: pytest's arguments, such as a file or -k NAME."""
+    """Run the tests in two processes; after `--`: pytest's arguments, such as a file, -k NAME or -n 0 (one process)."""
     install(session, "-e", ".[test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -58,6 +61,13 @@ def properties(session: nox.Session) -> None:
     """Run the property tests on many more examples than `tests` does; after `--`: pytest's arguments."""
     install(session, "-e", ".[test]")
     session.run("pytest", "tests/properties", "--hypothesis-profile=thorough", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant small faults and have the tests find them; after `--`: modules, --each N (docs/mutants.md)."""
+    install(session, "-e", ".[test]")
+    session.run("python", "tests/mutants/run.py", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

@@ -1,10 +1,13 @@
 """What every room may use, and which imports none of them: near names, whole files, words for quantities."""
 
 import difflib
+import errno
+import itertools
 import json
 import math
 import os
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +19,10 @@ from uuid import uuid4
 
 from bm3 import DataError
 from bm3.errors import ConfigError
+
+DEEPEST = 100
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+LONG_NUMBER = re.compile(r"\d{19}")
 
 
 def nearest(name: str, known: Sequence[str], problem: str) -> str:
@@ -64,6 +71,50 @@ HALF_WRITTEN = re.compile(r"\.tmp\w{6}")
 """What safetensors calls a file until it is whole."""
 
 
+def regular(path: Path) -> Path:
+    """The path, unless something is there that is no file: a pipe would be waited for without end. Raises OSError."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "not a regular file", str(path))
+    return path
+
+
+def read_file(path: Path) -> bytes:
+    """What a file holds. Raises OSError."""
+    return regular(path).read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 in a file. Raises OSError and ValueError."""
+    return read_file(path).decode()
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says. Raises OSError, and ValueError for what is none, nested too deeply or no Unicode."""
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str) -> Any:
+    """What JSON says. Raises ValueError, also for what is nested too deeply and for numbers that no processor has."""
+    brackets = re.findall(r"[][{}]", STRING.sub("", text)) if text.count("[") + text.count("{") > DEEPEST else []
+    if max(itertools.accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > DEEPEST:
+        raise ValueError("nested too deeply")
+    return json.loads(text, parse_int=_whole) if LONG_NUMBER.search(text) else json.loads(text)
+
+
+def _whole(digits: str) -> int:
+    if not -(2**63) <= (found := int(digits)) < 2**64:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file says. Raises OSError and ValueError."""
+    try:
+        return tomllib.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 class WriteError(DataError):
     """Something cannot be written, as on a full disk. Work that this stops goes on once that is mended."""
 
@@ -81,31 +132,30 @@ def check_writable(path: Path, mend: str) -> None:
     """Raises WriteError unless a file can be written at `path`, whose folder is made; what is there stays as it is."""
     with writing(path, mend):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
+        regular(path)
         with TemporaryFile(dir=path.parent):
             pass
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, all of it or nothing. Raises OSError."""
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write all of it or nothing. Raises OSError."""
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write all of it or nothing, text as UTF-8, with escapes for what of a file's name is none. Raises OSError."""
     with whole_file(path) as file:
-        file.write(content)
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write and read, which is `path` after the block, or nothing where the block is left early: one beside
-    it, flushed to disk in the end, then renamed. Raises OSError.
+    it, flushed to disk in the end, then renamed. Raises OSError, also where no file stands: a device is not replaced.
 
     That file has a name of its own, so that two processes may write the same path: the last one's content stays.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
+    temporary = regular(path).with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
     try:
         with temporary.open("w+b") as file:
             yield file
@@ -117,7 +167,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_files(contents: Mapping[Path, bytes], mend: str) -> list[Path]:
+def write_files(contents: Mapping[Path, bytes | str], mend: str) -> list[Path]:
     """Write each file whole or not at all, in a folder that is made where there is none. Raises WriteError."""
     for path, content in contents.items():
         with writing(path, mend):
@@ -131,7 +181,7 @@ NOT_KNOWN = "–"
 
 def duration(seconds: float | None) -> str:
     """`42 s`, `5 min`, `2 h 05 min` or `3 d 4 h`: two units at most, and a dash for what is not known."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return NOT_KNOWN
     if seconds < 99.5:
         return f"{seconds:.0f} s"
@@ -168,5 +218,5 @@ def clock_time(stored: str) -> str:
     """A stored time to the minute, in UTC; as it stands where it is none."""
     try:
         return datetime.fromisoformat(stored).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
-    except ValueError:
+    except (ValueError, OverflowError):
         return stored

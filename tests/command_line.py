@@ -1,7 +1,11 @@
-"""What a command of `bm3` leaves behind when a test runs it, by the fixture `command`."""
+"""What a command of `bm3` leaves behind when a test runs it, by the fixture `command`; how long to wait for one."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+GIVE_UP_AFTER = 600
+"""Seconds until a process counts as hung, on however busy a machine: nothing is asserted about its speed."""
 
 
 class Outcome(NamedTuple):
@@ -14,6 +18,14 @@ class Outcome(NamedTuple):
 
 Command = Callable[..., Outcome]
 """`command("train", …)` gives the outcome of `bm3 train …`."""
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Look again and again."""
+    deadline = time.monotonic() + GIVE_UP_AFTER
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {GIVE_UP_AFTER} s in vain"
+        time.sleep(0.005)
 
 
 def refused(outcome: Outcome) -> str:

@@ -174,11 +174,14 @@ def test_values_of_another_kind_are_refused_as_the_command_refuses_words(tmp_pat
 
 def test_items_without_a_vector_are_filled_where_that_is_asked_for_and_messages_name_arguments() -> None:
     pairs = np.array([(user, item) for user in range(12) for item in range(6)])
-    some = {"image": {item: [float(item), 1.0] for item in range(1, 6)}}
+    some = {"image": {item: [float(item), 1.0] for item in [1, 2, 3, 4, 5, 99]}}
     with pytest.raises(harness.DataError, match="fill=") as told:
         harness.import_data(pairs, "shop", features=some)
     assert told.value.__suppress_context__
-    filled = harness.import_data(pairs, "shop", features=some, fill="mean").content.features["visual"]
-    np.testing.assert_allclose(filled[0], [3, 1])
+    filled = harness.import_data(pairs, "shop", features=some, fill="mean")
+    np.testing.assert_allclose(filled.content.features["visual"][0], [3, 1])
+    assert {"image: rows of other items, left out: 1", "image: items without a row, filled with the mean: 1"} <= {
+        *filled.notes
+    }
     with pytest.raises(harness.DataError, match="shop: exists already, with other content"):
         harness.import_data(pairs, "shop", features=some, fill="zero")

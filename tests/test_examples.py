@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import GIVE_UP_AFTER
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "contentbpr"
 
@@ -17,14 +18,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("site")
     offline = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", str(target), str(EXAMPLE)]
-    subprocess.run(command, check=True, timeout=300)
+    subprocess.run(command, check=True, timeout=GIVE_UP_AFTER)
     return target
 
 
 def bm3(*arguments: str, path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=GIVE_UP_AFTER, check=False
+    )
 
 
 def test_it_has_at_most_forty_lines() -> None:
@@ -90,7 +93,7 @@ np.savez(sys.argv[1], meta=json.dumps(meta), loss=np.array([loss.item() + float(
     environment = {**os.environ, "PYTHONPATH": str(package)}
     for name, error in (("right", "0"), ("wrong", "0.1")):
         command = [sys.executable, "record.py", f"traces/{name}.npz", error]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=GIVE_UP_AFTER)
     done = bm3("conformance", path=package, cwd=tmp_path)
     assert done.returncode == 1
     assert "12 passed, 1 failed, 0 unsupported" in done.stdout

@@ -214,11 +214,8 @@ def add_features_command(
         items = item_ids(folder, read_folder(folder).n_items)
         joined = join_by_id(table, read_row_ids(ids, id_column), items, str(file), fill=fill)
         table = joined.table
-        if joined.left_out:
-            click.echo(f"note: rows of other items, left out: {joined.left_out:,}")
-        if joined.filled:
-            with_what = "the mean" if fill == "mean" else "zeros"
-            click.echo(f"note: items without a row, filled with {with_what}: {joined.filled:,}")
+        for note in joined.notes(fill):
+            click.echo(f"note: {note}")
     elif id_column or fill:
         raise ConfigError("--id-column and --fill go with --ids FILE, which says whose rows are there")
     path, dataset = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)

@@ -13,7 +13,7 @@ import click
 
 from bm3 import ConfigError
 from harness.cli.options import DATA, LAYOUT, OUT, PAPER, PATH, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS, say_unread
-from harness.common import exit_status, nearest, number
+from harness.common import exit_status, nearest, number, read_text
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
@@ -190,7 +190,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     if chosen in rules:
         if dataset or model or metric or form != "text":
             raise ConfigError(f"{chosen} is no table: leave out --dataset, --model, --metric and --format")
-        click.echo((paper.folder / f"{chosen}.toml").read_text(encoding="utf-8"), nl=False)
+        click.echo(read_text(paper.folder / f"{chosen}.toml"), nl=False)
         return
     key = sources[chosen]
     found = [value for value in paper.values if value.source == key]

@@ -87,9 +87,7 @@ def write(folder: Path, paper: Paper) -> None:
 
     _there(folder)
     pages = {path: plain(text) for path, text in rendered(folder, Bound(folder / "runs", paper)).items()}
-    changed = {
-        path: text.encode() for path, text in pages.items() if not path.is_file() or path.read_bytes() != text.encode()
-    }
+    changed = {path: text for path, text in pages.items() if not path.is_file() or path.read_bytes() != text.encode()}
     for path in write_files(changed, "name another folder"):
         click.echo(f"written: {path}")
     click.echo(f"{len(pages)} pages with bound figures, {len(pages) - len(changed)} as they were")

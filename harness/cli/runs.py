@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -58,11 +59,12 @@ def list_command(
     bm3 runs list runs/mini --model bm3 --state finished
     bm3 runs list --json
     """
-    from harness.runs.inspect import entries
+    from harness.cli.progress import reading_runs
+    from harness.runs.index import entries
     from harness.runs.text import list_text
 
-    where = folder or out
-    everything = list(entries(where))
+    where = _there(folder or out)
+    everything = entries(where, reading_runs)
     found = everything
     for name, wanted in (("state", state), ("model", model), ("dataset", dataset)):
         found = [one for one in found if wanted is None or getattr(one, name).lower() == wanted.lower()]
@@ -144,9 +146,9 @@ def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also:
     bm3 runs gc --superseded --unfinished
     """
     from harness.runs.clean import Also, compress, remove, unneeded
-    from harness.runs.inspect import entries
+    from harness.runs.index import entries
 
-    where = folder or out
+    where = _there(folder or out)
     asked = cast("list[Also]", [name for name, wanted in also.items() if wanted])
     found = unneeded(where, asked)
     verb, end, gone = ("would remove", "would be free", 0) if dry_run else ("removed", "are free", 0)
@@ -187,12 +189,12 @@ def verify_command(folder: Path | None, out: Path) -> None:
     from harness.runs.store import run_folders
     from harness.runs.verify import verify
 
-    where = folder or out
+    where = _there(folder or out)
     notes: dict[str, list[str]] = defaultdict(list)
     damaged, folders = 0, list(run_folders(where))
     for path in folders:
         key = key_below(where, path)
-        found = verify(path, key)
+        found = verify(path)
         damaged += bool(found.problems)
         for problem in found.problems:
             click.echo(f"damaged: {key}: {problem}")
@@ -232,6 +234,15 @@ def users_of(run: RunRecord, path: Path, data: Path | None) -> NDArray[np.int64]
     if len(tested) < len(asked):
         click.echo(f"note: {said}", err=True)
     return tested
+
+
+def _there(where: Path) -> Path:
+    """The folder, unless it was named and is not there: nothing need have been stored yet where runs usually are."""
+    if where != STORE and not where.exists():
+        raise DataError(
+            f"{where}: no such folder; name one of runs, as bm3 train --out or bm3 reproduce --out makes it"
+        )
+    return where
 
 
 def _none(where: Path) -> str:
@@ -282,7 +293,7 @@ def replay(
         return
     with nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
-        if store.resolve() in stored.path.resolve().parents:
+        if Path(os.path.realpath(store)) in stored.path.resolve().parents:
             raise DataError(f"--out {store}: holds the run itself, to be compared with itself; name another folder")
         click.echo(f"repeating: {trial.command}", err=True)
         if out and (stored.path / MODEL).is_file():

@@ -17,7 +17,7 @@ import click
 
 import harness
 from bm3.errors import ConfigError
-from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, PAPER_FOLDER, computing
+from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, MOST_SEEDS, OUT, PAPER, PAPER_FOLDER, computing
 from harness.cli.study import Execution, execution_options, run
 from harness.ending import Interrupted
 
@@ -38,7 +38,9 @@ def _to_stderr(text: str) -> None:
 @click.command()
 @click.argument("dataset", default="mini")
 @MODELS
-@click.option("--seeds", type=COUNT, default=3, show_default=True, help="Run seeds 1 to N.", metavar="N")
+@click.option(
+    "--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N"
+)
 @DRY_RUN
 @click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @execution_options
@@ -168,7 +170,7 @@ def profile(
     about = {"environment": environment(trial.device), "dataset": trial.dataset.name, "steps": steps}
     values = {"format": 2, **trial.identity, **about, **profiling.profile_values(found)}
     if out is not None:
-        write_files({out: json.dumps(values, indent=1).encode() + b"\n"}, "name another file with --out")
+        write_files({out: json.dumps(values, indent=1) + "\n"}, "name another file with --out")
     click.echo(json.dumps(values, indent=1) if as_json else f"{title}\n{profiling.profile_text(found)}")
 
 
@@ -285,7 +287,7 @@ def regress(
     facts = {"Compared with": compared_with, "Source": text.described_source(about), "Machine": made_on}
     report = text.markdown(found, facts)
     contents = {"report.md": report, "junit.xml": text.junit(found, str(about["when"]))}
-    files = write_files({out / name: of.encode() for name, of in contents.items()}, "name another folder with --out")
+    files = write_files({out / name: of for name, of in contents.items()}, "name another folder with --out")
     click.echo(report.split("\n## ")[0].rstrip() + "\n")
     click.echo("\n".join(f"written: {file}" for file in files))
     sys.exit(judge.exit_code(found))

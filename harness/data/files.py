@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bm3 import BM3Error, DataError
+from harness.common import regular
 
 LINKS_VARIABLE = "BM3_FOLLOW_LINKS"
 MAX_EXPANSION = 100
@@ -57,7 +58,7 @@ def checked_file(path: Path, folder: Path) -> Path:
     """
     inside = (folder.resolve(), folder.absolute().parent.resolve())
     if path.is_symlink() and os.environ.get(LINKS_VARIABLE) != "1":
-        target = path.resolve()
+        target = Path(os.path.realpath(path))  # which takes links in a circle as they are
         if not any(target.is_relative_to(root) for root in inside):
             raise DataError(
                 f"{path}: a link to {target}, outside of the data root {inside[1]}: copy the file here, or set "
@@ -99,8 +100,8 @@ def read_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
         return np.lib.format.open_memmap(path, mode="r")
 
 
-def read_archive(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Of an .npz archive, the arrays with these names; a name that is missing or no array is left out.
+def read_archive(path: Path, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Of an .npz archive, the arrays with these names, or all; a name that is missing or no array is left out.
 
     Raises DataError, also for a single array in place of an archive and for members that claim too much.
     """
@@ -116,7 +117,7 @@ def read_archive(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
             found = {}
-            for name in names:
+            for name in (each.removesuffix(".npy") for each in members) if names is None else names:
                 member = members.get(f"{name}.npy")
                 if member is not None:
                     found[name] = _read_member(archive, member, f"{path}, {member.filename}")
@@ -352,9 +353,10 @@ def new_folder(target: Path) -> Iterator[Path]:
 def reading(path: Path) -> Iterator[None]:
     """Turns whatever the block raises into a DataError of one line, unless it is an error of BM3 already.
 
-    Damaged bytes raise nearly anything: zlib.error, EOFError, struct.error, SyntaxError, ...
+    Damaged bytes raise nearly anything: zlib.error, EOFError, struct.error, SyntaxError, ... A pipe is refused.
     """
     try:
+        regular(path)
         yield
     except BM3Error:
         raise

@@ -4,7 +4,6 @@
 """
 
 import csv
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bm3 import DataError
-from harness.common import write_json
+from harness.common import read_json, write_json
 from harness.data.dataset import PARTS, Dataset
 from harness.data.files import checked_file, new_folder, read_columns, reading
 from harness.data.layouts import INTER_COLUMNS, SYNTHETIC, folder_of, modality_of
@@ -100,7 +99,7 @@ def recorded_hash(folder: Path) -> str | None:
     if not path.is_file():
         return None
     with reading(path):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     found = record.get("content_hash") if isinstance(record, dict) else None
     if not isinstance(found, str):
         raise DataError(f"{path}: no content_hash: remove the file, or export the data set again")

@@ -46,6 +46,12 @@ class Joined:
     filled: int
     """Items without a row of their own."""
 
+    def notes(self, fill: Fill | None) -> list[str]:
+        """What did not fit, a sentence each."""
+        left_out = [f"rows of other items, left out: {self.left_out:,}"] if self.left_out else []
+        with_what = "the mean" if fill == "mean" else "zeros"
+        return left_out + ([f"items without a row, filled with {with_what}: {self.filled:,}"] if self.filled else [])
+
 
 @dataclass(frozen=True)
 class Encoded:

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +27,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bm3 import ConfigError, DataError
-from harness.common import nearest, write_json, writing
+from harness.common import nearest, read_file, read_toml, regular, write_json, writing
 from harness.data.files import reading
 
 RECORD, LOCK, PARTIAL, NOTE, MISMATCH = "fetched.json", ".fetching.lock", ".part", ".part.json", ".mismatch-"
@@ -77,7 +76,7 @@ class Source:
 def load_sources(manifest: Path) -> dict[str, Source]:
     """The sources in a manifest, by the name of the data set. Raises DataError with file and field."""
     try:
-        return TypeAdapter(dict[str, Source]).validate_python(tomllib.loads(manifest.read_text(encoding="utf-8")))
+        return TypeAdapter(dict[str, Source]).validate_python(read_toml(manifest))
     except (OSError, ValueError) as error:
         raise DataError(f"{manifest}: {_reason(error)}; check the path given with --manifest") from error
 
@@ -292,7 +291,7 @@ class Fetch:
                 raise _Unavailable(_said(response))
             else:
                 raise DataError(f"{url}: {_said(response)}; check the URL, or {ELSEWHERE}")
-            with writing(part), part.open("r+b" if offset else "wb") as content:
+            with writing(part), regular(part).open("r+b" if offset else "wb") as content:
                 content.seek(offset)
                 if not offset:  # after the old content has gone: else a kill would leave it under this note
                     weak = tag is None or tag.startswith("W/")
@@ -362,7 +361,7 @@ def _length(response: requests.Response) -> int | None:
 def _begun(note: Path, url: str) -> _Begun | None:
     """Which file a partial one is the beginning of; None where it is of none that could be gone on with."""
     try:
-        begun = TypeAdapter(_Begun).validate_json(note.read_bytes())
+        begun = TypeAdapter(_Begun).validate_json(read_file(note))
     except (OSError, ValueError):
         return None
     return begun if begun.url == url else None
@@ -372,7 +371,7 @@ def _recorded(folder: Path) -> dict[str, Fetched]:
     """What `fetched.json` in a folder says of each file. Raises DataError."""
     path = folder / RECORD
     try:
-        return TypeAdapter(_Record).validate_json(path.read_bytes()).files if path.exists() else {}
+        return TypeAdapter(_Record).validate_json(read_file(path)).files if path.exists() else {}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {_reason(error)}; mend it, or move it away to record anew what is there") from error
 

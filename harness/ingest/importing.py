@@ -71,15 +71,15 @@ def import_dataset(
 
     `source` is a folder, an archive of one, or a file; `table` is the one that is meant of several tables in it.
     `features` are modalities to add, each the ids of its rows and the rows [n, d]; items without a row get what `fill`
-    says. `again`: the folder may be there
-    with the same content, and then stays. Raises DataError for what cannot be read, ConfigError for options that do not
-    fit it.
+    says. `again`: the folder may be there with the same content, and then stays. Raises DataError for what cannot be
+    read, ConfigError for options that do not fit it.
     """
     target = root / checked_name(name, "data set")
     if target.exists() and not again:  # known at the end too, but reading may take long
         raise DataError(f"{target}: exists already; remove it or choose another name")
     found = read_source(source, columns or Columns(), division or Division(), table)
-    found = replace(found, dataset=replace(_with_features(found, features, fill), name=name))
+    found = _with_features(found, features, fill)
+    found = replace(found, dataset=replace(found.dataset, name=name))
     if again and target.is_dir():
         if recorded_hash(target) == found.dataset.content_hash:
             return found
@@ -94,17 +94,23 @@ def import_dataset(
 
 def _with_features(
     found: Imported, features: Mapping[str, tuple[Sequence[str], NDArray[Any]]], fill: Fill | None
-) -> Dataset:
+) -> Imported:
     """The data set with these too, in the order of its items. Raises DataError."""
-    items, tables = found.items or [*map(str, range(found.dataset.n_items))], dict[str, NDArray[Any]]()
+    items, tables, notes = (
+        found.items or [*map(str, range(found.dataset.n_items))],
+        dict[str, NDArray[Any]](),
+        found.notes,
+    )
     for modality, (ids, rows) in features.items():
-        known = MODALITY_NAMES.get(modality, modality)
-        tables[known] = join_by_id(rows, ids, items, f"features {modality!r}", fill=fill).table
+        joined = join_by_id(rows, ids, items, f"features {modality!r}", fill=fill)
+        tables[MODALITY_NAMES.get(modality, modality)] = joined.table
+        notes = (*notes, *(f"{modality}: {note}" for note in joined.notes(fill)))
     if not tables:
-        return found.dataset
+        return found
     parts = {part: found.dataset.part(part) for part in PARTS}
     rest, surrogates = found.dataset.features, found.dataset.surrogates - tables.keys()
-    return checked_dataset("", parts, {**rest, **tables}, surrogates=surrogates, where="features")
+    dataset = checked_dataset("", parts, {**rest, **tables}, surrogates=surrogates, where="features")
+    return replace(found, dataset=dataset, notes=notes)
 
 
 def read_source(source: Path, columns: Columns, division: Division, table: str | None = None) -> Imported:

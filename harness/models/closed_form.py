@@ -81,7 +81,7 @@ class ItemToItem(ClosedForm):
         """Keep B: a dense one as it is, a sparse one as its entries, in main memory."""
         B = self.weights()
         if isinstance(B, Tensor):
-            self.register_buffer("B", B)
+            self.register_buffer("B", B.contiguous())  # by rows, of which `score` takes sums
             return
         for name, part in {"values": B.data.astype(np.float32), "columns": B.indices, "starts": B.indptr}.items():
             self.register_buffer(name, torch.from_numpy(part))

@@ -8,8 +8,6 @@ learning rate in either direction. What a parameter may differ by therefore foll
 `rounded_updates` has the formula.
 """
 
-import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -22,7 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bm3 import Batch, BM3Error, Data, DataError
-from harness.data import Dataset
+from harness.common import parse_json
+from harness.data import PARTS, Dataset
+from harness.data.dataset import checked_pairs
+from harness.data.files import read_archive, reading
 from harness.evaluation import Evaluator, Ranking, model_scorer
 from harness.models.registry import ModelEntry, models
 from harness.paper.load import Paper
@@ -39,7 +40,6 @@ GRADIENT_TOLERANCE = PARAMETER_TOLERANCE = 1e-4
 CHANGE_TOLERANCE = 1e-2  # of tensors that move without being trained (BUIR's target)
 SCORE_TOLERANCE = 1e-5
 METRIC_TOLERANCE = 1e-12  # exact but for the order in which doubles are added
-FORMAT_ERRORS = (KeyError, ValueError, TypeError, IndexError)
 
 
 class Status(StrEnum):
@@ -118,20 +118,17 @@ def replay(path: Path, device: torch.device = CPU) -> list[Check]:
         ]
     except BM3Error as error:
         return [Check(path.stem, "all", Status.FAILED, note=str(error))]
-    except FORMAT_ERRORS as error:
+    except Exception as error:  # shapes, ids and numbers that do not fit each other raise nearly anything
         note = f"not a complete trace ({type(error).__name__}: {error})"
         return [Check(path.stem, "all", Status.FAILED, note=note)]
 
 
 def read_trace(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays of a trace, and what it says of itself. Raises DataError."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        meta = json.loads(str(arrays.pop("meta")))
+    with reading(path):
+        arrays = read_archive(path)
+        meta = parse_json(str(arrays.pop("meta")))
         needed = {"model", "n_users", "n_items", "learning_rate", "steps"} - meta.keys()
-    except (OSError, EOFError, zipfile.BadZipFile, AttributeError, *FORMAT_ERRORS) as error:
-        raise DataError(f"{path}: not a trace ({type(error).__name__}: {str(error)[:80]})") from error
     if needed:
         raise DataError(f"{path}: its meta lacks {', '.join(sorted(needed))}")
     return arrays, meta
@@ -163,7 +160,11 @@ class _Replay:
     ) -> None:
         self._entry, self._arrays, self._meta, self._device = entry, arrays, meta, device
         features, parts = _group(arrays, "features/"), _group(arrays, "interactions/")
-        data = Data(int(meta["n_users"]), int(meta["n_items"]), parts["train"], features)
+        users, items = int(meta["n_users"]), int(meta["n_items"])
+        pairs = {part: checked_pairs(parts[part], part, "its interactions") for part in PARTS}
+        if any(len(found) and (found.max(axis=0) >= (users, items)).any() for found in pairs.values()):
+            raise DataError(f"its interactions have other ids than those of {users} users and {items} items")
+        data = Data(users, items, parts["train"], features)
         self._model = entry.model(data, config, torch.Generator().manual_seed(0)).to(device)
         self._tensors: dict[str, Tensor] = dict(
             self._model.state_dict(keep_vars=True) if entry.trace_tensors is None else entry.trace_tensors(self._model)
@@ -171,13 +172,7 @@ class _Replay:
         choices = _group(arrays, "aux/")
         if choices and entry.trace_choices is not None:
             entry.trace_choices(self._model, choices)
-        train, valid, test = (
-            parts[name][np.lexsort(parts[name].T[::-1])].astype(np.int32) for name in ("train", "valid", "test")
-        )
-        users, items = data.n_users, data.n_items
-        self._dataset = Dataset(
-            name="trace", n_users=users, n_items=items, train=train, valid=valid, test=test, features=features
-        )
+        self._dataset = Dataset(users, items, features=features, name="trace", surrogates=frozenset(), **pairs)
 
     def checks(self) -> Iterator[Row]:
         """Every quantity that the trace records."""

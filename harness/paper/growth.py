@@ -1,10 +1,10 @@
 """Exponents of growth that `bm3 scaling` measured and left in a folder, as claims take them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from bm3.errors import DataError
+from harness.common import read_json
 from harness.paper.claims import Exponent
 
 FORMAT = 3
@@ -23,14 +23,14 @@ def stored_exponents(folder: Path) -> dict[tuple[str, str], Exponent]:
     for path in (*folder.glob(BEFORE), *sorted(folder.glob(RECORDS))):
         mend = "measure again with bm3 scaling, or remove it"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content["format"] not in (2, FORMAT):
                 raise DataError(f"{path}: format {content['format']!r} is not known; {mend}")
             for cell in content["cells"]:
                 if _counts(cell, content):
                     fit = cell["fit"]
                     found[cell["model"], cell["factor"]] = float(fit["exponent"]), float(fit["low"]), float(fit["high"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise DataError(f"{path}: cannot be read ({reason}); {mend}") from error
     return found

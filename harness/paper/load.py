@@ -1,6 +1,5 @@
 """What a paper is, as data: a folder, loaded once by `load_paper`. `expected/README.md` describes its files."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bm3.errors import ConfigError, DataError
+from harness.common import read_file, read_toml
 from harness.paper.folders import DEFAULT, PAPER_FILE, paper_folder, suite_files
 from harness.paper.published import PublishedValue, canonical_metric, load_values, values_of_cell
 
@@ -298,8 +298,11 @@ def _by_name(values: Mapping[str, T]) -> dict[str, T]:
 def validated_file(path: Path, adapter: TypeAdapter[T]) -> T:
     """A TOML or JSON file as a value; raises DataError naming the file and the first field that does not fit."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return adapter.validate_json(text) if path.suffix == ".json" else adapter.validate_python(tomllib.loads(text))
+        return (
+            adapter.validate_json(read_file(path))
+            if path.suffix == ".json"
+            else adapter.validate_python(read_toml(path))
+        )
     except ValidationError as error:
         raise DataError(f"{path}: {field_fault(error.errors()[0])}") from error
     except OSError as error:

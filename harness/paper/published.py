@@ -1,6 +1,7 @@
 """Published values: one figure as one source prints it, the names of its cell, and the CSV files that hold it."""
 
 import csv
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bm3.errors import DataError
+from harness.common import read_text
 from harness.evaluation.words import canonical_metric as canonical_metric
 from harness.evaluation.words import short_metric as short_metric
 
@@ -104,17 +106,16 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[st
     """Each row of a CSV file with these columns, and the place it was read from; raises DataError naming the line."""
     header_seen = False
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            for row in rows:
-                where = f"{path}:{rows.line_num}"
-                if not header_seen and row != list(columns):
-                    raise DataError(f"{where}: columns are {','.join(row)}; expected {','.join(columns)}")
-                if len(row) != len(columns):
-                    raise DataError(f"{where}: {len(row)} fields; expected {len(columns)}: {','.join(columns)}")
-                if header_seen:
-                    yield where, row
-                header_seen = True
+        rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+        for row in rows:
+            where = f"{path}:{rows.line_num}"
+            if not header_seen and row != list(columns):
+                raise DataError(f"{where}: columns are {','.join(row)}; expected {','.join(columns)}")
+            if len(row) != len(columns):
+                raise DataError(f"{where}: {len(row)} fields; expected {len(columns)}: {','.join(columns)}")
+            if header_seen:
+                yield where, row
+            header_seen = True
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
     if not header_seen:

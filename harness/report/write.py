@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FORMATS = ("md", "html", "tex", "csv", "json")
 
 
-def made(study: Study, form: str) -> Mapping[str, bytes]:
+def made(study: Study, form: str) -> Mapping[str, bytes | str]:
     """Contents of a format by file name, which may have a folder before it. Only what it needs is loaded."""
     from harness.report import flat, latex, markdown
 
@@ -27,7 +27,7 @@ def made(study: Study, form: str) -> Mapping[str, bytes]:
         drawn = draw(study)
         page = html(study, [(picture.title, picture.caption, written(picture, "svg")) for picture in drawn])
         files = {f"pictures/{one.name}.{form}": written(one, form) for one in drawn for form in ("png", "pdf")}
-        return {"report.html": page.encode(), **files}
+        return {"report.html": page, **files}
     makers: dict[str, tuple[str, Callable[[Study], str]]] = {
         "md": ("report.md", markdown.markdown),
         "tex": ("report.tex", latex.report),
@@ -35,7 +35,7 @@ def made(study: Study, form: str) -> Mapping[str, bytes]:
         "json": ("cells.json", flat.cells_json),
     }
     name, make = makers[form]
-    return {name: make(study).encode()}
+    return {name: make(study)}
 
 
 def laid_out(table: Table, form: str) -> str:

@@ -165,7 +165,7 @@ def write_lists(path: Path, lists: Sequence[Recommendation]) -> None:
     else:
         rows = csv.writer(file, delimiter="\t" if ending == ".tsv" else ",", lineterminator="\n")
         rows.writerows([Recommendation._fields, *lists])
-    _write(path, file.getvalue().encode())
+    _write(path, file.getvalue())
 
 
 def write_embeddings(path: Path, found: Embeddings) -> None:
@@ -190,6 +190,6 @@ def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
     return file.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes | str) -> None:
     with writing(path, MEND):
         write_whole(path, content)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bm3 import DataError
-from harness.common import number, size, write_whole, writing
+from harness.common import number, parse_json, size, write_whole, writing
 from harness.evaluation.words import METRICS
 from harness.runs.record import CARD, MODEL, RunRecord
 from harness.training.checkpoint import write_tensors
@@ -53,7 +53,7 @@ def write_weights(
     )
     run = RunRecord.model_validate({**description, "path": folder, "result": result})
     with writing(folder / CARD):
-        write_whole(folder / CARD, card(run, (folder / MODEL).stat().st_size).encode())
+        write_whole(folder / CARD, card(run, (folder / MODEL).stat().st_size))
 
 
 def read_weights(run: RunRecord) -> tuple[dict[str, Tensor], Ids]:
@@ -74,13 +74,14 @@ def read_weights(run: RunRecord) -> tuple[dict[str, Tensor], Ids]:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
         named = {name: tensors[name].numpy().tobytes() for name in tensors if name.startswith(IDS)}
         state = {name.removeprefix(STATE): tensor for name, tensor in tensors.items() if name.startswith(STATE)}
-        told = json.loads(about["about"])
+        told = parse_json(about["about"])
         if about["digest"] != _digest(about["about"], named) or told["state_hash"] != state_hash(state):
             raise ValueError("its content is not that of its digests")
         ids = [json.loads(named[IDS + kind]) if IDS + kind in named else None for kind in KINDS]
+        other = told["state_hash"] != run.outcome.state_hash or told["dataset_hash"] != run.dataset_hash
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"{file}: damaged ({error}); {again(run)} makes it anew") from error
-    if told["state_hash"] != run.outcome.state_hash or told["dataset_hash"] != run.dataset_hash:
+    if other:
         raise DataError(f"{file}: is of another run than {run.path}; {again(run)} makes it anew")
     return state, (ids[0], ids[1])
 

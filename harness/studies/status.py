@@ -1,6 +1,5 @@
 """What a study is doing right now, as a value and as the file that other processes read; which studies there are."""
 
-import json
 import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Literal
 import psutil
 
 from bm3 import DataError
-from harness.common import write_json, writing
+from harness.common import read_json, write_json, writing
 
 STATUS = "status.json"
 
@@ -76,7 +75,7 @@ def read_status(folder: Path) -> Status:
     if not path.is_file():
         raise DataError(f"{folder}: no study has been run there; bm3 reproduce SUITE --out DIR runs one in DIR/SUITE")
     try:
-        return TypeAdapter(Status).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return TypeAdapter(Status).validate_python(read_json(path))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: cannot be read ({reason}); the running study writes it anew") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import shlex
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from bm3 import ConfigError
-from harness.common import nearest
+from harness.common import nearest, read_toml
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.folders import suite_path
 from harness.paper.load import Paper, Scalar, field_fault, load_paper
@@ -76,7 +75,7 @@ Values = Annotated[
     dict[str, Annotated[list[AnyScalar], Field(min_length=1), AfterValidator(_distinct)]], BeforeValidator(_flat)
 ]
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class _Checked(BaseModel):
@@ -359,7 +358,7 @@ def load_suite(name: str, paper: Paper | None = None, *, check: bool = True) -> 
     paper = paper or load_paper()
     path = suite_path(name, paper.folder)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
         suite = _validated(content, paper)
         if check:
             _check(suite, paper)

@@ -313,4 +313,4 @@ def write_audit(audit: Audit, folder: Path, paper: Path | None = None) -> list[P
         kept = [e for e in known_effects(paper) if e.dataset == audit.dataset.name and e.model not in measured]
         known = sorted([*kept, *effects], key=lambda effect: effect.model)
         contents[paper / AUDIT / f"{audit.dataset.name}.csv"] = effects_csv(known)
-    return write_files({path: of.encode() for path, of in contents.items()}, "name another folder with --out")
+    return write_files(contents, "name another folder with --out")

@@ -21,7 +21,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bm3.errors import BM3Error, ConfigError, DataError
-from harness.common import nearest, number
+from harness.common import nearest, number, read_text
 from harness.paper.claims import ClaimResult, claims_about, claims_of_paper
 from harness.paper.literature import Consensus, consensus
 from harness.paper.load import Paper
@@ -190,7 +190,7 @@ def reports_of(folder: Path, bound: Bound) -> Iterator[Page]:
     are the processor's, and pictures as they are stored."""
     for name in _reports(folder):
         study, place = bound.study(name), folder / name
-        now = {file: text.decode() for form in FORMATS if form != "html" for file, text in made(study, form).items()}
+        now = {file: str(text) for form in FORMATS if form != "html" for file, text in made(study, form).items()}
         if (place / "report.html").is_file():
             pictures = PICTURE.findall(_text(place / "report.html"))
             now["report.html"] = html_page(
@@ -324,6 +324,6 @@ def _rounded(text: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error

@@ -114,7 +114,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, st
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: it takes names in UTF-8 alone
         temporary.unlink(missing_ok=True)
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         mend = "make room and give the same command again, which goes on"

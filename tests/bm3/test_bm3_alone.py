@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import GIVE_UP_AFTER
 
 import bm3
 
@@ -34,7 +35,9 @@ print(model.user_embedding.grad.shape)
 
 
 def test_the_package_works_where_the_harness_cannot_be_imported() -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT_HARNESS], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HARNESS], capture_output=True, text=True, timeout=GIVE_UP_AFTER
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "torch.Size([2, 4])"
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import Command, refused
+from command_line import GIVE_UP_AFTER, Command, refused, wait_until
 
 from harness.paper import selfcheck
 from harness.paper.load import load_paper
@@ -249,12 +248,10 @@ def test_an_interrupted_study_stops_its_trials_and_goes_on(command: Command, stu
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + 120
-    while len(list(Path("runs").rglob("checkpoint.safetensors"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: len(list(Path("runs").rglob("checkpoint.safetensors"))) == 2)
     children = [int(one.place.removeprefix("process ")) for one in read_status(study).running]
     process.send_signal(sent)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=GIVE_UP_AFTER)
     assert process.returncode == code, errors
     assert errors.splitlines()[-1] == (
         "bm3: interrupted: finished trials are kept in runs; the same command goes on from there"

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from copy import copy
 from hashlib import sha256
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 import requests
-from command_line import Command, Outcome, refused
+from command_line import GIVE_UP_AFTER, Command, Outcome, refused, wait_until
 from file_host import MODIFIED, Fault, Host, hosting
 from filelock import FileLock
 from refusals import refusal
@@ -29,7 +28,6 @@ RATINGS = bytes(range(256)) * 1200  # 300 kB: some blocks
 META = gzip.compress(bytes(range(256)) * 80, mtime=0).ljust(20_000, b"\0")  # unpacked, it would be something else
 FIRST = 3 * BLOCK  # where connections break off
 OFF = Fault(after=FIRST)
-GIVE_UP_AFTER = 60
 
 
 def hashed(content: bytes) -> str:
@@ -454,12 +452,9 @@ main()
     folder = tmp_path / "raw"
     arguments = ["data", "fetch", "shop", "--manifest", str(manifest), "--out", str(folder), "--only", "ratings.csv"]
     with subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True) as process:
-        part, deadline = folder / "ratings.csv.part", time.monotonic() + GIVE_UP_AFTER
+        part = folder / "ratings.csv.part"
         # Buffered bytes are written when the file is closed, which SIGKILL prevents.
-        while not (part.exists() and part.stat().st_size >= FIRST - BLOCK):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.02)
+        wait_until(lambda: process.poll() is not None or (part.exists() and part.stat().st_size >= FIRST - BLOCK))
         process.send_signal(number)
         _, error = process.communicate(timeout=GIVE_UP_AFTER)
     if number is signal.SIGKILL:

@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Command, Outcome, refused
+from command_line import GIVE_UP_AFTER, Command, Outcome, refused
 from raw_files import METADATA, Q2, R3, RATINGS, WIDTH, X1, csv_of, image_records, write_raw
 
 from bm3 import BM3Error, DataError
 from harness.data import PARTS, Dataset, load_dataset
 from harness.ingest.amazon.prepare import Plan, prepare
 from harness.ingest.tables import Table, k_core
-
-GIVE_UP_AFTER = 120  # seconds until a subprocess counts as hung; nothing is asserted about its speed
 
 
 @pytest.fixture

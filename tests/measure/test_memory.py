@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, repeat
 
 import pynvml
 import pytest
 import torch
+from command_line import wait_until
 
 from harness.measure import MemorySampler, Reading
 from harness.measure.gpu import GpuProcess, NvmlGpu
@@ -51,13 +52,6 @@ class FakeGpu:
 
 def _endless(figures: list[int | None]) -> Iterator[int | None]:
     return chain(figures, repeat(figures[-1]))
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited 10 s in vain"
-        time.sleep(0.001)
 
 
 def _sampler_threads() -> list[threading.Thread]:
@@ -102,7 +96,7 @@ def test_an_old_record_of_the_process_is_not_taken_for_a_peak_of_the_block(monke
 def test_the_thread_samples_again_and_again_during_the_block() -> None:
     gpu = FakeGpu([1, 2, 3, 900, 5], [10, 20, 2000, 30])
     with MemorySampler(CUDA, 0.001, open_gpu=lambda _: gpu) as sampler:
-        _wait_until(lambda: gpu.asked >= 5)
+        wait_until(lambda: gpu.asked >= 5)
     readings = sampler.readings()
     assert (readings["gpu_process_peak"], readings["gpu_device_peak"]) == (Reading(900), Reading(2000))
 
@@ -149,7 +143,7 @@ def test_a_failing_sample_ends_in_its_note_and_leaves_the_rest_alone() -> None:
 
     gpu = LostGpu([1, 2, 3], [500])
     with MemorySampler(CUDA, 0.001, open_gpu=lambda _: gpu) as sampler:
-        _wait_until(lambda: gpu.asked == 2)
+        wait_until(lambda: gpu.asked == 2)
         time.sleep(0.05)
         assert len(_sampler_threads()) == 1
     readings = sampler.readings()

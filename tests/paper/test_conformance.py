@@ -201,7 +201,7 @@ NOT_THERE = "(holds no trace|no such file or folder); needed is a trace .* or a 
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        *(("bad.npz", content, "not a trace") for content in (b"", b"junk", b"PK\x03\x04junk")),
+        *(("bad.npz", content, "cannot be read") for content in (b"", b"junk", b"PK\x03\x04junk")),
         ("absent", None, NOT_THERE),
         ("notes.md", b"a trace", NOT_THERE),
         ("", None, NOT_THERE),

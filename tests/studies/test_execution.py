@@ -15,6 +15,7 @@ import psutil
 import pytest
 import run_files
 import torch
+from command_line import GIVE_UP_AFTER, wait_until
 from run_files import DESCRIPTION
 
 from bm3 import ConfigError
@@ -333,9 +334,7 @@ def backend_of(store: Path, monkeypatch: pytest.MonkeyPatch, code: str, **option
 
 def endings(backend: Backend, count: int) -> list[Ending]:
     found: list[Ending] = []
-    deadline = time.monotonic() + 60
-    while len(found) < count and time.monotonic() < deadline:
-        found += backend.wait(0.2)
+    wait_until(lambda: found.extend(backend.wait(0.2)) or len(found) >= count)
     return found
 
 
@@ -375,7 +374,7 @@ def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.Mo
         tmp_path, monkeypatch, "input()", workers=3, need=lambda trial: needs[trial.entry.name], memory=120
     )
     bpr, lightgcn, bm3, vbpr = trials(("bpr", "lightgcn", "bm3", "vbpr"), (1,))
-    monkeypatch.setattr(backends_module, "command", Child("import time; time.sleep(60)"))
+    monkeypatch.setattr(backends_module, "command", Child("import time; time.sleep(600)"))
     assert backend.start(bpr)
     assert backend.start(lightgcn)
     assert backend.start(bm3) is None  # 60 + 50 + 40 > 120
@@ -393,15 +392,13 @@ def test_each_gpu_gets_its_share_of_trials(tmp_path: Path, monkeypatch: pytest.M
     backend = backend_of(
         tmp_path,
         monkeypatch,
-        "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)",
+        "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(600)",
         workers=4,
         need=lambda trial: 60,
     )
     some = [make_trial("bpr", load_dataset("mini"), "mini", {}, seed, torch.device("cuda")) for seed in range(3)]
     assert [backend.start(trial) for trial in some][2] is None  # a second one of 60 does not fit beside the first
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len([log for log in tmp_path.rglob(LOG) if log.read_text()]) < 2:
-        time.sleep(0.05)
+    wait_until(lambda: len([log for log in tmp_path.rglob(LOG) if log.read_text()]) == 2)
     backend.stop()
     assert sorted(log.read_text().strip() for log in tmp_path.rglob(LOG)) == ["3", "GPU-a"]
 
@@ -451,7 +448,7 @@ def test_beside_another_a_trial_has_what_nvml_says_is_free(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1,1")
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("CUDA was begun"))
     monkeypatch.setattr(backends_module, "free_bytes", lambda gpu: free.pop(0))
-    backend = backend_of(tmp_path, monkeypatch, "import time; time.sleep(60)", need=lambda trial: 60)
+    backend = backend_of(tmp_path, monkeypatch, "import time; time.sleep(600)", need=lambda trial: 60)
     for seed, (as_asked, expected) in enumerate(zip(alone, (True, begins), strict=True)):
         trial = make_trial("bpr", load_dataset("mini"), "mini", {}, seed, torch.device("cuda"))
         assert (backend.start(trial, as_asked) is not None) == expected
@@ -472,13 +469,11 @@ def test_what_ends_beside_another_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_stopping_lets_processes_end_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print('saved'))); print('up', flush=True)"
-    backend = backend_of(tmp_path, monkeypatch, f"{code}; time.sleep(60)")
+    backend = backend_of(tmp_path, monkeypatch, f"{code}; time.sleep(600)")
     (trial,) = trials(("bpr",), (1,))
     backend.start(trial)
     log = tmp_path / trial.key / LOG
-    deadline = time.monotonic() + 60
-    while "up" not in log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: "up" in log.read_text())
     backend.stop()
     assert log.read_text().split() == ["up", "saved"]
 
@@ -534,15 +529,13 @@ def test_a_study_that_ends_while_its_server_starts_leaves_nothing_running(tmp_pa
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob(LOG)) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: list(tmp_path.rglob(LOG)))
     time.sleep(0.3)
     started = psutil.Process(study.pid).children(recursive=True)
     (os.killpg if sent == signal.SIGINT else os.kill)(study.pid, sent)
-    _, said = study.communicate(timeout=60)  # which ends when all that was started has ended
+    _, said = study.communicate(timeout=GIVE_UP_AFTER)  # which ends when all that was started has ended
     assert started
-    assert psutil.wait_procs(started, timeout=60)[1] == []
+    assert psutil.wait_procs(started, timeout=GIVE_UP_AFTER)[1] == []
     assert list(tmp_path.rglob("run.json")) == []
     assert "Traceback" not in said
     assert study.returncode == (130 if sent == signal.SIGINT else -signal.SIGKILL)
@@ -651,7 +644,7 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> No
     )
     command = [sys.executable, "-c", code, str(tmp_path / "status.json")]
     writers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [writer.communicate(timeout=120)[1] for writer in writers] == ["", ""]
+    assert [writer.communicate(timeout=GIVE_UP_AFTER)[1] for writer in writers] == ["", ""]
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
@@ -702,7 +695,7 @@ def test_two_studies_on_one_store_share_the_work(tmp_path: Path) -> None:
         subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    ends = [study.communicate(timeout=300) for study in studies]
+    ends = [study.communicate(timeout=GIVE_UP_AFTER) for study in studies]
     assert [study.returncode for study in studies] == [0, 0], ends
     runs = list(stored_runs(tmp_path / "runs"))
     assert len(runs) == 4

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import GIVE_UP_AFTER, wait_until
 
 from harness.common import WriteError
 from harness.data import load_dataset
@@ -277,11 +278,9 @@ def test_a_scheduler_and_the_user_may_stop_it(tmp_path: Path, sent: int, code: i
     # A shell that starts the tests in the background lets them, and what they start, ignore Ctrl-C.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
-    deadline = time.monotonic() + 120
-    while not any(tmp_path.rglob(CHECKPOINT)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: any(tmp_path.rglob(CHECKPOINT)))
     process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=GIVE_UP_AFTER)
     assert process.returncode == code, err
     assert err.splitlines()[-1].startswith("bm3: interrupted: ")
     assert "the same command goes on with it" in err

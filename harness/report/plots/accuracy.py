@@ -74,7 +74,8 @@ def scatter(study: Study) -> Picture | None:
     axes.plot(ends, ends, color=INK, linewidth=1)
     for place, outcome in enumerate(Outcome):
         if cells := [(published, ours) for _, word, published, ours in shown if word is outcome]:
-            axes.plot(*zip(*cells, strict=True), linestyle="none", label=str(outcome), **coloured(place))
+            looks = {"color": INK, "marker": "x"} if outcome.held is None else coloured(place)
+            axes.plot(*zip(*cells, strict=True), linestyle="none", label=str(outcome), **looks)
     axes.set(xlim=ends, ylim=ends, xlabel="published value (share)", ylabel="ours, mean over seeds (share)")
     axes.legend(loc="upper left")
     datasets = ", ".join(dict.fromkeys(dataset for dataset, *_ in shown))

@@ -22,7 +22,7 @@ Epochs = Sequence[Epoch]
 def learning(study: Study, dataset: str) -> Picture | None:
     """Loss parts beside the validation metric by epoch, each seed a thin line."""
     curves = [(row, [run.epochs() for run in row.runs]) for row in study.of(dataset)]
-    shown = [(row, runs) for row, runs in curves if any(runs)]
+    shown = [(row, runs) for row, runs in curves if any(len(epochs) > 1 for epochs in runs)]
     if not shown:
         return None
     parts = list(dict.fromkeys(part for _, runs in shown for run in runs for epoch in run for part in epoch.parts))
@@ -37,7 +37,7 @@ def learning(study: Study, dataset: str) -> Picture | None:
         figure,
         f"Parts of the loss, means over an epoch, and beside them validation {study.stopping}; a thin line per seed.",
         "Dotted: the epoch that was kept, the best on validation.",
-        named("No epochs are stored for", (row.label for row, runs in curves if not any(runs))),
+        named("No curve, for want of epochs", (row.label for row, runs in curves if (row, runs) not in shown)),
     )
 
 
@@ -70,10 +70,11 @@ def budget(study: Study, dataset: str) -> Picture | None:
     axes = figure.add_subplot()
     for place, row in enumerate(shown):
         reached = expected_best(row.grid)
-        grid = math.prod(len(values) for values in study.paper.grids.get(row.model, {}).values())
-        style = {**coloured(place), "marker": ""}
-        axes.plot(range(1, len(reached) + 1), reached, label=f"{row.label} ({grid} in the paper's grid)", **style)
-        if grid <= len(reached):
+        searched = study.paper.grids.get(row.model, {})
+        grid = math.prod(map(len, searched.values()))
+        label = f"{row.label} ({f'{grid} in' if searched else 'not in'} the paper's grid)"
+        axes.plot(range(1, len(reached) + 1), reached, label=label, **{**coloured(place), "marker": ""})
+        if searched and grid <= len(reached):
             axes.plot([grid], [reached[grid - 1]], **{**coloured(place), "linestyle": ""})
     axes.set(xlabel="points tried (number)", ylabel=f"expected test {study.stopping}\n(share)")
     axes.locator_params(axis="x", integer=True)

@@ -1,6 +1,5 @@
 """Whether a paper's folder is consistent, told whole: every fault with its file and line or key path."""
 
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bm3.errors import BM3Error, ConfigError, DataError
-from harness.common import nearest
+from harness.common import nearest, read_toml
 from harness.evaluation.metrics import known_metrics
 from harness.models.registry import find_model, models
 from harness.paper.claims import ClaimsFile
@@ -132,7 +131,7 @@ class Check:
         return None
 
     def _content(self, name: str) -> dict[str, Any]:
-        return tomllib.loads((self.folder / name).read_text(encoding="utf-8"))
+        return read_toml(self.folder / name)
 
     def _names(self, names: Iterable[str], kind: str, where: str) -> None:
         """Each has to be a model, data set or metric of the paper."""

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, TypeAdapter, Validatio
 from pydantic.dataclasses import dataclass
 
 from bm3 import BM3Error, DataError
-from harness.common import write_json, writing
+from harness.common import read_json, write_json, writing
 from harness.measure.environment import environment
 from harness.paper.load import field_fault
 from harness.runs.record import GPU_KEYS
@@ -86,7 +86,7 @@ def read_baseline(path: Path) -> Baseline:
         raise NothingToCompareError(f"{path}: no such baseline; make one on this machine with --update-baseline")
     anew = "make a new one with --update-baseline"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content.pop("format") != FORMAT:
             raise DataError(f"{path}: a baseline of another format; {anew}")
         return BASELINE.validate_python(content)

@@ -59,9 +59,9 @@ def write(growth: Growth, folder: Path) -> list[Path]:
     name = f"scaling-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     drawn = dict.fromkeys(cell.model for cell in growth.cells)
     pictures = {f"{name}-{model}.png": picture(model, growth.cells) for model in drawn}
-    contents = {
-        f"{name}.json": (json.dumps(as_json(growth), indent=1) + "\n").encode(),
-        f"{name}.md": report(growth, list(pictures)).encode(),
+    contents: dict[str, bytes | str] = {
+        f"{name}.json": json.dumps(as_json(growth), indent=1) + "\n",
+        f"{name}.md": report(growth, list(pictures)),
         **pictures,
     }
     return write_files({folder / file: content for file, content in contents.items()}, "name another folder with --out")
