@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import itertools
 import json
 import math
 import os
@@ -19,6 +20,8 @@ from uuid import uuid4
 from bm3 import DataError
 from bm3.errors import ConfigError
 
+DEEPEST = 100
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 LONG_NUMBER = re.compile(r"\d{19}")
 
 
@@ -92,10 +95,10 @@ def read_json(path: Path) -> Any:
 
 def parse_json(text: str) -> Any:
     """What JSON says. Raises ValueError, also for what is nested too deeply and for numbers that no processor has."""
-    try:
-        return json.loads(text, parse_int=_whole) if LONG_NUMBER.search(text) else json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    brackets = re.findall(r"[][{}]", STRING.sub("", text)) if text.count("[") + text.count("{") > DEEPEST else []
+    if max(itertools.accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > DEEPEST:
+        raise ValueError("nested too deeply")
+    return json.loads(text, parse_int=_whole) if LONG_NUMBER.search(text) else json.loads(text)
 
 
 def _whole(digits: str) -> int:
