@@ -324,8 +324,8 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     part, depth = paper.test_part(asked.name), max(cutoffs.values())
     found = [evaluate_lists(path, asked, part, depth, ids) for path in lists]
     ranked = [one.ranking.listed(depth)[0] for one in found]
-    for (first, one), (second, other) in combinations(zip(lists, ranked, strict=True), 2):
-        if np.array_equal(one, other):
+    for (first, its), (second, others) in combinations(zip(lists, ranked, strict=True), 2):
+        if np.array_equal(its, others):
             raise DataError(f"{second}: the same lists as {first}; give each run once")
     names = {metric.partition("@")[0] for metric in cutoffs}
     values = [one.ranking.metrics([*{*cutoffs.values()}], names) for one in found]
