@@ -366,7 +366,7 @@ CLOSED = {"stopped": "closed form"}
         ("ease", CLOSED, False),
         ("ials", CLOSED, True),
         ("ease", {"stopped": "early"}, True),
-        ("somebody's own", CLOSED, True),
+        ("theirs", CLOSED, True),
         ("easecontent", {**CLOSED, "changed": {"vectors": {"content": "noise"}}}, True),
         ("easecontent", {**CLOSED, "changed": {"vectors": {"content": "ones"}}}, False),
     ],
