@@ -255,21 +255,22 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
 
     if not paper.literature:
         raise ConfigError(
-            f"{paper.folder}: nothing is known of what others report; figures of others go into literature/*.csv"
+            f"{paper.folder}: nothing is kept there of what others report; figures of others go into literature/*.csv"
         )
     there: dict[tuple[str, str, str], None] = {}
     for figure in paper.literature:
         there.setdefault((figure.dataset, figure.model, short_metric(figure.metric)))
-    models = [nearest(model, [*dict.fromkeys(m for _, m, _ in there)], "nobody reports")] if model else paper.models
+    nothing = "nothing is kept here of what others report"
+    models = [nearest(model, [*dict.fromkeys(m for _, m, _ in there)], f"{nothing} of")] if model else paper.models
     datasets = dict.fromkeys(d for d, _, _ in there)
     if dataset:
-        datasets = dict.fromkeys([nearest(dataset, [*datasets], "nobody reports the data set")])
+        datasets = dict.fromkeys([nearest(dataset, [*datasets], f"{nothing} on")])
     metrics = paper.metrics
     if metric:
-        metrics = (nearest(short_metric(metric), [*dict.fromkeys(m for *_, m in there)], "nobody reports the metric"),)
+        metrics = (nearest(short_metric(metric), [*dict.fromkeys(m for *_, m in there)], f"{nothing} by"),)
     asked = [(d, m, k) for d in datasets for m in models for k in metrics if (d, m, k) in there]
     if not asked:
-        raise ConfigError(f"nobody reports {', '.join(metrics)} of {', '.join(models)} on {', '.join(datasets)}")
+        raise ConfigError(f"{nothing} by {', '.join(metrics)} of {', '.join(models)} on {', '.join(datasets)}")
     cells = [consensus(paper, *cell) for cell in asked]
     study = make_study(out, "what others report", paper=paper) if out != STORE or out.is_dir() else None
     say_unread(study.unread if study else ())

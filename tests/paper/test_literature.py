@@ -136,17 +136,34 @@ def test_a_cell_is_shown_with_every_figure(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "dataset", "figures"),
+    [("EASE", "Baby", [0.0561, 0.0825, 0.0327, 0.0396]), ("BM3", "TikTok", [0.0703, 0.1064, 0.0363, 0.0454])],
+)
+def test_models_and_data_sets_that_the_paper_does_not_have_are_kept_too(
+    command: Command, model: str, dataset: str, figures: list[float]
+) -> None:
+    found = [consensus(PAPER, dataset, model, metric) for metric in PAPER.metrics]
+    assert [[*one.voices.values()] for one in found] == [[figure] for figure in figures]
+    assert {one.published for one in found} == {None}
+    done = command("literature", model.lower(), "--dataset", dataset.lower())
+    assert done.code == 0
+    assert done.out.count("unpublished") == len(figures)
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("bm4",), "nobody reports 'bm4'; nearest: BM3"),
+        (("bm4",), "nothing is kept here of what others report of 'bm4'; nearest: BM3"),
+        (("easecontent",), "nearest: EASE + content"),
         (("--dataset", "babby"), "nearest: Baby"),
-        (("--metric", "R@21"), "nobody reports the metric 'R@21'"),
-        (("buir", "--dataset", "electronics"), "nobody reports"),
-        (("--paper", "damrs"), "nothing is known of what others report"),
+        (("--metric", "R@21"), "nothing is kept here of what others report by 'R@21'"),
+        (("buir", "--dataset", "electronics"), "what others report of 'buir'"),
+        (("ease", "--dataset", "electronics"), "by R@10, R@20, N@10, N@20 of EASE on Electronics"),
+        (("--paper", "damrs"), "nothing is kept there of what others report"),
         (("--out", "nowhere"), "nowhere"),
     ],
 )
-def test_what_nobody_reports_is_one_line(command: Command, arguments: tuple[str, ...], told: str) -> None:
+def test_what_is_not_kept_of_others_is_one_line(command: Command, arguments: tuple[str, ...], told: str) -> None:
     assert told in refused(command("literature", *arguments))
 
 

@@ -65,6 +65,11 @@ class _Printed(NamedTuple):
     """Statuses or standings."""
 
 
+def _same_digits(row: _Printed, other: _Printed) -> bool:
+    shared = row.values.keys() & other.values.keys()
+    return len(shared) > 1 and all(row.values[metric] == other.values[metric] for metric in shared)
+
+
 class Check:
     """The faults of one folder, found file by file."""
 
@@ -253,21 +258,26 @@ class Check:
             row.called.add(called)
 
     def _copied(self) -> None:
-        """Rows with the digits of an earlier one, all that both print and at least two, that are not called so."""
-        rows = [*self._rows.items()]
-        for place, (key, later) in enumerate(rows):
-            for other, earlier in rows[:place]:
-                shared, called = later.values.keys() & earlier.values.keys(), later.called | earlier.called
-                if len(shared) < 2 or any(later.values[metric] != earlier.values[metric] for metric in shared):
-                    continue
-                if key[:2] != other[:2]:
-                    wrong, right = not {Standing.COPYING_ERROR, Status.DISPUTED} & called, Standing.COPYING_ERROR
-                else:
-                    wrong, right = Standing.INDEPENDENT in called, Standing.COPIED
-                if wrong:
-                    digits = f"{' '.join(key[:2])} has the digits of {' '.join(other[:2])}"
-                    self.faults.append(f"{later.where}: {digits} ({earlier.where}): mend it, or call it {right}")
-                    break
+        """Rows with the digits of another one, all that both print and at least two, unless they are called so: one
+        fault for all rows with the same digits."""
+        told = {Standing.COPIED, Standing.COPIED_CHAIN, Standing.COPYING_ERROR, Status.DISPUTED}
+        groups: list[list[tuple[tuple[str, ...], _Printed]]] = []
+        for key, row in self._rows.items():
+            if row.called & told:
+                continue
+            alike = next((group for group in groups if any(_same_digits(row, other) for _, other in group)), None)
+            if alike is None:
+                groups.append(alike := [])
+            alike.append((key, row))
+        for (first, original), *others in groups:
+            wrong = [(key, row) for key, row in others if key[:2] != first[:2] or Standing.INDEPENDENT in row.called]
+            if wrong:
+                (key, row), *more = wrong
+                elsewhere = Status.DISPUTED if row.called & {*Status} else Standing.COPYING_ERROR
+                digits = f"{' '.join(key[:2])} has the digits of {' '.join(first[:2])} ({original.where})"
+                also = f", and so do {', '.join(one.where for _, one in more)}" if more else ""
+                right = Standing.COPIED if key[:2] == first[:2] else elsewhere
+                self.faults.append(f"{row.where}: {digits}{also}: mend one, or call it {right}")
 
     def _grids(self) -> None:
         for model, settings in (self._toml(GRIDS, Grids, needed=False) or {}).items():
