@@ -136,14 +136,18 @@ def test_a_cell_is_shown_with_every_figure(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "dataset", "figures"),
-    [("EASE", "Baby", [0.0561, 0.0825, 0.0327, 0.0396]), ("BM3", "TikTok", [0.0703, 0.1064, 0.0363, 0.0454])],
+    ("model", "dataset", "standing", "figures"),
+    [
+        ("EASE", "Baby", "independent", [0.0561, 0.0825, 0.0327, 0.0396]),
+        ("BM3", "TikTok", "other-protocol", [0.0703, 0.1064, 0.0363, 0.0454]),  # its parts are swapped
+    ],
 )
 def test_models_and_data_sets_that_the_paper_does_not_have_are_kept_too(
-    command: Command, model: str, dataset: str, figures: list[float]
+    command: Command, model: str, dataset: str, standing: str, figures: list[float]
 ) -> None:
     found = [consensus(PAPER, dataset, model, metric) for metric in PAPER.metrics]
-    assert [[*one.voices.values()] for one in found] == [[figure] for figure in figures]
+    assert [{figure.standing: figure.value for figure in reversed(one.figures)}[standing] for one in found] == figures
+    assert all(one.voices for one in found) is (standing == "independent")
     assert {one.published for one in found} == {None}
     done = command("literature", model.lower(), "--dataset", dataset.lower())
     assert done.code == 0
@@ -173,3 +177,11 @@ def test_a_report_has_what_others_report_where_it_is_asked_for_and_html_always()
     assert title not in markdown(study)
     assert title in markdown(replace(study, literature=True))
     assert title in str(made(study, "html")["report.html"])
+
+
+def test_a_table_of_the_paper_has_what_others_report_where_it_is_asked_for(command: Command) -> None:
+    plain, asked = command("tables", 3, "--dataset", "baby"), command("tables", 3, "--dataset", "baby", "--literature")
+    assert asked.out.startswith(plain.out)
+    assert "above all 4" in asked.out.removeprefix(plain.out)
+    assert "tables of accuracy" in refused(command("tables", 4, "--literature"))
+    assert "literature/*.csv" in refused(command("tables", 3, "--paper", "damrs", "--literature"))

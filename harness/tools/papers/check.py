@@ -58,16 +58,18 @@ NAMED_BY = {
 class _Printed(NamedTuple):
     """A row of figures."""
 
+    of: tuple[str, str]
+    """Data set and model."""
     where: str
     values: dict[str, float]
     """By canonical metric."""
     called: set[str]
     """Statuses or standings."""
 
-
-def _same_digits(row: _Printed, other: _Printed) -> bool:
-    shared = row.values.keys() & other.values.keys()
-    return len(shared) > 1 and all(row.values[metric] == other.values[metric] for metric in shared)
+    def same_digits(self, other: "_Printed") -> bool:
+        """In all that both print, at least two."""
+        shared = self.values.keys() & other.values.keys()
+        return len(shared) > 1 and all(self.values[metric] == other.values[metric] for metric in shared)
 
 
 class Check:
@@ -253,31 +255,26 @@ class Check:
         """Take note of an accuracy, as part of its row: one model on one data set in one table."""
         dataset, model, metric = figure.cell
         if figure.value is not None and "@" in metric:
-            row = self._rows.setdefault((dataset, model, *source), _Printed(where, {}, set()))
+            row = self._rows.setdefault((dataset, model, *source), _Printed((dataset, model), where, {}, set()))
             row.values[metric] = figure.value
             row.called.add(called)
 
     def _copied(self) -> None:
-        """Rows with the digits of another one, all that both print and at least two, unless they are called so: one
-        fault for all rows with the same digits."""
+        """Rows with the digits of an earlier one, unless they are called so: a fault for all that have the same."""
         told = {Standing.COPIED, Standing.COPIED_CHAIN, Standing.COPYING_ERROR, Status.DISPUTED}
-        groups: list[list[tuple[tuple[str, ...], _Printed]]] = []
-        for key, row in self._rows.items():
-            if row.called & told:
-                continue
-            alike = next((group for group in groups if any(_same_digits(row, other) for _, other in group)), None)
-            if alike is None:
-                groups.append(alike := [])
-            alike.append((key, row))
-        for (first, original), *others in groups:
-            wrong = [(key, row) for key, row in others if key[:2] != first[:2] or Standing.INDEPENDENT in row.called]
+        groups: list[list[_Printed]] = []
+        for row in (row for row in self._rows.values() if not row.called & told):
+            alike = next((group for group in groups if any(map(row.same_digits, group))), [])
+            groups += [] if alike else [alike]
+            alike.append(row)
+        for first, *others in groups:
+            wrong = [row for row in others if row.of != first.of or Standing.INDEPENDENT in row.called]
             if wrong:
-                (key, row), *more = wrong
+                row, also = wrong[0], "".join(f", and so does {one.where}" for one in wrong[1:])
                 elsewhere = Status.DISPUTED if row.called & {*Status} else Standing.COPYING_ERROR
-                digits = f"{' '.join(key[:2])} has the digits of {' '.join(first[:2])} ({original.where})"
-                also = f", and so do {', '.join(one.where for _, one in more)}" if more else ""
-                right = Standing.COPIED if key[:2] == first[:2] else elsewhere
-                self.faults.append(f"{row.where}: {digits}{also}: mend one, or call it {right}")
+                right = Standing.COPIED if row.of == first.of else elsewhere
+                digits = f"{' '.join(row.of)} has the digits of {' '.join(first.of)} ({first.where}){also}"
+                self.faults.append(f"{row.where}: {digits}: mend one, or call it {right}")
 
     def _grids(self) -> None:
         for model, settings in (self._toml(GRIDS, Grids, needed=False) or {}).items():
