@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def _kept(folder: Path) -> bool:
     """Raises ConfigError for a paper without figures of others."""
-    if not any((folder / "literature").glob("*.csv")):
+    from harness.paper.literature import load_literature
+
+    if not load_literature(folder / "literature"):
         raise ConfigError(f"{folder}: nothing is kept there of what others report; it goes into literature/*.csv")
     return True
 
@@ -278,17 +280,12 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
     from harness.report.write import laid_out
 
     _kept(paper.folder)
-    there: dict[tuple[str, str, str], None] = {}
-    for figure in paper.literature:
-        there.setdefault((figure.dataset, figure.model, short_metric(figure.metric)))
+    there = dict.fromkeys((one.dataset, one.model, short_metric(one.metric)) for one in paper.literature)
     nothing = "nothing is kept here of what others report"
-    models = [nearest(model, [*dict.fromkeys(m for _, m, _ in there)], f"{nothing} of")] if model else paper.models
-    datasets = dict.fromkeys(d for d, _, _ in there)
-    if dataset:
-        datasets = dict.fromkeys([nearest(dataset, [*datasets], f"{nothing} on")])
-    metrics = paper.metrics
-    if metric:
-        metrics = (nearest(short_metric(metric), [*dict.fromkeys(m for *_, m in there)], f"{nothing} by"),)
+    datasets, reported, by = (list(dict.fromkeys(names)) for names in zip(*there, strict=True))
+    models = [nearest(model, reported, f"{nothing} of")] if model else paper.models
+    datasets = [nearest(dataset, datasets, f"{nothing} on")] if dataset else datasets
+    metrics = [nearest(short_metric(metric), by, f"{nothing} by")] if metric else paper.metrics
     asked = [(d, m, k) for d in datasets for m in models for k in metrics if (d, m, k) in there]
     if not asked:
         raise ConfigError(f"{nothing} by {', '.join(metrics)} of {', '.join(models)} on {', '.join(datasets)}")

@@ -493,7 +493,7 @@ def powers(paper: Paper) -> Table:
     rule, spreads = paper.tolerances.of(paper.stopping), (0.01, 0.02, 0.03)
     body = [(n, *(f"{power(share, n, rule):.2f}" for share in spreads)) for n in (3, 5, 10)]
     title = f"How often a cell is {Outcome.REPRODUCED} whose true mean is the published figure"
-    return table(title, ("seeds", *(f"spread over seeds {share:.0%}" for share in spreads)), body, "rrrr")
+    return table(title, ("seeds", *(f"spread over seeds {100 * share:g} %" for share in spreads)), body, "rrrr")
 
 
 def source(run: RunRecord) -> str:
