@@ -261,6 +261,11 @@ def test_a_tie_in_a_single_row_is_broken_by_item_id(can_compile: bool, monkeypat
     assert items[1].tolist() == [150, *range(19, -1, -1), 20]
 
 
+def test_scores_of_few_bits_are_ranked_too() -> None:
+    values, items = top_k(torch.tensor([[1, 3, 3, 2]], dtype=torch.bfloat16), 2)
+    assert (values.tolist(), items.tolist()) == ([[3, 3]], [[1, 2]])
+
+
 @pytest.mark.parametrize("can_compile", [True, False])
 def test_nan_comes_first_in_both(can_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "can_compile", lambda: can_compile)
