@@ -137,7 +137,7 @@ def tables(
     """
     from harness.paper.study import make_study
     from harness.report.paper_tables import paper_table
-    from harness.report.study_tables import others
+    from harness.report.study_tables import others_on
     from harness.report.write import laid_out
 
     layout = paper.table(number)
@@ -151,7 +151,7 @@ def tables(
     wanted = [name for name in names if dataset is None or name.lower() == dataset.lower()]
     counts = _statistics(wanted, data) if layout.kind == "datasets" else {}
     shown = [paper_table(paper, layout, study=study, statistics=counts, dataset=dataset)]
-    shown += others(paper, wanted, study.rows if study else ()) if literature else ()
+    shown += others_on(paper, wanted, study.rows if study else ()) if literature else ()
     click.echo("\n".join(laid_out(one, form) for one in shown), nl=False)
 
 
@@ -337,7 +337,7 @@ def evaluate(
     from harness.ingest.exporting import own_ids
     from harness.paper.published import canonical_metric, short_metric
     from harness.paper.verdict import Outcome, judge
-    from harness.report.study_tables import others
+    from harness.report.study_tables import others_on
     from harness.report.tables import text
 
     known = dict.fromkeys(value.model for value in paper.values if value.model)
@@ -373,7 +373,7 @@ def evaluate(
     for path, one in zip(lists, found, strict=True):
         for finding in one.findings:
             click.echo(f"{path}: {finding}")
-    for reported in others(paper, [asked.name], (), compared) if literature else ():
+    for reported in others_on(paper, [asked.name], (), compared) if literature else ():
         click.echo(f"\n{text(reported)}")
     unpublished = measured and {*outcomes} == {Outcome.UNPUBLISHED}
     sys.exit(0 if unpublished else exit_status(outcome.held for outcome in outcomes))

@@ -97,7 +97,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
         Section("accuracy", "Accuracy", ACCURACY, tuple(overview(study, name) for name in datasets)),
         Section("metrics", "Metrics asked for", EXTRA, tuple(extra(study, name) for name in datasets)),
         Section("verdicts", "Verdicts", "", tuple(verdicts(study, name) for name in datasets)),
-        Section("literature", "What others report", OTHERS, others(study.paper, told, study.rows)),
+        Section("literature", "What others report", OTHERS, others_on(study.paper, told, study.rows)),
         Section("points", "All points", POINTS, (all_points(study),)),
         Section("selection", "Selection", SELECTION, (selection(study),)),
         Section("budget", "At equal budgets", BUDGET, (budget(study),)),
@@ -249,7 +249,7 @@ def reported_cells(paper: Paper, dataset: str) -> list[Consensus]:
     return [cell for cell in found if cell.figures]
 
 
-def others(paper: Paper, datasets: Iterable[str], rows: Sequence[Row], model: str = "") -> tuple[Table, ...]:
+def others_on(paper: Paper, datasets: Iterable[str], rows: Sequence[Row], model: str = "") -> tuple[Table, ...]:
     """What others report of the cells of each data set, of one model if it is named."""
     found = {name: [one for one in reported_cells(paper, name) if model in ("", one.model)] for name in datasets}
     return tuple(literature(cells, rows, f"What others report on {name}") for name, cells in found.items() if cells)
