@@ -186,7 +186,7 @@ def test_tensors_under_two_names_come_back(tmp_path: Path) -> None:
 
 def test_a_failed_saving_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path / "saved")
-    state = {"a": torch.ones(3)}
+    state = {"a": torch.ones(3, 2).T}
     checkpoints.save(TrainingState(1, state, {}, state))
 
     def full(*arguments: object) -> None:
