@@ -153,10 +153,12 @@ def read_log(path: Path) -> TrainingLog:
     every = [epoch.metrics.get(part, {}).keys() for one in log.points for epoch in one.epochs for part in METRICS_OF]
     if every and any(names != every[0] for names in every):
         raise DataError(f"{path}: an epoch lacks metrics that others have, of {' or '.join(METRICS_OF)}")
-    lacking = [what for what in ("dataset", "model") if what not in log.header] + ["epochs"] * (not log.points)
+    lacking = [what for what in ("dataset", "model") if what not in log.header] + ["an epoch"] * (not log.points)
     lacking += [f"the counts of {part}" for part in PARTS.values() if "inters" not in log.counts.get(part, {})]
     if lacking:
-        raise DataError(f"{path}: no training log in the form that docs/verdicts.md states: no {', no '.join(lacking)}")
+        raise DataError(
+            f"{path}: no training log in the form that docs/verdicts.md states; it lacks {', '.join(lacking)}"
+        )
     return log
 
 

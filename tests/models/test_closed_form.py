@@ -193,7 +193,7 @@ def test_a_run_is_stored_sound_and_found_again(name: str, clustered: Dataset, tm
     run = run_trial(trial, tmp_path)
     assert trial.epochs == 1
     assert run.outcome.parameters == 0
-    assert verify(run.path, trial.key).problems == ()
+    assert verify(run.path).problems == ()
     assert run_trial(trial, tmp_path).outcome.finished == run.outcome.finished
     assert run.searched == sorted(getattr(trial.entry.model.Config, "GRID", {}))
 
