@@ -22,7 +22,7 @@ from bm3.errors import ConfigError
 
 DEEPEST = 100
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-LONG_NUMBER = re.compile(r"\d{19}")
+LONG_NUMBER = re.compile(r"(?<![\d.])\d{20}")
 
 
 def nearest(name: str, known: Sequence[str], problem: str) -> str:
@@ -95,16 +95,12 @@ def read_json(path: Path) -> Any:
 
 def parse_json(text: str) -> Any:
     """What JSON says. Raises ValueError, also for what is nested too deeply and for numbers that no processor has."""
-    brackets = re.findall(r"[][{}]", STRING.sub("", text)) if text.count("[") + text.count("{") > DEEPEST else []
-    if max(itertools.accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > DEEPEST:
-        raise ValueError("nested too deeply")
-    return json.loads(text, parse_int=_whole) if LONG_NUMBER.search(text) else json.loads(text)
-
-
-def _whole(digits: str) -> int:
-    if not -(2**63) <= (found := int(digits)) < 2**64:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return found
+    if LONG_NUMBER.search(text) or text.count("[") + text.count("{") > DEEPEST:
+        bare = STRING.sub("", text)
+        levels = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", bare))
+        if LONG_NUMBER.search(bare) or max(levels, default=0) > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep, or a number of twenty digits")
+    return json.loads(text)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -33,9 +33,8 @@ MODALITY_NAMES = {"image": "visual", "textual": "text"}  # two names in use for 
 
 
 def load_dataset(name: str, data: Path | None = None, *, mapped: bool | None = False) -> Dataset:
-    """The data set called `name`, or the one in the folder `name`; feature tables stay in their files if `mapped`.
-
-    With None those stay that can, and the others are read.
+    """The data set called `name`, or the one in the folder `name`; feature tables stay in their files if `mapped`,
+    those that can if it is None.
 
     A path with a separator is read as it is. A plain name is made if it is synthetic, else looked up as a folder in
     `data`, or if that is not given in $BM3_DATA, then in ./data, then in the working directory. Raises DataError with

@@ -128,9 +128,7 @@ class Trial:
 
 
 def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Dataset:
-    """The data set as `load_dataset` finds it, its features left in their files until a model is built, which may
-    leave them there too where the settings say so.
-    """
+    """The data set as `load_dataset` finds it, its features in their files until a model that reads them is built."""
     return load_dataset(name, data, mapped=True if settings.get("features_location") == "disk" else None)
 
 

@@ -38,7 +38,9 @@ class Adam:
     def __init__(self, groups: Iterable[Mapping[str, Any]], learning_rate: float) -> None:
         """Raises ConfigError for another option of a group than `params` and `weight_decay`."""
         self.param_groups: list[dict[str, Any]] = [
-            {"lr": learning_rate, "weight_decay": 0.0, **one, "params": _listed(one["params"])} for one in groups
+            {"lr": learning_rate, "weight_decay": 0.0, **one, "params": [p] if isinstance(p, Tensor) else [*p]}
+            for one in groups
+            for p in [one["params"]]
         ]
         if others := {name for one in self.param_groups for name in one} - {"params", "lr", "weight_decay"}:
             raise ConfigError(f"parameter_groups(): there is no {', '.join(sorted(others))}, only weight_decay")
@@ -57,21 +59,20 @@ class Adam:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike.setdefault((parameter.device, parameter.dtype), []).append(parameter)
-            options = {"lr": group["lr"], "weight_decay": group["weight_decay"], "eps": EPSILON}
+            options = {name: value for name, value in group.items() if name != "params"}
+            options |= {"beta1": BETAS[0], "beta2": BETAS[1], "eps": EPSILON, "amsgrad": False, "maximize": False}
             for parameters in alike.values():
                 states = [self.state.get(parameter) or self._begin(parameter) for parameter in parameters]
                 moments = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
                 steps = [state["step"] for state in states]
                 torch._foreach_add_(steps, 1)
                 tensors = parameters, [parameter.grad for parameter in parameters], *moments, [], steps
-                betas = {"beta1": BETAS[0], "beta2": BETAS[1]}
-                torch._fused_adam_(*tensors, **betas, **options, amsgrad=False, maximize=False)  # type: ignore[call-overload]
+                torch._fused_adam_(*tensors, **options)  # type: ignore[call-overload]
 
     def _begin(self, parameter: Tensor) -> dict[str, Tensor]:
         step = torch.zeros((), dtype=torch.float32, device=parameter.device)
         moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-        self.state[parameter] = {"step": step, **moments}
-        return self.state[parameter]
+        return self.state.setdefault(parameter, {"step": step, **moments})
 
     def catch_up(self) -> None:
         """Bring every parameter up to date, for other readers than the model; they are here."""
@@ -101,12 +102,7 @@ class Adam:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _state_of(self, parameter: Tensor) -> Mapping[str, Tensor]:
-        state: Mapping[str, Tensor] = self.state.get(parameter, {})
-        return state
+        return self.state.get(parameter, {})
 
     def _load_state_of(self, parameter: Tensor, values: dict[str, Tensor]) -> None:
         self.state[parameter] = values
-
-
-def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    return [parameters] if isinstance(parameters, Tensor) else list(parameters)

@@ -114,12 +114,25 @@ def test_validation_is_evaluated_alike_whether_or_not_it_is_masked_for_the_test(
     assert plain["recall@20"] > 0
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("block_users", [1, 7, 59, 10_000])
-def test_the_block_of_users_changes_nothing(clustered: Dataset, block_users: int) -> None:
-    model = Table(random_scores(clustered, levels=4))
-    whole, parts = (Evaluation(clustered, block_users=size).ranking(model, "test", CPU) for size in (0, block_users))
-    np.testing.assert_array_equal(parts.items, whole.items)
-    np.testing.assert_array_equal(parts.hits, whole.hits)
+def test_the_block_of_users_changes_nothing_but_the_memory(
+    clustered: Dataset, block_users: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, sizes, top = torch.from_numpy(random_scores(clustered, levels=4)).float(), list[int](), Evaluator.top
+
+    def noted(self: Evaluator, score: Any, users: NDArray[np.int64], *rest: Any) -> Any:
+        sizes.append(len(users))
+        return top(self, score, users, *rest)
+
+    for model in (Table(scores.numpy()), Factors(scores, torch.eye(clustered.n_items))):
+        whole = Evaluation(clustered).ranking(model, "test", CPU)
+        monkeypatch.setattr(Evaluator, "top", noted)
+        parts = Evaluation(clustered, block_users=block_users).ranking(model, "test", CPU)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(parts.items, whole.items)
+        np.testing.assert_array_equal(parts.hits, whole.hits)
+        assert max(sizes) == min(block_users, len(whole.users))
 
 
 @pytest.mark.parametrize(("top_k", "cutoffs"), [(20, [5, 10, 20]), (23, [5, 10, 20, 23]), (60, [5, 10, 20, 50, 60])])
