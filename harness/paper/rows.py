@@ -194,8 +194,8 @@ class Row:
         return {seed: _metric(run, self.part, metric) for seed, run in self.repeated.items()}
 
     def values(self, metric: str) -> list[float]:
-        """One per seed that takes part."""
-        return [*self.by_seed(metric).values()]
+        """One per run."""
+        return [_metric(run, self.part, metric) for run in self.runs]
 
     def mean(self, metric: str) -> float:
         """Over seeds."""
@@ -309,7 +309,7 @@ def judged(row: Row, paper: Paper) -> Row:
     verdicts = {}
     for metric, cell in sources.items():
         tolerance = paper.tolerances.of(metric)
-        verdict = judge(row.values(metric), cell, tolerance, not row.obstacle)
+        verdict = judge([*row.by_seed(metric).values()], cell, tolerance, not row.obstacle)
         if row.obstacle and verdict.outcome is Outcome.NO_EVIDENCE:
             few = verdict.seeds < tolerance.min_seeds
             verdict = replace(verdict, reason=f"{row.obstacle}; {verdict.reason}" if few else row.obstacle)

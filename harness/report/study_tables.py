@@ -538,7 +538,7 @@ def _figures(row: Row, metric: str) -> dict[str, str]:
     figures = (
         number(verdict.mean, otherwise="not finite"),
         _range(verdict.interval),
-        spread(row.values(metric)),
+        spread([*row.by_seed(metric).values()]),
         str(verdict.seeds),
         number(published.value) if published else "",
         published.source if published else "",

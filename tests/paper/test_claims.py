@@ -376,6 +376,7 @@ def test_copies_of_a_run_that_draws_nothing_are_one_seed_of_a_cell(
 ) -> None:
     found = row(model, of_runs=of_runs)
     assert [*found.by_seed("R@20")] == ([0, 1, 2] if draws else [EVERY_SEED])
+    assert len(found.values("R@20")) == 3
     assert {verdict.seeds for verdict in found.verdicts.values()} == {3 if draws else 1}
 
 
