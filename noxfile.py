@@ -64,6 +64,13 @@ def properties(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant small faults and have the tests find them; after `--`: modules, --each N (docs/mutants.md)."""
+    install(session, "-e", ".[test]")
+    session.run("python", "tests/mutants/run.py", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Open the HTML report in headless Chromium, which must be installed; after `--`: pytest's arguments."""
     install(session, "-e", ".[test,browser]")

@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 
 import harness
 from harness.cli.main import bm3
-from harness.runs.inspect import entries
+from harness.runs.index import entries
 
 ROOT = Path(__file__).parents[1]
 STORE, RUNS = ROOT / "docs" / "results" / "runs", "results/runs.md"

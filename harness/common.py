@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import itertools
 import json
 import math
 import os
@@ -19,7 +20,9 @@ from uuid import uuid4
 from bm3 import DataError
 from bm3.errors import ConfigError
 
-LONG_NUMBER = re.compile(r"\d{19}")
+DEEPEST = 100
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+LONG_NUMBER = re.compile(r"(?<![\d.])\d{20}")
 
 
 def nearest(name: str, known: Sequence[str], problem: str) -> str:
@@ -92,16 +95,12 @@ def read_json(path: Path) -> Any:
 
 def parse_json(text: str) -> Any:
     """What JSON says. Raises ValueError, also for what is nested too deeply and for numbers that no processor has."""
-    try:
-        return json.loads(text, parse_int=_whole) if LONG_NUMBER.search(text) else json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _whole(digits: str) -> int:
-    if not -(2**63) <= (found := int(digits)) < 2**64:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return found
+    if LONG_NUMBER.search(text) or text.count("[") + text.count("{") > DEEPEST:
+        bare = STRING.sub("", text)
+        levels = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", bare))
+        if LONG_NUMBER.search(bare) or max(levels, default=0) > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep, or a number of twenty digits")
+    return json.loads(text)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -129,8 +128,7 @@ def check_writable(path: Path, mend: str) -> None:
     """Raises WriteError unless a file can be written at `path`, whose folder is made; what is there stays as it is."""
     with writing(path, mend):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
+        regular(path)
         with TemporaryFile(dir=path.parent):
             pass
 
@@ -149,11 +147,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write and read, which is `path` after the block, or nothing where the block is left early: one beside
-    it, flushed to disk in the end, then renamed. Raises OSError.
+    it, flushed to disk in the end, then renamed. Raises OSError, also where no file stands: a device is not replaced.
 
     That file has a name of its own, so that two processes may write the same path: the last one's content stays.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
+    temporary = regular(path).with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
     try:
         with temporary.open("w+b") as file:
             yield file

@@ -102,6 +102,14 @@ def reading_progress(name: str, unit: str = "B") -> Iterator[Callable[[int, int 
         yield at
 
 
+@contextmanager
+def reading_runs(number: int) -> Iterator[Callable[[int], None]]:
+    """A function to be told how many runs of a store have been read."""
+    with Meter("stored runs", number, "read") as meter:
+        meter.say(f"reading {number:,} runs that the store's index does not have yet")
+        yield meter.to
+
+
 items_progress = partial(reading_progress, unit="item")
 
 

@@ -6,12 +6,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bm3 import ConfigError
+from bm3 import ConfigError, DataError
 from harness.cli.options import DATA, LAYOUT, OUT, PAPER, PATH, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS, say_unread
 from harness.common import exit_status, nearest, number, read_text
 
@@ -296,16 +297,17 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     By the metrics of the paper; of several files, the mean over them. A file is a table (CSV, TSV, parquet) with
     columns user, item and rank or score, a TREC run, or the recommend_topk of the published toolbox. Ids are the data
     set's numbers, or those of its users.csv and items.csv. What is amiss is said in a line each; where more than one
-    list in a hundred is missing or has training items, nothing is judged.
+    list in a hundred is missing or has training or unknown items, nothing is judged, published or not.
 
     Exit codes: 0 all published metrics held, or none is published for the data set, 1 one lies outside its band, 2 a
-    file cannot be read, 3 nothing could be judged.
+    file cannot be read or has the lists of another one, 3 nothing could be judged.
 
     \b
     bm3 evaluate recommend_topk/BM3-baby.csv --dataset baby --model BM3
     bm3 evaluate seed1.trec seed2.trec seed3.trec --dataset baby --model BM3
     bm3 evaluate mine.parquet --dataset ./data/mine
     """
+    import numpy as np
     from tabulate import tabulate
 
     from harness.data import load_dataset
@@ -321,21 +323,25 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     cutoffs = {name: int(name.partition("@")[2]) for name in map(canonical_metric, paper.metrics)}
     part, depth = paper.test_part(asked.name), max(cutoffs.values())
     found = [evaluate_lists(path, asked, part, depth, ids) for path in lists]
+    ranked = [one.ranking.listed(depth)[0] for one in found]
+    for (first, its), (second, others) in combinations(zip(lists, ranked, strict=True), 2):
+        if np.array_equal(its, others):
+            raise DataError(f"{second}: the same lists as {first}; give each run once")
     names = {metric.partition("@")[0] for metric in cutoffs}
     values = [one.ranking.metrics([*{*cutoffs.values()}], names) for one in found]
     amiss, length = next((one.obstacle for one in found if one.obstacle), ""), min(one.length for one in found)
-    table, outcomes = [], []
+    table, outcomes, measured = [], [], False
     for metric, cutoff in cutoffs.items():
         cell = paper.cell(asked.name, compared, metric) if compared else ()
         tolerance = replace(paper.tolerances.of(metric), min_seeds=1)
         obstacle = f"the lists end before rank {cutoff}" if cutoff > length else amiss
         verdict = judge([one[metric] for one in values], cell, tolerance, not obstacle)
         outcomes.append(verdict.outcome)
+        measured |= not obstacle
         published = verdict.published.value if verdict.published else None
         difference = None if verdict.difference is None else 100 * verdict.difference
-        reason = obstacle if verdict.outcome is Outcome.NO_EVIDENCE else verdict.reason
         figures = [number(verdict.mean), number(published), number(difference, "+.1f")]
-        table.append([short_metric(metric), *figures, verdict.outcome, reason])
+        table.append([short_metric(metric), *figures, verdict.outcome, obstacle or verdict.reason])
     head = ["metric", "lists", "published", "diff. %", "verdict", "why"]
     files, against = f"{len(lists)} file{'s' * (len(lists) > 1)}", f", against {compared}" if compared else ""
     click.echo(f"{files} on {asked.name}, {part} part, {len(found[0].ranking.users):,} users{against}")
@@ -343,4 +349,5 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     for path, one in zip(lists, found, strict=True):
         for finding in one.findings:
             click.echo(f"{path}: {finding}")
-    sys.exit(0 if {*outcomes} == {Outcome.UNPUBLISHED} else exit_status(outcome.held for outcome in outcomes))
+    unpublished = measured and {*outcomes} == {Outcome.UNPUBLISHED}
+    sys.exit(0 if unpublished else exit_status(outcome.held for outcome in outcomes))

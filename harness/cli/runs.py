@@ -59,11 +59,12 @@ def list_command(
     bm3 runs list runs/mini --model bm3 --state finished
     bm3 runs list --json
     """
-    from harness.runs.inspect import entries
+    from harness.cli.progress import reading_runs
+    from harness.runs.index import entries
     from harness.runs.text import list_text
 
     where = _there(folder or out)
-    everything = list(entries(where))
+    everything = entries(where, reading_runs)
     found = everything
     for name, wanted in (("state", state), ("model", model), ("dataset", dataset)):
         found = [one for one in found if wanted is None or getattr(one, name).lower() == wanted.lower()]
@@ -145,7 +146,7 @@ def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also:
     bm3 runs gc --superseded --unfinished
     """
     from harness.runs.clean import Also, compress, remove, unneeded
-    from harness.runs.inspect import entries
+    from harness.runs.index import entries
 
     where = _there(folder or out)
     asked = cast("list[Also]", [name for name, wanted in also.items() if wanted])
@@ -193,7 +194,7 @@ def verify_command(folder: Path | None, out: Path) -> None:
     damaged, folders = 0, list(run_folders(where))
     for path in folders:
         key = key_below(where, path)
-        found = verify(path, key)
+        found = verify(path)
         damaged += bool(found.problems)
         for problem in found.problems:
             click.echo(f"damaged: {key}: {problem}")

@@ -71,10 +71,11 @@ class Execution:
 
         Raises ConfigError for options that exclude each other, or where Ray or its cluster is not there.
         """
+        from harness.cli.progress import reading_runs
         from harness.studies.conduct import Study, make_folder
         from harness.studies.estimate import estimates_of
 
-        workers, estimates = self._workers(alone), estimates_of(self.out, about)
+        workers, estimates = self._workers(alone), estimates_of(self.out, about, [], reading_runs)
         study = Study(name, self.out, estimates, self.rerun, workers, alone, self.costs(alone))
         make_folder(study.folder)
         return study, self._backend(workers, estimates)

@@ -91,6 +91,7 @@ def show(
     bm3 suite show baby --model bpr --format csv
     bm3 suite show my-suite.toml
     """
+    from harness.cli.progress import reading_runs
     from harness.cli.study import following, left_alone
     from harness.data.layouts import data_roots
     from harness.measure.environment import environment
@@ -119,7 +120,7 @@ def show(
     costs = {key: here for key, here in cost_key(environment(device)).items() if key != "torch_threads"}
     found = pending(lambda outcomes: wanted(rows, outcomes, chosen.order), out, costs=costs if chosen.alone else None)
     unread: list[str] = []
-    estimates = estimates_of(out, paper, unread)
+    estimates = estimates_of(out, paper, unread, reading_runs)
     shown = laid_out(table("", HEAD, [_line(row, found.outcomes, estimates) for row in planned]), form)
     notes = [*missing, *(f"cannot be read, left out: {path}" for path in unread)]
     if form != "text":

@@ -4,7 +4,8 @@ Reading files is `layouts`, making data is `synthetic`, dividing interactions is
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ MAX_UNSEEN_SHARE = 0.01
 """Held-out users without a training interaction are left out of evaluation (as published). Above this share of
 a part's users the split itself is taken to be wrong; the real TikTok split has 0.2 %."""
 
-ROWS_AT_A_TIME = 4096  # features are checked and hashed in blocks: a table may be larger than memory
+ROWS_AT_A_TIME = 256  # features are checked and hashed in blocks: a table may be larger than memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,8 @@ class Dataset(Data):
             digest.update(self.part(part).tobytes())
         for modality, table in sorted(self.features.items()):
             digest.update(f"{modality} {table.dtype.str} {table.shape}".encode())
-            for start in range(0, len(table), ROWS_AT_A_TIME):
-                digest.update(np.ascontiguousarray(table[start : start + ROWS_AT_A_TIME]).tobytes())
+            for _, rows in in_blocks(table):
+                digest.update(np.ascontiguousarray(rows).data)
         return digest.hexdigest()
 
     def unseen_users(self, part: Part) -> NDArray[np.int32]:
@@ -176,8 +177,8 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
         else:
             stored = np.ascontiguousarray(table, dtype=wanted).view()
             stored.flags.writeable = False  # so that models need no copy
-    for start in range(0, n_items, ROWS_AT_A_TIME):
-        bad = ~np.isfinite(stored[start : start + ROWS_AT_A_TIME]).all(axis=1)
+    for start, rows in in_blocks(stored):
+        bad = ~np.isfinite(rows).all(axis=1)
         if bad.any():
             row = start + int(np.flatnonzero(bad)[0])
             raise DataError(
@@ -185,3 +186,23 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
                 f"mean row"
             )
     return stored
+
+
+def in_blocks(table: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Some rows of a table at a time, with the number of the first; nothing of one in a file stays in memory."""
+    file: Any = table.base
+    for start in range(0, len(table), ROWS_AT_A_TIME):
+        yield start, table[start : start + ROWS_AT_A_TIME]
+        if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            file.madvise(mmap.MADV_DONTNEED)
+
+
+def in_memory(table: NDArray[Any]) -> NDArray[Any]:
+    """The table, read into memory if it lies in a file; it cannot be written."""
+    if not isinstance(table, np.memmap):
+        return table
+    read = np.empty(table.shape, table.dtype)
+    for start, rows in in_blocks(table):
+        read[start : start + len(rows)] = rows
+    read.flags.writeable = False  # so that models need no copy
+    return read

@@ -32,8 +32,9 @@ FEATURE_SUFFIXES = ("_feat", "_surrogate", "")
 MODALITY_NAMES = {"image": "visual", "textual": "text"}  # two names in use for each; one name inside
 
 
-def load_dataset(name: str, data: Path | None = None, *, mapped: bool = False) -> Dataset:
-    """The data set called `name`, or the one in the folder `name`; feature tables stay in their files if `mapped`.
+def load_dataset(name: str, data: Path | None = None, *, mapped: bool | None = False) -> Dataset:
+    """The data set called `name`, or the one in the folder `name`; feature tables stay in their files if `mapped`,
+    those that can if it is None.
 
     A path with a separator is read as it is. A plain name is made if it is synthetic, else looked up as a folder in
     `data`, or if that is not given in $BM3_DATA, then in ./data, then in the working directory. Raises DataError with
@@ -88,7 +89,7 @@ def data_roots(data: Path | None = None) -> list[Path]:
     return [*([Path(variable)] if variable else []), Path("data")]
 
 
-def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
+def read_folder(folder: Path, *, mapped: bool | None = False) -> Dataset:
     """The data set in `folder`, in either layout, with feature tables in memory or memory-mapped.
 
     Raises DataError naming file and, in text files, line.
@@ -103,7 +104,7 @@ def read_folder(folder: Path, *, mapped: bool = False) -> Dataset:
 
 
 def read_features(
-    folder: Path, *, mapped: bool = False
+    folder: Path, *, mapped: bool | None = False
 ) -> tuple[dict[str, NDArray[Any]], frozenset[str], dict[str, Path]]:
     """Each modality's table in `folder`, which modalities are surrogates, and their files; raises DataError."""
     files = feature_files(folder)
@@ -196,9 +197,12 @@ def modality_of(stem: str) -> tuple[str, bool]:
     return MODALITY_NAMES.get(stem, stem), suffix == "_surrogate"
 
 
-def _read_table(path: Path, mapped: bool) -> NDArray[Any]:
-    table = read_array(path, mapped=mapped)
-    if mapped and (table.dtype not in (np.dtype(np.float32), np.dtype(np.float16)) or not table.flags.c_contiguous):
+def _read_table(path: Path, mapped: bool | None) -> NDArray[Any]:
+    table = read_array(path, mapped=mapped is not False)
+    stays = table.dtype in (np.dtype(np.float32), np.dtype(np.float16)) and table.flags.c_contiguous
+    if mapped is None and not stays:
+        return read_array(path)
+    if mapped and not stays:
         raise DataError(
             f"{path}: {table.dtype}{'' if table.flags.c_contiguous else ' in Fortran order'} cannot stay on disk "
             f"(features_location=disk), needed is float32 or float16 row by row: "

@@ -20,8 +20,6 @@ from harness.ingest.tables import PARQUET, Columns, first_names, is_table, read_
 
 TOLERATED = 0.01
 """Share of lists that may be amiss before they are no evidence."""
-NOT_LEFT_OUT = 0.5
-"""Share of lists with training items above which these were not left out at all."""
 FORMS = (
     "needed is a table with columns user, item and rank or score, a TREC run (user Q0 item rank score tag), or tabs "
     "below a header id, top_0, top_1, …"
@@ -56,16 +54,20 @@ def evaluate_lists(
     evaluator, findings, obstacles = Evaluator(dataset, part), list[str](), list[str]()
     users = numbers_of(named, ids[0], dataset.n_users)
     items = numbers_of(dict.fromkeys(chain.from_iterable(named.values())), ids[1], dataset.n_items)
-    for what, numbers, then in (("users", users, "left out"), ("items", items, "they count as misses")):
-        unknown = [name for name, number in numbers.items() if number < 0]
-        if unknown:
-            of = f"{len(unknown):,} of {len(numbers):,} {what} are none of {dataset.name}'s"
-            findings.append(f"{of} ({listed(unknown[:3])}): {then}")
+    strangers, unknown = ([name for name, number in of.items() if number < 0] for of in (users, items))
+    if strangers:
+        of = f"{len(strangers):,} of {len(users):,} users are none of {dataset.name}'s"
+        findings.append(f"{of} ({listed(strangers[:3])}): left out")
     by_number = {users[user]: [items[item] for item in row[:depth]] for user, row in named.items()}
     lists = [by_number.get(user, []) for user in evaluator.users.tolist()]
     lengths, n = np.array([*map(len, lists)], np.int64), len(lists)
     ranked = np.full((n, depth), -1)
-    ranked[np.arange(depth) < lengths[:, None]] = [*chain.from_iterable(lists)]
+    filled = np.arange(depth) < lengths[:, None]
+    ranked[filled] = [*chain.from_iterable(lists)]
+    if with_unknown := int((filled & (ranked < 0)).any(axis=1).sum()):
+        of = f"{with_unknown:,} of {n:,} lists recommend items that are none of {dataset.name}'s"
+        findings.append(f"{of} ({listed(unknown[:3])}): they count as misses")
+        obstacles += ["items are unknown"] * (with_unknown > TOLERATED * n)
     if missing := int((lengths == 0).sum()):
         findings.append(f"{missing:,} of {n:,} evaluated users have no list: they count as users without a hit")
         obstacles += ["users are missing"] * (missing > TOLERATED * n)
@@ -74,9 +76,7 @@ def evaluate_lists(
     if with_seen := int(seen.any(axis=1).sum()):
         findings.append(f"{with_seen:,} of {n:,} lists recommend training items of their users, {seen.sum():,} in all")
         if with_seen > TOLERATED * n:
-            all_seen = with_seen > NOT_LEFT_OUT * n
-            obstacles.append("training items were not left out" if all_seen else "they are of another split")
-            findings.append(f"so it seems that {obstacles[-1]}")
+            obstacles.append("another split, or training items were not left out")
     short = lengths[(lengths > 0) & (lengths < depth)]
     if len(short):
         least = f"the shortest at {short.min()}: the rest is no hit"

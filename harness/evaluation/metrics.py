@@ -22,6 +22,7 @@ from harness.evaluation.words import ALL, METRICS, canonical_metric
 
 ENTRY_POINT_GROUP = "bm3.metrics"
 Values = NDArray[np.float64]
+USERS_AT_A_TIME = 1024  # whose lists become values at once
 
 
 class ItemsNotStoredError(DataError):
@@ -38,7 +39,7 @@ class Ranking:
     """Whether the item at each rank is relevant to the user, [n, ranks]."""
     n_relevant: NDArray[np.int64]
     """How many items are, at least 1, [n]."""
-    items: NDArray[np.int64] | None = None
+    items: NDArray[np.integer] | None = None
     """[n, ranks], -1 where no item is left; None of a stored run."""
     popularity: NDArray[np.int64] | None = None
     """How many users have each item in training, [I]."""
@@ -50,7 +51,7 @@ class Ranking:
         known = known_metrics()
         return {f"{name}@{k}": float(np.mean(known[name](self, k))) for k in cutoffs for name in names}
 
-    def listed(self, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def listed(self, k: int) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
         """The first K items [n, ≤ K], -1 where none is left, and the popularity of all items. Raises DataError."""
         if self.items is None or self.popularity is None:
             raise ItemsNotStoredError("the metric needs the items of each list, of which a run stores the hits alone")
@@ -59,7 +60,7 @@ class Ranking:
     @cached_property
     def found(self) -> NDArray[Any]:
         """Hits up to each rank, [n, ranks]."""
-        return np.cumsum(self.hits, axis=1)
+        return np.cumsum(self.hits, axis=1, dtype=np.int32)
 
     @cached_property
     def gain(self) -> Values:
@@ -133,8 +134,11 @@ def _at(cumulated: NDArray[Any], k: int) -> Values:
 def _mean_listed(ranking: Ranking, k: int, of: Callable[[NDArray[np.int64]], NDArray[Any]]) -> Values:
     """Mean of a value of items over each list, 0 of an empty one."""
     items, popularity = ranking.listed(k)
-    there = items >= 0
-    mean: Values = np.where(there, of(popularity)[items], 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    values, mean = of(popularity), np.empty(len(items))
+    for start in range(0, len(items), USERS_AT_A_TIME):
+        some = slice(start, start + USERS_AT_A_TIME)
+        there = items[some] >= 0
+        mean[some] = np.where(there, values[items[some]], 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
     return mean
 
 

@@ -15,7 +15,7 @@ from harness.evaluation.words import METRICS
 
 CUTOFFS = (5, 10, 20, 50)
 BLOCK_SCORES = {"cpu": 2**21, "cuda": 2**26}  # scores held at a time; 8 MiB stay in a CPU's cache up to the top K
-BLOCK_PAIRS = 2**15  # held-out interactions looked up at a time
+BLOCK_PAIRS = 2**12  # held-out interactions looked up at a time
 
 Scorer = Callable[[Tensor], Tensor]
 """Users [n], int64 -> scores of all items [n, I], which the caller may write into and has until the next call."""
@@ -51,11 +51,12 @@ class Evaluator:
             raise BM3Error("there is nobody to rank items for: no user of this part has an interaction in training")
         k = min(k, self._n_items)
         block = block or self.block(device)
-        starts = range(0, len(self.users), block)
-        blocks = [self.top(score, self.users[start : start + block], k, device)[0] for start in starts]
-        return self.ranking_of(np.concatenate(blocks))
+        items = np.empty((len(self.users), k), np.int32)
+        for start in range(0, len(items), block):
+            items[start : start + block] = self.top(score, self.users[start : start + block], k, device)[0]
+        return self.ranking_of(items)
 
-    def ranking_of(self, items: NDArray[np.int64]) -> Ranking:
+    def ranking_of(self, items: NDArray[np.integer]) -> Ranking:
         """That of given lists [n, K] of the evaluated users, −1 where one has ended; nothing is masked."""
         hits = np.zeros(items.shape, dtype=np.bool_)
         rows, relevant = self._relevant

@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bm3 import ConfigError, DataError
-from harness.common import nearest, read_file, read_toml, write_json, writing
+from harness.common import nearest, read_file, read_toml, regular, write_json, writing
 from harness.data.files import reading
 
 RECORD, LOCK, PARTIAL, NOTE, MISMATCH = "fetched.json", ".fetching.lock", ".part", ".part.json", ".mismatch-"
@@ -291,7 +291,7 @@ class Fetch:
                 raise _Unavailable(_said(response))
             else:
                 raise DataError(f"{url}: {_said(response)}; check the URL, or {ELSEWHERE}")
-            with writing(part), part.open("r+b" if offset else "wb") as content:
+            with writing(part), regular(part).open("r+b" if offset else "wb") as content:
                 content.seek(offset)
                 if not offset:  # after the old content has gone: else a kill would leave it under this note
                     weak = tag is None or tag.startswith("W/")

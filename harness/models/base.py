@@ -39,8 +39,23 @@ def _difference(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:
 
 def batch_norms(*rows: Tensor) -> Tensor:
     """Σ ‖rows‖F / B for tables of the batch's rows [B, d], norms not squared: the published code's regulariser."""
-    norms: Tensor = torch.linalg.vector_norm(torch.stack(rows), dim=(1, 2))
+    norms: Tensor = _Norms.apply(*rows)  # type: ignore[no-untyped-call]
     return norms.sum() / len(rows[0])
+
+
+class _Norms(torch.autograd.Function):
+    """‖·‖F of tables of one shape: what torch gives, and its gradient without a copy of them together."""
+
+    @staticmethod
+    def forward(ctx: Any, *rows: Tensor) -> Tensor:
+        norms: Tensor = torch.linalg.vector_norm(torch.stack(rows), dim=(1, 2))
+        ctx.save_for_backward(norms, *rows)
+        return norms
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        norms, *rows = ctx.saved_tensors
+        return tuple((h / n.clamp_min(1e-30)).mul_(g) for h, n, g in zip(rows, norms, gradients[0], strict=True))
 
 
 def rows(table: Tensor, ids: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def check_model(entry: ModelEntry, data: Data, config: Any) -> None:
         trial.call("start_epoch", model.start_epoch, generator)
         groups = trial.call("parameter_groups", model.parameter_groups)
         if not (isinstance(groups, list) and groups and all(isinstance(g, dict) and "params" in g for g in groups)):
-            needed = "a list of dictionaries, each with `params`, as torch.optim takes them"
+            needed = "a list of dictionaries, each with `params` and perhaps `weight_decay`"
             trial.refuse("parameter_groups()", groups, needed)
         factor = trial.call("learning_rate_factor", model.learning_rate_factor, 1)
         if not (isinstance(factor, int | float) and 0 <= factor < float("inf")):

@@ -27,8 +27,12 @@ CONFIDENCE, SHARE, FEWEST = 0.95, 0.9, 3
 """Of the band of one epoch; of the epochs that must lie in it; of the runs that a band is made from."""
 ROUNDING = 0.5e-4  # figures of a log have four decimals
 PARTS = {"Training": "train", "Validation": "valid", "Testing": "test"}
+METRICS_OF = ("valid", "test")
 SHOWN = (1, 10, 50)
 """Epochs whose losses are shown; the last one compared is too."""
+
+LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+"""What a literal raises that is none, or is nested too deeply."""
 
 _SETTING = re.compile(r"(\w+)=(.*)")
 _COUNT = re.compile(r"The number of (users|items|inters): (\d+)")
@@ -114,46 +118,55 @@ def read_log(path: Path) -> TrainingLog:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a training log ({error})") from error
     part, metrics, summary = "all", "", False
-    for number, line in enumerate(lines, 1):
-        line = line.partition(" INFO ")[2].strip() or line.strip()
-        if found := _POINT.search(line):
-            log.points.append(LoggedPoint(_settings(found[3], found[4], f"{path}:{number}")))
-        elif found := _TRAINED.match(line):
-            if not log.points or int(found[1]) != len(log.points[-1].epochs):
-                raise DataError(f"{path}:{number}: epoch {found[1]} does not follow the line before it, from 0 on")
-            log.points[-1].epochs.append(LoggedEpoch(float(found[2])))
-        elif line in ("valid result:", "test result:"):
-            metrics = line.partition(" ")[0]
-        elif metrics and log.points and log.points[-1].epochs:
-            log.points[-1].epochs[-1].metrics[metrics] = {k: float(v) for k, v in _FIGURES.findall(line)}
-            metrics = ""
-        elif line.startswith("Trainable parameters: ") and log.points:
-            log.points[-1].parameters = int(line.rpartition(" ")[2])
-        elif line.strip("=") in PARTS:
-            part = PARTS[line.strip("=")]
-        elif found := _COUNT.match(line):
-            log.counts.setdefault(part, {})[found[1]] = int(found[2])
-        elif " BEST " in line and "Current" not in line:
-            summary = True
-        elif summary and (found := _BEST.match(line)):
-            log.called_best = _settings(found[1], found[2], f"{path}:{number}")
-        elif not log.points and not log.counts and (found := _SETTING.fullmatch(line)):
-            log.header[found[1]] = found[2]
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            line = line.partition(" INFO ")[2].strip() or line.strip()
+            if found := _POINT.search(line):
+                log.points.append(LoggedPoint(_settings(found[3], found[4])))
+            elif found := _TRAINED.match(line):
+                if not log.points or int(found[1]) != len(log.points[-1].epochs):
+                    raise DataError(f"{path}:{number}: epoch {found[1]} does not follow the line before it, from 0 on")
+                log.points[-1].epochs.append(LoggedEpoch(float(found[2])))
+            elif line in ("valid result:", "test result:"):
+                metrics = line.partition(" ")[0]
+            elif metrics and log.points and log.points[-1].epochs:
+                log.points[-1].epochs[-1].metrics[metrics] = {k: float(v) for k, v in _FIGURES.findall(line)}
+                metrics = ""
+            elif line.startswith("Trainable parameters: ") and log.points:
+                log.points[-1].parameters = int(line.rpartition(" ")[2])
+            elif line.strip("=") in PARTS:
+                part = PARTS[line.strip("=")]
+            elif found := _COUNT.match(line):
+                log.counts.setdefault(part, {})[found[1]] = int(found[2])
+            elif " BEST " in line and "Current" not in line:
+                summary = True
+            elif summary and (found := _BEST.match(line)):
+                log.called_best = _settings(found[1], found[2])
+            elif not log.points and not log.counts and (found := _SETTING.fullmatch(line)):
+                log.header[found[1]] = found[2]
+    except ValueError as error:  # 1.2.3, a number of thousands of digits, settings that are none
+        raise DataError(f"{path}:{number}: {error}") from error
     for point in log.points:  # an epoch whose loss is not a number ends without metrics
         point.epochs = [epoch for epoch in point.epochs if STOPPING_METRIC in epoch.metrics.get("valid", {})]
     log.points = [point for point in log.points if point.epochs]
-    lacking = [what for what in ("dataset", "model") if what not in log.header] + ["epochs"] * (not log.points)
+    every = [epoch.metrics.get(part, {}).keys() for one in log.points for epoch in one.epochs for part in METRICS_OF]
+    if every and any(names != every[0] for names in every):
+        raise DataError(f"{path}: an epoch lacks metrics that others have, of {' or '.join(METRICS_OF)}")
+    lacking = [what for what in ("dataset", "model") if what not in log.header] + ["an epoch"] * (not log.points)
     lacking += [f"the counts of {part}" for part in PARTS.values() if "inters" not in log.counts.get(part, {})]
     if lacking:
-        raise DataError(f"{path}: no training log in the form that docs/verdicts.md states: no {', no '.join(lacking)}")
+        raise DataError(
+            f"{path}: no training log in the form that docs/verdicts.md states; it lacks {', '.join(lacking)}"
+        )
     return log
 
 
-def _settings(names: str, values: str, where: str) -> dict[str, Any]:
+def _settings(names: str, values: str) -> dict[str, Any]:
     try:
         return dict(zip(ast.literal_eval(names), ast.literal_eval(values), strict=True))
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise DataError(f"{where}: settings cannot be read: {names}={values}") from error
+    except LITERAL as error:
+        raise ValueError(f"settings cannot be read: {names}={values}") from error
 
 
 class _LoggedModel(BaseModel):
@@ -216,7 +229,7 @@ def meant(log: TrainingLog, point: LoggedPoint, paper: Paper) -> Meant:
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except LITERAL:
         return text
 
 
@@ -255,6 +268,7 @@ class Compared:
 
 def compare(point: LoggedPoint, runs: Sequence[RunRecord], batches: int, metrics: Sequence[str]) -> list[Compared]:
     """The curve, then the end, of a point against finished runs. `batches` per epoch; `metrics` canonical."""
+    metrics = [metric for metric in metrics if metric in point.epochs[0].metrics["valid"]]
     ours = [run.epochs() for run in runs]
     length = min(len(point.epochs), *map(len, ours))
     losses = [[(epochs[t].loss or 0.0) * batches for epochs in ours] for t in range(length)]
@@ -268,7 +282,7 @@ def compare(point: LoggedPoint, runs: Sequence[RunRecord], batches: int, metrics
         of_epoch = _figure(f"loss sum, epoch {epoch}", point.epochs[epoch - 1].loss, losses[epoch - 1], shown=True)
         found.append(of_epoch)
     found.append(_figure("best epoch", point.best, [run.outcome.best_epoch for run in runs]))
-    for part in ("valid", "test"):
+    for part in METRICS_OF:
         for metric in metrics:
             values = [getattr(run.outcome, part)[metric] for run in runs]
             found.append(_figure(f"best epoch's {part} {short_metric(metric)}", point.at_best(part, metric), values))

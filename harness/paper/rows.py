@@ -465,7 +465,13 @@ def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
     None are where there is no validation part by which to choose.
     """
     grid = paper.grids.get(run.model) if run.validated else {}
-    return run if grid is None else run.model_copy(update={"searched": sorted(grid.keys() & run.config.keys())})
+    return (
+        run
+        if grid is None
+        else run.model_copy(
+            update={"searched": sorted(key for key in grid if not isinstance(run.config.get(key, {}), Mapping))}
+        )
+    )
 
 
 def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,12 @@ from harness.paper.rows import Planned, Row, finite, judged, lacking, ranked, re
 from harness.paper.selfcheck import Checked
 from harness.paper.significance import Difference, UserValues, compare_all
 from harness.paper.verdict import Outcome
+from harness.runs.index import entries
+from harness.runs.inspect import Entry
 from harness.runs.record import RunRecord, memory_kind
-from harness.runs.store import readable_runs, stored_runs
+from harness.runs.store import stored_runs
 
 SHARED = "§"
-HOST = ("platform", "cpu", "logical_cores", "memory_bytes")
-"""What runs recorded of their machine that two of the same one share."""
-
 
 Spread = Literal["deviation", "interval"]
 
@@ -243,7 +242,7 @@ def make_study(
     paper = paper or load_paper()
     unread, conformance = list(unread), dict(conformance or {})
     runs = tuple(stored_runs(folder, unread) if of is None else of)
-    shared = shared_machine(runs if of is None else [*readable_runs(folder)])
+    shared = shared_machine(runs if of is None else entries(folder))
     reference = selfcheck.load_reference(paper.file(selfcheck.FILE))
     found, starved = rows_of(runs, paper, planned)
     readable = [_readable(row, paper, unread) for row in found]
@@ -312,24 +311,23 @@ def differences_of(rows: Iterable[Row], rule: Tolerances) -> dict[str, tuple[Dif
     }
 
 
-def shared_machine(runs: Sequence[RunRecord]) -> frozenset[Path]:
+def shared_machine(runs: Iterable[RunRecord | Entry]) -> frozenset[Path]:
     """Paths of the runs beside which another of these ran on the same machine at the same time.
 
     Times are stored in whole seconds: a run that began in the second in which another ended came after it.
     """
-    by_host: dict[tuple[Any, ...], list[tuple[datetime, datetime, Path]]] = {}
+    by_host: dict[str, list[tuple[datetime, datetime, Path]]] = {}
     for run in runs:
-        end = run.outcome.finished if run.finished else run.failure.when if run.failure else None
-        if end and run.started:
-            span = (datetime.fromisoformat(run.started), datetime.fromisoformat(end), run.path)
-            by_host.setdefault(tuple(run.environment.get(key) for key in HOST), []).append(span)
+        if run.ended and run.started:
+            span = (datetime.fromisoformat(run.started), datetime.fromisoformat(run.ended), run.path)
+            by_host.setdefault(run.host, []).append(span)
     found: set[Path] = set()
     for spans in by_host.values():
-        last: tuple[datetime, datetime, Path] | None = None
-        for span in sorted(spans):
-            if last is not None and span[0] < last[1]:
+        last, *others = sorted(spans)
+        for span in others:
+            if span[0] < last[1]:
                 found |= {span[2], last[2]}
-            last = span if last is None or span[1] > last[1] else last
+            last = max(last, span, key=lambda one: one[1])
     return frozenset(found)
 
 

@@ -476,8 +476,8 @@ def rules(study: Study) -> list[str]:
 
 def source(run: RunRecord) -> str:
     """The revision that a run was made with; where that is not known, of what numerics version it is."""
-    revision, dirty = (run.environment[key] for key in ("source_revision", "source_dirty"))
-    known = revision[:12] if revision else f"numerics {run.numerics.model}.{run.numerics.training}"
+    revision, dirty = (run.environment.get(key) for key in ("source_revision", "source_dirty"))
+    known = str(revision)[:12] if revision else f"numerics {run.numerics.model}.{run.numerics.training}"
     return known + (", dirty" if dirty else "")
 
 
@@ -551,7 +551,7 @@ def _evidence(study: Study, row: Row, metric: str) -> Iterator[Table]:
 
 
 def _run(run: RunRecord, value: float, command: str) -> list[str]:
-    result, device = run.outcome, f"{run.device}, {run.environment['gpu'] or run.environment['cpu']}"
+    result, device = run.outcome, f"{run.device}, {run.environment.get('gpu') or run.environment.get('cpu')}"
     epochs, finished = f"{result.best_epoch} of {result.epochs}", result.finished[:10]
     return [str(run.seed), f"{value:.4f}", epochs, source(run), device, finished, command]
 

@@ -6,6 +6,7 @@ Nothing is removed that a process is writing to, that cannot be read as a run, o
 import gzip
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from filelock import Timeout
 
 from bm3 import DataError
 from harness.common import HALF_WRITTEN, write_json, write_whole, writing
+from harness.runs.index import INDEX
 from harness.runs.record import CARD, COMPRESSED, EPOCHS, HITS, MODEL, RESULT, RUN, Numerics, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, hits_file, in_use, run_folders, run_lock, supersede
 
@@ -27,12 +29,12 @@ finished ones of other numerics versions than today's; and of finished runs, the
 
 @dataclass(frozen=True)
 class Unneeded:
-    """A file of a run, a whole run, or the folder of superseded ones."""
+    """A file of a run, a whole run, the folder of superseded ones, or half an index."""
 
     path: Path
     why: str
     run: Path | None
-    """The run folder that it is or lies in, whose lock must be free; None for superseded ones, which have none."""
+    """The run folder that it is or lies in, whose lock must be free; None where it lies in none."""
 
     @property
     def size(self) -> int:
@@ -52,6 +54,7 @@ def unneeded(out: Path, also: Collection[Also] = ()) -> list[Unneeded]:
     aside = out / SUPERSEDED
     if "superseded" in also and aside.is_dir() and not aside.is_symlink():
         found.append(Unneeded(aside, "superseded", None))
+    found += [Unneeded(file, "half an index", None) for file in out.glob(f"{INDEX}.*.part")]
     return sorted(found, key=lambda one: one.path)
 
 
@@ -62,7 +65,7 @@ def remove(out: Path, one: Unneeded) -> bool:
     """
     with writing(one.path, "see who may write there"):
         if one.run is None:
-            shutil.rmtree(one.path)
+            (shutil.rmtree if one.path.is_dir() else os.remove)(one.path)
             return True
         lock, there = one.run / LOCK, (one.run / LOCK).exists()
         try:

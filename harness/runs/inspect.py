@@ -1,11 +1,12 @@
-"""What a store holds, one entry per run folder: a damaged run is an entry too, and hides no other.
+"""A run folder at a glance: its entry in lists, its name, how far it is. A damaged run is an entry too.
 
-How two of them differ, whether all is in order and what can go are `difference`, `verify` and `clean`.
+All that a store holds is `index`; how two runs differ, whether all is in order and what can go are `difference`,
+`verify` and `clean`.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def last_log_line(run: Path) -> str | None:
     return next((line for line in lines if line), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A run folder as it was found, with what a list shows of it; a dash in place of a figure is None."""
 
@@ -68,12 +69,11 @@ class Entry:
     state: EntryState
     model: str
     dataset: str
-    run: RunRecord | None = None
-    """None when it cannot be read."""
     reason: str = ""
     """Why it is damaged or failed."""
     epoch: int = 0
     limit: int | None = None
+    """None when it cannot be read."""
     best_epoch: int = 0
     valid: float | None = None
     """R@20 in the best epoch so far."""
@@ -82,37 +82,47 @@ class Entry:
     seconds: float | None = None
     """Of all its epochs and their evaluations."""
     finished: str | None = None
+    started: str | None = None  # from here on what lists do not show, and estimates and reports ask
+    ended: str | None = None
+    host: str = ""
+    device: str = ""
+    dataset_hash: str = ""
+    features: str = ""
+    """`trained` or `frozen`, which decides what a model costs that has the choice."""
+    stopped: str | None = None
+    memory: int | None = None
+    """Bytes of the process, on CUDA of the process on the device."""
 
     def values(self) -> dict[str, Any]:
-        """Everything but the run itself, fit for JSON."""
-        shown = {name: value for name, value in vars(self).items() if name != "run"}
-        return {**shown, "path": str(self.path)}
+        """What a list shows, fit for JSON."""
+        return {name: getattr(self, name) for name in FIELDS[: FIELDS.index("started")]} | {"path": str(self.path)}
 
 
-def entries(out: Path) -> Iterator[Entry]:
-    """Every run below `out` that counts, by path."""
-    for path in run_folders(out):
-        yield entry(path, key_below(out, path))
+FIELDS = [field.name for field in fields(Entry)]
 
 
 def entry(path: Path, key: str) -> Entry:
     """The run folder at `path`, whatever state it is in."""
+    copied: dict[str, Any] = {}
     try:
         run = RunRecord.read(path)
-        seconds = run.seconds
+        copied = {name: getattr(run, name) for name in ("started", "ended", "host", "device", "dataset_hash")}
+        copied["seconds"] = run.seconds
     except DataError as error:
         state: EntryState = "running" if in_use(path) else "damaged"
-        return Entry(path, key, state, path.name.split("-")[0], path.parent.name, reason=str(error))
+        return Entry(path, key, state, path.name.split("-")[0], path.parent.name, str(error), **copied)
     state, result = "running" if not run.finished and in_use(path) else run.state, run.result
-    reason, limit = run.failure.message if run.failure else "", run.training.epochs
-    known = Entry(path, key, state, run.model, run.dataset.name, run, reason, limit=limit, seconds=seconds)
+    copied |= {"limit": run.training.epochs, "features": str(run.config.get("features", ""))}
+    copied["reason"] = run.failure.message if run.failure else ""
     if result is None:
         far = course(path)
-        figures: dict[str, Any] = {"epoch": far.epoch, "best_epoch": far.best_epoch, "valid": far.best}
+        copied |= {"epoch": far.epoch, "best_epoch": far.best_epoch, "valid": far.best}
     else:
-        figures = {"epoch": result.epochs, "best_epoch": result.best_epoch, "finished": result.finished}
-        figures |= {part: getattr(result, part).get(STOPPING_METRIC) for part in ("valid", "test")}
-    return replace(known, **figures)
+        memory = result.memory.of("gpu_process_peak" if run.device == "cuda" else "process_rss_peak")
+        copied |= {"epoch": result.epochs, "best_epoch": result.best_epoch, "memory": memory.bytes}
+        copied |= {"finished": result.finished, "stopped": result.stopped}
+        copied |= {part: getattr(result, part).get(STOPPING_METRIC) for part in ("valid", "test")}
+    return Entry(path, key, state, run.model, run.dataset.name, **copied)
 
 
 def key_below(out: Path, path: Path) -> str:

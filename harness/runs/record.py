@@ -5,11 +5,14 @@ of `run.json` had the hash of the source, `code`, where format 2 has numerics ve
 """
 
 import gzip
+import json
+import math
+import re
 import shlex
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bm3 import DataError
-from harness.common import parse_json, read_file, read_json
+from harness.common import read_file, read_json
 from harness.data.files import read_archive
 from harness.evaluation.metrics import Ranking, known_metrics, metrics_of_hits
 from harness.training.config import STOPPING_METRIC
@@ -36,6 +39,9 @@ MEMORY_KINDS = (*GPU_KINDS, "process_rss_peak")
 GPU_KEYS = ("gpu", "gpu_driver", "gpu_power_limit_w", "gpu_clocks_mhz", "gpu_mig", "gpu_compute_mode")
 COST_KEYS = ("device", "cpu", "logical_cores", "torch_threads", *GPU_KEYS)
 """What of an environment decides costs: two runs that differ in one of them do not stand for each other there."""
+HOST_KEYS = ("platform", "cpu", "logical_cores", "memory_bytes")
+
+METRIC = re.compile(r"[^@]+@[1-9]\d{0,8}")
 
 State = Literal["finished", "failed", "unfinished"]
 FailureKind = Literal["out of memory", "error", "killed"]
@@ -43,27 +49,55 @@ PerUser = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 def _time(text: str) -> str:
-    datetime.fromisoformat(text)
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
     return text
 
 
+def _settings(value: Any) -> Any:
+    """A list as a tuple, so that values can be compared and counted; no number but finite ones."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no setting")
+    if isinstance(value, dict):
+        return {key: _settings(inside) for key, inside in value.items()}
+    return tuple(map(_settings, value)) if isinstance(value, list) else value
+
+
+def _environment(found: dict[str, Any]) -> dict[str, Any]:
+    for key, value in found.items():
+        kinds = {"torch_threads": int, "gpu_power_limit_w": int | float, "gpu_clocks_mhz": list}
+        if value is not None and not isinstance(value, kinds.get(key, str | int | float)):
+            raise ValueError(f"{key} is {value!r:.40}")
+    return found
+
+
 def _words(text: str) -> str:
-    shlex.split(text)
+    if not {*text}.isdisjoint("'\"\\"):  # else nothing can be wrong, and to split it takes as long as to read a run
+        shlex.split(text)
     return text
 
 
 def _reported(metrics: dict[str, float]) -> dict[str, float]:
     """What one metric has at a cut-off, the others have too."""
+    if wrong := _wrong(tuple(metrics)):
+        raise ValueError(wrong)
+    return metrics
+
+
+@lru_cache(1024)  # runs and their epochs have the same metrics
+def _wrong(metrics: tuple[str, ...]) -> str:
+    if odd := [name for name in metrics if not METRIC.fullmatch(name)]:
+        return f"{odd[0]!r:.40} is no metric at a cut-off"
     names = [name.partition("@") for name in metrics]
     cutoffs = dict.fromkeys(name[2] for name in names)
     every = [f"{metric}@{k}" for metric in dict.fromkeys(name[0] for name in names) for k in cutoffs]
-    if missing := [name for name in every if name not in metrics]:
-        raise ValueError(f"lacks {', '.join(missing)}")
-    return metrics
+    missing = ", ".join(name for name in every if name not in metrics)
+    return f"lacks {missing}" if missing else ""
 
 
 Time = Annotated[str, AfterValidator(_time)]
 Count = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Metrics = Annotated[dict[str, float], AfterValidator(_reported)]
 
 
@@ -123,13 +157,13 @@ class Numerics(Record):
 class Timing(Record):
     """Seconds; `note` says why some are missing."""
 
-    median_s: float | None
+    median_s: Finite | None
     """Of an epoch's training, after the warm-up."""
-    q1_s: float | None
-    q3_s: float | None
-    warmup_s: float | None
+    q1_s: Finite | None
+    q3_s: Finite | None
+    warmup_s: Finite | None
     """Of the first epoch."""
-    evaluation_median_s: float | None
+    evaluation_median_s: Finite | None
     note: str | None
     warm_up_epochs: int | None = None
     """How many epochs are left out of median and quartiles."""
@@ -139,7 +173,7 @@ class Timing(Record):
 class Reading(Record):
     """Bytes, or why there are none; `how` they were found where they were not simply read."""
 
-    bytes: int | None
+    bytes: Count | None
     note: str | None
     how: str | None = None
 
@@ -169,11 +203,6 @@ class Memory(Record):
         process, reserved = self.gpu_process_peak.bytes, self.allocator_reserved_peak.bytes
         return None if process is None or reserved is None else process - reserved
 
-    @property
-    def kind(self) -> str | None:
-        """Which of its readings counts; None where nothing was measured."""
-        return memory_kind([self])
-
 
 def memory_kind(memories: Iterable[Memory], kinds: Sequence[str] = MEMORY_KINDS) -> str | None:
     """Which reading counts for all of them, so that they can be compared: the first that all measured, and not as 0."""
@@ -181,8 +210,8 @@ def memory_kind(memories: Iterable[Memory], kinds: Sequence[str] = MEMORY_KINDS)
 
 
 class Energy(Record):
-    joules: float | None
-    per_epoch: float | None
+    joules: Finite | None
+    per_epoch: Finite | None
     epochs: int
     note: str | None
 
@@ -214,18 +243,18 @@ class Failure(Record):
 
     kind: str
     message: str
-    when: str
+    when: Time
 
 
 class Epoch(Record):
     """A line of `epochs.jsonl`."""
 
-    epoch: int
+    epoch: Annotated[int, Field(lt=2**63)]
     loss: float | None
     parts: dict[str, float]
-    seconds: float
-    evaluation_seconds: float
-    sampling_seconds: float = 0.0
+    seconds: Finite
+    evaluation_seconds: Finite
+    sampling_seconds: Finite = 0.0
     valid: Metrics
     improved: bool
 
@@ -242,7 +271,7 @@ class RunRecord(Record):
     path: Path
     format: int = 1
     model: str
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], AfterValidator(_settings)]
     training: Training
     dataset: DatasetRecord
     dataset_hash: str
@@ -258,7 +287,7 @@ class RunRecord(Record):
     """Settings that differed from their defaults; earlier versions have them in the command alone."""
     command: Annotated[str, AfterValidator(_words)]
     started: Time | None = None
-    environment: dict[str, Any]
+    environment: Annotated[dict[str, Any], AfterValidator(_environment)]
     resumed: list[Resumed] = []
     result: Result | None = None
     """None when it is unfinished. Where it is known to be finished, `outcome` is the same."""
@@ -333,6 +362,16 @@ class RunRecord(Record):
             changed = [word.partition("=")[0] for option, word in words if option == "--set"]
         return {key: value for key, value in self.settings.items() if key in changed}
 
+    @property
+    def ended(self) -> Time | None:
+        """When it finished or failed."""
+        return self.outcome.finished if self.finished else self.failure.when if self.failure else None
+
+    @property
+    def host(self) -> str:
+        """The same for runs of one machine, as far as an environment tells machines apart."""
+        return json.dumps([self.environment.get(key) for key in HOST_KEYS])
+
     def epochs(self) -> list[Epoch]:
         """Its epochs, in order; a last line that was cut off is left out. Raises DataError."""
         file = self.epochs_file
@@ -345,7 +384,7 @@ class RunRecord(Record):
         records: list[Epoch] = []
         for number, line in enumerate(lines, start=1):
             try:
-                records.append(check(parse_json(line.decode()), Epoch))
+                records.append(check(line, Epoch))
             except ValueError as error:
                 if number == len(lines):
                     break
@@ -480,9 +519,9 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check(content: Any, form: type[R]) -> R:
-    """Raises ValueError with what is missing, or what is the first that is not as it must be."""
+    """Raises ValueError with what is missing, or what is the first that is not as it must be; bytes are JSON."""
     try:
-        return form.model_validate(content)
+        return form.model_validate_json(content) if isinstance(content, bytes) else form.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         places = [".".join(map(str, one["loc"])) for one in problems]

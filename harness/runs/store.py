@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -67,10 +67,8 @@ class RunWriter:
     def begin(self, description: Mapping[str, Any]) -> None:
         """Store what is about to be run and forget an unfinished earlier attempt."""
         with writing(self.path):
-            (self.path / FAILURE).unlink(missing_ok=True)
             (self.path / CHECKPOINT).unlink(missing_ok=True)
-            write_json(self.path / RUN, description)
-            write_whole(self.path / EPOCHS, b"")
+        self.resume(description, ())
 
     def resume(self, description: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
         """Store what is going on, after these epochs: later ones will be made again."""
@@ -170,20 +168,14 @@ def in_use(path: Path) -> bool:
     except Timeout:
         return True
     except OSError:  # not ours to write; to look at the lock, reading suffices
-        return _locked_by_another(lock)
+        with suppress(ImportError, OSError), lock.open("rb") as file:
+            from fcntl import LOCK_EX, LOCK_NB, flock
 
-
-def _locked_by_another(lock: Path) -> bool:
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-
-        with lock.open("rb") as file:
-            flock(file, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                return True
         return False
-    return False
 
 
 def supersede(out: Path, path: Path) -> Path:
@@ -206,17 +198,31 @@ def identity_digest(identity: Mapping[str, Any]) -> str:
 
 
 def run_folders(out: Path) -> Iterator[Path]:
-    """Folders with a run that counts, damaged ones included, by path.
+    """As `walk`: the folders alone."""
+    return (Path(folder) for folder, _ in walk(out))
 
-    Links to folders are not followed, except `out` itself. Raises DataError when `out` is a file.
+
+def walk(out: Path) -> Iterator[tuple[str, Mapping[str, "os.DirEntry[str]"]]]:
+    """Folders with a run that counts, damaged ones included, by path, and what lies in them by name.
+
+    Links to folders are not followed, except `out` itself; what cannot be opened is passed over. Raises DataError when
+    `out` is a file.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder of runs")
-    for root, folders, files in os.walk(out):
-        folders[:] = sorted(name for name in folders if name != SUPERSEDED)
-        if RUN in files or RESULT in files:
-            folders.clear()
-            yield Path(root)
+    folders = [str(out)]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as there:
+                files = {one.name: one for one in there}
+        except OSError:
+            continue
+        if any(name in files and not files[name].is_dir() for name in (RUN, RESULT)):
+            yield folder, files
+            continue
+        inner = (one.path for name, one in files.items() if name != SUPERSEDED and one.is_dir(follow_symlinks=False))
+        folders += sorted(inner, reverse=True)
 
 
 def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[RunRecord]:
@@ -233,8 +239,3 @@ def stored_runs(out: Path, unread: list[str] | None = None) -> Iterator[RunRecor
         except DataError as error:
             if unread is not None and not in_use(path):
                 unread.append(str(error))
-
-
-def readable_runs(out: Path, unread: list[str] | None = None) -> Iterator[RunRecord]:
-    """As `stored_runs`; nothing where there is no folder."""
-    return stored_runs(out, unread) if out.is_dir() else iter(())

@@ -49,6 +49,7 @@ from harness.training.fit import fit
 from harness.training.steps import make_deterministic
 
 FORMAT = 2  # of run.json; 1 named the source's hash, `code`, where 2 has `numerics`
+SECOND = b'"format": 2,'  # as it is written; to read all runs of a large store would take minutes
 RESULT_FORMAT = 1
 
 
@@ -127,8 +128,8 @@ class Trial:
 
 
 def dataset_for(settings: Mapping[str, Any], name: str, data: Path | None) -> Dataset:
-    """The data set as `load_dataset` finds it, its features left on disk where the settings say so."""
-    return load_dataset(name, data, mapped=settings.get("features_location") == "disk")
+    """The data set as `load_dataset` finds it, its features in their files until a model that reads them is built."""
+    return load_dataset(name, data, mapped=True if settings.get("features_location") == "disk" else None)
 
 
 def make_trial(
@@ -345,18 +346,19 @@ def folder_of(trial: Trial, out: Path) -> Path:
     That made up the key from the hash of the source, so the same trial may have another name.
     """
     path = out / trial.key
-    earlier = [] if path.exists() else _of_the_first_format(path.parent)
+    earlier = [] if path.exists() else _of_the_first_format(path.parent, trial.entry.name, trial.seed)
     return next((run.path for run in earlier if trial.was_of(run) and (run.path / RUN).is_file()), path)
 
 
 @cache
-def _of_the_first_format(folder: Path) -> list[RunRecord]:
-    """Finished runs in the folder of a data set, by path; none are added to them any more."""
+def _of_the_first_format(folder: Path, model: str, seed: int) -> list[RunRecord]:
+    """Finished runs so named in the folder of a data set, by path; none are added to them any more."""
     found = []
-    for path in sorted(path.parent for path in folder.glob(f"*/{RESULT}")):
-        with suppress(DataError):  # damaged
-            run = RunRecord.read(path)
-            found += [run] if run.format == 1 else []
+    for path in sorted(path.parent for path in folder.glob(f"{escape(model)}-*-seed{seed}/{RESULT}")):
+        with suppress(DataError, OSError):  # damaged
+            if SECOND not in (path / RUN).read_bytes():
+                run = RunRecord.read(path)
+                found += [run] if run.format == 1 else []
     return found
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from bm3 import DataError
-from harness.runs.inspect import NAME, Entry, entry
+from harness.runs.inspect import NAME
 from harness.runs.record import EPOCHS, HITS, MODEL, RESULT, RUN, RunRecord
-from harness.runs.store import CHECKPOINT, digests, identity_digest
+from harness.runs.store import CHECKPOINT, digests, identity_digest, in_use
 
 IDENTITY = ("model", "config", "training", "dataset_hash", "seed", "device", "compiled", "numerics", "code")
 """Fields of `Trial.identity`; a run of an earlier version has those there were then, such as the hash `code`."""
@@ -24,27 +24,29 @@ class Note(str):
 class Verified:
     """What was found out about a run: it is damaged where there are problems; notes are no damage."""
 
-    entry: Entry
+    run: RunRecord | None
+    """None when it cannot be read."""
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def verify(path: Path, key: str) -> Verified:
+def verify(path: Path) -> Verified:
     """Check everything about the run in a folder that its own files can tell."""
-    found = entry(path, key)
-    if found.run is None:
+    try:
+        run = RunRecord.read(path)
+    except DataError as error:
         # Its process may only just have begun to write.
-        return Verified(found, () if found.state == "running" else (found.reason,), ())
+        return Verified(None, () if in_use(path) else (str(error),), ())
     told: list[str] = []
-    for check in (_name, _epochs, _result, _hits, _model) if found.run.finished else (_name, _unfinished):
+    for check in (_name, _epochs, _result, _hits, _model) if run.finished else (_name, _unfinished):
         try:
-            told += check(found.run)
+            told += check(run)
         except DataError as error:
             told.append(str(error))
-    if found.run.finished and all(isinstance(one, Note) for one in told):
-        told += _digests(found.run)
+    if run.finished and all(isinstance(one, Note) for one in told):
+        told += _digests(run)
     notes = tuple(one for one in told if isinstance(one, Note))
-    return Verified(found, tuple(one for one in told if not isinstance(one, Note)), notes)
+    return Verified(run, tuple(one for one in told if not isinstance(one, Note)), notes)
 
 
 def _name(run: RunRecord) -> Iterator[str]:

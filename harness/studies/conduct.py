@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.common import WriteError, writing
+from harness.common import WriteError, regular, writing
 from harness.runs.record import FAILURE
 from harness.runs.trial import Trial
 from harness.runs.words import Policy
@@ -184,7 +184,7 @@ class _Recent(logging.Handler):
 def _logging(path: Path, recent: deque[str]) -> Iterator[None]:
     """The study's log goes to the file, appended, and its last lines to `recent`."""
     with writing(path):
-        to_file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        to_file = logging.FileHandler(regular(path), encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     handlers = [to_file, _Recent(recent)]
     LOGGER.setLevel(logging.INFO)

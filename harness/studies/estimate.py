@@ -5,19 +5,20 @@ Runs of one's own store come first, then the paper's `reference/cost.csv`.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bm3 import DataError
 from harness.paper.load import Paper
 from harness.paper.published import read_rows
+from harness.runs.index import Watch, entries
+from harness.runs.inspect import Entry
 from harness.runs.record import RunRecord
-from harness.runs.store import readable_runs
 from harness.runs.trial import Trial
 
 COST_FILE = "reference/cost.csv"
@@ -62,18 +63,23 @@ class Cost(BaseModel):
 class Estimates:
     """Estimates for trials from past runs and shipped figures."""
 
-    def __init__(self, runs: Iterable[RunRecord], costs: Sequence[Cost] = ()) -> None:
-        self._runs: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    def __init__(self, runs: Iterable[Entry], costs: Sequence[Cost] = ()) -> None:
+        self._runs: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
         self._costs = costs
         self._known: dict[tuple[tuple[str, ...], int], Estimate | None] = {}
         for run in runs:
             if run.finished:
-                self._runs[run.model, _features(run.config), run.device, run.dataset_hash].append(run)
+                self._runs[run.model, run.features, run.device, run.dataset_hash].append(run)
 
     def of(self, trial: Trial) -> Estimate | None:
         """None where nothing of the model on such a device is known."""
         identity = trial.identity
-        key = identity["model"], _features(identity["config"]), identity["device"], identity["dataset_hash"]
+        key = (
+            identity["model"],
+            str(identity["config"].get("features", "")),
+            identity["device"],
+            identity["dataset_hash"],
+        )
         limit = trial.epochs
         if (key, limit) not in self._known:
             interactions = len(trial.dataset.train)
@@ -94,9 +100,9 @@ class Estimates:
         seconds, memory = [], []
         for run in self._runs.get(key, []):
             with suppress(DataError):  # a damaged run only tells nothing
-                took, needed = _seconds(run, limit), _memory(run)
+                took = _seconds(run, limit)
                 seconds += [] if took is None else [took]
-                memory += [] if needed is None else [needed]
+                memory += [] if run.memory is None else [run.memory]
         if not seconds:
             return None
         basis = f"{len(seconds)} past run{'s' if len(seconds) > 1 else ''}"
@@ -120,9 +126,11 @@ class Estimates:
         return Estimate(seconds, None, f"shipped figures for {near.dataset}, times {scale:.2g} for its size")
 
 
-def estimates_of(store: Path, paper: Paper, unread: list[str] | None = None) -> Estimates:
-    """From the runs in the store and the paper's figures; runs that cannot be read are added to `unread`."""
-    return Estimates(readable_runs(store, unread), load_costs(paper.file(COST_FILE)))
+def estimates_of(store: Path, paper: Paper, unread: list[str], watch: Watch) -> Estimates:
+    """From the runs in the store and the paper's figures; why others cannot be read is added to `unread`."""
+    runs = entries(store, watch)
+    unread += [run.reason for run in runs if run.state == "damaged"]
+    return Estimates(runs, load_costs(paper.file(COST_FILE)))
 
 
 def load_costs(path: Path) -> list[Cost]:
@@ -137,19 +145,10 @@ def load_costs(path: Path) -> list[Cost]:
     return costs
 
 
-def _seconds(run: RunRecord, limit: int) -> float | None:
+def _seconds(run: Entry, limit: int) -> float | None:
     """What the run's first `limit` epochs took; None where it cannot tell, since its own limit ended it before that."""
-    epochs = run.epochs()
-    if not epochs or (len(epochs) < limit and run.outcome.stopped != "early"):
+    if run.seconds is None or (run.epoch < limit and run.stopped != "early"):
         return None
-    return sum(epoch.seconds + epoch.evaluation_seconds for epoch in epochs[:limit])
-
-
-def _memory(run: RunRecord) -> int | None:
-    memory = run.outcome.memory
-    return (memory.gpu_process_peak if run.device == "cuda" else memory.process_rss_peak).bytes
-
-
-def _features(config: Mapping[str, Any]) -> str:
-    """Training the raw feature tables or not decides what a model costs."""
-    return str(config.get("features", ""))
+    if run.epoch <= limit:
+        return run.seconds
+    return sum(epoch.seconds + epoch.evaluation_seconds for epoch in RunRecord.read(run.path).epochs()[:limit])

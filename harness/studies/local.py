@@ -21,7 +21,7 @@ import psutil
 
 import harness.models
 from bm3 import BM3Error
-from harness.common import WriteError, writing
+from harness.common import WriteError, regular, writing
 from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
 from harness.measure.gpu import free_bytes, occupied, visible_gpus
 from harness.measure.host import container_limits, usable_cores
@@ -207,7 +207,7 @@ def command(arguments: Sequence[str]) -> None:
 
 def log_to(path: Path) -> None:
     """What this process prints from now on is appended to the file."""
-    with path.open("ab") as file:
+    with regular(path).open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bm3 import BM3Error, Loss, Recommender
 from harness.data import Dataset
+from harness.data.dataset import in_memory
 from harness.evaluation import Evaluation, Ranking
 from harness.evaluation.metrics import known_metrics
 from harness.measure import EpochClock, TimingSummary
@@ -106,6 +107,8 @@ def build(
     """
     training = training or TrainingConfig()
     features = vectors_read(dataset.features, training.vectors, streams)
+    if model.reads_features and training.features_location != "disk":
+        features = {name: in_memory(table) for name, table in features.items()}
     built = model(replace(dataset, features=features), config, streams.torch("initialisation"))
     if device.type != "cpu":
         for table in feature_tables(built):

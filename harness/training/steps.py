@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
+from typing import Any
 
 import torch
 
@@ -20,9 +21,7 @@ from harness.training.optimiser import adam, set_learning_rate
 from harness.training.streams import Streams
 
 
-def train_step(
-    model: Recommender, optimiser: torch.optim.Optimizer, batch: Batch, to_fetch: Batch | None = None
-) -> Loss:
+def train_step(model: Recommender, optimiser: Any, batch: Batch, to_fetch: Batch | None = None) -> Loss:
     """One step on the batch, and its loss from before the step. `to_fetch` is the next batch if that is read ahead."""
     optimiser.zero_grad()
     loss = model.loss(batch)
@@ -97,7 +96,7 @@ class TrainingSteps:
 def make_deterministic() -> None:
     """Let torch use deterministic algorithms only; an operation that has none raises an error that names it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # `use_deterministic_algorithms` would load the compiler too
     torch.backends.cudnn.benchmark = False
     # Filling memory that is written next anyway costs time in every step; nothing here reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from harness.paper.load import load_paper
 from harness.paper.published import short_metric
 from harness.paper.significance import UserValues, compare_all, over_seeds
-from harness.runs.store import readable_runs
+from harness.runs.store import stored_runs
 
 METRICS, DRAWS, LEVEL = ("recall@20", "ndcg@20"), 300, 0.05
 HEAD = (
@@ -39,7 +39,7 @@ HEAD = (
 def main(store: Path) -> None:
     """Print the table."""
     runs = defaultdict(dict)
-    for run in readable_runs(store):
+    for run in stored_runs(store):
         for metric in METRICS if run.finished else ():
             values = run.per_user(metric)
             if values is not None:

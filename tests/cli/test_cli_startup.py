@@ -91,13 +91,13 @@ def test_the_entry_point_loads_nothing_that_computes_either(word: str) -> None:
 BEGIN = "from pathlib import Path; store = Path('docs/results/runs/cost'); "
 READERS = {
     "errors": "from bm3 import BM3Error, ConfigError, DataError",
-    "list": "from harness.runs.inspect import entries; from harness.runs.text import list_text; "
-    "list_text(list(entries(store)))",
+    "list": "from harness.runs.index import entries; from harness.runs.text import list_text; "
+    "list_text(entries(store))",
     "show and diff": "from harness.runs.store import stored_runs; from harness.runs.text import *; "
     "from harness.runs.difference import difference; one, other, *_ = stored_runs(store); "
     "run_text(one, 'x'); difference_text(difference(one, other), 'x', 'y')",
     "verify": "from harness.runs.store import run_folders; from harness.runs.verify import verify; "
-    "assert not any(verify(path, 'x').problems for path in run_folders(store))",
+    "assert not any(verify(path).problems for path in run_folders(store))",
     "gc": "from harness.runs.clean import unneeded; unneeded(store, ['unfinished'])",
     "expected": "from harness.paper.load import load_paper; load_paper().claims",
     "tables": "import harness.report.paper_tables, harness.report.latex",

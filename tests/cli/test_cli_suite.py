@@ -40,7 +40,9 @@ def fail(trial: Trial, out: Path) -> None:
     folder = out / trial.key
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({**DESCRIPTION, **trial.identity}))
-    (folder / "failure.json").write_text(json.dumps({"kind": "error", "message": "made up", "when": "now"}))
+    (folder / "failure.json").write_text(
+        json.dumps({"kind": "error", "message": "made up", "when": "2026-01-01T00:00:00+00:00"})
+    )
     assert RunRecord.read(folder).state == "failed"
 
 

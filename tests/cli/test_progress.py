@@ -20,7 +20,7 @@ from rich.console import Console
 
 from harness.cli import progress as cli_progress
 from harness.cli import suite as cli_watch
-from harness.cli.progress import StudyProgress, TrainingProgress, bars, reading_progress, show
+from harness.cli.progress import StudyProgress, TrainingProgress, bars, reading_progress, reading_runs, show
 from harness.common import duration
 from harness.runs.inspect import Course, course, last_log_line
 from harness.studies.status import STATUS, Running, Status, vanished, write_status
@@ -137,6 +137,19 @@ def test_without_a_terminal_bytes_are_told_every_ten_seconds(
         "ratings.csv: 30.0 MB of 40.0 MB, about 10 s left\n"
         "ratings.csv: 5.0 MB\n",
     )
+
+
+def test_how_many_runs_have_been_read_is_told_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moment = [100.0]
+    monkeypatch.setattr(cli_progress, "time", SimpleNamespace(monotonic=lambda: moment[0]))
+    with reading_runs(1500) as tell:
+        for done in range(1, 1501):
+            moment[0] += 0.01
+            tell(done)
+    told = "reading 1,500 runs that the store's index does not have yet\nstored runs: read 1000/1500, about 5 s left\n"
+    assert capsys.readouterr().err == told
 
 
 def test_on_a_terminal_a_bar_shows_the_bytes(

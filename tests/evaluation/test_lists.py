@@ -107,8 +107,18 @@ FAULTS: list[tuple[Callable[[Named, Dataset], Named], str, str]] = [
     (lambda lists, _: {**lists, "nobody": ["1"]}, "1 of 61 users are none of clustered's (nobody)", ""),
     (
         lambda lists, _: {**lists, "3": ["thing", *lists["3"]]},
-        "1 of 41 items are none of clustered's (thing): they count as misses",
+        "1 of 60 lists recommend items that are none of clustered's (thing): they count as misses",
+        "items are unknown",
+    ),
+    (
+        lambda lists, _: {**lists, "3": [*lists["3"][:DEPTH], "thing"]},  # beyond what is evaluated
         "",
+        "",
+    ),
+    (
+        lambda lists, _: {user: ["thing", *row] if int(user) % 2 else row for user, row in lists.items()},
+        "30 of 60 lists recommend items that are none of clustered's (thing): they count as misses",
+        "items are unknown",
     ),
     (
         lambda lists, _: {user: row for user, row in lists.items() if user not in ("3", "4")},
@@ -119,12 +129,12 @@ FAULTS: list[tuple[Callable[[Named, Dataset], Named], str, str]] = [
     (
         lambda lists, data: with_training(lists, data, 8),
         "8 of 60 lists recommend training items of their users, 8 in all",
-        "they are of another split",
+        "another split, or training items were not left out",
     ),
     (
         lambda lists, data: with_training(lists, data, 60),
         "60 of 60 lists recommend training items of their users, 60 in all",
-        "training items were not left out",
+        "another split, or training items were not left out",
     ),
 ]
 
@@ -141,7 +151,7 @@ def test_what_is_amiss_is_said_and_decides_whether_anything_is_judged(
 ) -> None:
     path = toolbox(tmp_path / "lists", change(named, clustered))
     found = evaluate_lists(path, clustered, "test", DEPTH, NONE)
-    assert any(line.startswith(finding) for line in found.findings), found.findings
+    assert any(line.startswith(finding) for line in found.findings) == bool(finding), found.findings
     assert found.obstacle == obstacle
     assert found.ranking.metrics([DEPTH])["recall@10"] <= ranking.metrics([DEPTH])["recall@10"]
 
@@ -224,6 +234,25 @@ def test_without_a_published_figure_there_are_metrics_and_no_verdict(
     assert code == 0
     assert out.startswith("2 files on tiny, test part, 60 users\n")
     assert "unpublished" in out
+
+
+def test_what_cannot_be_compared_is_no_pass_where_nothing_is_published_either(
+    command: Command, tmp_path: Path, tiny: Path, clustered: Dataset
+) -> None:
+    lists = answers(tmp_path, clustered, 0.5)
+    lists.write_text("\n".join(lists.read_text().splitlines()[:50]) + "\n")
+    code, out, _ = command("evaluate", lists, "--dataset", tiny)
+    assert (code, out.count("users are missing")) == (3, 4)
+
+
+@pytest.mark.parametrize("write", [toolbox, packed])
+def test_the_lists_of_one_run_given_twice_are_refused(
+    write: Callable[..., Path], command: Command, tmp_path: Path, tiny: Path, named: Named
+) -> None:
+    first, second = toolbox(tmp_path / "seed1", named), write(tmp_path / "seed2", named)
+    code, out, told = command("evaluate", first, second, "--dataset", tiny)
+    assert (code, out) == (2, "")
+    assert f"{second}: the same lists as {first}; give each run once" in told
 
 
 def test_a_model_that_the_paper_does_not_have_is_wrong_usage(command: Command, tmp_path: Path) -> None:

@@ -84,9 +84,16 @@ def test_every_metric_is_its_definition(seed: int, k: int) -> None:
     dataset = Dataset(20, 15, train, name="made", valid=valid, test=test)
     scores = draw.integers(6, size=(20, 15)).astype(np.float32)  # with ties
     evaluator = Evaluator(dataset, "test")
-    ranking = evaluator.rank(lambda users: torch.from_numpy(scores)[users], k, device=torch.device("cpu"))
+    ranks = k + seed  # lists may go on after K
+    ranking = evaluator.rank(lambda users: torch.from_numpy(scores)[users], ranks, device=torch.device("cpu"))
     found, expected = ranking.metrics([k], known_metrics()), by_loops(dataset, scores, k)
     assert found == pytest.approx({f"{name}@{k}": value for name, value in expected.items()}, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_empty_list_has_nothing_of_anything() -> None:
+    empty = Ranking(np.arange(1), np.zeros((1, 2), bool), np.ones(1, int), np.full((1, 2), -1), np.arange(3), 3)
+    assert set(empty.metrics([1, 2], known_metrics()).values()) == {0.0}
 
 
 def test_what_needs_items_says_so_of_hits_alone() -> None:

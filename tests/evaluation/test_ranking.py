@@ -114,12 +114,25 @@ def test_validation_is_evaluated_alike_whether_or_not_it_is_masked_for_the_test(
     assert plain["recall@20"] > 0
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("block_users", [1, 7, 59, 10_000])
-def test_the_block_of_users_changes_nothing(clustered: Dataset, block_users: int) -> None:
-    model = Table(random_scores(clustered, levels=4))
-    whole, parts = (Evaluation(clustered, block_users=size).ranking(model, "test", CPU) for size in (0, block_users))
-    np.testing.assert_array_equal(parts.items, whole.items)
-    np.testing.assert_array_equal(parts.hits, whole.hits)
+def test_the_block_of_users_changes_nothing_but_the_memory(
+    clustered: Dataset, block_users: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, sizes, top = torch.from_numpy(random_scores(clustered, levels=4)).float(), list[int](), Evaluator.top
+
+    def noted(self: Evaluator, score: Any, users: NDArray[np.int64], *rest: Any) -> Any:
+        sizes.append(len(users))
+        return top(self, score, users, *rest)
+
+    for model in (Table(scores.numpy()), Factors(scores, torch.eye(clustered.n_items))):
+        whole = Evaluation(clustered).ranking(model, "test", CPU)
+        monkeypatch.setattr(Evaluator, "top", noted)
+        parts = Evaluation(clustered, block_users=block_users).ranking(model, "test", CPU)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(parts.items, whole.items)
+        np.testing.assert_array_equal(parts.hits, whole.hits)
+        assert max(sizes) == min(block_users, len(whole.users))
 
 
 @pytest.mark.parametrize(("top_k", "cutoffs"), [(20, [5, 10, 20]), (23, [5, 10, 20, 23]), (60, [5, 10, 20, 50, 60])])
@@ -259,6 +272,11 @@ def test_a_tie_in_a_single_row_is_broken_by_item_id(can_compile: bool, monkeypat
     scores[1, 150] = 1000.0
     _, items = top_k(scores, 22)
     assert items[1].tolist() == [150, *range(19, -1, -1), 20]
+
+
+def test_scores_of_few_bits_are_ranked_too() -> None:
+    values, items = top_k(torch.tensor([[1, 3, 3, 2]], dtype=torch.bfloat16), 2)
+    assert (values.tolist(), items.tolist()) == ([[3, 3]], [[1, 2]])
 
 
 @pytest.mark.parametrize("can_compile", [True, False])

@@ -189,7 +189,9 @@ def test_numbers_of_users_and_items_do_not_matter(case: Case) -> None:
 
 
 @every_model
-def test_memory_does_not_grow_from_epoch_to_epoch(case: Case, checkerboard: Dataset) -> None:
+def test_memory_does_not_grow_from_epoch_to_epoch(
+    case: Case, checkerboard: Dataset, request: pytest.FixtureRequest
+) -> None:
     """Neither tensors that Python can see nor tensors kept for a backward pass are left behind by an epoch."""
     model = case.build(checkerboard)
     optimiser = adam(model, 1e-3)
@@ -203,6 +205,8 @@ def test_memory_does_not_grow_from_epoch_to_epoch(case: Case, checkerboard: Data
             kept.append(weakref.ref(self))
 
     left = []
+    gc.freeze()  # what was there before is not looked at
+    request.addfinalizer(gc.unfreeze)
     for epoch in range(1, 5):
         with torch.autograd.graph.saved_tensors_hooks(Kept, lambda holder: holder.tensor):
             run_epoch(model, checkerboard, epoch=epoch, optimiser=optimiser)

@@ -18,6 +18,7 @@ from harness.paper.claims import (
     ClaimResult,
     Exponent,
     Measured,
+    claims_about,
     claims_of_published,
     claims_of_rows,
     load_claims,
@@ -138,6 +139,25 @@ def test_what_tables_say_of_a_claim(tmp_path: Path, text: str, printed: str, out
     assert {result.where: result.outcome for result in found} == outcomes
 
 
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [(0.6, "(holds 5): the nearest: A over F, D R@10: 0.6000 against 0.5000"), (0.4, "(holds 3, fails 2): A over F")],
+)
+def test_of_many_comparisons_those_that_decide_are_shown_or_the_nearest_of_them(
+    tmp_path: Path, figure: float, shown: str
+) -> None:
+    judged = claim(tmp_path, ORDERING.replace('["B"]', '["B", "C", "E", "F", "G"]'))
+    figures = {"A": figure, "B": 0.1, "C": 0.2, "E": 0.3, "F": 0.5, "G": 0.45}
+    values = [
+        PublishedValue("D", *cell, "p", Status.AS_PRINTED, "")
+        for cell in zip(figures, ["R@10"] * 6, figures.values(), strict=True)
+    ]
+    (result,) = claims_of_published([judged], values)
+    assert shown in result.evidence
+    assert claims_about([result], "G") == (result,)
+    assert claims_about([result], "H") == ()
+
+
 def test_a_disputed_figure_is_no_evidence(tmp_path: Path) -> None:
     values = [
         PublishedValue("D", "A", "Time (s/epoch)", 1.0, "p", Status.AS_PRINTED, ""),
@@ -170,6 +190,7 @@ VARIANT = row("a", LOW, label="a", departures=("x=1", "y=1"))
 SECOND, THIRD = row("a", seconds=[(1.0, 1.0, 1.0)], departures=("epochs=7",)), [(3.0, 3.0, 3.0)]
 SLOW = row("b", seconds=THIRD)
 BESIDE = replace(SLOW, shared=frozenset([SLOW.runs[0].path]))
+BLOCKS = {"evaluation": {"block_users": 7}}
 PROCESS: Any = {"kind": "gpu_process_peak"}
 ORIENTATION = ["0.9000 against 0.1000", "orientation only: settings are not the published ones (dropout=1)"]
 FIGURES = ["0.5100 against 0.4133", "over users +0.0967 [", "adjusted p ", "over 3 seeds +0.0967 ["]
@@ -259,7 +280,14 @@ COSTS: list[Case] = [
         HALF_OF,
         [*needing(1.0, 2.0, 9.0)[:2], row("b", memory=[9.0] * 3, kind="allocator_reserved_peak")],
         NO_EVIDENCE,
-        ["allocator reserved peak", "gpu process peak"],
+        ["allocator reserved peak", "gpu process peak", "-blocks of"],
+    ),
+    (
+        "in blocks",
+        HALF_OF,
+        [*needing(1.0, 2.0, 9.0)[:2], row("b", memory=[9.0] * 3, of_runs={"changed": BLOCKS}, **PROCESS)],
+        NO_EVIDENCE,
+        ["evaluated in blocks of [7] users"],
     ),
     (
         "the reference elsewhere",
@@ -345,6 +373,7 @@ def searched(model: str, *reached: float, **given: Any) -> Row:
     [
         ([searched("a", 0.3, 0.5), searched("b", 0.1, 0.2, 0.6)], HOLDS, "1 trials +33.3 %, 2 trials +7.1 %"),
         ([searched("a", 0.3, 0.5), searched("b", 0.1, 0.2, 0.9)], UNDECIDED, "2 trials -25.0 %"),
+        ([searched("a", 0.3, 0.5, 0.9), searched("b", 0.1, 0.2, 0.6)], HOLDS, "2 trials +64.3 %, 3 trials +50.0 %"),
         ([searched("a", 0.5, 0.6), searched("b", 0.2, 0.4, 0.45)], HOLDS, "1 trials +57.1 %, 2 trials +38.5 %"),
         ([searched("b", 0.5, 0.6), searched("a", 0.2, 0.4)], FAILS, "2 trials -33.3 %"),
         ([searched("a", 0.5, 0.6), searched("b", 0.499, 0.6)], UNDECIDED, ""),

@@ -125,6 +125,12 @@ def test_a_claim_is_judged_within_independent_groups(
     copies = figures(0.01, 0.01, 0.01, standing="copied")
     (result,) = claims_of_rows([claim], Reported([], None, PAPER.tolerances, [*copies, *reported]))
     assert (result.where, result.outcome) == ("independents", outcome)
+    apart = [
+        replace(one, origin=replace(one.origin, group=f"{one.origin.group}'s neighbour"))
+        for one in reported[len(bm3) :]
+    ]
+    (result,) = claims_of_rows([claim], Reported([], None, PAPER.tolerances, [*reported[: len(bm3)], *apart]))
+    assert result.outcome is (outcome if outcome is ClaimOutcome.NO_EVIDENCE else ClaimOutcome.UNDECIDED)
 
 
 def test_a_cell_is_shown_with_every_figure(command: Command) -> None:

@@ -79,9 +79,9 @@ def test_a_log_is_read_whole(tmp_path: Path) -> None:
         ("epoch 1 training", "epoch 2 training", "epoch 2 does not follow"),
         ("(0.1, 999)", "(0.1, )", "settings cannot be read"),
         ("(0.1, 999)", "(x, 999)", "settings cannot be read"),
-        ("epoch ", "step ", "no epochs"),
-        ("model=", "modell=", "no model"),
-        ("====Testing====", "====Test====", "no the counts of test"),
+        ("epoch ", "step ", "lacks an epoch"),
+        ("model=", "modell=", "lacks model"),
+        ("====Testing====", "====Test====", "lacks the counts of test"),
     ],
 )
 def test_what_is_no_such_log_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:

@@ -175,12 +175,12 @@ def test_rows_are_ranked_by_finite_means_equal_ones_in_their_order() -> None:
 
 
 def test_what_was_searched_and_is_not_published_is_no_evidence_even_if_the_default_was_chosen() -> None:
-    points = [[run(changed={"learning_rate": rate}, valid=v)] for rate, v in ((0.001, 0.5), (0.01, 0.4))]
+    points = [[run(changed={"learning_rate": rate}, valid=v)] for rate, v in ((0.01, 0.4), (0.001, 0.5))]
     plan = Planned(
         None,
         tuple(
             ({"learning_rate": r}, {1: "/".join(p[0].path.parts[-2:])})
-            for r, p in zip((0.001, 0.01), points, strict=True)
+            for r, p in zip((0.01, 0.001), points, strict=True)
         ),
     )
     (row,) = rows([each for runs in points for each in runs], plan)
@@ -189,10 +189,12 @@ def test_what_was_searched_and_is_not_published_is_no_evidence_even_if_the_defau
 
 
 def test_a_grid_beyond_the_published_one_is_no_evidence_and_a_part_of_it_is() -> None:
-    points = [searched({"reg_weight": weight}, (0.5, 0.4)) for weight in (1.0, 0.1, 0.77)]
+    weights = [*PAPER.grids["bpr"]["reg_weight"], 0.77]
+    points = [searched({"reg_weight": weight}, (0.5, 0.4)) for weight in weights]
     runs = [each for runs in points for each in runs]
-    (part,), (beyond,) = rows(runs, planned(*points[:2])), rows(runs, planned(*points))
+    (part,), (whole,), (beyond,) = (rows(runs, planned(*some)) for some in (points[:2], points[:-1], points))
     assert not part.obstacle
+    assert not whole.obstacle
     assert "(reg_weight searched beyond the published grid)" in beyond.obstacle
 
 
@@ -253,11 +255,17 @@ def test_rows_of_one_name_are_told_apart_by_what_they_differ_in() -> None:
     assert [row.label for row in rows(runs, planned(one, label="x"), planned(one, label="x"))] == ["x", "x (2)"]
 
 
-@pytest.mark.parametrize("change", [{"data": "another"}, {"surrogates": ["visual"]}])
-def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"data": "another"}, {"bpr data=0123456789", "bpr data=another"}),
+        ({"surrogates": ["visual"]}, {"bpr surrogates=none", "bpr surrogates=visual"}),
+    ],
+)
+def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(change: dict[str, Any], names: set[str]) -> None:
     found = rows([run(), run(seed=2, **change), run(seed=3)])
     assert sorted(row.seeds for row in found) == [(1, 3), (2,)]
-    assert len({row.label for row in found}) == 2
+    assert {row.label for row in found} == names
 
 
 def test_a_default_that_was_changed_between_runs_tells_them_apart_and_one_that_came_later_does_not() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.paper.significance import Difference, PerUser, compare_all, holm, over_seeds
+from harness.paper.significance import Difference, PerUser, compare_all, holm, over_seeds, relative_over_seeds
 
 Values = NDArray[np.float64]
 unit = st.floats(0, 1)
@@ -218,3 +218,14 @@ def test_over_seeds_needs_two_shared_seeds_with_finite_values() -> None:
         ({1: np.nan, 2: 0}, {1: 0, 2: 0}),
     ):
         assert over_seeds(first, second, 0.95) is None
+
+
+def test_the_relative_difference_is_of_logarithms_and_needs_positive_values() -> None:
+    first, second = {1: 0.6, 2: 0.5, 3: 0.7}, {1: 0.5, 2: 0.5, 3: 0.4, 4: 0.1}
+    logarithms = [np.log(first[seed] / second[seed]) for seed in first]
+    interval = stats.ttest_1samp(logarithms, 0).confidence_interval(0.95)
+    found = relative_over_seeds(first, second, 0.95)
+    assert found is not None
+    assert (found.mean, *found.interval) == pytest.approx(100 * np.expm1([np.mean(logarithms), *interval]))
+    assert found.seeds == 3
+    assert relative_over_seeds({**first, 2: 0.0}, second, 0.95) is None

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.integrate import quad
 
 from harness.common import exit_status
 from harness.paper.load import Tolerance, load_paper
@@ -93,6 +94,11 @@ def test_what_stands_against_a_comparison_is_the_reason() -> None:
     assert "a slip" in noted.reason
 
 
+def test_what_keeps_a_cell_from_being_reproduced_is_the_reason() -> None:
+    assert judge([0.46, 0.54], [PAPER], TEN_PERCENT).reason.endswith("the interval of 2 seeds does not")
+    assert judge([0.5], [PAPER], replace(TEN_PERCENT, min_seeds=1)).reason.endswith("one run has no interval")
+
+
 def test_the_first_source_with_a_value_is_compared_with() -> None:
     second = source(0.54, "toolbox")
     assert judge([0.5, 0.5], [PAPER, second], TEN_PERCENT).published == PAPER
@@ -100,9 +106,10 @@ def test_the_first_source_with_a_value_is_compared_with() -> None:
 
 
 def test_what_only_rounding_makes_is_no_difference() -> None:
-    verdict = judge([0.1 + 0.2, 0.3], [source(0.3)], TEN_PERCENT)
-    assert verdict.mean != 0.3
-    assert str(verdict.difference) == "0.0"
+    for sign in (1, -1):
+        verdict = judge([0.3 * (1 + 4e-13 * sign)] * 2, [source(0.3)], TEN_PERCENT)
+        assert verdict.mean != 0.3
+        assert str(verdict.difference) == "0.0"
 
 
 def test_misuse_is_refused() -> None:
@@ -129,6 +136,19 @@ def test_power_is_how_often_cells_are_reproduced_and_at_most_its_error_where_the
     assert power(0.005, seeds, TOLERANCE, 0.03) == pytest.approx(0.025, abs=0.001)
 
 
+@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize(("spread", "off"), [(0.03, 0.0), (0.05, 0.02)])
+def test_power_is_the_mean_over_the_distribution_of_standard_deviations(seeds: int, spread: float, off: float) -> None:
+    error, half = spread / math.sqrt(seeds), stats.t.ppf(0.975, seeds - 1) / math.sqrt(seeds - 1)
+
+    def inside(x: float) -> float:
+        room = 0.1 - half * error * math.sqrt(x)
+        return float(np.diff(stats.norm.cdf([-room, room], off, error))[0] * stats.chi2.pdf(x, seeds - 1))
+
+    expected, _ = quad(inside, 0, (0.1 / half / error) ** 2)
+    assert power(spread, seeds, TEN_PERCENT, off) == pytest.approx(expected, abs=1e-4)
+
+
 def test_one_more_run_falls_in_the_prediction_interval_and_enough_seeds_reproduce() -> None:
     values = [0.0566, 0.0575, 0.0604]
     verdict = judge(values, [source(0.0575)], TOLERANCE)
@@ -143,6 +163,8 @@ def test_one_more_run_falls_in_the_prediction_interval_and_enough_seeds_reproduc
         assert judge(list(as_seen), [source(0.0575)], TOLERANCE).outcome is outcome
     assert judge([0.07, 0.071], [source(0.0575)], TOLERANCE).seeds_needed(0.95) is None
     assert judge([0.0575], [source(0.0575)], TOLERANCE).prediction is None
+    edge = replace(TEN_PERCENT, relative=0.25)
+    assert judge([0.625, 0.625], [PAPER], edge).seeds_needed(0.95) == 2
 
 
 @given(st.lists(accuracies, max_size=8), st.integers(2, 9), printed, st.booleans())

@@ -53,6 +53,12 @@ def test_masking_moves_every_modality_and_not_its_dropped_view(shape: tuple[int,
     assert all(view.grad.any() for view in online)
 
 
+def test_masking_needs_a_dropped_view_of_every_modality() -> None:
+    view = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="zip"):
+        masked_loss([view], [view, view])
+
+
 @given(tables(n=3, d=4), tables(n=3, d=4))
 def test_targets_of_any_length_stay_untouched(online: Tensor, target: Tensor) -> None:
     online.requires_grad_()

@@ -19,7 +19,8 @@ from bm3 import DataError
 from harness.data import load_dataset
 from harness.runs.clean import Also, compress, remove, unneeded
 from harness.runs.difference import NOT_RECORDED, difference
-from harness.runs.inspect import entries, find
+from harness.runs.index import entries
+from harness.runs.inspect import find
 from harness.runs.record import EPOCHS, HITS, RESULT, RUN, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, run_folders, run_lock, supersede, write_failure
 from harness.runs.trial import Trial, identity_digest, make_trial, run_trial
@@ -125,7 +126,7 @@ def test_a_run_that_is_being_written_is_running(store: Path, held: Callable[[Pat
 def test_superseded_runs_and_links_do_not_count(store: Path) -> None:
     moved = supersede(store, run_of(store, 1))
     (store / "link").symlink_to(store / "mini", target_is_directory=True)
-    assert len(list(run_folders(store))) == len(list(entries(store / "link" / ".."))) == 2
+    assert len(list(run_folders(store))) == len(entries(store / "link" / "..")) == 2
     assert [path.name for path in run_folders(store / SUPERSEDED)] == [moved.name]
 
 
@@ -153,8 +154,8 @@ def test_an_ambiguous_name_shows_the_candidates_in_one_line(store: Path) -> None
 
 
 def problems(store: Path) -> dict[str, tuple[str, ...]]:
-    checked = [verify(path, path.name[-5:]) for path in run_folders(store)]
-    return {one.entry.key: one.problems for one in checked if one.problems}
+    checked = {path: verify(path) for path in run_folders(store)}
+    return {path.name[-5:]: one.problems for path, one in checked.items() if one.problems}
 
 
 def test_the_key_of_a_trial_has_the_digest_of_its_identity() -> None:
@@ -165,11 +166,11 @@ def test_the_key_of_a_trial_has_the_digest_of_its_identity() -> None:
 
 @pytest.mark.skipif(not STORED.is_dir(), reason="needs the checkout's docs/results/runs")
 def test_the_projects_own_runs_of_all_versions_are_in_order() -> None:
-    checked = [verify(path, path.relative_to(STORED).as_posix()) for path in run_folders(STORED)]
+    checked = {path: verify(path) for path in run_folders(STORED)}
     assert len(checked) >= 78
-    assert {one.entry.key: one.problems for one in checked if one.problems} == {}
-    earlier = {one.entry.key for one in checked if any("earlier version" in note for note in one.notes)}
-    assert earlier == {one.entry.key for one in checked if one.entry.run and one.entry.run.compiled is None}
+    assert {path: one.problems for path, one in checked.items() if one.problems} == {}
+    earlier = {path for path, one in checked.items() if any("earlier version" in note for note in one.notes)}
+    assert earlier == {path for path, one in checked.items() if one.run and one.run.compiled is None}
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def test_a_file_that_is_missing_is_damage_unless_the_run_is_older_than_it(store:
     edit(path / RESULT, lambda result: result.pop("digests"))
     digest = identity_digest({key: value for key, value in trial(1).identity.items() if key != "compiled"})
     renamed = path.rename(path.parent / f"bpr-{digest}-seed1")
-    verified = verify(renamed, "")
+    verified = verify(renamed)
     assert verified.problems == ()
     assert f"{name} was not kept by the earlier version that made it" in verified.notes
     assert any("has no digests" in note for note in verified.notes)
@@ -297,7 +298,7 @@ def test_a_change_that_fits_everything_else_does_not_fit_the_digests(store: Path
 def test_an_unfinished_run_may_end_in_half_a_line_but_not_lack_an_epoch(store: Path) -> None:
     file = run_of(store, 3) / EPOCHS
     whole = file.read_text()
-    assert all(verify(path, "").notes == () for path in run_folders(store))
+    assert all(verify(path).notes == () for path in run_folders(store))
     file.write_text(whole + '{"epoch": 3, "lo')
     assert problems(store) == {}
     file.write_text(whole.splitlines()[1])
@@ -307,7 +308,7 @@ def test_an_unfinished_run_may_end_in_half_a_line_but_not_lack_an_epoch(store: P
 def test_a_damaged_checkpoint_is_a_note_since_it_only_costs_time(store: Path) -> None:
     file = run_of(store, 3) / CHECKPOINT
     file.write_bytes(file.read_bytes()[:-10])
-    verified = verify(run_of(store, 3), "")
+    verified = verify(run_of(store, 3))
     assert verified.problems == ()
     assert "the training begins anew" in verified.notes[0]
 

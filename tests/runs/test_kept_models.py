@@ -148,7 +148,7 @@ def test_a_damaged_file_is_refused_in_one_line(
     said = refused(command("recommend", own.path, "--user", "u3", "--data", data))
     assert f"{own.path / MODEL}: damaged (" in said
     assert "--keep-model --rerun makes it anew" in said
-    assert any(str(own.path / MODEL) in problem for problem in verify(own.path, "").problems)
+    assert any(str(own.path / MODEL) in problem for problem in verify(own.path).problems)
 
 
 def test_a_file_of_another_run_is_refused(
@@ -225,7 +225,7 @@ def test_weights_go_when_asked_and_the_run_stays_in_order(own: RunRecord, data: 
     for one in unneeded(store, ["models"]):
         assert remove(store, one)
     assert {file.name for file in own.path.iterdir()} == {"run.json", "epochs.jsonl", "hits.npz", "result.json"}
-    assert verify(own.path, "").problems == ()
+    assert verify(own.path).problems == ()
     with pytest.raises(BM3Error, match="was not kept"):
         KeptModel.load(own, data)
 

@@ -1,6 +1,7 @@
 """Estimates: from runs on the same data first, then from shipped figures in proportion, never from anything else."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -14,7 +15,8 @@ from bm3 import DataError
 from harness.data import load_dataset
 from harness.models.registry import models, trained_in_steps
 from harness.paper.load import load_paper
-from harness.runs.record import RunRecord
+from harness.runs.inspect import entry
+from harness.runs.record import EPOCHS, RESULT, RUN
 from harness.runs.store import stored_runs
 from harness.runs.trial import Trial, make_trial
 from harness.studies.estimate import COST_FILE, Cost, Estimates, load_costs
@@ -37,19 +39,25 @@ def past(
     memory: int | None = 100,
     device: str = "cpu",
     **changes: Any,
-) -> RunRecord:
-    """A finished run like the trial, with these seconds per epoch and evaluation."""
+) -> Path:
+    """The folder of a finished run like the trial, with these seconds per epoch and evaluation."""
     folder.mkdir(parents=True)
     epochs = [{**run_files.EPOCH, "seconds": epoch, "evaluation_seconds": evaluation} for epoch, evaluation in seconds]
-    (folder / "epochs.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    (folder / EPOCHS).write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
     identity = (like or trial()).identity
     dataset = {"name": "mini", "interactions": {"train": len(MINI.train)}}
     run = {**identity, "device": device, "dataset": dataset, "environment": {"torch_threads": 2}, **changes}
     timing = {"median_s": seconds[0][0], "evaluation_median_s": seconds[0][1]}
     readings = {"process_rss_peak": {"bytes": memory}, "gpu_process_peak": {"bytes": memory and 7 * memory}}
-    return run_files.record(
-        folder, {"epochs": len(seconds), "stopped": stopped, "timing": timing, "memory": readings}, **run
-    )
+    result = {"epochs": len(seconds), "stopped": stopped, "timing": timing, "memory": readings}
+    made = run_files.record(folder, result, **run)
+    (folder / RUN).write_text(json.dumps(made.described()))
+    (folder / RESULT).write_text(json.dumps(made.outcome.written()))
+    return folder
+
+
+def estimates(*runs: Path, costs: Sequence[Cost] = ()) -> Estimates:
+    return Estimates([entry(run, run.name) for run in runs], costs)
 
 
 def test_runs_on_the_same_data_give_the_median_of_their_seconds_and_the_most_memory(tmp_path: Path) -> None:
@@ -58,7 +66,7 @@ def test_runs_on_the_same_data_give_the_median_of_their_seconds_and_the_most_mem
         past(tmp_path / "b", [(1, 1)] * 5, memory=300),
         past(tmp_path / "c", [(50, 50)], memory=200),
     ]
-    estimate = Estimates(runs, [COST]).of(trial())
+    estimate = estimates(*runs, costs=[COST]).of(trial())
     assert estimate is not None
     assert (estimate.seconds, estimate.memory_bytes, estimate.basis) == (10, 300, "3 past runs")
 
@@ -67,13 +75,14 @@ def test_runs_on_the_same_data_give_the_median_of_their_seconds_and_the_most_mem
 def test_runs_on_other_data_of_another_model_or_on_another_device_say_nothing(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    assert Estimates([past(tmp_path / "a", [(1, 1)])]).of(trial()) is not None
-    assert Estimates([past(tmp_path / "b", [(1, 1)], **change)]).of(trial()) is None
+    assert estimates(past(tmp_path / "a", [(1, 1)])).of(trial()) is not None
+    assert estimates(past(tmp_path / "b", [(1, 1)], **change)).of(trial()) is None
 
 
 def test_unfinished_runs_say_nothing(tmp_path: Path) -> None:
-    run = run_files.without_result(past(tmp_path / "a", [(1, 1)]))
-    assert Estimates([run]).of(trial()) is None
+    run = past(tmp_path / "a", [(1, 1)])
+    (run / RESULT).unlink()
+    assert estimates(run).of(trial()) is None
 
 
 @pytest.mark.parametrize(
@@ -81,29 +90,29 @@ def test_unfinished_runs_say_nothing(tmp_path: Path) -> None:
 )
 def test_a_run_with_damaged_epochs_says_nothing_and_hides_no_other(tmp_path: Path, content: bytes) -> None:
     damaged, whole = past(tmp_path / "a", [(9, 9)], memory=900), past(tmp_path / "b", [(1, 1)])
-    (damaged.path / "epochs.jsonl").write_bytes(content)
-    assert Estimates([damaged]).of(trial()) is None
-    assert Estimates([damaged, whole]).of(trial()) == Estimates([whole]).of(trial())
+    (damaged / EPOCHS).write_bytes(content)
+    assert estimates(damaged).of(trial()) is None
+    assert estimates(damaged, whole).of(trial()) == estimates(whole).of(trial())
 
 
 def test_trained_and_frozen_features_cost_differently(tmp_path: Path) -> None:
     trained, frozen = trial("bm3"), trial("bm3", features="frozen")
-    estimates = Estimates([past(tmp_path / "a", [(1, 1)], trained), past(tmp_path / "b", [(5, 1)], frozen)])
-    found = [estimates.of(one) for one in (trained, frozen)]
+    known = estimates(past(tmp_path / "a", [(1, 1)], trained), past(tmp_path / "b", [(5, 1)], frozen))
+    found = [known.of(one) for one in (trained, frozen)]
     assert [estimate.seconds for estimate in found if estimate is not None] == [2, 6]
 
 
 def test_a_limit_of_epochs_cuts_an_estimate_and_a_run_cut_by_a_lower_limit_says_nothing(tmp_path: Path) -> None:
     long, cut = past(tmp_path / "a", [(1, 1)] * 9), past(tmp_path / "b", [(7, 1)] * 4, stopped="limit")
-    assert Estimates([long]).of(trial(epochs=3)).seconds == 6  # type: ignore[union-attr]
-    assert Estimates([long, cut]).of(trial()).seconds == 18  # type: ignore[union-attr]
-    assert Estimates([cut]).of(trial(epochs=4)).seconds == 32  # type: ignore[union-attr]
-    assert Estimates([cut]).of(trial()) is None
+    assert estimates(long).of(trial(epochs=3)).seconds == 6  # type: ignore[union-attr]
+    assert estimates(long, cut).of(trial()).seconds == 18  # type: ignore[union-attr]
+    assert estimates(cut).of(trial(epochs=4)).seconds == 32  # type: ignore[union-attr]
+    assert estimates(cut).of(trial()) is None
 
 
 def test_on_cuda_memory_is_that_on_the_device(tmp_path: Path) -> None:
     on_cuda = replace(trial(), device=torch.device("cuda"))
-    estimate = Estimates([past(tmp_path / "a", [(1, 1)], device="cuda")]).of(on_cuda)
+    estimate = estimates(past(tmp_path / "a", [(1, 1)], device="cuda")).of(on_cuda)
     assert estimate is not None
     assert estimate.memory_bytes == 700
 

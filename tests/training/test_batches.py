@@ -1,6 +1,7 @@
 """An epoch holds every interaction once, with uniform negatives the user has not seen."""
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -132,8 +133,9 @@ def test_the_order_does_not_depend_on_whether_negatives_are_drawn() -> None:
 @pytest.mark.parametrize("negatives", [True, False])
 def test_drawing_negatives_is_timed_apart(negatives: bool) -> None:
     train = np.array([(user, item) for user in range(50) for item in range(user % 7, 40, 3)], np.int32)
-    epoch = batches(train, 40, 16, negatives=negatives)
+    epoch, began = batches(train, 40, 16, negatives=negatives), time.perf_counter()
     list(epoch.epoch(1))
+    assert epoch.sampling_seconds < time.perf_counter() - began
     assert (epoch.sampling_seconds > 0) == negatives
 
 
@@ -157,8 +159,25 @@ def test_the_next_epoch_is_drawn_beside_this_one_where_a_core_is_free(
         found = torch.cat([torch.stack([*batch]) for batch in ahead.epoch(number, then)], dim=1)
         assert torch.equal(found, expected[number - 1])
         assert ahead.sampling_seconds > 0
+    assert batches_module._core_to_spare(torch.device("cuda")) == (cores > 1)
     here = threading.get_ident()
     assert [one == here for one in drew] == [True, cores <= threads, cores <= threads]
+
+
+def test_nobody_waits_for_the_next_epoch_while_this_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "usable_cores", lambda limits: 99)
+    some = batches(np.array([(user, user) for user in range(20)], np.int32), 20, 16)
+    draw, used, waited = NegativeSampler.draw, threading.Event(), list[bool]()
+
+    def drawn(*arguments: Any) -> NDArray[np.int64]:
+        waited.append(threading.current_thread() is threading.main_thread() or used.wait(10))
+        return draw(*arguments)
+
+    monkeypatch.setattr(NegativeSampler, "draw", drawn)
+    for _ in some.epoch(1, 2):
+        used.set()
+    list(some.epoch(2))
+    assert waited == [True, True]
 
 
 def test_an_epoch_drawn_ahead_that_nobody_asks_for_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.data import Dataset
 from harness.models.registry import find_model, trained_in_steps
 from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.accelerators import lazy_adam
-from harness.training.checkpoint import BEST
+from harness.training.checkpoint import BEST, write_tensors
 from harness.training.fit import fit
 
 CPU = torch.device("cpu")
@@ -185,7 +186,7 @@ def test_tensors_under_two_names_come_back(tmp_path: Path) -> None:
 
 def test_a_failed_saving_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path / "saved")
-    state = {"a": torch.ones(3)}
+    state = {"a": torch.ones(3, 2).T}
     checkpoints.save(TrainingState(1, state, {}, state))
 
     def full(*arguments: object) -> None:
@@ -199,6 +200,25 @@ def test_a_failed_saving_keeps_the_one_before(tmp_path: Path, monkeypatch: pytes
     assert loaded is not None
     assert loaded.epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_what_stays_is_flushed_and_may_be_read_as_the_user_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr("harness.training.checkpoint.os.fsync", flushed.append)
+    mask = os.umask(0o027)
+    try:
+        for stays in (False, True):
+            write_tensors(tmp_path / "saved", {"a": torch.ones(3)}, {}, stays=stays)
+            assert len(flushed) == stays
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "saved").stat().st_mode & 0o777 == 0o640
+    Checkpoints(tmp_path / "saved").remove()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_tensors(tmp_path / "nowhere" / "saved", {"a": torch.ones(3)}, {})
 
 
 def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:

@@ -68,6 +68,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def test_a_model_in_closed_form_has_one_epoch_which_is_the_best(clustered: Dataset) -> None:
+    outcome, _, records = trained("mostpop", clustered)
+    assert (outcome.best_epoch, outcome.epochs, outcome.stopped) == (1, 1, "closed form")
+    assert [(record.epoch, record.improved, record.sampling_seconds) for record in records] == [(1, True, 0.0)]
+    assert (outcome.valid, records[0].loss) == (records[0].valid, None)
+
+
 # --- stopping ---
 
 

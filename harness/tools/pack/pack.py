@@ -29,7 +29,7 @@ from harness.paper.load import Paper
 from harness.paper.study import make_study
 from harness.report.write import FORMATS, write_report
 from harness.runs.record import FAILURE, RESULT, RunRecord
-from harness.runs.store import kept_files, run_folders
+from harness.runs.store import in_use, kept_files, run_folders
 from harness.runs.verify import verify
 from harness.tools.pack.crate import crate, croissant
 
@@ -119,7 +119,7 @@ def check_package(path: Path) -> Checked:
             problems.append("its bytes are not those that were written: their SHA-256 is another than in its comment")
         runs = [*run_folders(inside / RUNS)]
         if not problems:  # then the package's digests say nothing, and those of the runs may
-            problems = [one for run in runs for one in verify(run, run.name).problems]
+            problems = [one for run in runs for one in verify(run).problems]
         told = tuple(printable(problem.replace(f"{scratch}/", "")) for problem in problems)
         return Checked(told, bool(archive.comment), len(runs), digest.hexdigest())
 
@@ -129,11 +129,11 @@ def _whole_runs(folder: Path) -> tuple[dict[str, RunRecord], list[Path]]:
     for path in run_folders(folder):
         below = path.relative_to(folder).parts
         key = PurePosixPath(RUNS, *(below if len(below) > 1 else path.resolve().parts[-2:])).as_posix()
-        found = verify(path, key)
+        found = verify(path)
         if found.problems:
             raise DataError(f"{path}: is damaged, so nothing is packed: {found.problems[0]}")
-        if found.entry.run and found.entry.state in ("finished", "failed"):
-            runs[key] = found.entry.run
+        if found.run and (found.run.finished or (found.run.failure and not in_use(path))):
+            runs[key] = found.run
         else:
             unfinished.append(path)
     if not runs:

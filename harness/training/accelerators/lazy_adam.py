@@ -43,7 +43,7 @@ class LazyAdam(Adam):
         for table, rows in self._rows:
             table.attach(rows.catch_up)
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # a closure would come after the tables' turn
+    def step(self) -> None:
         """One step from the present gradients; those of the tables are used up."""
         of_tables = [rows.take_gradient() for _, rows in self._rows]
         super().step()

@@ -1,0 +1,104 @@
+"""Peak memory of all of `bm3 train` at the size of Baby: `python tests/benchmarks/command_memory.py [MODEL…]`.
+
+Each command is a process of its own on a data set in files, two epochs with validation and a checkpoint after each,
+then the test. After STEPS batches an epoch ends: what a step needs, it needs by then. The peak is the system's record
+of the process. Prints Markdown, with what importing torch takes, and torch with numba and a first compiled loop.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+STEPS = 10
+WANTED = {
+    "bpr": 400,
+    "lightgcn": 400,
+    "vbpr": 500,
+    "bm3": 800,
+    "bm3 features=frozen": 480,
+    "lattice": 1000,
+    "grcn": 700,
+    "dualgnn": 700,
+    "mmgcn": 900,
+}
+"""Command → MB."""
+WIDTHS = {"visual": 4096, "text": 384}
+BEFORE = """
+import itertools, sys
+from harness.training.batches import EpochBatches
+from harness.training.checkpoint import Checkpoints
+whole = EpochBatches.epoch
+EpochBatches.epoch = lambda *which: itertools.islice(whole(*which), {steps})
+Checkpoints.due = property(lambda self: True)
+from harness.cli.main import main
+main()
+"""
+WITH_NUMBA = """
+import numpy, torch
+from harness.evaluation import compiled
+from harness.evaluation.compiling import run_compiled
+best = numpy.zeros((9, 5), numpy.float32), numpy.zeros((9, 5), numpy.int64)
+run_compiled(compiled.top_k, numpy.ones((9, 200), numpy.float32), 5, 128, *best)
+"""
+
+
+def peak_mb(code: str, *arguments: str) -> float:
+    """Of a process that runs this code. Its record begins with this one's, which is small: nothing here loads torch."""
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(arguments) or code} failed")
+    return used.ru_maxrss * 1024 / 1e6
+
+
+def write_features(folder: Path) -> None:
+    """Random ones of Baby's size."""
+    draw = np.random.default_rng(1)
+    for name, width in WIDTHS.items():
+        table = np.lib.format.open_memmap(folder / f"{name}_feat.npy", "w+", np.float32, (7050, width))
+        for rows in np.array_split(table, 50):
+            rows[:] = draw.standard_normal(rows.shape, np.float32)
+
+
+def write_interactions(folder: Path) -> None:
+    """Random ones of Baby's size: every user in every part, every item once in training at least."""
+    draw, n_users, n_items = np.random.default_rng(2), 19_445, 7050
+    weight = (np.arange(n_items) + 20.0) ** -0.8
+    users = np.concatenate([np.arange(n_users), draw.integers(n_users, size=120_000)])
+    items = draw.choice(n_items, len(users) + 2 * n_users, p=weight / weight.sum())
+    users = np.concatenate([users, np.arange(n_users), np.arange(n_users)])
+    items[:n_items] = np.arange(n_items)
+    part = np.repeat([0, 1, 2], [len(users) - 2 * n_users, n_users, n_users])
+    _, first = np.unique(users * n_items + items, return_index=True)
+    pairs = np.stack([users, items], axis=1).astype(np.int32)
+    parts = {name: pairs[first[part[first] == k]] for k, name in enumerate(("train", "valid", "test"))}
+    np.savez(folder / "interactions.npz", **parts)
+
+
+def main(asked: list[str]) -> None:
+    floors = {"`import torch`": peak_mb("import torch"), "torch, numba, a compiled loop": peak_mb(WITH_NUMBA)}
+    rows = [[name, f"{peak:.0f}", ""] for name, peak in floors.items()]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "baby-sized"
+        folder.mkdir()
+        write_features(folder)
+        write_interactions(folder)
+        for command, wanted in WANTED.items():
+            model, *settings = command.split()
+            if asked and model not in asked:
+                continue
+            options = [part for setting in settings for part in ("--set", setting)]
+            options += ["--epochs", "2", "--threads", "1", "--device", "cpu", "--out", f"{place}/runs"]
+            peak = peak_mb(BEFORE.format(steps=STEPS), "train", model, str(folder), *options)
+            rows.append([command, f"{peak:.0f}", str(wanted)])
+            print(*rows[-1], file=sys.stderr)
+    print(tabulate(rows, ["command", "peak MB", "wanted"], tablefmt="github", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
