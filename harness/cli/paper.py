@@ -66,7 +66,8 @@ def check(name: str) -> None:
     """Say every fault of a paper, with its file and line or key path. Exit code 2 where there is one.
 
     Unknown keys and files, figures of models, data sets and metrics that the paper does not have, cells that stand
-    there twice, claims about something else, settings that do not exist, suites and traces that cannot be loaded.
+    there twice, rows with the digits of another row that do not say so, claims about something else, settings that do
+    not exist, suites and traces that cannot be loaded.
 
     \b
     bm3 paper check bm3

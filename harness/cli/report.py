@@ -22,11 +22,28 @@ if TYPE_CHECKING:
     from harness.report.paper_tables import Figures
 
 
+def _kept(folder: Path) -> bool:
+    """Raises ConfigError for a paper without figures of others."""
+    from harness.paper.literature import load_literature
+
+    if not load_literature(folder / "literature"):
+        raise ConfigError(f"{folder}: nothing is kept there of what others report; it goes into literature/*.csv")
+    return True
+
+
+LITERATURE = click.option(
+    "--literature",
+    is_flag=True,
+    callback=lambda context, _, asked: asked and _kept(context.params["paper"]),
+    help="With what others report of each cell; an HTML report always has it.",
+)
+
+
 @click.command(name="report")
 @click.argument("folder", type=PATH)
 @REPORT_FORMATS
 @click.option("--out", type=PATH, metavar="DIR", help="Where to write. Default: into FOLDER.")
-@click.option("--literature", is_flag=True, help="With what others report of each cell; HTML always has it.")
+@LITERATURE
 @SHOWN_METRICS
 @click.option("--rows", metavar="LIST", help="Show these rows alone, by model or name, with commas between.")
 @click.option("--spread", type=click.Choice(["deviation", "interval"]), help="Over seeds, beside each mean.")
@@ -99,9 +116,12 @@ RULES = ("tolerances", "claims")
 @click.argument("runs", type=PATH, required=False)
 @LAYOUT
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
+@LITERATURE
 @DATA
 @PAPER
-def tables(number: int, runs: Path | None, form: str, dataset: str | None, data: Path | None, paper: Paper) -> None:
+def tables(
+    number: int, runs: Path | None, form: str, dataset: str | None, literature: bool, data: Path | None, paper: Paper
+) -> None:
     """Print table NUMBER of the paper as published, ours beneath.
 
     Ours is of the runs in the folder RUNS. A table of data sets has ours from --data too. Figures of another source
@@ -111,14 +131,18 @@ def tables(number: int, runs: Path | None, form: str, dataset: str | None, data:
     bm3 tables 3
     bm3 tables 2 --paper damrs
     bm3 tables 3 runs --dataset baby --format md
+    bm3 tables 3 --literature
     bm3 tables 4 runs --format tex > table4.tex
     bm3 tables 2 --data ~/data
     """
     from harness.paper.study import make_study
     from harness.report.paper_tables import paper_table
+    from harness.report.study_tables import others_on
     from harness.report.write import laid_out
 
     layout = paper.table(number)
+    if literature and layout.kind != "accuracy":
+        raise click.UsageError("--literature is for tables of accuracy: costs of others are of other hardware")
     if data is not None and layout.kind != "datasets":
         raise click.UsageError("--data is for tables of data sets: the others have ours from RUNS")
     study = make_study(runs, f"table {number}", paper=paper) if runs else None
@@ -126,7 +150,9 @@ def tables(number: int, runs: Path | None, form: str, dataset: str | None, data:
     names = dict.fromkeys(value.dataset for value in paper.values if value.source == layout.source)
     wanted = [name for name in names if dataset is None or name.lower() == dataset.lower()]
     counts = _statistics(wanted, data) if layout.kind == "datasets" else {}
-    click.echo(laid_out(paper_table(paper, layout, study=study, statistics=counts, dataset=dataset), form), nl=False)
+    shown = [paper_table(paper, layout, study=study, statistics=counts, dataset=dataset)]
+    shown += others_on(paper, wanted, study.rows if study else ()) if literature else ()
+    click.echo("\n".join(laid_out(one, form) for one in shown), nl=False)
 
 
 @click.group()
@@ -254,23 +280,16 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
     from harness.report import study_tables
     from harness.report.write import laid_out
 
-    if not paper.literature:
-        raise ConfigError(
-            f"{paper.folder}: nothing is known of what others report; figures of others go into literature/*.csv"
-        )
-    there: dict[tuple[str, str, str], None] = {}
-    for figure in paper.literature:
-        there.setdefault((figure.dataset, figure.model, short_metric(figure.metric)))
-    models = [nearest(model, [*dict.fromkeys(m for _, m, _ in there)], "nobody reports")] if model else paper.models
-    datasets = dict.fromkeys(d for d, _, _ in there)
-    if dataset:
-        datasets = dict.fromkeys([nearest(dataset, [*datasets], "nobody reports the data set")])
-    metrics = paper.metrics
-    if metric:
-        metrics = (nearest(short_metric(metric), [*dict.fromkeys(m for *_, m in there)], "nobody reports the metric"),)
+    _kept(paper.folder)
+    there = dict.fromkeys((one.dataset, one.model, short_metric(one.metric)) for one in paper.literature)
+    nothing = "nothing is kept here of what others report"
+    datasets, reported, by = (list(dict.fromkeys(names)) for names in zip(*there, strict=True))
+    models = [nearest(model, reported, f"{nothing} of")] if model else paper.models
+    datasets = [nearest(dataset, datasets, f"{nothing} on")] if dataset else datasets
+    metrics = [nearest(short_metric(metric), by, f"{nothing} by")] if metric else paper.metrics
     asked = [(d, m, k) for d in datasets for m in models for k in metrics if (d, m, k) in there]
     if not asked:
-        raise ConfigError(f"nobody reports {', '.join(metrics)} of {', '.join(models)} on {', '.join(datasets)}")
+        raise ConfigError(f"{nothing} by {', '.join(metrics)} of {', '.join(models)} on {', '.join(datasets)}")
     cells = [consensus(paper, *cell) for cell in asked]
     study = make_study(out, "what others report", paper=paper) if out != STORE or out.is_dir() else None
     say_unread(study.unread if study else ())
@@ -289,9 +308,12 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
 @click.argument("lists", nargs=-1, required=True, type=PATH)
 @click.option("--dataset", required=True, metavar="NAME|DIR", help="The data set that the lists are for.")
 @click.option("--model", metavar="NAME", help="The published model that they are compared with. Default: none is.")
+@LITERATURE
 @DATA
 @PAPER
-def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Path | None, paper: Paper) -> None:
+def evaluate(
+    lists: tuple[Path, ...], dataset: str, model: str | None, literature: bool, data: Path | None, paper: Paper
+) -> None:
     """Judge top-K LISTS that another program made.
 
     By the metrics of the paper; of several files, the mean over them. A file is a table (CSV, TSV, parquet) with
@@ -315,6 +337,8 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     from harness.ingest.exporting import own_ids
     from harness.paper.published import canonical_metric, short_metric
     from harness.paper.verdict import Outcome, judge
+    from harness.report.study_tables import others_on
+    from harness.report.tables import text
 
     known = dict.fromkeys(value.model for value in paper.values if value.model)
     compared = nearest(model, [*known], f"the paper {paper.name} has no model") if model else ""
@@ -349,5 +373,7 @@ def evaluate(lists: tuple[Path, ...], dataset: str, model: str | None, data: Pat
     for path, one in zip(lists, found, strict=True):
         for finding in one.findings:
             click.echo(f"{path}: {finding}")
+    for reported in others_on(paper, [asked.name], (), compared) if literature else ():
+        click.echo(f"\n{text(reported)}")
     unpublished = measured and {*outcomes} == {Outcome.UNPUBLISHED}
     sys.exit(0 if unpublished else exit_status(outcome.held for outcome in outcomes))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from harness.paper.study import Study
-from harness.report.study_tables import rules, sections, source
+from harness.report.study_tables import powers, rules, sections, source
 from harness.report.tables import Cell, Table
 
 Picture = tuple[str, str, bytes]
@@ -59,6 +59,7 @@ def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
         folded=FOLDED,
         pictures=[(title, caption, b64encode(svg).decode()) for title, caption, svg in pictures],
         rules=rules(study) if study.published else [],
+        powers=powers(study.paper),
         band=study.paper.tolerances.published,
     )
 

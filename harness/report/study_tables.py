@@ -18,10 +18,11 @@ from harness.paper.published import PublishedValue, canonical_metric, short_metr
 from harness.paper.rows import SHARED_NOTE, Row, expected_best, representative
 from harness.paper.significance import Difference
 from harness.paper.study import SHARED, Spread, Study
-from harness.paper.verdict import Outcome, Range, Verdict, Word, mean_and_interval
+from harness.paper.verdict import Outcome, Range, Verdict, Word, mean_and_interval, power
 from harness.report.costs import joules_per_epoch
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
+from harness.studies.suite import declared_seeds
 
 LEVELS = {"***": 0.001, "**": 0.01, "*": 0.05}
 """Stars → the level below which a difference earns them."""
@@ -91,15 +92,12 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
     """
     datasets = dict.fromkeys([*study.datasets, *study.starved])
     told = study.published if study.literature or every_pair else ()
-    others = tuple(
-        literature(reported_cells(study.paper, name), study.rows, f"What others report on {name}") for name in told
-    )
     found = [
         Section("self-check", "Self-check", selfcheck.NOTE, (self_check(study),)),
         Section("accuracy", "Accuracy", ACCURACY, tuple(overview(study, name) for name in datasets)),
         Section("metrics", "Metrics asked for", EXTRA, tuple(extra(study, name) for name in datasets)),
         Section("verdicts", "Verdicts", "", tuple(verdicts(study, name) for name in datasets)),
-        Section("literature", "What others report", OTHERS, others),
+        Section("literature", "What others report", OTHERS, others_on(study.paper, told, study.rows)),
         Section("points", "All points", POINTS, (all_points(study),)),
         Section("selection", "Selection", SELECTION, (selection(study),)),
         Section("budget", "At equal budgets", BUDGET, (budget(study),)),
@@ -144,10 +142,20 @@ def overview(study: Study, dataset: str) -> Table:
     body += [[label, *["-"] * len(study.paper.metrics), 0, "out of memory"] for label in study.starved.get(dataset, ())]
     notes = [
         *_about_labels(rows),
+        *_not_declared(study, rows),
         *([UNVALIDATED] if not all(run.validated for row in rows for run in row.runs) else []),
     ]
     head = ["model", *study.paper.metrics, "seeds", "settings"]
     return table(dataset, head, body, "l" + "r" * (len(study.paper.metrics) + 1) + "l", notes=notes)
+
+
+def _not_declared(study: Study, rows: Iterable[Row]) -> Iterator[str]:
+    """Which seeds no suite declares, of models that suites run there; where a suite was asked for, its rows say it."""
+    declared = {} if study.asked_datasets else declared_seeds(study.paper)
+    for row in rows:
+        of_suites = declared.get((row.model, row.dataset), {*row.seeds})
+        if seeds := [str(seed) for seed in row.seeds if seed not in of_suites]:
+            yield f"{row.label}: seeds that no suite of the paper declares, and that count here: {', '.join(seeds)}."
 
 
 def extra(study: Study, dataset: str) -> Table:
@@ -239,6 +247,12 @@ def reported_cells(paper: Paper, dataset: str) -> list[Consensus]:
     """The cells of a data set that somebody else reports too, by the paper's models and metrics."""
     found = [consensus(paper, dataset, model, metric) for model in paper.models for metric in paper.metrics]
     return [cell for cell in found if cell.figures]
+
+
+def others_on(paper: Paper, datasets: Iterable[str], rows: Sequence[Row], model: str = "") -> tuple[Table, ...]:
+    """What others report of the cells of each data set, of one model if it is named."""
+    found = {name: [one for one in reported_cells(paper, name) if model in ("", one.model)] for name in datasets}
+    return tuple(literature(cells, rows, f"What others report on {name}") for name, cells in found.items() if cells)
 
 
 def literature(cells: Iterable[Consensus], rows: Iterable[Row], title: str) -> Table:
@@ -364,6 +378,8 @@ def differences(study: Study, every_pair: bool) -> Table:
     note = (
         f"One row is better in {decided} of {len(pairs)} comparisons, at {level:.3g} % with a margin of {margin:g} %."
     )
+    if not all(pair.draws for _, pair in pairs):
+        note += " Where neither row draws anything, there is nothing over seeds, and the rest decides."
     title = BETWEEN if every_pair else BEST
     return table(title, head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
 
@@ -472,6 +488,14 @@ def rules(study: Study) -> list[str]:
         f"{' and '.join(word for word in Outcome if word.held)} count as held; "
         f"{', '.join(word for word in Outcome if word.held is False)} do not; the others are no judgements.",
     ]
+
+
+def powers(paper: Paper) -> Table:
+    """How often a cell is reproduced whose true mean is the published figure, by number of seeds and their spread."""
+    rule, spreads = paper.tolerances.of(paper.stopping), (0.01, 0.02, 0.03)
+    body = [(n, *(f"{power(share, n, rule):.2f}" for share in spreads)) for n in (3, 5, 10)]
+    title = f"How often a cell is {Outcome.REPRODUCED} whose true mean is the published figure"
+    return table(title, ("seeds", *(f"spread over seeds {100 * share:g} %" for share in spreads)), body, "rrrr")
 
 
 def source(run: RunRecord) -> str:

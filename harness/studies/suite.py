@@ -10,6 +10,7 @@ import itertools
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -365,6 +366,19 @@ def load_suite(name: str, paper: Paper | None = None, *, check: bool = True) -> 
     except (OSError, ValueError, ConfigError) as error:  # ValueError: of UTF-8 or TOML, whose message names the line
         raise ConfigError(f"{path}: {error}") from error
     return suite
+
+
+def declared_seeds(paper: Paper) -> dict[tuple[str, str], set[int]]:
+    """Model and data set → the seeds that suites of the paper declare for them, as written; faults are passed over."""
+    found: dict[tuple[str, str], set[int]] = {}
+    for path in paper.suites.values():
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            suite = read_toml(path)
+            for one in suite["experiments"]:
+                for dataset in one.get("datasets", suite["datasets"]):
+                    key = one["model"].lower(), Path(dataset).name
+                    found.setdefault(key, set()).update(one.get("seeds", suite["seeds"]))
+    return found
 
 
 def _check(suite: Suite, paper: Paper) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import Command
+from command_line import Command, refused
 
 from bm3 import DataError
 from harness.data import PARTS, Dataset
@@ -234,6 +234,20 @@ def test_without_a_published_figure_there_are_metrics_and_no_verdict(
     assert code == 0
     assert out.startswith("2 files on tiny, test part, 60 users\n")
     assert "unpublished" in out
+
+
+def test_what_others_report_stands_beneath_where_it_is_asked_for(
+    command: Command, tmp_path: Path, tiny: Path, paper: Path, clustered: Dataset
+) -> None:
+    asked = ("evaluate", answers(tmp_path, clustered, 1.0), "--dataset", tiny, "--model", "bm3", "--literature")
+    assert "nothing is kept there" in refused(command(*asked, "--paper", paper))
+    (paper / "literature" / "sources.csv").write_text("source,group,title,address\ns,g,title,address\n")
+    figures = "".join(f"tiny,{model},R@20,0.5,s,Table 1,independent,\n" for model in ("BM3", "BPR"))
+    columns = "dataset,model,metric,value,source,where,standing,note\n"
+    (paper / "literature" / "figures.csv").write_text(columns + figures)
+    out = command(*asked, "--paper", paper).out
+    assert "What others report on tiny" in out
+    assert "BPR" not in out
 
 
 def test_what_cannot_be_compared_is_no_pass_where_nothing_is_published_either(

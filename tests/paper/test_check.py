@@ -1,5 +1,6 @@
 """`bm3 paper`: a skeleton that is consistent, and every fault of a folder told with its place."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,35 @@ def test_a_row_with_the_digits_of_another_one_must_say_so(
     assert done.code == (2 if where else 0)
     assert where in done.err
     assert mend in done.err
+
+
+def test_rows_with_the_same_digits_are_one_fault_and_published_ones_are_called_disputed(
+    command: Command, skeleton: Path
+) -> None:
+    table = skeleton / "published" / "table1.csv"
+    lines = table.read_text().splitlines()
+    digits = [line.split(",")[2:4] for line in lines if line.startswith("Baby,BPR")]
+    for metric, value in digits:  # LightGCN as BPR
+        lines = [re.sub(f"^(Baby,LightGCN,{metric}),[^,]*", rf"\1,{value}", line) for line in lines]
+    table.write_text("\n".join([*lines, ""]))
+    folder = skeleton / "literature"
+    folder.mkdir()
+    (folder / "sources.csv").write_text("source,group,title,address\ns,g,title,address\n")
+    rows = [
+        f"Baby,{model},{metric},{value},s,Table {number},{standing},"
+        for number, (model, standing) in enumerate(
+            [("BPR", "copied"), ("LightGCN", "copied-chain"), ("LightGCN", "copying-error"), ("BPR", "independent")]
+        )
+        for metric, value in digits
+    ]
+    (folder / "figures.csv").write_text("\n".join(["dataset,model,metric,value,source,where,standing,note", *rows, ""]))
+    (fault,) = command("paper", "check", skeleton).err.splitlines()
+    assert "table1.csv:4: baby lightgcn has the digits of baby bpr" in fault
+    assert fault.endswith("literature/figures.csv:8: mend one, or call it disputed")
+    table.write_text(re.sub(r"(?m)^(Baby,LightGCN.*),as printed,", r"\1,disputed,", table.read_text()))
+    (fault,) = command("paper", "check", skeleton).err.splitlines()
+    assert "figures.csv:8: baby bpr" in fault
+    assert fault.endswith("call it copied")
 
 
 @pytest.mark.parametrize(("path", "text"), [("", "paper.toml: no such file"), ("nowhere", "no paper and no folder")])

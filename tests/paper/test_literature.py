@@ -142,17 +142,39 @@ def test_a_cell_is_shown_with_every_figure(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "dataset", "standing", "figures"),
+    [
+        ("EASE", "Baby", "independent", [0.0561, 0.0825, 0.0327, 0.0396]),
+        ("BM3", "TikTok", "other-protocol", [0.0703, 0.1064, 0.0363, 0.0454]),  # its parts are swapped
+    ],
+)
+def test_models_and_data_sets_that_the_paper_does_not_have_are_kept_too(
+    command: Command, model: str, dataset: str, standing: str, figures: list[float]
+) -> None:
+    found = [consensus(PAPER, dataset, model, metric) for metric in PAPER.metrics]
+    for one, value in zip(found, figures, strict=True):
+        assert (value, standing) in [(figure.value, figure.standing) for figure in one.figures]
+    assert all(one.voices for one in found) is (standing == "independent")
+    assert {one.published for one in found} == {None}
+    done = command("literature", model.lower(), "--dataset", dataset.lower())
+    assert done.code == 0
+    assert done.out.count("unpublished") == len(figures)
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("bm4",), "nobody reports 'bm4'; nearest: BM3"),
+        (("bm4",), "nothing is kept here of what others report of 'bm4'; nearest: BM3"),
+        (("easecontent",), "nearest: EASE + content"),
         (("--dataset", "babby"), "nearest: Baby"),
-        (("--metric", "R@21"), "nobody reports the metric 'R@21'"),
-        (("buir", "--dataset", "electronics"), "nobody reports"),
-        (("--paper", "damrs"), "nothing is known of what others report"),
+        (("--metric", "R@21"), "nothing is kept here of what others report by 'R@21'"),
+        (("buir", "--dataset", "electronics"), "what others report of 'buir'"),
+        (("ease", "--dataset", "electronics"), "by R@10, R@20, N@10, N@20 of EASE on Electronics"),
+        (("--paper", "damrs"), "nothing is kept there of what others report"),
         (("--out", "nowhere"), "nowhere"),
     ],
 )
-def test_what_nobody_reports_is_one_line(command: Command, arguments: tuple[str, ...], told: str) -> None:
+def test_what_is_not_kept_of_others_is_one_line(command: Command, arguments: tuple[str, ...], told: str) -> None:
     assert told in refused(command("literature", *arguments))
 
 
@@ -162,3 +184,11 @@ def test_a_report_has_what_others_report_where_it_is_asked_for_and_html_always()
     assert title not in markdown(study)
     assert title in markdown(replace(study, literature=True))
     assert title in str(made(study, "html")["report.html"])
+
+
+def test_a_table_of_the_paper_has_what_others_report_where_it_is_asked_for(command: Command) -> None:
+    plain, asked = command("tables", 3, "--dataset", "baby"), command("tables", 3, "--dataset", "baby", "--literature")
+    assert asked.out.startswith(plain.out)
+    assert "above all 4" in asked.out.removeprefix(plain.out)
+    assert "tables of accuracy" in refused(command("tables", 4, "--literature"))
+    assert "literature/*.csv" in refused(command("tables", 3, "--paper", "damrs", "--literature"))

@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.paper.load import Tolerance, load_paper
 from harness.paper.published import PublishedValue, Status
 from harness.paper.verdict import Outcome, judge, mean_and_interval, power
 
+DOCUMENTED = (Path(__file__).parents[2] / "docs/verdicts.md").read_text()
 TOLERANCE = load_paper().tolerances.of("recall@20")
 TEN_PERCENT = Tolerance(relative=0.1, confidence=0.95, min_seeds=2)
 accuracies = st.floats(0, 1)
@@ -117,9 +119,39 @@ def test_misuse_is_refused() -> None:
         judge([0.5, 0.5], [PAPER, replace(PAPER, model="other")], TEN_PERCENT)
 
 
+EXAMPLES = re.findall(
+    r"^\| `([a-z ]+)` \| ([\d., na]+) \| ([\d.]+) \| (\S+) \| (.+?) \| (.+?) \|$", DOCUMENTED, re.MULTILINE
+)
+TESTED = re.findall(
+    r"^\| ([\d., ]+) \| ([\d.]+) \| p = ([\d.]+): (passes|rejected)(.*?) \| `([a-z]+)`, (\S+) % \|$",
+    DOCUMENTED,
+    re.MULTILINE,
+)
+
+
+def test_the_examples_in_the_documentation_are_what_the_rule_gives() -> None:
+    def told(figures: Sequence[float] | None) -> str:
+        return " to ".join(f"{figure:.4f}" for figure in figures) if figures else "–"
+
+    assert (len(EXAMPLES), len(TESTED)) == (6, 3)
+    for outcome, runs, published, mean, interval, band in EXAMPLES:
+        found = judge([*map(float, runs.split(", "))], [source(float(published))], TOLERANCE)
+        figures = (told(None if found.mean is None else [found.mean]), told(found.interval), told(found.band))
+        assert (found.outcome, *figures) == (outcome, mean, interval, band)
+    for runs, published, p_value, word, passing, outcome, difference in TESTED:
+        values = [*map(float, runs.split(", "))]
+        found, p = (
+            judge(values, [source(float(published))], TOLERANCE),
+            stats.ttest_1samp(values, float(published)).pvalue,
+        )
+        assert (f"{p:.2f}", "passes" if p >= 0.05 else "rejected") == (p_value, word)
+        assert found.difference is not None
+        assert (found.outcome, f"{100 * found.difference:+.1f}") == (outcome, difference)
+        assert not passing or passing.endswith(told(found.interval))
+
+
 def test_the_table_of_power_in_the_documentation_is_what_the_rule_gives() -> None:
-    text = (Path(__file__).parents[2] / "docs/verdicts.md").read_text()
-    rows = re.findall(r"^\| (\d) % \| (0\.\d\d) \| (\S+) \| (\S+) \| (\S+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (\d) % \| (0\.\d\d) \| (\S+) \| (\S+) \| (\S+) \|$", DOCUMENTED, re.MULTILINE)
     assert len(rows) == 3
     for spread, *told in rows:
         found = [power(int(spread) / 100, seeds, TOLERANCE) for seeds in (2, 3, 5, 10)]

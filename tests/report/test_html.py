@@ -157,3 +157,9 @@ def contrast(first: str, second: str) -> float:
 
     high, low = sorted((luminance(first), luminance(second)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+def test_the_power_of_the_rule_stands_with_the_rules(study: Study) -> None:
+    # As in docs/verdicts.md.
+    words = Page(html(study)).inside["powers"].split()
+    assert words[-12:] == ["3", "0.64", "0.17", "0.06", "5", "1.00", "0.51", "0.15", "10", "1.00", "0.97", "0.61"]

@@ -36,6 +36,18 @@ def study() -> Study:
     return make_study(RUNS, "a report on hand-made records")
 
 
+def test_seeds_that_no_suite_declares_are_named_unless_a_suite_was_asked(study: Study) -> None:
+    rows = [replace(row, runs=tuple(altered(run, seed=run.seed + 10) for run in row.runs)) for row in study.rows]
+    mine = replace(study, rows=(*(row for row in rows if row.model == "bpr"), *study.rows[1:]))
+    found = [note for note in overview(mine, "baby").notes if "no suite" in note]
+    assert found == ["bpr: seeds that no suite of the paper declares, and that count here: 11, 12."]
+    others = (mine.paper.model_copy(update={"folder": RUNS}), ())
+    for paper, asked in ((others[0], ()), (mine.paper, ("baby",))):
+        assert not any(
+            "no suite" in note for note in overview(replace(mine, paper=paper, asked_datasets=asked), "baby").notes
+        )
+
+
 def lines(table: Table) -> list[dict[str, str]]:
     return [{name: cell.marked for name, cell in zip(table.head, row, strict=True)} for row in table.rows]
 

@@ -207,14 +207,14 @@ def test_what_stays_is_flushed_and_may_be_read_as_the_user_has_it(
 ) -> None:
     flushed: list[int] = []
     monkeypatch.setattr("harness.training.checkpoint.os.fsync", flushed.append)
-    mask = os.umask(0o027)
+    mask = os.umask(0o020)
     try:
         for stays in (False, True):
             write_tensors(tmp_path / "saved", {"a": torch.ones(3)}, {}, stays=stays)
             assert len(flushed) == stays
     finally:
         os.umask(mask)
-    assert (tmp_path / "saved").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "saved").stat().st_mode & 0o777 == 0o646
     Checkpoints(tmp_path / "saved").remove()
     assert not list(tmp_path.iterdir())
     with pytest.raises(WriteError, match="cannot be written"):

@@ -58,11 +58,18 @@ NAMED_BY = {
 class _Printed(NamedTuple):
     """A row of figures."""
 
+    of: tuple[str, str]
+    """Data set and model."""
     where: str
     values: dict[str, float]
     """By canonical metric."""
     called: set[str]
     """Statuses or standings."""
+
+    def same_digits(self, other: "_Printed") -> bool:
+        """In all that both print, at least two."""
+        shared = self.values.keys() & other.values.keys()
+        return len(shared) > 1 and all(self.values[metric] == other.values[metric] for metric in shared)
 
 
 class Check:
@@ -248,26 +255,26 @@ class Check:
         """Take note of an accuracy, as part of its row: one model on one data set in one table."""
         dataset, model, metric = figure.cell
         if figure.value is not None and "@" in metric:
-            row = self._rows.setdefault((dataset, model, *source), _Printed(where, {}, set()))
+            row = self._rows.setdefault((dataset, model, *source), _Printed((dataset, model), where, {}, set()))
             row.values[metric] = figure.value
             row.called.add(called)
 
     def _copied(self) -> None:
-        """Rows with the digits of an earlier one, all that both print and at least two, that are not called so."""
-        rows = [*self._rows.items()]
-        for place, (key, later) in enumerate(rows):
-            for other, earlier in rows[:place]:
-                shared, called = later.values.keys() & earlier.values.keys(), later.called | earlier.called
-                if len(shared) < 2 or any(later.values[metric] != earlier.values[metric] for metric in shared):
-                    continue
-                if key[:2] != other[:2]:
-                    wrong, right = not {Standing.COPYING_ERROR, Status.DISPUTED} & called, Standing.COPYING_ERROR
-                else:
-                    wrong, right = Standing.INDEPENDENT in called, Standing.COPIED
-                if wrong:
-                    digits = f"{' '.join(key[:2])} has the digits of {' '.join(other[:2])}"
-                    self.faults.append(f"{later.where}: {digits} ({earlier.where}): mend it, or call it {right}")
-                    break
+        """Rows with the digits of an earlier one, unless they are called so: a fault for all that have the same."""
+        told = {Standing.COPIED, Standing.COPIED_CHAIN, Standing.COPYING_ERROR, Status.DISPUTED}
+        groups: list[list[_Printed]] = []
+        for row in (row for row in self._rows.values() if not row.called & told):
+            alike = next((group for group in groups if any(map(row.same_digits, group))), [])
+            groups += [] if alike else [alike]
+            alike.append(row)
+        for first, *others in groups:
+            wrong = [row for row in others if row.of != first.of or Standing.INDEPENDENT in row.called]
+            if wrong:
+                row, also = wrong[0], "".join(f", and so does {one.where}" for one in wrong[1:])
+                elsewhere = Status.DISPUTED if row.called & {*Status} else Standing.COPYING_ERROR
+                right = Standing.COPIED if row.of == first.of else elsewhere
+                digits = f"{' '.join(row.of)} has the digits of {' '.join(first.of)} ({first.where}){also}"
+                self.faults.append(f"{row.where}: {digits}: mend one, or call it {right}")
 
     def _grids(self) -> None:
         for model, settings in (self._toml(GRIDS, Grids, needed=False) or {}).items():
