@@ -46,6 +46,7 @@ def run(
     seconds: tuple[float, float, float] | None = None,
     memory: Mapping[str, int] | None = None,
     host: str = "a GPU",
+    stopped: str | None = None,
     finished: str = "2026-01-01T00:00:00+00:00",
     **given: Any,
 ) -> HandRun:
@@ -69,6 +70,7 @@ def run(
     result = {
         **RESULT,
         "finished": finished,
+        "stopped": stopped,
         "valid": dict.fromkeys(METRICS, valid),
         "test": dict.fromkeys(METRICS, test),
         "timing": {**RESULT["timing"], **dict(zip(("q1_s", "median_s", "q3_s"), seconds or (), strict=False))},

@@ -48,6 +48,9 @@ class ContentConfig:
 class ClosedForm(Recommender, ABC):
     """A recommender without a loss. A run of one has one epoch, which is `fit`, and is evaluated once."""
 
+    draws: ClassVar[bool] = True
+    """Whether the seed takes part; where it does not, runs under several seeds are one run."""
+
     @abstractmethod
     def fit(self) -> None:
         """Compute what scores depend on, as buffers. Raises MemoryError where there is no room for it."""
@@ -63,11 +66,11 @@ class ClosedForm(Recommender, ABC):
 class ItemToItem(ClosedForm):
     """S = R B: what an item scores for a user is the sum of its weights B [I, I] from the user's training items."""
 
+    draws = False
     reads_features: ClassVar[bool] = False
     degrees: Tensor
 
     def __init__(self, data: Data, config: Any, generator: torch.Generator) -> None:
-        """Nothing is drawn: every seed gives the same model."""
         super().__init__()
         self.config, self.data = config, data
         self.R = interactions(data)  # [U, I]

@@ -21,6 +21,7 @@ class MostPop(ClosedForm):
     """s_ui = d_i."""
 
     Config = MostPopConfig
+    draws = False
     reads_features = False
     items: Tensor
 

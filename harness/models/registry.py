@@ -83,6 +83,14 @@ def trained_in_steps() -> list[str]:
     return sorted(name for name, entry in models().items() if not issubclass(entry.model, ClosedForm))
 
 
+def draws(name: str) -> bool:
+    """Whether the seed takes part in the model: taken so unless its class says that it does not."""
+    try:
+        return bool(getattr(find_model(name).model, "draws", True))
+    except ConfigError:  # a stored run may be of a model that is not here
+        return True
+
+
 def _is_model(value: object) -> bool:
     from bm3 import Recommender
 

@@ -20,7 +20,7 @@ from harness.paper.literature import ReportedValue, voices_of
 from harness.paper.load import STRICT, MemoryRule, Paper, Tolerances, validated_file
 from harness.paper.published import PublishedValue, Status, canonical_cell, canonical_metric, values_of_cell
 from harness.paper.rows import GB, SHARED_NOTE, Row, expected_best, representative
-from harness.paper.significance import Difference, over_seeds, relative_over_seeds
+from harness.paper.significance import EVERY_SEED, Difference, over_seeds, relative_over_seeds
 from harness.paper.verdict import Range, Word
 from harness.runs.record import GPU_KINDS, gpu_text, memory_kind
 
@@ -177,7 +177,7 @@ class Measured(Place):
             seeds = row.by_seed(canonical_metric(metric))
             spans = [(value,) * 3 for value in seeds.values()]
             obstacles, basis = [row.obstacle], f"data {row.data[:10]}"
-            if len(seeds) < self.tolerances.min_seeds:
+            if EVERY_SEED not in seeds and len(seeds) < self.tolerances.min_seeds:
                 obstacles.append(f"{len(seeds)} of at least {self.tolerances.min_seeds} seeds were run")
         if not spans:
             return f"{row.label} has no {metric}"
@@ -551,6 +551,7 @@ def _lead(place: Place, metric: str, what: str, first: Side, second: Side) -> Co
         figure += f"; over users {_text(found.mean, found.interval)}, adjusted p {found.adjusted:.2g}"
         seeds = found.over_seeds
         figure += f"; over {seeds.seeds} seeds {_text(seeds.mean, seeds.interval)}" if seeds else ""
+        figure += "" if found.draws else "; neither draws anything"
         figure += f"; {found.why}" if found.why else ""
         side = 0 if found.better is None else 1 if found.better == first.name else -1
     return Comparison(what, figure, _sign_outcome(side), margin)

@@ -7,18 +7,17 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bm3.errors import DataError
 from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric, short_metric
+from harness.paper.significance import EVERY_SEED, UserValues
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.record import RunRecord
-
-if TYPE_CHECKING:
-    from harness.paper.significance import UserValues
 
 SHARED_NOTE = "beside another run on the same machine: not to be compared"
 GB = 2**30
@@ -179,26 +178,37 @@ class Row:
         """Of the runs, in their order."""
         return tuple(run.seed for run in self.runs)
 
+    @cached_property
+    def repeated(self) -> Runs:
+        """Its runs; of one that draws nothing, be it in the model or in the vectors read, the first for every seed."""
+        drawn = self.runs[0].settings.get("vectors.content") in ("permuted", "noise")
+        if not drawn and all(run.outcome.stopped == "closed form" for run in self.runs):
+            from harness.models.registry import draws  # needs torch, without which other reports do
+
+            if not draws(self.model):
+                return {EVERY_SEED: self.runs[0]}
+        return {run.seed: run for run in self.runs}
+
     def by_seed(self, metric: str) -> dict[int, float]:
-        """Seed → the metric."""
-        return {run.seed: _metric(run, self.part, metric) for run in self.runs}
+        """Seed → the metric, as `repeated`."""
+        return {seed: _metric(run, self.part, metric) for seed, run in self.repeated.items()}
 
     def values(self, metric: str) -> list[float]:
-        """One per seed."""
+        """One per seed that takes part."""
         return [*self.by_seed(metric).values()]
 
     def mean(self, metric: str) -> float:
         """Over seeds."""
         return fmean(self.values(metric))
 
-    def per_user(self, metric: str) -> "Mapping[int, UserValues] | None":
+    def per_user(self, metric: str) -> Mapping[int, UserValues] | None:
         """Seed → users and their metric, of the runs that stored it; None where none did, as on the validation part.
 
         Raises DataError when a file of a run is damaged.
         """
         if self.part != "test":
             return None
-        stored = {seed: run.per_user(metric) for seed, run in zip(self.seeds, self.runs, strict=True)}
+        stored = {seed: run.per_user(metric) for seed, run in self.repeated.items()}
         return {seed: values for seed, values in stored.items() if values is not None} or None
 
     @property

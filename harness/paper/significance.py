@@ -19,6 +19,8 @@ UserValues = tuple[NDArray[np.int64], NDArray[np.float64]]
 PerUser = Mapping[str, Mapping[int, UserValues]]
 """Label of a row → seed → values of that run."""
 
+EVERY_SEED = -1
+"""In place of the seed of a run that draws nothing: it stands under every seed of another row."""
 _DECIMALS = 12  # equal values differ by the rounding of their means
 
 
@@ -60,6 +62,8 @@ class Difference:
     """The label that is better by the rule of `compare_all`, or None."""
     why: str = ""
     """What it lacks where neither is better."""
+    draws: bool = True
+    """Whether the seed takes part in either; where it does not, there is nothing to repeat."""
 
     @property
     def relative(self) -> float | None:
@@ -89,8 +93,8 @@ def compare_all(per_user: Mapping[str, PerUser], *, confidence: float, margin: f
 
     `per_user`: metric → rows. Pairs come in the order given. A row is better where three things agree: the test over
     users, with an adjusted p below 1 − `confidence`; the effect, of at least `margin` as a share of the worse; and the
-    interval over shared seeds, without 0 and on the same side. The test over users alone takes the trained models as
-    given, so chance in training would win.
+    interval over shared seeds, without 0 and on the same side, if either draws. The test over users alone takes the
+    trained models as given, so chance in training would win.
 
     Raises ValueError if the rows of a metric share no user, a row names a user twice or has a value that is not finite.
     """
@@ -107,7 +111,9 @@ def compare_all(per_user: Mapping[str, PerUser], *, confidence: float, margin: f
             base = float(np.mean([means[b] for _, b in runs]))
             ours, theirs = ({seed: means[label, seed] for seed in rows[label]} for label in (first, second))
             seeds = over_seeds(ours, theirs, confidence)
-            compared.append(Difference(metric, first, second, mean, interval, p, p, base, len(runs), len(gains), seeds))
+            draws = any(EVERY_SEED not in side for side in (ours, theirs))
+            numbers = mean, interval, p, p, base, len(runs), len(gains)
+            compared.append(Difference(metric, first, second, *numbers, seeds, draws=draws))
     adjusted = holm([difference.p_value for difference in compared])
     found = (replace(difference, adjusted=p) for difference, p in zip(compared, adjusted, strict=True))
     return tuple(_judged(difference, 1 - confidence, margin) for difference in found)
@@ -120,9 +126,9 @@ def _judged(found: Difference, level: float, margin: float) -> Difference:
         return replace(found, why="not over users")
     if effect < margin:
         return replace(found, why="below the margin")
-    if found.over_seeds is None:
+    if found.over_seeds is None and found.draws:
         return replace(found, why="fewer than two shared seeds")
-    if min(found.mean * end for end in found.over_seeds.interval) <= 0:
+    if found.over_seeds and min(found.mean * end for end in found.over_seeds.interval) <= 0:
         return replace(found, why="not over seeds")
     return replace(found, better=found.first if found.mean > 0 else found.second)
 
@@ -138,8 +144,18 @@ def paired(first: Mapping[int, T], second: Mapping[int, T]) -> list[tuple[T, T]]
     Always as many of each: a user's mean over more runs is 0 less often, so with unequal numbers the row with more of
     them would seem to be better for more users.
     """
-    shared = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
-    return shared or [(first[a], second[b]) for a, b in zip(sorted(first), sorted(second), strict=False)]
+    return _shared(first, second) or [
+        (first[a], second[b]) for a, b in zip(sorted(first), sorted(second), strict=False)
+    ]
+
+
+def _shared(first: Mapping[int, T], second: Mapping[int, T]) -> list[tuple[T, T]]:
+    """Pairs of the same seed; the run of a row that draws nothing is there for every seed of the other."""
+    if EVERY_SEED in first:
+        first = dict.fromkeys(second, first[EVERY_SEED])
+    if EVERY_SEED in second:
+        second = dict.fromkeys(first, second[EVERY_SEED])
+    return [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
 
 
 def over_seeds(first: Mapping[int, float], second: Mapping[int, float], confidence: float) -> SeedDifference | None:
@@ -147,7 +163,7 @@ def over_seeds(first: Mapping[int, float], second: Mapping[int, float], confiden
 
     None with fewer than two shared seeds, or where one of them has a value that is not finite.
     """
-    differences = [round(first[seed] - second[seed], _DECIMALS) for seed in sorted(first.keys() & second.keys())]
+    differences = [round(a - b, _DECIMALS) for a, b in _shared(first, second)]
     mean, interval = mean_and_interval(differences, confidence)
     return None if mean is None or interval is None else SeedDifference(mean, interval, len(differences))
 

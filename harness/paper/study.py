@@ -411,9 +411,10 @@ def _compared(study: Study, dataset: str) -> str:
         pair, first, second = pair.seen_from(pair.better), second, first
     ends = (number(100 * end / pair.base, "+.1f") for end in (pair.mean, *pair.interval) if pair.base)
     figures = "{} {} % [{}, {}]".format(printed, *ends) if pair.base else f"{printed} 0"
+    fixed = "" if pair.draws else "; neither draws anything"
     if pair.better is None:
-        return f"{both}neither better ({figures}, adjusted p {pair.adjusted:.2g}; {pair.why})."
-    return f"{names[first.label]} is better than {names[second.label]} on {dataset}: {figures}."
+        return f"{both}neither better ({figures}, adjusted p {pair.adjusted:.2g}; {pair.why}{fixed})."
+    return f"{names[first.label]} is better than {names[second.label]} on {dataset}: {figures}{fixed}."
 
 
 def _printed(study: Study, row: Row) -> str:

@@ -378,6 +378,8 @@ def differences(study: Study, every_pair: bool) -> Table:
     note = (
         f"One row is better in {decided} of {len(pairs)} comparisons, at {level:.3g} % with a margin of {margin:g} %."
     )
+    if not all(pair.draws for _, pair in pairs):
+        note += " Where neither row draws anything, there is nothing over seeds, and the rest decides."
     title = BETWEEN if every_pair else BEST
     return table(title, head, body, "llllrrrrrrrl", notes=[note] if every_pair else ())
 

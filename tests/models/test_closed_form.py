@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from bm3 import ConfigError, Data, DataError
 from harness.data import Dataset, load_dataset
 from harness.models import closed_form
-from harness.models.registry import find_model, models, trained_in_steps
+from harness.models.registry import draws, find_model, models, trained_in_steps
 from harness.runs.difference import difference
 from harness.runs.record import RunRecord
 from harness.runs.trial import OutOfMemoryError, make_trial, run_trial, trial_of
 from harness.runs.verify import verify
+from harness.runs.weights import state_hash
 from harness.studies.suite import load_suite
 from harness.training import Streams, TrainingConfig, build
 from harness.training.fit import fit
@@ -156,9 +157,9 @@ PLAIN: dict[str, tuple[Callable[..., Array], list[dict[str, Any]]]] = {
 }
 
 
-def built(name: str, data: Any, **settings: Any) -> Any:
+def built(name: str, data: Any, seed: int = 3, **settings: Any) -> Any:
     entry = find_model(name)
-    return build(entry.model, data, replace(entry.model.Config(), **settings), Streams(3), CPU)
+    return build(entry.model, data, replace(entry.model.Config(), **settings), Streams(seed), CPU)
 
 
 @pytest.mark.parametrize(("name", "settings"), [(name, settings) for name in CLOSED for settings in PLAIN[name][1]])
@@ -185,6 +186,15 @@ def test_a_fit_is_one_epoch_and_the_same_bits_again(name: str, clustered: Datase
     assert outcome.timing["warmup_s"] == records[0].seconds
     assert states[-1], "nothing was kept"
     assert outcome.valid["recall@20"] > 0.4  # by chance it is a half of that
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_another_seed_gives_other_bits_where_the_model_says_that_it_draws(name: str, small: Data) -> None:
+    either = [built(name, small, seed) for seed in (1, 2)]
+    for model in either:
+        model.fit()
+    hashes = {state_hash(model.state_dict()) for model in either}
+    assert len(hashes) == 1 + draws(name)
 
 
 @pytest.mark.parametrize("name", CLOSED)

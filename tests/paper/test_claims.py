@@ -25,6 +25,7 @@ from harness.paper.claims import (
 )
 from harness.paper.published import PublishedValue, Status
 from harness.paper.rows import Point, Row, choose
+from harness.paper.significance import EVERY_SEED
 from harness.paper.study import differences_of
 
 HOLDS, FAILS, UNDECIDED, NO_EVIDENCE = ClaimOutcome
@@ -354,6 +355,40 @@ def test_all_rows_of_one_data_set_are_one_family() -> None:
     (alone,) = differences_of(rows[:2], TOLERANCES)["0123456789abcdef"]
     assert family["0123456789abcdef"][0].p_value == alone.p_value
     assert family["0123456789abcdef"][0].adjusted == pytest.approx(3 * alone.adjusted)
+
+
+CLOSED = {"stopped": "closed form"}
+
+
+@pytest.mark.parametrize(
+    ("model", "of_runs", "draws"),
+    [
+        ("ease", CLOSED, False),
+        ("ials", CLOSED, True),
+        ("ease", {"stopped": "early"}, True),
+        ("theirs", CLOSED, True),
+        ("easecontent", {**CLOSED, "changed": {"vectors": {"content": "noise"}}}, True),
+        ("easecontent", {**CLOSED, "changed": {"vectors": {"content": "ones"}}}, False),
+    ],
+)
+def test_copies_of_a_run_that_draws_nothing_are_one_seed_of_a_cell(
+    model: str, of_runs: Mapping[str, Any], draws: bool
+) -> None:
+    found = row(model, of_runs=of_runs)
+    assert [*found.by_seed("R@20")] == ([0, 1, 2] if draws else [EVERY_SEED])
+    assert {verdict.seeds for verdict in found.verdicts.values()} == {3 if draws else 1}
+
+
+@pytest.mark.parametrize(
+    ("b", "told"),
+    [("mostpop", "; neither draws anything"), ("bpr", "; over 3 seeds +0.4000 [+0.4000, +0.4000]")],
+)
+def test_a_claim_of_a_model_that_draws_nothing_asks_for_no_seeds_of_it(tmp_path: Path, b: str, told: str) -> None:
+    text = ORDERING.replace('"A"', '"ease"').replace('"B"', f'"{b}"')
+    others = row(b, (0.5,) * 3, of_runs=CLOSED if b == "mostpop" else {})
+    result = ours(claim(tmp_path, text), row("ease", (0.9,), first_seed=9, of_runs=CLOSED), others)
+    assert result.outcome is ClaimOutcome.HOLDS
+    assert told in result.evidence
 
 
 def searched(model: str, *reached: float, **given: Any) -> Row:

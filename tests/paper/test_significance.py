@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.paper.significance import Difference, PerUser, compare_all, holm, over_seeds, relative_over_seeds
+from harness.paper.significance import (
+    EVERY_SEED,
+    Difference,
+    PerUser,
+    compare_all,
+    holm,
+    over_seeds,
+    relative_over_seeds,
+)
 
 Values = NDArray[np.float64]
 unit = st.floats(0, 1)
@@ -90,6 +98,30 @@ def test_better_is_who_is_so_over_users_over_seeds_and_by_the_margin(
     pair = {"a": shifted(*shares), "b": shifted(*[0.0] * len(shares))}
     (found,) = judge(dict(list(pair.items())[::side]))
     assert (found.better, found.why) == (None if why else "a", why)
+
+
+@pytest.mark.parametrize(
+    ("shares", "why"),
+    [
+        ((0.05, 0.05), ""),
+        ((0.01, 0.15), "not over seeds"),
+        ((0.05,), "fewer than two shared seeds"),
+        ((0.005, 0.005), "below the margin"),
+    ],
+)
+def test_a_row_that_draws_nothing_has_its_run_under_every_seed(shares: tuple[float, ...], why: str) -> None:
+    pair = {"drawn": shifted(*shares), "fixed": {EVERY_SEED: shifted(0.0)[0]}}
+    for order in (1, -1):
+        (found,) = judge(dict(list(pair.items())[::order]))
+        assert (found.better, found.why, found.runs) == (None if why else "drawn", why, len(shares))
+        assert found.over_seeds is None or found.over_seeds.seeds == len(shares)
+
+
+@pytest.mark.parametrize(("share", "why"), [(0.05, ""), (0.005, "below the margin"), (0.0, "not over users")])
+def test_where_neither_draws_users_and_margin_decide(share: float, why: str) -> None:
+    (found,) = judge({"a": {EVERY_SEED: shifted(share)[0]}, "b": {EVERY_SEED: shifted(0.0)[0]}})
+    assert (found.better, found.why) == (None if why else "a", why)
+    assert (found.over_seeds, found.draws, found.runs) == (None, False, 1)
 
 
 def test_runs_are_paired_by_seed_and_as_many_of_each() -> None:

@@ -26,7 +26,7 @@ def users(study: Study, dataset: str) -> Picture | None:
     if first is None or second is None:
         return None
     # as many runs of both, of the same seeds where there are any
-    runs = paired(*({run.seed: run for run in row.runs} for row in (first, second)))
+    runs = paired(first.repeated, second.repeated)
     gain = _gain(runs, metric)
     if gain is None:
         return None
