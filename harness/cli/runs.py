@@ -133,7 +133,7 @@ def diff(first: str, second: str, out: Path) -> None:
 @click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
 @click.option("--stale", is_flag=True, help="Also finished runs of another numerics version than today's.")
 @click.option("--models", is_flag=True, help="Also weights that were kept of finished runs; the runs stay.")
-@click.option("--compress", "compressing", is_flag=True, help="Compress epochs of finished runs, to about a quarter.")
+@click.option("--compress", "compressing", is_flag=True, help="Make epochs and hits of finished runs smaller.")
 @OUT
 def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also: bool) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.
@@ -164,7 +164,7 @@ def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also:
             click.echo(f"left, since it is damaged: {entry.reason}")
     if compressing:
         smaller = [compress(entry.path, dry_run=dry_run) for entry in entries(where) if entry.state == "finished"]
-        click.echo(f"compressed epochs of {sum(map(bool, smaller))} runs: {size(sum(smaller))} {end}")
+        click.echo(f"compressed files of {sum(map(bool, smaller))} runs: {size(sum(smaller))} {end}")
     elif found:
         click.echo(f"{size(gone)} {end}")
     else:

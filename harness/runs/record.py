@@ -415,7 +415,7 @@ class RunRecord(Record):
             return None
         if metric in self._per_user:
             return self._per_user[metric]
-        users, n_relevant, packed, length = self._hits
+        users, n_relevant, packed, length = self.stored_hits
         name, _, at = metric.partition("@")
         if name not in metrics_of_hits():
             return None
@@ -459,12 +459,13 @@ class RunRecord(Record):
         return {}
 
     @cached_property
-    def _hits(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], int]:
+    def stored_hits(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], int]:
         """Users [n], their numbers of relevant items [n], their hits [n, ⌈length / 8⌉] as bits, and the length."""
         file = self.path / HITS
         try:
-            stored = read_archive(file, ("users", "n_relevant", "hits", "length"))
-            users, n_relevant, packed = stored["users"], stored["n_relevant"], stored["hits"]
+            stored = read_archive(file, ("users", "gaps", "n_relevant", "hits", "length"))
+            users = np.cumsum(stored["gaps"]) if "gaps" in stored else stored["users"]  # as older versions stored them
+            n_relevant, packed = stored["n_relevant"], stored["hits"]
             length = int(stored["length"])
         except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise _unreadable(file, error) from error

@@ -73,7 +73,7 @@ EPOCH_FILES: dict[str, tuple[str, Damage]] = {
 HIT_FILES: dict[str, tuple[str, Damage]] = {
     "hits cut off": (HITS, cut),
     "hits empty": (HITS, write("")),
-    "hits of one user": (HITS, edit_arrays(lambda arrays: {"users": np.zeros_like(arrays["users"])})),
+    "hits of one user": (HITS, edit_arrays(lambda arrays: {"gaps": np.zeros_like(arrays["gaps"])})),
     "hits of users without items": (HITS, edit_arrays(lambda arrays: {"n_relevant": 0 * arrays["n_relevant"]})),
     "hits of texts": (HITS, edit_arrays(lambda arrays: {"hits": arrays["hits"].astype(str)})),
     "hits of shorter lists": (HITS, edit_arrays(lambda arrays: {"hits": arrays["hits"][:, :2], "length": 16})),

@@ -256,7 +256,7 @@ def test_compressed_epochs_are_packed_and_a_full_disk_is_no_damage(
 ) -> None:
     pytest.importorskip("rocrate", reason="needs rocrate: nox -s crate")
     runs = Path(shutil.copytree(store, tmp_path / "runs"))
-    assert "compressed epochs of 2 runs" in command("runs", "gc", runs, "--compress").out
+    assert "compressed files of 2 runs" in command("runs", "gc", runs, "--compress").out
     assert command("pack", runs, "--out", tmp_path / "evidence.zip").code == 0
     assert command("pack", "verify", tmp_path / "evidence.zip").code == 0
     with zipfile.ZipFile(tmp_path / "evidence.zip") as archive:
