@@ -59,7 +59,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def properties(session: nox.Session) -> None:
     """Run the property tests on many more examples than `tests` does; after `--`: pytest's arguments."""
-    install(session, "-e", ".[test]")
+    install(session, "-e", ".[test,pack]")
     session.run("pytest", "tests/properties", "--hypothesis-profile=thorough", *session.posargs)
 
 

@@ -492,10 +492,10 @@ def rules(study: Study) -> list[str]:
 
 def powers(paper: Paper) -> Table:
     """How often a cell is reproduced whose true mean is the published figure, by number of seeds and their spread."""
-    rule, spreads = paper.tolerances.of(paper.stopping), (0.01, 0.02, 0.03)
-    body = [(n, *(f"{power(share, n, rule):.2f}" for share in spreads)) for n in (3, 5, 10)]
+    rule, spreads = paper.tolerances.of(paper.stopping), (1, 2, 3)  # per cent
+    body = [(n, *(f"{power(spread / 100, n, rule):.2f}" for spread in spreads)) for n in (3, 5, 10)]
     title = f"How often a cell is {Outcome.REPRODUCED} whose true mean is the published figure"
-    return table(title, ("seeds", *(f"spread over seeds {100 * share:g} %" for share in spreads)), body, "rrrr")
+    return table(title, ("seeds", *(f"spread over seeds {spread} %" for spread in spreads)), body, "rrrr")
 
 
 def source(run: RunRecord) -> str:

@@ -40,7 +40,6 @@ PRELOADED = (
     "harness.cli.progress",
     *(module.name for module in pkgutil.iter_modules(harness.models.__path__, "harness.models.")),
     "numba",
-    "torch._inductor",  # which deterministic algorithms import
 )
 """What every trial would import for seconds: the server that their processes are forked from has done so once."""
 SERVER_GONE = 255  # as multiprocessing says it

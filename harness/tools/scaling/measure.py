@@ -277,6 +277,6 @@ def _in_fresh_process(function: Callable[[], int]) -> int:
     if sys.platform != "win32":
         # Each process would load anew, for seconds: this module, what torch loads when deterministic algorithms are
         # switched on, and what compiled loops need. One that is not there is left out.
-        context.set_forkserver_preload([__name__, "torch._inductor", "numba"])
+        context.set_forkserver_preload([__name__, "numba"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function).result()
