@@ -319,10 +319,10 @@ def evaluate(
     By the metrics of the paper; of several files, the mean over them. A file is a table (CSV, TSV, parquet) with
     columns user, item and rank or score, a TREC run, or the recommend_topk of the published toolbox. Ids are the data
     set's numbers, or those of its users.csv and items.csv. What is amiss is said in a line each; where more than one
-    list in a hundred is missing or has training or unknown items, nothing is judged, published or not.
+    list in a hundred is missing or has training or unknown items, nothing is judged.
 
     Exit codes: 0 all published metrics held, or none is published for the data set, 1 one lies outside its band, 2 a
-    file cannot be read or has the lists of another one, 3 nothing could be judged.
+    file cannot be read or has the lists of another one, 3 nothing could be judged, or they are of other data.
 
     \b
     bm3 evaluate recommend_topk/BM3-baby.csv --dataset baby --model BM3
@@ -354,14 +354,13 @@ def evaluate(
     names = {metric.partition("@")[0] for metric in cutoffs}
     values = [one.ranking.metrics([*{*cutoffs.values()}], names) for one in found]
     amiss, length = next((one.obstacle for one in found if one.obstacle), ""), min(one.length for one in found)
-    table, outcomes, measured = [], [], False
+    table, outcomes = [], []
     for metric, cutoff in cutoffs.items():
         cell = paper.cell(asked.name, compared, metric) if compared else ()
         tolerance = replace(paper.tolerances.of(metric), min_seeds=1)
         obstacle = f"the lists end before rank {cutoff}" if cutoff > length else amiss
         verdict = judge([one[metric] for one in values], cell, tolerance, not obstacle)
         outcomes.append(verdict.outcome)
-        measured |= not obstacle
         published = verdict.published.value if verdict.published else None
         difference = None if verdict.difference is None else 100 * verdict.difference
         figures = [number(verdict.mean), number(published), number(difference, "+.1f")]
@@ -375,5 +374,5 @@ def evaluate(
             click.echo(f"{path}: {finding}")
     for reported in others_on(paper, [asked.name], (), compared) if literature else ():
         click.echo(f"\n{text(reported)}")
-    unpublished = measured and {*outcomes} == {Outcome.UNPUBLISHED}
+    unpublished = {*outcomes} == {Outcome.UNPUBLISHED} and not any(one.elsewhere for one in found)
     sys.exit(0 if unpublished else exit_status(outcome.held for outcome in outcomes))

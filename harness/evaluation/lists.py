@@ -40,6 +40,8 @@ class Lists:
     """What is amiss, a line each."""
     obstacle: str
     """Why it cannot be compared with a published figure; empty where it can."""
+    elsewhere: bool
+    """Whether it seems to be of other data or of another split, so that its metrics mean nothing."""
 
 
 def evaluate_lists(
@@ -81,7 +83,9 @@ def evaluate_lists(
     if len(short):
         least = f"the shortest at {short.min()}: the rest is no hit"
         findings.append(f"{len(short):,} lists end before rank {depth}, {least}")
-    return Lists(evaluator.ranking_of(ranked), int(lengths.max(initial=0)), tuple(findings), "; ".join(obstacles))
+    elsewhere = max(len(strangers) / len(users), with_unknown / n, with_seen / n) > TOLERATED
+    longest = int(lengths.max(initial=0))
+    return Lists(evaluator.ranking_of(ranked), longest, tuple(findings), "; ".join(obstacles), elsewhere)
 
 
 def read_lists(path: Path) -> dict[str, list[str]]:

@@ -250,13 +250,16 @@ def test_what_others_report_stands_beneath_where_it_is_asked_for(
     assert "BPR" not in out
 
 
-def test_what_cannot_be_compared_is_no_pass_where_nothing_is_published_either(
-    command: Command, tmp_path: Path, tiny: Path, clustered: Dataset
+@pytest.mark.parametrize(("strangers", "expected"), [(False, 0), (True, 3)])
+def test_lists_of_other_users_are_no_pass_where_nothing_is_published_either(
+    command: Command, tmp_path: Path, tiny: Path, clustered: Dataset, strangers: bool, expected: int
 ) -> None:
     lists = answers(tmp_path, clustered, 0.5)
-    lists.write_text("\n".join(lists.read_text().splitlines()[:50]) + "\n")
+    header, *lines = lists.read_text().splitlines()
+    others = [f"stranger{line}" for line in lines[50:]] if strangers else []
+    lists.write_text("\n".join([header, *lines[:50], *others]) + "\n")
     code, out, _ = command("evaluate", lists, "--dataset", tiny)
-    assert (code, out.count("users are missing")) == (3, 4)
+    assert (code, out.count("users are missing")) == (expected, 4)
 
 
 @pytest.mark.parametrize("write", [toolbox, packed])
