@@ -290,8 +290,9 @@ def read_csv(
                     )
                 yield last, fields
         except csv.Error as error:
+            said = str(error).replace("\t", r"\t")
             raise DataError(
-                f"{path}, line {last + 1}: a quote does not end where its field does ({error}): close it, or double "
+                f"{path}, line {last + 1}: a quote does not end where its field does ({said}): close it, or double "
                 f"quotes inside of fields"
             ) from error
     if width is None:

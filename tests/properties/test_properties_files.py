@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from raw_files import METADATA, Q2, RATINGS, X1, csv_of, image_records
 
@@ -110,6 +110,7 @@ NUMBERS = st.integers(-2, 5).map(str) | st.sampled_from(["", "x", "1.0", "1e3", 
 
 
 @given(files(INTER, lines(NUMBERS, "\t", "userID\titemID\tx_label", "x_label\tuserID\titemID\tx_label")))
+@example(content=b'""userID\titemID\tx_label\n0\t0\t0\n')  # whose message would hold a tab
 @fuzzed
 def test_inter_files(place: Path, content: bytes) -> None:
     folder = emptied(place / "inter")
