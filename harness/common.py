@@ -21,8 +21,9 @@ from bm3 import DataError
 from bm3.errors import ConfigError
 
 DEEPEST = 100
-STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-LONG_NUMBER = re.compile(r"(?<![\d.])\d{20}")
+"""Levels of nested JSON that are read, many more than files of this program have."""
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_LONG_NUMBER = re.compile(r"(?<![\d.])\d{20}")
 
 
 def nearest(name: str, known: Sequence[str], problem: str) -> str:
@@ -95,10 +96,10 @@ def read_json(path: Path) -> Any:
 
 def parse_json(text: str) -> Any:
     """What JSON says. Raises ValueError, also for what is nested too deeply and for numbers that no processor has."""
-    if LONG_NUMBER.search(text) or text.count("[") + text.count("{") > DEEPEST:
-        bare = STRING.sub("", text)
+    if _LONG_NUMBER.search(text) or text.count("[") + text.count("{") > DEEPEST:
+        bare = _STRING.sub("", text)
         levels = itertools.accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", bare))
-        if LONG_NUMBER.search(bare) or max(levels, default=0) > DEEPEST:
+        if _LONG_NUMBER.search(bare) or max(levels, default=0) > DEEPEST:
             raise ValueError(f"nested more than {DEEPEST} deep, or a number of twenty digits")
     return json.loads(text)
 

@@ -96,11 +96,8 @@ def _with_features(
     found: Imported, features: Mapping[str, tuple[Sequence[str], NDArray[Any]]], fill: Fill | None
 ) -> Imported:
     """The data set with these too, in the order of its items. Raises DataError."""
-    items, tables, notes = (
-        found.items or [*map(str, range(found.dataset.n_items))],
-        dict[str, NDArray[Any]](),
-        found.notes,
-    )
+    items = found.items or [*map(str, range(found.dataset.n_items))]
+    tables, notes = dict[str, NDArray[Any]](), found.notes
     for modality, (ids, rows) in features.items():
         joined = join_by_id(rows, ids, items, f"features {modality!r}", fill=fill)
         tables[MODALITY_NAMES.get(modality, modality)] = joined.table

@@ -475,13 +475,10 @@ def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
     None are where there is no validation part by which to choose.
     """
     grid = paper.grids.get(run.model) if run.validated else {}
-    return (
-        run
-        if grid is None
-        else run.model_copy(
-            update={"searched": sorted(key for key in grid if not isinstance(run.config.get(key, {}), Mapping))}
-        )
-    )
+    if grid is None:
+        return run
+    searched = sorted(key for key in grid if key in run.config and not isinstance(run.config[key], Mapping))
+    return run.model_copy(update={"searched": searched})
 
 
 def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator[str]:

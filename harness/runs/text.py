@@ -18,17 +18,13 @@ from harness.training.config import STOPPING_METRIC
 
 LIST_FIGURES = tuple(f"{part} {short_metric(STOPPING_METRIC)}" for part in ("valid", "test"))
 LIST_HEAD = ("run", "state", "epoch", "of", "best", *LIST_FIGURES, "time", "finished (UTC)")
-LIST_ALIGNMENT = "<<>>>>>><"
+LIST_ALIGNMENT = ("left", "left", *["right"] * 6, "left")
 HASH = 12  # characters of a hash that are shown
 
 
 def list_text(entries: Sequence[Entry]) -> str:
     """The table, why runs are damaged or failed, and counts."""
-    rows = [LIST_HEAD, *map(_list_row, entries)]
-    widths = [max(len(head) + 2, *map(len, column)) for head, *column in zip(*rows, strict=True)]  # as tabulate's
-    rows.insert(1, ["-" * width for width in widths])
-    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip(LIST_ALIGNMENT, widths, strict=True)).format
-    table = "\n".join(line(*row).rstrip() for row in rows)
+    table = tabulate([_list_row(one) for one in entries], LIST_HEAD, disable_numparse=True, colalign=LIST_ALIGNMENT)
     reasons = [f"{one.state}: {one.key}: {one.reason}" for one in entries if one.state in ("damaged", "failed")]
     counts = Counter(one.state for one in entries)
     each = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])

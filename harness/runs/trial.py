@@ -49,7 +49,7 @@ from harness.training.fit import fit
 from harness.training.steps import make_deterministic
 
 FORMAT = 2  # of run.json; 1 named the source's hash, `code`, where 2 has `numerics`
-SECOND = b'"format": 2,'  # as it is written; to read all runs of a large store would take minutes
+OF_FORMAT_2 = b'"format": 2,'  # as run.json has it; to parse those of a large store would take minutes
 RESULT_FORMAT = 1
 
 
@@ -352,11 +352,11 @@ def folder_of(trial: Trial, out: Path) -> Path:
 
 @cache
 def _of_the_first_format(folder: Path, model: str, seed: int) -> list[RunRecord]:
-    """Finished runs so named in the folder of a data set, by path; none are added to them any more."""
+    """Finished runs of format 1, of a model and seed, in the folder of a data set, by path; none are added any more."""
     found = []
     for path in sorted(path.parent for path in folder.glob(f"{escape(model)}-*-seed{seed}/{RESULT}")):
         with suppress(DataError, OSError):  # damaged
-            if SECOND not in (path / RUN).read_bytes():
+            if OF_FORMAT_2 not in (path / RUN).read_bytes():
                 run = RunRecord.read(path)
                 found += [run] if run.format == 1 else []
     return found

@@ -199,7 +199,7 @@ def edited_zip(draw: st.DrawFn, content: bytes) -> bytes:
                 new.writestr(old.getinfo(each), draw(edited(each, inside)) if (each, how) == (name, "edit") else inside)
         link = zipfile.ZipInfo("link")
         link.external_attr = 0o120777 << 16
-        more = {"twice": (name, b"x"), "out": ("../out", b"x"), "root": ("/tmp/out", b"x"), "link": (link, b"/etc")}
+        more = {"twice": (name, b"x"), "out": ("../out", b"x"), "root": ("/out", b"x"), "link": (link, b"/etc")}
         more["bomb"] = ("bomb.csv", bytes(80 * 2**20))
         if how in more:
             new.writestr(*more[how])

@@ -275,8 +275,8 @@ def _in_fresh_process(function: Callable[[], int]) -> int:
     """Raises what the function raises, and BrokenProcessPool when its process is killed."""
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if sys.platform != "win32":
-        # Each process would load anew, for seconds: this module, what torch loads when deterministic algorithms are
-        # switched on, and what compiled loops need. One that is not there is left out.
+        # Each process would load anew, for seconds: this module, and what compiled loops need. One that is
+        # not there is left out.
         context.set_forkserver_preload([__name__, "numba"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function).result()
