@@ -50,10 +50,12 @@ def evaluate_lists(
     """The lists in a file up to rank `depth`, for the users that a model would be evaluated on.
 
     `ids` are what the data set calls its users and items, None where it has numbers alone. Raises DataError for a file
-    that cannot be read or that names an item twice in a list.
+    that cannot be read or that names an item twice in a list, and where the part has no user to evaluate.
     """
     named = read_lists(path)
     evaluator, findings, obstacles = Evaluator(dataset, part), list[str](), list[str]()
+    if not len(evaluator.users):
+        raise DataError(f"{dataset.name}: nobody is in its {part} part and in training too: use another data set")
     users = numbers_of(named, ids[0], dataset.n_users)
     items = numbers_of(dict.fromkeys(chain.from_iterable(named.values())), ids[1], dataset.n_items)
     strangers, unknown = ([name for name, number in of.items() if number < 0] for of in (users, items))
@@ -83,7 +85,7 @@ def evaluate_lists(
     if len(short):
         least = f"the shortest at {short.min()}: the rest is no hit"
         findings.append(f"{len(short):,} lists end before rank {depth}, {least}")
-    elsewhere = max(len(strangers) / len(users), with_unknown / n, with_seen / n) > TOLERATED
+    elsewhere = len(strangers) > TOLERATED * len(users) or max(with_unknown, with_seen) > TOLERATED * n
     longest = int(lengths.max(initial=0))
     return Lists(evaluator.ranking_of(ranked), longest, tuple(findings), "; ".join(obstacles), elsewhere)
 

@@ -64,8 +64,8 @@ def _settings(value: Any) -> Any:
 
 
 def _environment(found: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"torch_threads": int, "gpu_power_limit_w": int | float, "gpu_clocks_mhz": list}
     for key, value in found.items():
-        kinds = {"torch_threads": int, "gpu_power_limit_w": int | float, "gpu_clocks_mhz": list}
         if value is not None and not isinstance(value, kinds.get(key, str | int | float)):
             raise ValueError(f"{key} is {value!r:.40}")
     return found

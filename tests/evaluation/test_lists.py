@@ -3,6 +3,7 @@
 import gzip
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,12 @@ def test_lists_of_other_users_are_no_pass_where_nothing_is_published_either(
     lists.write_text("\n".join([header, *lines[:50], *others]) + "\n")
     code, out, _ = command("evaluate", lists, "--dataset", tiny)
     assert (code, out.count("users are missing")) == (expected, 4)
+
+
+def test_a_part_without_users_is_refused(tmp_path: Path, clustered: Dataset) -> None:
+    lists, empty = answers(tmp_path, clustered, 1.0), replace(clustered, valid=clustered.valid[:0])
+    with pytest.raises(DataError, match="nobody is in its valid part"):
+        evaluate_lists(lists, empty, "valid", 20, (None, None))
 
 
 @pytest.mark.parametrize("write", [toolbox, packed])
