@@ -7,6 +7,7 @@ not counted. Prints Markdown with the medians. Help and wrong usage may take a t
 read stored data as long as that.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -44,12 +45,30 @@ def seconds_of(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
+def trial_s() -> tuple[float, float]:
+    """Seconds of one more trial in a suite, and of them those of its training: an epoch of BPR on mini."""
+    few, many, taken = 2, 22, {}
+    with tempfile.TemporaryDirectory() as place:
+        for n in (few, many):
+            suite, runs = Path(place, f"{n}.toml"), Path(place, str(n))
+            suite.write_text(
+                f'title = "x"\ndatasets = ["mini"]\nseeds = {list(range(1, n + 1))}\n'
+                '[training]\nepochs = 1\n[[experiments]]\nmodel = "bpr"\n'
+            )
+            taken[n] = seconds_of(["-m", "harness", "reproduce", str(suite), "--out", str(runs), "--device", "cpu"])
+        records = [json.loads(path.read_text()) for path in Path(place, str(many)).glob("mini/*/epochs.jsonl")]
+        assert len(records) == many
+    return (taken[many] - taken[few]) / (many - few), median(
+        one["seconds"] + one["evaluation_seconds"] for one in records
+    )
+
+
 def main(rounds: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in (TORCH, *ALLOWED)}
     with tempfile.TemporaryDirectory() as folder:
         for n in range(rounds + 1):
             for name, found in seconds.items():
-                to = ["--to", folder] if name.startswith("report") else []
+                to = ["--out", folder] if name.startswith("report") else []
                 taken = seconds_of(["-c", "import torch"] if name == TORCH else ["-m", "harness", *name.split(), *to])
                 if n:
                     found.append(taken)
@@ -63,6 +82,10 @@ def main(rounds: int) -> None:
     print(f"Medians of {rounds} processes each, in turns; {here['cpu']}, torch {torch.__version__}\n")
     head = ["command", "seconds", "imports of torch", "allowed"]
     print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 3)))
+    trial, training = trial_s()
+    print(
+        f"\nOne more trial in a suite: {trial:.2f} s, {trial / torch_s:.2f} imports of torch; of them {training:.2f} s its epoch"
+    )
 
 
 if __name__ == "__main__":
