@@ -83,8 +83,9 @@ def main(rounds: int) -> None:
     head = ["command", "seconds", "imports of torch", "allowed"]
     print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 3)))
     trial, training = trial_s()
+    ratio = trial / torch_s
     print(
-        f"\nOne more trial in a suite: {trial:.2f} s, {trial / torch_s:.2f} imports of torch; of them {training:.2f} s its epoch"
+        f"\nOne more trial in a suite: {trial:.2f} s, {ratio:.2f} imports of torch; of them {training:.2f} s its epoch"
     )
 
 
