@@ -58,7 +58,7 @@ class Ranking:
         return self.items[:, :k], self.popularity
 
     @cached_property
-    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Of each hit the user's place in `users` and the rank from 0, user by user: there are few."""
         user, rank = self.hits.nonzero()
         return user, rank
@@ -66,7 +66,8 @@ class Ranking:
     def summed(self, k: int, weights: Values | None = None) -> Values:
         """Σ over the hits of each user within the first K ranks of a weight of the hit, 1 if not given: [n]."""
         user, rank = self.places
-        return np.bincount(user[rank < k], None if weights is None else weights[rank < k], len(self.hits))
+        sums: NDArray[Any] = np.bincount(user[rank < k], None if weights is None else weights[rank < k], len(self.hits))
+        return sums
 
 
 Metric = Callable[[Ranking, int], Any]
@@ -81,7 +82,7 @@ def recall(ranking: Ranking, k: int) -> Values:
 def ndcg(ranking: Ranking, k: int) -> Values:
     """Σ hit / log2(rank + 1), over the same of min(|R|, K) hits at the top. Järvelin and Kekäläinen, TOIS 2002."""
     gain = 1 / np.log2(np.arange(1, max(k, ranking.hits.shape[1]) + 1) + 1)
-    ideal = np.concatenate([[0.0], gain.cumsum()])
+    ideal: Values = np.concatenate([[0.0], gain.cumsum()])
     return ranking.summed(k, gain[ranking.places[1]]) / ideal[np.minimum(ranking.n_relevant, k)]
 
 

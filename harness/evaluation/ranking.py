@@ -92,7 +92,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Scores are floating-point numbers. Where a row has NaN, its first value is NaN.
     """
-    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+    if _in_lanes(scores):
         return _top_k_of_lanes(scores.detach(), k)
     values, items = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
     # One item past the end shows whether a tie crosses the cut; rows with any tie are few and sorted in full.
@@ -102,6 +102,11 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         width = values.shape[1]
         values[tied], items[tied] = ordered.values[:, :width], ordered.indices[:, :width]
     return values[:, :k], items[:, :k]
+
+
+def _in_lanes(scores: Tensor) -> bool:
+    """Whether the top K is found in what NumPy knows."""
+    return scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64)
 
 
 def _top_k_of_lanes(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
