@@ -219,7 +219,7 @@ def test_scores_that_are_not_finite_are_an_error(clustered: Dataset, bad: float,
 def test_vectors_that_are_not_finite_are_an_error(clustered: Dataset) -> None:
     users, items = torch.ones(clustered.n_users, 2), torch.ones(clustered.n_items, 2)
     items[5, 1] = torch.nan
-    with pytest.raises(BM3Error, match="not finite"):
+    with pytest.raises(BM3Error, match="vectors are not finite"):
         Evaluation(clustered)(Factors(users, items), "test", CPU)
 
 
