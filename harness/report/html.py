@@ -29,7 +29,7 @@ def page_template(name: str) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"key": sort_key, "figure": figure}
+    environment.filters["figure"] = figure
     environment.globals["cell_id"] = cell_id
     return environment.get_template(name)
 
@@ -73,12 +73,6 @@ def cell_id(table: Table, row: Sequence[Cell], place: int) -> str:
 def figure(text: str) -> str:
     """A figure with a true minus."""
     return re.sub(r"(?<!\w)-(?=\d)|(?<=\de)-", "−", text)
-
-
-def sort_key(cell: Cell) -> str:
-    """The figure that a cell is sorted by; empty, and so last, where it has none."""
-    found = re.match(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", cell.text)
-    return found[0] if found else ""
 
 
 def _answer(study: Study) -> tuple[str, str]:

@@ -4,6 +4,7 @@ Where results go is `runs`; what they are compared with is `paper`.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -24,6 +25,8 @@ from harness.training.config import EarlyStopping, TrainingConfig
 from harness.training.steps import TrainingSteps, make_deterministic
 from harness.training.streams import Streams
 from harness.training.vectors import vectors_read
+
+_TOTAL = ""  # beside the names of a loss's parts
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def fit(
             epoch += 1
             clock.start()
             steps.prepare(epoch)
-            loss, parts = _means(steps.epoch(epoch), epoch)
+            loss, parts = _means(steps.epoch(epoch), len(steps.batches), epoch)
             steps.optimiser.catch_up()
             seconds = clock.stop()
             valid, evaluation_s = _validation(model, evaluate, clock, device)
@@ -230,16 +233,24 @@ def keep(state: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> None:
         buffer[name].copy_(tensor)
 
 
-def _means(steps: Iterable[Loss], epoch: int) -> tuple[float, dict[str, float]]:
-    """Means of the losses and of their parts. Raises BM3Error when that of the losses is not finite."""
-    losses: list[Tensor] = []
-    parts: dict[str, list[Tensor]] = {}
+def _means(steps: Iterable[Loss], n: int, epoch: int) -> tuple[float, dict[str, float]]:
+    """Means of the losses of at most `n` steps and of their parts. Raises BM3Error when the first is not finite.
+
+    Each value goes into a place made for it, and is read when the epoch ends: reading one would make the device wait in
+    every step. Kept as they come, such scalars would lie between the large tensors of each step, whose memory could not
+    be used again: gigabytes in an epoch.
+    """
+    values: dict[str, Tensor] = {}
+    counts = Counter[str]()
     for loss in steps:
-        # Kept as tensors until the epoch ends: reading one would make the device wait in every step.
-        losses.append(loss.total.detach())
-        for name, part in loss.parts.items():
-            parts.setdefault(name, []).append(part.detach())
-    mean = float(torch.stack(losses).mean())
+        for name, value in {_TOTAL: loss.total, **loss.parts}.items():
+            if name not in values:
+                values[name] = value.new_empty(n)
+            values[name][counts[name]].copy_(value.detach())
+            counts[name] += 1
+        del loss, value  # before the next step is made
+    means = {name: float(found[: counts[name]].mean()) for name, found in values.items()}
+    mean = means.pop(_TOTAL)
     if not math.isfinite(mean):
         raise BM3Error(f"the loss is {mean} in epoch {epoch}: training diverged, try a smaller learning_rate")
-    return mean, {name: float(torch.stack(values).mean()) for name, values in parts.items()}
+    return mean, means

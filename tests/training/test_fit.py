@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
@@ -20,7 +21,7 @@ from harness.models.features import FeatureTable, feature_tables
 from harness.models.registry import find_model, trained_in_steps
 from harness.runs.trial import make_trial
 from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
-from harness.training.fit import StoppingRule, fit
+from harness.training.fit import StoppingRule, _means, fit
 from harness.training.steps import TrainingSteps
 
 CPU = torch.device("cpu")
@@ -296,6 +297,21 @@ def test_a_diverging_loss_is_an_error_that_names_the_epoch_and_a_remedy(clustere
     with pytest.raises(BM3Error, match=r"in epoch 2.*learning_rate"):
         fit(model, clustered, TrainingConfig(epochs=5), streams, CPU, records.append)
     assert [record.epoch for record in records] == [1]
+
+
+def test_means_are_of_all_steps_and_no_steps_tensors_are_kept_for_them() -> None:
+    """Small ones that stay between the large ones of each step keep their memory from being used again."""
+    made: list[StorageWeakRef] = []
+
+    def steps() -> Iterator[Loss]:
+        for value in (1.0, 2.0, 6.0):
+            assert all(one.expired() for one in made)
+            total, part = torch.tensor(value), torch.tensor(2 * value)
+            made.extend(StorageWeakRef(one.untyped_storage()) for one in (total, part))
+            yield Loss(total, {"part": part})
+            del total, part
+
+    assert _means(steps(), 5, 1) == (3.0, {"part": 6.0})
 
 
 def test_every_epoch_gives_the_model_its_own_stream_of_the_run(clustered: Dataset) -> None:

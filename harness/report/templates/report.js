@@ -34,8 +34,7 @@ addEventListener("DOMContentLoaded", () => {
 
   // What a row is sorted by: text, or the first figure; null where there is none, which comes last either way.
   const key = (body, header) => {
-    const cell = body.rows[0].cells[header.cellIndex];
-    const text = cell.dataset.key ?? cell.textContent;
+    const text = body.rows[0].cells[header.cellIndex].textContent.trim();
     const value = header.classList.contains("number") ? parseFloat(text.replaceAll("−", "-")) : text;
     return Number.isNaN(value) || text === "–" ? null : value;
   };
