@@ -198,7 +198,9 @@ def test_more_ranks_than_items_find_everything_and_masked_items_are_no_hits(clus
 
 def test_a_masked_item_is_no_hit_even_when_ranks_reach_it() -> None:
     dataset = dataset_of(train=[(0, 0), (0, 1)], valid=[(0, 2)], test=[(0, 1), (0, 3)])  # item 1: seen and held out
-    np.testing.assert_array_equal(ranked(dataset, np.zeros((1, 4)), 4).hits, [[False, True, False, False]])
+    ranking = ranked(dataset, np.zeros((1, 4)), 4)
+    np.testing.assert_array_equal(ranking.hits, [[False, True, False, False]])
+    np.testing.assert_array_equal(ranking.items, [[2, 3, -1, -1]])
 
 
 # --- models ---
@@ -219,7 +221,7 @@ def test_scores_that_are_not_finite_are_an_error(clustered: Dataset, bad: float,
 def test_vectors_that_are_not_finite_are_an_error(clustered: Dataset) -> None:
     users, items = torch.ones(clustered.n_users, 2), torch.ones(clustered.n_items, 2)
     items[5, 1] = torch.nan
-    with pytest.raises(BM3Error, match="not finite"):
+    with pytest.raises(BM3Error, match="vectors are not finite"):
         Evaluation(clustered)(Factors(users, items), "test", CPU)
 
 
