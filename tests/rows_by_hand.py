@@ -28,7 +28,8 @@ class HandRun(RunRecord):
         return self.users.get(metric)
 
     def epochs(self) -> list[Epoch]:
-        return [check({**EPOCH, "sampling_seconds": share}, Epoch) for share in (0.0, *self.shares)]
+        shares = (0.0, *self.shares)
+        return [check({**EPOCH, "seconds": 2.0, "sampling_seconds": 2.0 * share}, Epoch) for share in shares]
 
 
 def run(

@@ -2,35 +2,31 @@
 
 import os
 import sys
-import warnings
 from collections.abc import Callable
-from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
 
+from bm3 import ConfigError
+
 Loop = Callable[..., None]
 
 
-@cache
 def can_compile() -> bool:
-    """Whether numba is there (`pip install bm3-harness[fast]`) and works with what else is installed; warns if not."""
-    if find_spec("numba") is None:
-        return False
-    try:
-        import_module("numba")
-    except ImportError as error:  # for one, numpy may be newer than it knows
-        warnings.warn(f"numba is installed but cannot be used ({error}): slower forms take its place", stacklevel=2)
-        return False
-    return True
+    """Whether numba is installed (`pip install bm3-harness[fast]`), which is loaded where a loop is compiled alone."""
+    return find_spec("numba") is not None
 
 
 def compile_loop(loop: Loop) -> Loop:
-    """The loop, compiled for all threads when first called and kept on disk for the next process where that can be."""
-    from numba import njit
+    """The loop, compiled for all threads when first called and kept on disk for the next process where that can be.
 
+    Raises ConfigError where numba is installed and cannot be imported.
+    """
+    try:
+        from numba import njit
+    except ImportError as error:  # for one, numpy may be newer than it knows
+        raise ConfigError(f"numba is installed but cannot be used ({error}): mend it, or uninstall it") from error
     options: dict[str, Any] = {"parallel": True, "error_model": "numpy"}
     try:
         return cast(Loop, njit(cache=True, **options)(loop))

@@ -58,19 +58,16 @@ class Ranking:
         return self.items[:, :k], self.popularity
 
     @cached_property
-    def found(self) -> NDArray[Any]:
-        """Hits up to each rank, [n, ranks]."""
-        return np.cumsum(self.hits, axis=1, dtype=np.int32)
+    def places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Of each hit the user's place in `users` and the rank from 0, user by user: there are few."""
+        user, rank = self.hits.nonzero()
+        return user, rank
 
-    @cached_property
-    def gain(self) -> Values:
-        """Σ hit / log2(rank + 1) up to each rank, [n, ranks]."""
-        return np.cumsum(self.hits / np.log2(np.arange(1, self.hits.shape[1] + 1) + 1), axis=1)
-
-    @cached_property
-    def precision_at_hits(self) -> Values:
-        """Σ precision at each hit up to each rank, [n, ranks]."""
-        return np.cumsum(self.hits * self.found / np.arange(1, self.hits.shape[1] + 1), axis=1)
+    def summed(self, k: int, weights: Values | None = None) -> Values:
+        """Σ over the hits of each user within the first K ranks of a weight of the hit, 1 if not given: [n]."""
+        user, rank = self.places
+        sums: NDArray[Any] = np.bincount(user[rank < k], None if weights is None else weights[rank < k], len(self.hits))
+        return sums
 
 
 Metric = Callable[[Ranking, int], Any]
@@ -79,34 +76,37 @@ Metric = Callable[[Ranking, int], Any]
 
 def recall(ranking: Ranking, k: int) -> Values:
     """|L ∩ R| / |R|. Zhou et al., WWW 2023, and the field's usual one."""
-    return _at(ranking.found, k) / ranking.n_relevant
+    return ranking.summed(k) / ranking.n_relevant
 
 
 def ndcg(ranking: Ranking, k: int) -> Values:
     """Σ hit / log2(rank + 1), over the same of min(|R|, K) hits at the top. Järvelin and Kekäläinen, TOIS 2002."""
-    ideal: Values = np.concatenate([[0.0], (1 / np.log2(np.arange(1, k + 1) + 1)).cumsum()])
-    return _at(ranking.gain, k) / ideal[np.minimum(ranking.n_relevant, k)]
+    gain = 1 / np.log2(np.arange(1, max(k, ranking.hits.shape[1]) + 1) + 1)
+    ideal: Values = np.concatenate([[0.0], gain.cumsum()])
+    return ranking.summed(k, gain[ranking.places[1]]) / ideal[np.minimum(ranking.n_relevant, k)]
 
 
 def precision(ranking: Ranking, k: int) -> Values:
     """|L ∩ R| / K. Herlocker et al., TOIS 2004."""
-    return _at(ranking.found, k) / k
+    return ranking.summed(k) / k
 
 
 def average_precision(ranking: Ranking, k: int) -> Values:
     """Σ precision at each hit / min(|R|, K). Baeza-Yates and Ribeiro-Neto, Modern Information Retrieval, 1999."""
-    return _at(ranking.precision_at_hits, k) / np.minimum(ranking.n_relevant, k)
+    user, rank = ranking.places
+    so_far = np.arange(len(user)) - np.searchsorted(user, user) + 1
+    return ranking.summed(k, so_far / (rank + 1)) / np.minimum(ranking.n_relevant, k)
 
 
 def hit_rate(ranking: Ranking, k: int) -> Values:
     """1 where |L ∩ R| > 0, else 0. Deshpande and Karypis, TOIS 2004."""
-    return (_at(ranking.found, k) > 0).astype(np.float64)
+    return (ranking.summed(k) > 0).astype(np.float64)
 
 
 def reciprocal_rank(ranking: Ranking, k: int) -> Values:
     """1 / rank of the first hit in L, 0 without one. Voorhees, TREC-8 question answering track, 1999."""
     first: NDArray[np.int64] = ranking.hits.argmax(axis=1) + 1
-    return np.where(_at(ranking.found, k) > 0, 1 / first, 0.0)
+    return np.where(ranking.summed(k) > 0, 1 / first, 0.0)
 
 
 def coverage(ranking: Ranking, k: int) -> float:
@@ -123,12 +123,6 @@ def novelty(ranking: Ranking, k: int) -> Values:
 def popularity(ranking: Ranking, k: int) -> Values:
     """Mean over L of the users who have the item in training (popularity bias). Yin et al., PVLDB 2012."""
     return _mean_listed(ranking, k, lambda popularity: popularity)
-
-
-def _at(cumulated: NDArray[Any], k: int) -> Values:
-    """What has come together by rank K of sums [n, ranks]."""
-    at_k: Values = cumulated[:, min(k, cumulated.shape[1]) - 1]
-    return at_k
 
 
 def _mean_listed(ranking: Ranking, k: int, of: Callable[[NDArray[np.int64]], NDArray[Any]]) -> Values:

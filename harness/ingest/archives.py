@@ -79,6 +79,8 @@ def checked(path: Path, claims: Iterator[Member], free: int) -> list[Member]:
             raise DataError(f"{where}: would lie outside of the archive's folder: pack it with relative names")
         if member.size < 0:  # tarfile would go back, and read the same for ever
             raise DataError(f"{where}: claims {member.size:,} bytes: damaged; obtain it again")
+        if member.folder and member.size:  # which nobody unpacks, so that nobody would see it
+            raise DataError(f"{where}: a folder that holds {member.size:,} bytes itself: damaged; obtain it again")
         members.append(member)
         claimed += member.size
         if len(members) > MAX_MEMBERS:

@@ -19,7 +19,7 @@ from bm3 import Batch, ConfigError, Data, DataError
 from bm3.losses import squared_norm
 from harness.models.base import rows, rows_and_norm
 from harness.models.features import FeatureTable, at, distinct, keeps_repeated
-from harness.models.products import SparseProduct
+from harness.models.products import SparseProduct, readout
 
 SMALLEST = 1e-8  # length of a vector whose cosine is taken, as torch's `cosine_similarity` has it
 
@@ -75,6 +75,12 @@ class BM3(bm3.BM3):
         """Raises DataError too for a modality that is not there."""
         data = Data(data.n_users, data.n_items, data.train, config.chosen(data.features))
         super().__init__(data, config, generator)
+
+    def encode(self) -> tuple[Tensor, Tensor]:
+        """The same H_u and H_i, with fewer tables in memory."""
+        h0 = torch.cat([self.user_embedding, self.item_embedding])
+        h_users, h_items = readout(self.propagate, h0, self.config.n_layers).split([self.n_users, self.n_items])
+        return h_users, h_items + self.item_embedding
 
     def survivors(self, view: str, rows: Tensor) -> Tensor:
         """Drawn for the rows asked for alone where they are distinct, else for the whole table."""

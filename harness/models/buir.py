@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bm3 import Batch, Data, Loss, Recommender
-from bm3.graph import bipartite_adjacency, mean_readout, symmetric_normalised
+from bm3.graph import bipartite_adjacency, symmetric_normalised
 from harness.common import require
 from harness.models.base import check_config, linear, rows, xavier_uniform
-from harness.models.products import SparseProduct
+from harness.models.products import SparseProduct, readout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class BUIR(Recommender):
         return torch.cat([self.predictor(users), users], dim=1), torch.cat([items, self.predictor(items)], dim=1)
 
     def _encode(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        h = mean_readout(self.propagate, torch.cat([users, items]), self.config.n_layers)
+        h = readout(self.propagate, torch.cat([users, items]), self.config.n_layers)
         h_users, h_items = h.split([self.n_users, self.n_items])
         return h_users, h_items
 

@@ -58,7 +58,7 @@ class FeatureTable(nn.Module):
         if trained:
             self.table = nn.Parameter(torch.from_numpy(values))
         else:
-            self.register_buffer("table", _tensor(values), persistent=False)
+            self.register_buffer("table", from_array(values), persistent=False)
         self.register_state_dict_pre_hook(_read_all)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_read_all)  # type: ignore[no-untyped-call]
 
@@ -212,7 +212,8 @@ def at(x: Tensor, place: Tensor | None) -> Tensor:
     return x if place is None else nn.functional.embedding(place, x)
 
 
-def _tensor(values: NDArray[Any]) -> Tensor:
+def from_array(values: NDArray[Any]) -> Tensor:
+    """A tensor where the array lies, which nobody writes to if it cannot be written."""
     with warnings.catch_warnings():  # torch warns of memory that cannot be written, which given data never is
         warnings.simplefilter("ignore")
         return torch.from_numpy(values)

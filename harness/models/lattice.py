@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.data import Variant
-from bm3.graph import bipartite_adjacency, mean_readout
+from bm3.graph import bipartite_adjacency
 from harness.common import require
 from harness.models.base import batch_rows, check_config, each, linear, log_sigmoid_loss, normalise, xavier_uniform
 from harness.models.features import FeatureTable, modality_order
 from harness.models.item_graph import nearest_items, normalised_entries
-from harness.models.products import Pattern, SparseProduct
+from harness.models.products import Pattern, SparseProduct, readout
 
 Features = Literal["trained", "frozen"]
 
@@ -149,7 +149,7 @@ class LATTICE(Recommender):
         for _ in range(self.config.n_layers):
             h = pattern.product(values, h)
         h0 = torch.cat([self.user_embedding, self.item_embedding])
-        users, items = mean_readout(self.propagate, h0, self.config.n_ui_layers).split([self.n_users, self.n_items])
+        users, items = readout(self.propagate, h0, self.config.n_ui_layers).split([self.n_users, self.n_items])
         return users, items + normalise(h)
 
     def _item_graph(self) -> tuple[Pattern, Tensor]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bm3 import Batch, Data, Loss, Recommender
-from bm3.graph import bipartite_adjacency, mean_readout, symmetric_normalised
-from harness.models.base import batch_norms, check_config, negatives_of, pairwise_loss, rows, xavier_uniform
-from harness.models.products import SparseProduct
+from bm3.graph import bipartite_adjacency, symmetric_normalised
+from harness.models.base import batch_norms, check_config, negatives_of, pairwise_loss, xavier_uniform
+from harness.models.products import SparseProduct, readout, readout_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +49,17 @@ class LightGCN(Recommender):
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """(H_u [U, d], H_i [I, d]), the mean readout."""
-        h_users, h_items = self._nodes()[1].split([self.n_users, self.n_items])
+        h_users, h_items = readout(self.propagate, self._h0(), self.config.n_layers).split([self.n_users, self.n_items])
         return h_users, h_items
 
-    def _nodes(self) -> tuple[Tensor, Tensor]:
-        """H⁰ and H [U+I, d]."""
-        h0 = torch.cat([self.user_embedding, self.item_embedding])
-        return h0, mean_readout(self.propagate, h0, self.config.n_layers)
+    def _h0(self) -> Tensor:
+        return torch.cat([self.user_embedding, self.item_embedding])  # H⁰ [U+I, d]
 
     def loss(self, batch: Batch) -> Loss:
         """Parts: `pairwise`, `regulariser`."""
         nodes = torch.cat([batch.users, torch.cat([batch.items, negatives_of(batch)]) + self.n_users])  # [3B]
-        layer_0, h = (rows(table, nodes).chunk(3) for table in self._nodes())  # 3 x [B, d] each
+        both = readout_rows(self.propagate, self._h0(), self.config.n_layers, nodes)
+        layer_0, h = (rows.chunk(3) for rows in both)  # 3 x [B, d] each
         pairwise = pairwise_loss(*h)
         regulariser = self.config.reg_weight * batch_norms(*layer_0)
         return Loss(pairwise + regulariser, {"pairwise": pairwise, "regulariser": regulariser})

@@ -109,6 +109,49 @@ class _FixedProduct(torch.autograd.Function):
         return ctx.matrix.t_rows.summed(gradients[0]), None
 
 
+def readout(propagate: SparseProduct, h0: Tensor, n_layers: int) -> Tensor:
+    """`bm3.graph.mean_readout` to the bit, H [n, d], with fewer tables in memory than layers."""
+    mean: Tensor = _Readout.apply(h0, None, propagate, n_layers)  # type: ignore[no-untyped-call]
+    return mean
+
+
+def readout_rows(propagate: SparseProduct, h0: Tensor, n_layers: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of H⁰ and of its `readout` by node [B], [B, d] each, of which neither table is kept for the gradient."""
+    found: tuple[Tensor, Tensor] = _Readout.apply(h0, nodes, propagate, n_layers)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Readout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h0: Tensor, nodes: Tensor | None, matrix: SparseProduct, n_layers: int) -> Any:
+        ctx.matrix, ctx.n_layers, ctx.n_nodes = matrix, n_layers, len(h0)
+        ctx.save_for_backward(nodes)
+        layer, mean = h0, h0.clone()
+        for _ in range(n_layers):
+            layer = matrix.rows.summed(layer)
+            mean += layer
+        mean /= n_layers + 1
+        return mean if nodes is None else (h0[nodes], mean[nodes])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (nodes,) = ctx.saved_tensors
+        n_layers, of_mean = ctx.n_layers, gradients[-1]
+        each = of_mean.clone() if nodes is None else _in_table(of_mean, nodes, ctx.n_nodes)
+        each /= n_layers + 1
+        passed: Tensor | None = None
+        for _ in range(n_layers):
+            passed = ctx.matrix.t_rows.summed(each if passed is None else passed.add_(each))
+        total = each if nodes is None else _in_table(gradients[0], nodes, ctx.n_nodes).add_(each)
+        return total if passed is None else total.add_(passed), None, None, None
+
+
+def _in_table(rows: Tensor, ids: Tensor, n: int) -> Tensor:
+    """Sums of rows [B, d] by id, [n, d]: the gradient of looking them up."""
+    sums: Tensor = torch.ops.aten.embedding_dense_backward(rows, ids, n, -1, False)
+    return sums
+
+
 class Pattern(nn.Module):
     """A fixed sparsity pattern [n, m]; its E values are arguments, in row order, and have gradients.
 

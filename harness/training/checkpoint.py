@@ -4,19 +4,25 @@ The file is safetensors, so reading one runs no code. When a training is saved a
 elsewhere.
 """
 
+import json
+import mmap
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.common import HALF_WRITTEN, WriteError
+from harness.models.features import from_array
 
 FORMAT = "1"
 SHARE = 1 / 100
@@ -24,6 +30,12 @@ SHARE = 1 / 100
 ASSUMED_RATE = 400e6
 """Bytes per second that are written, until one checkpoint has been timed."""
 MODEL, OPTIMISER, BEST = "model/", "optimiser/", "best/"
+BLOCK_BYTES = 2**22  # of a tensor that are written at a time
+TYPES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"},
+    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
+}
+"""What safetensors calls them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,39 @@ class TrainingState:
     """As `Adam.exact_state` gives it."""
     best: Mapping[str, Tensor]
     """The model's state in its best epoch so far; the same object as `model` if that is this one."""
+
+
+class KeptState(dict[str, Tensor]):
+    """A state in a file without a name: beside the model, whose state of the best epoch it is, it takes no memory.
+
+    Its tensors are those of the last `keep`, mapped: pages that are read are let go of by `drop`.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        """In `folder`, or where temporary files are. Raises WriteError."""
+        super().__init__()
+        self._where = folder
+        with _written(folder or "temporary file"):
+            self._file: Any = TemporaryFile(dir=folder)  # noqa: SIM115 - it goes with this object, however that ends
+
+    def keep(self, state: Mapping[str, Tensor]) -> None:
+        """Take a state in place of the one before, of the same names, types and shapes. Raises WriteError."""
+        ordered = _aligned(state)
+        with _written(self._where or "temporary file"):
+            self._file.seek(0)
+            for tensor in ordered.values():
+                self._file.writelines(_blocks(tensor))
+            self._file.flush()
+        if not self:
+            self._bytes, at = np.memmap(self._file, np.uint8, "r"), 0
+            for name, tensor in ordered.items():
+                self[name] = from_array(self._bytes[at : at + tensor.nbytes]).view(tensor.dtype).view(tensor.shape)
+                at += tensor.nbytes
+
+    def drop(self) -> None:
+        """Keep none of the file's pages in memory."""
+        if self and hasattr(mmap, "MADV_DONTNEED"):
+            self._bytes.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
 
 
 class Checkpoints:
@@ -69,8 +114,9 @@ class Checkpoints:
         tensors = _named(MODEL, state.model) | _named(OPTIMISER, state.optimiser)
         if state.best is not state.model:
             tensors |= _named(BEST, state.best)
-        about = {"format": FORMAT, "epoch": str(state.epoch), "crc32": str(_checksum(tensors))}
-        write_tensors(self.path, tensors, about)
+        drop = state.best.drop if isinstance(state.best, KeptState) else _keep_all
+        about = {"format": FORMAT, "epoch": str(state.epoch), "crc32": str(_checksum(tensors, drop))}
+        write_tensors(self.path, tensors, about, drop=drop)
         self._saved = self._clock()
         self._cost = self._saved - started
 
@@ -102,47 +148,80 @@ class Checkpoints:
         self.path.unlink(missing_ok=True)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str], *, stays: bool = False) -> None:
-    """Write a safetensors file, all of it or nothing; one that stays is flushed to the disk. Raises WriteError."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        save_file(_apart(tensors), temporary, about)
-        if stays:
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)  # which safetensors lets its owner alone read
-            with temporary.open("rb") as file:
+def _keep_all() -> None:
+    """Nothing of what was written lies in a mapped file."""
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    about: dict[str, str],
+    *,
+    stays: bool = False,
+    drop: Callable[[], None] = _keep_all,
+) -> None:
+    """Write a safetensors file, all of it or nothing; one that stays is flushed to the disk. Raises WriteError.
+
+    It is written block by block, with `drop` called after each: tensors in files are never in memory as a whole.
+    """
+    temporary, ordered, end = path.with_name(path.name + ".part"), _aligned(tensors), 0
+    header: dict[str, Any] = {"__metadata__": about}
+    for name, tensor in ordered.items():
+        of = {"dtype": TYPES[tensor.dtype], "shape": [*tensor.shape]}
+        header[name] = {**of, "data_offsets": [end, end := end + tensor.nbytes]}
+    with _written(path, temporary):
+        text = json.dumps(header, ensure_ascii=False).encode()  # ValueError: names are in UTF-8 alone
+        text += b" " * (-len(text) % 8)
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor in ordered.values():
+                for block in _blocks(tensor):
+                    file.write(block)
+                    drop()
+            file.flush()
+            if stays:
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, ValueError, SafetensorError) as error:  # ValueError: it takes names in UTF-8 alone
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(path: Path | str, temporary: Path | None = None) -> Iterator[None]:
+    """Raises WriteError where writing fails, and removes what was written of `temporary`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         mend = "make room and give the same command again, which goes on"
         raise WriteError(f"{path}: cannot be written ({reason}); {mend}") from error
 
 
 def _named(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {prefix + name: tensor.detach().contiguous() for name, tensor in state.items()}
+    return {prefix + name: tensor.detach() for name, tensor in state.items()}
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
+def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The widest types first: one after another all begin at multiples of their width."""
+    return dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
+
+
+def _blocks(tensor: Tensor) -> Iterator[Any]:
+    """The tensor's bytes, some at a time."""
+    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    for start in range(0, len(flat), BLOCK_BYTES):
+        yield flat[start : start + BLOCK_BYTES].data
+
+
+def _checksum(tensors: Mapping[str, Tensor], drop: Callable[[], None] = _keep_all) -> int:
     """Of all bytes, by name: the format itself notices no change within a tensor."""
     checksum = 0
     for _, tensor in sorted(tensors.items()):
-        checksum = zlib.crc32(tensor.cpu().flatten().view(torch.uint8).numpy().data, checksum)
+        for block in _blocks(tensor):
+            checksum = zlib.crc32(block, checksum)
+            drop()
     return checksum
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without shared memory, which the format does not know: a model may hold one under two names."""
-    seen: set[int] = set()
-    apart = {}
-    for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return apart

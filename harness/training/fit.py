@@ -20,7 +20,7 @@ from harness.evaluation.metrics import known_metrics
 from harness.measure import EpochClock, TimingSummary
 from harness.models.closed_form import ClosedForm
 from harness.models.features import feature_tables
-from harness.training.checkpoint import Checkpoints, TrainingState
+from harness.training.checkpoint import Checkpoints, KeptState, TrainingState
 from harness.training.config import EarlyStopping, TrainingConfig
 from harness.training.steps import TrainingSteps, make_deterministic
 from harness.training.streams import Streams
@@ -146,7 +146,7 @@ def fit(
         return _fit_at_once(model, evaluate, clock, device, on_epoch)
     steps, rule = TrainingSteps(model, dataset, training, streams, device), StoppingRule(training.early_stopping)
     best: EpochRecord | None = None
-    best_state: dict[str, Tensor] = {}
+    best_state = KeptState(None if checkpoints is None else checkpoints.path.parent)
     epoch = 0
     if resume is not None:
         epoch = resume.state.epoch
@@ -160,7 +160,7 @@ def fit(
         for record in resume.records:
             if not record.valid or rule.improves(record.valid[metric]):
                 best = record
-        keep(resume.state.best, best_state)
+        best_state.keep(resume.state.best)
     try:
         while epoch < training.epochs and not rule.stop:
             epoch += 1
@@ -175,16 +175,18 @@ def fit(
             record = EpochRecord(epoch, loss, parts, seconds, evaluation_s, valid, improved, sampling_s)
             if improved:
                 best = record
-                keep(model.state_dict(), best_state)
+                best_state.keep(model.state_dict())
             on_epoch(record)
             if checkpoints is not None and checkpoints.due and best is not None:
-                model_state = best_state if improved else model.state_dict()
-                checkpoints.save(TrainingState(epoch, model_state, steps.optimiser.exact_state(), best_state))
+                state = model.state_dict()
+                best_or_same = state if improved else best_state
+                checkpoints.save(TrainingState(epoch, state, steps.optimiser.exact_state(), best_or_same))
     finally:
         steps.optimiser.release()
     if best is None:
         raise BM3Error(f"no epoch has a usable validation {metric}")
     model.load_state_dict(best_state)
+    best_state.drop()
     ranking = evaluate.ranking(model, "test", device)
     test = ranking.metrics(evaluate.cutoffs, known_metrics())
     return Fit(best.epoch, epoch, "early" if rule.stop else "limit", best.valid, test, ranking, clock.summary())
@@ -223,14 +225,6 @@ def _fit_at_once(
     test = ranking.metrics(evaluate.cutoffs, known_metrics())
     timing: TimingSummary = {**clock.summary(), "note": "fitted at once, in its first epoch"}
     return Fit(1, 1, "closed form", valid, test, ranking, timing)
-
-
-def keep(state: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> None:
-    """Copy a state into `buffer`, in main memory and made once: on the device it would be part of the peak."""
-    for name, tensor in state.items():
-        if name not in buffer:
-            buffer[name] = torch.empty_like(tensor, device="cpu")
-        buffer[name].copy_(tensor)
 
 
 def _means(steps: Iterable[Loss], n: int, epoch: int) -> tuple[float, dict[str, float]]:

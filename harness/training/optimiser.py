@@ -78,7 +78,9 @@ class Adam:
         """Bring every parameter up to date, for other readers than the model; they are here."""
 
     def release(self) -> None:
-        """Leave the parameters up to date: this optimiser makes no further step."""
+        """Leave the parameters up to date, and keep nothing else: this optimiser makes no further step."""
+        self.zero_grad()
+        self.state = {}
 
     def exact_state(self) -> dict[str, Tensor]:
         """What further steps depend on, to the bit, by `<number of the parameter>.<name>`; asking changes nothing."""

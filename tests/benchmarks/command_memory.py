@@ -40,10 +40,11 @@ main()
 """
 WITH_NUMBA = """
 import numpy, torch
-from harness.evaluation import compiled
 from harness.evaluation.compiling import run_compiled
-best = numpy.zeros((9, 5), numpy.float32), numpy.zeros((9, 5), numpy.int64)
-run_compiled(compiled.top_k, numpy.ones((9, 200), numpy.float32), 5, 128, *best)
+from harness.training.accelerators import compiled
+tables, pair = [numpy.ones((9, 64), numpy.float32) for _ in range(3)], numpy.ones(2, numpy.float32)
+rows, decays = numpy.arange(9), numpy.ones((2, 9), numpy.float32)
+run_compiled(compiled.step, *tables, rows, tables[0].copy(), decays, pair, pair, numpy.ones(3, numpy.float32))
 """
 
 

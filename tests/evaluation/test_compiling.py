@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bm3 import ConfigError
 from harness.evaluation.compiling import compile_loop, run_compiled
 
 numba = pytest.importorskip("numba", reason="loops are compiled where numba is installed")
@@ -36,6 +37,12 @@ def test_a_loop_compiles_also_where_nothing_can_be_kept(can_cache: bool, monkeyp
     run_compiled(compile_loop(add_one), values)
     assert values.tolist() == [1] * 5
     assert tried == ([True] if can_cache else [True, False])
+
+
+def test_a_numba_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(ConfigError, match="numba is installed but cannot be used"):
+        compile_loop(add_one)
 
 
 def test_loops_have_as_many_threads_as_torch() -> None:

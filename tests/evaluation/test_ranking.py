@@ -198,7 +198,9 @@ def test_more_ranks_than_items_find_everything_and_masked_items_are_no_hits(clus
 
 def test_a_masked_item_is_no_hit_even_when_ranks_reach_it() -> None:
     dataset = dataset_of(train=[(0, 0), (0, 1)], valid=[(0, 2)], test=[(0, 1), (0, 3)])  # item 1: seen and held out
-    np.testing.assert_array_equal(ranked(dataset, np.zeros((1, 4)), 4).hits, [[False, True, False, False]])
+    ranking = ranked(dataset, np.zeros((1, 4)), 4)
+    np.testing.assert_array_equal(ranking.hits, [[False, True, False, False]])
+    np.testing.assert_array_equal(ranking.items, [[2, 3, -1, -1]])
 
 
 # --- models ---
@@ -219,7 +221,7 @@ def test_scores_that_are_not_finite_are_an_error(clustered: Dataset, bad: float,
 def test_vectors_that_are_not_finite_are_an_error(clustered: Dataset) -> None:
     users, items = torch.ones(clustered.n_users, 2), torch.ones(clustered.n_items, 2)
     items[5, 1] = torch.nan
-    with pytest.raises(BM3Error, match="not finite"):
+    with pytest.raises(BM3Error, match="vectors are not finite"):
         Evaluation(clustered)(Factors(users, items), "test", CPU)
 
 
@@ -246,6 +248,19 @@ def test_ties_are_broken_alike_on_a_gpu(clustered: Dataset) -> None:
 # --- the two ways to find the top K ---
 
 
+def assert_sorted_top(scores: Tensor, k: int) -> None:
+    """Of a stable sort, on a CPU and by what GPUs use."""
+    whole = scores.sort(dim=1, descending=True, stable=True)
+    expected = whole.values[:, :k], whole.indices[:, :k]
+    with pytest.MonkeyPatch.context() as patch:
+        found = [top_k(scores, k)]
+        patch.setattr(ranking, "_in_lanes", lambda scores: False)
+        found.append(top_k(scores, k))
+    for one in found:
+        for of, wanted in zip(one, expected, strict=True):
+            np.testing.assert_array_equal(of.numpy(), wanted.numpy())
+
+
 @given(
     scores=hnp.arrays(
         np.float32,
@@ -254,24 +269,30 @@ def test_ties_are_broken_alike_on_a_gpu(clustered: Dataset) -> None:
     ),
     k=st.integers(1, 60),
 )
-def test_compiled_and_torch_find_the_same_top_k(scores: NDArray[np.float32], k: int) -> None:
-    pytest.importorskip("numba", reason="the compiled top K needs numba")
-    compiled = top_k(torch.from_numpy(scores), k)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "can_compile", lambda: False)
-        by_torch = top_k(torch.from_numpy(scores), k)
-    for one, other in zip(compiled, by_torch, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+def test_both_find_the_same_top_k(scores: NDArray[np.float32], k: int) -> None:
+    assert_sorted_top(torch.from_numpy(scores), k)
 
 
-@pytest.mark.parametrize("can_compile", [True, False])
-def test_a_tie_in_a_single_row_is_broken_by_item_id(can_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "can_compile", lambda: can_compile)
-    scores = torch.arange(600.0).reshape(3, 200)
-    scores[1, 20:] = 0.0
-    scores[1, 150] = 1000.0
-    _, items = top_k(scores, 22)
-    assert items[1].tolist() == [150, *range(19, -1, -1), 20]
+@pytest.mark.parametrize("k", [1, 50, 300])
+@pytest.mark.parametrize("levels", [0, 1, 2, 40, 1000])
+@pytest.mark.parametrize("n_items", [255, 256, 257, 1500, 3000])
+def test_ties_are_broken_by_item_id(n_items: int, levels: int, k: int) -> None:
+    """Scores of some levels, 0 for all different ones; whole rows tie, some below the K-th place, some across it."""
+    scores = torch.randn(7, n_items, generator=torch.Generator().manual_seed(n_items + levels), dtype=torch.float64)
+    scores = (scores * levels / 4).round() if levels else scores
+    scores[3, 5:] = -torch.inf
+    scores[4, 5:] = 0.0
+    assert_sorted_top(scores, k)
+
+
+def test_ties_are_not_sorted_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows whose scores are nearly all equal: no more candidates than twice K are sorted."""
+    scores, sorted_, sort = torch.zeros(9, 5000), [], Tensor.sort
+    scores[:, ::100] = 1.0
+    monkeypatch.setattr(Tensor, "sort", lambda x, **how: (sorted_.append(x.shape[1]), sort(x, **how))[1])
+    _, items = top_k(scores, 60)
+    assert items[8].tolist() == [*range(0, 5000, 100), *range(1, 11)]
+    assert max(sorted_) <= 120
 
 
 def test_scores_of_few_bits_are_ranked_too() -> None:
@@ -279,10 +300,12 @@ def test_scores_of_few_bits_are_ranked_too() -> None:
     assert (values.tolist(), items.tolist()) == ([[3, 3]], [[1, 2]])
 
 
-@pytest.mark.parametrize("can_compile", [True, False])
-def test_nan_comes_first_in_both(can_compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "can_compile", lambda: can_compile)
-    scores = torch.randn(3, 200)
+@pytest.mark.parametrize("n_items", [200, 2000])
+@pytest.mark.parametrize("in_lanes", [True, False])
+def test_nan_comes_first_in_both(n_items: int, in_lanes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "_in_lanes", lambda scores: in_lanes)
+    scores = torch.randn(4, n_items)
     scores[1, 7] = torch.nan
+    scores[3] = torch.nan
     values, _ = top_k(scores, 20)
-    assert values[:, 0].isnan().tolist() == [False, True, False]
+    assert values[:, 0].isnan().tolist() == [False, True, False, True]

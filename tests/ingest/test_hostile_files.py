@@ -84,9 +84,10 @@ OUTSIDE = ("../shop.inter", "/elsewhere/shop.inter", "a/../../shop.inter", "a\\.
             for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)
         ],
         ("zip", {"external_attr": 0o120777 << 16}, "a link or device"),
+        ("zip", {"filename": "shop.inter/"}, "a folder that holds 4 bytes itself"),
     ],
 )
-def test_members_that_lead_outside_or_are_links_or_devices_are_refused(
+def test_members_that_lead_outside_or_are_no_plain_files_and_folders_are_refused(
     tmp_path: Path, kind: str, attributes: dict[str, Any], complaint: str
 ) -> None:
     message = import_refused(archive_of(tmp_path / f"x.{kind}", **attributes), tmp_path / "out")

@@ -1,9 +1,10 @@
 """Data sets that come in and go out: round trips, tables, RecBole files; and what is refused, with nothing left."""
 
 import json
+import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,63 @@ def test_parts_that_a_table_names_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rule", "new", "last", "complaint"),
+    [
+        (
+            "temporal_global",
+            (),
+            5,
+            "part train is empty by the rule temporal_global: 20 of 20 interactions have the same",
+        ),
+        (
+            "temporal_global",
+            (),
+            16,
+            "part valid is empty by the rule temporal_global: 4 of 20 interactions have the same",
+        ),
+        (
+            "temporal_global",
+            (18, 19),
+            99,
+            "part test is empty.*: all 2 interactions of it, from 18 on, are of new users",
+        ),
+        (
+            "temporal_global",
+            (16, 17),
+            99,
+            "part valid is empty.*: all 2 interactions of it, from 16 on, are of new users",
+        ),
+        (
+            "temporal_global:no_validation",
+            (16, 17, 18, 19),
+            99,
+            "part test is empty.*: all 4 interactions of it, from 16 on, are of new users",
+        ),
+        ("random_user", range(20), 99, "part valid is empty.*: no user has more than 1 interactions"),
+        ("random_user:no_validation", range(20), 99, "part test is empty.*: no user has more than 1 interactions"),
+    ],
+)
+def test_a_part_that_a_rule_leaves_empty_is_refused_with_the_cause(
+    tmp_path: Path, rule: str, new: Sequence[int], last: int, complaint: str
+) -> None:
+    """Twenty interactions at times 0, 1, …, none after `last` (if it is 5, none before either); `new` of new users."""
+    times = [max(min(k, last), 5 if last == 5 else 0) for k in range(20)]
+    rows = [(f"new{k}" if k in new else f"u{k % 4}", f"i{k}", time) for k, time in enumerate(times)]
+    table = write_table(tmp_path / "ratings.csv", rows, WHEN)
+    assert re.search(complaint, import_refused(table, tmp_path / "out", TIMED, Division(rule)))
+
+
+def test_what_is_left_out_of_a_table_or_not_read_is_told(tmp_path: Path) -> None:
+    rows = [(u, i, ("train", "train", "valid", "test")[position % 4]) for position, (u, i, _) in enumerate(ROWS)]
+    table = write_table(tmp_path / "x" / "r.csv", [*rows, ("late", "i0", "test")], ("who", "what", "part"))
+    (table.parent / "prices.md").write_text("9.99")
+    np.save(table.parent / "image_feat.npy", np.ones((3, 2), np.float32))
+    notes = import_dataset(table.parent, "shop", tmp_path / "out", Columns("who", "what", part="part")).notes
+    assert "not read: prices.md" in notes
+    assert "1 users have no interaction in training, so their 1 interactions are left out" in notes
+
+
+@pytest.mark.parametrize(
     ("row", "columns", "complaint"),
     [
         (("u0",), NAMED, "line 3: 1 fields"),
@@ -296,3 +354,61 @@ def test_atomic_files_that_lack_a_part_or_a_column_are_named(tmp_path: Path) -> 
     file = file.rename(tmp_path / "ml.inter")
     found = import_refused(file, tmp_path / "out", Columns(user="user_id"))
     assert f"{file}, line 1: no column 'user_id' among rating, user" in found
+
+
+# --- the .inter layout ---
+
+
+@pytest.mark.parametrize(
+    ("header", "item", "columns", "told"),
+    [
+        ("userID\titemID\tx_label", "{}", None, ()),
+        ("userID\titemID\tx_label", "{0}0", None, ("some numbers have no interactions",)),
+        ("userID\titemID\tpart", "{}", Columns(part="part"), ()),
+        ("userID\titemID\tpart", "i{}", Columns(part="part"), ("ids are numbered by first", "features beside tables")),
+        (
+            "userID\tthing\tpart",
+            "{}",
+            Columns(item="thing", part="part"),
+            ("ids are numbered", "features beside tables"),
+        ),
+    ],
+)
+def test_items_have_the_features_of_their_numbers_where_columns_say_that_these_are_numbers(
+    tmp_path: Path, header: str, item: str, columns: Columns | None, told: Sequence[str]
+) -> None:
+    """Each item has the features of its number; none where items have no numbers."""
+    lines = [f"{u}\t{item.format((2 + u + k) % 3)}\t{k}" for u in range(3) for k in range(3)]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "x.inter").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    np.save(tmp_path / "x" / "text_feat.npy", np.arange(60, dtype=np.float32).reshape(30, 2))
+    found = import_dataset(tmp_path / "x", "shop", tmp_path / "out", columns)
+    notes = [note for note in found.notes if not re.search("^columns: |no interactions, left out", note)]
+    assert len(notes) == len(told)
+    assert all(note.startswith(start) for note, start in zip(notes, told, strict=True))
+    if any("beside" in note for note in notes):
+        assert found.dataset.features == {}
+    else:
+        numbers = [0, 10, 20] if told else [*map(int, found.items or (0, 1, 2))]
+        assert found.dataset.features["text"][:, 0].tolist() == [2 * number for number in numbers]
+
+
+def test_original_ids_beside_the_layout_are_read(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "ratings.csv", ROWS, WHEN)
+    first = import_dataset(table, "shop", tmp_path / "data", NAMED)
+    export(load_dataset("shop", tmp_path / "data"), tmp_path / "x", first.users, first.items)
+    found = import_dataset(tmp_path / "x", "again", tmp_path / "data")
+    assert (found.users, found.items) == (first.users, first.items)
+
+
+def test_a_file_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "shop.pdf").write_text("who,what\n")
+    assert "shop.pdf: of no kind that is known" in import_refused(tmp_path / "shop.pdf", tmp_path / "out")
+
+
+def test_features_that_are_given_beside_a_source_are_joined_by_the_ids_of_its_items(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "ratings.csv", ROWS, WHEN)
+    items = [*dict.fromkeys(i for _, i, _ in ROWS)]
+    given = {"image": (items[::-1], np.arange(len(items), dtype=np.float32)[:, None])}
+    found = import_dataset(table, "shop", tmp_path / "out", NAMED, features=given)
+    assert found.dataset.features["visual"][:, 0].tolist() == [*range(len(items))][::-1]

@@ -1,14 +1,20 @@
 """Sparse products: the values of the dense ones, and the gradients of finite differences."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from bm3.graph import mean_readout
 from harness.models import products
-from harness.models.products import Pattern, SparseProduct, longest_bag, pieces
+from harness.models.products import Pattern, SparseProduct, longest_bag, pieces, readout, readout_rows
 
 
 def random_matrix(seed: int, n: int, m: int) -> sparse.csr_array:
@@ -50,6 +56,49 @@ def test_gradients(name: str) -> None:
     by_row = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     arguments = {"product": (values, by_column), "transposed_product": (values, by_row), "dots": (by_row, by_column)}
     assert torch.autograd.gradcheck(getattr(pattern, name), arguments.get(name, (values,)))
+
+
+class Made(TorchDispatchMode):
+    """How many tensors of a shape operations make, other than in place."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape, self.tables = shape, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        before = {one.data_ptr() for one in tree_leaves(args) if isinstance(one, torch.Tensor)}
+        after = (one for one in tree_leaves(found) if isinstance(one, torch.Tensor) and one.shape == self.shape)
+        self.tables += sum(one.data_ptr() not in before for one in after)
+        return found
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 5])
+def test_a_readout_is_the_mean_of_the_layers_to_the_bit(n_layers: int, by_row: bool) -> None:
+    """The gradient too, whose sums have an order. There and back take a table per layer and three more (one
+    is the rows'): each is a hole in memory afterwards, which the next one may not fit.
+    """
+    product, generator = SparseProduct(random_matrix(3, 40, 40)), torch.Generator().manual_seed(1)
+    table, nodes = torch.randn(40, 8, generator=generator), torch.randint(40, (100,), generator=generator)
+    weights = torch.randn(100, 8, generator=generator)
+
+    def rows_of(form: str, h0: torch.Tensor) -> list[torch.Tensor]:
+        if form == "rows":
+            return [*readout_rows(product, h0, n_layers, nodes)]
+        mean = readout(product, h0, n_layers) if form == "readout" else mean_readout(product, h0, n_layers)
+        return [functional.embedding(nodes, one) for one in ((h0, mean) if by_row else (mean,))]
+
+    found = []
+    for form in ("layers", "rows" if by_row else "readout"):
+        leaf = table.clone().requires_grad_()
+        with Made((40, 8)) as made:
+            rows = rows_of(form, leaf)
+            sum((one * weights * k).sum() for k, one in enumerate(rows, 1)).backward()  # type: ignore[union-attr]
+        found.append([*rows, leaf.grad])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert made.tables == 2 * n_layers + 3
 
 
 def test_a_fixed_matrix_may_repeat_an_entry() -> None:

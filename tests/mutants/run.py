@@ -5,7 +5,7 @@
 A fault ("mutant") is planted by giving a function the code of its changed source, in a process forked from one that has
 collected the tests: so it costs what the tests take to find it. Commands that a test starts as processes of their own
 have no fault; what is decided outside of functions (constants, defaults) gets none. `rooms.toml` says which tests hold
-which module, and which mutants are equivalent, and why. Exits with 1 when another one survives.
+which module, `without` which functions, and which mutants are equivalent, and why. Exits with 1 when another survives.
 """
 
 import argparse
@@ -13,10 +13,10 @@ import ast
 import contextlib
 import functools
 import gc
+import hashlib
 import importlib
 import multiprocessing
 import os
-import random
 import sys
 import time
 import tomllib
@@ -148,11 +148,12 @@ def plant(module: Any, source: bytes, mutant: Mutant) -> None:
 class Room:
     """A pytest plugin that runs the collected tests once per mutant, each time in a fork, up to the first failure."""
 
-    def __init__(self, name: str, each: int) -> None:
+    def __init__(self, name: str, each: int, without: list[str]) -> None:
         self.module = importlib.import_module(name)
         self.source = Path(str(self.module.__file__)).read_bytes()
-        every = mutants_of(self.source)
-        self.mutants = sorted(random.Random(SEED + name).sample(every, min(each, len(every))), key=every.index)
+        every = [mutant for mutant in mutants_of(self.source) if mutant.function not in without]
+        drawn = sorted(every, key=lambda mutant: hashlib.sha256((SEED + mutant.name).encode()).digest())
+        self.mutants = sorted(drawn[:each], key=every.index)  # those of unchanged lines stay, whatever else changes
         self.ends: dict[Mutant, str] = {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -188,9 +189,9 @@ class Room:
                 raise SystemExit(1)
 
 
-def run(name: str, tests: list[str], each: int) -> dict[Mutant, str]:
-    """What became of each mutant of a module."""
-    room = Room(name, each)
+def run(name: str, tests: list[str], each: int, without: list[str]) -> dict[Mutant, str]:
+    """What became of each mutant of a module, none of them in the functions `without`."""
+    room = Room(name, each, without)
     with Path(os.devnull).open("w") as silent, contextlib.redirect_stdout(silent):
         pytest.main([*OPTIONS, *(str(HERE.parents[1] / test) for test in tests)], plugins=[room])
     return room.ends
@@ -209,7 +210,8 @@ def main() -> None:
         if name not in (options.modules or [name]):
             continue
         with ProcessPoolExecutor(1, FORK) as apart:  # so that the tests of one do not meet those of another
-            ends = apart.submit(run, name, room["tests"], options.each or room["mutants"]).result()
+            each = options.each or room["mutants"]
+            ends = apart.submit(run, name, room["tests"], each, room.get("without", [])).result()
         for mutant in [mutant for mutant, end in ends.items() if end == "survives"]:
             equivalent = room.get("equivalent", {})
             reason = equivalent.get(mutant.name) or equivalent.get(mutant.function)

@@ -125,6 +125,7 @@ BC = '["B", "C"]'
         # an improvement is over the best, to the decimals that it is claimed in
         (IMPROVEMENT, "p A 0.6, p B 0.5, p C 0.4, q A 0.6, q B 0.5, q C 0.5001", {"p": HOLDS, "q": FAILS}),
         (IMPROVEMENT.replace("= 2\n", "= 0\n"), "p A 0.6, p B 0.5, p C 0.5001", {"p": HOLDS}),
+        (IMPROVEMENT, "p A 0.6000225, p B 0.5, p C 0.4, q A 0.6000275, q B 0.5, q C 0.4", {"p": HOLDS, "q": FAILS}),
         # a range is meant to the digits that it is claimed in
         (RATIO, "p A 1, p B 1.49, q A 1, q B 1.51, r A 1, r B 2", {"p": FAILS, "q": HOLDS, "r": HOLDS}),
         (RATIO, "p A 1, p B 9.49, q A 1, q B 9.51", {"p": HOLDS, "q": FAILS}),
@@ -157,6 +158,18 @@ def test_of_many_comparisons_those_that_decide_are_shown_or_the_nearest_of_them(
     assert shown in result.evidence
     assert claims_about([result], "G") == (result,)
     assert claims_about([result], "H") == ()
+
+
+def test_the_nearest_is_the_one_next_to_either_end_of_its_range(tmp_path: Path) -> None:
+    judged = claim(tmp_path, RATIO.replace('["B"]', '["B", "C", "E", "F", "G"]'))
+    for near, others in ((2.1, 8.4), (8.9, 2.6)):
+        figures = {"A": 1.0, "B": 5.0, "C": others, "E": near, "F": 4.0, "G": 6.0}
+        values = [
+            PublishedValue("D", model, "Time (s/epoch)", figure, "p", Status.AS_PRINTED, "")
+            for model, figure in figures.items()
+        ]
+        (result,) = claims_of_published([judged], values)
+        assert "(holds 5): the nearest: E " in result.evidence
 
 
 def test_a_disputed_figure_is_no_evidence(tmp_path: Path) -> None:

@@ -296,6 +296,7 @@ def test_a_point_without_a_result_is_left_out_and_a_row_for_want_of_memory_keeps
         assert rows_of([*done, *starved], PAPER, plan)[1] == {"mini": (dash,)}
     assert rows_of([*done, *starved], PAPER, [planned(done, starved)])[1] == {}
     assert rows_of(starved, PAPER)[1] == {"mini": ("bpr",)}
+    assert rows_of([*starved, *failed], PAPER)[1] == {"mini": ("bpr",)}
 
 
 def test_the_best_of_n_is_what_drawing_n_points_gives_on_average() -> None:
@@ -304,6 +305,7 @@ def test_the_best_of_n_is_what_drawing_n_points_gives_on_average() -> None:
         Point({"p": i}, {1: run(valid=v, test=t)}, "recall@20")
         for i, (v, t) in enumerate(zip(valid, test, strict=True))
     ]
+    assert len(expected_best(points)) == 5
     for n, expected in enumerate(expected_best(points), 1):
         drawn = [max(chosen, key=lambda i: valid[i]) for chosen in itertools.combinations(range(5), n)]
         assert expected == pytest.approx(np.mean([test[i] for i in drawn]))

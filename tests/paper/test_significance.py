@@ -86,6 +86,7 @@ def shifted(*shares: float) -> dict[int, tuple[NDArray[np.int64], Values]]:
         ((0.05, 0.05), ""),
         ((0.05, 0.04, 0.06), ""),
         ((0.005, 0.005), "below the margin"),
+        ((0.01005, 0.01005), ""),  # of the lower value, which counts, 1.005 %; of the higher 0.995 %
         ((0.05,), "fewer than two shared seeds"),
         ((0.01, 0.15), "not over seeds"),
         ((0.0, 0.0), "not over users"),

@@ -195,6 +195,10 @@ def test_one_more_run_falls_in_the_prediction_interval_and_enough_seeds_reproduc
         assert judge(list(as_seen), [source(0.0575)], TOLERANCE).outcome is outcome
     assert judge([0.07, 0.071], [source(0.0575)], TOLERANCE).seeds_needed(0.95) is None
     assert judge([0.0575], [source(0.0575)], TOLERANCE).prediction is None
+    wide = judge([1.0, 2.0], [source(1.5)], TEN_PERCENT)
+    for most, found in ((1000, 1000), (1001, None)):
+        half = stats.t.ppf(0.975, most - 1) * math.sqrt(0.5 / most) + 1e-9
+        assert replace(wide, band=(1.5 - half, 1.5 + half)).seeds_needed(0.95) == found
     edge = replace(TEN_PERCENT, relative=0.25)
     assert judge([0.625, 0.625], [PAPER], edge).seeds_needed(0.95) == 2
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from bm3.graph import mean_readout
 from harness.data import Dataset, checked_dataset
 from harness.data.split import random_user_split
 from harness.evaluation.words import METRICS
 from harness.models import base
+from harness.models.products import readout
 from harness.models.registry import find_model
 from harness.runs.record import RUN
 from harness.runs.trial import _of_the_first_format, folder_of, make_trial, run_trial
@@ -137,7 +137,7 @@ def test_a_run_of_the_first_format_is_of_its_trial_until_a_version_is_raised(
 @pytest.mark.parametrize(
     ("name", "owner", "attribute", "value"),
     [
-        ("bm3", "bm3.model", "mean_readout", lambda *graph: 1.01 * mean_readout(*graph)),
+        ("bm3", "harness.models.bm3", "readout", lambda *graph: 1.01 * readout(*graph)),
         ("bpr", "harness.models.bpr", "pairwise_loss", lambda *scores: 1.01 * base.pairwise_loss(*scores)),
         ("lightgcn", "harness.training.optimiser", "BETAS", (0.9, 0.998)),
     ],

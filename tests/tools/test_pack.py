@@ -238,10 +238,24 @@ def bomb(path: Path) -> None:
         (lambda path: with_member(f"{path.parent}/escaped")(path), "would lie outside"),
         (with_member("runs\\..\\escaped"), "would lie outside"),
         (with_member("link", 0o120777), "a link or device"),
+        (with_member("report/"), "a folder that holds 11 bytes itself"),
         (with_member(SUMS), "two files of one name"),
         (bomb, "made to exhaust memory"),
     ],
-    ids=["empty", "text", "folder", "nothing", "foreign", "above", "absolute", "backslash", "link", "twice", "bomb"],
+    ids=[
+        "empty",
+        "text",
+        "folder",
+        "nothing",
+        "foreign",
+        "above",
+        "absolute",
+        "backslash",
+        "link",
+        "full folder",
+        "twice",
+        "bomb",
+    ],
 )
 def test_what_is_no_package_or_does_harm_is_refused(
     tmp_path: Path, command: Command, write: Callable[[Path], None], says: str

@@ -51,6 +51,15 @@ def test_negatives_are_unseen_items_of_the_training_part(seen: dict[int, set[int
         assert negative in in_training - seen[user]
 
 
+@pytest.mark.parametrize("n_items", [50, 3000])  # ids of pairs that share a remainder, and few that do
+def test_who_has_seen_what_is_exact_for_every_pair(n_items: int) -> None:
+    draw = np.random.default_rng(1)
+    train = np.unique(np.stack([draw.integers(40, size=400), draw.integers(n_items, size=400)], axis=1), axis=0)
+    users, items = (ids.ravel() for ids in np.meshgrid(np.arange(40), np.arange(n_items), indexing="ij"))
+    seen = NegativeSampler(train.astype(np.int32), n_items)._is_seen(users, items)
+    assert set(zip(users[seen].tolist(), items[seen].tolist(), strict=True)) == set(map(tuple, train.tolist()))
+
+
 def test_items_outside_training_are_never_drawn() -> None:
     negatives = sampled({0: {0, 2}, 1: {2, 4, 6}}, n_items=50, users=[0] * 500 + [1] * 500)
     assert set(negatives[:500].tolist()) == {4, 6}

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from harness.common import WriteError
 from harness.data import Dataset
 from harness.models.registry import find_model, trained_in_steps
 from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.accelerators import lazy_adam
-from harness.training.checkpoint import BEST, write_tensors
+from harness.training.checkpoint import BEST, KeptState, write_tensors
 from harness.training.fit import fit
 
 CPU = torch.device("cpu")
@@ -189,17 +192,77 @@ def test_a_failed_saving_keeps_the_one_before(tmp_path: Path, monkeypatch: pytes
     state = {"a": torch.ones(3, 2).T}
     checkpoints.save(TrainingState(1, state, {}, state))
 
-    def full(*arguments: object) -> None:
-        (tmp_path / "saved.part").write_bytes(b"half")
+    def full(tensor: torch.Tensor) -> Iterator[bytes]:
+        yield b"half"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("harness.training.checkpoint.save_file", full)
-    with pytest.raises(WriteError, match="No space left"):
-        checkpoints.save(TrainingState(2, state, {}, state))
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.training.checkpoint._checksum", lambda tensors, drop: 0)
+        patch.setattr("harness.training.checkpoint._blocks", full)
+        with pytest.raises(WriteError, match="No space left"):
+            checkpoints.save(TrainingState(2, state, {}, state))
     loaded = checkpoints.load(CPU)
     assert loaded is not None
     assert loaded.epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+TYPES = ["float64", "float32", "float16", "bfloat16", "bool", "int64", "int32", "int16", "int8", "uint8"]
+
+
+def of_all_types() -> dict[str, torch.Tensor]:
+    """Among them odd lengths, which make what follows begin anywhere, an empty one, a number, and a transposed one."""
+    tensors = {name: torch.arange(7).to(getattr(torch, name)) for name in TYPES}
+    return {
+        **tensors,
+        "empty": torch.zeros(0, 3),
+        "number": torch.tensor(2.5),
+        "turned": torch.arange(6.0).view(2, 3).T,
+    }
+
+
+def test_tensors_of_every_type_are_written_and_kept(tmp_path: Path) -> None:
+    """Read by safetensors itself; and what is kept of a state is what it was then, until another is kept."""
+    state, kept = of_all_types(), KeptState(tmp_path)
+    write_tensors(tmp_path / "saved", state, {"an": "entry"})
+    kept.keep(state)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]  # it has no name, so nobody need remove it
+    for read in (load_file(tmp_path / "saved"), kept):
+        assert read.keys() == state.keys()
+        for name, tensor in state.items():
+            assert (read[name].dtype, read[name].shape) == (tensor.dtype, tensor.shape)
+            assert torch.equal(read[name], tensor), name
+    state["float32"].add_(1)
+    assert not torch.equal(kept["float32"], state["float32"])
+    kept.keep(state)
+    assert torch.equal(kept["float32"], state["float32"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs what Linux says of a process's memory")
+def test_the_best_epochs_state_takes_no_memory(tmp_path: Path) -> None:
+    """Neither where it is kept nor where it is written to a checkpoint: less than half."""
+    code = """if True:
+        import sys, torch
+        from pathlib import Path
+        from harness.training.checkpoint import Checkpoints, KeptState, TrainingState
+        def resident():
+            status = dict(line.split(":") for line in open("/proc/self/status"))
+            return sum(int(status[name].split()[0]) for name in ("RssAnon", "RssFile", "RssShmem"))
+        folder, table, peaks = Path(sys.argv[1]), torch.rand(32, 2**18), []
+        checkpoints, kept = Checkpoints(folder / "saved"), KeptState(folder)
+        small = {"a": torch.zeros(9)}
+        checkpoints.save(TrainingState(1, small, small, small))
+        before, drop = resident(), kept.drop
+        kept.drop = lambda: (peaks.append(resident()), drop())
+        kept.keep({"a": table})
+        peaks.append(resident())
+        checkpoints.save(TrainingState(1, small, small, kept))
+        print((max(peaks) - before) * 1024 / table.nbytes, len(peaks))
+    """
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    share, times = ran.stdout.split()
+    assert float(share) < 0.4
+    assert int(times) > 8
 
 
 def test_what_stays_is_flushed_and_may_be_read_as_the_user_has_it(

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
 from harness.data import Dataset
 from harness.evaluation import Evaluation
-from harness.models.features import FeatureTable
+from harness.models.features import FeatureTable, feature_tables
 from harness.models.registry import find_model, trained_in_steps
 from harness.runs.trial import make_trial
 from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
@@ -359,15 +359,13 @@ class Copies(TorchDispatchMode):
         return found
 
 
-def test_the_best_state_is_kept_in_one_buffer_in_main_memory(
-    clustered: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Counted: five best epochs make one copy. On a GPU a second state would be part of the peak."""
+def test_the_best_state_has_no_copy_in_memory(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, of five best epochs: it lies in a file."""
     monkeypatch.setattr(StoppingRule, "improves", lambda rule, value: True)
     model = build(WithState, clustered, StubConfig(), Streams(0), CPU)
     with Copies() as copies:
         outcome = fit(model, clustered, TrainingConfig(epochs=5), Streams(0), CPU)
-    assert copies.made == ["cpu"]
+    assert copies.made == []
     assert (outcome.best_epoch, model.kept.unique().tolist()) == (5, [5.0])
 
 
@@ -403,6 +401,26 @@ def test_parameters_that_require_no_gradient_stay(clustered: Dataset) -> None:
 
 
 # --- where features lie, and precision ---
+
+
+@pytest.mark.parametrize(
+    ("location", "features", "away"),
+    [
+        ("device", "frozen", False),
+        ("memory", "frozen", True),
+        ("memory", "trained", False),
+    ],
+)
+def test_tables_stay_off_the_device_where_that_is_asked_for_and_they_are_not_trained(
+    location: str, features: str, away: bool, clustered: Dataset
+) -> None:
+    """The device `meta` stands for any that is not the CPU; nothing is computed there."""
+    entry, training = find_model("bm3"), TrainingConfig(features_location=location)
+    config = entry.model.Config(features=features)
+    built = build(entry.model, clustered, config, Streams(1), torch.device("meta"), training)
+    tables = feature_tables(built)
+    assert [table.off_device for table in tables] == [away] * 2
+    assert {table.table.device.type for table in tables} == {"cpu" if away else "meta"}
 
 
 @pytest.mark.parametrize("name", ["bm3", "vbpr"])

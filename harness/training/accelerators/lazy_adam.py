@@ -59,6 +59,7 @@ class LazyAdam(Adam):
         for table, _ in self._rows:
             table.detach()
         self._rows = []
+        super().release()
 
     def _by_parameter(self) -> dict[int, "LazyRows"]:
         return {id(table.table): rows for table, rows in self._rows}
