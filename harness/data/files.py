@@ -170,9 +170,9 @@ class RawFile(io.RawIOBase):
             raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; check the path")
         with reading(path):
             self._disk = path.open("rb")
+            begin = self._disk.read(6)
+            self._disk.seek(0)
         self.path, self.size, self._report, self._expanded = path, path.stat().st_size, report, 0
-        begin = self._disk.read(6)
-        self._disk.seek(0)
         unpack = next((unpack for mark, unpack in PACKED.items() if re.match(mark, begin)), None)
         self.compressed = unpack is not None
         self._content: Any = unpack(self._disk) if unpack else self._disk

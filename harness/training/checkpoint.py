@@ -198,7 +198,7 @@ def _written(path: Path | str, temporary: Path | None = None) -> Iterator[None]:
 
 
 def _named(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {prefix + name: tensor.detach() for name, tensor in state.items()}
+    return {prefix + name: tensor for name, tensor in state.items()}
 
 
 def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -208,7 +208,7 @@ def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _blocks(tensor: Tensor) -> Iterator[Any]:
     """The tensor's bytes, some at a time."""
-    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    flat = tensor.detach().cpu().flatten().view(torch.uint8).numpy()
     for start in range(0, len(flat), BLOCK_BYTES):
         yield flat[start : start + BLOCK_BYTES].data
 

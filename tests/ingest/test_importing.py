@@ -393,6 +393,20 @@ def test_items_have_the_features_of_their_numbers_where_columns_say_that_these_a
         assert found.dataset.features["text"][:, 0].tolist() == [2 * number for number in numbers]
 
 
+@pytest.mark.parametrize(
+    ("users", "items", "told"), [((0, 1, 2), (0, 1, 2), 0), ((0, 1, 3), (0, 1, 2), 1), ((0, 1, 2), (0, 1, 3), 1)]
+)
+def test_one_number_without_interactions_is_told(
+    tmp_path: Path, users: Sequence[int], items: Sequence[int], told: int
+) -> None:
+    lines = [f"{u}\t{i}\t{part}" for part in range(3) for u, i in zip(users, np.roll(items, part), strict=True)]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "x.inter").write_text("\n".join(["userID\titemID\tx_label", *lines]) + "\n", encoding="utf-8")
+    (tmp_path / "x" / "prices.csv").write_text("item,price\n0,9.99\n")  # another table, which is not meant
+    notes = import_dataset(tmp_path / "x", "shop", tmp_path / "out").notes
+    assert sum(note.startswith("some numbers have no interactions") for note in notes) == told
+
+
 def test_original_ids_beside_the_layout_are_read(tmp_path: Path) -> None:
     table = write_table(tmp_path / "ratings.csv", ROWS, WHEN)
     first = import_dataset(table, "shop", tmp_path / "data", NAMED)

@@ -567,7 +567,16 @@ def test_what_fits_is_taken(place: Place, name: str) -> None:
     assert outcome.code != 2, outcome
 
 
+SHOP = (
+    "--ratings",
+    "amazon/ratings_Shop.csv",
+    "--metadata",
+    "/proc/self/mem",
+    "--images",
+    "amazon/image_features_Shop.b",
+)
 FOUND = [
+    Case("data prepare", ("data", "prepare", "new", *SHOP, "--k-core", "1")),  # whose first bytes cannot be read
     Case("data stats", ("data", "stats", "shop"), "data/shop/image_feat.npy", "loop"),
     Case("paper check", ("paper", "check", "paper"), "paper/paper.toml", "pipe"),
     Case("suite show", ("suite", "show", "small.toml"), "small.toml", b"seeds = " + b"[" * 3000),
