@@ -90,6 +90,7 @@ def assert_same(
         (r.epoch, r.loss, r.parts, r.valid, r.improved) for r in records_2
     ]
     assert (fit_1.best_epoch, fit_1.epochs, fit_1.test) == (fit_2.best_epoch, fit_2.epochs, fit_2.test)
+    assert fit_1.timing["epochs"] == fit_2.timing["epochs"]  # those before the stop too
     assert state_1.keys() == state_2.keys()
     for name, tensor in state_1.items():
         assert torch.equal(tensor, state_2[name]), name
