@@ -39,7 +39,6 @@ PRELOADED = (
     "harness.runs.trial",
     "harness.cli.progress",
     *(module.name for module in pkgutil.iter_modules(harness.models.__path__, "harness.models.")),
-    "numba",
 )
 """What every trial would import for seconds: the server that their processes are forked from has done so once."""
 SERVER_GONE = 255  # as multiprocessing says it
