@@ -438,6 +438,7 @@ def test_at_equal_budgets_it_is_better_for_each_number_of_trials(
     assert not claims_of_published([judged], [])
     result = ours(judged, *rows)
     assert (result.outcome, told in result.evidence) == (outcome, True), result.evidence
+    assert result.evidence.count("2 trials") <= 1
 
 
 def test_growth_is_an_upper_bound_on_each_fitted_exponent(tmp_path: Path) -> None:

@@ -296,7 +296,8 @@ def test_a_point_without_a_result_is_left_out_and_a_row_for_want_of_memory_keeps
         assert rows_of([*done, *starved], PAPER, plan)[1] == {"mini": (dash,)}
     assert rows_of([*done, *starved], PAPER, [planned(done, starved)])[1] == {}
     assert rows_of(starved, PAPER)[1] == {"mini": ("bpr",)}
-    assert rows_of([*starved, run(seed=2, grid=TENTH, failure="error")], PAPER)[1] == {"mini": ("bpr",)}
+    broken = [run(grid=ONE, failure="error")]  # a plan has these too
+    assert rows_of([*starved, *broken], PAPER, [planned(starved, broken, label="one")])[1] == {"mini": ("one",)}
 
 
 def test_the_best_of_n_is_what_drawing_n_points_gives_on_average() -> None:
