@@ -91,6 +91,7 @@ class BM3(Recommender):
     Config = BM3Config
     propagation: ClassVar[Any] = Propagation
     feature_table: ClassVar[Any] = FeatureTable
+    readout: ClassVar[Any] = staticmethod(mean_readout)
 
     def __init__(self, data: Data, config: BM3Config, generator: torch.Generator) -> None:
         """`generator` draws parameters and, until `start_epoch`, views. Raises DataError for data that cannot serve."""
@@ -113,13 +114,12 @@ class BM3(Recommender):
     def encode(self) -> tuple[Tensor, Tensor]:
         """H_u and H_i: mean readout over the graph, and a residual for the items."""
         h0 = torch.cat([self.user_embedding, self.item_embedding])  # [U+I, d]
-        h_users, h_items = mean_readout(self.propagate, h0, self.config.n_layers).split([self.n_users, self.n_items])
+        h_users, h_items = self.readout(self.propagate, h0, self.config.n_layers).split([self.n_users, self.n_items])
         return h_users, h_items + self.item_embedding  # [U, d], [I, d]
 
     def project(self, m: int, items: Tensor) -> Tensor:
-        """h_m = e_m W_m + b_m of the items [n] alone."""
-        h: Tensor = self.features[m].project(items, self.projections[m].weight) + self.projections[m].bias
-        return h  # [n, d]
+        """h_m = e_m W_m + b_m of the items [n] alone, [n, d]."""
+        return torch.add(self.features[m].project(items, self.projections[m].weight), self.projections[m].bias)
 
     def drawn(self, n: int) -> Tensor:
         """Which entries of n rows survive dropout."""

@@ -70,17 +70,12 @@ class BM3(bm3.BM3):
     config: BM3Config
     propagation = staticmethod(partial(SparseProduct, symmetric=True))
     feature_table = staticmethod(partial(FeatureTable, by_row=True))
+    readout = staticmethod(readout)
 
     def __init__(self, data: Data, config: BM3Config, generator: torch.Generator) -> None:
         """Raises DataError too for a modality that is not there."""
         data = Data(data.n_users, data.n_items, data.train, config.chosen(data.features))
         super().__init__(data, config, generator)
-
-    def encode(self) -> tuple[Tensor, Tensor]:
-        """The same H_u and H_i, with fewer tables in memory."""
-        h0 = torch.cat([self.user_embedding, self.item_embedding])
-        h_users, h_items = readout(self.propagate, h0, self.config.n_layers).split([self.n_users, self.n_items])
-        return h_users, h_items + self.item_embedding
 
     def survivors(self, view: str, rows: Tensor) -> Tensor:
         """Drawn for the rows asked for alone where they are distinct, else for the whole table."""

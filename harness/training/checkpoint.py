@@ -73,15 +73,16 @@ class KeptState(dict[str, Tensor]):
                 self._file.writelines(_blocks(tensor))
             self._file.flush()
         if not self:
-            self._bytes, at = np.memmap(self._file, np.uint8, "r"), 0
+            self._pages, at = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), 0
+            content = np.frombuffer(self._pages, np.uint8)
             for name, tensor in ordered.items():
-                self[name] = from_array(self._bytes[at : at + tensor.nbytes]).view(tensor.dtype).view(tensor.shape)
+                self[name] = from_array(content[at : at + tensor.nbytes]).view(tensor.dtype).view(tensor.shape)
                 at += tensor.nbytes
 
     def drop(self) -> None:
         """Keep none of the file's pages in memory."""
         if self and hasattr(mmap, "MADV_DONTNEED"):
-            self._bytes.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
+            self._pages.madvise(mmap.MADV_DONTNEED)
 
 
 class Checkpoints:
