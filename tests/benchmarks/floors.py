@@ -58,11 +58,13 @@ class Moved(TorchDispatchMode):
             self._note(self._read, tensor, sum(map(_bytes, gives)) if rows else _bytes(tensor))
         known = {StorageWeakRef(part.untyped_storage()) for tensor in given for part in _parts(tensor)}
         for tensor in gives:
-            if any(StorageWeakRef(part.untyped_storage()) in known for part in _parts(tensor)):
-                if name.endswith("_"):
-                    self._note(self._written, tensor, _bytes(tensor))
-            else:
+            if not any(StorageWeakRef(part.untyped_storage()) in known for part in _parts(tensor)):
                 self._made |= {StorageWeakRef(part.untyped_storage()) for part in _parts(tensor)}
+        named = {**dict(zip((one.name for one in function._schema.arguments), args, strict=False)), **(kwargs or {})}
+        for one in function._schema.arguments:
+            if one.alias_info is not None and one.alias_info.is_write:
+                for tensor in filter(torch.is_tensor, tree_leaves(named.get(one.name))):
+                    self._note(self._written, tensor, _bytes(tensor))
         return result
 
     def _note(self, moved: dict[Any, int], tensor: Tensor, n_bytes: int) -> None:

@@ -26,6 +26,13 @@ def _small_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "copy_rate", lambda device: copy_rate(device, 2**20))
 
 
+@pytest.mark.parametrize("layout", ["sparse_coo", "sparse_csr"])
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_of_a_sparse_factor_the_entries_count_that_it_has(layout: str) -> None:
+    eye, dense = torch.eye(50).to_sparse(layout=getattr(torch, layout)), torch.ones(50, 3)
+    assert profile_block(lambda: eye @ dense, CPU, warm_up=0, repeats=1).flops == 2 * 50 * 3
+
+
 def test_a_blocks_operations_are_found_with_their_calls_products_and_most_of_its_time() -> None:
     matrix, order = torch.rand(300, 300), list[str]()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -83,6 +84,16 @@ class ModelProfile:
     """Of torch on the CPU."""
 
 
+def _product_flops(*tensors: Tensor, **_: Any) -> int:
+    """Of a matrix product of the last two: torch counts a sparse matrix as if all its entries were there."""
+    left, right = tensors[-2:]
+    entries = left.numel() if left.layout is torch.strided else left._nnz()
+    return 2 * entries * right.shape[1]
+
+
+_product_flops._get_raw = True  # type: ignore[attr-defined]  # by which torch gives tensors in place of shapes
+
+
 def profile_block(
     block: Block, device: torch.device, *, warm_up: int = 3, repeats: int = 10, before: Block = lambda: None
 ) -> BlockProfile:
@@ -112,7 +123,8 @@ def profile_block(
                 of = found.setdefault(event.key.removeprefix(ATEN), [0.0, 0.0])
                 of[0], of[1] = of[0] + event.count, of[1] + spent
     before()
-    with FlopCounterMode(display=False) as counter:
+    products = dict.fromkeys((torch.ops.aten.mm, torch.ops.aten.addmm), _product_flops)
+    with FlopCounterMode(display=False, custom_mapping=products) as counter:
         block()
     operations = [Operation(name, calls / repeats, 1e-6 * us / repeats) for name, (calls, us) in found.items()]
     slowest_first = tuple(sorted(operations, key=lambda operation: -operation.seconds))
