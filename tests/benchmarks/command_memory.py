@@ -2,13 +2,16 @@
 
 Each command is a process of its own on a data set in files, two epochs with validation and a checkpoint after each,
 then the test. After STEPS batches an epoch ends: what a step needs, it needs by then. The peak is the system's record
-of the process. Prints Markdown, with what importing torch takes, and torch with numba and a first compiled loop.
+of the process. Another process counts what tensors hold at once at most, at every operation: the floor adds to it what
+loading takes. Prints Markdown, with what importing torch takes, torch with the harness, and torch with numba and a
+first compiled loop.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,33 @@ Checkpoints.due = property(lambda self: True)
 from harness.cli.main import main
 main()
 """
+ALIVE = """
+import sys, torch
+from pathlib import Path
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+class Alive(TorchDispatchMode):
+    most, held = 0, {{}}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {{}}))
+        for one in tree_leaves((args, kwargs, result)):
+            if isinstance(one, torch.Tensor) and one.layout is torch.strided:
+                self.held[StorageWeakRef(one.untyped_storage())] = one.untyped_storage().nbytes()
+        self.held = {{one: n for one, n in self.held.items() if not one.expired()}}
+        self.most = max(self.most, sum(self.held.values()))
+        return result
+
+told = Path(sys.argv.pop(1))
+with Alive() as alive:
+    try:
+{inside}
+    finally:
+        told.write_text(str(alive.most))
+"""
+WITH_HARNESS = "import torch, harness.cli.main, harness.runs.trial, harness.models.registry"
 WITH_NUMBA = """
 import numpy, torch
 from harness.evaluation.compiling import run_compiled
@@ -82,8 +112,12 @@ def write_interactions(folder: Path) -> None:
 
 
 def main(asked: list[str]) -> None:
-    floors = {"`import torch`": peak_mb("import torch"), "torch, numba, a compiled loop": peak_mb(WITH_NUMBA)}
-    rows = [[name, f"{peak:.0f}", ""] for name, peak in floors.items()]
+    floors = {
+        "`import torch`": "import torch",
+        "torch and the harness": WITH_HARNESS,
+        "torch, numba, a loop": WITH_NUMBA,
+    }
+    rows = [[name, f"{peak_mb(code):.0f}", "", ""] for name, code in floors.items()]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "baby-sized"
         folder.mkdir()
@@ -94,11 +128,14 @@ def main(asked: list[str]) -> None:
             if asked and model not in asked:
                 continue
             options = [part for setting in settings for part in ("--set", setting)]
-            options += ["--epochs", "2", "--threads", "1", "--device", "cpu", "--out", f"{place}/runs"]
-            peak = peak_mb(BEFORE.format(steps=STEPS), "train", model, str(folder), *options)
-            rows.append([command, f"{peak:.0f}", str(wanted)])
+            options += ["--epochs", "2", "--threads", "1", "--device", "cpu", "--out"]
+            code, alive = BEFORE.format(steps=STEPS), Path(place, "alive")
+            peak = peak_mb(code, "train", model, str(folder), *options, f"{place}/runs")
+            counting = ALIVE.format(inside=textwrap.indent(code, " " * 8))
+            peak_mb(counting, str(alive), "train", model, str(folder), *options, f"{place}/counted")
+            rows.append([command, f"{peak:.0f}", str(wanted), f"{int(alive.read_text()) / 1e6:.0f}"])
             print(*rows[-1], file=sys.stderr)
-    print(tabulate(rows, ["command", "peak MB", "wanted"], tablefmt="github", disable_numparse=True))
+    print(tabulate(rows, ["command", "peak MB", "wanted", "alive, MB"], tablefmt="github", disable_numparse=True))
 
 
 if __name__ == "__main__":
