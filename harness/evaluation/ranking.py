@@ -1,8 +1,6 @@
 """Full ranking over all items, in blocks of users. Metrics from the ranking are `metrics`."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
@@ -123,28 +121,17 @@ def _top_k_of_lanes(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return values[:, :k], items[:, :k]
     maxima = scores[:, :whole].unflatten(1, (-1, lanes)).amax(dim=1)
     maxima[:, : n_items - whole] = torch.maximum(maxima[:, : n_items - whole], scores[:, whole:])
-    threads = min(torch.get_num_threads(), n)
-    parts = np.array_split(scores.numpy(), threads), np.array_split(maxima.numpy(), threads)
-    with ThreadPoolExecutor(threads) as pool:  # NumPy has one thread for each call
-        found = [*pool.map(_best_of_lanes, *parts, [k] * threads)]
-    return torch.cat([values for values, _ in found]), torch.cat([items for _, items in found])
-
-
-def _best_of_lanes(scores: NDArray[Any], maxima: NDArray[Any], k: int) -> tuple[Tensor, Tensor]:
-    """Values and items [n, k] of scores [n, I] whose lanes have these maxima [n, lanes]."""
-    n, lanes = maxima.shape
-    threshold = np.partition(maxima, lanes - k)[:, lanes - k, None]
-    among = ~(scores < threshold)  # NaN too, which sorts first
+    table, threshold = scores.numpy(), np.partition(maxima.numpy(), lanes - k)[:, lanes - k, None]
+    among = ~(table < threshold)  # NaN too, which sorts first
     if np.count_nonzero(among) > TIED * n * k:
-        equal = scores == threshold
+        equal = table == threshold
         among &= ~equal | (equal.cumsum(axis=1, dtype=np.int32) <= k)
-    row, item = np.divmod(np.flatnonzero(among), scores.shape[1])
+    row, item = np.divmod(np.flatnonzero(among), n_items)
     found = np.bincount(row, minlength=n)
     at = row, np.arange(len(row)) - np.repeat(found.cumsum() - found, found)
-    candidates = np.full((n, found.max()), -np.inf, scores.dtype)
-    ids = np.zeros(candidates.shape, np.int64)
-    candidates[at], ids[at] = scores[row, item], item
-    values, order = torch.from_numpy(candidates).sort(dim=1, descending=True, stable=True)
+    candidates, ids = scores.new_full((n, int(found.max())), -torch.inf), np.zeros((n, found.max()), np.int64)
+    candidates.numpy()[at], ids[at] = table[row, item], item
+    values, order = candidates.sort(dim=1, descending=True, stable=True)
     return values[:, :k], torch.from_numpy(ids).gather(1, order[:, :k])
 
 
