@@ -94,7 +94,7 @@ def test_a_readout_is_the_mean_of_the_layers_to_the_bit(n_layers: int, by_row: b
         leaf = table.clone().requires_grad_()
         with Made((40, 8)) as made:
             rows = rows_of(form, leaf)
-            sum((one * weights * k).sum() for k, one in enumerate(rows, 1)).backward()  # type: ignore[union-attr]
+            torch.stack([(one * weights * k).sum() for k, one in enumerate(rows, 1)]).sum().backward()
         found.append([*rows, leaf.grad])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
