@@ -2,9 +2,9 @@
 
 Each command is a process of its own on a data set in files, two epochs with validation and a checkpoint after each,
 then the test. After STEPS batches an epoch ends: what a step needs, it needs by then. The peak is the system's record
-of the process. Another process counts what tensors hold at once at most, at every operation: the floor adds to it what
-loading takes. Prints Markdown, with what importing torch takes, torch with the harness, and torch with numba and a
-first compiled loop.
+of the process. Another process counts what tensors hold at once at most outside mapped files, at every operation: the
+floor adds to it what loading takes. Prints Markdown, with what importing torch takes, torch with the harness, and torch
+with numba and a first compiled loop.
 """
 
 import os
@@ -48,6 +48,16 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+def in_a_file(storage):
+    # Whether a large one is a mapped file, as the best epoch's state is.
+    if storage.nbytes() > 2**20:
+        for line in open("/proc/self/maps"):
+            span, _, _, _, inode, *_ = line.split()
+            first, end = (int(bound, 16) for bound in span.split("-"))
+            if first <= storage.data_ptr() < end:
+                return inode != "0"
+    return False
+
 class Alive(TorchDispatchMode):
     most, held = 0, {{}}
 
@@ -55,7 +65,9 @@ class Alive(TorchDispatchMode):
         result = function(*args, **(kwargs or {{}}))
         for one in tree_leaves((args, kwargs, result)):
             if isinstance(one, torch.Tensor) and one.layout is torch.strided:
-                self.held[StorageWeakRef(one.untyped_storage())] = one.untyped_storage().nbytes()
+                storage = one.untyped_storage()
+                if (key := StorageWeakRef(storage)) not in self.held:
+                    self.held[key] = 0 if in_a_file(storage) else storage.nbytes()
         self.held = {{one: n for one, n in self.held.items() if not one.expired()}}
         self.most = max(self.most, sum(self.held.values()))
         return result

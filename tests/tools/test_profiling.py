@@ -33,6 +33,11 @@ def test_of_a_sparse_factor_the_entries_count_that_it_has(layout: str) -> None:
     assert profile_block(lambda: eye @ dense, CPU, warm_up=0, repeats=1).flops == 2 * 50 * 3
 
 
+def test_a_product_that_adds_to_what_is_there_counts_as_one_that_does_not() -> None:
+    square, total = torch.ones(50, 50), torch.zeros(50, 50)
+    assert profile_block(lambda: total.addmm_(square, square), CPU, warm_up=0, repeats=1).flops == 2 * 50**3
+
+
 def test_a_blocks_operations_are_found_with_their_calls_products_and_most_of_its_time() -> None:
     matrix, order = torch.rand(300, 300), list[str]()
 

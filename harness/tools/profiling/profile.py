@@ -123,7 +123,8 @@ def profile_block(
                 of = found.setdefault(event.key.removeprefix(ATEN), [0.0, 0.0])
                 of[0], of[1] = of[0] + event.count, of[1] + spent
     before()
-    products = dict.fromkeys((torch.ops.aten.mm, torch.ops.aten.addmm), _product_flops)
+    aten = torch.ops.aten
+    products = dict.fromkeys((aten.mm, aten.addmm, aten.addmm_), _product_flops)
     with FlopCounterMode(display=False, custom_mapping=products) as counter:
         block()
     operations = [Operation(name, calls / repeats, 1e-6 * us / repeats) for name, (calls, us) in found.items()]
