@@ -108,10 +108,11 @@ def main(n: int, folder: Path | None) -> None:
             make_store(store, n)
             time.sleep(5)  # a file that was only just written may change again within a tick of the clock
         rows = rows_of(store)
-    here = environment(torch.device("cpu"))
-    print(f"A store of {n:,} runs; {here['cpu']}, {here['logical_cores']} cores, Python {here['python']}\n")
-    head = ["command", "seconds at first (CPU)", "again (CPU)", "peak, MB", "exit code"]
-    print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 4)))
+        here = environment(torch.device("cpu"))
+        print(f"A store of {n:,} runs; {here['cpu']}, {here['logical_cores']} cores, Python {here['python']}\n")
+        head = ["command", "seconds at first (CPU)", "again (CPU)", "peak, MB", "exit code"]
+        alignment = ("left", *["right"] * 4)
+        print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=alignment), flush=True)
 
 
 if __name__ == "__main__":
