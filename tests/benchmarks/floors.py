@@ -3,11 +3,10 @@
     python tests/benchmarks/floors.py > FILE
 
 Prints Markdown: per model the median time of a plain step, the least that this machine's copy bandwidth and matrix rate
-allow for what the step must move and multiply (`Moved`, dense products alone), and the operations that take most.
+allow for what the step must move and multiply (`Moved`, products), and the operations that take most.
 """
 
 import sys
-from functools import partial
 from typing import Any
 
 import bench
@@ -50,6 +49,8 @@ class Moved(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
+        if any(one.alias_info is not None and not one.alias_info.is_write for one in function._schema.returns):
+            return result  # a view, which reads nothing
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         gives = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         name = function._schema.name.removeprefix("aten::")
@@ -95,19 +96,15 @@ def main() -> None:
             rates.append((copy_rate(CPU), *(seconds_of(lambda: square @ square, CPU) for _ in range(REPEATS))))
             steps = steps_of(name, side, data, batches)
             steps.first()
-            warm_up = partial(steps.plain)
-            found = profile_block(
-                warm_up, CPU, warm_up=70 if name == "BM3 trained" and side == "ours" else 3, repeats=REPEATS
-            )
+            before = 70 if name == "BM3 trained" and side == "ours" else 3
+            found = profile_block(steps.plain, CPU, warm_up=before, repeats=REPEATS)
             with Moved() as moved:
                 steps.plain()
             measured.append((name, side, found, moved.bytes))
             del steps
     # Of rates the fastest counts, as a floor must: they are measured all along, since other machines share the host.
-    bandwidth, matrix_rate = (
-        max(rate for rate, *_ in rates),
-        2 * MATRIX_SIZE**3 / min(min(taken) for _, *taken in rates),
-    )
+    bandwidth = max(rate for rate, *_ in rates)
+    matrix_rate = 2 * MATRIX_SIZE**3 / min(min(taken) for _, *taken in rates)
     rows = []
     for name, side, found, n_bytes in measured:
         floor = max(n_bytes / bandwidth, found.flops / matrix_rate)

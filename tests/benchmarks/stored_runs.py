@@ -5,7 +5,8 @@
 Makes a store of RUNS runs (5,000; one in ten failed, one in twenty unfinished) below a temporary folder, or in FOLDER,
 which stays, and of 50 more in `few`. Their epochs and hits are links to those of four stored runs; descriptions and
 results are files of their own. Prints Markdown: the seconds of each command before there is an index, and once more,
-both as they pass and, in brackets, of the processor, which other work on the machine moves less; and its peak memory.
+both as they pass and, in brackets, of the processor, which other work on the machine moves less; and its peak memory
+and exit code then.
 """
 
 import gzip
@@ -88,7 +89,7 @@ def measured(words: list[str]) -> tuple[str, str, int]:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = f"{time.perf_counter() - began:.1f} ({usage.ru_utime + usage.ru_stime:.1f})"
-    return seconds, f"{usage.ru_maxrss / 1000:,.0f}", process.returncode
+    return seconds, f"{usage.ru_maxrss * 1024 / 1e6:,.0f}", process.returncode
 
 
 def rows_of(store: Path) -> list[list[Any]]:
@@ -107,7 +108,7 @@ def main(n: int, folder: Path | None) -> None:
         if not (store / "few").is_dir():
             make_store(store, n)
             time.sleep(5)  # a file that was only just written may change again within a tick of the clock
-        rows = rows_of(store)
+        rows = rows_of(store)  # printed before the store is removed, which takes minutes
         here = environment(torch.device("cpu"))
         print(f"A store of {n:,} runs; {here['cpu']}, {here['logical_cores']} cores, Python {here['python']}\n")
         head = ["command", "seconds at first (CPU)", "again (CPU)", "peak, MB", "exit code"]

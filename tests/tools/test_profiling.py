@@ -31,6 +31,9 @@ def _small_copy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_a_sparse_factor_the_entries_count_that_it_has(layout: str) -> None:
     eye, dense = torch.eye(50).to_sparse(layout=getattr(torch, layout)), torch.ones(50, 3)
     assert profile_block(lambda: eye @ dense, CPU, warm_up=0, repeats=1).flops == 2 * 50 * 3
+    dense.requires_grad_()
+    there_and_back = profile_block(lambda: torch.sparse.mm(eye, dense).sum().backward(), CPU, warm_up=0, repeats=1)
+    assert there_and_back.flops == 2 * 2 * 50 * 3
 
 
 def test_a_product_that_adds_to_what_is_there_counts_as_one_that_does_not() -> None:

@@ -124,7 +124,7 @@ def profile_block(
                 of[0], of[1] = of[0] + event.count, of[1] + spent
     before()
     aten = torch.ops.aten
-    products = dict.fromkeys((aten.mm, aten.addmm, aten.addmm_), _product_flops)
+    products = dict.fromkeys((aten.mm, aten.addmm, aten.addmm_, aten._sparse_addmm), _product_flops)
     with FlopCounterMode(display=False, custom_mapping=products) as counter:
         block()
     operations = [Operation(name, calls / repeats, 1e-6 * us / repeats) for name, (calls, us) in found.items()]
