@@ -171,7 +171,7 @@ class BM3(Recommender):
 
 def _linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
     """Linear map with Xavier-normal weight [d_out, d_in] and torch's default bias, uniform in ±1/√d_in."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)
-    nn.init.xavier_normal_(layer.weight, generator=generator)
-    nn.init.uniform_(layer.bias, -(d_in**-0.5), d_in**-0.5, generator=generator)
+    layer = nn.Linear(d_in, d_out, device="meta")  # draws from no generator; both parameters follow
+    layer.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(d_out, d_in), generator=generator))
+    layer.bias = nn.Parameter(nn.init.uniform_(torch.empty(d_out), -(d_in**-0.5), d_in**-0.5, generator=generator))
     return layer

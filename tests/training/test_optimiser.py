@@ -45,13 +45,13 @@ def test_adam_refuses_options_that_it_would_ignore() -> None:
         Adam([{"params": [torch.nn.Parameter(torch.ones(1))], "amsgrad": True}], 1e-3)
 
 
-@pytest.mark.parametrize("model", ["lattice", "bm3"])
+@pytest.mark.parametrize("model", ["bm3", "lattice", "vbpr"])
 def test_a_training_loads_no_compiler(tmp_path: Path, model: str) -> None:
-    """Neither torch's nor numba, whose loops move large trained tables of which rows are read: `mini` has none."""
+    """Neither torch's nor numba, whose loops move large trained tables of which rows are read: `mini` has none. Nor
+    sympy, by which torch knows shapes that are no numbers."""
     arguments = ["train", model, "mini", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path)]
-    code = (
-        "import atexit, sys; from harness.cli.main import main; heavy = {'torch._dynamo', 'torch._inductor', 'numba'}; "
-    )
+    code = "import atexit, sys; from harness.cli.main import main; "
+    code += "heavy = {'torch._dynamo', 'torch._inductor', 'numba', 'sympy'}; "
     code += "atexit.register(lambda: print(sorted(heavy & {*sys.modules})))"
     ran = subprocess.run([sys.executable, "-c", f"{code}; main()", *arguments], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
