@@ -2,9 +2,9 @@
 
 Each command is a process of its own on a data set in files, two epochs with validation and a checkpoint after each,
 then the test. After STEPS batches an epoch ends: what a step needs, it needs by then. The peak is the system's record
-of the process. Another process counts what tensors hold at once at most outside mapped files, at every operation: the
-floor adds to it what loading takes. Prints Markdown, with what importing torch takes, torch with the harness, and torch
-with numba and a first compiled loop.
+of the process. Another process counts what tensors hold at once at most outside mapped files, at every operation. The
+floor adds it to the peak of the same command on `mini`, whose data weigh nothing. Prints Markdown, with what importing
+torch takes, torch with the harness, and torch with numba and a first compiled loop.
 """
 
 import os
@@ -31,7 +31,7 @@ WANTED = {
 }
 """Command → MB."""
 MOVED_BY_ROW = ("bm3",)
-"""Commands that load numba."""
+"""Commands that load numba, though not on `mini`, whose tables are small."""
 WIDTHS = {"visual": 4096, "text": 384}
 BEFORE = """
 import itertools, sys
@@ -133,7 +133,7 @@ def main(asked: list[str]) -> None:
         "torch, numba, a loop": WITH_NUMBA,
     }
     start = {name: peak_mb(code) for name, code in floors.items()}
-    rows = [[name, f"{taken:.0f}", "", "", ""] for name, taken in start.items()]
+    rows = [[name, f"{taken:.0f}", "", "", "", ""] for name, taken in start.items()]
     _, harness, numba = start.values()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "baby-sized"
@@ -150,14 +150,14 @@ def main(asked: list[str]) -> None:
             peak = peak_mb(code, "train", model, str(folder), *options, f"{place}/runs")
             counting = ALIVE.format(inside=textwrap.indent(code, " " * 8))
             peak_mb(counting, str(alive), "train", model, str(folder), *options, f"{place}/counted")
-            held, loaded = int(alive.read_text()) / 1e6, numba if command in MOVED_BY_ROW else harness
-            rows.append([command, f"{peak:.0f}", str(wanted), f"{held:.0f}", f"{held + loaded:.0f}"])
+            small = peak_mb(code, "train", model, "mini", *options, f"{place}/small")
+            held, loaded = int(alive.read_text()) / 1e6, numba - harness if command in MOVED_BY_ROW else 0.0
+            figures = (peak, wanted, small, held, small + held + loaded)
+            rows.append([command, *(f"{figure:.0f}" for figure in figures)])
             print(*rows[-1], file=sys.stderr)
-    print(
-        tabulate(
-            rows, ["command", "peak MB", "wanted", "alive, MB", "floor, MB"], tablefmt="github", disable_numparse=True
-        )
-    )
+    headers = ("command", "peak MB", "wanted", "on mini, MB", "alive, MB", "floor, MB")
+    alignment = ("left", *["right"] * 5)
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=alignment))
 
 
 if __name__ == "__main__":
