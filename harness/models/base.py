@@ -105,7 +105,7 @@ def xavier_uniform(n_rows: int, d: int, generator: torch.Generator) -> nn.Parame
 
 def linear(d_in: int, d_out: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
     """x Wᵀ + b with torch's default initialisation, W [d_out, d_in] and b uniform in ±1/√d_in."""
-    layer = nn.Linear(d_in, d_out, bias=bias, device="meta")  # not by skip_init, which loads sympy
+    layer = nn.Linear(d_in, d_out, bias=bias, device="meta")  # skip_init would load sympy
     for name, unset in list(layer.named_parameters()):
         values = nn.init.uniform_(torch.empty(unset.shape), -(d_in**-0.5), d_in**-0.5, generator=generator)
         setattr(layer, name, nn.Parameter(values))

@@ -44,9 +44,9 @@ class VBPR(Recommender):
         modalities = modality_order(data)[::-1]  # text before visual
         self.features = nn.ModuleList(frozen_features(data, name, precision=None, by_row=True) for name in modalities)
         self._widths = [data.features[modality].shape[1] for modality in modalities]
-        self.projection = nn.Linear(sum(self._widths), d, device="meta")
-        weight = torch.empty(self.projection.weight.shape)
-        self.projection.weight = nn.Parameter(nn.init.xavier_normal_(weight, generator=generator))
+        width = sum(self._widths)
+        self.projection = nn.Linear(width, d, device="meta")  # both parameters follow
+        self.projection.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(d, width), generator=generator))
         self.projection.bias = nn.Parameter(torch.zeros(d))
 
     def loss(self, batch: Batch) -> Loss:

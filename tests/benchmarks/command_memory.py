@@ -2,16 +2,15 @@
 
 Each command is a process of its own on a data set in files, two epochs with validation and a checkpoint after each,
 then the test. After STEPS batches an epoch ends: what a step needs, it needs by then. The peak is the system's record
-of the process. Another process counts what tensors hold at once at most outside mapped files, at every operation. The
-floor adds it to the peak of the same command on `mini`, whose data weigh nothing. Prints Markdown, with what importing
-torch takes, torch with the harness, and torch with numba and a first compiled loop.
+of the process. Another process counts what tensors hold at once at most (`alive.py`). The floor adds it to the peak of
+the same command on `mini`, whose data weigh nothing. Prints Markdown, with what importing torch takes, torch with the
+harness, and torch with numba and a first compiled loop.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -43,45 +42,7 @@ Checkpoints.due = property(lambda self: True)
 from harness.cli.main import main
 main()
 """
-ALIVE = """
-import sys, torch
-from pathlib import Path
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-
-def in_a_file(storage):
-    # Whether a large one is a mapped file, as the best epoch's state is.
-    if storage.nbytes() > 2**20:
-        for line in open("/proc/self/maps"):
-            span, _, _, _, inode, *_ = line.split()
-            first, end = (int(bound, 16) for bound in span.split("-"))
-            if first <= storage.data_ptr() < end:
-                return inode != "0"
-    return False
-
-class Alive(TorchDispatchMode):
-    most, held = 0, {{}}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {{}}))
-        for one in tree_leaves((args, kwargs, result)):
-            if isinstance(one, torch.Tensor) and one.layout is torch.strided:
-                storage = one.untyped_storage()
-                key = StorageWeakRef(storage)
-                mapped = self.held[key][0] if key in self.held else in_a_file(storage)
-                self.held[key] = mapped, 0 if mapped else storage.nbytes()
-        self.held = {{one: n for one, n in self.held.items() if not one.expired()}}
-        self.most = max(self.most, sum(n for _, n in self.held.values()))
-        return result
-
-told = Path(sys.argv.pop(1))
-with Alive() as alive:
-    try:
-{inside}
-    finally:
-        told.write_text(str(alive.most))
-"""
+ALIVE = Path(__file__).with_name("alive.py")
 WITH_HARNESS = "import torch, harness.cli.main, harness.runs.trial, harness.models.registry"
 WITH_NUMBA = """
 import numpy, torch
@@ -93,12 +54,12 @@ run_compiled(compiled.step, *tables, rows, tables[0].copy(), decays, pair, pair,
 """
 
 
-def peak_mb(code: str, *arguments: str) -> float:
-    """Of a process that runs this code. Its record begins with this one's, which is small: nothing here loads torch."""
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL)
+def peak_mb(*arguments: str) -> float:
+    """Of Python with these arguments. Its record begins with this one's, which is small: nothing here loads torch."""
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"{' '.join(arguments) or code} failed")
+        sys.exit(f"{' '.join(arguments)} failed")
     return used.ru_maxrss * 1024 / 1e6
 
 
@@ -132,7 +93,7 @@ def main(asked: list[str]) -> None:
         "torch and the harness": WITH_HARNESS,
         "torch, numba, a loop": WITH_NUMBA,
     }
-    start = {name: peak_mb(code) for name, code in floors.items()}
+    start = {name: peak_mb("-c", code) for name, code in floors.items()}
     rows = [[name, f"{taken:.0f}", "", "", "", ""] for name, taken in start.items()]
     _, harness, numba = start.values()
     with tempfile.TemporaryDirectory() as place:
@@ -147,10 +108,9 @@ def main(asked: list[str]) -> None:
             options = [part for setting in settings for part in ("--set", setting)]
             options += ["--epochs", "2", "--threads", "1", "--device", "cpu", "--out"]
             code, alive = BEFORE.format(steps=STEPS), Path(place, "alive")
-            peak = peak_mb(code, "train", model, str(folder), *options, f"{place}/runs")
-            counting = ALIVE.format(inside=textwrap.indent(code, " " * 8))
-            peak_mb(counting, str(alive), "train", model, str(folder), *options, f"{place}/counted")
-            small = peak_mb(code, "train", model, "mini", *options, f"{place}/small")
+            peak = peak_mb("-c", code, "train", model, str(folder), *options, f"{place}/runs")
+            small = peak_mb("-c", code, "train", model, "mini", *options, f"{place}/small")
+            peak_mb(str(ALIVE), str(alive), code, "train", model, str(folder), *options, f"{place}/counted")
             held, loaded = int(alive.read_text()) / 1e6, numba - harness if command in MOVED_BY_ROW else 0.0
             figures = (peak, wanted, small, held, small + held + loaded)
             rows.append([command, *(f"{figure:.0f}" for figure in figures)])

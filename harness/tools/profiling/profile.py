@@ -85,13 +85,10 @@ class ModelProfile:
 
 
 def _product_flops(*tensors: Tensor, **_: Any) -> int:
-    """Of a matrix product of the last two: torch counts a sparse matrix as if all its entries were there."""
+    """Of a matrix product of the last two, [n, k] and [k, m]: torch counts a sparse one as if it were full."""
     left, right = tensors[-2:]
     entries = left.numel() if left.layout is torch.strided else left._nnz()
     return 2 * entries * right.shape[1]
-
-
-_product_flops._get_raw = True  # type: ignore[attr-defined]  # by which torch gives tensors in place of shapes
 
 
 def profile_block(
@@ -123,9 +120,9 @@ def profile_block(
                 of = found.setdefault(event.key.removeprefix(ATEN), [0.0, 0.0])
                 of[0], of[1] = of[0] + event.count, of[1] + spent
     before()
-    aten = torch.ops.aten
-    products = dict.fromkeys((aten.mm, aten.addmm, aten.addmm_, aten._sparse_addmm), _product_flops)
-    with FlopCounterMode(display=False, custom_mapping=products) as counter:
+    aten, counter = torch.ops.aten, FlopCounterMode(display=False)
+    counter.flop_registry |= dict.fromkeys((aten.mm, aten.addmm, aten.addmm_, aten._sparse_addmm), _product_flops)
+    with counter:
         block()
     operations = [Operation(name, calls / repeats, 1e-6 * us / repeats) for name, (calls, us) in found.items()]
     slowest_first = tuple(sorted(operations, key=lambda operation: -operation.seconds))
