@@ -21,10 +21,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
-from harness.measure.environment import environment
 from harness.runs.index import INDEX
 from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, HITS, RESULT, RUN
 
@@ -109,6 +107,10 @@ def main(n: int, folder: Path | None) -> None:
             make_store(store, n)
             time.sleep(5)  # a file that was only just written may change again within a tick of the clock
         rows = rows_of(store)  # printed before the store is removed, which takes minutes
+        import torch  # not before: a command's record of memory begins with that of this process
+
+        from harness.measure.environment import environment
+
         here = environment(torch.device("cpu"))
         print(f"A store of {n:,} runs; {here['cpu']}, {here['logical_cores']} cores, Python {here['python']}\n")
         head = ["command", "seconds at first (CPU)", "again (CPU)", "peak, MB", "exit code"]
