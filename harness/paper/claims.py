@@ -16,13 +16,13 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from bm3.errors import DataError
+from harness.paper.costs import MEMORY, SAMPLING, TIME, Exponent, costs
 from harness.paper.literature import ReportedValue, voices_of
 from harness.paper.load import STRICT, MemoryRule, Paper, Tolerances, validated_file
 from harness.paper.published import PublishedValue, Status, canonical_cell, canonical_metric, values_of_cell
-from harness.paper.rows import GB, SHARED_NOTE, Row, expected_best, representative
+from harness.paper.rows import Row, expected_best, representative
 from harness.paper.significance import EVERY_SEED, Difference, over_seeds, relative_over_seeds
 from harness.paper.verdict import Range, Word
-from harness.runs.record import GPU_KINDS, gpu_text, memory_kind
 
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -30,13 +30,6 @@ Figure = Annotated[float, Field(ge=0, strict=True)]
 Decimals = Annotated[int, Field(ge=0, strict=True)]
 LeftOut = dict[Text, Names]
 """Data set → models that the paper has no figure for."""
-Span = tuple[float, float, float]
-Exponent = tuple[float, float, float]
-"""A fitted exponent, and the lower and upper end of its interval."""
-
-COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
-"""Settings of training that change what an epoch costs."""
-TIME, MEMORY, SAMPLING = "Time (s/epoch)", "Memory (GB)", "share of sampling"
 
 
 class ClaimOutcome(Word):
@@ -193,40 +186,6 @@ class Measured(Place):
             if pair.metric == canonical_metric(metric) and {pair.first, pair.second} == {first.name, second.name}:
                 return pair.seen_from(first.name)
         return None
-
-
-def costs(row: Row, metric: str) -> tuple[list[Span], str, list[str]]:
-    """A cost of each run that has it: lower quartile, median and upper quartile, in seconds, GB or shares of an epoch
-    (without the first). Then what was read and where, in words, which must be the same for two to be compared; and why
-    it is no evidence."""
-    environments = [run.environment for run in row.runs]
-    devices = (gpu_text(e) or f"{e.get('cpu')}, {e.get('torch_threads')} threads" for e in environments)
-    hosts = {f"{device}, torch {e.get('torch')}" for device, e in zip(devices, environments, strict=True)}
-    basis, obstacles = f"{'; '.join(sorted(hosts))}, data {row.data[:10]}", []
-    if row.surrogates:
-        obstacles.append(f"surrogate features ({', '.join(row.surrogates)}), of other widths")
-    elif changed := sorted(COST_SETTINGS & row.runs[0].changed_settings.keys()):
-        obstacles.append(f"{', '.join(changed)} changed")
-    if metric == MEMORY:
-        found = [run.outcome.memory for run in row.runs]
-        kind = memory_kind(found)
-        peaks = [] if kind is None else [(memory.of(kind).bytes or 0) / GB for memory in found]
-        if kind not in GPU_KINDS:
-            obstacles.append("main memory, and no GPU's")
-        if blocks := sorted({run.training.evaluation.block_users for run in row.runs} - {0}):
-            basis += f", evaluated in blocks of {blocks} users"
-        return [(peak,) * 3 for peak in peaks], f"{(kind or 'memory').replace('_', ' ')}, {basis}", obstacles
-    if any(run.path in row.shared for run in row.runs):
-        obstacles.append(f"timed {SHARED_NOTE}")
-    if metric == TIME:
-        timings = ((t.q1_s, t.median_s, t.q3_s) for t in (run.outcome.timing for run in row.runs))
-        return (
-            [(q1, q2, q3) for q1, q2, q3 in timings if q1 is not None and q2 is not None and q3 is not None],
-            basis,
-            obstacles,
-        )
-    shares = ([e.sampling_seconds / e.seconds for e in run.epochs()[1:] if e.sampling_seconds] for run in row.runs)
-    return [(median(of_run),) * 3 for of_run in shares if of_run], basis, obstacles
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)

@@ -19,10 +19,6 @@ from harness.paper.significance import EVERY_SEED, UserValues
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.record import RunRecord
 
-SHARED_NOTE = "beside another run on the same machine: not to be compared"
-GB = 2**30
-"""Bytes."""
-
 Runs = Mapping[int, RunRecord]
 """Seed → run."""
 
@@ -293,21 +289,14 @@ def rows_of(
     return rows, {dataset: tuple(labels) for dataset, labels in starved.items()}
 
 
-def lacking(row: Row, paper: Paper) -> str:
-    """Which run lacks a metric of the paper, as where its lists are shorter; empty where none does."""
-    asked = ((run, canonical_metric(name)) for name in paper.metrics for run in row.runs)
-    missing = ((run.path, metric) for run, metric in asked if run.value(metric) is None)
-    return next((f"{path}: has no {metric}, by which the paper {paper.name} judges" for path, metric in missing), "")
-
-
 def judged(row: Row, paper: Paper) -> Row:
-    """The row with a verdict per metric of the paper. Raises DataError where runs lack one."""
+    """The row with a verdict per metric of the paper. Raises DataError where a run lacks one."""
     metrics = [canonical_metric(name) for name in paper.metrics]
-    if told := lacking(row, paper):
-        raise DataError(told)
     sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
     verdicts = {}
     for metric, cell in sources.items():
+        for path in (run.path for run in row.runs if run.value(metric) is None):
+            raise DataError(f"{path}: has no {metric}, by which the paper {paper.name} judges")
         tolerance = paper.tolerances.of(metric)
         verdict = judge([*row.by_seed(metric).values()], cell, tolerance, not row.obstacle)
         if row.obstacle and verdict.outcome is Outcome.NO_EVIDENCE:

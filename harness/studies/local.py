@@ -184,17 +184,15 @@ class Processes:
 
 def train_arguments(trial: Trial, store: Path, data: Path | None, threads: int) -> list[str]:
     """The arguments of the `bm3` command that runs a trial into the store."""
-    options = [
-        "--out",
-        str(store),
+    where = ["--out", str(store), *([] if data is None else ["--data", str(data)])]
+    return [
+        *trial.arguments,
+        *where,
         "--threads",
         str(threads),
         "--no-wait",
         *["--keep-model"] * (trial.keep is not None),
     ]
-    if data is not None:
-        options += ["--data", str(data)]
-    return [*trial.arguments, *options]
 
 
 def command(arguments: Sequence[str]) -> None:

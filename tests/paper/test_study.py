@@ -10,14 +10,15 @@ from command_line import Command
 from run_files import METRICS, altered
 
 from harness.common import number, spread
+from harness.paper.costs import SHARED, SHARED_NOTE
 from harness.paper.exceptions import ExceptedCells
-from harness.paper.rows import SHARED_NOTE, ranked
+from harness.paper.rows import ranked
 from harness.paper.significance import Difference
-from harness.paper.study import SHARED, Study, make_study, shared_machine
+from harness.paper.study import Study, make_study, shared_machine
 from harness.report.flat import cells
 from harness.report.html import html
 from harness.report.markdown import markdown
-from harness.report.plots.cost import cost
+from harness.report.plots.accuracy import cost
 from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 
@@ -170,7 +171,7 @@ def test_runs_share_a_machine_where_their_times_overlap_on_the_same_host() -> No
 def test_times_of_runs_that_shared_a_machine_are_marked_and_not_ranked() -> None:
     runs = together("bm3-seed1", "lightgcn-seed1")
     study = study_of(*runs, run("bpr-seed2"))
-    study = replace(study, shared=shared_machine(runs))
+    study = replace(study, rows=tuple(replace(row, shared=shared_machine(runs)) for row in study.rows))
     bm3 = study.rows[0]
     time = f"{bm3.runs[0].outcome.timing.median_s:.3f}{SHARED}"
     assert f" {time} |" in markdown(study)

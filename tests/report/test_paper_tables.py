@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from run_files import altered, without_result
 
+from harness.paper.costs import ALLOCATED, CONTEXT, PROCESS, RESERVED
 from harness.paper.load import Paper, load_paper
 from harness.paper.published import Status
 from harness.paper.study import SHARED, Study, make_study
 from harness.paper.verdict import Outcome
-from harness.report.costs import ALLOCATED, CONTEXT, PROCESS, RESERVED
 from harness.report.paper_tables import IMPROVEMENT, improvement, paper_table
 from harness.report.tables import Cell, Table
 from harness.runs.record import RunRecord
