@@ -184,15 +184,9 @@ class Processes:
 
 def train_arguments(trial: Trial, store: Path, data: Path | None, threads: int) -> list[str]:
     """The arguments of the `bm3` command that runs a trial into the store."""
-    where = ["--out", str(store), *([] if data is None else ["--data", str(data)])]
-    return [
-        *trial.arguments,
-        *where,
-        "--threads",
-        str(threads),
-        "--no-wait",
-        *["--keep-model"] * (trial.keep is not None),
-    ]
+    kept = ["--keep-model"] * (trial.keep is not None)
+    there = [] if data is None else ["--data", str(data)]
+    return [*trial.arguments, "--out", str(store), "--threads", str(threads), "--no-wait", *kept, *there]
 
 
 def command(arguments: Sequence[str]) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from command_line import Command
+from rows_by_hand import difference
 from run_files import METRICS, altered
 
 from harness.common import number, spread
 from harness.paper.costs import SHARED, SHARED_NOTE
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.rows import ranked
-from harness.paper.significance import Difference
 from harness.paper.study import Study, make_study, shared_machine
 from harness.report.flat import cells
 from harness.report.html import html
@@ -99,23 +99,7 @@ def test_an_excepted_cell_stands_in_the_headline_and_fails_when_it_is_not_needed
 def own(per_user: Mapping[str, float], **options: Any) -> Study:
     """BM3, BPR and LightGCN on a data set of which nothing is published; BM3's lead over each of the others."""
     runs = [run(f"{model}-seed{seed}", dataset="mine") for model in ("bm3", *per_user) for seed in (1, 2)]
-    pairs = tuple(
-        Difference(
-            "recall@20",
-            "bm3",
-            other,
-            lead,
-            (lead - 0.001, lead + 0.001),
-            0.001,
-            0.001,
-            0.08,
-            2,
-            9,
-            None,
-            "bm3" if lead > 0 else None,
-        )
-        for other, lead in per_user.items()
-    )
+    pairs = tuple(difference("bm3", other, lead) for other, lead in per_user.items())
     return replace(study_of(*runs, **options), differences={"mine": pairs})
 
 

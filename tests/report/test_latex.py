@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.paper.rows import Row
-from harness.paper.study import Extra, Study, make_study
+from harness.paper.study import Extra, Study
 from harness.report.latex import escape, report, tex_table
 from harness.report.tables import table
 
@@ -26,11 +26,6 @@ ENGINES = {
     "latexmk": ["-pdf", "-interaction=nonstopmode", "-halt-on-error"],
 }
 AWKWARD = r"""50%_of a&b #1 {c} $d$ ~e ^f \g <h> |i| "j" --k ``l'' ×±†‡ é ß 猫"""
-
-
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return make_study(RUNS, "a report on hand-made records")
 
 
 def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:

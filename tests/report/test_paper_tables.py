@@ -22,11 +22,6 @@ PAPER = load_paper()
 TIME, MEMORY = "Time (s/epoch)", "Memory (GB)"
 
 
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return make_study(RUNS, "a report on hand-made records")
-
-
 def table(number: int, study: Study | None = None, paper: Paper = PAPER, **options: Any) -> Table:
     return paper_table(paper, paper.table(number), study=study, **options)
 
@@ -93,7 +88,7 @@ def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study
     found = table(4, replace(study, rows=tuple(moved if row is lightgcn else row for row in study.rows)))
     assert texts(line(found, "Baby", TIME, "ours / LightGCN")) == {"LightGCN": "1.00"}
     assert set(line(found, "Baby", TIME, "ours / BPR")) == {"BPR", "BM3"}
-    shared = table(4, replace(study, shared=frozenset({run.path})))
+    shared = table(4, replace(study, rows=tuple(replace(row, shared=frozenset({run.path})) for row in study.rows)))
     assert line(shared, "Baby", TIME, "ours")["LightGCN"].mark == SHARED
     assert set(line(shared, "Baby", TIME, "ours / BPR")) == {"BPR", "BM3"}
     assert not [row for row in shared.rows if [cell.text for cell in row[1:3]] == [TIME, "ours / LightGCN"]]

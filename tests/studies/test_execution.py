@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,6 @@ def numbers(run: RunRecord | None) -> Any:
     result = run.outcome
     losses = [(epoch.loss, epoch.parts, epoch.valid) for epoch in run.epochs()]
     return result.state_hash, result.valid, result.test, result.best_epoch, losses
-
-
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 ENDINGS: dict[str, Any] = {
@@ -131,7 +123,7 @@ def keys(of: Sequence[Trial]) -> list[str]:
 # --- the numbers ---
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_the_same_bits_in_this_process_and_side_by_side(tmp_path: Path) -> None:
     expected = execute(all_of(trials()), tmp_path / "here", InProcess(tmp_path / "here"))
     assert len(expected) == 6
@@ -143,7 +135,7 @@ def test_the_same_bits_in_this_process_and_side_by_side(tmp_path: Path) -> None:
             assert numbers(run) == numbers(expected[key]), key
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_same_bits_on_a_ray_cluster(tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from command_line import Command
-from harness.paper.growth import stored_exponents
 
 from bm3 import DataError
 from harness.common import exit_status
 from harness.models.registry import find_model, models
 from harness.paper.claims import ClaimOutcome, Measured, claims_of_rows, load_claims
+from harness.paper.costs import stored_exponents
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.load import load_paper
 from harness.tools.scaling import measure as measuring
