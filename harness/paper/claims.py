@@ -1,6 +1,4 @@
-"""What a paper claims in words, as data read from its `claims.toml`, and how it is checked against published tables and
-against our rows: each kind of claim is a class with its fields and its check.
-"""
+"""What a paper claims in words, as data: each kind is a class with its fields and its check, against tables or rows."""
 
 import math
 from collections import Counter, defaultdict
@@ -287,7 +285,7 @@ class Ratio(_Claim):
     datasets: Names
     metrics: Annotated[tuple[Literal["Time (s/epoch)", "Memory (GB)"], ...], Field(min_length=1)]
     low: Figure = 0.0
-    high: Figure | None = None
+    high: Figure = math.inf
     decimals: Decimals
     left_out: LeftOut = Field(default_factory=dict)
 
@@ -312,7 +310,7 @@ class Ratio(_Claim):
             (low, value, high), others = ([max(printed - context + end, 0) for end in ends] for ends in beyond)
             bounds = _quotient(low, others[2]), _quotient(high, others[0])
             said = f"{_quotient(value, others[1]):.2f} if {context:g} GB are context"
-            found.append(_ranged(what, said, bounds, self.low, self.top, self.decimals))
+            found.append(_ranged(what, said, bounds, self.low, self.high, self.decimals))
         alike = len({one.outcome for one in found}) == 1
         figure += f"; with {printed:g} GB of {rule.reference} as printed and what they need beyond it "
         figure += ", ".join(one.figure for one in found) + self.claimed
@@ -321,12 +319,8 @@ class Ratio(_Claim):
         return _orientation(Comparison(what, figure, outcome, min(one.margin for one in found)), *base.obstacles)
 
     @property
-    def top(self) -> float:
-        return math.inf if self.high is None else self.high
-
-    @property
     def claimed(self) -> str:
-        return f", claimed {self.low:g} to {self.top:g} ({self.decimals} decimals)"
+        return f", claimed {self.low:g} to {self.high:g} ({self.decimals} decimals)"
 
     def _quotient(self, what: str, first: Side, second: Side) -> Comparison:
         value = _quotient(first.value, second.value)
@@ -334,7 +328,7 @@ class Ratio(_Claim):
         spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if first.runs else ""
         runs = f" in {first.runs} and {second.runs} runs" if first.runs else ""
         figure = f"{value:.2f}{spread} ({first.value:.4g} against {second.value:.4g}{runs})"
-        return _ranged(what, figure + self.claimed, interval, self.low, self.top, self.decimals)
+        return _ranged(what, figure + self.claimed, interval, self.low, self.high, self.decimals)
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)

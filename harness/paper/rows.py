@@ -215,7 +215,7 @@ class Row:
     @property
     def surrogates(self) -> list[str]:
         """Modalities whose vectors stand in for the original ones, if the model reads features."""
-        return _surrogates(self.runs[0])
+        return self.runs[0].dataset.surrogates if self.runs[0].reads_features else []
 
     @property
     def obstacle(self) -> str:
@@ -341,7 +341,8 @@ class _Group:
         """What may tell it from a row of the same name: all settings that its points share, and its data."""
         run, differing = self.runs[0], {key for points, _ in self.points for key in points if len(self.points) > 1}
         shared = {key: value for key, value in sorted(run.settings.items()) if key not in differing}
-        return {"data": run.dataset_hash[:10], **shared, "surrogates": "+".join(_surrogates(run)) or "none"}
+        surrogates = "+".join(run.dataset.surrogates * run.reads_features) or "none"
+        return {"data": run.dataset_hash[:10], **shared, "surrogates": surrogates}
 
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
@@ -492,10 +493,6 @@ def _text(value: Any) -> str:
 
 def _searched(run: RunRecord) -> dict[str, Any]:
     return {key: run.config[key] for key in run.searched}
-
-
-def _surrogates(run: RunRecord) -> list[str]:
-    return run.dataset.surrogates if run.reads_features else []
 
 
 def _metric(run: RunRecord, part: str, metric: str) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Command, refused
+from run_files import HAND_MADE
 
 from bm3.errors import DataError
 from harness.paper.claims import ClaimOutcome, Reported, claims_of_rows
@@ -20,13 +21,12 @@ from harness.paper.literature import (
     load_literature,
     variation,
 )
-from harness.paper.load import load_paper
+from harness.paper.load import Paper, load_paper
 from harness.paper.study import make_study
 from harness.report.markdown import markdown
 from harness.report.write import made
 
 PAPER = load_paper()
-RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
 NAMES = ("Baby", "BM3", "R@20")
 
 
@@ -36,6 +36,12 @@ def figures(*values: float, cell: Sequence[str] = NAMES, standing: str = "indepe
         ReportedValue(*cell, value, Origin(f"s{n}", f"g{n}", "title", "address"), "Table 1", Standing(standing), "", "")
         for n, value in enumerate(values)
     ]
+
+
+def paper_with(*reported: ReportedValue) -> Paper:
+    paper = PAPER.model_copy()
+    paper.__dict__["literature"] = reported
+    return paper
 
 
 def literature(folder: Path, row: str, sources: str = "s,g,title,address") -> Path:
@@ -73,17 +79,13 @@ def test_the_variation_is_that_of_its_source() -> None:
 )
 def test_a_published_figure_is_placed_among_groups(values: tuple[float, ...], position: Position) -> None:
     copies = figures(0.0883, 0.0883, standing="copied")
-    paper = PAPER.model_copy()
-    paper.__dict__["literature"] = (*figures(*values), *copies)
-    found = consensus(paper, *NAMES)
+    found = consensus(paper_with(*figures(*values), *copies), *NAMES)
     assert (found.position, len(found.voices), found.copies) == (position, len(values), 2)
 
 
 def test_several_figures_of_a_group_are_one_voice() -> None:
     first, second = figures(0.08, 0.09)
-    paper = PAPER.model_copy()
-    paper.__dict__["literature"] = (first, replace(second, origin=first.origin))
-    assert consensus(paper, *NAMES).voices == {"g0": 0.08}
+    assert consensus(paper_with(first, replace(second, origin=first.origin)), *NAMES).voices == {"g0": 0.08}
 
 
 @pytest.mark.parametrize(
@@ -125,11 +127,9 @@ def test_a_claim_is_judged_within_independent_groups(
     copies = figures(0.01, 0.01, 0.01, standing="copied")
     (result,) = claims_of_rows([claim], Reported([], None, PAPER.tolerances, [*copies, *reported]))
     assert (result.where, result.outcome) == ("independents", outcome)
-    apart = [
-        replace(one, origin=replace(one.origin, group=f"{one.origin.group}'s neighbour"))
-        for one in reported[len(bm3) :]
-    ]
-    (result,) = claims_of_rows([claim], Reported([], None, PAPER.tolerances, [*reported[: len(bm3)], *apart]))
+    for place, one in enumerate(reported[len(bm3) :], len(bm3)):
+        reported[place] = replace(one, origin=replace(one.origin, group=f"{one.origin.group}'s neighbour"))
+    (result,) = claims_of_rows([claim], Reported([], None, PAPER.tolerances, reported))
     assert result.outcome is (outcome if outcome is ClaimOutcome.NO_EVIDENCE else ClaimOutcome.UNDECIDED)
 
 
@@ -179,7 +179,7 @@ def test_what_is_not_kept_of_others_is_one_line(command: Command, arguments: tup
 
 
 def test_a_report_has_what_others_report_where_it_is_asked_for_and_html_always() -> None:
-    study = make_study(RUNS, "a question")
+    study = make_study(HAND_MADE, "a question")
     title = "What others report"
     assert title not in markdown(study)
     assert title in markdown(replace(study, literature=True))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from command_line import Command
 from rows_by_hand import difference
-from run_files import METRICS, altered
+from run_files import HAND_MADE, METRICS, altered
 
 from harness.common import number, spread
 from harness.paper.costs import SHARED, SHARED_NOTE
@@ -22,9 +22,8 @@ from harness.report.plots.accuracy import cost
 from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 
-RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
 SPORTS = Path(__file__).parents[2] / "docs" / "results" / "runs" / "sports"
-ALL = {run.path.name: run for run in stored_runs(RUNS)}
+ALL = {run.path.name: run for run in stored_runs(HAND_MADE)}
 PAPER = {"bm3": (0.0564, 0.0883, 0.0301, 0.0383), "lightgcn": (0.0479, 0.0754, 0.0257, 0.0328)}
 
 
@@ -42,7 +41,7 @@ def at(model: str, factor: float, **changed: float) -> list[RunRecord]:
 
 
 def study_of(*runs: RunRecord, **options: Any) -> Study:
-    return make_study(RUNS, "a question", of=runs, **options)
+    return make_study(HAND_MADE, "a question", of=runs, **options)
 
 
 def page_mark(study: Study) -> str:

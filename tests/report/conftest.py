@@ -1,13 +1,19 @@
-"""The study that most tests of reports are about."""
+"""Studies that most tests of reports are about."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from run_files import HAND_MADE, STORE
 
 from harness.paper.study import Study, make_study
 
 
 @pytest.fixture(scope="session")
 def study() -> Study:
-    """Two runs each of BM3 (on surrogate features), BPR and LightGCN on Baby, as made by hand."""
-    return make_study(Path(__file__).parent / "golden" / "runs", "a report on hand-made records")
+    return make_study(HAND_MADE, "a report on hand-made records")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(STORE, tmp_path / "runs"))

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from run_files import altered, without_result
+from run_files import HAND_MADE, altered, without_result
 
 from harness.paper.costs import ALLOCATED, CONTEXT, PROCESS, RESERVED
 from harness.paper.load import Paper, load_paper
@@ -17,7 +16,6 @@ from harness.report.paper_tables import IMPROVEMENT, improvement, paper_table
 from harness.report.tables import Cell, Table
 from harness.runs.record import RunRecord
 
-RUNS = Path(__file__).parent / "golden" / "runs"
 PAPER = load_paper()
 TIME, MEMORY = "Time (s/epoch)", "Memory (GB)"
 
@@ -132,10 +130,10 @@ def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str
     failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
     others: Sequence[RunRecord] = [run for run in study.runs if run.model != lost]
     runs = [*others, *(without_result(starved[model], failure) for model in (lost, kept))]
-    found = table(number, make_study(RUNS, "a report", of=runs), dataset="Baby")
+    found = table(number, make_study(HAND_MADE, "a report", of=runs), dataset="Baby")
     ours = [row for row in found.rows if row[1].text == metric and row[2].text in ("ours", "ours, RAM")]
     (cells,) = [{name.lower(): cell.text for name, cell in zip(found.head, row, strict=True)} for row in ours]
     assert cells[lost] == "-"
     assert cells[kept] != "-"
-    without = table(number, make_study(RUNS, "a report", of=others), dataset="Baby")
+    without = table(number, make_study(HAND_MADE, "a report", of=others), dataset="Baby")
     assert ["A dash: out of memory." in one.notes for one in (found, without)] == [True, False]

@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from rows_by_hand import difference
-from run_files import METRICS, altered
+from run_files import HAND_MADE, METRICS, altered
 
 from harness.paper.claims import ClaimOutcome, ClaimResult
 from harness.paper.load import load_paper
@@ -26,15 +25,13 @@ from harness.report.study_tables import (
 )
 from harness.report.tables import Cell, Emphasis, Table
 
-RUNS = Path(__file__).parent / "golden" / "runs"
-
 
 def test_seeds_that_no_suite_declares_are_named_unless_a_suite_was_asked(study: Study) -> None:
     rows = [replace(row, runs=tuple(altered(run, seed=run.seed + 10) for run in row.runs)) for row in study.rows]
     mine = replace(study, rows=(*(row for row in rows if row.model == "bpr"), *study.rows[1:]))
     found = [note for note in overview(mine, "baby").notes if "no suite" in note]
     assert found == ["bpr: seeds that no suite of the paper declares, and that count here: 11, 12."]
-    others = (mine.paper.model_copy(update={"folder": RUNS}), ())
+    others = (mine.paper.model_copy(update={"folder": HAND_MADE}), ())
     for paper, asked in ((others[0], ()), (mine.paper, ("baby",))):
         assert not any(
             "no suite" in note for note in overview(replace(mine, paper=paper, asked_datasets=asked), "baby").notes
