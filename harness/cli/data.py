@@ -12,6 +12,7 @@ import click
 
 from bm3 import ConfigError
 from harness.cli.options import COUNT, DATA, PAPER, PATH
+from harness.cli.output import say, say_table, to_stderr
 from harness.common import size
 from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_CHOICE, SPLIT_RULES, TEXT_MODEL
 from harness.ending import keeping
@@ -92,8 +93,7 @@ def import_command(
 
     root, division = out or _default_root(), Division(split, split_seed, min_rating, k_core)
     found = import_dataset(source, name, root, Columns(**columns), division, table)
-    for note in found.notes:
-        click.echo(f"note: {note}")
+    say(found.notes, "note: ")
     _say_written(found.dataset, root / name)
 
 
@@ -132,8 +132,6 @@ def verify_command(dataset: str, data: Path | None, paper: Paper) -> None:
     bm3 data verify baby --data ~/data
     bm3 data verify ./data/mine
     """
-    from tabulate import tabulate
-
     from harness.data.layouts import folder_of, load_dataset
     from harness.ingest.exporting import recorded_hash
     from harness.ingest.verify import Finding, Severity, verify
@@ -144,7 +142,7 @@ def verify_command(dataset: str, data: Path | None, paper: Paper) -> None:
     findings = verify(found, _printed(paper, found.name), paper.split(found.name), recorded)
     findings += [Finding("files", Severity.NOTE, note) for note in unread(dataset, data)]
     table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
-    click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
+    say_table(["check", "result", "what was found"], table, [26, 8, 80])
     found_of = Counter(finding.severity for finding in findings)
     counts = [f"{found_of[kind]} {kind}{'s' * (found_of[kind] != 1)}" for kind in (Severity.PROBLEM, Severity.NOTE)]
     click.echo(f"\n{found.name}: {', '.join(counts)}")
@@ -214,8 +212,7 @@ def add_features_command(
         items = item_ids(folder, read_folder(folder).n_items)
         joined = join_by_id(table, read_row_ids(ids, id_column), items, str(file), fill=fill)
         table = joined.table
-        for note in joined.notes(fill):
-            click.echo(f"note: {note}")
+        say(joined.notes(fill), "note: ")
     elif id_column or fill:
         raise ConfigError("--id-column and --fill go with --ids FILE, which says whose rows are there")
     path, dataset = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
@@ -284,15 +281,23 @@ def _folder(name: str, data: Path | None) -> Path:
 
 
 def _say_written(dataset: Dataset, *paths: Path) -> None:
+    click.echo(f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items; {_parts(dataset)}")
+    say([*_modalities(dataset), f"content hash: {dataset.content_hash}"])
+    say(paths, "written: ")
+
+
+def _parts(dataset: Dataset) -> str:
     from harness.data import PARTS
 
-    parts = ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
-    lines = [f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items; {parts}"]
-    for modality, table in dataset.features.items():
-        surrogate = " (surrogate vectors)" if modality in dataset.surrogates else ""
-        lines.append(f"modality {modality}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
-    lines += [f"content hash: {dataset.content_hash}", *(f"written: {path}" for path in paths)]
-    click.echo("\n".join(lines))
+    return ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
+
+
+def _modalities(dataset: Dataset) -> list[str]:
+    said = {name: " (surrogate vectors)" * (name in dataset.surrogates) for name in dataset.features}
+    return [
+        f"modality {name}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{said[name]}"
+        for name, table in dataset.features.items()
+    ]
 
 
 @data.command(name="prepare")
@@ -338,23 +343,20 @@ def prepare_command(
     plan = Plan(out=out or _default_root(), columns=Columns(user, item), **asked)
     if dry_run:
         plan.check()
-        for kind, path in plan.inputs.items():
-            click.echo(f"reads {kind}: {path}, {path.stat().st_size:,} bytes")
+        say((f"{kind}: {path}, {path.stat().st_size:,} bytes" for kind, path in plan.inputs.items()), "reads ")
         click.echo(f"keeps users and items with at least {plan.core} interactions; splits them by {plan.split}")
         click.echo(f"writes {plan.target}")
         return
     with keeping(lambda: f"no data set was left unfinished in {plan.out}; the same command begins anew"):
         record = prepare(plan, source(Path(harness.__file__).parent), reading_progress)
-    for note in record["notes"]:
-        click.echo(f"note: {note}")
+    say(record["notes"], "note: ")
     for kind in ("counts", "metadata", "images"):
         if kind in record:
             counted = {name: len(value) if isinstance(value, list) else value for name, value in record[kind].items()}
             click.echo(f"{kind}: {', '.join(f'{name} {value:,}' for name, value in counted.items())}")
     for broken in record.get("metadata", {}).get("first_broken", ()):
         click.echo(f"note: {plan.metadata}, line {broken['line']}: {broken['reason']}")
-    for finding in check_counts(record["counts"], _printed(paper, plan.name)):
-        click.echo(f"{finding.severity}: {finding.text}")
+    say(f"{one.severity}: {one.text}" for one in check_counts(record["counts"], _printed(paper, plan.name)))
     click.echo(f"written: {plan.target}")
 
 
@@ -401,7 +403,7 @@ def fetch_command(
     dry_run = options.pop("dry_run")
     options |= {"checksums": dict(map(_checksum, checksums)), "progress": reading_progress}
     folder = out or _default_root() / "raw" / name
-    fetch = Fetch(source, folder, tell=lambda line: click.echo(line, err=True), **options)
+    fetch = Fetch(source, folder, tell=to_stderr, **options)
     with keeping(fetch.kept):
         found = fetch.survey()
         click.echo(f"{source.title}\nlicence: {source.licence}\nsource: {source.page}\nplease cite: {source.citation}")
@@ -435,27 +437,15 @@ def stats(dataset: str, data: Path | None) -> None:
     bm3 data stats baby --data ~/data
     bm3 data stats ./data/mine
     """
-    from tabulate import tabulate
-
-    from harness.data import PARTS, load_dataset
+    from harness.data import load_dataset
 
     found = load_dataset(dataset, data)
-    row = [
-        found.name,
-        f"{found.n_users:,}",
-        f"{found.n_items:,}",
-        f"{found.n_interactions:,}",
-        f"{found.sparsity:.2f} %",
-    ]
-    click.echo(tabulate([row], ["data set", "users", "items", "interactions", "sparsity"], disable_numparse=True))
-    click.echo("\nparts: " + ", ".join(f"{part} {len(found.part(part)):,}" for part in PARTS))
-    for name, table in found.features.items():
-        surrogate = " (surrogate vectors)" if name in found.surrogates else ""
-        click.echo(f"modality {name}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
+    counts = [f"{n:,}" for n in (found.n_users, found.n_items, found.n_interactions)]
+    head = ["data set", "users", "items", "interactions", "sparsity"]
+    say_table(head, [[found.name, *counts, f"{found.sparsity:.2f} %"]])
+    say([f"\nparts: {_parts(found)}", *_modalities(found)])
     for part in ("valid", "test"):
-        unseen = len(found.unseen_users(part))
-        if unseen:
+        if unseen := len(found.unseen_users(part)):
             click.echo(f"note: {unseen} users of {part} have no training interaction and are left out of evaluation")
-    for note in unread(dataset, data):
-        click.echo(f"note: {note}")
+    say(unread(dataset, data), "note: ")
     click.echo(f"content hash: {found.content_hash}")

@@ -6,7 +6,7 @@ wrong usage are answered at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -152,12 +152,6 @@ LAYOUT = click.option(
     show_default=True,
     help="Layout.",
 )
-
-
-def say_unread(lines: Iterable[str]) -> None:
-    """Which stored runs a command leaves out, and why."""
-    for line in lines:
-        click.echo(f"cannot be read, left out: {line}", err=True)
 
 
 def _formats(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:

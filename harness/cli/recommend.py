@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import COUNT, DATA, PATH, STORE
+from harness.cli.output import say_table
 
 RUN = click.argument("run")
 
@@ -49,10 +50,8 @@ def recommend(
         write_lists(out, lists)
         click.echo(f"{len({line.user for line in lists}):,} lists: {out}")
         return
-    from tabulate import tabulate
-
     rows = [(line.user, line.item, line.rank, f"{line.score:.4f}") for line in lists]
-    click.echo(tabulate(rows, ["user", "item", "rank", "score"], disable_numparse=True))
+    say_table(["user", "item", "rank", "score"], rows)
 
 
 @click.command()
