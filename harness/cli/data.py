@@ -226,7 +226,7 @@ def add_features_command(
 @click.option("--modality", help="What the features are of. Default: text or visual.")
 @click.option("--model", metavar="MODEL", help=f"Name or folder. Default: {TEXT_MODEL}, {IMAGE_MODEL}.")
 @click.option("--revision", help="State of the model on its hub, such as a commit.")
-@click.option("--batch-size", type=COUNT, default=64, show_default=True, metavar="N")
+@click.option("--batch-size", type=COUNT, default=64, metavar="N")
 @REPLACE
 @DATA
 def encode_command(
@@ -307,8 +307,8 @@ def _modalities(dataset: Dataset) -> list[str]:
 @click.option("--images", type=PATH, metavar="FILE", help="image_features_*.b, for visual features.")
 @USER
 @ITEM
-@click.option("--k-core", "core", type=COUNT, default=5, metavar="K", help=K_CORE, show_default=True)
-@click.option("--split", default=SPLIT_RULES[0], metavar="RULE|PATH", help=SPLIT, show_default=True)
+@click.option("--k-core", "core", type=COUNT, default=5, metavar="K", help=K_CORE)
+@click.option("--split", default=SPLIT_RULES[0], metavar="RULE|PATH", help=SPLIT)
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
 @PARENT
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
@@ -367,24 +367,21 @@ def prepare_command(
 @click.option("--base-url", metavar="URL", help="Another host with the same folders, in place of the manifest's.")
 @click.option("--manifest", type=PATH, metavar="FILE", help="Data sets and their files of your own.")
 @click.option("--checksum", "checksums", multiple=True, metavar="FILE=SHA256", help="What FILE must be.")
-@click.option(
-    "--retries", type=click.IntRange(min=0), default=5, show_default=True, metavar="N", help="While no more comes."
-)
-@click.option("--stall", type=click.FloatRange(0.1, 86400), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch and write nothing.")
 @PAPER
 def fetch_command(
     name: str,
     out: Path | None,
+    only: tuple[str, ...],
     base_url: str | None,
     manifest: Path | None,
+    checksums: tuple[str, ...],
+    dry_run: bool,
     paper: Paper,
-    checksums: Any,
-    **options: Any,
 ) -> None:
     """Fetch the original files of the data set NAME: baby, sports or electronics of Amazon 2014.
 
-    The same command goes on after whatever stopped it, also within a file, and after --stall seconds without a byte.
+    The same command goes on after whatever stopped it, also within a file, and after a minute without a byte.
     Files that are there stay as they are.
 
     The publisher prints no checksums. So a file is trusted when it first comes, and recorded in fetched.json beside it.
@@ -400,16 +397,14 @@ def fetch_command(
     from harness.ingest.fetch import Fetch, find_source
 
     source = find_source(name, manifest or paper.file(SOURCES), base_url)
-    dry_run = options.pop("dry_run")
-    options |= {"checksums": dict(map(_checksum, checksums)), "progress": reading_progress}
-    folder = out or _default_root() / "raw" / name
-    fetch = Fetch(source, folder, tell=to_stderr, **options)
+    folder, known = out or _default_root() / "raw" / name, dict(map(_checksum, checksums))
+    fetch = Fetch(source, folder, only, known, tell=to_stderr, progress=reading_progress)
     with keeping(fetch.kept):
         found = fetch.survey()
         click.echo(f"{source.title}\nlicence: {source.licence}\nsource: {source.page}\nplease cite: {source.citation}")
         for each in found:
-            known = "size not known" if each.size is None else size(each.size)
-            begun = f"{known}, of which {size(each.here)} are there" if each.here else known
+            total = "size not known" if each.size is None else size(each.size)
+            begun = f"{total}, of which {size(each.here)} are there" if each.here else total
             click.echo(f"{fetch.url(each.name)} ({'there already' if each.there else begun})")
         if dry_run:
             return

@@ -35,7 +35,7 @@ def pack() -> None:
 
 @pack.command()
 @click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=PATH, default="evidence.zip", show_default=True, metavar="FILE", help="The archive.")
+@click.option("--out", type=PATH, default="evidence.zip", metavar="FILE", help="The archive.")
 @PAPER
 def write(folder: Path, out: Path, paper: Paper) -> None:
     """Pack the finished and failed runs below FOLDER, and a report on them by --paper, into one zip archive.

@@ -20,7 +20,7 @@ RUN = click.argument("run")
     metavar="FILE",
     help="A file with a user's id in each line. Default: all users, which needs --out.",
 )
-@click.option("--top", type=COUNT, default=10, show_default=True, metavar="K", help="Items of a list.")
+@click.option("--top", type=COUNT, default=10, metavar="K", help="Items of a list.")
 @click.option("--out", type=PATH, metavar="FILE", help="Write them: .parquet, .csv, .tsv or .json (lines).")
 @DATA
 def recommend(

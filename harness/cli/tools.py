@@ -35,9 +35,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command()
 @click.argument("dataset", default="mini")
 @MODELS
-@click.option(
-    "--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N"
-)
+@click.option("--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, help="Run seeds 1 to N.", metavar="N")
 @DRY_RUN
 @click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @execution_options
@@ -114,7 +112,7 @@ def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, pap
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option("--steps", type=COUNT, default=10, show_default=True, help="Training steps to measure.")
+@click.option("--steps", type=COUNT, default=10, help="Training steps to measure.")
 @click.option("--out", type=FILE, metavar="FILE", help="Write all figures there.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @computing
@@ -183,18 +181,12 @@ def profile(
 @PAPER
 @DEVICE
 @click.option(
-    "--threads",
-    type=COUNT,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="CPU threads; with one, measurements are steadiest.",
+    "--threads", type=COUNT, default=1, metavar="N", help="CPU threads; with one, measurements are steadiest."
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs/regression"),
-    show_default=True,
     metavar="DIR",
     help="Folder for the report, JUnit XML and the baseline.",
 )

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=DEFAULT_SEED, show_default=True, help="Seed of all randomness."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=DEFAULT_SEED, help="Seed of all randomness.")
 @click.option(
     "--epochs",
     type=COUNT,
