@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import COUNT, DATA, PATH, STORE
+from harness.cli.output import say_table
 
 RUN = click.argument("run")
 
@@ -19,7 +20,7 @@ RUN = click.argument("run")
     metavar="FILE",
     help="A file with a user's id in each line. Default: all users, which needs --out.",
 )
-@click.option("--top", type=COUNT, default=10, show_default=True, metavar="K", help="Items of a list.")
+@click.option("--top", type=COUNT, default=10, metavar="K", help="Items of a list.")
 @click.option("--out", type=PATH, metavar="FILE", help="Write them: .parquet, .csv, .tsv or .json (lines).")
 @DATA
 def recommend(
@@ -49,10 +50,8 @@ def recommend(
         write_lists(out, lists)
         click.echo(f"{len({line.user for line in lists}):,} lists: {out}")
         return
-    from tabulate import tabulate
-
     rows = [(line.user, line.item, line.rank, f"{line.score:.4f}") for line in lists]
-    click.echo(tabulate(rows, ["user", "item", "rank", "score"], disable_numparse=True))
+    say_table(["user", "item", "rank", "score"], rows)
 
 
 @click.command()

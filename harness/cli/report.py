@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import ConfigError, DataError
-from harness.cli.options import DATA, LAYOUT, OUT, PAPER, PATH, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS, say_unread
+from harness.cli.options import DATA, LAYOUT, OUT, PAPER, PATH, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS
+from harness.cli.output import say, say_table, say_unread
 from harness.common import exit_status, nearest, number, read_text
 
 if TYPE_CHECKING:
@@ -330,7 +331,6 @@ def evaluate(
     bm3 evaluate mine.parquet --dataset ./data/mine
     """
     import numpy as np
-    from tabulate import tabulate
 
     from harness.data import load_dataset
     from harness.evaluation.lists import evaluate_lists
@@ -365,14 +365,11 @@ def evaluate(
         difference = None if verdict.difference is None else 100 * verdict.difference
         figures = [number(verdict.mean), number(published), number(difference, "+.1f")]
         table.append([short_metric(metric), *figures, verdict.outcome, obstacle or verdict.reason])
-    head = ["metric", "lists", "published", "diff. %", "verdict", "why"]
     files, against = f"{len(lists)} file{'s' * (len(lists) > 1)}", f", against {compared}" if compared else ""
     click.echo(f"{files} on {asked.name}, {part} part, {len(found[0].ranking.users):,} users{against}")
-    click.echo(tabulate(table, head, disable_numparse=True))
+    say_table(["metric", "lists", "published", "diff. %", "verdict", "why"], table)
     for path, one in zip(lists, found, strict=True):
-        for finding in one.findings:
-            click.echo(f"{path}: {finding}")
-    for reported in others_on(paper, [asked.name], (), compared) if literature else ():
-        click.echo(f"\n{text(reported)}")
+        say(one.findings, f"{path}: ")
+    say(map(text, others_on(paper, [asked.name], (), compared) if literature else ()), "\n")
     unpublished = {*outcomes} == {Outcome.UNPUBLISHED} and not any(one.elsewhere for one in found)
     sys.exit(0 if unpublished else exit_status(outcome.held for outcome in outcomes))

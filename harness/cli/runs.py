@@ -17,6 +17,7 @@ import click
 
 from bm3 import DataError
 from harness.cli.options import DATA, OUT, PAPER, PATH, SHOWN_METRICS, STORE, THREADS, USERS
+from harness.cli.output import say
 from harness.common import size
 from harness.runs.words import STATES
 
@@ -196,8 +197,7 @@ def verify_command(folder: Path | None, out: Path) -> None:
         key = key_below(where, path)
         found = verify(path)
         damaged += bool(found.problems)
-        for problem in found.problems:
-            click.echo(f"damaged: {key}: {problem}")
+        say(found.problems, f"damaged: {key}: ")
         for note in found.notes:
             notes[note].append(key)
     if not folders:

@@ -119,11 +119,17 @@ def test_the_last_line_of_a_log_is_the_last_that_says_something(tmp_path: Path) 
 # --- reading a file ---
 
 
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock shows."""
+    shown = [100.0]
+    monkeypatch.setattr(cli_progress, "time", SimpleNamespace(monotonic=lambda: shown[0]))
+    return shown
+
+
 def test_without_a_terminal_bytes_are_told_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    moment: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    moment = [100.0]
-    monkeypatch.setattr(cli_progress, "time", SimpleNamespace(monotonic=lambda: moment[0]))
     with reading_progress("ratings.csv") as report:
         for position in range(10_000_000, 35_000_000, 1_000_000):  # a million a second, and ten were there
             report(position, 40_000_000)
@@ -140,10 +146,8 @@ def test_without_a_terminal_bytes_are_told_every_ten_seconds(
 
 
 def test_how_many_runs_have_been_read_is_told_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    moment: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    moment = [100.0]
-    monkeypatch.setattr(cli_progress, "time", SimpleNamespace(monotonic=lambda: moment[0]))
     with reading_runs(1500) as tell:
         for done in range(1, 1501):
             moment[0] += 0.01

@@ -425,7 +425,6 @@ def test_folder_file_host_and_checksum_can_be_chosen(fetch_data: Command, host: 
         (("--checksum", f"x.csv={'0' * 64}"), "no file 'x.csv'"),
         (("--checksum", "ratings.csv=12"), "FILE=SHA256"),
         (("--base-url", "h/x"), "--base-url 'h/x'"),
-        (("--stall", 0), "--stall"),
         (("--manifest", "nowhere.toml"), "No such file"),
     ],
 )
