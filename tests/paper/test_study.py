@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
 from rows_by_hand import difference
 from run_files import HAND_MADE, METRICS, altered
 
@@ -22,7 +20,6 @@ from harness.report.plots.accuracy import cost
 from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 
-SPORTS = Path(__file__).parents[2] / "docs" / "results" / "runs" / "sports"
 ALL = {run.path.name: run for run in stored_runs(HAND_MADE)}
 PAPER = {"bm3": (0.0564, 0.0883, 0.0301, 0.0383), "lightgcn": (0.0479, 0.0754, 0.0257, 0.0328)}
 
@@ -73,13 +70,6 @@ def test_no_page_has_a_tick_while_its_own_question_is_open() -> None:
     alone = study_of(*surrogate)
     assert alone.headline[1] == "0 of 4 cells judged."
     assert alone.code == 3
-
-
-def test_a_cell_above_its_band_is_named_where_the_report_begins_and_fails(tmp_path: Path, command: Command) -> None:
-    assert command("report", SPORTS, "--out", tmp_path).code == 1
-    begins = "\n".join((tmp_path / "report.md").read_text(encoding="utf-8").splitlines()[:12])
-    assert "4 above (buir R@10, buir R@20, buir N@10, buir N@20)" in begins
-    assert "BM3 on sports: not run." in begins
 
 
 def test_an_excepted_cell_stands_in_the_headline_and_fails_when_it_is_not_needed() -> None:

@@ -188,17 +188,6 @@ def test_what_is_wanted_may_depend_on_what_came_out(tmp_path: Path) -> None:
     assert backend.stopped
 
 
-def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
-    some = trials(("bpr",))
-    finished_run(tmp_path / some[0].key)
-    seen: list[Progress] = []
-    backend = Scripted(tmp_path)
-    execute(all_of(some), tmp_path, backend, observe=seen.append)
-    assert backend.started == [some[1].key]
-    assert seen[-1].reused == {some[0].key}
-    assert seen[-1].outcomes.keys() == set(keys(some))
-
-
 BEGUN = {"absent", "unfinished", "unreadable"}
 AGAIN = BEGUN | {"failed", "damaged"}
 
@@ -220,8 +209,11 @@ def test_policies_choose_by_what_is_stored_and_a_dry_run_lists_it(tmp_path: Path
     write_failure(folders["failed"], "out of memory", "too large")
     backend, wanted = Scripted(tmp_path), all_of(list(states.values()))
     assert keys(pending(wanted, tmp_path, policy).to_run) == keys([states[name] for name in names if name in run])
-    outcomes = execute(wanted, tmp_path, backend, policy=policy)
+    seen = list[Progress]()
+    outcomes = execute(wanted, tmp_path, backend, policy=policy, observe=seen.append)
     assert backend.started == keys([states[name] for name in names if name in run])
+    assert seen[-1].reused == {states[name].key for name in {"finished"} - run}
+    assert seen[-1].outcomes.keys() == set(keys([*states.values()]))
     assert {name for name in names if outcomes[states[name].key] is not None} == run | {"finished"}
     assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == len({"damaged", "finished"} & run)
 
@@ -460,28 +452,6 @@ def test_stopping_lets_processes_end_by_themselves(tmp_path: Path, processes: St
     wait_until(lambda: "up" in log.read_text())
     backend.stop()
     assert log.read_text().split() == ["up", "saved"]
-
-
-def test_a_killed_process_is_run_again_from_its_checkpoint(tmp_path: Path) -> None:
-    """The second attempt ends with the bits of one that nobody killed."""
-    settings = {"epochs": 40, "batch_size": 256, "learning_rate": 0.01, "early_stopping.patience": 100}
-    mini = load_dataset("mini")
-    trial = make_trial("lightgcn", mini, "mini", settings, 1, CPU)
-    killed: list[int] = []
-
-    def kill(progress: Progress) -> None:
-        for running in progress.running:
-            if not killed and (tmp_path / trial.key / "checkpoint.safetensors").exists():
-                killed.append(int(running.place.removeprefix("process ")))
-                os.kill(killed[0], signal.SIGKILL)
-
-    outcomes = execute(all_of([trial]), tmp_path, Processes(tmp_path, None, 1, threads=1), observe=kill)
-    assert killed
-    run = outcomes[trial.key]
-    assert run is not None
-    assert len(run.resumed) == 1
-    other = execute(all_of([trial]), tmp_path / "other", Processes(tmp_path / "other", None, 1, threads=1))
-    assert numbers(run) == numbers(other[trial.key])
 
 
 def test_a_forked_trial_is_the_command_that_repeats_it(tmp_path: Path) -> None:

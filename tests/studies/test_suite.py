@@ -263,12 +263,6 @@ def test_an_experiment_may_have_seeds_and_data_sets_of_its_own(tmp_path: Path) -
         load_suite(str(path))
 
 
-def test_the_good_file_that_the_refusals_vary_is_good(tmp_path: Path) -> None:
-    path = tmp_path / "s.toml"
-    path.write_text(f"{HEAD}{BPR}")
-    assert [row.label for row in outline(load_suite(str(path)))] == ["bpr"]
-
-
 # --- the suites that are shipped ---
 
 
