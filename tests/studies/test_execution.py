@@ -27,7 +27,9 @@ from harness.runs.record import FAILURE, RESULT, RunRecord, cost_key
 from harness.runs.store import LOG, SUPERSEDED, InUseError, in_use, run_lock, stored_runs, write_failure
 from harness.runs.trial import Trial, make_trial, run_trial
 from harness.studies import local as backends_module
-from harness.studies.execute import Backend, Ending, Progress, execute, pending
+from harness.studies.estimate import Estimates
+from harness.studies.execute import Backend, Ending, Progress, Study, Wanted, pending
+from harness.studies.execute import execute as execute_study
 from harness.studies.local import InProcess, Processes, train_arguments
 from harness.studies.ray import RayCluster
 from harness.studies.suite import Outcomes
@@ -122,6 +124,12 @@ def unfinished_run(path: Path) -> None:
 def finished_run(path: Path, finished: str = "2099-01-01T00:00:00+00:00") -> None:
     unfinished_run(path)
     (path / RESULT).write_text(json.dumps({**run_files.RESULT, "finished": finished}))
+
+
+def execute(
+    wanted: Wanted, store: Path, backend: Backend, observe: Any = lambda progress: None, **how: Any
+) -> Outcomes:
+    return execute_study(Study("test", store, Estimates([]), **how), wanted, backend, observe)
 
 
 def keys(of: Sequence[Trial]) -> list[str]:
