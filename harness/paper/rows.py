@@ -295,8 +295,8 @@ def judged(row: Row, paper: Paper) -> Row:
     sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
     verdicts = {}
     for metric, cell in sources.items():
-        for path in (run.path for run in row.runs if run.value(metric) is None):
-            raise DataError(f"{path}: has no {metric}, by which the paper {paper.name} judges")
+        if lacking := [run.path for run in row.runs if run.value(metric) is None]:
+            raise DataError(f"{lacking[0]}: has no {metric}, by which the paper {paper.name} judges")
         tolerance = paper.tolerances.of(metric)
         verdict = judge([*row.by_seed(metric).values()], cell, tolerance, not row.obstacle)
         if row.obstacle and verdict.outcome is Outcome.NO_EVIDENCE:

@@ -399,9 +399,9 @@ def _change(pair: Difference) -> Cell:
 
 def claims(results: Sequence[ClaimResult]) -> Table:
     """What the paper says in words, with what each place says of it."""
-    places = [*dict.fromkeys(result.claim.id for result in results)]
+    ids = [*dict.fromkeys(result.claim.id for result in results)]
     body = []
-    for result in sorted(results, key=lambda result: places.index(result.claim.id)):
+    for result in sorted(results, key=lambda result: ids.index(result.claim.id)):
         details = (_comparisons(result.details),) if result.details else ()
         outcome = Cell(result.outcome.value, word=result.outcome, details=details)
         body.append([result.claim.text, result.where, outcome, result.evidence])

@@ -37,11 +37,8 @@ def texts(cells: dict[str, Cell]) -> dict[str, str]:
 
 def changed(study: Study, model: str, **result: Any) -> Study:
     """With another result of the first run of a model, which alone is left of it."""
-    row = next(row for row in study.rows if row.model == model)
-    run = row.runs[0]
-    one = altered(run, result)
-    new = replace(row, runs=(one,))
-    return replace(study, rows=tuple(new if other is row else other for other in study.rows))
+    rows = (replace(row, runs=(altered(row.runs[0], result),)) if row.model == model else row for row in study.rows)
+    return replace(study, rows=tuple(rows))
 
 
 @pytest.mark.parametrize(
@@ -79,11 +76,9 @@ def test_the_row_with_default_settings_stands_for_a_model_and_else_the_note_says
 
 
 def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study) -> None:
-    lightgcn = next(row for row in study.rows if row.model == "lightgcn")
-    run = lightgcn.runs[0]
-    elsewhere = altered(run, environment={"device": "cuda", "gpu": "Some GPU"})
-    moved = replace(lightgcn, runs=(elsewhere,))
-    found = table(4, replace(study, rows=tuple(moved if row is lightgcn else row for row in study.rows)))
+    (run, *_), others = study.rows[2].runs, study.rows[:2]
+    moved = replace(study.rows[2], runs=(altered(run, environment={"device": "cuda", "gpu": "Some GPU"}),))
+    found = table(4, replace(study, rows=(*others, moved)))
     assert texts(line(found, "Baby", TIME, "ours / LightGCN")) == {"LightGCN": "1.00"}
     assert set(line(found, "Baby", TIME, "ours / BPR")) == {"BPR", "BM3"}
     shared = table(4, replace(study, rows=tuple(replace(row, shared=frozenset({run.path})) for row in study.rows)))

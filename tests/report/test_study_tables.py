@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from rows_by_hand import difference
@@ -50,15 +49,6 @@ def compared(study: Study, *found: Difference) -> Study:
     return replace(study, differences={"baby": found})
 
 
-def with_first_run(study: Study, place: int = 0, **result: Any) -> Study:
-    """With another result of the first run of a row."""
-    row = study.rows[place]
-    run = row.runs[0]
-    changed = altered(run, result)
-    new = replace(row, runs=(changed, *row.runs[1:]))
-    return replace(study, rows=tuple(new if other is row else other for other in study.rows))
-
-
 # means
 
 
@@ -67,8 +57,8 @@ def test_runs_of_the_self_check_and_what_is_not_finite_are_nobodys_best(study: S
     assert [cell.emphasis for cell in column(overview(brief, "baby"), "R@20")] == [None, Emphasis.SECOND, Emphasis.BEST]
     row = study.rows[0]
     verdict = replace(row.verdicts["recall@20"], mean=None, interval=None, outcome=Outcome.DIVERGED)
-    broken = with_first_run(study, test=dict.fromkeys(METRICS, math.nan))
-    rows = (replace(broken.rows[0], verdicts={**row.verdicts, "recall@20": verdict}), *study.rows[1:])
+    runs = altered(row.runs[0], {"test": dict.fromkeys(METRICS, math.nan)}), *row.runs[1:]
+    rows = (replace(row, runs=runs, verdicts={**row.verdicts, "recall@20": verdict}), *study.rows[1:])
     cell = column(overview(replace(study, rows=rows), "baby"), "R@20")[0]
     assert (cell.text, cell.emphasis, cell.word) == ("not finite", None, Outcome.DIVERGED)
 
