@@ -69,9 +69,7 @@ def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Co
 
 
 @pytest.mark.parametrize(("alone", "done"), [("", "1"), ("alone = true\n", "0")])
-def test_where_costs_are_asked_for_a_run_of_another_machine_is_not_done(
-    command: Command, search: Path, alone: str, done: str
-) -> None:
+def test_for_costs_a_run_of_another_machine_is_not_done(command: Command, search: Path, alone: str, done: str) -> None:
     search.write_text(alone + search.read_text())
     run = run_trial(rows_of(search)[0].points[0], Path("store"))
     description = json.loads((run.path / "run.json").read_text())
