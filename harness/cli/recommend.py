@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import COUNT, DATA, FILE, PATH, STORE
+from harness.cli.options import COUNT, DATA, EXISTING, PATH, STORE
 from harness.cli.output import say_table
 
 RUN = click.argument("run")
@@ -14,7 +14,10 @@ RUN = click.argument("run")
 @RUN
 @click.option("--user", "users", multiple=True, metavar="ID", help="Whom the list is for; may be repeated.")
 @click.option(
-    "--users", "file", type=FILE, help="A file with a user's id in each line. Default: all users, which needs --out."
+    "--users",
+    "file",
+    type=EXISTING,
+    help="A file with a user's id in each line. Default: all users, which needs --out.",
 )
 @click.option("--top", type=COUNT, default=10, metavar="K", help="Items of a list.")
 @click.option("--out", type=PATH, metavar="FILE", help="Write them: .parquet, .csv, .tsv or .json (lines).")
