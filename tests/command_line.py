@@ -31,6 +31,12 @@ def leaves(group: click.Group, *above: str) -> Iterator[tuple[tuple[str, ...], c
             yield (*above, name), command
 
 
+def cells(out: str, first: str) -> list[str]:
+    """The cells of the row of a printed table that begins so."""
+    (line,) = [line for line in out.splitlines() if line.split("  ")[0] == first]
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
 def wait_until(condition: Callable[[], object]) -> None:
     """Look again and again."""
     deadline = time.monotonic() + GIVE_UP_AFTER

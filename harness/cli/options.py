@@ -51,6 +51,7 @@ def _device(name: str) -> torch.device:
 
 
 PATH, COUNT = click.Path(path_type=Path), click.IntRange(min=1)
+EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 DATA = click.option(
     "--data", type=PATH, metavar="DIR", help="Folder that holds data sets by name. Default: $BM3_DATA, then ./data."
@@ -131,10 +132,7 @@ SHOWN_METRICS = click.option(
     help="Show these, such as mrr,hit@10 (bm3 metrics lists them), or all. Default: the usual.",
 )
 USERS = click.option(
-    "--users",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="FILE",
-    help="Test metrics of these users alone: a file with an id of the data set in each line.",
+    "--users", type=EXISTING, help="Test metrics of these users alone: a file with an id of the data set in each line."
 )
 
 

@@ -212,10 +212,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
 
     rules = [rule for rule in RULES if rule != "claims" or paper.claims]
     sources = {key: key for key in paper.sources} | {key.rpartition("-")[2]: key for key in reversed(paper.sources)}
-    chosen = nearest(
-        name, [*paper.sources, *(s for s in sources if s not in paper.sources), *rules], "no expected figures"
-    )
-    if chosen in rules:
+    if (chosen := nearest(name, [*sources, *rules], "no expected figures")) in rules:
         if dataset or model or metric or form != "text":
             raise ConfigError(f"{chosen} is no table: leave out --dataset, --model, --metric and --format")
         click.echo(read_text(paper.folder / f"{chosen}.toml"), nl=False)

@@ -132,9 +132,7 @@ def test_a_dry_run_names_the_run_and_trains_nothing(command: Command, shop: Path
     assert command("train", "bpr", shop, "--set", "typo=1", "--dry-run").code == 2
 
 
-def test_another_seed_or_setting_is_another_run_and_a_default_that_is_spelled_out_is_none(
-    command: Command, shop: Path
-) -> None:
+def test_another_seed_or_setting_is_another_run_and_a_spelled_out_default_is_none(command: Command, shop: Path) -> None:
     other = ["--seed 1", "--set reg_weight=0.3", "--set learning_rate=0.01"]
     for options in ["", *other, "--set early_stopping.rounding=4", "--set embedding_size=64"]:
         assert command("train", "bpr", shop, "--epochs", 1, *options.split()).code == 0

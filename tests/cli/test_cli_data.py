@@ -173,7 +173,7 @@ def test_features_are_added_by_order_or_by_original_id(command: Command, tmp_pat
     assert all(table[number[f"i{i}"], 0] == i for i in range(20))
 
 
-def test_items_without_a_row_are_filled_and_counted_and_own_ids_survive_an_export(
+def test_items_without_a_row_are_filled_and_own_ids_survive_an_export(
     command: Command, tmp_path: Path, shop: Path
 ) -> None:
     command("data", "export", shop, "--out", tmp_path / "x")

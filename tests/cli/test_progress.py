@@ -102,9 +102,7 @@ def test_after_going_on_the_best_epoch_so_far_is_known_and_parts_have_their_name
     ("tail", "epoch"),
     [("", 12), ('{"epoch": 13, "valid": {"reca', 12), ('{"epoch": 13}\n', 13), ("[13]\n", 12), ("\n\n", 12)],
 )
-def test_the_course_is_the_last_epoch_and_the_best_so_far_without_a_line_cut_off(
-    tmp_path: Path, tail: str, epoch: int
-) -> None:
+def test_the_course_is_the_last_whole_epoch_and_the_best_so_far(tmp_path: Path, tail: str, epoch: int) -> None:
     assert course(tmp_path) == Course(0, 0, None)
     write_epochs(tmp_path, best=7, last=12, tail=tail)
     assert course(tmp_path / KEY) == Course(epoch, 7, 0.007)
@@ -127,7 +125,7 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return shown
 
 
-def test_without_a_terminal_bytes_are_told_every_ten_seconds(
+def test_without_a_terminal_bytes_are_told_now_and_then(
     moment: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with reading_progress("ratings.csv") as report:
@@ -145,9 +143,7 @@ def test_without_a_terminal_bytes_are_told_every_ten_seconds(
     )
 
 
-def test_how_many_runs_have_been_read_is_told_every_ten_seconds(
-    moment: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_how_many_runs_were_read_is_told_now_and_then(moment: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with reading_runs(1500) as tell:
         for done in range(1, 1501):
             moment[0] += 0.01

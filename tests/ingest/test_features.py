@@ -45,7 +45,7 @@ def test_a_modality_is_added_in_the_folders_own_layout(
     assert ("audio" in dataset.surrogates) == surrogate
 
 
-def test_features_are_replaced_only_on_request_and_under_whatever_name_they_stand(
+def test_features_are_replaced_on_request_whatever_their_name(
     tmp_path: Path, small_parts: Parts, write_inter: Write
 ) -> None:
     folder = write_inter(tmp_path / "shop", small_parts, {"image": np.ones((8, 2), np.float32)})

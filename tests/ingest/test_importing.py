@@ -84,9 +84,7 @@ def test_the_exported_files_are_those_that_other_tools_look_for_and_the_same_eac
 
 
 @pytest.mark.parametrize("modality", ["image", "textual", "a/b", "", ".x"])
-def test_modalities_that_would_be_read_back_as_others_are_not_exported(
-    tmp_path: Path, small_parts: Any, modality: str
-) -> None:
+def test_modalities_that_would_become_others_are_not_exported(tmp_path: Path, small_parts: Any, modality: str) -> None:
     dataset = checked_dataset("shop", small_parts, {modality: np.ones((8, 2), np.float32)}, where="test")
     assert repr(modality) in refusal(lambda: export(dataset, tmp_path / "x"))
     assert list(tmp_path.iterdir()) == []
@@ -107,9 +105,7 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"content_hash": 7}', "[" * 100_000, "\x00"])
-def test_files_that_changed_since_their_export_or_have_a_damaged_record_are_not_imported(
-    tmp_path: Path, content: str | None
-) -> None:
+def test_files_that_changed_since_their_export_are_not_imported(tmp_path: Path, content: str | None) -> None:
     export(mini(), tmp_path / "x")
     record = tmp_path / "x" / "dataset.json"
     if content is None:
@@ -151,9 +147,7 @@ def test_a_table_is_numbered_by_first_appearance_and_divided_by_a_seed(tmp_path:
 
 
 @pytest.mark.parametrize("repeated", [False, True])
-def test_a_rule_by_time_holds_out_the_latest_and_of_a_repeated_pair_the_earliest_counts(
-    tmp_path: Path, repeated: bool
-) -> None:
+def test_a_rule_by_time_holds_out_the_latest_and_of_repeats_the_earliest_counts(tmp_path: Path, repeated: bool) -> None:
     again = [("u0", "i0", 99_999.0)] if repeated else []  # by it alone, u0's first would be held out
     table = write_table(tmp_path / "ratings.csv", [*again, *ROWS[::-1], *again], WHEN)
     found = import_dataset(table, "shop", tmp_path / "data", TIMED, Division("leave_one_out"))
@@ -195,9 +189,7 @@ GLOBAL = "temporal_global"
         ("random_user:no_validation", range(20), 99, "part test is empty.*: no user has more than 1 interactions"),
     ],
 )
-def test_a_part_that_a_rule_leaves_empty_is_refused_with_the_cause(
-    tmp_path: Path, rule: str, new: Sequence[int], last: int, complaint: str
-) -> None:
+def test_an_empty_part_has_its_cause(tmp_path: Path, rule: str, new: Sequence[int], last: int, complaint: str) -> None:
     """Twenty interactions at times 0, 1, …, none after `last` (if it is 5, none before either); `new` of new users."""
     times = [max(min(k, last), 5 if last == 5 else 0) for k in range(20)]
     rows = [(f"new{k}" if k in new else f"u{k % 4}", f"i{k}", time) for k, time in enumerate(times)]

@@ -196,10 +196,7 @@ def test_a_given_split_is_taken_as_it_is(plan: Plan, tmp_path: Path, write_inter
 @pytest.mark.parametrize(
     ("train", "complaint"),
     [
-        (
-            [(0, 0), (0, 1), (1, 1), (2, 0), (2, 1)],
-            "1 interactions of the ratings are not in it (first: user 1, item 2",
-        ),
+        ([(0, 0), (0, 1), (1, 1), (2, 0), (2, 1)], "1 interactions of the ratings are not in it (first: user 1, item"),
         ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 1), (2, 0)], "1 interactions stand more than once"),
         ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 3)], "1 interactions are not in the ratings (first: user 2"),
         ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (-1, 0)], "has a negative id"),

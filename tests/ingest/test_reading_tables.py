@@ -6,7 +6,7 @@ import io
 import json
 import lzma
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ ROWS = [
     (f"u{u}", f"i{(u + step) % 7}", 1 + (u + step) % 5, 10**9 + 1000 * step + u) for u in range(6) for step in range(4)
 ]
 NAMES = ("user_id", "item_id", "rating", "timestamp")
-TIMED = Division("leave_one_out")
+LAST = "leave_one_out"
+TIMED = Division(LAST)
 
 
-def text(separator: str = ",", names: tuple[str, ...] = NAMES, rows: Any = ROWS) -> bytes:
+def text(separator: str = ",", names: Sequence[str] = NAMES, rows: Any = ROWS) -> bytes:
     return "\n".join(separator.join(map(str, row)) for row in ([names] if names else []) + list(rows)).encode() + b"\n"
 
 
@@ -69,6 +70,7 @@ def same(found: Imported) -> None:
 
 
 NUMBERED = Columns("1", "2", "4")
+REVIEWS = ("reviewerID", "asin", "overall", "unixReviewTime")
 
 
 @pytest.mark.parametrize(
@@ -90,12 +92,8 @@ NUMBERED = Columns("1", "2", "4")
         ("r.csv.bz2", lambda: bz2.compress(text()), Columns()),
         ("r.csv.xz", lambda: lzma.compress(text()), Columns()),
         ("r.jsonl", json_lines, Columns()),
-        (
-            "r.json.gz",
-            lambda: gzip.compress(json_lines(("reviewerID", "asin", "overall", "unixReviewTime"))),
-            Columns(),
-        ),
-        ("r.json", lambda: json_lines(("reviewerID", "asin", "overall", "unixReviewTime"), repr), Columns()),
+        ("r.json.gz", lambda: gzip.compress(json_lines(REVIEWS)), Columns()),
+        ("r.json", lambda: json_lines(REVIEWS, repr), Columns()),
         ("r.csv", lambda: with_times(lambda time: 10**9 * time), Columns()),
         ("r.csv", lambda: with_times(lambda time: moment(time).isoformat()), Columns()),
         ("r.csv", lambda: with_times(lambda time: moment(time).strftime("%Y-%m-%d %H:%M:%S")), Columns()),
@@ -103,11 +101,7 @@ NUMBERED = Columns("1", "2", "4")
         ("r.parquet", lambda: parquet(lambda time: time), Columns()),
         ("r.parquet", lambda: parquet(moment), Columns()),
         ("r.parquet", lambda: parquet(lambda time: moment(time).date().replace(year=time - 10**9 + 1)), Columns()),
-        (
-            "r.inter",
-            lambda: text("\t", ("user_id:token", "item_id:token", "rating:float", "timestamp:float")),
-            Columns(),
-        ),
+        ("r.inter", lambda: text("\t", [f"{name}:float" for name in NAMES]), Columns()),
     ],
 )
 def test_every_form_of_a_table_gives_the_same_data_set(
@@ -211,13 +205,9 @@ def test_swapped_columns_are_noticed_by_their_names_and_where_nobody_named_them_
     ("content", "division", "complaint"),
     [
         (with_times(lambda time: "2020-01-01"), "temporal_global", "same time, 2020-01-01 00:00:00+00:00"),
-        (
-            with_times(lambda time: time if time > 10**9 + 9 else "2020-01-01"),
-            "leave_one_out",
-            "line 3: timestamp is '100000",
-        ),
-        (with_times(lambda time: time if time < 10**9 + 9 else "2020-01-01"), "leave_one_out", "in all rows the same"),
-        (with_times(lambda time: "soon"), "leave_one_out", "line 2: timestamp is 'soon', needed is a number, or"),
+        (with_times(lambda time: time if time > 10**9 + 9 else "2020-01-01"), LAST, "line 3: timestamp is '100000"),
+        (with_times(lambda time: time if time < 10**9 + 9 else "2020-01-01"), LAST, "in all rows the same"),
+        (with_times(lambda time: "soon"), LAST, "line 2: timestamp is 'soon', needed is a number, or"),
         (text().replace(b"u3,", "Zo\u00eb,".encode("cp1252")), None, "line 14: not UTF-8; it looks like CP1252 (then"),
         (text().replace(b"i", "\u5546\u54c1".encode("gbk")), None, "GB18030 (then it reads 'user_\u5546\u54c1d"),
         (text().decode().encode("utf-16-le"), None, "it looks like UTF-16LE"),
@@ -234,7 +224,7 @@ def test_swapped_columns_are_noticed_by_their_names_and_where_nobody_named_them_
         (gzip.compress(text())[:-9], None, "damaged or cut off"),
     ],
 )
-def test_a_table_that_makes_no_data_set_says_the_cause_and_the_place(
+def test_what_is_wrong_with_a_table_and_where(
     tmp_path: Path, content: bytes, division: str | None, complaint: str
 ) -> None:
     path = written(tmp_path / ("r.json" if content.startswith(b"[") else "r.csv"), content)
@@ -293,9 +283,7 @@ PAIRS = [(u, (u + step) % 7, (0, 0, 1, 2)[step]) for u in range(6) for step in r
 
 @pytest.mark.parametrize("gap", [False, True])
 @pytest.mark.parametrize("own", [False, True])
-def test_items_with_features_but_no_interactions_are_kept_out_with_a_count(
-    tmp_path: Path, gap: bool, own: bool
-) -> None:
+def test_items_with_features_but_no_interactions_are_left_out_and_counted(tmp_path: Path, gap: bool, own: bool) -> None:
     rows = [(u, i + (gap and i > 3), label) for u, i, label in PAIRS]  # with a gap nobody has item 4
     folder = numbered(tmp_path / "in", "userID itemID x_label", rows, 10)
     if own:
@@ -309,9 +297,7 @@ def test_items_with_features_but_no_interactions_are_kept_out_with_a_count(
 
 
 @pytest.mark.parametrize("rule", [None, "temporal_global"])
-def test_a_layout_without_its_column_of_parts_is_divided_and_keeps_its_features(
-    tmp_path: Path, rule: str | None
-) -> None:
+def test_a_layout_without_a_column_of_parts_is_divided_and_keeps_features(tmp_path: Path, rule: str | None) -> None:
     rows = [(u, 6 - i, 100 * (k % 4) + u) for k, (u, i, _) in enumerate(PAIRS)]
     folder = numbered(tmp_path / "in", "userID itemID timestamp", rows, 7)
     assert "bm3 data import" in refusal(lambda: load_dataset(str(folder)))
