@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER, PATH
+from harness.cli.options import EXISTING_FOLDER, PAPER, PATH
 from harness.cli.output import say
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def pack() -> None:
 
 
 @pack.command()
-@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", metavar="FOLDER", type=EXISTING_FOLDER)
 @click.option("--out", type=PATH, default="evidence.zip", metavar="FILE", help="The archive.")
 @PAPER
 def write(folder: Path, out: Path, paper: Paper) -> None:
