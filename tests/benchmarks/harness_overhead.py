@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from tabulate import tabulate
+from processes import markdown
 
 from harness.cli.progress import TrainingProgress
 from harness.evaluation import Evaluation
@@ -122,7 +122,7 @@ def main() -> None:
     head = ["model", "epochs", "bare (s)", "harness (s)", "over (%)", "CPU time (%)", "of pairs (%)", "their range (%)"]
     print(f"Data set {options.dataset}, {options.threads} thread(s), {options.repetitions} repetitions, {here['cpu']},")
     print(f"torch {here['torch']}, source {here['source_revision']}{' (changed)' if here['source_dirty'] else ''}.\n")
-    print(tabulate(rows, head, tablefmt="github", disable_numparse=True))
+    print(markdown(head, rows))
 
 
 if __name__ == "__main__":
