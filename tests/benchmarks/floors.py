@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from harness.measure.timing import seconds_of
-from harness.tools.profiling.profile import BlockProfile, copy_rate, profile_block
+from harness.tools.profile import BlockProfile, copy_rate, profile_block
 
 CPU = torch.device("cpu")
 REPEATS = 5
