@@ -91,9 +91,7 @@ class Odd(Lengths):
         (ASINS, np.full((8, 2), np.nan), "NaN"),
     ],
 )
-def test_what_makes_no_features_is_refused_and_nothing_stored(
-    shop: Path, ids: Sequence[str], rows: Any, complaint: str
-) -> None:
+def test_what_makes_no_features_leaves_nothing(shop: Path, ids: Sequence[str], rows: Any, complaint: str) -> None:
     contents = dict.fromkeys(ids, "a")
     assert complaint in refusal(lambda: encode_features(shop, contents, Odd(rows), "text", "texts.csv"))
     assert not list(shop.glob("text*"))

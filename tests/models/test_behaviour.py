@@ -22,7 +22,7 @@ from harness.models.registry import ModelEntry, models, trained_in_steps
 from harness.runs.settings import variants_of
 from harness.training import Streams, TrainingConfig
 from harness.training.batches import EpochBatches
-from harness.training.fit import fit
+from harness.training.fit import EpochRecord, fit
 from harness.training.optimiser import adam
 
 CPU = torch.device("cpu")
@@ -93,14 +93,18 @@ def test_learns_the_checkerboard(case: Case, checkerboard: Dataset) -> None:
 
 @every_model
 def test_same_seed_same_bits_and_another_seed_others(case: Case, checkerboard: Dataset) -> None:
-    states = []
+    states, outcomes = [], []
     for seed in (1, 1, 2):
-        model, streams = case.build(checkerboard, seed), Streams(seed)
-        fit(model, checkerboard, TrainingConfig(epochs=2, batch_size=128), streams, CPU)
+        model, streams, records = case.build(checkerboard, seed), Streams(seed), list[EpochRecord]()
+        outcome = fit(model, checkerboard, TrainingConfig(epochs=2, batch_size=128), streams, CPU, records.append)
         states.append(model.state_dict())
+        outcomes.append((outcome.test, [(record.loss, record.parts, record.valid) for record in records]))
+        torch.rand(17)  # global generators play no part
+        np.random.random(5)  # noqa: NPY002
     first, again, other = states
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert outcomes[0] == outcomes[1] != outcomes[2]
 
 
 @every_model

@@ -30,7 +30,7 @@ import hostile
 import numpy as np
 import pytest
 import torch
-from command_line import Outcome
+from command_line import Outcome, leaves
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -159,15 +159,6 @@ CUT_SHORT = ("reproduce", "audit", "profile", "regress", "scaling", "data fetch"
 """What `cut_short` is for."""
 WRITTEN_ANEW = ("report.", "cells.", "status.json", "log.txt", "study.log")
 """Names of what a study writes each time."""
-
-
-def leaves(group: click.Group, *above: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command that does something, with its words."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from leaves(command, *above, name)
-        else:
-            yield (*above, name), command
 
 
 PACKS = find_spec("rocrate") is not None  # which `nox -s properties` installs

@@ -1,11 +1,11 @@
-"""BM3's step: both objectives, projection of the batch alone, dropout, and what a data set's symmetries imply."""
+"""BM3's step: both objectives, projection of the batch alone, dropout, and graphs without edges."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import TERMS, Case, Reference, assert_same, assert_same_gradients, cases, gradients, in_float64, seeds
 
@@ -92,52 +92,7 @@ def test_views_drop_the_stated_share_and_scale_the_survivors(p: float, seed: int
     assert not view.requires_grad
 
 
-# Symmetries and degenerate graphs ----------------------------------------------------------------------------------
-
-
-def renumbered(case: Case, users: np.ndarray, items: np.ndarray) -> Case:
-    """The same data set with user u called users[u] and item i called items[i]."""
-    data = case.data
-    features = {}
-    for name, table in data.features.items():
-        features[name] = np.empty_like(table)
-        features[name][items] = table
-    train = np.stack([users[data.train[:, 0]], items[data.train[:, 1]]], axis=1)
-    keep = {}
-    for name, mask in case.keep.items():
-        keep[name] = torch.empty_like(mask)
-        keep[name][torch.from_numpy(users if name == "user" else items)] = mask
-    batch = Batch(torch.from_numpy(users)[case.batch.users], torch.from_numpy(items)[case.batch.items])
-    return replace(case, data=Data(data.n_users, data.n_items, train, features), batch=batch, keep=keep)
-
-
-@given(cases(), seeds)
-def test_renumbering_users_and_items_renumbers_the_scores_and_keeps_the_loss(case: Case, seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    users, items = draw.permutation(case.data.n_users), draw.permutation(case.data.n_items)
-    other = renumbered(case, users, items)
-    model, twin = case.model(), other.model()
-    with torch.no_grad():
-        twin.user_embedding[users] = model.user_embedding.clone()
-        twin.item_embedding[items] = model.item_embedding.clone()
-    with in_float64(model), in_float64(twin), torch.no_grad():
-        (u, i), (twin_u, twin_i) = model.embed(), twin.embed()
-        assert_same((twin_u @ twin_i.T)[users][:, items], u @ i.T)
-        assert_same(twin.loss(other.batch, other.keep).total, model.loss(case.batch, case.keep).total, largest=1)
-
-
-@given(cases(), seeds)
-def test_renumbering_renumbers_the_scores_of_lightgcn(case: Case, seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    users, items = draw.permutation(case.data.n_users), draw.permutation(case.data.n_items)
-    config = LightGCNConfig(embedding_size=4, n_layers=case.config.n_layers)
-    model = LightGCN(case.data, config, torch.Generator().manual_seed(0)).double()
-    twin = LightGCN(renumbered(case, users, items).data, config, torch.Generator().manual_seed(0)).double()
-    with torch.no_grad():
-        twin.user_embedding[users] = model.user_embedding.clone()
-        twin.item_embedding[items] = model.item_embedding.clone()
-        (u, i), (twin_u, twin_i) = model.embed(), twin.embed()
-        assert_same((twin_u @ twin_i.T)[users][:, items], u @ i.T)
+# Degenerate graphs ----------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([(0, 2), (0,)]))
@@ -170,23 +125,3 @@ def test_isolated_users_and_items_keep_their_own_vector_and_stay_finite(case: Ca
     assert loss.total.isfinite()
     assert all(p.grad.isfinite().all() for p in model.parameters())
     assert all(vectors.isfinite().all() for vectors in model.embed())
-
-
-@given(cases(), seeds)
-def test_a_repeated_interaction_is_one_edge(case: Case, seed: int) -> None:
-    train = case.data.train
-    more = np.random.default_rng(seed).choice(len(train), size=2 * len(train))
-    repeated = replace(case, data=replace(case.data, train=np.concatenate([train, train[more]])))
-    for once, twice in zip(case.model().encode(), repeated.model().encode(), strict=True):
-        assert torch.equal(once, twice)
-
-
-@given(cases(min_d=2))
-def test_an_interaction_more_changes_the_scores(case: Case) -> None:
-    known = {tuple(pair) for pair in case.data.train.tolist()}
-    free = [(u, i) for u in range(case.data.n_users) for i in range(case.data.n_items) if (u, i) not in known]
-    assume(free)
-    config = replace(case.config, n_layers=max(1, case.config.n_layers))
-    case = replace(case, config=config, zero_user=False, zero_item=False, user_scale=1.0, item_scale=1.0)
-    denser = replace(case, data=replace(case.data, train=np.concatenate([case.data.train, free[:1]])))
-    assert not torch.allclose(case.model().encode()[0], denser.model().encode()[0])

@@ -43,14 +43,6 @@ class StopAfter(Checkpoints):
             raise Stopped
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run(
     name: str,
     dataset: Dataset,
@@ -103,19 +95,14 @@ def test_every_model_goes_on_to_the_same_bits(tmp_path: Path, clustered: Dataset
     assert_same(stopped_and_resumed(name, clustered, tmp_path / "saved", {4}), whole)
 
 
+@pytest.mark.parametrize("by_row", [False, True], ids=["dense", "rows that move when they are read"])
 @pytest.mark.parametrize("epochs", [{1}, {2, 3}, {1, 2, 3, 4, 5, 6}, {7}])
-def test_it_does_not_matter_how_often_it_was_saved(tmp_path: Path, clustered: Dataset, epochs: set[int]) -> None:
-    records: list[EpochRecord] = []
-    whole = *run("bm3", clustered, records), records
-    assert_same(stopped_and_resumed("bm3", clustered, tmp_path / "saved", epochs), whole)
-
-
-@pytest.mark.parametrize("epochs", [{1}, {2, 3}, {1, 2, 3, 4, 5, 6}])
-def test_rows_that_move_when_they_are_read_go_on_too(
-    tmp_path: Path, clustered: Dataset, monkeypatch: pytest.MonkeyPatch, epochs: set[int]
+def test_it_does_not_matter_how_often_it_was_saved(
+    tmp_path: Path, clustered: Dataset, monkeypatch: pytest.MonkeyPatch, epochs: set[int], by_row: bool
 ) -> None:
-    pytest.importorskip("numba")
-    monkeypatch.setattr(lazy_adam, "SMALLEST", 1)
+    if by_row:
+        pytest.importorskip("numba")
+        monkeypatch.setattr(lazy_adam, "SMALLEST", 1)
     records: list[EpochRecord] = []
     whole = *run("bm3", clustered, records, features="trained"), records
     assert_same(stopped_and_resumed("bm3", clustered, tmp_path / "saved", epochs, features="trained"), whole)

@@ -60,15 +60,6 @@ def figures(records: list[EpochRecord]) -> list[tuple[Any, ...]]:
     return [(record.epoch, record.loss, record.parts, record.valid, record.improved) for record in records]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small lose time by sharing work among threads, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_a_model_in_closed_form_has_one_epoch_which_is_the_best(clustered: Dataset) -> None:
     outcome, _, records = trained("mostpop", clustered)
     assert (outcome.best_epoch, outcome.epochs, outcome.stopped) == (1, 1, "closed form")
@@ -79,29 +70,25 @@ def test_a_model_in_closed_form_has_one_epoch_which_is_the_best(clustered: Datas
 # --- stopping ---
 
 
-def test_an_improvement_below_the_rounding_does_not_count() -> None:
-    rule = StoppingRule(EarlyStopping(rounding=4))
-    assert [rule.improves(value) for value in (0.1, 0.10004, 0.1001, 0.1001)] == [True, False, True, False]
-
-
-def test_without_rounding_every_improvement_counts() -> None:
-    rule = StoppingRule(EarlyStopping(rounding="none"))
-    assert [rule.improves(value) for value in (0.1, 0.10004, 0.10004, 0.1000401)] == [True, True, False, True]
-
-
-def test_a_first_value_of_zero_is_a_best_one() -> None:
-    assert StoppingRule(EarlyStopping()).improves(0.0)
-
-
-@pytest.mark.parametrize("patience", [0, 1, 20])
-def test_training_stops_after_more_than_patience_validations_without_a_new_best(patience: int) -> None:
-    rule = StoppingRule(EarlyStopping(patience=patience))
-    rule.improves(0.5)
-    for _ in range(patience):
-        rule.improves(0.4)
-        assert not rule.stop
-    rule.improves(0.5)  # equal is no improvement
-    assert rule.stop
+@pytest.mark.parametrize(
+    ("settings", "values", "best", "stops"),
+    [
+        ({"rounding": 4}, (0.1, 0.10004, 0.1001, 0.1001), (1, 0, 1, 0), False),
+        ({"rounding": "none"}, (0.1, 0.10004, 0.10004, 0.1000401), (1, 1, 0, 1), False),
+        ({}, (0.0,), (1,), False),  # a first value of zero is a best one
+        ({}, (0.5, *[0.4] * 20, 0.5), (1, *[0] * 21), True),  # equal is no improvement
+        *(({"patience": n}, (0.5, *[0.4] * n, 0.5), (1, *[0] * (n + 1)), True) for n in (0, 1)),
+        ({"patience": 2}, (0.5, 0.4, 0.4, 0.6, 0.4, 0.4, 0.4), (1, 0, 0, 1, 0, 0, 0), True),  # which counts anew
+    ],
+)
+def test_a_new_best_is_a_higher_value_as_rounded_and_training_stops_after_more_than_patience_without_one(
+    settings: dict[str, Any], values: tuple[float, ...], best: tuple[int, ...], stops: bool
+) -> None:
+    rule, stopped = StoppingRule(EarlyStopping(**settings)), []
+    for value, improves in zip(values, best, strict=True):
+        assert rule.improves(value) == improves
+        stopped.append(rule.stop)
+    assert stopped == [False] * (len(values) - 1) + [stops]
 
 
 @pytest.mark.parametrize(("metric", "short"), [("ndcg@10", "N@10"), ("mrr@7", "MRR@7")])
@@ -113,12 +100,6 @@ def test_another_metric_chooses_the_epoch_and_is_recorded(clustered: Dataset, me
     assert outcome.test[metric] > 0
 
 
-@pytest.mark.parametrize("metric", ["coverage@20", "recall", "recall@0", "nothing@20", "recall@60"])
-def test_a_metric_that_cannot_end_training_is_refused(metric: str) -> None:
-    with pytest.raises(ConfigError, match=r"such as ndcg@10|at least 60, the cut-off of early stopping"):
-        TrainingConfig(early_stopping=EarlyStopping(metric=metric))
-
-
 def test_without_a_validation_part_all_epochs_are_trained_and_the_last_is_tested(clustered: Dataset) -> None:
     whole = replace(clustered, valid=clustered.valid[:0])
     outcome, _, records = trained("bpr", whole, epochs=30, early_stopping=EarlyStopping(patience=0))
@@ -127,15 +108,6 @@ def test_without_a_validation_part_all_epochs_are_trained_and_the_last_is_tested
     assert outcome.timing["evaluation_median_s"] is None
     short, _, _ = trained("bpr", whole, epochs=29)
     assert short.test != outcome.test
-
-
-def test_a_new_best_restarts_the_count() -> None:
-    rule = StoppingRule(EarlyStopping(patience=2))
-    for value in (0.5, 0.4, 0.4, 0.6, 0.4, 0.4):
-        rule.improves(value)
-        assert not rule.stop
-    rule.improves(0.4)
-    assert rule.stop
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 2), (3, 5)])
@@ -150,48 +122,32 @@ def test_a_model_that_never_changes_trains_for_patience_plus_two_epochs(
     assert [record.improved for record in records] == [True] + [False] * (epochs - 1)
 
 
-def test_the_limit_of_epochs_ends_training_too(clustered: Dataset) -> None:
-    outcome, _, records = trained("bpr", clustered, epochs=3)
-    assert (outcome.stopped, outcome.epochs, len(records)) == ("limit", 3, 3)
-
-
 @pytest.mark.parametrize(
-    ("make", "field"),
+    ("kind", "settings"),
     [
-        (lambda: EarlyStopping(patience=-1), "patience"),
-        (lambda: EarlyStopping(rounding=3), "rounding"),  # type: ignore[arg-type]
-        (lambda: TrainingConfig(epochs=0), "epochs"),
-        (lambda: TrainingConfig(batch_size=0), "batch_size"),
-        (lambda: TrainingConfig(learning_rate=0.0), "learning_rate"),
-        (lambda: TrainingConfig(learning_rate=float("nan")), "learning_rate"),
-        (lambda: TrainingConfig(learning_rate=float("inf")), "learning_rate"),
+        (EarlyStopping, {"patience": -1}),
+        (EarlyStopping, {"rounding": 3}),
+        *((EarlyStopping, {"metric": name}) for name in ("coverage@20", "recall", "recall@0", "nothing@20")),
+        (TrainingConfig, {"epochs": 0}),
+        (TrainingConfig, {"batch_size": 0}),
+        *((TrainingConfig, {"learning_rate": rate}) for rate in (0.0, float("nan"), float("inf"))),
+        (TrainingConfig, {"precision": "float16"}),
+        (TrainingConfig, {"features_location": "moon"}),
     ],
+    ids=str,
 )
-def test_impossible_settings_are_refused_by_name(make: Callable[[], object], field: str) -> None:
-    with pytest.raises(ConfigError, match=field):
-        make()
+def test_impossible_settings_are_refused_by_name(kind: type[Any], settings: dict[str, Any]) -> None:
+    ((field, value),) = settings.items()
+    with pytest.raises(ConfigError, match=f"{field} is {value!r}, it must be "):
+        kind(**settings)
+
+
+def test_lists_that_end_before_the_metric_of_stopping_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 60, the cut-off of early stopping"):
+        TrainingConfig(early_stopping=EarlyStopping(metric="recall@60"))
 
 
 # --- determinism ---
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_same_seed_gives_bit_identical_parameters_and_metrics(clustered: Dataset, name: str) -> None:
-    once, parameters, epochs = trained(name, clustered)
-    torch.rand(17)  # global generators play no part
-    np.random.random(5)  # noqa: NPY002
-    again, parameters_again, epochs_again = trained(name, clustered)
-    assert same(parameters, parameters_again)
-    assert figures(epochs) == figures(epochs_again)
-    assert (once.valid, once.test, once.best_epoch) == (again.valid, again.test, again.best_epoch)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_another_seed_gives_another_model(clustered: Dataset, name: str) -> None:
-    _, parameters, epochs = trained(name, clustered, epochs=1)
-    _, other_parameters, other_epochs = trained(name, clustered, epochs=1, seed=4)
-    assert not same(parameters, other_parameters)
-    assert epochs[0].loss != other_epochs[0].loss
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -209,9 +165,9 @@ def test_evaluating_more_often_changes_nothing(clustered: Dataset, name: str) ->
 
 @pytest.mark.parametrize("name", MODELS)
 def test_training_longer_repeats_the_shorter_training(clustered: Dataset, name: str) -> None:
-    _, _, two = trained(name, clustered, epochs=2)
-    _, _, four = trained(name, clustered, epochs=4)
+    (shorter, _, two), (longer, _, four) = (trained(name, clustered, epochs=n) for n in (2, 4))
     assert figures(two) == figures(four)[:2]
+    assert [(one.stopped, one.epochs) for one in (shorter, longer)] == [("limit", 2), ("limit", 4)]
 
 
 # --- the outcome ---
@@ -220,9 +176,11 @@ def test_training_longer_repeats_the_shorter_training(clustered: Dataset, name: 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_best_epochs_parameters_are_restored(clustered: Dataset, name: str) -> None:
     states: dict[int, State] = {}
+    models = []
 
     def keep(model: Any, record: EpochRecord) -> None:
         states[record.epoch] = copy.deepcopy(model.state_dict())
+        models.append(model)
 
     patience = EarlyStopping(patience=2)
     outcome, final, records = trained(
@@ -234,15 +192,8 @@ def test_the_best_epochs_parameters_are_restored(clustered: Dataset, name: str) 
     assert not same(final, states[outcome.epochs])
     assert outcome.valid == records[outcome.best_epoch - 1].valid
     assert outcome.valid["recall@20"] == pytest.approx(max(r.valid["recall@20"] for r in records), abs=5e-5)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_test_figures_are_those_of_the_restored_model(clustered: Dataset, name: str) -> None:
-    entry, streams = find_model(name), Streams(1)
-    model = build(entry.model, clustered, entry.model.Config(), streams, CPU)
-    outcome = fit(model, clustered, TrainingConfig(epochs=5, learning_rate=0.05), streams, CPU)
-    assert outcome.test.items() >= Evaluation(clustered)(model, "test", CPU).items()
-    assert outcome.valid == Evaluation(clustered)(model, "valid", CPU)
+    assert outcome.test.items() >= Evaluation(clustered)(models[0], "test", CPU).items()
+    assert outcome.valid == Evaluation(clustered)(models[0], "valid", CPU)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -252,11 +203,6 @@ def test_training_learns_what_the_data_set_holds(clustered: Dataset, name: str) 
     by_chance = 5 / (clustered.n_items - seen)  # recall@5 of random items
     assert outcome.test["recall@5"] > 1.5 * by_chance
     assert records[-1].loss < records[0].loss
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_an_epochs_loss_is_the_sum_of_its_named_parts(clustered: Dataset, name: str) -> None:
-    _, _, records = trained(name, clustered, epochs=2)
     for record in records:
         assert sum(record.parts.values()) == pytest.approx(record.loss, rel=1e-5)
 
@@ -405,11 +351,7 @@ def test_parameters_that_require_no_gradient_stay(clustered: Dataset) -> None:
 
 @pytest.mark.parametrize(
     ("location", "features", "away"),
-    [
-        ("device", "frozen", False),
-        ("memory", "frozen", True),
-        ("memory", "trained", False),
-    ],
+    [("device", "frozen", False), ("memory", "frozen", True), ("memory", "trained", False)],
 )
 def test_tables_stay_off_the_device_where_that_is_asked_for_and_they_are_not_trained(
     location: str, features: str, away: bool, clustered: Dataset
@@ -475,12 +417,6 @@ def test_precision_holds_in_training_alone(precision: str, clustered: Dataset) -
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-@pytest.mark.parametrize("changes", [{"precision": "float16"}, {"features_location": "moon"}])
-def test_unknown_places_and_precisions_are_refused(changes: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(changes))} is '{next(iter(changes.values()))}'"):
-        TrainingConfig(**changes)
-
-
 @pytest.mark.parametrize(
     ("precision", "kind", "capability", "refusal"),
     [
@@ -511,9 +447,7 @@ def test_a_trial_of_a_refused_precision_is_none(clustered: Dataset) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "name", [name for name in MODELS if name != "lattice"]
-)  # whose rebuilt graphs were not read for waits
+@pytest.mark.parametrize("name", sorted({*MODELS} - {"lattice"}))  # whose rebuilt graphs were not read for waits
 def test_steps_never_make_a_gpu_wait(name: str, clustered: Dataset) -> None:
     entry, cuda, streams = find_model(name), torch.device("cuda"), Streams(1)
     model = build(entry.model, clustered, entry.model.Config(), streams, cuda)

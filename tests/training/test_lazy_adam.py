@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,16 +92,23 @@ def test_a_row_that_is_read_often_and_without_a_step_stays_the_same() -> None:
     torch.testing.assert_close(once[0].table, others[0].table, rtol=0, atol=1e-7)
 
 
-def test_dense_and_repeated_gradients_are_taken_too() -> None:
+@pytest.mark.parametrize("kind", ["dense gradients", "repeated rows", "rows read twice", "rates of zero"])
+def test_whatever_is_read_and_taken_rows_are_those_of_dense_adam(kind: str) -> None:
     table, rows, dense = tables(torch.float64)
     optimiser = torch.optim.Adam([dense], lr=1e-3)
-    for step, (ids, values) in enumerate(gradients(40, 1.0)):
-        rows.catch_up(ids)
-        if step % 3 == 0:
-            rows.step(torch.zeros(N_ITEMS, WIDTH, dtype=torch.float64).index_add_(0, ids, values), 1e-3)
-        else:
-            rows.step(sparse(ids.repeat(2), (values / 2).repeat(2, 1)), 1e-3)
+    for step, (ids, values) in enumerate(gradients(60, 1.0)):
+        rate = 0.0 if kind == "rates of zero" and 5 <= step < 30 else 1e-3
+        gradient = sparse(ids, values)
+        if kind == "dense gradients" and step % 3 == 0:
+            gradient = gradient.to_dense()
+        elif kind == "repeated rows":
+            gradient = sparse(ids.repeat(2), (values / 2).repeat(2, 1))
+        rows.catch_up(ids.repeat(3) if kind == "rows read twice" else ids)
+        optimiser.param_groups[0]["lr"] = rate
         dense_step(dense, optimiser, ids, values)
+        rows.step(gradient, rate)
+        if step == 29:
+            rows.catch_up(torch.arange(N_ITEMS).repeat(2))
     rows.catch_up(None)
     torch.testing.assert_close(table.table, dense, rtol=0, atol=1e-6)
 
@@ -120,19 +128,10 @@ def test_bm3_trains_alike_by_row_and_densely(
     smallest: int, clustered: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lazy_adam, "SMALLEST", smallest)
-    model = BM3(clustered, BM3Config(dropout=0), torch.Generator().manual_seed(0))
-    other = BM3(clustered, BM3Config(dropout=0), torch.Generator().manual_seed(0))
+    model, other = (BM3(clustered, BM3Config(dropout=0), torch.Generator().manual_seed(0)) for _ in range(2))
     ours, theirs = adam(model, 1e-3), torch.optim.Adam(other.parameters(), lr=1e-3)
-    for step in range(30):
-        batch = Batch(*torch.from_numpy(clustered.train[step * 7 : step * 7 + 15].astype(np.int64)).T)
-        losses = []
-        for trained, optimiser in ((model, ours), (other, theirs)):
-            optimiser.zero_grad()
-            loss = trained.loss(batch).total
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.item())
-        assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    losses = [train(one, by, clustered, 30) for one, by in ((model, ours), (other, theirs))]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     state, expected = model.state_dict(), other.state_dict()
     for name, tensor in state.items():
         torch.testing.assert_close(
@@ -147,10 +146,11 @@ def trained_by_row(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[B
     return model, adam(model, 1e-3)
 
 
-def train(model: BM3, optimiser: torch.optim.Optimizer, dataset: Dataset, n_steps: int) -> None:
-    for step in range(n_steps):
-        batch = Batch(*torch.from_numpy(dataset.train[step * 7 : step * 7 + 15].astype(np.int64)).T)
-        train_step(model, optimiser, batch)
+def train(model: BM3, optimiser: Any, dataset: Dataset, n_steps: int) -> list[float]:
+    """Some steps, and their losses."""
+    rows = torch.from_numpy(dataset.train.astype(np.int64))
+    batches = (Batch(*rows[step * 7 : step * 7 + 15].T) for step in range(n_steps))
+    return [train_step(model, optimiser, batch).total.item() for batch in batches]
 
 
 def test_a_copied_model_goes_its_own_way(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,31 +175,6 @@ def test_a_second_optimiser_takes_over_from_the_first(clustered: Dataset, monkey
         train(trained, adam(trained, 1e-3), clustered, 20)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, other.state_dict()[name], rtol=0, atol=1e-6)
-
-
-def test_a_rate_of_zero_moves_nothing() -> None:
-    table, rows, dense = tables(torch.float64)
-    optimiser = torch.optim.Adam([dense], lr=1e-3)
-    for step, (ids, values) in enumerate(gradients(60, 1.0)):
-        optimiser.param_groups[0]["lr"] = rate = 0.0 if 5 <= step < 30 else 1e-3
-        rows.catch_up(ids)
-        dense_step(dense, optimiser, ids, values)
-        rows.step(sparse(ids, values), rate)
-        if step == 29:
-            rows.catch_up(None)
-    rows.catch_up(None)
-    torch.testing.assert_close(table.table, dense, rtol=0, atol=1e-6)
-
-
-def test_items_that_are_read_twice_at_once_are_moved_once() -> None:
-    table, rows, dense = tables(torch.float64)
-    optimiser = torch.optim.Adam([dense], lr=1e-3)
-    for ids, values in gradients(40, 1.0):
-        rows.catch_up(ids.repeat(3))
-        dense_step(dense, optimiser, ids, values)
-        rows.step(sparse(ids, values), 1e-3)
-    rows.catch_up(torch.arange(N_ITEMS).repeat(2))
-    torch.testing.assert_close(table.table, dense, rtol=0, atol=1e-6)
 
 
 def test_what_is_loaded_is_not_moved_by_steps_missed_before(
