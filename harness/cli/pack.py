@@ -46,7 +46,7 @@ def write(folder: Path, out: Path, paper: Paper) -> None:
     \b
     bm3 pack write docs/results/runs/mini --out evidence.zip
     """
-    from harness.tools.pack.pack import pack as packed
+    from harness.tools.pack import pack as packed
 
     if out.suffix != ".zip":
         raise ConfigError(f"--out: {out} is no .zip file; name one that ends so")
@@ -67,7 +67,7 @@ def verify(file: Path, sha256: str | None) -> None:
     \b
     bm3 pack verify evidence.zip
     """
-    from harness.tools.pack.pack import check_package
+    from harness.tools.pack import check_package
 
     found = check_package(file)
     problems = [*found.problems]
