@@ -52,6 +52,7 @@ def _device(name: str) -> torch.device:
 
 PATH, COUNT = click.Path(path_type=Path), click.IntRange(min=1)
 EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
+EXISTING_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 DATA = click.option(
     "--data", type=PATH, metavar="DIR", help="Folder that holds data sets by name. Default: $BM3_DATA, then ./data."

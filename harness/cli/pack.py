@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER, PATH
+from harness.cli.options import EXISTING_FOLDER, PAPER, PATH
 from harness.cli.output import say
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def pack() -> None:
 
 
 @pack.command()
-@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", metavar="FOLDER", type=EXISTING_FOLDER)
 @click.option("--out", type=PATH, default="evidence.zip", metavar="FILE", help="The archive.")
 @PAPER
 def write(folder: Path, out: Path, paper: Paper) -> None:
@@ -46,7 +46,7 @@ def write(folder: Path, out: Path, paper: Paper) -> None:
     \b
     bm3 pack write docs/results/runs/mini --out evidence.zip
     """
-    from harness.tools.pack.pack import pack as packed
+    from harness.tools.pack import pack as packed
 
     if out.suffix != ".zip":
         raise ConfigError(f"--out: {out} is no .zip file; name one that ends so")
@@ -67,7 +67,7 @@ def verify(file: Path, sha256: str | None) -> None:
     \b
     bm3 pack verify evidence.zip
     """
-    from harness.tools.pack.pack import check_package
+    from harness.tools.pack import check_package
 
     found = check_package(file)
     problems = [*found.problems]

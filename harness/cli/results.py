@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bm3 import ConfigError
-from harness.cli.options import PAPER, PATH
+from harness.cli.options import EXISTING_FOLDER, PAPER
 from harness.cli.output import say
 from harness.common import exit_status, write_files
 from harness.ending import NOTHING_MEASURED
@@ -17,7 +16,7 @@ from harness.ending import NOTHING_MEASURED
 if TYPE_CHECKING:
     from harness.paper.load import Paper
 
-FOLDER = click.argument("folder", metavar="[DIR]", type=PATH, default=Path("docs/results"))
+FOLDER = click.argument("folder", metavar="[DIR]", type=EXISTING_FOLDER, default=Path("docs/results"))
 
 
 @click.group()
@@ -54,7 +53,6 @@ def verify(folder: Path, unbound: bool, paper: Paper) -> None:
     from harness.report.tables import table, text
     from harness.tools.results import Bound, pages_of, reports_of
 
-    _there(folder)
     bound = Bound(folder / "runs", paper)
     pages, reports = pages_of(folder, bound), [*reports_of(folder, bound)]
     rows = [[one.path, one.bound, len(one.unbound)] for one in pages]
@@ -83,14 +81,8 @@ def write(folder: Path, paper: Paper) -> None:
     """
     from harness.tools.results import Bound, plain, rendered
 
-    _there(folder)
     pages = {path: plain(text) for path, text in rendered(folder, Bound(folder / "runs", paper)).items()}
     changed = {path: text for path, text in pages.items() if not path.is_file() or path.read_bytes() != text.encode()}
     say(write_files(changed, "name another folder"), "written: ")
     click.echo(f"{len(pages)} pages with bound figures, {len(pages) - len(changed)} as they were")
     sys.exit(0 if pages else NOTHING_MEASURED)
-
-
-def _there(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; name one that has pages, and runs below it")

@@ -65,7 +65,7 @@ def audit(
         return
     begun, backend = how.begin(f"audit-{rows[0].dataset.name}", paper)
     outcome = Audit(rows, run(begun, backend, lambda outcomes: wanted(rows, outcomes)), paper)
-    paths = write_audit(outcome, begun.folder, paper.folder if as_reference and outcome.code == 0 else None)
+    paths = write_audit(outcome, begun.folder, paper.folder if as_reference else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     say(paths, "written: ")
     if as_reference and outcome.code != 0:
@@ -93,7 +93,7 @@ def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, pap
     """
     from tabulate import tabulate
 
-    from harness.tools.doctor.doctor import check_required, diagnose
+    from harness.tools.doctor import check_required, diagnose
 
     findings = [*check_required(require), *diagnose(data, out, paper)]
     problems = sum(finding.severity == "problem" for finding in findings)
@@ -142,7 +142,7 @@ def profile(
     from harness.measure.environment import environment
     from harness.runs.settings import parse_assignments
     from harness.runs.trial import dataset_for, make_trial
-    from harness.tools.profiling import profile as profiling
+    from harness.tools import profile as profiling
     from harness.training import Streams
 
     if out is not None:
@@ -251,8 +251,7 @@ def regress(
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
-        held = measure.clocks_held(device)
-        plan = measure.plan_of(rules.workload, *measure.inputs(paper), inputs, device.type, threads, held)
+        plan = measure.plan_of(rules.workload, *measure.inputs(paper), inputs, device, threads)
         if update_baseline:
             measured = measure.measure([here], plan, often, tell=to_stderr)[0]
             failed, unstable = measure.faults(measured, rules, device.type)
@@ -335,8 +334,8 @@ def scaling(
     from harness.common import check_writable
     from harness.measure.environment import environment
     from harness.models.registry import find_model, trained_in_steps
+    from harness.paper.growth import COMPLEXITY, load_complexity
     from harness.tools.scaling import measure, report
-    from harness.tools.scaling.fit import load_complexity
 
     names = list(dict.fromkeys(find_model(name).name for name in wanted)) or trained_in_steps()
     factors = vary and tuple(dict.fromkeys(part.strip() for part in vary.split(",")))
@@ -347,7 +346,7 @@ def scaling(
         grown = {name: len(plan.factors_of(find_model(name))) for name in names}
         say(f"{name}: {number} sizes, {plan.repetitions} repetitions each" for name, number in grown.items())
         return
-    stated = paper.folder / "complexity.toml"
+    stated = paper.folder / COMPLEXITY
     if not stated.is_file():
         raise ConfigError(f"{stated}: no such file, so no published cost to judge by; name another --paper")
     complexity = load_complexity(stated)

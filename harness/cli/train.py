@@ -288,11 +288,9 @@ def models_command() -> None:
     from harness.runs.settings import about, settings
 
     table = []
-    for name, entry in sorted(models().items()):
-        needs = entry.model.reads_features, entry.model.uses_negatives
-        number = sum(1 for _ in settings(entry.model.Config))
-        shown = ["yes" if needed else "no" for needed in needs]
-        table.append([name, *shown, number, "\n".join(filter(None, about(entry.model)))])
+    for name, model in sorted((name, entry.model) for name, entry in models().items()):
+        needs = ["yes" if needed else "no" for needed in (model.reads_features, model.uses_negatives)]
+        table.append([name, *needs, len([*settings(model.Config)]), "\n".join(filter(None, about(model)))])
     say_table(["model", "features", "negatives", "settings", "what it is"], table, [None] * 4 + [80])
     click.echo("\nbm3 settings MODEL: what can be set; bm3 variants MODEL: where text and published code disagree")
 
@@ -310,9 +308,8 @@ def metrics_command() -> None:
     """
     from harness.evaluation.metrics import known_metrics, metrics_of_hits
 
-    rows = []
-    for name, metric in known_metrics().items():
-        rows.append([name, "yes" if name in metrics_of_hits() else "no", " ".join((metric.__doc__ or "").split())])
+    told = {name: " ".join((metric.__doc__ or "").split()) for name, metric in known_metrics().items()}
+    rows = [[name, "yes" if name in metrics_of_hits() else "no", text] for name, text in told.items()]
     say_table(["metric", "of hits alone", "what it is"], rows, [None, None, 88])
 
 

@@ -6,12 +6,9 @@ reading and in every printed figure, and bends every ratio; no difference has it
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bm3.errors import DataError
-from harness.common import read_json
 from harness.paper.load import MemoryRule, Paper, Tolerance
 from harness.paper.published import PublishedValue, Status, values_of_cell
 from harness.paper.rows import Row, representative, representatives
@@ -31,11 +28,6 @@ UNMOVED = "not known: the counter did not move"
 Span = tuple[float, float, float]
 Exponent = tuple[float, float, float]
 """A fitted exponent, and the lower and upper end of its interval."""
-FORMAT = 3
-RECORDS = "scaling-????????T??????.json"
-"""One per call of `bm3 scaling`, named by its time."""
-BEFORE = "scaling.json"
-"""The one record of earlier releases, of format 2."""
 
 
 class Reading(NamedTuple):
@@ -165,32 +157,3 @@ def _verdict(row: Row, base: Row | None, printed: Sequence[PublishedValue], pape
         values = [(own[seed] - others[seed]) / GB for seed in sorted(own.keys() & others.keys())]
     verdict = judge(values, printed, tolerance, not obstacle)
     return replace(verdict, reason=obstacle) if obstacle and verdict.outcome is Outcome.NO_EVIDENCE else verdict
-
-
-def stored_exponents(folder: Path) -> dict[tuple[str, str], Exponent]:
-    """(model, size) → fitted exponent of an epoch's seconds with its interval; of several records the latest counts.
-
-    What follows no power is left out. Empty where there is no record. Raises DataError when one is damaged.
-    """
-    found: dict[tuple[str, str], Exponent] = {}
-    for path in (*folder.glob(BEFORE), *sorted(folder.glob(RECORDS))):
-        mend = "measure again with bm3 scaling, or remove it"
-        try:
-            content = read_json(path)
-            if content["format"] not in (2, FORMAT):
-                raise DataError(f"{path}: format {content['format']!r} is not known; {mend}")
-            for cell in content["cells"]:
-                if _counts(cell, content):
-                    fit = cell["fit"]
-                    found[cell["model"], cell["factor"]] = float(fit["exponent"]), float(fit["low"]), float(fit["high"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise DataError(f"{path}: cannot be read ({reason}); {mend}") from error
-    return found
-
-
-def _counts(cell: Any, content: Any) -> bool:
-    """Whether a cell is of the epochs of a whole model, all of which was measured."""
-    whole = not cell.get("part") and (content["format"] == FORMAT or cell["model"] in content["complete"])
-    fitted = cell["fit"] is not None and "do not follow" not in cell["reason"]
-    return whole and fitted and cell["quantity"] == "epoch"

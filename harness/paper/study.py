@@ -15,8 +15,9 @@ from bm3.errors import DataError
 from harness.common import exit_status, number
 from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult, Measured, claims_of_paper, claims_of_rows
-from harness.paper.costs import SHARED, stored_exponents
+from harness.paper.costs import SHARED
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
+from harness.paper.growth import stored_exponents
 from harness.paper.load import Paper, Tolerances, load_paper
 from harness.paper.published import canonical_metric
 from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of

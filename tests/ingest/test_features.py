@@ -1,13 +1,11 @@
 """Adding a modality to a data set on disk, by order or by id; nothing is written unless all of it fits."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from refusals import refusal
+from refusals import Parts, Write, refusal
 
 from harness.data import load_dataset
 from harness.data.synthetic import mini
@@ -15,30 +13,23 @@ from harness.ingest.exporting import export
 from harness.ingest.features import add_features, item_ids, join_by_id, read_row_ids
 from harness.ingest.importing import import_dataset
 
-Parts = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
-
-
 # --- adding features ---
 
 
-@pytest.mark.parametrize(
-    ("layout", "surrogate", "name"),
-    [
-        ("npz", False, "audio.npy"),
-        ("inter", False, "audio_feat.npy"),
-        ("npz", True, "audio_surrogate.npy"),
-        ("inter", True, "audio_surrogate.npy"),
-    ],
-)
-def test_a_modality_is_added_in_the_folders_own_layout(
-    tmp_path: Path, small_parts: Parts, write_npz: Write, write_inter: Write, layout: str, surrogate: bool, name: str
-) -> None:
-    folder = (write_npz if layout == "npz" else write_inter)(tmp_path / "shop", small_parts)
+@pytest.fixture(params=["npz", "inter"])
+def either(request: pytest.FixtureRequest, tmp_path: Path, small_parts: Parts) -> Path:
+    """The folder of a data set in each layout, without features."""
+    folder: Path = request.getfixturevalue(f"write_{request.param}")(tmp_path / "shop", small_parts)
+    return folder
+
+
+@pytest.mark.parametrize("surrogate", [False, True])
+def test_a_modality_is_added_in_the_folders_own_layout(either: Path, surrogate: bool) -> None:
     table = np.random.default_rng(0).normal(size=(8, 3))
-    file, added = add_features(folder, table, "audio", "here", surrogate=surrogate)
-    assert file == folder / name
-    dataset = load_dataset(str(folder))
+    file, added = add_features(either, table, "audio", "here", surrogate=surrogate)
+    usual = "audio_feat" if (either / "shop.inter").exists() else "audio"
+    assert file == either / ("audio_surrogate.npy" if surrogate else f"{usual}.npy")
+    dataset = load_dataset(str(either))
     assert dataset.content_hash == added.content_hash
     np.testing.assert_array_equal(dataset.features["audio"], table.astype(np.float32))
     assert dataset.features["audio"].dtype == np.float32
@@ -138,13 +129,9 @@ def test_a_table_of_ids_without_a_column_of_a_known_name_says_how_to_name_it(tmp
 
 
 @pytest.mark.parametrize(("modality", "kept"), [("image", "visual"), ("textual", "text"), ("a_feat", "a_feat")])
-@pytest.mark.parametrize("layout", ["npz", "inter"])
-def test_a_modality_keeps_its_name_but_for_the_two_that_have_two(
-    tmp_path: Path, small_parts: Parts, write_npz: Write, write_inter: Write, layout: str, modality: str, kept: str
-) -> None:
-    folder = (write_npz if layout == "npz" else write_inter)(tmp_path / "shop", small_parts)
-    add_features(folder, np.ones((8, 3)), modality, "here")
-    assert set(load_dataset(str(folder)).features) == {kept}
+def test_a_modality_keeps_its_name_but_for_the_two_that_have_two(either: Path, modality: str, kept: str) -> None:
+    add_features(either, np.ones((8, 3)), modality, "here")
+    assert set(load_dataset(str(either)).features) == {kept}
 
 
 @pytest.mark.parametrize(

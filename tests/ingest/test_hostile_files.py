@@ -4,24 +4,18 @@ import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from refusals import NAMED, import_refused, refusal, write_table
+from refusals import NAMED, Parts, Write, import_refused, refusal, write_table
 
 from harness.data import load_dataset
 from harness.data.files import MAX_EXPANSION
 from harness.data.synthetic import mini
 from harness.ingest.exporting import export
 from harness.ingest.importing import import_dataset
-
-Parts = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
-
 
 # --- archives, and files that mean harm ---
 

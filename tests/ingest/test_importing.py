@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from refusals import NAMED, import_refused, pairs_by_id, refusal, write_table
 
 from bm3 import ConfigError
@@ -22,11 +21,6 @@ from harness.data.synthetic import mini
 from harness.ingest.exporting import export
 from harness.ingest.importing import Division, import_dataset
 from harness.ingest.tables import Columns
-
-Parts = dict[str, NDArray[Any]]
-Features = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
-
 
 # --- round trips ---
 

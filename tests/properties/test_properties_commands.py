@@ -254,7 +254,7 @@ def cut_short() -> Iterator[None]:
                 f"harness.studies.{module}.{name}",
                 lambda first, second, *more, **options: InProcess(first if isinstance(first, Path) else second),
             )
-        for name in ("profiling.profile.profile", "scaling.measure.measure"):
+        for name in ("profile.profile", "scaling.measure.measure"):
             patch.setattr(f"harness.tools.{name}", stop)
         for name in ("measure", "check", "inputs"):
             patch.setattr(f"harness.tools.regress.measure.{name}", stop)
