@@ -28,7 +28,7 @@ from bm3 import ConfigError, DataError
 from harness.common import check_writable, whole_file, write_whole, writing
 from harness.data.files import printable, reading
 from harness.ingest.archives import checked, zip_members
-from harness.paper.costs import BEFORE, RECORDS
+from harness.paper.growth import BEFORE, RECORDS
 from harness.paper.load import Paper
 from harness.paper.study import make_study
 from harness.report.write import FORMATS, write_report
