@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 from uuid import uuid4
 
 from bm3 import DataError
@@ -49,6 +49,15 @@ def require(config: object, field: str, holds: bool, needed: str) -> None:
     value = getattr(config, field)
     if not holds or (isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(f"{type(config).__name__}: {field} is {value!r}, it must be {needed}")
+
+
+def check_config(config: object, **least: float) -> None:
+    """Raise ConfigError unless these fields are at least so much, and those of a Literal type one of its values."""
+    for field, low in least.items():
+        require(config, field, getattr(config, field) >= low, f"at least {low}")
+    for field, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal:
+            require(config, field, getattr(config, field) in get_args(kind), " or ".join(map(str, get_args(kind))))
 
 
 def lazily(package: str, *modules: str) -> Callable[[str], Any]:

@@ -1,7 +1,7 @@
 """Pieces that several models share. What a model is says `bm3.Recommender`; finding them by name is `registry`."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,8 @@ from torch.nn import functional
 
 from bm3 import Batch
 from bm3.data import Variant
-from harness.common import require
 
 PAIRWISE_OFFSET = 1e-10  # inside the logarithm of the published pairwise loss
-
-
-def check_config(config: object, **least: float) -> None:
-    """Raise ConfigError unless these fields are at least so much, and those of a Literal type one of its values."""
-    for field, low in least.items():
-        require(config, field, getattr(config, field) >= low, f"at least {low}")
-    for field, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal:
-            require(config, field, getattr(config, field) in get_args(kind), " or ".join(get_args(kind)))
 
 
 def pairwise_loss(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.data import Variant
 from bm3.graph import bipartite_adjacency
-from harness.common import require
-from harness.models.base import batch_rows, check_config, each, linear, log_sigmoid_loss, normalise, xavier_uniform
+from harness.common import check_config, require
+from harness.models.base import batch_rows, each, linear, log_sigmoid_loss, normalise, xavier_uniform
 from harness.models.features import FeatureTable, modality_order
 from harness.models.item_graph import nearest_items, normalised_entries
 from harness.models.products import Pattern, SparseProduct, readout

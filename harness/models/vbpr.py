@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bm3 import Batch, Data, Loss, Recommender
-from harness.models.base import batch_norms, check_config, each, negatives_of, pairwise_loss, rows, xavier_uniform
+from harness.common import check_config
+from harness.models.base import batch_norms, each, negatives_of, pairwise_loss, rows, xavier_uniform
 from harness.models.features import FeatureTable, at, distinct, frozen_features, modality_order
 
 

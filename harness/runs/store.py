@@ -38,7 +38,7 @@ from harness.runs.record import (
 )
 
 if TYPE_CHECKING:
-    from harness.evaluation import Ranking
+    from harness.evaluation.metrics import Ranking
 
 CHECKPOINT, LOCK, LOG = "checkpoint.safetensors", ".lock", "log.txt"
 KEPT = (RUN, EPOCHS, HITS, MODEL, CARD)

@@ -14,8 +14,7 @@ import bench
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.measure import MemorySampler
-from harness.measure.memory import INTERVAL_S
+from harness.measure.memory import INTERVAL_S, MemorySampler
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ROUNDS = 15

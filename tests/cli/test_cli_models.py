@@ -11,7 +11,7 @@ from command_line import Command
 from harness.models import registry
 from harness.models.registry import find_model, models
 from harness.runs.settings import about, configure, meanings, settings
-from harness.training import TrainingConfig
+from harness.training.config import TrainingConfig
 
 
 def cells(out: str, first: str) -> list[str]:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from bm3 import BM3Error, Recommender
 from harness.data import Dataset
-from harness.evaluation import Evaluation, Evaluator, Ranking, model_scorer, ranking, top_k
+from harness.evaluation import ranking
+from harness.evaluation.metrics import Ranking
+from harness.evaluation.ranking import Evaluation, Evaluator, model_scorer, top_k
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from recorded_nvml import READINGS, RecordedNvml
 
-from harness.measure import MemorySampler, Reading
 from harness.measure.gpu import (
     ALONE,
     APPEARED,
@@ -37,6 +36,7 @@ from harness.measure.gpu import (
     survey,
     visible_gpus,
 )
+from harness.measure.memory import MemorySampler, Reading
 
 CUDA = torch.device("cuda", 0)
 GB = 2**30

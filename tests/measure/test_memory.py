@@ -15,9 +15,8 @@ import pytest
 import torch
 from command_line import wait_until
 
-from harness.measure import MemorySampler, Reading
 from harness.measure.gpu import GpuProcess, NvmlGpu
-from harness.measure.memory import INTERVAL_S
+from harness.measure.memory import INTERVAL_S, MemorySampler, Reading
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
@@ -74,7 +73,7 @@ def test_memory_freed_before_exit_shows_in_the_process_peak(interval_s: float, h
     # A process of its own, since earlier tests may have left this one with a higher record or with free pages to reuse.
     script = f"""
 import time, numpy, torch
-from harness.measure import MemorySampler
+from harness.measure.memory import MemorySampler
 with MemorySampler(torch.device("cpu"), {interval_s}) as sampler:
     block = numpy.ones({200 * MEGABYTE}, dtype=numpy.uint8)
     time.sleep({hold_s})

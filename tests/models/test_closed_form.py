@@ -19,9 +19,10 @@ from harness.runs.trial import OutOfMemoryError, make_trial, run_trial, trial_of
 from harness.runs.verify import verify
 from harness.runs.weights import state_hash
 from harness.studies.suite import load_suite
-from harness.training import Streams, TrainingConfig, build
-from harness.training.fit import fit
+from harness.training.config import TrainingConfig
+from harness.training.fit import build, fit
 from harness.training.steps import TrainingSteps
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 CLOSED = sorted({*models()} - {*trained_in_steps()})

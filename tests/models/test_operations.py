@@ -17,9 +17,11 @@ from harness.models import bm3 as fast
 from harness.models import features
 from harness.models.registry import find_model, trained_in_steps
 from harness.tools.doctor import doctor
-from harness.training import Streams, TrainingConfig, build
 from harness.training.accelerators import prefetch
+from harness.training.config import TrainingConfig
+from harness.training.fit import build
 from harness.training.steps import TrainingSteps
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 FEWEST = {"bm3": 230, "bpr": 45, "lightgcn": 60}

@@ -23,9 +23,9 @@ from harness.models.products import readout
 from harness.models.registry import find_model
 from harness.runs.record import RUN
 from harness.runs.trial import _of_the_first_format, folder_of, make_trial, run_trial
-from harness.training import Streams, TrainingConfig, build
-from harness.training.config import NUMERICS_VERSION
-from harness.training.fit import fit
+from harness.training.config import NUMERICS_VERSION, TrainingConfig
+from harness.training.fit import build, fit
+from harness.training.streams import Streams
 
 STORED = Path(__file__).parent / "numerics.json"
 NINE = ("bm3", "bpr", "buir", "dualgnn", "grcn", "lattice", "lightgcn", "mmgcn", "vbpr")

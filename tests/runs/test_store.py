@@ -9,7 +9,8 @@ import torch
 
 from bm3 import DataError
 from harness.data import Dataset
-from harness.evaluation import Evaluator, Ranking
+from harness.evaluation.metrics import Ranking
+from harness.evaluation.ranking import Evaluator
 from harness.runs.record import HITS, RunRecord
 from harness.runs.store import RunWriter
 

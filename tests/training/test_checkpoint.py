@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from harness.common import WriteError
 from harness.data import Dataset
 from harness.models.registry import find_model, trained_in_steps
-from harness.training import Checkpoints, EpochRecord, Fit, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.accelerators import lazy_adam
-from harness.training.checkpoint import BEST, KeptState, write_tensors
-from harness.training.fit import fit
+from harness.training.checkpoint import BEST, Checkpoints, KeptState, TrainingState, write_tensors
+from harness.training.config import TrainingConfig
+from harness.training.fit import EpochRecord, Fit, Resume, build, fit
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 

@@ -16,13 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
 from harness.data import Dataset
-from harness.evaluation import Evaluation
+from harness.evaluation.ranking import Evaluation
 from harness.models.features import FeatureTable, feature_tables
 from harness.models.registry import find_model, trained_in_steps
 from harness.runs.trial import make_trial
-from harness.training import EarlyStopping, EpochRecord, Fit, Streams, TrainingConfig, build
-from harness.training.fit import StoppingRule, _means, fit
+from harness.training.config import EarlyStopping, TrainingConfig
+from harness.training.fit import EpochRecord, Fit, StoppingRule, _means, build, fit
 from harness.training.steps import TrainingSteps
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 MODELS = trained_in_steps()

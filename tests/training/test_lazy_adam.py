@@ -13,12 +13,13 @@ from bm3 import Batch
 from harness.data import Dataset
 from harness.models.bm3 import BM3, BM3Config
 from harness.models.features import FeatureTable, feature_tables
-from harness.training import EpochRecord, Streams, TrainingConfig, build
 from harness.training.accelerators import lazy_adam
 from harness.training.accelerators.lazy_adam import LazyAdam, LazyRows, MissedSteps
-from harness.training.fit import fit
+from harness.training.config import TrainingConfig
+from harness.training.fit import EpochRecord, build, fit
 from harness.training.optimiser import Adam, adam
 from harness.training.steps import train_step
+from harness.training.streams import Streams
 
 pytest.importorskip("numba", reason="tables move by row where numba is installed")
 
