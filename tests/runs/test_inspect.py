@@ -3,10 +3,9 @@
 import gzip
 import hashlib
 import json
-import multiprocessing
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -28,7 +27,6 @@ from harness.runs.verify import IDENTITY, verify
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
 ALL: tuple[Also, ...] = ("superseded", "unfinished", "stale")
-SPAWN = multiprocessing.get_context("spawn")
 Edit = Callable[[dict[str, Any]], Any]
 
 
@@ -78,29 +76,6 @@ def states(store: Path) -> list[str]:
     return [one.state for one in entries(store)]
 
 
-def hold(path: str, ready: Any, done: Any) -> None:
-    with run_lock(Path(path)):
-        ready.set()
-        done.wait()
-
-
-@pytest.fixture
-def held() -> Iterator[Callable[[Path], None]]:
-    """`held(path)`: another process holds the lock of that run until the test ends."""
-    done, processes = SPAWN.Event(), []
-
-    def begin(path: Path) -> None:
-        ready = SPAWN.Event()
-        processes.append(SPAWN.Process(target=hold, args=(str(path), ready, done)))
-        processes[-1].start()
-        assert ready.wait(120)
-
-    yield begin
-    done.set()
-    for process in processes:
-        process.join()
-
-
 # --- what there is ---
 
 
@@ -116,11 +91,6 @@ def test_every_run_is_an_entry_with_its_state_and_figures(store: Path) -> None:
     assert (third.epoch, third.test, third.finished) == (2, None, None)
     best = max(e.valid["recall@20"] for e in RunRecord.read(third.path).epochs())
     assert third.valid == best
-
-
-def test_a_run_that_is_being_written_is_running(store: Path, held: Callable[[Path], None]) -> None:
-    held(run_of(store, 3))
-    assert sorted(states(store)) == ["finished", "finished", "running"]
 
 
 def test_superseded_runs_and_links_do_not_count(store: Path) -> None:
@@ -425,12 +395,12 @@ def test_unfinished_and_failed_runs_go_when_asked_and_their_trials_can_be_run_ag
     assert run_trial(trial(3), store).finished
 
 
-def test_a_run_that_is_being_written_stays(store: Path, held: Callable[[Path], None]) -> None:
+def test_a_run_that_is_being_written_is_running_and_stays(store: Path) -> None:
     (leftover,) = unneeded(store, ["unfinished"])
-    held(run_of(store, 3))
-    assert not remove(store, leftover)
-    assert gone(store, *ALL) == set()
-    assert "running" in states(store)
+    with run_lock(run_of(store, 3)):
+        assert not remove(store, leftover)
+        assert gone(store, *ALL) == set()
+        assert sorted(states(store)) == ["finished", "finished", "running"]
 
 
 @pytest.mark.parametrize("seed", [1, 3])
