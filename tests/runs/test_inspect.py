@@ -1,16 +1,13 @@
 """What a store is found to hold, whether its runs are whole, how two differ, and what is removed from it."""
 
 import gzip
-import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 
@@ -179,35 +176,6 @@ def test_epochs_that_are_missing_or_out_of_order_are_named(
     file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
     (found,) = problems(store)["seed1"]
     assert problem in found
-
-
-@pytest.mark.parametrize("cut_off", [False, True])  # between the two files that change
-def test_hits_of_older_versions_are_read_and_made_smaller_with_a_new_digest(
-    store: Path, cut_off: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = run_of(store, 1)
-    compress(path, dry_run=False)
-    users, n_relevant, packed, length = RunRecord.read(path).stored_hits
-    small = (path / HITS).read_bytes()
-    np.savez_compressed(path / HITS, users=users, n_relevant=n_relevant, length=length, hits=packed)
-    old = (path / HITS).read_bytes()
-    result = json.loads((path / RESULT).read_bytes())
-    for content, saved in ((b"other hits", 0), (old, len(old) - len(small))):
-        result["digests"][HITS] = hashlib.sha256(content).hexdigest()
-        (path / RESULT).write_text(json.dumps(result))
-        assert compress(path, dry_run=True) == saved
-    assert problems(store) == {}
-    values = RunRecord.read(path).per_user("recall@20")
-    if cut_off:
-        with monkeypatch.context() as patch:
-            patch.setattr("harness.runs.clean.write_whole", Mock(side_effect=CrashError))
-            with pytest.raises(CrashError):
-                compress(path, dry_run=False)
-        assert (path / HITS).read_bytes() == old
-    assert compress(path, dry_run=False) == len(old) - len(small) > 0
-    assert (path / HITS).read_bytes() == small
-    assert problems(store) == {}
-    np.testing.assert_equal(RunRecord.read(path).per_user("recall@20"), values)
 
 
 def test_compressed_epochs_are_the_same_epochs_and_their_damage_is_named(store: Path) -> None:

@@ -30,10 +30,15 @@ def stored(path: Path, ranked: Ranking, *, top_k: int = 20, n_items: int = 40) -
     return RunRecord.read(path)
 
 
-@pytest.mark.parametrize("k", [8, 20, 23])
-def test_every_metric_of_every_user_comes_back(tmp_path: Path, clustered: Dataset, k: int) -> None:
+@pytest.mark.parametrize(("k", "earlier"), [(8, False), (20, False), (23, False), (20, True)])
+def test_every_metric_of_every_user_comes_back(tmp_path: Path, clustered: Dataset, k: int, earlier: bool) -> None:
+    """Also from a file of earlier versions, which has users themselves and not the gaps between them."""
     ranked = ranking(clustered, k)
     run = stored(tmp_path, ranked, top_k=k)
+    if earlier:
+        with np.load(tmp_path / HITS) as new:
+            kept = {name: new[name] for name in ("n_relevant", "length", "hits")}
+        np.savez(tmp_path / HITS, allow_pickle=False, users=ranked.users, **kept)
     for metric in ("recall@5", f"ndcg@{k}", "map@8", "precision@8"):
         found = run.per_user(metric)
         assert found is not None
