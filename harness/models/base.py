@@ -122,6 +122,16 @@ def gcn_prefix(modality: str) -> str:
     return f"{modality[0]}_gcn"
 
 
+def modal_tensors(model: Any) -> dict[str, Tensor]:
+    """Feature tables and projections under the names used in recorded traces: `image_*` for visual, else `NAME_*`."""
+    tensors: dict[str, Tensor] = {}
+    for modality, features, projection in zip(model.modalities, model.features, model.projections, strict=True):
+        prefix = "image" if modality == "visual" else modality
+        tensors[f"{prefix}_embedding.weight"] = features.table
+        tensors |= {f"{prefix}_trs.{name}": tensor for name, tensor in projection.named_parameters()}
+    return tensors
+
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 

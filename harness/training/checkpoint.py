@@ -144,10 +144,6 @@ class Checkpoints:
         optimiser = {name: tensor.to(device) for name, tensor in _under(OPTIMISER, tensors).items()}
         return TrainingState(epoch, model, optimiser, _under(BEST, tensors) or model)
 
-    def remove(self) -> None:
-        """Forget what was saved."""
-        self.path.unlink(missing_ok=True)
-
 
 def _keep_all() -> None:
     """Nothing of what was written lies in a mapped file."""

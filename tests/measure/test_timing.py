@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.measure.timing import EpochClock
-from harness.measure.warmup import MATERIAL, MIN_EPOCHS, warm_up
+from harness.measure.timing import MATERIAL, MIN_EPOCHS, EpochClock, warm_up
 
 CPU = torch.device("cpu")
 
