@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_device import Watched, made_anew
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
 from harness.data import Dataset
@@ -291,28 +291,18 @@ class WithState(Diverging):
         self.slept.append(time.perf_counter() - began)
 
 
-class Copies(TorchDispatchMode):
-    """The devices on which a state of this shape was made anew."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        new = isinstance(found, Tensor) and found.shape == SHAPE and not func._schema.is_mutable
-        if new and not any(isinstance(one, Tensor) and one.data_ptr() == found.data_ptr() for one in args):
-            self.made.append(str((kwargs or {}).get("device")))
-        return found
-
-
 def test_the_best_state_has_no_copy_in_memory(clustered: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, of five best epochs: it lies in a file."""
     monkeypatch.setattr(StoppingRule, "improves", lambda rule, value: True)
-    model = build(WithState, clustered, StubConfig(), Streams(0), CPU)
-    with Copies() as copies:
+    model, copies = build(WithState, clustered, StubConfig(), Streams(0), CPU), list[str]()
+
+    def see(function: Any, given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        new = [] if function._schema.is_mutable else made_anew(given, made)
+        copies.extend(str(function) for one in new if one.shape == SHAPE)
+
+    with Watched(see):
         outcome = fit(model, clustered, TrainingConfig(epochs=5), Streams(0), CPU)
-    assert copies.made == []
+    assert copies == []
     assert (outcome.best_epoch, model.kept.unique().tolist()) == (5, [5.0])
 
 
