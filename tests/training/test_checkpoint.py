@@ -131,36 +131,19 @@ def test_a_damaged_checkpoint_is_none(tmp_path: Path, clustered: Dataset, damage
 
 
 def test_saving_takes_no_more_than_its_share(tmp_path: Path) -> None:
-    """With a writing of 1 s and epochs of 10 s, a share of 2 % is one checkpoint in five epochs."""
-    now = [0.0]
-    state = TrainingState(1, {"a": torch.zeros(1)}, {}, {})
-
-    def clock() -> float:
-        return now[0]
-
-    checkpoints = Checkpoints(tmp_path / "saved", share=0.02, clock=clock)
-    saved = []
-    for epoch in range(1, 21):
-        now[0] += 10
-        if checkpoints.due:
-            saved.append(epoch)
-            before = now[0]
-            checkpoints._clock = iter([before, before + 1]).__next__
-            checkpoints.save(state)
-            checkpoints._clock = clock
-            now[0] += 1
-    assert saved == [1, 6, 11, 16]
-
-
-def test_the_first_one_waits_as_its_size_demands(tmp_path: Path) -> None:
-    """400 MB take about a second, so at 2 % they are due after 50 seconds."""
-    now = [0.0]
-    checkpoints = Checkpoints(tmp_path / "saved", share=0.02, size=400_000_000, clock=lambda: now[0])
-    due = []
-    for seconds in (49, 51):
-        now[0] = seconds
-        due.append(checkpoints.due)
-    assert due == [False, True]
+    """With a writing of 1 s and epochs of 10 s, a share of 2 % is one checkpoint in five epochs; the first one waits as
+    its size demands: 80 MB take about a fifth of a second, so it is due after 10 seconds.
+    """
+    now, state, saved = [0.0], TrainingState(1, {"a": torch.zeros(1)}, {}, {}), list[int]()
+    checkpoints = Checkpoints(tmp_path / "saved", share=0.02, size=80_000_001, clock=lambda: now[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.training.checkpoint.write_tensors", lambda *_, **__: now.__setitem__(0, now[0] + 1))
+        for epoch in range(1, 21):
+            now[0] += 10
+            if checkpoints.due:
+                saved.append(epoch)
+                checkpoints.save(state)
+    assert saved == [2, 7, 12, 17]
 
 
 def test_tensors_under_two_names_come_back(tmp_path: Path) -> None:
