@@ -77,10 +77,6 @@ def lazily(package: str, *modules: str) -> Callable[[str], Any]:
     return get
 
 
-HALF_WRITTEN = re.compile(r"\.tmp\w{6}")
-"""What safetensors calls a file until it is whole."""
-
-
 def regular(path: Path) -> Path:
     """The path, unless something is there that is no file: a pipe would be waited for without end. Raises OSError."""
     if path.exists() and not path.is_file():

@@ -15,7 +15,7 @@ from typing import Literal
 from filelock import Timeout
 
 from bm3 import DataError
-from harness.common import HALF_WRITTEN, write_whole, writing
+from harness.common import write_whole, writing
 from harness.runs.index import INDEX
 from harness.runs.record import CARD, COMPRESSED, EPOCHS, MODEL, RESULT, RUN, Numerics, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders, run_lock, supersede
@@ -110,7 +110,7 @@ def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:
     for file in sorted(path.iterdir()):
         if file.is_symlink() or not file.is_file():
             continue
-        if file.suffix == ".part" or HALF_WRITTEN.fullmatch(file.name):
+        if file.suffix == ".part":
             yield Unneeded(file, "half a file", path)
         elif run.finished and file.name in (CHECKPOINT, LOCK):
             yield Unneeded(file, f"{'checkpoint' if file.name == CHECKPOINT else 'lock'} of a finished run", path)

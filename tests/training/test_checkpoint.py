@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -259,8 +260,14 @@ def test_what_stays_is_flushed_and_may_be_read_as_the_user_has_it(
         write_tensors(tmp_path / "nowhere" / "saved", {"a": torch.ones(3)}, {})
 
 
-def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
-    for name in (".tmpNun64S", ".tmp", ".tmpdir-of-mine"):
-        (tmp_path / name).write_bytes(b"half")
-    assert Checkpoints(tmp_path / "checkpoint").load(torch.device("cpu")) is None
-    assert {path.name for path in tmp_path.iterdir()} == {".tmp", ".tmpdir-of-mine"}
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may be large, and the next training may end without another one."""
+    checkpoints, state = Checkpoints(tmp_path / "saved"), {"a": torch.ones(3)}
+    checkpoints.save(TrainingState(1, state, {}, state))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", Mock(side_effect=Stopped))
+        with pytest.raises(Stopped):
+            checkpoints.save(TrainingState(2, state, {}, state))
+    assert len([*tmp_path.iterdir()]) == 2
+    loaded = checkpoints.load(CPU)
+    assert (loaded and loaded.epoch, [path.name for path in tmp_path.iterdir()]) == (1, ["saved"])
