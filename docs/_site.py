@@ -119,7 +119,7 @@ def stored_runs() -> str:
 
 def commands() -> str:
     """The reference of all commands, from what they say of themselves."""
-    context = click.Context(bm3, info_name="bm3")
+    context = click.Context(bm3, info_name="bm3", **bm3.context_settings)
     lines = ["# Commands", "", *text(bm3.help or ""), ""]
     lines += ["Each command says the same with `--help`.", ""]
     for name in sorted(bm3.list_commands(context)):

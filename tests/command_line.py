@@ -1,8 +1,10 @@
 """What a command of `bm3` leaves behind when a test runs it, by the fixture `command`; how long to wait for one."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+import click
 
 GIVE_UP_AFTER = 600
 """Seconds until a process counts as hung, on however busy a machine: nothing is asserted about its speed."""
@@ -18,6 +20,21 @@ class Outcome(NamedTuple):
 
 Command = Callable[..., Outcome]
 """`command("train", …)` gives the outcome of `bm3 train …`."""
+
+
+def leaves(group: click.Group, *above: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that does something, with its words."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, *above, name)
+        else:
+            yield (*above, name), command
+
+
+def cells(out: str, first: str) -> list[str]:
+    """The cells of the row of a printed table that begins so."""
+    (line,) = [line for line in out.splitlines() if line.split("  ")[0] == first]
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -128,6 +128,12 @@ def small_parts() -> dict[str, NDArray[np.int64]]:
 
 
 @pytest.fixture
+def shop(tmp_path: Path, write_npz: Write, small_parts: Parts) -> Path:
+    """The folder of a data set with these parts, and without features."""
+    return write_npz(tmp_path / "shop", small_parts)
+
+
+@pytest.fixture
 def small_features() -> dict[str, NDArray[np.float32]]:
     """Two modalities for the items of `small_parts`."""
     draw = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""How tests of files look at what is refused, and the tables that they write."""
+"""How tests of files look at what is refused and at what is read, and the tables that they write."""
 
 import csv
 from collections.abc import Callable
@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numpy.typing import NDArray
 
 from bm3 import BM3Error, DataError
-from harness.ingest.importing import Division, import_dataset
+from harness.data import PARTS
+from harness.ingest.importing import Division, Imported, import_dataset
 from harness.ingest.tables import Columns
 
+Parts = dict[str, NDArray[Any]]
+Features = dict[str, NDArray[Any]]
+Write = Callable[..., Path]
+"""Of the fixtures with these names."""
 NAMED = Columns(user="who", item="what")
 
 
@@ -31,6 +37,12 @@ def import_refused(
     message = refusal(lambda: import_dataset(source, "shop", out, columns, division), kind)
     assert not out.exists() or list(out.iterdir()) == []
     return message
+
+
+def pairs_by_id(found: Imported) -> dict[str, set[tuple[str, str]]]:
+    """The interactions of each part, in original ids."""
+    users, items = found.users or [], found.items or []
+    return {part: {(users[u], items[i]) for u, i in found.dataset.part(part).tolist()} for part in PARTS}
 
 
 def write_table(path: Path, rows: Any, header: tuple[str, ...], delimiter: str = ",") -> Path:

@@ -64,7 +64,6 @@ def name_of(one: object) -> str:
     return f"{one.page.relative_to(ROOT)}: {one.line}" if isinstance(one, Documented) else str(one)
 
 
-EVERY = [one for page in [*PAGES, *OTHERS, ROOT / "CONTRIBUTING.md"] for one in documented(page)]
 TO_RUN = [one for page in PAGES for one in documented(page) if one.fenced]
 
 

@@ -12,6 +12,7 @@ import click
 
 from bm3 import ConfigError
 from harness.cli.options import COUNT, DATA, PAPER, PATH
+from harness.cli.output import say, say_table, to_stderr
 from harness.common import size
 from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_CHOICE, SPLIT_RULES, TEXT_MODEL
 from harness.ending import keeping
@@ -92,8 +93,7 @@ def import_command(
 
     root, division = out or _default_root(), Division(split, split_seed, min_rating, k_core)
     found = import_dataset(source, name, root, Columns(**columns), division, table)
-    for note in found.notes:
-        click.echo(f"note: {note}")
+    say(found.notes, "note: ")
     _say_written(found.dataset, root / name)
 
 
@@ -132,8 +132,6 @@ def verify_command(dataset: str, data: Path | None, paper: Paper) -> None:
     bm3 data verify baby --data ~/data
     bm3 data verify ./data/mine
     """
-    from tabulate import tabulate
-
     from harness.data.layouts import folder_of, load_dataset
     from harness.ingest.exporting import recorded_hash
     from harness.ingest.verify import Finding, Severity, verify
@@ -144,7 +142,7 @@ def verify_command(dataset: str, data: Path | None, paper: Paper) -> None:
     findings = verify(found, _printed(paper, found.name), paper.split(found.name), recorded)
     findings += [Finding("files", Severity.NOTE, note) for note in unread(dataset, data)]
     table = [[finding.check, finding.severity.value, finding.text] for finding in findings]
-    click.echo(tabulate(table, ["check", "result", "what was found"], disable_numparse=True, maxcolwidths=[26, 8, 80]))
+    say_table(["check", "result", "what was found"], table, [26, 8, 80])
     found_of = Counter(finding.severity for finding in findings)
     counts = [f"{found_of[kind]} {kind}{'s' * (found_of[kind] != 1)}" for kind in (Severity.PROBLEM, Severity.NOTE)]
     click.echo(f"\n{found.name}: {', '.join(counts)}")
@@ -214,8 +212,7 @@ def add_features_command(
         items = item_ids(folder, read_folder(folder).n_items)
         joined = join_by_id(table, read_row_ids(ids, id_column), items, str(file), fill=fill)
         table = joined.table
-        for note in joined.notes(fill):
-            click.echo(f"note: {note}")
+        say(joined.notes(fill), "note: ")
     elif id_column or fill:
         raise ConfigError("--id-column and --fill go with --ids FILE, which says whose rows are there")
     path, dataset = add_features(folder, table, modality, str(file), surrogate=surrogate, replace=replace)
@@ -229,7 +226,7 @@ def add_features_command(
 @click.option("--modality", help="What the features are of. Default: text or visual.")
 @click.option("--model", metavar="MODEL", help=f"Name or folder. Default: {TEXT_MODEL}, {IMAGE_MODEL}.")
 @click.option("--revision", help="State of the model on its hub, such as a commit.")
-@click.option("--batch-size", type=COUNT, default=64, show_default=True, metavar="N")
+@click.option("--batch-size", type=COUNT, default=64, metavar="N")
 @REPLACE
 @DATA
 def encode_command(
@@ -284,15 +281,23 @@ def _folder(name: str, data: Path | None) -> Path:
 
 
 def _say_written(dataset: Dataset, *paths: Path) -> None:
+    click.echo(f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items; {_parts(dataset)}")
+    say([*_modalities(dataset), f"content hash: {dataset.content_hash}"])
+    say(paths, "written: ")
+
+
+def _parts(dataset: Dataset) -> str:
     from harness.data import PARTS
 
-    parts = ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
-    lines = [f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items; {parts}"]
-    for modality, table in dataset.features.items():
-        surrogate = " (surrogate vectors)" if modality in dataset.surrogates else ""
-        lines.append(f"modality {modality}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
-    lines += [f"content hash: {dataset.content_hash}", *(f"written: {path}" for path in paths)]
-    click.echo("\n".join(lines))
+    return ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
+
+
+def _modalities(dataset: Dataset) -> list[str]:
+    said = {name: " (surrogate vectors)" * (name in dataset.surrogates) for name in dataset.features}
+    return [
+        f"modality {name}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{said[name]}"
+        for name, table in dataset.features.items()
+    ]
 
 
 @data.command(name="prepare")
@@ -302,8 +307,8 @@ def _say_written(dataset: Dataset, *paths: Path) -> None:
 @click.option("--images", type=PATH, metavar="FILE", help="image_features_*.b, for visual features.")
 @USER
 @ITEM
-@click.option("--k-core", "core", type=COUNT, default=5, metavar="K", help=K_CORE, show_default=True)
-@click.option("--split", default=SPLIT_RULES[0], metavar="RULE|PATH", help=SPLIT, show_default=True)
+@click.option("--k-core", "core", type=COUNT, default=5, metavar="K", help=K_CORE)
+@click.option("--split", default=SPLIT_RULES[0], metavar="RULE|PATH", help=SPLIT)
 @click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help=f"Default: {DEFAULT_SPLIT_SEED}.")
 @PARENT
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and do neither.")
@@ -338,23 +343,20 @@ def prepare_command(
     plan = Plan(out=out or _default_root(), columns=Columns(user, item), **asked)
     if dry_run:
         plan.check()
-        for kind, path in plan.inputs.items():
-            click.echo(f"reads {kind}: {path}, {path.stat().st_size:,} bytes")
+        say((f"{kind}: {path}, {path.stat().st_size:,} bytes" for kind, path in plan.inputs.items()), "reads ")
         click.echo(f"keeps users and items with at least {plan.core} interactions; splits them by {plan.split}")
         click.echo(f"writes {plan.target}")
         return
     with keeping(lambda: f"no data set was left unfinished in {plan.out}; the same command begins anew"):
         record = prepare(plan, source(Path(harness.__file__).parent), reading_progress)
-    for note in record["notes"]:
-        click.echo(f"note: {note}")
+    say(record["notes"], "note: ")
     for kind in ("counts", "metadata", "images"):
         if kind in record:
             counted = {name: len(value) if isinstance(value, list) else value for name, value in record[kind].items()}
             click.echo(f"{kind}: {', '.join(f'{name} {value:,}' for name, value in counted.items())}")
     for broken in record.get("metadata", {}).get("first_broken", ()):
         click.echo(f"note: {plan.metadata}, line {broken['line']}: {broken['reason']}")
-    for finding in check_counts(record["counts"], _printed(paper, plan.name)):
-        click.echo(f"{finding.severity}: {finding.text}")
+    say(f"{one.severity}: {one.text}" for one in check_counts(record["counts"], _printed(paper, plan.name)))
     click.echo(f"written: {plan.target}")
 
 
@@ -365,24 +367,21 @@ def prepare_command(
 @click.option("--base-url", metavar="URL", help="Another host with the same folders, in place of the manifest's.")
 @click.option("--manifest", type=PATH, metavar="FILE", help="Data sets and their files of your own.")
 @click.option("--checksum", "checksums", multiple=True, metavar="FILE=SHA256", help="What FILE must be.")
-@click.option(
-    "--retries", type=click.IntRange(min=0), default=5, show_default=True, metavar="N", help="While no more comes."
-)
-@click.option("--stall", type=click.FloatRange(0.1, 86400), default=60.0, show_default=True, metavar="SECONDS")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch and write nothing.")
 @PAPER
 def fetch_command(
     name: str,
     out: Path | None,
+    only: tuple[str, ...],
     base_url: str | None,
     manifest: Path | None,
+    checksums: tuple[str, ...],
+    dry_run: bool,
     paper: Paper,
-    checksums: Any,
-    **options: Any,
 ) -> None:
     """Fetch the original files of the data set NAME: baby, sports or electronics of Amazon 2014.
 
-    The same command goes on after whatever stopped it, also within a file, and after --stall seconds without a byte.
+    The same command goes on after whatever stopped it, also within a file, and after a minute without a byte.
     Files that are there stay as they are.
 
     The publisher prints no checksums. So a file is trusted when it first comes, and recorded in fetched.json beside it.
@@ -398,16 +397,14 @@ def fetch_command(
     from harness.ingest.fetch import Fetch, find_source
 
     source = find_source(name, manifest or paper.file(SOURCES), base_url)
-    dry_run = options.pop("dry_run")
-    options |= {"checksums": dict(map(_checksum, checksums)), "progress": reading_progress}
-    folder = out or _default_root() / "raw" / name
-    fetch = Fetch(source, folder, tell=lambda line: click.echo(line, err=True), **options)
+    folder, known = out or _default_root() / "raw" / name, dict(map(_checksum, checksums))
+    fetch = Fetch(source, folder, only, known, tell=to_stderr, progress=reading_progress)
     with keeping(fetch.kept):
         found = fetch.survey()
         click.echo(f"{source.title}\nlicence: {source.licence}\nsource: {source.page}\nplease cite: {source.citation}")
         for each in found:
-            known = "size not known" if each.size is None else size(each.size)
-            begun = f"{known}, of which {size(each.here)} are there" if each.here else known
+            total = "size not known" if each.size is None else size(each.size)
+            begun = f"{total}, of which {size(each.here)} are there" if each.here else total
             click.echo(f"{fetch.url(each.name)} ({'there already' if each.there else begun})")
         if dry_run:
             return
@@ -435,27 +432,15 @@ def stats(dataset: str, data: Path | None) -> None:
     bm3 data stats baby --data ~/data
     bm3 data stats ./data/mine
     """
-    from tabulate import tabulate
-
-    from harness.data import PARTS, load_dataset
+    from harness.data import load_dataset
 
     found = load_dataset(dataset, data)
-    row = [
-        found.name,
-        f"{found.n_users:,}",
-        f"{found.n_items:,}",
-        f"{found.n_interactions:,}",
-        f"{found.sparsity:.2f} %",
-    ]
-    click.echo(tabulate([row], ["data set", "users", "items", "interactions", "sparsity"], disable_numparse=True))
-    click.echo("\nparts: " + ", ".join(f"{part} {len(found.part(part)):,}" for part in PARTS))
-    for name, table in found.features.items():
-        surrogate = " (surrogate vectors)" if name in found.surrogates else ""
-        click.echo(f"modality {name}: {table.shape[0]:,} x {table.shape[1]:,} {table.dtype.name}{surrogate}")
+    counts = [f"{n:,}" for n in (found.n_users, found.n_items, found.n_interactions)]
+    head = ["data set", "users", "items", "interactions", "sparsity"]
+    say_table(head, [[found.name, *counts, f"{found.sparsity:.2f} %"]])
+    say([f"\nparts: {_parts(found)}", *_modalities(found)])
     for part in ("valid", "test"):
-        unseen = len(found.unseen_users(part))
-        if unseen:
+        if unseen := len(found.unseen_users(part)):
             click.echo(f"note: {unseen} users of {part} have no training interaction and are left out of evaluation")
-    for note in unread(dataset, data):
-        click.echo(f"note: {note}")
+    say(unread(dataset, data), "note: ")
     click.echo(f"content hash: {found.content_hash}")

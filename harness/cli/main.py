@@ -49,7 +49,7 @@ class _InOrder(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="bm3-harness")
 def bm3() -> None:
     """Does BM3 do what was published, here, now, and at what cost?

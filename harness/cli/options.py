@@ -6,7 +6,7 @@ wrong usage are answered at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -51,19 +51,18 @@ def _device(name: str) -> torch.device:
 
 
 PATH, COUNT = click.Path(path_type=Path), click.IntRange(min=1)
+EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
+EXISTING_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 DATA = click.option(
     "--data", type=PATH, metavar="DIR", help="Folder that holds data sets by name. Default: $BM3_DATA, then ./data."
 )
 STORE = Path("runs")
 """Where runs are kept unless another folder is named."""
-OUT = click.option(
-    "--out", type=PATH, default=STORE, show_default=True, metavar="DIR", help="Folder for runs and reports."
-)
+OUT = click.option("--out", type=PATH, default=STORE, metavar="DIR", help="Folder for runs and reports.")
 PAPER_FOLDER = click.option(
     "--paper",
     default=DEFAULT,
-    show_default=True,
     metavar="NAME|DIR",
     is_eager=True,  # suites are looked up in it
     callback=lambda context, parameter, name: paper_folder(name),
@@ -80,9 +79,7 @@ class Device(click.Choice[str]):
 
 
 DEFAULT_SEED = 999
-DEVICE_NAME = click.option(
-    "--device", type=Device(DEVICES), default="auto", show_default=True, help="Where to compute."
-)
+DEVICE_NAME = click.option("--device", type=Device(DEVICES), default="auto", help="Where to compute.")
 DEVICE = _made(DEVICE_NAME, "device", _device)
 THREAD_COUNT = click.IntRange(min=1, max=1024)
 THREADS = click.option(
@@ -120,7 +117,6 @@ RERUN = click.option(
     "--rerun",
     type=click.Choice(get_args(Policy)),
     default="missing",
-    show_default=True,
     help="Which trials to run: missing, those without a result that did not fail; failed, these too; all, also those "
     "that are finished, whose runs are moved aside; none, report on what is there.",
 )
@@ -137,27 +133,13 @@ SHOWN_METRICS = click.option(
     help="Show these, such as mrr,hit@10 (bm3 metrics lists them), or all. Default: the usual.",
 )
 USERS = click.option(
-    "--users",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="FILE",
-    help="Test metrics of these users alone: a file with an id of the data set in each line.",
+    "--users", type=EXISTING, help="Test metrics of these users alone: a file with an id of the data set in each line."
 )
 
 
 LAYOUT = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "md", "tex", "csv"]),
-    default="text",
-    show_default=True,
-    help="Layout.",
+    "--format", "form", type=click.Choice(["text", "md", "tex", "csv"]), default="text", help="Layout."
 )
-
-
-def say_unread(lines: Iterable[str]) -> None:
-    """Which stored runs a command leaves out, and why."""
-    for line in lines:
-        click.echo(f"cannot be read, left out: {line}", err=True)
 
 
 def _formats(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
@@ -172,7 +154,6 @@ REPORT_FORMATS = click.option(
     "--format",
     "formats",
     default="md",
-    show_default=True,
     callback=_formats,
     metavar="LIST",
     help=f"Formats of the report, with commas between: {', '.join(FORMATS)}.",

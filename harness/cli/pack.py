@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER, PATH
+from harness.cli.options import EXISTING_FOLDER, PAPER, PATH
+from harness.cli.output import say
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
@@ -33,15 +34,8 @@ def pack() -> None:
 
 
 @pack.command()
-@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--out",
-    type=PATH,
-    default="evidence.zip",
-    show_default=True,
-    metavar="FILE",
-    help="The archive.",
-)
+@click.argument("folder", metavar="FOLDER", type=EXISTING_FOLDER)
+@click.option("--out", type=PATH, default="evidence.zip", metavar="FILE", help="The archive.")
 @PAPER
 def write(folder: Path, out: Path, paper: Paper) -> None:
     """Pack the finished and failed runs below FOLDER, and a report on them by --paper, into one zip archive.
@@ -52,13 +46,12 @@ def write(folder: Path, out: Path, paper: Paper) -> None:
     \b
     bm3 pack write docs/results/runs/mini --out evidence.zip
     """
-    from harness.tools.pack.pack import pack as packed
+    from harness.tools.pack import pack as packed
 
     if out.suffix != ".zip":
         raise ConfigError(f"--out: {out} is no .zip file; name one that ends so")
     found, unfinished, digest = packed(folder, out, paper)
-    for path in unfinished:
-        click.echo(f"note: left out, since it is unfinished: {path}", err=True)
+    say(unfinished, "note: left out, since it is unfinished: ", err=True)
     click.echo(f"{len(found)} {'run' if len(found) == 1 else 'runs'} in {out}; SHA-256, to be kept elsewhere: {digest}")
 
 
@@ -74,14 +67,13 @@ def verify(file: Path, sha256: str | None) -> None:
     \b
     bm3 pack verify evidence.zip
     """
-    from harness.tools.pack.pack import check_package
+    from harness.tools.pack import check_package
 
     found = check_package(file)
     problems = [*found.problems]
     if sha256 is not None and found.digest != sha256.strip().lower():
         problems.append(f"is another file: its SHA-256 is {found.digest}")
-    for problem in problems:
-        click.echo(f"damaged: {problem}")
+    say(problems, "damaged: ")
     if not found.sealed:
         click.echo("note: packed anew by another program, so that only its files were checked")
     if not problems:

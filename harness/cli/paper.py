@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import ConfigError
-from harness.cli.options import PAPER, PATH, say_unread
+from harness.cli.options import PAPER, PATH
+from harness.cli.output import say, say_table, say_unread
 from harness.ending import MISUSED
 
 if TYPE_CHECKING:
@@ -35,14 +36,12 @@ def list_command() -> None:
     \b
     bm3 paper list
     """
-    from tabulate import tabulate
-
     from harness.paper.folders import papers
     from harness.paper.load import load_paper
 
     found = {name: load_paper(folder) for name, folder in papers().items()}
     rows = [[name, one.title, one.citation.partition(";")[0], len(one.values)] for name, one in found.items()]
-    click.echo(tabulate(rows, ["paper", "title", "citation", "figures"], disable_numparse=True))
+    say_table(["paper", "title", "citation", "figures"], rows)
 
 
 @paper.command()
@@ -55,8 +54,7 @@ def new(folder: Path) -> None:
     """
     from harness.tools.papers.new import new_paper
 
-    for name in new_paper(folder):
-        click.echo(f"written: {folder / name}")
+    say((folder / name for name in new_paper(folder)), "written: ")
     click.echo(f"Replace what is made up, then: bm3 paper check {folder}")
 
 
@@ -78,10 +76,8 @@ def check(name: str) -> None:
     from harness.tools.papers.check import Check
 
     folder = paper_folder(name)
-    faults = Check(folder).run()
-    for fault in faults:
-        click.echo(fault, err=True)
-    if faults:
+    if faults := Check(folder).run():
+        say(faults, err=True)
         sys.exit(MISUSED)
     found = load_paper(folder)
     counts = f"{len(found.values)} figures, {len(found.claims)} claims, {len(found.suites)} suites"

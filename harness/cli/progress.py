@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from harness.training.fit import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
+
+
+def say(line: str, bars: Progress | None, file: IO[str]) -> None:
+    """A line of its own, above the bars, or without any in a file."""
+    if bars is not None:
+        bars.console.print(line, markup=False, highlight=False)
+    else:
+        print(line, file=file, flush=True)
 
 
 class Meter:
@@ -73,10 +81,7 @@ class Meter:
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar if there is one."""
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        say(line, self._bar, sys.stderr)
 
     def _amount(self, done: int) -> str:
         if self._unit != "B":
@@ -223,10 +228,7 @@ class StudyProgress:
         """Show the study as it is now, and the new lines of its log."""
         before, self._status = self._status, status
         for text in new_lines(before.recent if before else (), status.recent):
-            if self._bars is not None:
-                self._bars.console.print(text, markup=False, highlight=False)
-            else:
-                print(text, file=self._console.file, flush=True)
+            say(text, self._bars, self._console.file)
         if self._bars is not None:
             show(self._bars, status, self._clock())
         elif not before or status.state != "running" or self._clock() - self._last_line >= SECONDS_BETWEEN_LINES:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import COUNT, DATA, PATH, STORE
+from harness.cli.options import COUNT, DATA, EXISTING, PATH, STORE
+from harness.cli.output import say_table
 
 RUN = click.argument("run")
 
@@ -15,11 +16,10 @@ RUN = click.argument("run")
 @click.option(
     "--users",
     "file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="FILE",
+    type=EXISTING,
     help="A file with a user's id in each line. Default: all users, which needs --out.",
 )
-@click.option("--top", type=COUNT, default=10, show_default=True, metavar="K", help="Items of a list.")
+@click.option("--top", type=COUNT, default=10, metavar="K", help="Items of a list.")
 @click.option("--out", type=PATH, metavar="FILE", help="Write them: .parquet, .csv, .tsv or .json (lines).")
 @DATA
 def recommend(
@@ -43,16 +43,14 @@ def recommend(
         raise click.UsageError("say for whom, with --user ID or --users FILE, or give --out FILE for all users")
     if out is not None:
         check_file(out, LISTS)
-    asked = [*users, *(filter(None, map(str.strip, read_row_ids(file, kind="user"))) if file else ())]
+    asked = [*users, *(filter(None, read_row_ids(file, kind="user")) if file else ())]
     lists = KeptModel.load(find(run, STORE), data).recommend(asked if users or file else None, top)
     if out is not None:
         write_lists(out, lists)
         click.echo(f"{len({line.user for line in lists}):,} lists: {out}")
         return
-    from tabulate import tabulate
-
     rows = [(line.user, line.item, line.rank, f"{line.score:.4f}") for line in lists]
-    click.echo(tabulate(rows, ["user", "item", "rank", "score"], disable_numparse=True))
+    say_table(["user", "item", "rank", "score"], rows)
 
 
 @click.command()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bm3 import ConfigError, DataError
-from harness.cli.options import DATA, LAYOUT, OUT, PAPER, PATH, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS, say_unread
+from harness.cli.options import DATA, LAYOUT, OUT, PAPER, PATH, REPORT_FORMATS, SHOWN_METRICS, STORE, USERS
+from harness.cli.output import say, say_table, say_unread
 from harness.common import exit_status, nearest, number, read_text
 
 if TYPE_CHECKING:
@@ -211,10 +212,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
 
     rules = [rule for rule in RULES if rule != "claims" or paper.claims]
     sources = {key: key for key in paper.sources} | {key.rpartition("-")[2]: key for key in reversed(paper.sources)}
-    chosen = nearest(
-        name, [*paper.sources, *(s for s in sources if s not in paper.sources), *rules], "no expected figures"
-    )
-    if chosen in rules:
+    if (chosen := nearest(name, [*sources, *rules], "no expected figures")) in rules:
         if dataset or model or metric or form != "text":
             raise ConfigError(f"{chosen} is no table: leave out --dataset, --model, --metric and --format")
         click.echo(read_text(paper.folder / f"{chosen}.toml"), nl=False)
@@ -330,7 +328,6 @@ def evaluate(
     bm3 evaluate mine.parquet --dataset ./data/mine
     """
     import numpy as np
-    from tabulate import tabulate
 
     from harness.data import load_dataset
     from harness.evaluation.lists import evaluate_lists
@@ -365,14 +362,11 @@ def evaluate(
         difference = None if verdict.difference is None else 100 * verdict.difference
         figures = [number(verdict.mean), number(published), number(difference, "+.1f")]
         table.append([short_metric(metric), *figures, verdict.outcome, obstacle or verdict.reason])
-    head = ["metric", "lists", "published", "diff. %", "verdict", "why"]
     files, against = f"{len(lists)} file{'s' * (len(lists) > 1)}", f", against {compared}" if compared else ""
     click.echo(f"{files} on {asked.name}, {part} part, {len(found[0].ranking.users):,} users{against}")
-    click.echo(tabulate(table, head, disable_numparse=True))
+    say_table(["metric", "lists", "published", "diff. %", "verdict", "why"], table)
     for path, one in zip(lists, found, strict=True):
-        for finding in one.findings:
-            click.echo(f"{path}: {finding}")
-    for reported in others_on(paper, [asked.name], (), compared) if literature else ():
-        click.echo(f"\n{text(reported)}")
+        say(one.findings, f"{path}: ")
+    say(map(text, others_on(paper, [asked.name], (), compared) if literature else ()), "\n")
     unpublished = {*outcomes} == {Outcome.UNPUBLISHED} and not any(one.elsewhere for one in found)
     sys.exit(0 if unpublished else exit_status(outcome.held for outcome in outcomes))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bm3 import ConfigError
-from harness.cli.options import PAPER, PATH
+from harness.cli.options import EXISTING_FOLDER, PAPER
+from harness.cli.output import say
 from harness.common import exit_status, write_files
 from harness.ending import NOTHING_MEASURED
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
 
-FOLDER = click.argument("folder", metavar="[DIR]", type=PATH, default=Path("docs/results"))
+FOLDER = click.argument("folder", metavar="[DIR]", type=EXISTING_FOLDER, default=Path("docs/results"))
 
 
 @click.group()
@@ -53,20 +53,16 @@ def verify(folder: Path, unbound: bool, paper: Paper) -> None:
     from harness.report.tables import table, text
     from harness.tools.results import Bound, pages_of, reports_of
 
-    _there(folder)
     bound = Bound(folder / "runs", paper)
     pages, reports = pages_of(folder, bound), [*reports_of(folder, bound)]
     rows = [[one.path, one.bound, len(one.unbound)] for one in pages]
     click.echo(text(table("Figures", ["page", "bound", "unbound"], rows, "lrr"), title=False))
-    for line, figure, path in ((*told, one.path) for one in pages if unbound for told in one.unbound):
-        click.echo(f"{path}:{line}: {figure} is bound to nothing")
+    free = [f"{one.path}:{line}: {figure} is bound to nothing" for one in pages for line, figure in one.unbound]
     faults = [fault for one in (*pages, *reports) for fault in one.faults]
-    for fault in faults:
-        click.echo(fault)
-    count, more = sum(one.bound for one in pages), sum(len(one.unbound) for one in pages)
+    say([*(free if unbound else ()), *faults])
     click.echo(
-        f"{count} figures bound, {more} unbound; {len(reports)} files of reports made anew, without their pictures; "
-        f"{len(faults)} not as the runs give it"
+        f"{sum(one.bound for one in pages)} figures bound, {len(free)} unbound; {len(reports)} files of reports made "
+        f"anew, without their pictures; {len(faults)} not as the runs give it"
     )
     checked = [one for one in (*pages, *reports) if one.bound or one.faults or one in reports]
     sys.exit(exit_status(not one.faults for one in checked))
@@ -85,15 +81,8 @@ def write(folder: Path, paper: Paper) -> None:
     """
     from harness.tools.results import Bound, plain, rendered
 
-    _there(folder)
     pages = {path: plain(text) for path, text in rendered(folder, Bound(folder / "runs", paper)).items()}
     changed = {path: text for path, text in pages.items() if not path.is_file() or path.read_bytes() != text.encode()}
-    for path in write_files(changed, "name another folder"):
-        click.echo(f"written: {path}")
+    say(write_files(changed, "name another folder"), "written: ")
     click.echo(f"{len(pages)} pages with bound figures, {len(pages) - len(changed)} as they were")
     sys.exit(0 if pages else NOTHING_MEASURED)
-
-
-def _there(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; name one that has pages, and runs below it")

@@ -17,6 +17,7 @@ import click
 
 from bm3 import DataError
 from harness.cli.options import DATA, OUT, PAPER, PATH, SHOWN_METRICS, STORE, THREADS, USERS
+from harness.cli.output import say
 from harness.common import size
 from harness.runs.words import STATES
 
@@ -196,8 +197,7 @@ def verify_command(folder: Path | None, out: Path) -> None:
         key = key_below(where, path)
         found = verify(path)
         damaged += bool(found.problems)
-        for problem in found.problems:
-            click.echo(f"damaged: {key}: {problem}")
+        say(found.problems, f"damaged: {key}: ")
         for note in found.notes:
             notes[note].append(key)
     if not folders:
@@ -223,7 +223,7 @@ def users_of(run: RunRecord, path: Path, data: Path | None) -> NDArray[np.int64]
 
     name, dataset = dataset_of(run, data)
     own, _ = own_ids(name, data, dataset)
-    asked = numbers_of([*filter(None, map(str.strip, read_row_ids(path, kind="user")))], own, dataset.n_users)
+    asked = numbers_of([*filter(None, read_row_ids(path, kind="user"))], own, dataset.n_users)
     unknown = [each for each, number in asked.items() if number < 0]
     found = np.array([number for number in asked.values() if number >= 0], np.int64)
     tested = found[np.isin(found, dataset.test[:, 0]) & np.isin(found, dataset.train[:, 0])]

@@ -35,6 +35,7 @@ from harness.cli.options import (
     WORKERS,
     known_suite,
 )
+from harness.cli.output import say
 from harness.ending import keeping
 from harness.runs.words import Policy
 
@@ -182,8 +183,7 @@ def finish(study: Report, folder: Path, formats: list[str]) -> NoReturn:
 
     paths = write_report(study, folder, formats)
     click.echo(markdown(study).split("\n## ")[0].rstrip() + "\n")
-    for path in paths:
-        click.echo(f"report: {path}")
+    say(paths, "report: ")
     sys.exit(study.code)
 
 
@@ -249,18 +249,16 @@ def reproduce(
 
     if dry_run:
         found = pending(trials, how.out, how.rerun, how.costs(chosen.alone))
-        for line in [*(trial.command for trial in found.to_run), *following(rows, found)]:
-            click.echo(line)
-        for line in left_alone(found) if how.rerun == "missing" else ():
-            click.echo(line)
+        say([*(trial.command for trial in found.to_run), *following(rows, found)])
+        say(left_alone(found) if how.rerun == "missing" else ())
         return
     begun, backend = how.begin(Path(suite).stem, paper, alone=chosen.alone)
     planned, checks = _planned(rows, how.out), _replayed(paper, device)
     click.echo(conformance_line(checks, device))
     models_before = models_in(how.out) if chosen.keep_model else {}
     outcomes = run(begun, backend, trials)
-    for note in keep_models(rows, outcomes, chosen.keep_model, models_before) if chosen.keep_model else ():
-        click.echo(f"note: {note}", err=True)
+    if chosen.keep_model:
+        say(keep_models(rows, outcomes, chosen.keep_model, models_before), "note: ", err=True)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
     # Where costs are asked for, a run of another machine is no answer.

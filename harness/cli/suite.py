@@ -11,6 +11,7 @@ import click
 
 from bm3 import DataError
 from harness.cli.options import DATA, DATASETS, DEVICE, LAYOUT, MODELS, OUT, PAPER, PATH, SEEDS, known_suite
+from harness.cli.output import say
 from harness.common import NOT_KNOWN, duration, size
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def show(
     notes = [*missing, *(f"cannot be read, left out: {path}" for path in unread)]
     if form != "text":
         click.echo(shown, nl=False)
-        click.echo("".join(f"{note}\n" for note in notes), err=True, nl=False)
+        say(notes, err=True)
         return
     click.echo(f"{Path(name).stem}: {chosen.title}\n\n{shown}")
     come = sum(row.to_come(found.outcomes) for row in planned)
@@ -134,13 +135,11 @@ def show(
     left = duration(_seconds_left(rows, found.trials, found.outcomes, estimates))
     head = f"{'at most ' * bool(come)}{most:,} trials: {done} done, {failed} failed"
     click.echo(head + f"; time left, one after another: {left}" * bool(rows))
-    for line in [*left_alone(found), *notes]:
-        click.echo(line)
+    say([*left_alone(found), *notes])
     if dry_run:
         commands = [trial.command for trial in found.to_run]
         commands += [command for row in outlines for command in row.commands]
-        for line in ["", *commands, *following(planned, found)]:
-            click.echo(line)
+        say(["", *commands, *following(planned, found)])
 
 
 def _line(row: Row | Outline, outcomes: Outcomes, estimates: Estimates) -> list[object]:

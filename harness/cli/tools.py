@@ -18,6 +18,7 @@ import click
 import harness
 from bm3.errors import ConfigError
 from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, MOST_SEEDS, OUT, PAPER, PAPER_FOLDER, computing
+from harness.cli.output import say, to_stderr
 from harness.cli.study import Execution, execution_options, run
 from harness.ending import Interrupted
 
@@ -31,16 +32,10 @@ CHECKOUT = Path(harness.__file__).parent.parent
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def _to_stderr(text: str) -> None:
-    click.echo(text, err=True)
-
-
 @click.command()
 @click.argument("dataset", default="mini")
 @MODELS
-@click.option(
-    "--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, show_default=True, help="Run seeds 1 to N.", metavar="N"
-)
+@click.option("--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, help="Run seeds 1 to N.", metavar="N")
 @DRY_RUN
 @click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
 @execution_options
@@ -66,15 +61,13 @@ def audit(
 
     rows = plan_audit(paper, dataset, how.data, models, tuple(range(1, seeds + 1)), resolve_device(how.device))
     if dry_run:
-        for trial in pending(lambda outcomes: wanted(rows, outcomes), how.out, how.rerun).to_run:
-            click.echo(trial.command)
+        say(trial.command for trial in pending(lambda outcomes: wanted(rows, outcomes), how.out, how.rerun).to_run)
         return
     begun, backend = how.begin(f"audit-{rows[0].dataset.name}", paper)
     outcome = Audit(rows, run(begun, backend, lambda outcomes: wanted(rows, outcomes)), paper)
-    paths = write_audit(outcome, begun.folder, paper.folder if as_reference and outcome.code == 0 else None)
+    paths = write_audit(outcome, begun.folder, paper.folder if as_reference else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
-    for path in paths:
-        click.echo(f"written: {path}")
+    say(paths, "written: ")
     if as_reference and outcome.code != 0:
         click.echo("not taken as reference, since not everything was measured", err=True)
     sys.exit(outcome.code)
@@ -100,7 +93,7 @@ def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, pap
     """
     from tabulate import tabulate
 
-    from harness.tools.doctor.doctor import check_required, diagnose
+    from harness.tools.doctor import check_required, diagnose
 
     findings = [*check_required(require), *diagnose(data, out, paper)]
     problems = sum(finding.severity == "problem" for finding in findings)
@@ -119,7 +112,7 @@ def doctor(as_json: bool, require: str | None, data: Path | None, out: Path, pap
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option("--steps", type=COUNT, default=10, show_default=True, help="Training steps to measure.")
+@click.option("--steps", type=COUNT, default=10, help="Training steps to measure.")
 @click.option("--out", type=FILE, metavar="FILE", help="Write all figures there.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @computing
@@ -149,7 +142,7 @@ def profile(
     from harness.measure.environment import environment
     from harness.runs.settings import parse_assignments
     from harness.runs.trial import dataset_for, make_trial
-    from harness.tools.profiling import profile as profiling
+    from harness.tools import profile as profiling
     from harness.training.streams import Streams
 
     if out is not None:
@@ -188,18 +181,12 @@ def profile(
 @PAPER
 @DEVICE
 @click.option(
-    "--threads",
-    type=COUNT,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="CPU threads; with one, measurements are steadiest.",
+    "--threads", type=COUNT, default=1, metavar="N", help="CPU threads; with one, measurements are steadiest."
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs/regression"),
-    show_default=True,
     metavar="DIR",
     help="Folder for the report, JUnit XML and the baseline.",
 )
@@ -264,10 +251,9 @@ def regress(
     about = {"revision": made_of["source_revision"], "dirty": made_of["source_dirty"], "when": now()}
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(TemporaryDirectory(prefix="bm3-regress-")))
-        held = measure.clocks_held(device)
-        plan = measure.plan_of(rules.workload, *measure.inputs(paper), inputs, device.type, threads, held)
+        plan = measure.plan_of(rules.workload, *measure.inputs(paper), inputs, device, threads)
         if update_baseline:
-            measured = measure.measure([here], plan, often, tell=_to_stderr)[0]
+            measured = measure.measure([here], plan, often, tell=to_stderr)[0]
             failed, unstable = measure.faults(measured, rules, device.type)
             if failed:
                 click.echo(f"not stored, since this fails: {'; '.join(failed)}", err=True)
@@ -282,14 +268,14 @@ def regress(
             other: stored.Measurement | measure.Tree = before.measurement
         else:
             other = stack.enter_context(measure.tree_of(CHECKOUT, str(against)))
-        found = measure.check(here, plan, often, rules, other, tell=_to_stderr)
+        found = measure.check(here, plan, often, rules, other, tell=to_stderr)
     made_on = f"{text.described_machine(machine)}; repetitions: {preset}"
     facts = {"Compared with": compared_with, "Source": text.described_source(about), "Machine": made_on}
     report = text.markdown(found, facts)
     contents = {"report.md": report, "junit.xml": text.junit(found, str(about["when"]))}
     files = write_files({out / name: of for name, of in contents.items()}, "name another folder with --out")
     click.echo(report.split("\n## ")[0].rstrip() + "\n")
-    click.echo("\n".join(f"written: {file}" for file in files))
+    say(files, "written: ")
     sys.exit(judge.exit_code(found))
 
 
@@ -348,20 +334,19 @@ def scaling(
     from harness.common import check_writable
     from harness.measure.environment import environment
     from harness.models.registry import find_model, trained_in_steps
+    from harness.paper.growth import COMPLEXITY, load_complexity
     from harness.tools.scaling import measure, report
-    from harness.tools.scaling.fit import load_complexity
 
     names = list(dict.fromkeys(find_model(name).name for name in wanted)) or trained_in_steps()
     factors = vary and tuple(dict.fromkeys(part.strip() for part in vary.split(",")))
     given: dict[str, Any] = {"factors": factors, "multipliers": sizes, "repetitions": repetitions}
     plan = measure.Plan(**{name: value for name, value in given.items() if value is not None})
     if dry_run:
-        for factor in plan.factors:
-            click.echo(f"{factor}: {', '.join(f'{each.of(factor):,}' for each in plan.grown(factor))}")
-        for name in names:
-            click.echo(f"{name}: {len(plan.factors_of(find_model(name)))} sizes, {plan.repetitions} repetitions each")
+        say(f"{of}: {', '.join(f'{each.of(of):,}' for each in plan.grown(of))}" for of in plan.factors)
+        grown = {name: len(plan.factors_of(find_model(name))) for name in names}
+        say(f"{name}: {number} sizes, {plan.repetitions} repetitions each" for name, number in grown.items())
         return
-    stated = paper.folder / "complexity.toml"
+    stated = paper.folder / COMPLEXITY
     if not stated.is_file():
         raise ConfigError(f"{stated}: no such file, so no published cost to judge by; name another --paper")
     complexity = load_complexity(stated)
@@ -369,15 +354,14 @@ def scaling(
     series: list[measure.Series] = []
     stopped: KeyboardInterrupt | None = None
     try:
-        series.extend(measure.measure(names, plan, device, tell=_to_stderr))  # keeps what came before an interruption
+        series.extend(measure.measure(names, plan, device, tell=to_stderr))  # keeps what came before an interruption
     except KeyboardInterrupt as interruption:
         if not series:
             raise Interrupted("nothing was measured") from interruption
         stopped = interruption
     growth = report.Growth(" ".join(["bm3", *sys.argv[1:]]), environment(device), plan, tuple(series), complexity)
     click.echo(json.dumps(report.as_json(growth), indent=1) if as_json else report.summary(growth))
-    for path in report.write(growth, out):
-        click.echo(f"written: {path}", err=as_json)
+    say(report.write(growth, out), "written: ", err=as_json)
     if stopped is not None:
         raise Interrupted("the report has what was measured before") from stopped
     sys.exit(growth.code)

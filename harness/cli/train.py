@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +13,7 @@ import click
 from bm3 import ConfigError
 from harness.cli.data import unread
 from harness.cli.options import COUNT, DATA, DEFAULT_SEED, OUT, PAPER, PATH, SEEDS_OF_OURS, SHOWN_METRICS, computing
+from harness.cli.output import say, say_table, to_stderr
 from harness.common import exit_status
 from harness.ending import IN_USE, NOTHING_MEASURED, keeping
 
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("dataset")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=DEFAULT_SEED, show_default=True, help="Seed of all randomness."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=DEFAULT_SEED, help="Seed of all randomness.")
 @click.option(
     "--epochs",
     type=COUNT,
@@ -92,8 +90,7 @@ def train(
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, device)
     if key not in (None, trial.key):
         raise ConfigError(f"the code, data or compiled loops are others here ({trial.key} instead of {key})")
-    for note in unread(dataset, data):
-        click.echo(f"note: {note}", err=True)
+    say(unread(dataset, data), "note: ", err=True)
     if dry_run:
         there = "is finished" if finished_run(trial, out) else "would be trained"
         click.echo(f"{trial.command}\nrun: {out / trial.key} {there}, at most {trial.epochs} epochs")
@@ -117,7 +114,7 @@ def trained(trial: Trial, out: Path, kept: str = "", **options: bool) -> RunReco
     title = f"{trial.entry.name} on {trial.dataset.name}, seed {trial.seed}"
     kept = kept or f"{out / trial.key} is left unfinished; the same command goes on with it"
     with keeping(lambda: kept), TrainingProgress(title, trial.epochs, trial.training.early_stopping.metric) as bar:
-        return run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=partial(click.echo, err=True), **options)
+        return run_trial(trial, out, bar.epoch, earlier=bar.earlier, tell=to_stderr, **options)
 
 
 @click.command(name="conformance")
@@ -166,16 +163,12 @@ def conformance_command(
         follow(log, point, seeds or [1, 2, 3], epochs, device, data, out, paper, as_json)
     if point or epochs or seeds or as_json:
         raise click.UsageError("--point, --epochs, --seeds and --json are for --log FILE")
-    from tabulate import tabulate
-
     from harness.cli.study import conformance_line
     from harness.paper.conformance import Status, conformance, known_traces, trace_statuses
 
     checks = known_traces(paper, device) if path is None else conformance(path, device)
     table = [[c.trace, c.quantity, _number(c.difference), _number(c.tolerance), c.status.value, c.note] for c in checks]
-    click.echo(
-        tabulate(table, ["trace", "quantity", "difference", "tolerance", "result", "where"], disable_numparse=True)
-    )
+    say_table(["trace", "quantity", "difference", "tolerance", "result", "where"], table)
     click.echo(conformance_line(checks, device))
     statuses = set(trace_statuses(checks).values())
     sys.exit(1 if Status.FAILED in statuses else 0 if Status.PASSED in statuses else NOTHING_MEASURED)
@@ -281,9 +274,6 @@ def _table(title: str, found: list[Compared], notes: list[str], banded: bool) ->
     return table(title, ["quantity", "log", "ours", "band", "inside"], rows, "lrrrl", notes=lines)
 
 
-WIDTHS = (None, None, 24, 14, 56)
-
-
 @click.command(name="models")
 def models_command() -> None:
     """List the models: what they need, and where they are from.
@@ -294,19 +284,14 @@ def models_command() -> None:
     \b
     bm3 models
     """
-    from tabulate import tabulate
-
     from harness.models.registry import models
     from harness.runs.settings import about, settings
 
     table = []
-    for name, entry in sorted(models().items()):
-        needs = entry.model.reads_features, entry.model.uses_negatives
-        number = sum(1 for _ in settings(entry.model.Config))
-        shown = ["yes" if needed else "no" for needed in needs]
-        table.append([name, *shown, number, "\n".join(filter(None, about(entry.model)))])
-    head = ["model", "features", "negatives", "settings", "what it is"]
-    click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=[None] * 4 + [80]))
+    for name, model in sorted((name, entry.model) for name, entry in models().items()):
+        needs = ["yes" if needed else "no" for needed in (model.reads_features, model.uses_negatives)]
+        table.append([name, *needs, len([*settings(model.Config)]), "\n".join(filter(None, about(model)))])
+    say_table(["model", "features", "negatives", "settings", "what it is"], table, [None] * 4 + [80])
     click.echo("\nbm3 settings MODEL: what can be set; bm3 variants MODEL: where text and published code disagree")
 
 
@@ -321,15 +306,11 @@ def metrics_command() -> None:
     bm3 metrics
     bm3 train bpr mini --metrics mrr,coverage@20
     """
-    from tabulate import tabulate
-
     from harness.evaluation.metrics import known_metrics, metrics_of_hits
 
-    rows = []
-    for name, metric in known_metrics().items():
-        rows.append([name, "yes" if name in metrics_of_hits() else "no", " ".join((metric.__doc__ or "").split())])
-    head = ["metric", "of hits alone", "what it is"]
-    click.echo(tabulate(rows, head, disable_numparse=True, maxcolwidths=[None, None, 88]))
+    told = {name: " ".join((metric.__doc__ or "").split()) for name, metric in known_metrics().items()}
+    rows = [[name, "yes" if name in metrics_of_hits() else "no", text] for name, text in told.items()]
+    say_table(["metric", "of hits alone", "what it is"], rows, [None, None, 88])
 
 
 @click.command(name="settings")
@@ -345,8 +326,6 @@ def settings_command(model: str | None, paper: Paper) -> None:
     bm3 settings
     bm3 train bm3 mini --set n_layers=2 --set early_stopping.patience=10
     """
-    from tabulate import tabulate
-
     from harness.models.contract import check_class
     from harness.models.registry import find_model
     from harness.runs.settings import search_grid, settings
@@ -360,6 +339,6 @@ def settings_command(model: str | None, paper: Paper) -> None:
         listed.insert(0, (entry.name, settings(entry.model.Config, grid=grid)))
     for of, some in listed:
         table = [[s.name, s.default, s.values, ", ".join(map(str, s.grid)), s.meaning] for s in some]
-        head = ["setting", "default", "values", "grid", "meaning"]
         click.echo(f"Settings of {of}\n")
-        click.echo(tabulate(table, head, disable_numparse=True, maxcolwidths=WIDTHS) + "\n")
+        say_table(["setting", "default", "values", "grid", "meaning"], table, [None, None, 24, 14, 56])
+        click.echo()

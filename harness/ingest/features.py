@@ -3,7 +3,6 @@
 Tables are written at once or not at all. The models that make vectors are `encoders`.
 """
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bm3 import DataError
-from harness.common import write_json
+from harness.common import whole_file, write_json, writing
 from harness.data.dataset import PARTS, Dataset, checked_dataset
 from harness.data.files import column_positions, open_text, read_columns, read_csv
 from harness.data.layouts import MODALITY_NAMES, feature_files, find_interactions, read_folder
@@ -161,22 +160,16 @@ def add_features(
     parts = {part: dataset.part(part) for part in PARTS}
     wanted = _as_float32(table) if np.issubdtype(table.dtype, np.floating) else table
     checked = checked_dataset(dataset.name, parts, {modality: wanted}, where=where).features[modality]
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with made.open("wb") as file:
+    with writing(folder, "copy the data set elsewhere"):
+        with whole_file(target) as file:
             np.save(file, checked, allow_pickle=False)
-        for old in {present, target}:  # what it says is no longer so
-            old.with_name(f"{old.stem}{ENCODER_RECORD}").unlink(missing_ok=True)
-        made.replace(target)
+            for old in {present, target}:  # what it says is no longer so
+                old.with_name(f"{old.stem}{ENCODER_RECORD}").unlink(missing_ok=True)
         if present != target:
             present.unlink()
         written = read_folder(folder)
         if (folder / RECORD).is_file():
             write_record(folder, written, written.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror}); copy the data set elsewhere") from error
-    finally:
-        made.unlink(missing_ok=True)
     return target, written
 
 

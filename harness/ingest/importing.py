@@ -132,9 +132,9 @@ def read_source(source: Path, columns: Columns, division: Division, table: str |
     raise DataError(f"{source}: of no kind that is known by its ending; bm3 data import --help says what can be read")
 
 
-def _is_layout(path: Path) -> bool:
-    """Whether a file is of the .inter layout, with parts."""
-    return path.suffix.lower() == INTER and set(INTER_COLUMNS) <= set(first_names(path))
+def _is_layout(path: Path, columns: Sequence[str] = INTER_COLUMNS) -> bool:
+    """Whether a file is of the .inter layout, with these columns."""
+    return path.suffix.lower() == INTER and set(columns) <= set(first_names(path))
 
 
 def _read_folder(folder: Path, columns: Columns, division: Division, table: str | None) -> Imported:
@@ -257,8 +257,8 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
             gone = len(before.user_ids) - len(after[0]), len(before.item_ids) - len(after[1])
             if any(gone):
                 notes.append(f"{gone[0]:,} users and {gone[1]:,} items {why}, and left out")
-    numbered = paths[0].suffix == INTER and {*INTER_COLUMNS[:2]} <= {*first_names(paths[0])}
-    if folder is not None and numbered and all(each.isdecimal() for each in (*users, *items)):
+    numbered = folder is not None and _is_layout(paths[0], INTER_COLUMNS[:2])
+    if numbered and all(each.isdecimal() for each in (*users, *items)):
         found = _beside(folder, paths[0], parts, [int(user) for user in users], [int(item) for item in items])
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
     dataset = checked_dataset(paths[0].stem, parts, {}, where=table.where, ids={"user": users, "item": items})

@@ -91,18 +91,12 @@ class Table:
     """Interactions in the order of their file; users and items are numbered in order of first appearance."""
 
     where: str
-    users: NDArray[np.int32]
-    """[n]"""
-    items: NDArray[np.int32]
-    """[n]"""
-    times: NDArray[np.float64] | None
-    """[n], as the file has them, or in seconds since 1970 where it has dates."""
-    labels: NDArray[np.float64] | None
-    """[n], positions in PARTS."""
-    user_ids: list[str]
-    """[U], what the file calls each user."""
-    item_ids: list[str]
-    """[I]"""
+    users: NDArray[np.int32]  # [n]
+    items: NDArray[np.int32]  # [n]
+    times: NDArray[np.float64] | None  # [n], as the file has them, or in seconds since 1970 where it has dates
+    labels: NDArray[np.float64] | None  # [n], positions in PARTS
+    user_ids: list[str]  # [U], what the file calls each user
+    item_ids: list[str]  # [I]
     dates: bool = False
     notes: tuple[str, ...] = ()
 

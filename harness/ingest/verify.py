@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from harness.data.dataset import PARTS, ROWS_AT_A_TIME, Dataset
+from harness.data.dataset import PARTS, Dataset, in_blocks
 from harness.data.split import Pairs, split_rule
 from harness.data.words import NO_VALIDATION
 
@@ -150,8 +150,7 @@ def check_features(dataset: Dataset, modality: str) -> list[Finding]:
     seen = Counter(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for rows in _blocks(table) for row in rows)
     if len(seen) == 1:
         return [Finding(check, Severity.PROBLEM, "all rows are equal: they tell nothing about the items")]
-    mean, spread = _moments(table)
-    zero, filled = _zero_rows(table), _mean_rows(table, mean, spread)
+    zero, filled, _ = _empty_rows(table)
     text, note = f"{n:,} x {width:,} {table.dtype.name}, all finite", dataset.surrogates & {modality}
     text += ", surrogate vectors: figures made with them are not comparable with published ones" if note else ""
     findings, notes = [Finding(check, Severity.NOTE if note else Severity.OK, text)], []
@@ -172,29 +171,20 @@ def check_features(dataset: Dataset, modality: str) -> list[Finding]:
 
 def _blocks(table: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
     """The table some rows at a time, as float64: it may be larger than memory."""
-    for start in range(0, len(table), ROWS_AT_A_TIME):
-        yield np.asarray(table[start : start + ROWS_AT_A_TIME], np.float64)
+    return (np.asarray(rows, np.float64) for _, rows in in_blocks(table))
 
 
-def _moments(table: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
-    """The mean row [d], and the root mean square distance of rows to it."""
-    mean = sum((rows.sum(axis=0) for rows in _blocks(table)), np.zeros(table.shape[1])) / len(table)
-    squares = sum((np.square(rows).sum(axis=0) for rows in _blocks(table)), np.zeros(table.shape[1])) / len(table)
-    return mean, float(np.sqrt(np.maximum(squares - np.square(mean), 0).sum()))
-
-
-def _zero_rows(table: NDArray[Any]) -> NDArray[np.bool_]:
-    """[I]"""
-    return np.concatenate([(rows == 0).all(axis=1) for rows in _blocks(table)])
-
-
-def _mean_rows(table: NDArray[Any], mean: NDArray[np.float64], spread: float) -> NDArray[np.bool_]:
-    """Which rows [I] are the mean, as far as their type can tell.
+def _empty_rows(table: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
+    """Which rows [I] are zero, which are the mean as far as their type can tell, and the mean row [d].
 
     If rows are the mean of the others, they are the mean of all rows too, so the one mean does for any number of them.
     """
+    mean = sum((rows.sum(axis=0) for rows in _blocks(table)), np.zeros(table.shape[1])) / len(table)
+    squares = sum((np.square(rows).sum(axis=0) for rows in _blocks(table)), np.zeros(table.shape[1])) / len(table)
+    spread = float(np.sqrt(np.maximum(squares - np.square(mean), 0).sum()))  # root mean square distance to the mean
     limit = 1e-3 * spread + 2 * float(np.finfo(table.dtype).eps) * float(np.linalg.norm(mean))
-    return np.concatenate([np.linalg.norm(rows - mean, axis=1) <= limit for rows in _blocks(table)])
+    zero = np.concatenate([(rows == 0).all(axis=1) for rows in _blocks(table)])
+    return zero, np.concatenate([np.linalg.norm(rows - mean, axis=1) <= limit for rows in _blocks(table)]), mean
 
 
 # --- the order of rows ---
@@ -235,8 +225,8 @@ def _near_pairs(table: NDArray[Any]) -> tuple[NDArray[np.integer], NDArray[np.in
 
     Items are drawn among those whose row is neither zero nor the mean: such rows are near to each other for no reason.
     """
-    mean, spread = _moments(table)
-    candidates = np.flatnonzero(~(_zero_rows(table) | _mean_rows(table, mean, spread)))
+    zero, filled, mean = _empty_rows(table)
+    candidates = np.flatnonzero(~(zero | filled))
     sample = np.sort(np.random.default_rng(SEED).permutation(candidates)[:SAMPLE])
     if len(sample) < 2:
         return sample, np.empty((0, 2), np.int64)

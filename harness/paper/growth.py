@@ -1,11 +1,20 @@
-"""Exponents of growth that `bm3 scaling` measured and left in a folder, as claims take them."""
+"""Growth of costs: what a paper publishes, and the exponents that `bm3 scaling` measured and left in a folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from bm3.errors import DataError
 from harness.common import read_json
 from harness.paper.claims import Exponent
+from harness.paper.load import STRICT, Text, validated_file
+
+Factor = Literal["E", "I", "d_m", "d", "B", "L"]
+Figure = Annotated[float, Field(strict=True)]
+
+COMPLEXITY = "complexity.toml"
 
 FORMAT = 3
 RECORDS = "scaling-????????T??????.json"
@@ -41,3 +50,52 @@ def _counts(cell: Any, content: Any) -> bool:
     whole = not cell.get("part") and (content["format"] == FORMAT or cell["model"] in content["complete"])
     fitted = cell["fit"] is not None and "do not follow" not in cell["reason"]
     return whole and fitted and cell["quantity"] == "epoch"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Cost:
+    """What is published of one quantity of a model."""
+
+    model: Text
+    quantity: Literal["epoch", "step", "evaluation", "memory"]
+    expression: Text
+    exponents: Annotated[dict[Factor, Figure], Field(min_length=1)]
+    logarithms: tuple[Factor, ...] = ()
+    open: dict[Factor, Text] = Field(default_factory=dict)
+    """Size → why the sources do not say how the cost grows with it."""
+    source: Text
+    note: str = ""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Complexity:
+    """The file `complexity.toml` of a paper."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1, strict=True)]
+    tolerance: Annotated[float, Field(ge=0, strict=True)]
+    """What an exponent may exceed the published one by."""
+    widest: Annotated[float, Field(gt=0, strict=True)]
+    """Wider intervals decide nothing unless they lie on one side."""
+    misfit: Annotated[float, Field(gt=0, strict=True)]
+    """A fit that misses a median by more than this share decides nothing."""
+    costs: Annotated[tuple[Cost, ...], Field(min_length=1)]
+
+    def cost(self, model: str, quantity: str) -> Cost | None:
+        """The entry of a model (any case) and a quantity."""
+        return next(
+            (cost for cost in self.costs if (cost.model.lower(), cost.quantity) == (model.lower(), quantity)), None
+        )
+
+
+def load_complexity(path: Path) -> Complexity:
+    """A file such as `expected/bm3/complexity.toml`; raises DataError naming the file and the field."""
+    complexity = validated_file(path, TypeAdapter(Complexity))
+    for cost in complexity.costs:
+        where = f"{path}: costs: {cost.model} {cost.quantity}"
+        if complexity.cost(cost.model, cost.quantity) is not cost:
+            raise DataError(f"{where} is there twice; keep one")
+        if both := set(cost.open).intersection(cost.exponents):
+            raise DataError(f"{where}: {', '.join(both)} is given and open")
+        if bare := set(cost.logarithms).difference(cost.exponents):
+            raise DataError(f"{where}: {', '.join(bare)} has no exponent")
+    return complexity

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, TypeAdapter, Validatio
 from pydantic.dataclasses import dataclass
 
 from bm3.errors import DataError
-from harness.common import write_files
+from harness.common import number, write_files
 from harness.models.registry import find_model, trained_in_steps
 from harness.paper.load import Paper, Tolerances, field_fault
 from harness.paper.published import canonical_metric, read_rows, short_metric
@@ -183,21 +183,16 @@ def paired_effect(
     if found is None or len(seeds) < rule.min_seeds:
         return replace(nothing, difference_percent=100 * ((means[1] or 0) / means[0] - 1))
     percent, low, high = (100 * value / means[0] for value in (found.mean, *found.interval))
-    change = Change.NONE if same else _change(low, high)
+    moved = Change.WITHIN_NOISE if low <= 0 <= high else Change.LOWER if high < 0 else Change.HIGHER
+    change = Change.NONE if same else moved
     return replace(nothing, difference_percent=percent, low_percent=low, high_percent=high, effect=change)
-
-
-def _change(low: float, high: float) -> Change:
-    return Change.WITHIN_NOISE if low <= 0 <= high else Change.LOWER if high < 0 else Change.HIGHER
 
 
 def effects_csv(effects: Iterable[Effect]) -> str:
     """The effects as a CSV file with COLUMNS, figures with six digits."""
 
-    def written(name: str, value: Any) -> str:
-        if name not in FIGURES:
-            return str(value)
-        return "" if value is None else f"{value + 0.0:.6g}"  # + 0.0: no minus before zero
+    def written(name: str, value: Any) -> Any:
+        return number(value, ".6g", "") if name in FIGURES else value
 
     return csv_text(COLUMNS, ([written(name, getattr(effect, name)) for name in COLUMNS] for effect in effects))
 
@@ -301,14 +296,12 @@ def audit_markdown(audit: Audit) -> str:
 def write_audit(audit: Audit, folder: Path, paper: Path | None = None) -> list[Path]:
     """Write `report.md` and `audit.csv` into the folder, each whole or not at all. Raises WriteError.
 
-    Into the folder `paper`, where given, the effects go too, as `audit/<data set>.csv`; those of models that were not
-    audited stay. Raises ValueError if not everything was measured then.
+    Into the folder `paper`, where given, the effects go too if everything was measured, as `audit/<data set>.csv`;
+    those of models that were not audited stay.
     """
     effects = audit.effects
     contents = {folder / "report.md": audit_markdown(audit), folder / "audit.csv": effects_csv(effects)}
-    if paper is not None:
-        if audit.code != 0:
-            raise ValueError("not everything was measured")
+    if paper is not None and audit.code == 0:
         measured = {effect.model for effect in effects}
         kept = [e for e in known_effects(paper) if e.dataset == audit.dataset.name and e.model not in measured]
         known = sorted([*kept, *effects], key=lambda effect: effect.model)

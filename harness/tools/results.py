@@ -22,6 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bm3.errors import BM3Error, ConfigError, DataError
 from harness.common import nearest, number, read_text
+from harness.data.files import reading
 from harness.paper.claims import ClaimResult, claims_about, claims_of_paper
 from harness.paper.literature import Consensus, consensus
 from harness.paper.load import Paper
@@ -323,7 +324,5 @@ def _rounded(text: str) -> str:
 
 
 def _text(path: Path) -> str:
-    try:
+    with reading(path):
         return read_text(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error

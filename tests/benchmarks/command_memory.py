@@ -7,14 +7,12 @@ the same command on `mini`, whose data weigh nothing. Prints Markdown, with what
 harness, and torch with numba and a first compiled loop.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
+from processes import markdown, run
 
 STEPS = 10
 WANTED = {
@@ -55,12 +53,11 @@ run_compiled(compiled.step, *tables, rows, tables[0].copy(), decays, pair, pair,
 
 
 def peak_mb(*arguments: str) -> float:
-    """Of Python with these arguments. Its record begins with this one's, which is small: nothing here loads torch."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
+    """Of Python with these arguments."""
+    used = run(*arguments)
+    if used.code:
         sys.exit(f"{' '.join(arguments)} failed")
-    return used.ru_maxrss * 1024 / 1e6
+    return used.peak_mb
 
 
 def write_features(folder: Path) -> None:
@@ -116,8 +113,7 @@ def main(asked: list[str]) -> None:
             rows.append([command, *(f"{figure:.0f}" for figure in figures)])
             print(*rows[-1], file=sys.stderr)
     headers = ("command", "peak MB", "wanted", "on mini, MB", "alive, MB", "floor, MB")
-    alignment = ("left", *["right"] * 5)
-    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=alignment))
+    print(markdown(headers, rows))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from peak_memory import Memory
+from processes import markdown
 from sides import SIDES, Side
-from tabulate import tabulate
 
 TARGETS = Path(__file__).parent / "targets.csv"
 
@@ -111,7 +111,7 @@ def tables(comparisons: Sequence[Comparison]) -> str:
         for one in ordered
     ]
     of_memory = ["subject", *_both("peak GB"), "textbook / ours", "wanted", *_both("GB above start"), "textbook / ours"]
-    return f"{_table(time, heads)}\n\n{_table(memory, of_memory)}"
+    return f"{markdown(heads, time)}\n\n{markdown(of_memory, memory)}"
 
 
 def _both(what: str) -> list[str]:
@@ -120,8 +120,3 @@ def _both(what: str) -> list[str]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.1f}" if seconds else ""
-
-
-def _table(rows: Sequence[Sequence[object]], heads: Sequence[str]) -> str:
-    right = ["right"] * (len(heads) - 1)
-    return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=("left", *right))

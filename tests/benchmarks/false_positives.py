@@ -12,8 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from processes import markdown
 from scipy import stats
-from tabulate import tabulate
 
 from harness.paper.load import load_paper
 from harness.paper.published import short_metric
@@ -51,7 +51,7 @@ def main(store: Path) -> None:
         for k in (k for k in (1, 2, 3, 5) if 2 * k <= len(by_seed)):
             rates = [f"{100 * rate:.0f}" for rate in errors(by_seed, metric, k)]
             body.append([model, dataset, short_metric(metric), len(by_seed), f"{spread:.1f}", k, *rates])
-    print(tabulate(body, HEAD, tablefmt="github", disable_numparse=True))
+    print(markdown(HEAD, body, "lll"))
 
 
 def errors(by_seed: dict[int, UserValues], metric: str, k: int) -> np.ndarray:

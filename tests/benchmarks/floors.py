@@ -12,15 +12,15 @@ from typing import Any
 import bench
 import numpy as np
 import torch
+from processes import markdown
 from sides import SIDES, SUBJECTS, steps_of
-from tabulate import tabulate
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from harness.measure.timing import seconds_of
-from harness.tools.profiling.profile import BlockProfile, copy_rate, profile_block
+from harness.tools.profile import BlockProfile, copy_rate, profile_block
 
 CPU = torch.device("cpu")
 REPEATS = 5
@@ -56,7 +56,7 @@ class Moved(TorchDispatchMode):
         name = function._schema.name.removeprefix("aten::")
         for place, tensor in enumerate(given):
             rows = place == 0 and name in ROWS_ALONE
-            self._note(self._read, tensor, sum(map(_bytes, gives)) if rows else _bytes(tensor))
+            self._note(self._read, tensor, sum(map(bytes_of, gives)) if rows else bytes_of(tensor))
         known = {StorageWeakRef(part.untyped_storage()) for tensor in given for part in _parts(tensor)}
         for tensor in gives:
             if not any(StorageWeakRef(part.untyped_storage()) in known for part in _parts(tensor)):
@@ -65,7 +65,7 @@ class Moved(TorchDispatchMode):
         for one in function._schema.arguments:
             if one.alias_info is not None and one.alias_info.is_write:
                 for tensor in filter(torch.is_tensor, tree_leaves(named.get(one.name))):
-                    self._note(self._written, tensor, _bytes(tensor))
+                    self._note(self._written, tensor, bytes_of(tensor))
         return result
 
     def _note(self, moved: dict[Any, int], tensor: Tensor, n_bytes: int) -> None:
@@ -81,7 +81,7 @@ def _parts(tensor: Tensor) -> list[Tensor]:
     return [tensor._values(), tensor._indices()] if tensor.layout is torch.sparse_coo else [tensor]
 
 
-def _bytes(tensor: Tensor) -> int:
+def bytes_of(tensor: Tensor) -> int:
     return sum(part.numel() * part.element_size() for part in _parts(tensor))
 
 
@@ -114,8 +114,7 @@ def main() -> None:
     headers = ("model", "side", "ms", "floor, ms", "times floor", "MB floor", "GFLOP", "slowest, ms")
     print(bench.described(data) + "\n")
     print(f"Copy bandwidth {bandwidth / 1e9:.0f} GB/s, matrix rate {matrix_rate / 1e9:.0f} GFLOP/s.\n")
-    alignment = ("left", "left", *["right"] * 5, "left")
-    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=alignment))
+    print(markdown(headers, rows, "llrrrrrl"))
 
 
 def _slowest(found: BlockProfile) -> str:

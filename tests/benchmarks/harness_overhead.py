@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
-from statistics import median
 
+import numpy as np
 import torch
-from tabulate import tabulate
+from processes import markdown
 
 from harness.cli.progress import TrainingProgress
 from harness.evaluation.compiling import use_threads
@@ -104,26 +104,23 @@ def main() -> None:
             continue
         settings = {"epochs": epochs, "early_stopping.patience": epochs}
         trial = make_trial(model, dataset_for({}, options.dataset, options.data), options.dataset, settings, 1, CPU)
-        wall: list[tuple[float, float]] = []  # bare, harness
-        cpu: list[tuple[float, float]] = []
+        taken = []  # seconds and CPU seconds, bare and with the harness
         for number in range(options.repetitions + 1):
             order = (whole, bare) if number % 2 else (bare, whole)  # the second finds memory as the first left it
             found = {work: seconds(work, trial) for work in order}
             if found[bare][2] != found[whole][2]:
                 sys.exit(f"{model}: the bare loop trains another model, so there is nothing to compare")
-            wall.append((found[bare][0], found[whole][0]))
-            cpu.append((found[bare][1], found[whole][1]))
-        bare_s, whole_s = (median(side) for side in zip(*wall[1:], strict=True))  # the first of each warms up
-        bare_cpu, whole_cpu = (median(side) for side in zip(*cpu[1:], strict=True))
-        pairs = sorted(100 * (theirs / ours - 1) for ours, theirs in wall[1:])
-        over = [100 * (whole_s / bare_s - 1), 100 * (whole_cpu / bare_cpu - 1), median(pairs)]
+            taken.append([*found[bare][:2], *found[whole][:2]])
+        bare_s, bare_cpu, whole_s, whole_cpu = np.median(taken[1:], axis=0)  # the first of each warms up
+        pairs = sorted(100 * (with_harness / alone - 1) for alone, _, with_harness, _ in taken[1:])
+        over = [100 * (whole_s / bare_s - 1), 100 * (whole_cpu / bare_cpu - 1), np.median(pairs)]
         of_pairs = f"{pairs[0]:+.1f} to {pairs[-1]:+.1f}"
         rows.append([model, epochs, f"{bare_s:.2f}", f"{whole_s:.2f}", *(f"{share:+.1f}" for share in over), of_pairs])
     here = environment(CPU)
     head = ["model", "epochs", "bare (s)", "harness (s)", "over (%)", "CPU time (%)", "of pairs (%)", "their range (%)"]
     print(f"Data set {options.dataset}, {options.threads} thread(s), {options.repetitions} repetitions, {here['cpu']},")
     print(f"torch {here['torch']}, source {here['source_revision']}{' (changed)' if here['source_dirty'] else ''}.\n")
-    print(tabulate(rows, head, tablefmt="github", disable_numparse=True))
+    print(markdown(head, rows))
 
 
 if __name__ == "__main__":

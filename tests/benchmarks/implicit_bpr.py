@@ -14,8 +14,8 @@ from statistics import median
 
 import numpy as np
 import torch
+from processes import markdown
 from scipy import sparse
-from tabulate import tabulate
 
 from harness.data import load_dataset
 from harness.models.bpr import BPR, BPRConfig
@@ -62,7 +62,7 @@ def main(name: str, epochs: int) -> None:
             seconds[side].append(time.process_time() - began)
     medians = {side: median(taken[FIRST:]) for side, taken in seconds.items()}
     rows = [[side, f"{1e3 * taken:.0f}", f"{taken / medians['implicit']:.1f}"] for side, taken in medians.items()]
-    print(tabulate(rows, ["BPR", "ms per epoch", "times implicit"], tablefmt="github", disable_numparse=True))
+    print(markdown(["BPR", "ms per epoch", "times implicit"], rows))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from unittest import mock
 import bench
 import numpy as np
 import torch
-from floors import ROWS_ALONE
-from tabulate import tabulate
+from floors import ROWS_ALONE, bytes_of
+from processes import markdown
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -44,13 +44,13 @@ class Estimated(TorchDispatchMode):
             return result
         name = function._schema.name.removeprefix("aten::")
         given, made = _tensors((args, kwargs)), _tensors(result)
-        moved = sum(map(_bytes, made))
+        moved = sum(map(bytes_of, made))
         if name.startswith("_embedding_bag"):
             moved += given[1].numel() * made[0].shape[1] * made[0].element_size()
         elif name in ROWS_ALONE:
-            moved += _bytes(made[0])
+            moved += bytes_of(made[0])
         else:
-            moved += sum(map(_bytes, given))
+            moved += sum(map(bytes_of, given))
         flops = 2 * given[-2].shape[0] * given[-2].shape[1] * given[-1].shape[1] if name in PRODUCTS else 0
         self.operations, self.bytes, self.flops = self.operations + 1, self.bytes + moved, self.flops + flops
         self.seconds += max(self._launch, moved / self._bandwidth, flops / self._rate)
@@ -59,10 +59,6 @@ class Estimated(TorchDispatchMode):
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.layout is torch.strided]
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def main() -> None:
@@ -87,13 +83,13 @@ def main() -> None:
         with Estimated(card.bandwidth * 1e9, card.rate * 1e12, card.launch * 1e-6) as step:
             steps.plain()
         n_steps = -(-len(data.train) // bench.BATCH_SIZE)
-        figures = f"{1e3 * step.seconds:.2f}", f"{n_steps * step.seconds:.2f}", published.get(name, "")
+        figures = f"{1e3 * step.seconds:.2f}", f"{n_steps * step.seconds:.2f}", published.get(name.lower(), "")
         rows.append((name, step.operations, f"{step.bytes / 1e6:,.0f}", f"{step.flops / 1e9:.1f}", *figures))
     print(
         f"A card of {card.bandwidth:g} GB/s, {card.rate:g} TFLOP/s in float32 and {card.launch:g} µs per operation.\n"
     )
     headers = ("model", "operations", "MB moved", "GFLOP", "ms per step", "s per epoch, estimated", "published")
-    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 6)))
+    print(markdown(headers, rows))
 
 
 if __name__ == "__main__":

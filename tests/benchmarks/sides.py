@@ -1,25 +1,11 @@
 """The two sides that the benchmark compares for every subject, by name: the textbook and ours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import textbook
 import torch
 from bench import BATCH_SIZE, Step, Steps, our_steps, textbook_steps
-from textbook import (
-    Textbook,
-    TextbookBatches,
-    TextbookBM3,
-    TextbookBPR,
-    TextbookBUIR,
-    TextbookDualGNN,
-    TextbookEvaluation,
-    TextbookGRCN,
-    TextbookLATTICE,
-    TextbookLightGCN,
-    TextbookMMGCN,
-    TextbookVBPR,
-)
 from torch import Tensor
 
 from bm3 import Batch, Data, Recommender
@@ -35,12 +21,11 @@ EVALUATION = "evaluation"
 EMBEDDING_SIZE = 64  # of the vectors that are evaluated
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """A model that is trained by both sides."""
 
-    textbook: type[Textbook]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    name: str
+    settings: Mapping[str, Any] = {}
     """Of our model; the textbook has the published defaults."""
     slow: bool = False
     """Whether the textbook takes too long for many steps."""
@@ -48,25 +33,22 @@ class Subject:
     @property
     def model(self) -> Any:
         """Our model's class."""
-        return find_model(self.textbook.__name__.removeprefix("Textbook")).model
+        return find_model(self.name).model
+
+    @property
+    def baseline(self) -> type[textbook.Textbook]:
+        return textbook.MODELS[self.name]
 
     @property
     def renews(self) -> bool:
         """Whether the first step of an epoch costs more than others."""
-        return self.textbook.start_epoch is not Textbook.start_epoch
+        return self.baseline.start_epoch is not textbook.Textbook.start_epoch
 
 
 SUBJECTS = {
-    "BPR": Subject(TextbookBPR),
-    "LightGCN": Subject(TextbookLightGCN),
-    "BUIR": Subject(TextbookBUIR),
-    "VBPR": Subject(TextbookVBPR),
-    "MMGCN": Subject(TextbookMMGCN, slow=True),
-    "GRCN": Subject(TextbookGRCN, slow=True),
-    "DualGNN": Subject(TextbookDualGNN, slow=True),
-    "LATTICE": Subject(TextbookLATTICE, slow=True),
-    "BM3 trained": Subject(TextbookBM3, {"features": "trained"}),
-    "BM3 frozen": Subject(TextbookBM3, {"features": "frozen"}),
+    **{name: Subject(name) for name in ("BPR", "LightGCN", "BUIR", "VBPR")},
+    **{name: Subject(name, slow=True) for name in ("MMGCN", "GRCN", "DualGNN", "LATTICE")},
+    **{f"BM3 {kind}": Subject("BM3", {"features": kind}) for kind in ("trained", "frozen")},
 }
 
 
@@ -75,7 +57,7 @@ def steps_of(name: str, side: Side, data: Data, batches: list[Batch]) -> Steps:
     subject = SUBJECTS[name]
     if side == "textbook":
         torch.manual_seed(0)
-        return textbook_steps(subject.textbook(data), batches)
+        return textbook_steps(subject.baseline(data), batches)
     config = subject.model.Config(**subject.settings)
     return our_steps(subject.model(data, config, torch.Generator().manual_seed(0)), batches)
 
@@ -84,8 +66,8 @@ def batches_of(name: str, side: Side, data: Data) -> Step:
     """Makes all batches of one epoch, with negatives where the model needs them, and drops them."""
     uses_negatives = SUBJECTS[name].model.uses_negatives
     if side == "textbook":
-        textbook = TextbookBatches(data.train, batch_size=BATCH_SIZE, uses_negatives=uses_negatives)
-        return lambda: list(textbook.epoch())
+        theirs = textbook.Batches(data.train, batch_size=BATCH_SIZE, uses_negatives=uses_negatives)
+        return lambda: list(theirs.epoch())
     ours = EpochBatches(
         data.train,
         data.n_items,
@@ -102,8 +84,8 @@ def evaluation_of(side: Side, dataset: Dataset) -> Step:
     draw = torch.Generator().manual_seed(0)
     users, items = (torch.randn(n, EMBEDDING_SIZE, generator=draw) for n in (dataset.n_users, dataset.n_items))
     if side == "textbook":
-        textbook = TextbookEvaluation(dataset)
-        return lambda: [textbook(users, items, part) for part in ("valid", "test")]
+        theirs = textbook.Evaluation(dataset)
+        return lambda: [theirs(users, items, part) for part in ("valid", "test")]
     ours, vectors = Evaluation(dataset), Vectors(users, items)
     return lambda: [ours(vectors, part, torch.device("cpu")) for part in ("valid", "test")]
 

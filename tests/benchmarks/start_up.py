@@ -8,19 +8,16 @@ read stored data as long as that.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 import torch
-from tabulate import tabulate
+from processes import markdown, run
 
 from harness.measure.environment import environment
 
-ROOT = Path(__file__).parent.parent.parent
 RUNS = "docs/results/runs/mini"
 TORCH = "python -c 'import torch'"
 ALLOWED = {
@@ -38,13 +35,6 @@ ALLOWED = {
 """Commands → what they may take, in imports of torch."""
 
 
-def seconds_of(command: list[str]) -> float:
-    """Of a process, from its start to its end."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - began
-
-
 def trial_s() -> tuple[float, float]:
     """Seconds of one more trial in a suite, and of them those of its training: an epoch of BPR on mini."""
     few, many, taken = 2, 22, {}
@@ -55,7 +45,7 @@ def trial_s() -> tuple[float, float]:
                 f'title = "x"\ndatasets = ["mini"]\nseeds = {list(range(1, n + 1))}\n'
                 '[training]\nepochs = 1\n[[experiments]]\nmodel = "bpr"\n'
             )
-            taken[n] = seconds_of(["-m", "harness", "reproduce", str(suite), "--out", str(runs), "--device", "cpu"])
+            taken[n] = run("-m", "harness", "reproduce", str(suite), "--out", str(runs), "--device", "cpu").seconds
         records = [json.loads(path.read_text()) for path in Path(place, str(many)).glob("mini/*/epochs.jsonl")]
         assert len(records) == many
     return (taken[many] - taken[few]) / (many - few), median(
@@ -69,9 +59,9 @@ def main(rounds: int) -> None:
         for n in range(rounds + 1):
             for name, found in seconds.items():
                 to = ["--out", folder] if name.startswith("report") else []
-                taken = seconds_of(["-c", "import torch"] if name == TORCH else ["-m", "harness", *name.split(), *to])
+                used = run(*(["-c", "import torch"] if name == TORCH else ["-m", "harness", *name.split(), *to]))
                 if n:
-                    found.append(taken)
+                    found.append(used.seconds)
     torch_s = median(seconds[TORCH])
     rows = [[f"`{TORCH}`", f"{torch_s:.2f}", "1", ""]]
     for name, allowed in ALLOWED.items():
@@ -81,7 +71,7 @@ def main(rounds: int) -> None:
     here = environment(torch.device("cpu"))
     print(f"Medians of {rounds} processes each, in turns; {here['cpu']}, torch {torch.__version__}\n")
     head = ["command", "seconds", "imports of torch", "allowed"]
-    print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 3)))
+    print(markdown(head, rows))
     trial, training = trial_s()
     ratio = trial / torch_s
     print(

@@ -13,7 +13,6 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,12 +20,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+from processes import ROOT, markdown, run
 
 from harness.runs.index import INDEX
 from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, HITS, RESULT, RUN
 
-ROOT = Path(__file__).parent.parent.parent
 MINI = ROOT / "docs" / "results" / "runs" / "mini"
 MODELS = ("bpr", "lightgcn", "lattice", "vbpr")
 DATASETS = ("mini", "baby", "sports", "few")
@@ -78,25 +76,15 @@ def _link(source: Path, path: Path, number: int) -> None:
         os.link(kept / name, path / name)
 
 
-def measured(words: list[str]) -> tuple[str, str, int]:
-    """Seconds, of them those of the processor, and peak memory in MB of a command, and its exit code."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = f"{time.perf_counter() - began:.1f} ({usage.ru_utime + usage.ru_stime:.1f})"
-    return seconds, f"{usage.ru_maxrss * 1024 / 1e6:,.0f}", process.returncode
-
-
 def rows_of(store: Path) -> list[list[Any]]:
     rows = []
     for command in COMMANDS:
         words = command.format(store=store).split()
         (store / INDEX).unlink(missing_ok=True)
-        first = measured(words)[0]
-        rows.append([f"`bm3 {command.format(store='STORE')}`", first, *measured(words)])
+        found = [run("-m", "harness", *words) for _ in range(2)]
+        times = [f"{used.seconds:.1f} ({used.cpu_s:.1f})" for used in found]
+        again = found[1]
+        rows.append([f"`bm3 {command.format(store='STORE')}`", *times, f"{again.peak_mb:,.0f}", again.code])
     return rows
 
 
@@ -114,8 +102,7 @@ def main(n: int, folder: Path | None) -> None:
         here = environment(torch.device("cpu"))
         print(f"A store of {n:,} runs; {here['cpu']}, {here['logical_cores']} cores, Python {here['python']}\n")
         head = ["command", "seconds at first (CPU)", "again (CPU)", "peak, MB", "exit code"]
-        alignment = ("left", *["right"] * 4)
-        print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=alignment), flush=True)
+        print(markdown(head, rows), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,8 @@ import numpy as np
 import pytest
 import torch
 from sides import EMBEDDING_SIZE, Vectors
-from textbook import (
-    Textbook,
-    TextbookBatches,
-    TextbookBM3,
-    TextbookBPR,
-    TextbookBUIR,
-    TextbookDualGNN,
-    TextbookEvaluation,
-    TextbookGRCN,
-    TextbookLATTICE,
-    TextbookLightGCN,
-    TextbookMMGCN,
-    TextbookVBPR,
-)
+from textbook import MODELS, Batches, Textbook
+from textbook import Evaluation as TextbookEvaluation
 from torch import Tensor
 
 from bm3 import Batch
@@ -32,25 +20,24 @@ from harness.models.dualgnn import co_occurring_users
 from harness.models.registry import find_model
 
 # Weights of the regularisers are such that a mistake in them shows.
-CASES: list[tuple[type[Textbook], dict[str, Any]]] = [
-    (TextbookBPR, {"reg_weight": 10.0}),
-    (TextbookLightGCN, {"reg_weight": 10.0}),
-    (TextbookLightGCN, {"reg_weight": 10.0, "n_layers": 3}),
-    (TextbookBUIR, {}),
-    (TextbookBUIR, {"n_layers": 1}),
-    (TextbookBM3, {"dropout": 0, "n_layers": 1, "reg_weight": 10.0}),
-    (TextbookBM3, {"dropout": 0, "n_layers": 2, "reg_weight": 10.0}),
-    (TextbookVBPR, {"reg_weight": 10.0}),
-    (TextbookMMGCN, {"reg_weight": 10.0}),
-    (TextbookMMGCN, {"reg_weight": 10.0, "training": "as_authored"}),  # compares gradients that are not used, too
-    (TextbookGRCN, {"reg_weight": 10.0}),
-    (TextbookDualGNN, {"reg_weight": 1.0}),
-    (TextbookLATTICE, {"reg_weight": 10.0}),
-    (TextbookLATTICE, {"reg_weight": 10.0, "n_layers": 2, "n_ui_layers": 1}),
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("BPR", {"reg_weight": 10.0}),
+    ("LightGCN", {"reg_weight": 10.0}),
+    ("LightGCN", {"reg_weight": 10.0, "n_layers": 3}),
+    ("BUIR", {}),
+    ("BUIR", {"n_layers": 1}),
+    ("BM3", {"dropout": 0, "n_layers": 1, "reg_weight": 10.0}),
+    ("BM3", {"dropout": 0, "n_layers": 2, "reg_weight": 10.0}),
+    ("VBPR", {"reg_weight": 10.0}),
+    ("MMGCN", {"reg_weight": 10.0}),
+    ("MMGCN", {"reg_weight": 10.0, "training": "as_authored"}),  # compares gradients that are not used, too
+    ("GRCN", {"reg_weight": 10.0}),
+    ("DualGNN", {"reg_weight": 1.0}),
+    ("LATTICE", {"reg_weight": 10.0}),
+    ("LATTICE", {"reg_weight": 10.0, "n_layers": 2, "n_ui_layers": 1}),
 ]
-IDS = ["-".join([kind.__name__.removeprefix("Textbook"), *map(str, settings.values())]) for kind, settings in CASES]
+IDS = ["-".join([name, *map(str, settings.values())]) for name, settings in CASES]
 CONTAINERS = ("branches.", "features.", "projections.")  # of textbook models; recorded traces do not name them
-OF_ANY_MODALITIES = (TextbookVBPR, TextbookMMGCN, TextbookGRCN, TextbookDualGNN, TextbookLATTICE)
 
 
 @pytest.fixture(scope="module")
@@ -58,29 +45,29 @@ def data() -> Dataset:
     return mini()
 
 
-@pytest.mark.parametrize(("kind", "settings"), CASES, ids=IDS)
+@pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
 def test_textbook_has_the_loss_and_gradients_of_our_model(
-    kind: type[Textbook], settings: Mapping[str, Any], data: Dataset
+    name: str, settings: Mapping[str, Any], data: Dataset
 ) -> None:
-    ours, textbook = alike(kind, settings, data)
+    ours, textbook = alike(name, settings, data)
     compared = check_agreement(ours, textbook, batch_of(data, 0))
     assert {id(parameter) for parameter in textbook.trained()} <= {id(parameter) for parameter in compared}
+    found = ours.loss(batch_of(data, 0))
+    assert name == "BUIR" or found.parts["regulariser"] > 1e-3 * found.total  # a mistake in it shows
 
 
 @pytest.mark.parametrize("modalities", [("visual",), ("text",), ("visual", "acoustic", "text")], ids="+".join)
-@pytest.mark.parametrize("kind", OF_ANY_MODALITIES)
-def test_they_agree_with_one_modality_and_with_three(
-    kind: type[Textbook], modalities: tuple[str, ...], data: Dataset
-) -> None:
+@pytest.mark.parametrize("name", ["VBPR", "MMGCN", "GRCN", "DualGNN", "LATTICE"])
+def test_they_agree_with_one_modality_and_with_three(name: str, modalities: tuple[str, ...], data: Dataset) -> None:
     draw = np.random.default_rng(7)
-    features = {name: draw.normal(size=(data.n_items, 9 + k)).astype("float32") for k, name in enumerate(modalities)}
+    features = {one: draw.normal(size=(data.n_items, 9 + k)).astype("float32") for k, one in enumerate(modalities)}
     some = replace(data, features=features)
-    ours, textbook = alike(kind, {"reg_weight": 1.0}, some)
+    ours, textbook = alike(name, {"reg_weight": 1.0}, some)
     check_agreement(ours, textbook, batch_of(some, 0), moving_only=True)
 
 
 def test_textbook_lattice_uses_the_detached_graph_until_the_next_epoch(data: Dataset) -> None:
-    ours, textbook = alike(TextbookLATTICE, {"reg_weight": 10.0}, data)
+    ours, textbook = alike("LATTICE", {"reg_weight": 10.0}, data)
     with_gradient = len(check_agreement(ours, textbook, batch_of(data, 0)))
     move_together(ours, textbook)  # the graph of the first batch must stay what it was
     assert len(check_agreement(ours, textbook, batch_of(data, 1))) == 2  # the ID tables
@@ -89,33 +76,13 @@ def test_textbook_lattice_uses_the_detached_graph_until_the_next_epoch(data: Dat
     assert len(check_agreement(ours, textbook, batch_of(data, 2))) == with_gradient > 2
 
 
-@pytest.mark.parametrize(("kind", "settings"), CASES, ids=IDS)
-def test_comparison_notices_every_parameter_and_the_regulariser(
-    kind: type[Textbook], settings: Mapping[str, Any], data: Dataset
-) -> None:
-    ours, textbook = alike(kind, settings, data)
-    noise = torch.Generator().manual_seed(2)
-    trained = {id(parameter) for parameter in textbook.trained()}
-    for name, parameter in named_parameters(textbook).items():
-        if id(parameter) in trained:
-            before = parameter.detach().clone()
-            with torch.no_grad():
-                parameter += (0.01 + 0.1 * before.abs().mean()) * torch.randn(before.shape, generator=noise)
-            renew(ours, textbook)
-            assert not agree(ours, textbook, batch_of(data, 0)), f"a change of {name} was not noticed"
-            with torch.no_grad():
-                parameter.copy_(before)
-    expected = ours.loss(batch_of(data, 0))
-    if not isinstance(textbook, TextbookBUIR):  # which has none
-        assert expected.parts["regulariser"] > 1e-3 * expected.total
-
-
 def test_buir_notices_the_targets_of_both_sides(data: Dataset) -> None:
-    ours, textbook = alike(TextbookBUIR, {}, data)
+    ours, textbook = alike("BUIR", {}, data)
     for table in textbook.target_encoder.parameters():
         before = table.clone()
         table += 0.1 * torch.randn(table.shape, generator=torch.Generator().manual_seed(4))
-        assert not agree(ours, textbook, batch_of(data, 0))
+        with pytest.raises(AssertionError):
+            check_agreement(ours, textbook, batch_of(data, 0))
         table.copy_(before)
 
 
@@ -130,22 +97,22 @@ def test_textbook_evaluation_has_the_metrics_of_ours(part: Part, data: Dataset) 
 
 
 def test_textbook_batches_hold_every_interaction_once_and_negatives_new_to_the_user(data: Dataset) -> None:
-    batches = list(TextbookBatches(data.train, batch_size=256, uses_negatives=True).epoch())
+    batches = list(Batches(data.train, batch_size=256, uses_negatives=True).epoch())
     users, items, negatives = (torch.cat(column).numpy() for column in zip(*batches, strict=True))
     assert {len(batch.users) for batch in batches[:-1]} == {256}
     assert sorted(zip(users, items, strict=True)) == sorted(map(tuple, data.train))
     assert not set(zip(users, negatives, strict=True)) & set(map(tuple, data.train))
     assert len(np.unique(negatives)) > 0.9 * data.n_items
-    without = TextbookBatches(data.train, batch_size=256, uses_negatives=False).epoch()
+    without = Batches(data.train, batch_size=256, uses_negatives=False).epoch()
     assert all(batch.negatives is None for batch in without)
 
 
-def alike(kind: type[Textbook], settings: Mapping[str, Any], data: Dataset) -> tuple[Any, Textbook]:
+def alike(name: str, settings: Mapping[str, Any], data: Dataset) -> tuple[Any, Textbook]:
     """Our model and the textbook with the same parameters."""
-    entry = find_model(kind.__name__.removeprefix("Textbook"))
-    config = entry.model.Config(**settings)
-    ours, textbook = entry.model(data, config, torch.Generator().manual_seed(0)), kind(data, config)
-    if isinstance(textbook, TextbookDualGNN):
+    model = find_model(name).model
+    config = model.Config(**settings)
+    ours, textbook = model(data, config, torch.Generator().manual_seed(0)), MODELS[name](data, config)
+    if name == "DualGNN":
         drawn = np.random.default_rng(3).random((data.n_users, config.n_neighbours))
         graph = co_occurring_users(ours._adjacency, data.n_users, config.n_neighbours).padded(drawn)
         ours.set_user_graph(*graph)
@@ -210,14 +177,6 @@ def check_agreement(ours: Any, textbook: Textbook, batch: Batch, *, moving_only:
     return compared
 
 
-def agree(ours: Any, textbook: Textbook, batch: Batch) -> bool:
-    try:
-        check_agreement(ours, textbook, batch)
-    except AssertionError:
-        return False
-    return True
-
-
 def move_together(ours: Any, textbook: Textbook) -> None:
     """Change all parameters, alike on both sides."""
     noise = torch.Generator().manual_seed(1)
@@ -225,13 +184,6 @@ def move_together(ours: Any, textbook: Textbook) -> None:
         for theirs, parameter in pairs(ours, textbook).values():
             parameter += 0.1 * torch.randn(parameter.shape, generator=noise)
             theirs.copy_(parameter)
-
-
-def renew(ours: Any, textbook: Textbook) -> None:
-    """Drop LATTICE's item graphs."""
-    if isinstance(textbook, TextbookLATTICE):
-        ours.start_epoch(torch.Generator())
-        textbook.start_epoch()
 
 
 def batch_of(data: Dataset, number: int) -> Batch:

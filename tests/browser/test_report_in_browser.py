@@ -66,6 +66,11 @@ def column(page: Any, place: int) -> list[str]:
     ]
 
 
+def all_open(page: Any) -> bool:
+    panels = page.locator(".panel")
+    return all(panels.nth(place).is_visible() for place in range(panels.count()))
+
+
 def overflows(page: Any) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
 
@@ -141,10 +146,9 @@ def test_an_unfolded_cell_stays_with_its_model_when_the_table_is_sorted(page: An
 
 def test_all_cells_unfold_at_once(page: Any) -> None:
     page.locator("button.all").first.click()
-    panels = page.locator(".panel")
-    assert all(panels.nth(place).is_visible() for place in range(panels.count()))
+    assert all_open(page)
     page.locator("button.all").first.click()
-    assert not panels.first.is_visible()
+    assert not page.locator(".panel").first.is_visible()
 
 
 def test_a_link_to_a_cell_opens_it(page: Any) -> None:
@@ -201,14 +205,12 @@ def test_the_dark_scheme_is_dark(page: Any) -> None:
 def test_without_a_script_everything_is_open(chromium: Any, file: Path) -> None:
     page = chromium.new_page(java_script_enabled=False)
     page.goto(file.as_uri())
-    panels = page.locator(".panel")
-    assert all(panels.nth(place).is_visible() for place in range(panels.count()))
+    assert all_open(page)
     assert not page.locator("button.all").first.is_visible()
     page.close()
 
 
 def test_on_paper_everything_is_open_and_buttons_are_gone(page: Any) -> None:
     page.emulate_media(media="print")
-    panels = page.locator(".panel")
-    assert all(panels.nth(place).is_visible() for place in range(panels.count()))
+    assert all_open(page)
     assert not page.locator("button.plain").first.is_visible()

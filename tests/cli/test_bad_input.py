@@ -15,15 +15,10 @@ model = "bpr"
 
 BAD: dict[str, list[str]] = {
     "trian bpr mini": ["trian"],
-    "train lightgnc mini": ["no model 'lightgnc'", "lightgcn"],
-    "train bmm3 mini": ["no model 'bmm3'", "bm3"],
-    "train bpr minni": ["no data set 'minni'", "nearest: mini", "--data"],
-    "train bpr mini --set reg_wieght=1": ["'reg_wieght'", "nearest: reg_weight"],
     "train bpr mini --set early_stopping.patence=1": ["nearest: early_stopping.patience"],
     "train bpr mini --set early_stopping=1": ["'early_stopping'", "nearest: early_stopping."],
     "train bpr mini --set step=captured": ["'step' is there no more", "leave it out"],
     "train bpr mini --set n_layers=2": ["bpr has no setting 'n_layers'"],
-    "train lightgcn mini --set n_layers=two": ["n_layers", "'two'", "integer"],
     "train lightgcn mini --set n_layers=1.5": ["n_layers", "'1.5'", "integer"],
     "train lightgcn mini --set n_layers=-1": ["n_layers is -1", "at least 0"],
     "train bpr mini --set reg_weight=nan": ["reg_weight is nan"],
@@ -35,9 +30,7 @@ BAD: dict[str, list[str]] = {
     "train bpr mini --set =3": ["'=3'", "key=value"],
     "train bpr mini --epochs 0": ["--epochs", "0"],
     "train bpr mini --seed -1": ["--seed", "-1"],
-    "train bpr mini --seed x": ["--seed", "'x'"],
     "train bpr mini --device cuda:1": ["--device", "CUDA_VISIBLE_DEVICES=1", "--device cuda"],
-    "train bpr mini --device tpu": ["--device", "'tpu'", "auto", "cpu", "cuda"],
     "train bpr mini --threads 0": ["--threads"],
     "train bpr mini --epoch 3": ["--epoch", "--epochs"],
     "train bpr": ["DATASET"],
@@ -45,13 +38,9 @@ BAD: dict[str, list[str]] = {
     "train bpr shop --data nowhere": ["nowhere: no such folder"],
     "train bpr ./nowhere": ["nowhere: no such folder"],
     "variants mmgnc": ["nearest: mmgcn"],
-    "settings lightgnc": ["nearest: lightgcn"],
-    "runs list --state done": ["'done'"],
-    "suite show tabel3": ["no suite 'tabel3'", "table3"],
     "suite show mini --data nowhere": ["nowhere", "--data"],
     "reproduce nosuch": ["no suite 'nosuch'"],
     "reproduce small.toml --in-process --workers 2": ["--in-process", "--workers"],
-    "reproduce small.toml --rerun some": ["'some'", "missing", "failed"],
     "reproduce small.toml --workers 0": ["--workers"],
     "reproduce table4 --dataset mini --workers 2": ["measures time", "--workers"],
     "reproduce table4 --dataset mini --ray local": ["measures time and memory", "--ray"],
@@ -59,11 +48,8 @@ BAD: dict[str, list[str]] = {
     "reproduce small.toml --dataset minni": ["'minni'", "mini"],
     "tables 5": ["no table 5", "2, 3, 4"],
     "tables 3 nowhere": ["nowhere: no such folder"],
-    "tables 3 --dataset babby": ["'babby'", "Baby, Sports, Electronics"],
-    "tables 3 --format html": ["'html'"],
     "tables 3 --data .": ["--data", "tables of data sets"],
     "tables 2 --data nowhere": ["nowhere: no such folder"],
-    "expected show tabel3": ["'tabel3'", "nearest: table3"],
     "expected show paper-table9": ["nearest: paper-table"],
     "expected show table3 --model lightgnc": ["paper-table3 has no model 'lightgnc'", "LightGCN"],
     "expected show table3 --dataset tiktok": ["no data set 'tiktok'", "Baby"],
@@ -92,7 +78,7 @@ BAD: dict[str, list[str]] = {
     "runs verify small.toml": ["small.toml: is a file"],
     "watch nowhere": ["bm3 reproduce SUITE --out"],
 }
-"""Commands, and parts of what they say."""
+"""Commands, and parts of what they say; more, word for word, are in `tests/golden`."""
 
 
 @pytest.mark.parametrize("arguments", BAD)

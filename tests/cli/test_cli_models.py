@@ -6,18 +6,12 @@ from dataclasses import fields, make_dataclass
 from typing import Any
 
 import pytest
-from command_line import Command
+from command_line import Command, cells
 
 from harness.models import registry
 from harness.models.registry import find_model, models
 from harness.runs.settings import about, configure, meanings, settings
 from harness.training.config import TrainingConfig
-
-
-def cells(out: str, first: str) -> list[str]:
-    """The cells of the row of a table that begins so."""
-    (line,) = [line for line in out.splitlines() if line.split("  ")[0] == first]
-    return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
 def test_models_lists_those_of_other_packages(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

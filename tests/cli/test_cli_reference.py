@@ -40,7 +40,7 @@ def test_a_reference_is_overwritten_only_when_that_is_said(command: Command, sto
     assert json.loads(target.read_text(encoding="utf-8")) == written
 
 
-def test_a_reference_without_a_model_of_the_suite_is_refused(
+def test_a_reference_that_lacks_a_model_is_refused(
     command: Command, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = load_suite(SUITE).narrowed(["bpr", "buir"])

@@ -147,9 +147,7 @@ def test_points_that_all_have_every_seed_are_all_in_the_report(command: Command,
         assert cells[2:] == ["2", *(f"{figure:.4f}" for figure in figures)]
 
 
-def test_the_self_check_says_which_models_are_consistent_and_compares_none(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_self_check_says_which_models_are_consistent(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     only = ("reproduce", "--in-process", "--threads", 1, "--model", "bpr")
     outcome = command(*only)
     assert outcome.code == 0
@@ -226,7 +224,7 @@ def test_too_little_memory_is_a_dash_and_no_failure(
     assert read_status(study).failed == 0
 
 
-def test_a_trial_that_fails_makes_the_exit_code(command: Command, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_fails_makes_the_exit_code(command: Command, study: Path) -> None:
     study_file = SUITE.replace("learning_rate = 0.01", "learning_rate = 1e30")
     Path("small.toml").write_text(study_file, encoding="utf-8")
     outcome = command(*RUN)
@@ -297,9 +295,7 @@ def ran(rows: list[Row]) -> Mapping[str, RunRecord | None]:
     return {point.key: run_trial(point, STORE) for row in rows[:1] for point in row.points}
 
 
-def test_finished_trials_are_left_out_and_the_repeats_of_chosen_points_listed(
-    command: Command, rows: list[Row]
-) -> None:
+def test_finished_trials_are_left_out_and_repeats_of_chosen_points_listed(command: Command, rows: list[Row]) -> None:
     runs = ran(rows)
     left = commands(*rows[0].wanted(runs)[2:], *rows[1].points, *rows[1].wanted({})[1:])
     assert len(left) == len(rows[0].chosen(runs)) + 2

@@ -97,7 +97,7 @@ def test_metrics_are_shown_on_request_of_all_users_or_of_some(command: Command, 
         (["--users", "missing.txt"], "'missing.txt' does not exist"),
     ],
 )
-def test_metrics_and_users_that_are_not_there_are_refused_in_one_line(
+def test_metrics_and_users_that_are_not_there_are_refused(
     command: Command, store: Path, words: list[str], says: str
 ) -> None:
     Path("none.txt").write_text("nobody\n")

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
+from command_line import Command, cells
 from run_files import DESCRIPTION
 
 from harness.runs.record import RunRecord
+from harness.runs.store import write_failure
 from harness.runs.trial import Trial, resolve_device, run_trial
 from harness.studies.suite import Row, load_suite, plan
 
@@ -40,15 +41,8 @@ def fail(trial: Trial, out: Path) -> None:
     folder = out / trial.key
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({**DESCRIPTION, **trial.identity}))
-    (folder / "failure.json").write_text(
-        json.dumps({"kind": "error", "message": "made up", "when": "2026-01-01T00:00:00+00:00"})
-    )
+    write_failure(folder, "error", "made up")
     assert RunRecord.read(folder).state == "failed"
-
-
-def cells(out: str, label: str) -> list[str]:
-    (line,) = [line for line in out.splitlines() if line.startswith(f"{label}  ")]
-    return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
 def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Command, search: Path) -> None:
@@ -69,9 +63,7 @@ def test_what_is_done_and_what_failed_is_counted_and_the_choice_made(command: Co
 
 
 @pytest.mark.parametrize(("alone", "done"), [("", "1"), ("alone = true\n", "0")])
-def test_where_costs_are_asked_for_a_run_of_another_machine_is_not_done(
-    command: Command, search: Path, alone: str, done: str
-) -> None:
+def test_for_costs_a_run_of_another_machine_is_not_done(command: Command, search: Path, alone: str, done: str) -> None:
     search.write_text(alone + search.read_text())
     run = run_trial(rows_of(search)[0].points[0], Path("store"))
     description = json.loads((run.path / "run.json").read_text())

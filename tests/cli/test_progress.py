@@ -102,9 +102,7 @@ def test_after_going_on_the_best_epoch_so_far_is_known_and_parts_have_their_name
     ("tail", "epoch"),
     [("", 12), ('{"epoch": 13, "valid": {"reca', 12), ('{"epoch": 13}\n', 13), ("[13]\n", 12), ("\n\n", 12)],
 )
-def test_the_course_is_the_last_epoch_and_the_best_so_far_without_a_line_cut_off(
-    tmp_path: Path, tail: str, epoch: int
-) -> None:
+def test_the_course_is_the_last_whole_epoch_and_the_best_so_far(tmp_path: Path, tail: str, epoch: int) -> None:
     assert course(tmp_path) == Course(0, 0, None)
     write_epochs(tmp_path, best=7, last=12, tail=tail)
     assert course(tmp_path / KEY) == Course(epoch, 7, 0.007)
@@ -119,11 +117,17 @@ def test_the_last_line_of_a_log_is_the_last_that_says_something(tmp_path: Path) 
 # --- reading a file ---
 
 
-def test_without_a_terminal_bytes_are_told_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock shows."""
+    shown = [100.0]
+    monkeypatch.setattr(cli_progress, "time", SimpleNamespace(monotonic=lambda: shown[0]))
+    return shown
+
+
+def test_without_a_terminal_bytes_are_told_now_and_then(
+    moment: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    moment = [100.0]
-    monkeypatch.setattr(cli_progress, "time", SimpleNamespace(monotonic=lambda: moment[0]))
     with reading_progress("ratings.csv") as report:
         for position in range(10_000_000, 35_000_000, 1_000_000):  # a million a second, and ten were there
             report(position, 40_000_000)
@@ -139,11 +143,7 @@ def test_without_a_terminal_bytes_are_told_every_ten_seconds(
     )
 
 
-def test_how_many_runs_have_been_read_is_told_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    moment = [100.0]
-    monkeypatch.setattr(cli_progress, "time", SimpleNamespace(monotonic=lambda: moment[0]))
+def test_how_many_runs_were_read_is_told_now_and_then(moment: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with reading_runs(1500) as tell:
         for done in range(1, 1501):
             moment[0] += 0.01

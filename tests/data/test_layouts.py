@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from refusals import refusal
+from refusals import Features, Parts, Write, refusal
 
 from harness.data import PARTS, load_dataset
 
-Parts = dict[str, NDArray[Any]]
-Features = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
 HEADER = "userID\titemID\tx_label\n"
 
 
@@ -66,20 +62,16 @@ def test_columns_stand_in_any_order_and_only_three_are_needed(
         ("visual_surrogate.npy", "visual", True),
     ],
 )
-def test_a_feature_file_is_named_by_its_modality(
-    tmp_path: Path, write_npz: Write, small_parts: Parts, file: str, modality: str, surrogate: bool
-) -> None:
-    folder = write_npz(tmp_path / "shop", small_parts)
-    np.save(folder / file, np.ones((8, 2), np.float32))
-    dataset = load_dataset(str(folder))
+def test_a_feature_file_is_named_by_its_modality(shop: Path, file: str, modality: str, surrogate: bool) -> None:
+    np.save(shop / file, np.ones((8, 2), np.float32))
+    dataset = load_dataset(str(shop))
     assert set(dataset.features) == {modality}
     assert dataset.surrogates == ({modality} if surrogate else set())
 
 
-def test_mapped_features_are_the_same_data_set(write_npz: Write, tmp_path: Path, small_parts: Any) -> None:
-    table = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float16)
-    folder = str(write_npz(tmp_path / "shop", small_parts, {"visual": table}))
-    mapped, loaded = load_dataset(folder, mapped=True), load_dataset(folder)
+def test_mapped_features_are_the_same_data_set(shop: Path) -> None:
+    np.save(shop / "visual.npy", np.random.default_rng(0).normal(size=(8, 4)).astype(np.float16))
+    mapped, loaded = load_dataset(str(shop), mapped=True), load_dataset(str(shop))
     assert isinstance(mapped.features["visual"], np.memmap)
     assert not isinstance(loaded.features["visual"], np.memmap)
     assert mapped.content_hash == loaded.content_hash
@@ -89,11 +81,9 @@ def test_mapped_features_are_the_same_data_set(write_npz: Write, tmp_path: Path,
 @pytest.mark.parametrize(
     "table", [np.ones((8, 4)), np.asfortranarray(np.ones((8, 4), np.float32))], ids=["float64", "F"]
 )
-def test_features_that_cannot_stay_in_their_file_are_refused(
-    write_npz: Write, tmp_path: Path, small_parts: Any, table: Any
-) -> None:
-    folder = str(write_npz(tmp_path / "shop", small_parts, {"visual": table}))
-    message = refusal(lambda: load_dataset(folder, mapped=True))
+def test_features_that_cannot_stay_in_their_file_are_refused(shop: Path, table: Any) -> None:
+    np.save(shop / "visual.npy", table)
+    message = refusal(lambda: load_dataset(str(shop), mapped=True))
     assert "visual.npy: float" in message
     assert "leave features_location out" in message
 
@@ -112,10 +102,9 @@ def test_a_folder_without_interactions_says_which_file_is_needed(tmp_path: Path)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="every file is readable for root")
-def test_a_file_without_read_permission_is_named(tmp_path: Path, write_npz: Write, small_parts: Parts) -> None:
-    folder = write_npz(tmp_path / "shop", small_parts)
-    (folder / "interactions.npz").chmod(0)
-    assert str(folder / "interactions.npz") in refused(folder)
+def test_a_file_without_read_permission_is_named(shop: Path) -> None:
+    (shop / "interactions.npz").chmod(0)
+    assert str(shop / "interactions.npz") in refused(shop)
 
 
 @pytest.mark.parametrize(
@@ -132,28 +121,24 @@ def test_a_file_without_read_permission_is_named(tmp_path: Path, write_npz: Writ
 )
 @pytest.mark.parametrize("name", ["interactions.npz", "visual.npy"])
 def test_a_damaged_file_is_named_and_nobody_is_told_to_unpickle_it(
-    tmp_path: Path, write_npz: Write, small_parts: Parts, name: str, damage: Callable[[bytes], bytes]
+    shop: Path, small_parts: Parts, name: str, damage: Callable[[bytes], bytes]
 ) -> None:
-    table = np.arange(16, dtype=np.float32).reshape(8, 2)
-    folder = write_npz(tmp_path / "shop", small_parts, {"visual": table})
-    np.savez_compressed(folder / "interactions.npz", allow_pickle=False, **small_parts)
-    (folder / name).write_bytes(damage((folder / name).read_bytes()))
-    message = refused(folder)
-    assert str(folder / name) in message
+    np.save(shop / "visual.npy", np.arange(16, dtype=np.float32).reshape(8, 2))
+    np.savez_compressed(shop / "interactions.npz", allow_pickle=False, **small_parts)
+    (shop / name).write_bytes(damage((shop / name).read_bytes()))
+    message = refused(shop)
+    assert str(shop / name) in message
     assert "allow_pickle=True" not in message
 
 
-def test_an_array_and_an_archive_are_not_taken_for_each_other(
-    tmp_path: Path, write_npz: Write, small_parts: Parts
-) -> None:
-    folder = write_npz(tmp_path / "shop", small_parts)
-    (folder / "visual.npy").write_bytes((folder / "interactions.npz").read_bytes())
-    assert f"{folder / 'visual.npy'}: an archive of arrays" in refused(folder)
-    (folder / "visual.npy").write_text("0.1,0.2\n")
-    assert "needed is an .npy file: write it with np.save" in refused(folder)
-    with (folder / "interactions.npz").open("wb") as file:
+def test_an_array_and_an_archive_are_not_taken_for_each_other(shop: Path, small_parts: Parts) -> None:
+    (shop / "visual.npy").write_bytes((shop / "interactions.npz").read_bytes())
+    assert f"{shop / 'visual.npy'}: an archive of arrays" in refused(shop)
+    (shop / "visual.npy").write_text("0.1,0.2\n")
+    assert "needed is an .npy file: write it with np.save" in refused(shop)
+    with (shop / "interactions.npz").open("wb") as file:
         np.save(file, small_parts["train"])
-    assert f"{folder / 'interactions.npz'}: a single array" in refused(folder)
+    assert f"{shop / 'interactions.npz'}: a single array" in refused(shop)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -182,8 +167,6 @@ def test_a_part_that_is_missing_or_empty_is_named(
                 ("u17\t0\t0", "userID is 'u17', needed is a whole number"),
                 ("1\t2.0\t0", "itemID is '2.0', needed is a whole number"),
                 ("1\t\t0", "itemID is '', needed is a whole number"),
-                ("1\t0\ttrain", "x_label is 'train', needed is a whole number"),
-                ("+-5\t0\t0", "userID is '+-5', needed is a whole number"),
                 ("-1\t0\t0", "ids are -1 and 0, needed are whole numbers from 0"),
                 ("1\t2147483648\t0", "ids are 1 and 2147483648, needed are whole numbers from 0 that fit 31 bits"),
                 ("1\t0\t3", "x_label is 3, needed is 0 (train), 1 (valid) or 2 (test)"),
@@ -200,18 +183,13 @@ def test_a_bad_line_is_named_with_what_is_needed(tmp_path: Path, content: str, c
 
 
 @pytest.mark.parametrize("second", ["image_feat.npy", "visual_surrogate.npy", None])
-def test_two_files_for_one_modality_and_a_bad_table_are_refused_by_name(
-    tmp_path: Path, write_npz: Write, small_parts: Parts, second: str | None
-) -> None:
+def test_two_files_for_one_modality_and_a_bad_table_are_refused_by_name(shop: Path, second: str | None) -> None:
     table = np.ones((8, 2), np.float32)
     table[3, 1] = 1 if second else np.nan
-    folder = write_npz(tmp_path / "shop", small_parts, {"visual": table})
-    if second:
-        np.save(folder / second, table)
-    message = refused(folder)
-    assert str(folder) in message
-    assert "visual.npy" in message
-    assert (second or "row 3") in message
+    for name in filter(None, ("visual.npy", second)):
+        np.save(shop / name, table)
+    message = refused(shop)
+    assert all(part in message for part in (str(shop), "visual.npy", second or "row 3"))
 
 
 class _Payload:

@@ -131,9 +131,7 @@ def test_a_point_in_time_leaves_eighty_and_ninety_percent_behind() -> None:
     ("times", "sizes"),
     [([1] * 15 + [2] * 2 + [3] * 3, [15, 2, 3]), ([], [0, 0, 0])],  # positions 16 and 18 have the times 2 and 3
 )
-def test_times_equal_to_a_boundary_go_to_the_later_part_and_nothing_is_divided_into_nothing(
-    times: list[int], sizes: list[int]
-) -> None:
+def test_times_equal_to_a_boundary_go_to_the_later_part(times: list[int], sizes: list[int]) -> None:
     pairs = np.array([(0, item) for item in range(len(times))], np.int64).reshape(-1, 2)
     parts = temporal_global_split(pairs, np.array(times, np.int64))
     assert [len(parts[part]) for part in PARTS] == sizes

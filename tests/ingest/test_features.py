@@ -1,13 +1,11 @@
 """Adding a modality to a data set on disk, by order or by id; nothing is written unless all of it fits."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from refusals import refusal
+from refusals import Parts, Write, refusal
 
 from harness.data import load_dataset
 from harness.data.synthetic import mini
@@ -15,37 +13,30 @@ from harness.ingest.exporting import export
 from harness.ingest.features import add_features, item_ids, join_by_id, read_row_ids
 from harness.ingest.importing import import_dataset
 
-Parts = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
-
-
 # --- adding features ---
 
 
-@pytest.mark.parametrize(
-    ("layout", "surrogate", "name"),
-    [
-        ("npz", False, "audio.npy"),
-        ("inter", False, "audio_feat.npy"),
-        ("npz", True, "audio_surrogate.npy"),
-        ("inter", True, "audio_surrogate.npy"),
-    ],
-)
-def test_a_modality_is_added_in_the_folders_own_layout(
-    tmp_path: Path, small_parts: Parts, write_npz: Write, write_inter: Write, layout: str, surrogate: bool, name: str
-) -> None:
-    folder = (write_npz if layout == "npz" else write_inter)(tmp_path / "shop", small_parts)
+@pytest.fixture(params=["npz", "inter"])
+def either(request: pytest.FixtureRequest, tmp_path: Path, small_parts: Parts) -> Path:
+    """The folder of a data set in each layout, without features."""
+    folder: Path = request.getfixturevalue(f"write_{request.param}")(tmp_path / "shop", small_parts)
+    return folder
+
+
+@pytest.mark.parametrize("surrogate", [False, True])
+def test_a_modality_is_added_in_the_folders_own_layout(either: Path, surrogate: bool) -> None:
     table = np.random.default_rng(0).normal(size=(8, 3))
-    file, added = add_features(folder, table, "audio", "here", surrogate=surrogate)
-    assert file == folder / name
-    dataset = load_dataset(str(folder))
+    file, added = add_features(either, table, "audio", "here", surrogate=surrogate)
+    usual = "audio_feat" if (either / "shop.inter").exists() else "audio"
+    assert file == either / ("audio_surrogate.npy" if surrogate else f"{usual}.npy")
+    dataset = load_dataset(str(either))
     assert dataset.content_hash == added.content_hash
     np.testing.assert_array_equal(dataset.features["audio"], table.astype(np.float32))
     assert dataset.features["audio"].dtype == np.float32
     assert ("audio" in dataset.surrogates) == surrogate
 
 
-def test_features_are_replaced_only_on_request_and_under_whatever_name_they_stand(
+def test_features_are_replaced_on_request_whatever_their_name(
     tmp_path: Path, small_parts: Parts, write_inter: Write
 ) -> None:
     folder = write_inter(tmp_path / "shop", small_parts, {"image": np.ones((8, 2), np.float32)})
@@ -77,30 +68,25 @@ def test_the_record_follows_what_was_added(tmp_path: Path) -> None:
         (np.full((8, 2), "x"), "are <U1"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused_and_nothing_is_written(
-    tmp_path: Path, small_parts: Parts, write_npz: Write, table: Any, complaint: str
-) -> None:
-    folder = write_npz(tmp_path / "shop", small_parts)
-    message = refusal(lambda: add_features(folder, table, "audio", "vectors.npy"))
+def test_a_table_that_does_not_fit_is_refused_and_nothing_is_written(shop: Path, table: Any, complaint: str) -> None:
+    message = refusal(lambda: add_features(shop, table, "audio", "vectors.npy"))
     assert message.startswith("vectors.npy: ")
     assert complaint in message
-    assert [path.name for path in folder.iterdir()] == ["interactions.npz"]
+    assert [path.name for path in shop.iterdir()] == ["interactions.npz"]
 
 
-def test_a_failed_write_leaves_the_old_features(
-    tmp_path: Path, small_parts: Parts, write_npz: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = write_npz(tmp_path / "shop", small_parts, {"image": np.ones((8, 2), np.float32)})
-    before = load_dataset(str(folder)).content_hash
+def test_a_failed_write_leaves_the_old_features(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(shop / "image.npy", np.ones((8, 2), np.float32))
+    before = load_dataset(str(shop)).content_hash
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
     table = np.zeros((8, 3), np.float32)
-    assert "No space left" in refusal(lambda: add_features(folder, table, "visual", "here", replace=True))
-    assert load_dataset(str(folder)).content_hash == before
-    assert sorted(path.name for path in folder.iterdir()) == ["image.npy", "interactions.npz"]
+    assert "No space left" in refusal(lambda: add_features(shop, table, "visual", "here", replace=True))
+    assert load_dataset(str(shop)).content_hash == before
+    assert sorted(path.name for path in shop.iterdir()) == ["image.npy", "interactions.npz"]
 
 
 @pytest.mark.parametrize(("fill", "row"), [("mean", [2, 5]), ("zero", [0, 0]), (None, None)])
@@ -116,12 +102,6 @@ def test_rows_are_joined_by_id_and_items_without_one_refused_or_filled(fill: Any
     joined = join_by_id(table[:3], ids, items, "ids.txt", fill=fill)
     np.testing.assert_array_equal(joined.table, [[1, 2], row, [3, 8]])
     assert (joined.left_out, joined.filled) == (1, 1)
-
-
-def test_a_bad_row_is_named_by_where_it_stands_in_the_file_and_its_id() -> None:
-    table = np.array([[1.0], [np.nan], [2.0], [np.inf]])  # the last is of no item here
-    message = refusal(lambda: join_by_id(table, ["c", "b", "a", "x"], ["a", "b", "c"], "f.npy"))
-    assert message.startswith("f.npy: row 1 (id 'b'): NaN")
 
 
 @pytest.mark.parametrize(
@@ -141,11 +121,6 @@ def test_ids_of_rows_are_lines_or_a_column(tmp_path: Path, name: str, content: s
     assert read_row_ids(tmp_path / name, column) == ["a", "b,1"]
 
 
-def test_a_table_of_no_floating_point_numbers_is_refused_by_id_too() -> None:
-    for table in (np.array([["x"], ["y"]]), np.array([[1], [2]])):
-        assert "f.npy: " in refusal(lambda table=table: join_by_id(table, ["a", "b"], ["a", "b"], "f.npy"))  # type: ignore[misc]
-
-
 def test_a_table_of_ids_without_a_column_of_a_known_name_says_how_to_name_it(tmp_path: Path) -> None:
     (tmp_path / "i.csv").write_text("sku,title\na,x\n", encoding="utf-8")
     message = refusal(lambda: read_row_ids(tmp_path / "i.csv"))
@@ -154,27 +129,25 @@ def test_a_table_of_ids_without_a_column_of_a_known_name_says_how_to_name_it(tmp
 
 
 @pytest.mark.parametrize(("modality", "kept"), [("image", "visual"), ("textual", "text"), ("a_feat", "a_feat")])
-@pytest.mark.parametrize("layout", ["npz", "inter"])
-def test_a_modality_keeps_its_name_but_for_the_two_that_have_two(
-    tmp_path: Path, small_parts: Parts, write_npz: Write, write_inter: Write, layout: str, modality: str, kept: str
-) -> None:
-    folder = (write_npz if layout == "npz" else write_inter)(tmp_path / "shop", small_parts)
-    add_features(folder, np.ones((8, 3)), modality, "here")
-    assert set(load_dataset(str(folder)).features) == {kept}
+def test_a_modality_keeps_its_name_but_for_the_two_that_have_two(either: Path, modality: str, kept: str) -> None:
+    add_features(either, np.ones((8, 3)), modality, "here")
+    assert set(load_dataset(str(either)).features) == {kept}
 
 
 @pytest.mark.parametrize(
-    ("ids", "complaint"),
+    ("ids", "table", "complaint"),
     [
-        (["a", "b", "a"], "'a' stands more than once"),
-        (["a", "b"], "2 ids"),
-        (["x", "y", "z"], "none of 3 ids is one of an item"),
+        ("aba", np.ones((3, 2)), "id 'a' stands more than once"),
+        ("ab", np.ones((3, 2)), "2 ids"),
+        ("xyz", np.ones((3, 2)), "none of 3 ids is one of an item"),
+        ("abc", np.full((3, 1), "x"), "<U1, needed are floating-point numbers"),
+        ("abc", np.ones((3, 1), int), "int64, needed are floating-point numbers"),
+        ("cbax", np.array([[1], [np.nan], [2], [np.inf]]), "row 1 (id 'b'): NaN"),  # the last is of no item here
     ],
 )
-def test_ids_that_do_not_fit_the_rows_are_refused(ids: list[str], complaint: str) -> None:
-    message = refusal(lambda: join_by_id(np.ones((3, 2)), ids, ["a", "b", "c"], "ids.txt", fill="mean"))
-    assert message.startswith("ids.txt: ")
-    assert complaint in message
+def test_ids_and_rows_that_do_not_fit_are_refused(ids: str, table: Any, complaint: str) -> None:
+    message = refusal(lambda: join_by_id(table, [*ids], [*"abc"], "ids.txt", fill="mean"))
+    assert message.startswith(f"ids.txt: {complaint}")
 
 
 def test_without_a_list_of_ids_items_go_by_their_numbers(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_connection_that_breaks_off_or_stalls_is_gone_on_with(fetching: Fetchi
     ],
     ids=["ranges ignored", "another place", "another size", "no range", "another file, conditions ignored"],
 )
-def test_what_does_not_go_on_with_the_same_file_is_not_appended(
+def test_what_is_of_another_file_is_not_appended(
     fetching: Fetching, host: Host, fault: Fault, ranges: list[str | None]
 ) -> None:
     host.faults.extend([OFF, fault])
@@ -201,9 +201,7 @@ def test_the_next_command_goes_on_only_with_what_is_the_same_file(
     assert fetching.names == {"ratings.csv", "fetched.json"}
 
 
-def test_what_may_pass_is_tried_again_with_longer_pauses_and_what_came_counts_anew(
-    fetching: Fetching, host: Host
-) -> None:
+def test_what_may_pass_is_tried_again_with_longer_pauses(fetching: Fetching, host: Host) -> None:
     host.faults.extend([*[Fault(status=status) for status in (429, 500, 503)], OFF, Fault(status=502)])
     fetching.run(retries=3)
     assert fetching.waited == [1, 2, 4, 1, 2]
@@ -383,7 +381,7 @@ def fetch_data(command: Command, manifest: Path) -> Command:
     return run
 
 
-def test_the_command_says_the_terms_first_and_the_next_command_last(
+def test_the_terms_come_first_and_the_next_command_last(
     fetch_data: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BM3_DATA", str(tmp_path))
@@ -425,7 +423,6 @@ def test_folder_file_host_and_checksum_can_be_chosen(fetch_data: Command, host: 
         (("--checksum", f"x.csv={'0' * 64}"), "no file 'x.csv'"),
         (("--checksum", "ratings.csv=12"), "FILE=SHA256"),
         (("--base-url", "h/x"), "--base-url 'h/x'"),
-        (("--stall", 0), "--stall"),
         (("--manifest", "nowhere.toml"), "No such file"),
     ],
 )

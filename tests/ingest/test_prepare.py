@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import refusals
 from command_line import GIVE_UP_AFTER, Command, Outcome, refused
 from raw_files import METADATA, Q2, R3, RATINGS, WIDTH, X1, csv_of, image_records, write_raw
 
@@ -48,11 +49,9 @@ def rows(path: Path) -> list[list[str]]:
 
 def refusal(plan: Plan) -> str:
     """The message with which a plan is refused; nothing may be left of what was begun."""
-    with pytest.raises(BM3Error) as caught:
-        prepare(plan, {})
+    message = refusals.refusal(lambda: prepare(plan, {}), BM3Error)
     assert not plan.out.exists()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return message
 
 
 # --- the example ---
@@ -196,10 +195,7 @@ def test_a_given_split_is_taken_as_it_is(plan: Plan, tmp_path: Path, write_inter
 @pytest.mark.parametrize(
     ("train", "complaint"),
     [
-        (
-            [(0, 0), (0, 1), (1, 1), (2, 0), (2, 1)],
-            "1 interactions of the ratings are not in it (first: user 1, item 2",
-        ),
+        ([(0, 0), (0, 1), (1, 1), (2, 0), (2, 1)], "1 interactions of the ratings are not in it (first: user 1, item"),
         ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 1), (2, 0)], "1 interactions stand more than once"),
         ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 3)], "1 interactions are not in the ratings (first: user 2"),
         ([(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (-1, 0)], "has a negative id"),

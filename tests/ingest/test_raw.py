@@ -136,9 +136,7 @@ def test_json_and_literals_give_the_same_record() -> None:
     ],
     ids=lambda line: line[:24].decode(errors="replace"),
 )
-def test_whatever_is_no_plain_dictionary_is_broken_and_never_run(
-    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_dictionary_is_never_run(line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BrokenRecordError) as caught:
         parse_record(line)

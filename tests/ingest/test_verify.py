@@ -78,7 +78,7 @@ def with_table(dataset: Dataset, table: NDArray[Any]) -> Dataset:
         ((20, 10, 66), {}, {OK: "", PROBLEM: "", NOTE: "not compared: no source prints those of this data set"}),
     ],
 )
-def test_every_source_that_prints_counts_is_named_and_held_against(
+def test_counts_are_held_against_every_source(
     counts: tuple[int, ...], printed: Any, expected: dict[Severity, str]
 ) -> None:
     findings = check_counts(dict(zip(("users", "items", "interactions"), counts, strict=True)), printed)

@@ -16,7 +16,7 @@ from harness.data import Dataset
 from harness.models import bm3 as fast
 from harness.models import features
 from harness.models.registry import find_model, trained_in_steps
-from harness.tools.doctor import doctor
+from harness.tools import doctor
 from harness.training.accelerators import prefetch
 from harness.training.config import TrainingConfig
 from harness.training.fit import build

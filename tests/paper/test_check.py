@@ -47,12 +47,7 @@ FAULTS = [
     ("paper.toml", 'source = "table1"', 'source = "table2"', ["paper.toml: tables.0: source: 'table2'"]),
     ("paper.toml", "epochs = 1000", "epoch = 1000", ["paper.toml: training: bm3 has no setting 'epoch'"]),
     ("paper.toml", "n_layers = 2", "n_layer = 2", ["paper.toml: settings.0.set: lightgcn has no setting 'n_layer'"]),
-    (
-        "paper.toml",
-        'models = ["BPR", "L',
-        'models = ["BPR", "BPR", "L',
-        ["paper.toml: models: BPR stands there 2"],
-    ),
+    ("paper.toml", 'models = ["BPR",', 'models = ["BPR", "BPR",', ["paper.toml: models: BPR stands there 2"]),
     ("sources.toml", "[table1]", "[table2]", ["sources.toml: table2: no figure", "table1.csv:2: unknown source"]),
     ("tolerances.toml", "relative = 0.03", "relative = 3", ["tolerances.toml: published.relative: "]),
     ("published/table1.csv", "Baby,BPR,R@10", "Babi,BPR,R@10", ["table1.csv:2: no data set 'Babi'; nearest: Baby"]),
@@ -65,6 +60,10 @@ FAULTS = [
     ("claims.toml", 'model = "LightGCN"', 'model = "Light"', ["claims.toml: claims.0.model: no model 'Light'"]),
     ("claims.toml", 'others = ["BPR"]', 'others = ["BP"]', ["claims.toml: claims.0.others: no model 'BP'"]),
     ("claims.toml", 'kind = "ordering"', 'kind = "order"', ["claims.toml: claims.0: "]),
+    ("claims.toml", 'kind = "ordering"', "exponents = 3", ["claims.toml: claims.0: "]),
+    ("complexity.toml", "", "confidence = [", ["complexity.toml: "]),
+    ("complexity.toml", "", "confidence = 2", ["complexity.toml: confidence: "]),
+    ("regression.toml", "", "[time", ["regression.toml: "]),
     ("suites/table1.toml", 'model = "bpr"', 'model = "bp"', ["table1.toml: experiments.0 (bp): no model 'bp'"]),
     ("suites/table1.toml", "seeds", "seed", ["table1.toml: the file: no key 'seed'"]),
 ]
@@ -74,6 +73,7 @@ FAULTS = [
 def test_each_fault_is_told_with_its_place(
     command: Command, skeleton: Path, name: str, old: str, new: str, told: list[str]
 ) -> None:
+    (skeleton / name).touch()
     edit(skeleton / name, old, new)
     done = command("paper", "check", skeleton)
     assert (done.code, done.out) == (2, "")

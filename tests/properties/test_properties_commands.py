@@ -30,7 +30,7 @@ import hostile
 import numpy as np
 import pytest
 import torch
-from command_line import Outcome
+from command_line import Outcome, leaves
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -160,15 +160,6 @@ WRITTEN_ANEW = ("report.", "cells.", "status.json", "log.txt", "study.log")
 """Names of what a study writes each time."""
 
 
-def leaves(group: click.Group, *above: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command that does something, with its words."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from leaves(command, *above, name)
-        else:
-            yield (*above, name), command
-
-
 PACKS = find_spec("rocrate") is not None  # which `nox -s properties` installs
 COMMANDS = {" ".join(words): command for words, command in leaves(cli.bm3) if PACKS or words[0] != "pack"}
 Files = dict[str, bytes]
@@ -262,7 +253,7 @@ def cut_short() -> Iterator[None]:
                 f"harness.studies.{module}.{name}",
                 lambda first, second, *more, **options: InProcess(first if isinstance(first, Path) else second),
             )
-        for name in ("profiling.profile.profile", "scaling.measure.measure"):
+        for name in ("profile.profile", "scaling.measure.measure"):
             patch.setattr(f"harness.tools.{name}", stop)
         for name in ("measure", "check", "inputs"):
             patch.setattr(f"harness.tools.regress.measure.{name}", stop)

@@ -18,20 +18,7 @@ from harness.measure.gpu import GpuSurvey
 from harness.measure.host import Limits
 from harness.models.registry import trained_in_steps
 from harness.paper.folders import DEFAULT, paper_folder
-from harness.tools.doctor import doctor
-from harness.tools.doctor.doctor import (
-    NEEDED_DISK,
-    NEEDED_MEMORY,
-    Finding,
-    check_cores,
-    check_data,
-    check_determinism,
-    check_gpus,
-    check_memory,
-    check_paper,
-    check_python_and_torch,
-    check_store,
-)
+from harness.tools import doctor
 
 Write = Callable[..., Path]
 GB = 10**9
@@ -45,28 +32,28 @@ PYTHON, FREE = (3, 11), 8 * GB
 @pytest.mark.parametrize(
     ("finding", "severity", "part"),
     [
-        (check_python_and_torch(PYTHON, "2.6.0", None, 0), "ok", "torch 2.6.0 for the CPU"),
-        (check_python_and_torch((3, 10), "2.6.0", None, 0), "problem", "3.11"),
-        (check_python_and_torch(PYTHON, "2.6.0", "12.4", 1), "ok", "CUDA 12.4"),
-        (check_python_and_torch(PYTHON, "2.6.0", "12.4", 0), "note", "CUDA_VISIBLE_DEVICES"),
-        (check_determinism({"a": "", "b": ""}, None), "ok", "each of 2 models agree to the bit"),
-        (check_determinism({"a": ""}, ":4096:8"), "ok", "agree to the bit"),
-        (check_determinism({"a": ""}, ":0:0"), "note", ":0:0; unset"),
+        (doctor.check_python_and_torch(PYTHON, "2.6.0", None, 0), "ok", "torch 2.6.0 for the CPU"),
+        (doctor.check_python_and_torch((3, 10), "2.6.0", None, 0), "problem", "3.11"),
+        (doctor.check_python_and_torch(PYTHON, "2.6.0", "12.4", 1), "ok", "CUDA 12.4"),
+        (doctor.check_python_and_torch(PYTHON, "2.6.0", "12.4", 0), "note", "CUDA_VISIBLE_DEVICES"),
+        (doctor.check_determinism({"a": "", "b": ""}, None), "ok", "each of 2 models agree to the bit"),
+        (doctor.check_determinism({"a": ""}, ":4096:8"), "ok", "agree to the bit"),
+        (doctor.check_determinism({"a": ""}, ":0:0"), "note", ":0:0; unset"),
         (
-            check_determinism({"a": "", "b": "two equal steps differ"}, None),
+            doctor.check_determinism({"a": "", "b": "differ"}, None),
             "problem",
-            "1 of 2 models is not repeatable: b: two equal steps differ; same seed",
+            "1 of 2 models is not repeatable: b: differ; same",
         ),
-        (check_determinism({"a": "RuntimeError: no kernel"}, None), "problem", "a: RuntimeError: no kernel"),
-        (check_cores(8, 8, Limits(), 8), "ok", "8 cores"),
-        (check_cores(8, 2, Limits(cores=1.5), 8), "note", "container gives 1.5"),
-        (check_cores(8, 2, Limits(), 8), "note", "--threads 2"),
-        (check_memory(FREE, 16 * GB, Limits()), "ok", "8.0 GB of 16.0 GB"),
-        (check_memory(NEEDED_MEMORY - 1, 16 * GB, Limits()), "problem", "free some"),
-        (check_memory(FREE, 16 * GB, Limits(memory=NEEDED_MEMORY - 1)), "problem", "container"),
+        (doctor.check_determinism({"a": "RuntimeError: no kernel"}, None), "problem", "a: RuntimeError: no kernel"),
+        (doctor.check_cores(8, 8, Limits(), 8), "ok", "8 cores"),
+        (doctor.check_cores(8, 2, Limits(cores=1.5), 8), "note", "container gives 1.5"),
+        (doctor.check_cores(8, 2, Limits(), 8), "note", "--threads 2"),
+        (doctor.check_memory(FREE, 16 * GB, Limits()), "ok", "8.0 GB of 16.0 GB"),
+        (doctor.check_memory(doctor.NEEDED_MEMORY - 1, 16 * GB, Limits()), "problem", "free some"),
+        (doctor.check_memory(FREE, 16 * GB, Limits(memory=doctor.NEEDED_MEMORY - 1)), "problem", "container"),
     ],
 )
-def test_what_facts_amount_to(finding: Finding, severity: str, part: str) -> None:
+def test_what_facts_amount_to(finding: doctor.Finding, severity: str, part: str) -> None:
     assert finding.severity == severity
     assert part in f"{finding.found}; {finding.advice}"
     assert bool(finding.advice) is (severity != "ok")
@@ -82,7 +69,7 @@ def test_what_facts_amount_to(finding: Finding, severity: str, part: str) -> Non
     ],
 )
 def test_nvml_says_what_each_gpu_offers(gpu: GpuSurvey, severity: str, part: str) -> None:
-    device, finding = check_gpus(CUDA, [gpu], "550.1")
+    device, finding = doctor.check_gpus(CUDA, [gpu], "550.1")
     assert device.found == "cuda:0, GPU A, 11.0 GB"
     assert finding.severity == severity
     assert "NVML, driver 550.1" in finding.found
@@ -91,11 +78,11 @@ def test_nvml_says_what_each_gpu_offers(gpu: GpuSurvey, severity: str, part: str
 
 
 def test_a_missing_nvml_is_a_note_and_so_is_a_gpu_that_torch_cannot_use() -> None:
-    (without,) = check_gpus([], "NVML not available: NVML Shared Library Not Found", None)
+    (without,) = doctor.check_gpus([], "NVML not available: NVML Shared Library Not Found", None)
     assert (without.severity, without.advice) == ("note", "")
-    _, beside = check_gpus(CUDA, "library missing", None)
+    _, beside = doctor.check_gpus(CUDA, "library missing", None)
     assert (beside.severity, "libnvidia-ml" in beside.advice) == ("note", True)
-    unused, _ = check_gpus([], [GPU], "550.1")
+    unused, _ = doctor.check_gpus([], [GPU], "550.1")
     assert (unused.severity, "that torch does not use" in unused.found) == ("note", True)
 
 
@@ -118,25 +105,25 @@ def test_a_step_of_each_model_is_really_made_twice(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_store_is_tried_without_leaving_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    new = check_store(tmp_path / "runs" / "deep")
+    new = doctor.check_store(tmp_path / "runs" / "deep")
     assert (new.severity, "made on first use" in new.found, list(tmp_path.iterdir())) == ("ok", True, [])
-    assert "made on first use" not in check_store(tmp_path).found
+    assert "made on first use" not in doctor.check_store(tmp_path).found
     (tmp_path / "file").write_text("")
-    refusal = check_store(tmp_path / "file")
+    refusal = doctor.check_store(tmp_path / "file")
     assert (refusal.severity, "--out" in refusal.advice) == ("problem", True)
-    monkeypatch.setattr("psutil.disk_usage", lambda path: SimpleNamespace(free=NEEDED_DISK - 1))
-    assert check_store(tmp_path).severity == "problem"
+    monkeypatch.setattr("psutil.disk_usage", lambda path: SimpleNamespace(free=doctor.NEEDED_DISK - 1))
+    assert doctor.check_store(tmp_path).severity == "problem"
 
 
 def test_missing_traces_and_a_damaged_paper_are_problems(tmp_path: Path) -> None:
-    whole, paper = check_paper(paper_folder(DEFAULT))
+    whole, paper = doctor.check_paper(paper_folder(DEFAULT))
     assert paper is not None
     assert f"{len(paper.values)} figures to compare with, {len(list(paper.folder.glob('traces/*.npz')))}" in whole.found
     folder = tmp_path / "paper"
     shutil.copytree(paper_folder(DEFAULT), folder, ignore=shutil.ignore_patterns("traces"))
-    assert check_paper(folder)[0].severity == "problem"
+    assert doctor.check_paper(folder)[0].severity == "problem"
     (folder / "sources.toml").write_text("[")
-    finding, none = check_paper(folder)
+    finding, none = doctor.check_paper(folder)
     assert (finding.severity, "sources.toml" in finding.found, none) == ("problem", True, None)
 
 
@@ -147,7 +134,9 @@ def test_data_sets_are_found_and_missing_ones_with_advice(
     write_inter(tmp_path / "b" / "baby", small_parts)
     write_inter(tmp_path / "b" / "other", small_parts)
     (tmp_path / "b" / "notes").mkdir()
-    synthetic, baby, other, missing = check_data([tmp_path / "a", tmp_path / "b", tmp_path / "c"], ["Baby", "Sports"])
+    synthetic, baby, other, missing = doctor.check_data(
+        [tmp_path / "a", tmp_path / "b", tmp_path / "c"], ["Baby", "Sports"]
+    )
     assert "mini" in synthetic.found
     assert [baby.found, other.found] == [f"baby: in {tmp_path / 'a' / 'baby'}", f"other: in {tmp_path / 'b' / 'other'}"]
     assert (missing.severity, missing.found.endswith(": Sports"), "BM3_DATA" in missing.advice) == ("note", True, True)
@@ -156,7 +145,7 @@ def test_data_sets_are_found_and_missing_ones_with_advice(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", unreadable)
-    _, found = check_data([tmp_path], [])
+    _, found = doctor.check_data([tmp_path], [])
     assert (found.severity, "Permission denied" in found.found) == ("note", True)
 
 
@@ -178,11 +167,7 @@ def test_one_screen_and_json_say_what_is_here_and_store_nothing(command: Command
 def test_a_problem_is_exit_code_1_and_advice_stands_beneath_it(
     command: Command, layout: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    findings = [
-        Finding("memory", "little", "problem", "free some"),
-        Finding("data", "no", "note"),
-        Finding("data", "x"),
-    ]
+    findings = [doctor.Finding("memory", "little", "problem", "free some"), doctor.Finding("data", "no", "note")]
     monkeypatch.setattr(doctor, "diagnose", lambda data, out, paper: findings)
     code, out, _ = command("doctor", *layout)
     assert code == 1
@@ -205,7 +190,7 @@ def test_a_problem_is_exit_code_1_and_advice_stands_beneath_it(
 def test_what_is_required_of_a_runner_is_there_or_a_problem(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
-    built_for: str | None,
+    built_for: str,
     devices: int,
     required: str,
     code: int,

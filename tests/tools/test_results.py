@@ -183,7 +183,7 @@ def test_a_template_that_cannot_be_rendered_is_named_with_its_line(
 
 
 def test_nothing_to_verify_is_no_pass(tmp_path: Path, command: Command) -> None:
-    assert "no such folder" in refused(command("results", "verify", tmp_path / "none"))
+    assert "does not exist" in refused(command("results", "verify", tmp_path / "none"))
     (tmp_path / "page.md").write_text("Half of it is 0.5.\n")
     outcome = command("results", "verify", tmp_path, "--unbound")
     assert outcome.code == 3

@@ -15,6 +15,7 @@ from harness.models.registry import find_model, models
 from harness.paper.claims import ClaimsFile
 from harness.paper.conformance import read_trace
 from harness.paper.folders import PAPER_FILE
+from harness.paper.growth import COMPLEXITY, load_complexity
 from harness.paper.literature import SOURCE_COLUMNS, ReportedValue, Standing, load_literature
 from harness.paper.literature import SOURCES as SOURCE_FILE
 from harness.paper.load import (
@@ -45,7 +46,8 @@ from harness.runs.settings import configure
 from harness.studies.suite import load_suite
 
 T = TypeVar("T")
-FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, "complexity.toml", "regression.toml", "downloads.toml", NAMES}
+OTHERS = ("regression.toml", "downloads.toml")
+FILES = {PAPER_FILE, SOURCES, TOLERANCES, GRIDS, CLAIMS, COMPLEXITY, NAMES, *OTHERS}
 FOLDERS = {"published", LITERATURE, "suites", "traces", "logs", "reference", "audit"}
 NAMED_BY = {
     "model": ("models", "proposed", "model", "others", "numerators", "denominator", "ratios", "exponents"),
@@ -79,6 +81,8 @@ class Check:
         self.folder = folder
         self.faults: list[str] = []
         self._known: dict[str, list[str]] = {}
+        self._seen: dict[tuple[str, ...], str] = {}
+        """Source and cell of each figure → where it stands."""
         self._rows: dict[tuple[str, ...], _Printed] = {}
 
     def run(self) -> list[str]:
@@ -108,8 +112,11 @@ class Check:
         if claims := self._toml(CLAIMS, TypeAdapter(ClaimsFile), needed=False):
             self._twice((claim.id for claim in claims.claims), f"{CLAIMS}: claims: id")
         self._toml(NAMES, TypeAdapter(LogNames), needed=False)
-        for name in (CLAIMS, "complexity.toml"):
+        for name in OTHERS:
+            self._toml(name, TypeAdapter(dict[str, Any]), needed=False)
+        for name in (CLAIMS, COMPLEXITY):
             self._named_in(name)
+        self._loads(self.folder.glob(COMPLEXITY), load_complexity)
         with suppress(BM3Error):  # told above
             paper = load_paper(self.folder)
             self._loads(paper.suites.values(), lambda path: load_suite(str(path), paper))
@@ -127,7 +134,7 @@ class Check:
         if not needed and not (self.folder / name).exists():
             return None
         try:
-            return form.validate_python(self._content(name))
+            return form.validate_python(read_toml(self.folder / name))
         except ValidationError as error:
             for problem in error.errors():
                 self._fault(name, field_fault(problem))
@@ -136,9 +143,6 @@ class Check:
         except (OSError, ValueError) as error:  # ValueError: not TOML, not UTF-8
             self._fault(name, str(error))
         return None
-
-    def _content(self, name: str) -> dict[str, Any]:
-        return read_toml(self.folder / name)
 
     def _names(self, names: Iterable[str], kind: str, where: str) -> None:
         """Each has to be a model, data set or metric of the paper."""
@@ -187,7 +191,9 @@ class Check:
             for key, value in children:
                 here = f"{path}.{key}" if path else str(key)
                 kind = next((kind for kind, keys in NAMED_BY.items() if key in keys), None)
-                if key == "exponents" and not any(isinstance(powers, dict) for powers in value.values()):
+                if key == "exponents" and not (
+                    isinstance(value, dict) and any(isinstance(p, dict) for p in value.values())
+                ):
                     kind = None  # of one model, by size
                 if isinstance(value, str | dict) or (isinstance(value, list) and set(map(type, value)) == {str}):
                     names = [value] if isinstance(value, str) else list(value)
@@ -196,38 +202,26 @@ class Check:
                     walk(value, here)
 
         with suppress(OSError, ValueError):  # told where the file was read as a value, or it may be missing
-            walk(self._content(name), "")
+            walk(read_toml(self.folder / name), "")
 
     def _published(self, sources: Mapping[str, Source]) -> None:
-        seen: dict[tuple[str, ...], str] = {}
+        used = set()
         for path in sorted((self.folder / "published").glob("*.csv")):
             try:
                 for where, row in read_rows(path, COLUMNS):
-                    self._figure(row, where, sources, seen)
+                    try:
+                        value = parse_value(row, where)
+                    except DataError as error:
+                        self.faults.append(str(error))
+                        continue
+                    used.add(value.source)
+                    if value.source not in sources:
+                        self.faults.append(f"{where}: unknown source '{value.source}'; describe it in {SOURCES}")
+                    self._figure(value, (value.source,), value.status, where)
             except DataError as error:  # what follows a row of another width is not read
                 self.faults.append(str(error))
-        for key in sources.keys() - {source for source, *_ in seen}:
+        for key in sources.keys() - used:
             self._fault(SOURCES, f"{key}: no figure in published/*.csv is from this source")
-
-    def _figure(
-        self, row: list[str], where: str, sources: Mapping[str, Source], seen: dict[tuple[str, ...], str]
-    ) -> None:
-        try:
-            value = parse_value(row, where)
-        except DataError as error:
-            self.faults.append(str(error))
-            return
-        if value.source not in sources:
-            self.faults.append(f"{where}: unknown source '{value.source}'; describe it in {SOURCES}")
-        self._cell(value, where)
-        self._printed(value, (value.source,), value.status, where)
-        earlier = seen.setdefault((value.source, *value.cell), where)
-        if earlier != where:
-            self.faults.append(f"{where}: the same cell and source as {earlier}; remove one")
-
-    def _cell(self, figure: PublishedValue | ReportedValue, where: str) -> None:
-        for kind, name in (("data set", figure.dataset), ("model", figure.model), ("metric", figure.metric)):
-            self._names([name] if name else [], kind, where.removeprefix(f"{self.folder}/"))
 
     def _literature(self) -> None:
         """What others report: each row of figures, then each source."""
@@ -241,19 +235,17 @@ class Check:
         for where, row in read_rows(folder / SOURCE_FILE, SOURCE_COLUMNS) if used else ():
             if row[0] not in used:
                 self.faults.append(f"{where}: {row[0]}: no figure in {LITERATURE}/*.csv is from this source")
-        seen: dict[tuple[str, ...], str] = {}
         for figure in figures:
-            self._cell(figure, figure.at)
-            earlier = seen.setdefault((figure.origin.key, figure.where, *figure.cell), figure.at)
-            if earlier != figure.at:
-                self.faults.append(f"{figure.at}: the same cell and source as {earlier}; remove one")
-            self._printed(figure, (figure.origin.key, figure.where), figure.standing, figure.at)
+            self._figure(figure, (figure.origin.key, figure.where), figure.standing, figure.at)
 
-    def _printed(
-        self, figure: PublishedValue | ReportedValue, source: tuple[str, ...], called: str, where: str
-    ) -> None:
-        """Take note of an accuracy, as part of its row: one model on one data set in one table."""
+    def _figure(self, figure: PublishedValue | ReportedValue, source: tuple[str, ...], called: str, where: str) -> None:
+        """It names what there is, is there once per source, and an accuracy is part of its row: one model on one data
+        set in one table."""
+        for kind, name in (("data set", figure.dataset), ("model", figure.model), ("metric", figure.metric)):
+            self._names([name] if name else [], kind, where.removeprefix(f"{self.folder}/"))
         dataset, model, metric = figure.cell
+        if (earlier := self._seen.setdefault((*source, *figure.cell), where)) != where:
+            self.faults.append(f"{where}: the same cell and source as {earlier}; remove one")
         if figure.value is not None and "@" in metric:
             row = self._rows.setdefault((dataset, model, *source), _Printed((dataset, model), where, {}, set()))
             row.values[metric] = figure.value

@@ -65,13 +65,12 @@ def compare(before: Measurement, now: Measurement, rules: Rules, device: str = "
 
 def to_repeat(comparisons: Iterable[Comparison]) -> dict[str, list[str]]:
     """Subjects whose `time` or `memory` must be measured again before their regression is believed."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = {}
     for one in comparisons:
         kind = {TIME: "time", WALL: "time", MEMORY: "memory"}.get(one.quantity)
         if one.outcome is Outcome.REGRESSED and kind and one.now is not None:
-            subjects = found.setdefault(kind, [])
-            subjects += [one.subject] if one.subject not in subjects else []
-    return found
+            found.setdefault(kind, {})[one.subject] = None
+    return {kind: [*subjects] for kind, subjects in found.items()}
 
 
 def confirmed(first: Iterable[Comparison], again: Iterable[Comparison]) -> tuple[Comparison, ...]:

@@ -76,16 +76,9 @@ def inputs(paper: Paper) -> tuple[Dataset, Dataset, Path]:
 
 
 def plan_of(
-    workload: Workload,
-    small: Dataset,
-    large: Dataset,
-    traces: Path,
-    folder: Path,
-    device: str,
-    threads: int,
-    clocks_held: bool = False,
+    workload: Workload, small: Dataset, large: Dataset, traces: Path, folder: Path, device: torch.device, threads: int
 ) -> Plan:
-    """The plan, its inputs in `folder`, which every tree reads; with `clocks_held` times are seconds, else shares."""
+    """The plan, its inputs in `folder`, which every tree reads. Times are shares, or seconds where clocks are held."""
     for dataset in (small, large):
         (folder / dataset.name).mkdir()
         parts = {part: dataset.part(part) for part in PARTS}
@@ -93,10 +86,10 @@ def plan_of(
         for modality, table in dataset.features.items():
             np.save(folder / dataset.name / f"{modality}.npy", table, allow_pickle=False)
     shutil.copytree(traces, folder / "traces")
-    work = {"format": WORKLOAD_FORMAT, **json.loads(json.dumps(asdict(workload))), "steps": workload.steps[device]}
+    work = {"format": WORKLOAD_FORMAT, **json.loads(json.dumps(asdict(workload))), "steps": workload.steps[device.type]}
     work |= {"small": small.name, "large": large.name, "hashes": [small.content_hash, large.content_hash]}
-    work |= {"unit": worker.SECONDS} if clocks_held else {}
-    return Plan({**work, "device": device, "threads": threads}, folder)
+    work |= {"unit": worker.SECONDS} if clocks_held(device) else {}
+    return Plan({**work, "device": device.type, "threads": threads}, folder)
 
 
 def clocks_held(device: torch.device) -> bool:

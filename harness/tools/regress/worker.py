@@ -90,8 +90,7 @@ class Worker:
     def traces(self, name: str) -> dict[str, str]:
         """`passed`, or what is wrong, of each recorded trace in the folder `name`, on the device that is measured."""
         found: dict[str, str] = {}
-        on_device = [] if self._device.type == "cpu" else [self._device]  # which older trees do not know
-        for check in conformance(self._folder / name, *on_device):
+        for check in conformance(self._folder / name, self._device):
             if found.setdefault(check.trace, "passed") == "passed" and check.status.value != "passed":
                 found[check.trace] = f"{check.status.value}: {check.quantity} {check.note}".strip()
         return found

@@ -1,4 +1,4 @@
-"""Exponents fitted to measured points, and judged by what is published (`complexity.toml` of the paper).
+"""Exponents fitted to measured points, and judged by what is published.
 
 Points come as plain numbers; how they are measured is `measure`, how they are shown `report`.
 """
@@ -6,22 +6,15 @@ Points come as plain numbers; how they are measured is `measure`, how they are s
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, TypeAdapter
-from pydantic.dataclasses import dataclass as validated
 from scipy.special import ndtr, stdtrit
 
-from bm3.errors import DataError
-from harness.paper.load import STRICT, validated_file
+from harness.paper.growth import Complexity
 from harness.paper.verdict import Word
 
-Factor = Literal["E", "I", "d_m", "d", "B", "L"]
-Text = Annotated[str, Field(min_length=1)]
-Figure = Annotated[float, Field(strict=True)]
 Floats = NDArray[np.float64]
 
 POWERS: Floats = np.arange(-100, 201) / 50  # k that are tried: −2 to 4 in steps of 0.02
@@ -29,55 +22,6 @@ SAMPLES = 1000
 SAMPLES_AT_A_TIME = 250  # bounds memory
 FEWEST_SIZES = 4  # a, b and k are three numbers
 FEWEST_REPETITIONS = 5  # with three, intervals that should hold 95 % of exponents held 80 %
-
-
-@validated(frozen=True, kw_only=True, config=STRICT)
-class Cost:
-    """What is published of one quantity of a model."""
-
-    model: Text
-    quantity: Literal["epoch", "step", "evaluation", "memory"]
-    expression: Text
-    exponents: Annotated[dict[Factor, Figure], Field(min_length=1)]
-    logarithms: tuple[Factor, ...] = ()
-    open: dict[Factor, Text] = Field(default_factory=dict)
-    """Size → why the sources do not say how the cost grows with it."""
-    source: Text
-    note: str = ""
-
-
-@validated(frozen=True, config=STRICT)
-class Complexity:
-    """The file `complexity.toml`."""
-
-    confidence: Annotated[float, Field(gt=0, lt=1, strict=True)]
-    tolerance: Annotated[float, Field(ge=0, strict=True)]
-    """What an exponent may exceed the published one by."""
-    widest: Annotated[float, Field(gt=0, strict=True)]
-    """Wider intervals decide nothing unless they lie on one side."""
-    misfit: Annotated[float, Field(gt=0, strict=True)]
-    """A fit that misses a median by more than this share decides nothing."""
-    costs: Annotated[tuple[Cost, ...], Field(min_length=1)]
-
-    def cost(self, model: str, quantity: str) -> Cost | None:
-        """The entry of a model (any case) and a quantity."""
-        return next(
-            (cost for cost in self.costs if (cost.model.lower(), cost.quantity) == (model.lower(), quantity)), None
-        )
-
-
-def load_complexity(path: Path) -> Complexity:
-    """A file such as `expected/bm3/complexity.toml`; raises DataError naming the file and the field."""
-    complexity = validated_file(path, TypeAdapter(Complexity))
-    for cost in complexity.costs:
-        where = f"{path}: costs: {cost.model} {cost.quantity}"
-        if complexity.cost(cost.model, cost.quantity) is not cost:
-            raise DataError(f"{where} is there twice; keep one")
-        if both := set(cost.open).intersection(cost.exponents):
-            raise DataError(f"{where}: {', '.join(both)} is given and open")
-        if bare := set(cost.logarithms).difference(cost.exponents):
-            raise DataError(f"{where}: {', '.join(bare)} has no exponent")
-    return complexity
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import itertools
 import multiprocessing
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -274,10 +273,9 @@ def peak_bytes(model: str, sizes: Sizes, device_type: str, threads: int) -> int:
 
 def _in_fresh_process(function: Callable[[], int]) -> int:
     """Raises what the function raises, and BrokenProcessPool when its process is killed."""
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    if sys.platform != "win32":
-        # Each process would load anew, for seconds: this module, and what compiled loops need. One that is
-        # not there is left out.
-        context.set_forkserver_preload([__name__, "numba"])
+    context = multiprocessing.get_context("forkserver")
+    # Each process would load anew, for seconds: this module, and what compiled loops need. One that is not there is
+    # left out.
+    context.set_forkserver_preload([__name__, "numba"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function).result()

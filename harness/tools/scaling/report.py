@@ -16,9 +16,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from harness.common import exit_status, write_files
-from harness.paper.growth import FORMAT
+from harness.paper.growth import FORMAT, Complexity
 from harness.report.tables import markdown, table
-from harness.tools.scaling.fit import Cell, Complexity, Verdict, judge
+from harness.tools.scaling.fit import Cell, Verdict, judge
 from harness.tools.scaling.measure import FIELDS, Plan, Series
 
 ANSWERS = {

@@ -4,30 +4,11 @@ They are the benchmark's baselines and used for nothing else. `test_textbook` ho
 computes.
 """
 
-from textbook.batches import TextbookBatches
-from textbook.bm3 import TextbookBM3
-from textbook.bpr import TextbookBPR
-from textbook.buir import TextbookBUIR
-from textbook.dualgnn import TextbookDualGNN
-from textbook.evaluation import TextbookEvaluation
-from textbook.grcn import TextbookGRCN
-from textbook.lattice import TextbookLATTICE
-from textbook.lightgcn import TextbookLightGCN
-from textbook.mmgcn import TextbookMMGCN
+from textbook.epoch import Batches, Evaluation
+from textbook.per_edge import GRCN, MMGCN, DualGNN
 from textbook.shared import Textbook
-from textbook.vbpr import TextbookVBPR
+from textbook.whole import BM3, BPR, BUIR, LATTICE, VBPR, LightGCN
 
-__all__ = [
-    "Textbook",
-    "TextbookBM3",
-    "TextbookBPR",
-    "TextbookBUIR",
-    "TextbookBatches",
-    "TextbookDualGNN",
-    "TextbookEvaluation",
-    "TextbookGRCN",
-    "TextbookLATTICE",
-    "TextbookLightGCN",
-    "TextbookMMGCN",
-    "TextbookVBPR",
-]
+__all__ = ["MODELS", "Batches", "Evaluation", "Textbook"]
+
+MODELS = {one.__name__: one for one in (BPR, LightGCN, BUIR, VBPR, MMGCN, GRCN, DualGNN, LATTICE, BM3)}

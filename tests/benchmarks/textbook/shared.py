@@ -1,4 +1,4 @@
-"""What the textbooks share: the models' base class, edges, adjacency, losses. They are the benchmark's baselines.
+"""What the textbooks share: the models' base class, edges, adjacency, losses.
 
 Message passing is written per edge, with a copy of the source's row for each, as graph libraries do it.
 """
@@ -14,17 +14,20 @@ from torch.nn import functional
 
 from bm3 import Batch, Data
 from harness.models.features import modality_order
+from harness.models.registry import find_model
 
 
 class Textbook(nn.Module):
     """Built from data and the configuration of the project's own model, of which it has the variants as published.
 
-    Parameters have the names used in recorded traces, below the name of a container where there is one.
+    It is called like that model. Parameters have the names used in recorded traces, below the name of a container where
+    there is one.
     """
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, config: Any = None) -> None:
         super().__init__()
-        self.n_users, self.n_items = data.n_users, data.n_items
+        self.config = config or find_model(type(self).__name__).model.Config()
+        self.n_users, self.n_items = self.sizes = data.n_users, data.n_items
         self.n_nodes = data.n_users + data.n_items
         self.modalities = modality_order(data)
 
@@ -98,6 +101,10 @@ def table_of(data: Data, modality: str) -> Tensor:
 
 def xavier_normal(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(*shape)))
+
+
+def xavier_uniform(*shape: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(*shape)))
 
 
 def scores(users: Tensor, items: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,15 @@
 
 A package is a zip archive that ends in a comment with the SHA-256 of all bytes before it, and has SHA256SUMS with that
 of each file. Both tell damage and edits; whoever makes them anew as well is found by a digest that is kept elsewhere.
+
+Other programs are told what it holds by a Process Run Crate of its runs and Croissant of their data sets. Sources:
+https://w3id.org/ro/wfrun/process/0.5 (on RO-Crate 1.1) and http://mlcommons.org/croissant/1.0.
 """
 
 import errno
 import hashlib
 import json
+import mimetypes
 import os
 import re
 import shutil
@@ -28,12 +32,14 @@ from harness.paper.growth import BEFORE, RECORDS
 from harness.paper.load import Paper
 from harness.paper.study import make_study
 from harness.report.write import FORMATS, write_report
-from harness.runs.record import FAILURE, RESULT, RunRecord
+from harness.runs.record import FAILURE, RESULT, DatasetRecord, RunRecord
 from harness.runs.store import in_use, kept_files, run_folders
 from harness.runs.verify import verify
-from harness.tools.pack.crate import crate, croissant
 
 PROGRAM = "bm3-harness"
+PROFILE, CROISSANT = "https://w3id.org/ro/wfrun/process/0.5", "http://mlcommons.org/croissant/1.0"
+LICENCE = "https://spdx.org/licenses/Apache-2.0"
+DATA_LICENCE = "not stated here; ask whoever publishes the data set"
 RUNS, SUMS, CRATE, CITATION = "runs", "SHA256SUMS", "ro-crate-metadata.json", "CITATION.cff"
 SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 SEAL, HEX, CHUNK = b"SHA-256 of all bytes before this: ", 64, 2**20
@@ -112,7 +118,7 @@ def check_package(path: Path) -> Checked:
                     raise
                 problems.append(f"{name}: cannot be read ({error})")
         problems = problems or [*_unlike(inside, members)]
-        digest = _digest(file, HEX)
+        digest = _digest_before_seal(file)
         wanted, seal = digest.hexdigest().encode(), file.read()
         digest.update(seal)
         if archive.comment and seal != wanted:
@@ -153,7 +159,7 @@ def _describe(inside: Path, runs: Mapping[str, RunRecord]) -> None:
     for key, run in runs.items():
         where.setdefault(json.dumps(run.environment), []).append(key)
         data[run.dataset_hash] = f"data/{run.dataset.name}-{run.dataset_hash[:12]}.croissant.json"
-        write(data[run.dataset_hash], croissant(run.dataset, run.dataset_hash))
+        write(data[run.dataset_hash], _croissant(run.dataset, run.dataset_hash))
     write("environments.json", [{"environment": json.loads(each), "runs": keys} for each, keys in where.items()])
     commands = [f"{run.command}    # {key}" for key, run in runs.items()]
     write("commands.txt", "\n".join([*commands, f"bm3 report {RUNS} --format {','.join(FORMATS)}", ""]))
@@ -162,7 +168,7 @@ def _describe(inside: Path, runs: Mapping[str, RunRecord]) -> None:
     # Installed, it is in the package; in a checkout it is beside it.
     citation = next(filter(Path.is_file, (package / CITATION, package.parent / CITATION)))
     write(CITATION, citation.read_text(encoding="utf-8"))
-    write(CRATE, crate(runs, _digests(inside), data, PROGRAM, version(PROGRAM)))
+    write(CRATE, _crate(runs, _digests(inside), data, PROGRAM, version(PROGRAM)))
     write(SUMS, "".join(f"{digest}  {name}\n" for name, digest in _digests(inside).items()))
 
 
@@ -171,8 +177,8 @@ def _archive(folder: Path, out: Path) -> str:
     with whole_file(out) as file:
         with zipfile.ZipFile(file, "w") as archive:
             for path in sorted(folder.rglob("*")):
-                name, is_dir = path.relative_to(folder).as_posix(), path.is_dir()
-                info = zipfile.ZipInfo(f"{name}/" if is_dir else name)  # of 1980
+                is_dir = path.is_dir()
+                info = zipfile.ZipInfo(path.relative_to(folder).as_posix() + "/" * is_dir)  # of 1980
                 info.external_attr = (0o40755 if is_dir else 0o100644) << 16
                 if is_dir:
                     archive.writestr(info, b"")
@@ -181,7 +187,7 @@ def _archive(folder: Path, out: Path) -> str:
                 with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
                     shutil.copyfileobj(source, target, CHUNK)
             archive.comment = SEAL + b"0" * HEX
-        digest = _digest(file, HEX)
+        digest = _digest_before_seal(file)
         seal = digest.hexdigest().encode()
         file.write(seal)
         digest.update(seal)
@@ -192,13 +198,13 @@ def _digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(filter(Path.is_file, folder.rglob("*"))):
         with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = _digest(file).hexdigest()
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
-def _digest(file: IO[bytes], without: int = 0) -> "hashlib._Hash":
-    """The SHA-256 of a file without so many bytes at its end, before which it is left."""
-    digest, left = hashlib.sha256(), max(0, file.seek(0, os.SEEK_END) - without)
+def _digest_before_seal(file: IO[bytes]) -> "hashlib._Hash":
+    """The SHA-256 of a file without the digest at its end, before which it is left."""
+    digest, left = hashlib.sha256(), max(0, file.seek(0, os.SEEK_END) - HEX)
     file.seek(0)
     while left and (chunk := file.read(min(CHUNK, left))):
         left -= len(chunk)
@@ -219,3 +225,73 @@ def _unlike(inside: Path, members: list[str]) -> Iterator[str]:
             yield f"{name}: is in no line of {SUMS}"
         elif found[name] != stored[name]:
             yield f"{name}: is not as it was packed: its SHA-256 is another than in {SUMS}"
+
+
+def _crate(
+    runs: Mapping[str, RunRecord], digests: Mapping[str, str], data: Mapping[str, str], program: str, version: str
+) -> dict[str, Any]:
+    """The RO-Crate of a package: `runs` by folder, `digests` by file, files that describe `data` by content hash."""
+    from rocrate.model.contextentity import ContextEntity
+    from rocrate.rocrate import ROCrate
+
+    made = ROCrate(version="1.1")
+    made.metadata.extra_terms["sha256"] = "https://w3id.org/ro/terms/workflow-run#sha256"
+    made.name, made.license = f"Evidence: {len(runs)} runs of {program}", LICENCE
+    made.description = "Trained models with what decided their numbers, a report on them, and digests"
+    made.root_dataset["datePublished"] = max(_ended(run) for run in runs.values())
+    profile = {"@type": "CreativeWork", "name": "Process Run Crate", "version": PROFILE.rpartition("/")[2]}
+    made.root_dataset["conformsTo"] = made.add(ContextEntity(made, PROFILE, properties=profile))
+    about = {"@type": "SoftwareApplication", "name": program, "softwareVersion": version}
+    instrument = made.add(ContextEntity(made, f"#{program}", properties=about))
+    files = {}
+    for path, digest in digests.items():
+        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        files[path] = made.add_file(dest_path=path, properties={"encodingFormat": kind, "sha256": digest})
+    for path, run in runs.items():
+        title = f"{run.model} on {run.dataset.name}, seed {run.seed}"
+        folder = made.add_dataset(dest_path=f"{path}/", properties={"name": title})
+        folder["hasPart"] = [file for name, file in files.items() if name.startswith(f"{path}/")]
+        status = {"@id": f"http://schema.org/{'Completed' if run.finished else 'Failed'}ActionStatus"}
+        properties = {"name": title, "description": run.command, "endTime": _ended(run), "actionStatus": status}
+        properties |= {"startTime": run.started} if run.started else {}
+        properties |= {"error": run.failure.message} if run.failure else {}
+        action = made.add_action(instrument, f"#{path}", [files[data[run.dataset_hash]]], [folder], properties)
+        made.root_dataset.append_to("mentions", action)
+    described: dict[str, Any] = made.metadata.generate()
+    return described
+
+
+def _croissant(dataset: DatasetRecord, content_hash: str) -> dict[str, Any]:
+    """A data set as runs on it recorded it: what it holds and its content hash, without its files."""
+    parts = [{"name": name, "interactions": count} for name, count in dataset.interactions.items()]
+    tables = [
+        {"name": name, "dimensions": shape[1], "type": shape[2], "surrogate": name in dataset.surrogates}
+        for name, shape in dataset.modalities.items()
+    ]
+    terms = {term: f"cr:{term}" for term in ("field", "recordSet", "isLiveDataset")}
+    typed = {"data": {"@id": "cr:data", "@type": "@json"}, "dataType": {"@id": "cr:dataType", "@type": "@vocab"}}
+    names = {"@vocab": "https://schema.org/", "sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/"}
+    return {
+        "@context": {"@language": "en", **names, "conformsTo": "http://purl.org/dc/terms/conformsTo", **terms, **typed},
+        "@type": "sc:Dataset",
+        "conformsTo": CROISSANT,
+        "name": dataset.name,
+        "description": f"Interactions of {dataset.users:,} users with {dataset.items:,} items.",
+        "identifier": f"sha256:{content_hash}",
+        "license": DATA_LICENCE,
+        "recordSet": [_records(name, rows) for name, rows in (("parts", parts), ("modalities", tables)) if rows],
+    }
+
+
+def _records(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    kinds = {str: "sc:Text", int: "sc:Integer", bool: "sc:Boolean"}
+    fields = [
+        {"@type": "cr:Field", "@id": f"{name}/{key}", "name": key, "dataType": kinds[type(value)]}
+        for key, value in rows[0].items()
+    ]
+    data = [{f"{name}/{key}": value for key, value in row.items()} for row in rows]
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": fields, "data": data}
+
+
+def _ended(run: RunRecord) -> str:
+    return run.result.finished if run.result else run.failure.when if run.failure else ""

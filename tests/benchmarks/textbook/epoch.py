@@ -1,12 +1,14 @@
-"""Full ranking as toolboxes do it: the baseline of the benchmark, used for nothing else."""
+"""An epoch's batches and full ranking as toolboxes make them."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bm3 import Batch
 from harness.data import Dataset, Part
 from textbook.shared import items_by_user
 
@@ -15,7 +17,35 @@ MASKED = -1e10
 BATCH_USERS = 4096
 
 
-class TextbookEvaluation:
+class Batches:
+    """One permutation per epoch; a negative is drawn for one interaction after the other, until it is new to the user.
+
+    Negatives are uniform over the items that occur in training.
+    """
+
+    def __init__(self, train: NDArray[np.integer], *, batch_size: int, uses_negatives: bool) -> None:
+        self._train, self._batch_size = train.astype(np.int64), batch_size
+        self._uses_negatives = uses_negatives
+        self._history = items_by_user(train)
+        self._items = np.unique(train[:, 1]).tolist()
+        self._shuffle, self._draw = np.random.default_rng(0), random.Random(0)
+
+    def epoch(self) -> Iterator[Batch]:
+        """All batches, the last one shorter where the size does not divide."""
+        pairs = self._train[self._shuffle.permutation(len(self._train))]
+        for start in range(0, len(pairs), self._batch_size):
+            users, items = torch.from_numpy(pairs[start : start + self._batch_size]).T.contiguous()
+            negatives = [self._negative(user) for user in users.tolist()] if self._uses_negatives else None
+            yield Batch(users, items, None if negatives is None else torch.tensor(negatives))
+
+    def _negative(self, user: int) -> int:
+        item = self._draw.choice(self._items)
+        while item in self._history[user]:
+            item = self._draw.choice(self._items)
+        return item
+
+
+class Evaluation:
     """Training items are masked by lists of indices; hits are looked up user by user."""
 
     def __init__(self, dataset: Dataset, batch_users: int = BATCH_USERS) -> None:

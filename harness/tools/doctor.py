@@ -61,7 +61,7 @@ def diagnose(data: Path | None, out: Path, paper: Path) -> list[Finding]:
     except GpuUnavailableError as error:
         gpus, driver = str(error), None
     try:
-        devices = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
+        devices = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
         cuda = [(one.name, one.total_memory) for one in devices]
     except Exception:  # a driver that does not fit torch; the check of torch says that none is found
         cuda = []

@@ -94,15 +94,12 @@ def _product_flops(*tensors: Tensor, **_: Any) -> int:
 
 
 def profile_block(
-    block: Block, device: torch.device, *, warm_up: int = 3, repeats: int = 10, before: Block = lambda: None
+    block: Block, device: torch.device, *, warm_up: int, repeats: int, before: Block = lambda: None
 ) -> BlockProfile:
     """Call `block` `warm_up` times, `repeats` times undisturbed, as often recorded, and once with products counted.
 
-    `block` may be anything, a step of somebody else's model for one. `before` is called before each call and takes no
-    part in the figures. Raises ValueError unless `repeats` is positive.
+    `before` is called before each call and takes no part in the figures.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, not {repeats}")
 
     def seconds() -> float:
         before()

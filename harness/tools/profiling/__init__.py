@@ -1,1 +1,0 @@
-"""`bm3 profile`: where a training step and an evaluation spend their time."""
