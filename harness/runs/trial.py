@@ -22,9 +22,10 @@ from harness.common import WriteError
 from harness.data import PARTS, Dataset, load_dataset
 from harness.ending import NOTHING_MEASURED
 from harness.evaluation.compiling import can_compile
-from harness.measure import EnergyMeter, MemorySampler
+from harness.measure.energy import EnergyMeter
 from harness.measure.environment import environment
 from harness.measure.gpu import VISIBLE, GpuUnavailableError, driver_version, survey
+from harness.measure.memory import MemorySampler
 from harness.models.closed_form import ClosedForm
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
@@ -42,11 +43,12 @@ from harness.runs.store import (
 )
 from harness.runs.weights import Ids, state_hash, write_weights
 from harness.runs.words import device_fault
-from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
-from harness.training.config import NUMERICS_VERSION, STOPPING_METRIC, Vectors
-from harness.training.fit import fit
+from harness.training.checkpoint import Checkpoints, TrainingState
+from harness.training.config import NUMERICS_VERSION, STOPPING_METRIC, TrainingConfig, Vectors
+from harness.training.fit import EpochRecord, Resume, build, fit
 from harness.training.steps import make_deterministic
+from harness.training.streams import Streams
 
 FORMAT = 2  # of run.json; 1 named the source's hash, `code`, where 2 has `numerics`
 OF_FORMAT_2 = b'"format": 2,'  # as run.json has it; to parse those of a large store would take minutes

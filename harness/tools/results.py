@@ -34,7 +34,7 @@ from harness.report import study_tables, tables
 from harness.report.html import html as html_page
 from harness.report.write import FORMATS, made
 from harness.runs.settings import flatten
-from harness.training import TrainingConfig
+from harness.training.config import TrainingConfig
 
 RUNS, TEMPLATES = "runs", "*.md.j2"
 START, END = "\x02", "\x03"

@@ -22,7 +22,7 @@ from harness.paper.load import Paper, Tolerances, load_paper, validated_file
 from harness.paper.published import COLUMNS, COSTS, STATISTICS, Status, canonical_metric, short_metric
 from harness.paper.verdict import Outcome, judge
 from harness.runs.settings import flatten
-from harness.training import TrainingConfig
+from harness.training.config import TrainingConfig
 
 BM3, DAMRS = load_paper("bm3"), load_paper("damrs")
 ROOT = Path(__file__).parents[2]
