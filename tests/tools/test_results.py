@@ -210,3 +210,15 @@ def test_which_numbers_are_figures(tmp_path: Path, text: str, figures: list[str]
     path = tmp_path / "page.md"
     path.write_text(text)
     assert [figure for _, figure in page(path, None).unbound] == figures
+
+
+def test_the_quick_starts_rows_are_those_of_the_stored_report() -> None:
+    def cells(page: Path, columns: list[int]) -> Iterator[tuple[str, ...]]:
+        for line in page.read_text().splitlines():
+            row = [cell.strip(" †") for cell in line.strip("|").split("|")]
+            if len(row) > max(columns) and row[1] in ("R@10", "R@20", "N@10", "N@20"):
+                yield tuple(row[column] for column in columns)
+
+    shown = {*cells(COMMITTED.parent / "quickstart.md", [*range(7)])}
+    assert len(shown) > 4
+    assert shown <= {*cells(COMMITTED / "baby" / "report.md", [0, 1, 2, 5, 6, 9, 10])}
