@@ -369,9 +369,9 @@ def finished_run(trial: Trial, out: Path) -> RunRecord | None:
     return RunRecord.read(path) if (path / RESULT).is_file() else None
 
 
-ALLOCATOR = re.compile(r"^\[enforce fail at [^]]*\]|err == 0\.|DefaultCPUAllocator: |Error code \d+ |\s(?=\s)|^\s")
-"""What torch says beside how much it asked for."""
-MORE_ROOM = "try a smaller batch_size or embedding_size, features_location=disk, or a machine with more memory"
+ALLOCATOR = re.compile(r"^\[enforce fail[^]]*\] (err == 0\. )?")
+"""Where in torch's source memory was asked for."""
+MORE_ROOM = "try smaller settings, such as batch_size, or a machine with more memory"
 NO_MEMORY = re.compile(
     "can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
     "|CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|insufficient resources when calling `cusparse"
