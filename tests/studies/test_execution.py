@@ -567,7 +567,8 @@ def test_a_server_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
         MemoryError("Unable to allocate 9.31 GiB"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000 bytes"
+            "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+            "allocate 4000000 bytes"
         ),
         *(
             RuntimeError(f"CUDA error: {text}")
