@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 from uuid import uuid4
 
 from bm3 import BM3Error, DataError
@@ -51,6 +51,15 @@ def require(config: object, field: str, holds: bool, needed: str) -> None:
         raise ConfigError(f"{type(config).__name__}: {field} is {value!r}, it must be {needed}")
 
 
+def check_config(config: object, **least: float) -> None:
+    """Raise ConfigError unless these fields are at least so much, and those of a Literal type one of its values."""
+    for field, low in least.items():
+        require(config, field, getattr(config, field) >= low, f"at least {low}")
+    for field, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal:
+            require(config, field, getattr(config, field) in get_args(kind), " or ".join(map(str, get_args(kind))))
+
+
 def lazily(package: str, *modules: str) -> Callable[[str], Any]:
     """The `__getattr__` of a package whose `__all__` is found in these of its modules, light ones first.
 
@@ -66,10 +75,6 @@ def lazily(package: str, *modules: str) -> Callable[[str], Any]:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return get
-
-
-HALF_WRITTEN = re.compile(r"\.tmp\w{6}")
-"""What safetensors calls a file until it is whole."""
 
 
 def regular(path: Path) -> Path:

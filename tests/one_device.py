@@ -1,5 +1,8 @@
-"""A stand-in for a GPU: torch's `meta` device, with CUDA's rule that an operation's tensors share a device."""
+"""What operations are dispatched; and a stand-in for a GPU: torch's `meta` device, with CUDA's rule that an operation's
+tensors share a device.
+"""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +12,25 @@ from torch.utils._pytree import tree_leaves
 
 META = torch.device("meta")
 COPIES = ("aten::_to_copy", "aten::copy_")
+
+
+class Watched(TorchDispatchMode):
+    """Calls `see` after every operation, with it, the tensors it was given, and those it gave."""
+
+    def __init__(self, see: Callable[[Any, Sequence[Tensor], Sequence[Tensor]], object]) -> None:
+        super().__init__()
+        self._see = see
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        self._see(function, *([one for one in tree_leaves(of) if isinstance(one, Tensor)] for of in (args, found)))
+        return found
+
+
+def made_anew(given: Sequence[Tensor], made: Sequence[Tensor]) -> list[Tensor]:
+    """Of what an operation gave, the tensors that lie in no memory that it was given."""
+    before = {one.data_ptr() for one in given}
+    return [one for one in made if one.data_ptr() not in before]
 
 
 class OneDevice(TorchDispatchMode):

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numpy.typing import NDArray
 
 from bm3 import BM3Error, DataError
 from harness.data import PARTS
 from harness.ingest.importing import Division, Imported, import_dataset
 from harness.ingest.tables import Columns
 
+Parts = dict[str, NDArray[Any]]
+Features = dict[str, NDArray[Any]]
+Write = Callable[..., Path]
+"""Of the fixtures with these names."""
 NAMED = Columns(user="who", item="what")
 
 

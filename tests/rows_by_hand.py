@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from run_files import DATA, DESCRIPTION, EPOCH, METRICS, READINGS, RESULT
+from run_files import DESCRIPTION, EPOCH, METRICS, READINGS, RESULT, data_of
 
 from harness.paper.load import Paper, load_paper
 from harness.paper.rows import Point, Row, choose, judged
-from harness.paper.significance import UserValues
+from harness.paper.significance import Difference, SeedDifference, UserValues
 from harness.runs.record import Epoch, Failure, Result, RunRecord, check
 
 STORE = Path("/store")
@@ -42,6 +42,7 @@ def run(
     grid: Mapping[str, Any] | None = None,
     changed: Mapping[str, Any] | None = None,
     surrogates: Sequence[str] = (),
+    counts: Mapping[str, int] | None = None,
     data: str = "0123456789abcdef",
     failure: str | None = None,
     seconds: tuple[float, float, float] | None = None,
@@ -62,7 +63,7 @@ def run(
         "changed": [*changed, *grid],
         "searched": [*grid],
         "seed": seed,
-        "dataset": {**DATA, "name": dataset, "surrogates": list(surrogates)},
+        "dataset": data_of(dataset, surrogates=list(surrogates), **counts or {}),
         "dataset_hash": data,
         "reads_features": True,
         "command": f"bm3 train {model} {dataset}",
@@ -94,6 +95,16 @@ def row_of(*runs: RunRecord, paper: Paper = PAPER, **fields: Any) -> Row:
     first = runs[0]
     row = Row(first.dataset.name, first.model, first.model, selection, tuple(runs))
     return replace(judged(row, paper), **fields)
+
+
+def difference(
+    first: str = "bm3", second: str = "lightgcn", mean: float = 0.004, adjusted: float = 0.001
+) -> Difference:
+    """Two rows on R@20, of which the first leads by so much over users, and as much over seeds."""
+    interval, sure = (mean - 0.001, mean + 0.001), adjusted < 0.05 and mean != 0
+    seeds, better = SeedDifference(mean, interval, 2), first if mean > 0 else second
+    judged = (better, "") if sure else (None, "not over users")
+    return Difference("recall@20", first, second, mean, interval, adjusted, adjusted, 0.08, 2, 19445, seeds, *judged)
 
 
 def reaching(share: float, n: int = 400) -> UserValues:

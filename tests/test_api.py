@@ -89,12 +89,9 @@ def test_a_data_set_is_the_same_in_whatever_form_it_comes() -> None:
     np.testing.assert_allclose(found[-1].content.features["visual"][item], VECTORS[5], rtol=1e-6)
     assert harness.load_data("pair").users == found[-1].users
     # Once more it is the one that is there; another of the name is refused.
-    assert harness.import_data(PAIRS, "pair", features={"image": VECTORS_BY_PAIR}).content.content_hash == hashes[-1]
+    assert harness.import_data(PAIRS, "pair", features={"image": FEATURES["pair"]}).content.content_hash == hashes[-1]
     with pytest.raises(harness.DataError, match="pair: exists already"):
         harness.import_data(PAIRS[:-5], "pair")
-
-
-VECTORS_BY_PAIR = (IDS, VECTORS)
 
 
 def test_parts_and_numbered_rows_of_vectors_come_as_arrays(clustered: Dataset) -> None:

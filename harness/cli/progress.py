@@ -21,7 +21,7 @@ from harness.studies.status import Status
 from harness.training.config import STOPPING_METRIC
 
 if TYPE_CHECKING:
-    from harness.training import EpochRecord
+    from harness.training.fit import EpochRecord
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 

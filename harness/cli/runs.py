@@ -134,7 +134,7 @@ def diff(first: str, second: str, out: Path) -> None:
 @click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
 @click.option("--stale", is_flag=True, help="Also finished runs of another numerics version than today's.")
 @click.option("--models", is_flag=True, help="Also weights that were kept of finished runs; the runs stay.")
-@click.option("--compress", "compressing", is_flag=True, help="Make epochs and hits of finished runs smaller.")
+@click.option("--compress", "compressing", is_flag=True, help="Make epochs of finished runs smaller.")
 @OUT
 def gc(folder: Path | None, dry_run: bool, compressing: bool, out: Path, **also: bool) -> None:
     """Remove what no one needs from the store FOLDER (default: --out), and say what.

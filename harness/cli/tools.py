@@ -143,7 +143,7 @@ def profile(
     from harness.runs.settings import parse_assignments
     from harness.runs.trial import dataset_for, make_trial
     from harness.tools import profile as profiling
-    from harness.training import Streams
+    from harness.training.streams import Streams
 
     if out is not None:
         check_writable(out, "name another file with --out")

@@ -328,7 +328,7 @@ def settings_command(model: str | None, paper: Paper) -> None:
     from harness.models.contract import check_class
     from harness.models.registry import find_model
     from harness.runs.settings import search_grid, settings
-    from harness.training import TrainingConfig
+    from harness.training.config import TrainingConfig
 
     listed = [("training, of every model", settings(TrainingConfig))]
     if model is not None:

@@ -83,21 +83,17 @@ def read_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
 
     The header's claim is held against the file's size before memory is taken.
     """
-    with reading(path):
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            begin = file.read(6)
-            if begin.startswith(b"PK\x03\x04"):
-                raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
-            if begin != b"\x93NUMPY":
-                there = f"begins with {begin!r}" if begin else "empty"
-                raise DataError(f"{path}: cannot be read ({there}); needed is an .npy file: write it with np.save")
-            file.seek(0)
-            _check_header(file, size, str(path))
-            file.seek(0)
-            if not mapped:
-                return _read(file)
-        return np.lib.format.open_memmap(path, mode="r")
+    with reading(path), path.open("rb") as file:
+        begin = file.read(6)
+        if begin.startswith(b"PK\x03\x04"):
+            raise DataError(f"{path}: an archive of arrays; needed is a single one: write it with np.save")
+        if begin != b"\x93NUMPY":
+            there = f"begins with {begin!r}" if begin else "empty"
+            raise DataError(f"{path}: cannot be read ({there}); needed is an .npy file: write it with np.save")
+        file.seek(0)
+        _check_header(file, path.stat().st_size, str(path))
+        file.seek(0)
+        return np.lib.format.open_memmap(path, mode="r") if mapped else _read(file)
 
 
 def read_archive(path: Path, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -118,18 +114,14 @@ def read_archive(path: Path, names: Iterable[str] | None = None) -> dict[str, ND
             members = {info.filename: info for info in archive.infolist()}
             found = {}
             for name in (each.removesuffix(".npy") for each in members) if names is None else names:
-                member = members.get(f"{name}.npy")
-                if member is not None:
-                    found[name] = _read_member(archive, member, f"{path}, {member.filename}")
+                if member := members.get(f"{name}.npy"):
+                    where = f"{path}, {member.filename}"
+                    check_claim(member.file_size, member.compress_size, where)
+                    with archive.open(member) as file:
+                        _check_header(file, member.file_size, where)
+                    with archive.open(member) as file:
+                        found[name] = _read(file)
             return found
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> NDArray[Any]:
-    check_claim(member.file_size, member.compress_size, where)
-    with archive.open(member) as file:
-        _check_header(file, member.file_size, where)
-    with archive.open(member) as file:
-        return _read(file)
 
 
 def _read(file: IO[bytes]) -> NDArray[Any]:

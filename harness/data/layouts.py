@@ -148,18 +148,16 @@ def unread_files(folder: Path) -> list[str]:
 
 
 def read_interactions(path: Path) -> dict[Part, NDArray[Any]]:
-    """The parts in an .npz archive or else a file of the .inter layout, not checked further; raises DataError."""
-    if path.suffix.lower() != ".npz":
-        return _read_inter(path)
-    arrays = read_archive(path, PARTS)
-    for part in PARTS:
-        if part not in arrays:
-            raise DataError(f"{path}: no array {part!r}; needed are train, valid and test, integer [n, 2]")
-    return {part: arrays[part] for part in PARTS}
+    """The parts in an .npz archive, or else in a table with tabs and a header that has INTER_COLUMNS and maybe others.
 
-
-def _read_inter(path: Path) -> dict[Part, NDArray[Any]]:
-    """Of a table with tabs and a header; other columns than INTER_COLUMNS are ignored."""
+    They are not checked further. Raises DataError.
+    """
+    if path.suffix.lower() == ".npz":
+        arrays = read_archive(path, PARTS)
+        for part in PARTS:
+            if part not in arrays:
+                raise DataError(f"{path}: no array {part!r}; needed are train, valid and test, integer [n, 2]")
+        return {part: arrays[part] for part in PARTS}
     rows = read_columns(path, INTER_COLUMNS, "\t", mend="; bm3 data import reads others, and divides what has no parts")
     found = [_inter_row(fields, f"{path}, line {line}") for line, fields in rows]
     table = np.array(found, dtype=np.int64).reshape(-1, 3)

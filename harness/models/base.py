@@ -1,7 +1,7 @@
 """Pieces that several models share. What a model is says `bm3.Recommender`; finding them by name is `registry`."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,8 @@ from torch.nn import functional
 
 from bm3 import Batch
 from bm3.data import Variant
-from harness.common import require
 
 PAIRWISE_OFFSET = 1e-10  # inside the logarithm of the published pairwise loss
-
-
-def check_config(config: object, **least: float) -> None:
-    """Raise ConfigError unless these fields are at least so much, and those of a Literal type one of its values."""
-    for field, low in least.items():
-        require(config, field, getattr(config, field) >= low, f"at least {low}")
-    for field, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal:
-            require(config, field, getattr(config, field) in get_args(kind), " or ".join(get_args(kind)))
 
 
 def pairwise_loss(h_u: Tensor, h_i: Tensor, h_j: Tensor) -> Tensor:
@@ -130,6 +120,16 @@ def normalise(x: Tensor) -> Tensor:
 def gcn_prefix(modality: str) -> str:
     """How recorded traces name a modality's branch: by its initial, `v_gcn`, `t_gcn`."""
     return f"{modality[0]}_gcn"
+
+
+def modal_tensors(model: Any) -> dict[str, Tensor]:
+    """Feature tables and projections under the names used in recorded traces: `image_*` for visual, else `NAME_*`."""
+    tensors: dict[str, Tensor] = {}
+    for modality, features, projection in zip(model.modalities, model.features, model.projections, strict=True):
+        prefix = "image" if modality == "visual" else modality
+        tensors[f"{prefix}_embedding.weight"] = features.table
+        tensors |= {f"{prefix}_trs.{name}": tensor for name, tensor in projection.named_parameters()}
+    return tensors
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

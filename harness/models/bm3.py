@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 import bm3
 from bm3 import Batch, ConfigError, Data, DataError
 from bm3.losses import squared_norm
-from harness.models.base import rows, rows_and_norm
+from harness.models.base import modal_tensors, rows, rows_and_norm
 from harness.models.features import FeatureTable, at, distinct, keeps_repeated
 from harness.models.products import SparseProduct, readout
 
@@ -122,24 +122,13 @@ class BM3(bm3.BM3):
 
 
 def trace_tensors(model: BM3) -> dict[str, Tensor]:
-    """The model's tensors under the names used in recorded traces: `image_*` for visual, else `<modality>_*`."""
-    tensors: dict[str, Tensor] = {
+    """The model's tensors under the names used in recorded traces."""
+    return modal_tensors(model) | {
         "user_embedding.weight": model.user_embedding,
         "item_id_embedding.weight": model.item_embedding,
         "predictor.weight": model.predictor.weight,
         "predictor.bias": model.predictor.bias,
     }
-    for modality, features, projection in zip(model.modalities, model.features, model.projections, strict=True):
-        prefix = "image" if modality == "visual" else modality
-        tensors[f"{prefix}_embedding.weight"] = _tensor(features, "table")
-        tensors[f"{prefix}_trs.weight"] = _tensor(projection, "weight")
-        tensors[f"{prefix}_trs.bias"] = _tensor(projection, "bias")
-    return tensors
-
-
-def _tensor(module: nn.Module, name: str) -> Tensor:
-    tensor: Tensor = getattr(module, name)
-    return tensor
 
 
 def trace_dropout(model: bm3.BM3, keep: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from bm3 import Batch, Data, Loss, Recommender
-from harness.models.base import batch_norms, batch_rows, check_config, pairwise_loss, xavier_normal
+from harness.common import check_config
+from harness.models.base import batch_norms, batch_rows, pairwise_loss, xavier_normal
 
 
 @dataclass(frozen=True, kw_only=True)

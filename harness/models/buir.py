@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.graph import bipartite_adjacency, symmetric_normalised
-from harness.common import require
-from harness.models.base import check_config, linear, rows, xavier_uniform
+from harness.common import check_config, require
+from harness.models.base import linear, rows, xavier_uniform
 from harness.models.products import SparseProduct, readout
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bm3 import Data, DataError, Recommender
-from harness.models.base import check_config, normalise
+from harness.common import check_config
+from harness.models.base import normalise
 from harness.models.item_graph import nearest_items
 
 Grid = Mapping[str, tuple[Any, ...]]

@@ -19,12 +19,12 @@ from torch.nn import functional
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.data import Variant
 from bm3.graph import bipartite_adjacency, symmetric_normalised
+from harness.common import check_config
 from harness.models.base import (
     SCORING,
     LastForward,
     Scoring,
     batch_rows,
-    check_config,
     each,
     gcn_prefix,
     linear,

@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from harness.models.base import check_config
+from harness.common import check_config
 from harness.models.closed_form import Grid, ItemToItem, check_room
 
 BYTES = 20

@@ -12,8 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from harness.common import require
-from harness.models.base import check_config
+from harness.common import check_config, require
 from harness.models.closed_form import ContentConfig, Grid, ItemToItem, content, power, scaled
 
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from bm3 import Data
-from harness.models.base import check_config
+from harness.common import check_config
 from harness.models.closed_form import ClosedForm, Grid, interactions
 
 BLOCK = 2**12

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.data import Variant
 from bm3.graph import bipartite_adjacency
-from harness.common import require
-from harness.models.base import batch_rows, check_config, each, linear, log_sigmoid_loss, normalise, xavier_uniform
+from harness.common import check_config, require
+from harness.models.base import batch_rows, each, linear, log_sigmoid_loss, modal_tensors, normalise, xavier_uniform
 from harness.models.features import FeatureTable, modality_order
 from harness.models.item_graph import nearest_items, normalised_entries
 from harness.models.products import Pattern, SparseProduct, readout
@@ -224,19 +224,12 @@ def _with_self_loops(adjacency: sparse.csr_array) -> sparse.csr_array:
 
 
 def trace_tensors(model: LATTICE) -> dict[str, Tensor]:
-    """The model's tensors under the names used in recorded traces: `image_*` for visual, else `<modality>_*`."""
-    tensors: dict[str, Tensor] = {
+    """The model's tensors under the names used in recorded traces."""
+    return modal_tensors(model) | {
         "modal_weight": model.modal_weight,
         "user_embedding.weight": model.user_embedding,
         "item_id_embedding.weight": model.item_embedding,
     }
-    for modality, features, projection in zip(
-        model.modalities, each(model.features, FeatureTable), model.projections, strict=True
-    ):
-        prefix = "image" if modality == "visual" else modality
-        tensors[f"{prefix}_embedding.weight"] = features.table
-        tensors |= {f"{prefix}_trs.{name}": tensor for name, tensor in projection.named_parameters()}
-    return tensors
 
 
 def trace_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:

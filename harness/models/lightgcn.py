@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bm3 import Batch, Data, Loss, Recommender
 from bm3.graph import bipartite_adjacency, symmetric_normalised
-from harness.models.base import batch_norms, check_config, negatives_of, pairwise_loss, xavier_uniform
+from harness.common import check_config
+from harness.models.base import batch_norms, negatives_of, pairwise_loss, xavier_uniform
 from harness.models.products import SparseProduct, readout, readout_rows
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from harness.models.base import check_config
+from harness.common import check_config
 from harness.models.closed_form import Grid, ItemToItem, largest, power, scaled, without_diagonal
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bm3 import Batch, Data, Loss, Recommender
-from harness.models.base import batch_norms, check_config, each, negatives_of, pairwise_loss, rows, xavier_uniform
+from harness.common import check_config
+from harness.models.base import batch_norms, each, negatives_of, pairwise_loss, rows, xavier_normal, xavier_uniform
 from harness.models.features import FeatureTable, at, distinct, frozen_features, modality_order
 
 
@@ -46,7 +47,7 @@ class VBPR(Recommender):
         self._widths = [data.features[modality].shape[1] for modality in modalities]
         width = sum(self._widths)
         self.projection = nn.Linear(width, d, device="meta")  # both parameters follow
-        self.projection.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(d, width), generator=generator))
+        self.projection.weight = xavier_normal(d, width, generator)
         self.projection.bias = nn.Parameter(torch.zeros(d))
 
     def loss(self, batch: Batch) -> Loss:

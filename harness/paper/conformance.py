@@ -24,7 +24,8 @@ from harness.common import parse_json
 from harness.data import PARTS, Dataset
 from harness.data.dataset import checked_pairs
 from harness.data.files import read_archive, reading
-from harness.evaluation import Evaluator, Ranking, model_scorer
+from harness.evaluation.metrics import Ranking
+from harness.evaluation.ranking import Evaluator, model_scorer
 from harness.models.registry import ModelEntry, models
 from harness.paper.load import Paper
 from harness.training.optimiser import BETAS, EPSILON, adam

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from bm3.errors import ConfigError, DataError
 from harness.common import read_file, read_toml
 from harness.paper.folders import DEFAULT, PAPER_FILE, paper_folder, suite_files
-from harness.paper.published import PublishedValue, canonical_metric, load_values, values_of_cell
+from harness.paper.published import PublishedValue, Status, canonical_metric, load_values, values_of_cell
 
 if TYPE_CHECKING:
     from harness.paper.claims import Claim
@@ -62,9 +62,10 @@ class Tolerance:
 
 
 class Band(_Part):
-    """How near is near enough."""
+    """How near is near enough, or how far apart is a difference."""
 
     relative: Share
+    """Of the published value, or of the worse of two models."""
     justification: Text
 
 
@@ -73,14 +74,6 @@ class Bands(Band):
 
     metrics: dict[MetricName, Share] = {}
     """Bands of their own, by canonical metric."""
-
-
-class Margin(_Part):
-    """What counts as a difference between models."""
-
-    relative: Share
-    """Share of the worse model's value that a difference must reach."""
-    justification: Text
 
 
 class MemoryRule(Band):
@@ -109,8 +102,8 @@ class Tolerances(_Part):
     confidence: Share
     min_seeds: Seeds
     published: Bands
-    models: Margin | None = None
-    """None: any difference counts."""
+    models: Band | None = None
+    """What counts as a difference between models; None: any."""
     memory: MemoryRule | None = None
     """None where no memory is published."""
     replay: Band
@@ -237,6 +230,18 @@ class Paper(PaperFile):
         """The published statistics of a data set by name (`users`, …), of the first source that has them."""
         known = [value for value in self.values if (value.dataset.lower(), value.model) == (dataset.lower(), "")]
         return {value.metric: value for value in reversed(known)}
+
+    def other_data(self, dataset: str, users: int, items: int, interactions: int) -> str:
+        """Which counts are not those published for a data set of this name, in words.
+
+        Empty where all are, or none is published; what sources dispute says nothing.
+        """
+        ours = {"users": users, "items": items, "interactions": interactions}
+        return ", ".join(
+            f"{ours[name]:,} {name}, published {known.value:,.0f}"
+            for name, known in self.counts(dataset).items()
+            if name in ours and known.status is not Status.DISPUTED and known.value != ours[name]
+        )
 
     def table(self, number: int) -> PublishedTable:
         """Raises ConfigError where the paper has no table of this number."""

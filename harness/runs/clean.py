@@ -4,8 +4,6 @@ Nothing is removed that a process is writing to, that cannot be read as a run, o
 """
 
 import gzip
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -17,10 +15,10 @@ from typing import Literal
 from filelock import Timeout
 
 from bm3 import DataError
-from harness.common import HALF_WRITTEN, write_json, write_whole, writing
+from harness.common import write_whole, writing
 from harness.runs.index import INDEX
-from harness.runs.record import CARD, COMPRESSED, EPOCHS, HITS, MODEL, RESULT, RUN, Numerics, RunRecord
-from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, hits_file, in_use, run_folders, run_lock, supersede
+from harness.runs.record import CARD, COMPRESSED, EPOCHS, MODEL, RESULT, RUN, Numerics, RunRecord
+from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders, run_lock, supersede
 
 Also = Literal["superseded", "unfinished", "stale", "models"]
 """What goes when asked: whole runs, those run anew; those without a result that nobody runs, failed ones included;
@@ -86,42 +84,19 @@ def remove(out: Path, one: Unneeded) -> bool:
 
 
 def compress(path: Path, *, dry_run: bool) -> int:
-    """Make epochs and hits of a finished run smaller; 0 where nothing is to do, else the bytes that are free then.
+    """Make the epochs of a finished run smaller; 0 where nothing is to do, else the bytes that are free then.
 
-    Hits that older versions stored get a new digest, where they fit theirs. Raises WriteError.
+    Raises WriteError.
     """
     with writing(path, "see who may write there"):
-        if not (path / RESULT).is_file():
+        if not (path / RESULT).is_file() or not (path / EPOCHS).is_file():
             return 0
-        return _compress_epochs(path, dry_run) + _compress_hits(path, dry_run)
-
-
-def _compress_epochs(path: Path, dry_run: bool) -> int:
-    if not (path / EPOCHS).is_file():
-        return 0
-    content = (path / EPOCHS).read_bytes()
-    small = gzip.compress(content, mtime=0)
-    if not dry_run:
-        write_whole(path / f"{EPOCHS}{COMPRESSED}", small)
-        (path / EPOCHS).unlink()
-    return len(content) - len(small)
-
-
-def _compress_hits(path: Path, dry_run: bool) -> int:
-    try:
-        small, content = hits_file(*RunRecord.read(path).stored_hits), (path / HITS).read_bytes()
-    except (DataError, FileNotFoundError):
-        return 0
-    result = json.loads((path / RESULT).read_bytes())
-    digests = result.get("digests", {})
-    was, will = (hashlib.sha256(each).hexdigest() for each in (content, small))
-    if len(small) >= len(content) or digests.get(HITS, was) not in (was, will):
-        return 0
-    if not dry_run:  # the result first: where a kill leaves the hits as they were, the next call goes on
-        if digests:
-            write_json(path / RESULT, {**result, "digests": {**digests, HITS: will}})
-        write_whole(path / HITS, small)
-    return len(content) - len(small)
+        content = (path / EPOCHS).read_bytes()
+        small = gzip.compress(content, mtime=0)
+        if not dry_run:
+            write_whole(path / f"{EPOCHS}{COMPRESSED}", small)
+            (path / EPOCHS).unlink()
+        return len(content) - len(small)
 
 
 def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:
@@ -135,7 +110,7 @@ def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:
     for file in sorted(path.iterdir()):
         if file.is_symlink() or not file.is_file():
             continue
-        if file.suffix == ".part" or HALF_WRITTEN.fullmatch(file.name):
+        if file.suffix == ".part":
             yield Unneeded(file, "half a file", path)
         elif run.finished and file.name in (CHECKPOINT, LOCK):
             yield Unneeded(file, f"{'checkpoint' if file.name == CHECKPOINT else 'lock'} of a finished run", path)

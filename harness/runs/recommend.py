@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from bm3 import ConfigError, DataError, Recommender
 from harness.common import check_writable, write_whole, writing
 from harness.data.files import listed
-from harness.evaluation import Evaluator, model_scorer
+from harness.evaluation.ranking import Evaluator, model_scorer
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, trial_of
 from harness.runs.weights import again, read_weights
-from harness.training import Streams, build
+from harness.training.fit import build
+from harness.training.streams import Streams
 
 MEND = "name another file with --out"
 

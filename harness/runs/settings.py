@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from bm3 import ConfigError
 from harness.models.registry import find_model, models
 from harness.runs.record import flatten as flatten
-from harness.training import TrainingConfig
+from harness.training.config import TrainingConfig
 
 Values = Mapping[str, Any]
 Scalar = bool | int | float | str

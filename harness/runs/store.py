@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from bm3 import BM3Error, DataError
 from harness.common import write_json, write_whole, writing
@@ -38,7 +37,7 @@ from harness.runs.record import (
 )
 
 if TYPE_CHECKING:
-    from harness.evaluation import Ranking
+    from harness.evaluation.metrics import Ranking
 
 CHECKPOINT, LOCK, LOG = "checkpoint.safetensors", ".lock", "log.txt"
 KEPT = (RUN, EPOCHS, HITS, MODEL, CARD)
@@ -82,10 +81,15 @@ class RunWriter:
             file.write(json.dumps(record) + "\n")
 
     def hits(self, ranking: "Ranking") -> None:
-        """Store which ranks are hits: a bit per rank, from which every metric of every user follows."""
-        packed = np.packbits(ranking.hits, axis=1)
+        """Store which ranks are hits: a bit per rank, from which every metric of every user follows.
+
+        Of ascending users it has the gaps between them, a quarter of the bytes.
+        """
+        gaps, packed = np.diff(ranking.users, prepend=0), np.packbits(ranking.hits, axis=1)
+        length, stored = ranking.hits.shape[1], BytesIO()
+        np.savez_compressed(stored, gaps=gaps, n_relevant=ranking.n_relevant, length=length, hits=packed)
         with writing(self.path):
-            write_whole(self.path / HITS, hits_file(ranking.users, ranking.n_relevant, packed, ranking.hits.shape[1]))
+            write_whole(self.path / HITS, stored.getvalue())
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Store the result with digests; nothing is written after it, so that no checkpoint and no lock are needed."""
@@ -99,13 +103,6 @@ def kept_files(path: Path) -> Iterator[Path]:
     """The files of a finished run that stay beside its result, as far as they are there, compressed or not."""
     for name in KEPT:
         yield from (file for file in (path / name, path / f"{name}{COMPRESSED}") if file.is_file())
-
-
-def hits_file(users: NDArray[np.int64], n_relevant: NDArray[np.int64], packed: NDArray[np.uint8], length: int) -> bytes:
-    """An archive of hits, as `RunRecord` reads it: of ascending users the gaps between them, a quarter of the bytes."""
-    stored = BytesIO()
-    np.savez_compressed(stored, gaps=np.diff(users, prepend=0), n_relevant=n_relevant, length=length, hits=packed)
-    return stored.getvalue()
 
 
 def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:

@@ -22,9 +22,10 @@ from harness.common import WriteError
 from harness.data import PARTS, Dataset, load_dataset
 from harness.ending import NOTHING_MEASURED
 from harness.evaluation.compiling import can_compile
-from harness.measure import EnergyMeter, MemorySampler
+from harness.measure.energy import EnergyMeter
 from harness.measure.environment import environment
 from harness.measure.gpu import VISIBLE, GpuUnavailableError, driver_version, survey
+from harness.measure.memory import MemorySampler
 from harness.models.closed_form import ClosedForm
 from harness.models.contract import check_class, check_model, without_features
 from harness.models.registry import ModelEntry, find_model
@@ -42,11 +43,12 @@ from harness.runs.store import (
 )
 from harness.runs.weights import Ids, state_hash, write_weights
 from harness.runs.words import device_fault
-from harness.training import Checkpoints, EpochRecord, Resume, Streams, TrainingConfig, TrainingState, build
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
-from harness.training.config import NUMERICS_VERSION, STOPPING_METRIC, Vectors
-from harness.training.fit import fit
+from harness.training.checkpoint import Checkpoints, TrainingState
+from harness.training.config import NUMERICS_VERSION, STOPPING_METRIC, TrainingConfig, Vectors
+from harness.training.fit import EpochRecord, Resume, build, fit
 from harness.training.steps import make_deterministic
+from harness.training.streams import Streams
 
 FORMAT = 2  # of run.json; 1 named the source's hash, `code`, where 2 has `numerics`
 OF_FORMAT_2 = b'"format": 2,'  # as run.json has it; to parse those of a large store would take minutes
@@ -175,8 +177,9 @@ def run_trial(
 ) -> RunRecord:
     """Train and evaluate the trial and store it under `out`; one that is finished is returned as it is.
 
-    Where weights are to stay, a finished run without them is refused by a ConfigError. On `rerun` a finished run is
-    moved aside first, and whether the bits are the same is told.
+    A finished run is refused by a ConfigError where weights are to stay and it has none, and where the data set says
+    other than it did what is a surrogate, which its content does not show. On `rerun` it is moved aside first, and
+    whether the bits are the same is told.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
     before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
@@ -188,7 +191,7 @@ def run_trial(
     if finished is not None and rerun:
         supersede(out, finished.path)
     elif finished is not None:
-        return _with_weights(trial, finished)
+        return _as_asked(trial, finished)
     path = out / trial.key
     with locked(path, wait=wait, tell=lambda: tell(f"waiting for another process that runs the same trial ({path})")):
         finished = finished_run(trial, out)
@@ -213,14 +216,21 @@ def run_trial(
                 write_failure(path, "error", str(error))
                 raise error
     if finished is not None:
-        return _with_weights(trial, finished)
+        return _as_asked(trial, finished)
     run = RunRecord.read(path)
     if rerun and (aside := sorted((out / SUPERSEDED).glob(f"{escape(trial.key)}-*/{RESULT}"))):
         tell(_compared(run, RunRecord.read(aside[-1].parent)))
     return run
 
 
-def _with_weights(trial: Trial, run: RunRecord) -> RunRecord:
+def _as_asked(trial: Trial, run: RunRecord) -> RunRecord:
+    changed = {*run.dataset.surrogates} ^ {*trial.dataset.surrogates} if trial.reads_features else set()
+    if changed:
+        raise ConfigError(
+            f"{run.path}: its record and the data set as it is now differ in whether {', '.join(sorted(changed))} "
+            f"{'are surrogates' if len(changed) > 1 else 'is a surrogate'}: add --rerun (rerun=True), which moves that "
+            f"run aside and trains it again"
+        )
     if trial.keep is not None and not (run.path / MODEL).is_file():
         raise ConfigError(
             f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run "

@@ -25,8 +25,10 @@ from harness.measure.gpu import GpuSurvey, GpuUnavailableError, driver_version, 
 from harness.measure.host import Limits, container_limits, usable_cores
 from harness.models.registry import find_model, trained_in_steps
 from harness.paper.load import Paper, load_paper
-from harness.training import Streams, TrainingConfig, build
+from harness.training.config import TrainingConfig
+from harness.training.fit import build
 from harness.training.steps import TrainingSteps, make_deterministic
+from harness.training.streams import Streams
 
 OLDEST_PYTHON = (3, 11)
 NEEDED_MEMORY, NEEDED_DISK = 10**9, 10**8

@@ -16,11 +16,13 @@ from torch.profiler import profile as torch_profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.data import Dataset
-from harness.evaluation import Evaluation
+from harness.evaluation.ranking import Evaluation
 from harness.measure.timing import seconds_of
 from harness.report.tables import table, text
-from harness.training import Streams, TrainingConfig, build
+from harness.training.config import TrainingConfig
+from harness.training.fit import build
 from harness.training.steps import TrainingSteps, make_deterministic
+from harness.training.streams import Streams
 
 WARM_UP_STEPS = 3
 EVALUATIONS = 3

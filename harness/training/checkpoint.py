@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.common import HALF_WRITTEN, WriteError
+from harness.common import WriteError
 from harness.models.features import from_array
 
 FORMAT = "1"
@@ -126,9 +126,7 @@ class Checkpoints:
 
         What a killed process left of a checkpoint that it was writing is removed.
         """
-        for file in self.path.parent.glob(".tmp*"):
-            if HALF_WRITTEN.fullmatch(file.name):
-                file.unlink(missing_ok=True)
+        _half_of(self.path).unlink(missing_ok=True)
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata() or {}
@@ -143,10 +141,6 @@ class Checkpoints:
         model = _under(MODEL, tensors)
         optimiser = {name: tensor.to(device) for name, tensor in _under(OPTIMISER, tensors).items()}
         return TrainingState(epoch, model, optimiser, _under(BEST, tensors) or model)
-
-    def remove(self) -> None:
-        """Forget what was saved."""
-        self.path.unlink(missing_ok=True)
 
 
 def _keep_all() -> None:
@@ -165,7 +159,7 @@ def write_tensors(
 
     It is written block by block, with `drop` called after each: tensors in files are never in memory as a whole.
     """
-    temporary, ordered, end = path.with_name(path.name + ".part"), _aligned(tensors), 0
+    temporary, ordered, end = _half_of(path), _aligned(tensors), 0
     header: dict[str, Any] = {"__metadata__": about}
     for name, tensor in ordered.items():
         of = {"dtype": TYPES[tensor.dtype], "shape": [*tensor.shape]}
@@ -183,6 +177,11 @@ def write_tensors(
             if stays:
                 os.fsync(file.fileno())
         temporary.replace(path)
+
+
+def _half_of(path: Path) -> Path:
+    """What the file is called until it is whole."""
+    return path.with_name(f"{path.name}.part")
 
 
 @contextmanager

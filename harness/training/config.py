@@ -1,13 +1,12 @@
 """Settings of training that are the same for every model. Hyper-parameters of models are with the models."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from bm3.data import Variant
-from harness.common import require
+from harness.common import check_config, require
 from harness.evaluation.words import canonical_metric
 
 NUMERICS_VERSION = 1
@@ -35,19 +34,18 @@ class EarlyStopping:
         "rounding": Variant(
             text="a better validation metric is a new best (none)",
             code="it is rounded to four decimals first; what rounds to the best value so far is no new best (4)",
-            where="harness.training.StoppingRule",
+            where="harness.training.fit.StoppingRule",
         ),
     }
 
     def __post_init__(self) -> None:
         from harness.evaluation.metrics import metrics_of_hits
 
-        require(self, "patience", self.patience >= 0, "at least 0")
+        check_config(self, patience=0)
         object.__setattr__(self, "metric", canonical_metric(self.metric))
         name, _, cutoff = self.metric.partition("@")
         stops = name in metrics_of_hits() and re.fullmatch("[1-9][0-9]{0,5}", cutoff)
         require(self, "metric", bool(stops), f"{', '.join(metrics_of_hits())} at a cut-off, such as ndcg@10")
-        require(self, "rounding", self.rounding in (4, "none"), "4 or none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +68,7 @@ class EvaluationSettings:
     }
 
     def __post_init__(self) -> None:
-        require(self, "top_k", self.top_k >= 1, "at least 1")
-        require(self, "block_users", self.block_users >= 0, "at least 0")
+        check_config(self, top_k=1, block_users=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +83,8 @@ class Vectors:
     """Euclidean norm of every vector; 0: as given."""
 
     def __post_init__(self) -> None:
-        contents = ("given", "permuted", "noise", "ones")
-        require(self, "content", self.content in contents, ", ".join(contents))
+        check_config(self, norm=0)
         require(self, "modality", bool(self.modality), "all or the name of a modality")
-        require(self, "norm", 0 <= self.norm < math.inf, "a number, at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +114,8 @@ class TrainingConfig:
         cutoff = int(self.early_stopping.metric.partition("@")[2])
         lists = self.evaluation
         require(lists, "top_k", lists.top_k >= cutoff, f"at least {cutoff}, the cut-off of early stopping")
-        require(self, "epochs", self.epochs >= 1, "at least 1")
-        require(self, "batch_size", self.batch_size >= 1, "at least 1")
+        check_config(self, epochs=1, batch_size=1)
         require(self, "learning_rate", self.learning_rate > 0, "above 0")
-        locations, precisions = ("device", "memory", "disk"), tuple(MATMUL_PRECISION)
-        require(self, "features_location", self.features_location in locations, "device, memory or disk")
-        require(self, "precision", self.precision in precisions, "float32, tf32 or bf16")
 
     def check_device(self, kind: str) -> None:
         """Raises ConfigError where torch would silently compute in another precision on `cpu` or `cuda`."""

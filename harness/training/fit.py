@@ -16,9 +16,9 @@ from bm3 import BM3Error, Loss, Recommender
 from harness.common import DivergedError
 from harness.data import Dataset
 from harness.data.dataset import in_memory
-from harness.evaluation import Evaluation, Ranking
-from harness.evaluation.metrics import known_metrics
-from harness.measure import EpochClock, TimingSummary
+from harness.evaluation.metrics import Ranking, known_metrics
+from harness.evaluation.ranking import Evaluation
+from harness.measure.timing import EpochClock, TimingSummary
 from harness.models.closed_form import ClosedForm
 from harness.models.features import feature_tables
 from harness.training.checkpoint import Checkpoints, KeptState, TrainingState

@@ -25,17 +25,18 @@ import torch
 from processes import markdown
 
 from harness.cli.progress import TrainingProgress
-from harness.evaluation import Evaluation
 from harness.evaluation.compiling import use_threads
+from harness.evaluation.ranking import Evaluation
 from harness.evaluation.words import METRICS
 from harness.measure.environment import environment
 from harness.runs.trial import Trial, dataset_for, make_trial, run_trial
 from harness.tools.regress.measure import KEEP_MEMORY
-from harness.training import Streams, build
 from harness.training.batches import EpochBatches
 from harness.training.config import STOPPING_METRIC
+from harness.training.fit import build
 from harness.training.optimiser import adam, set_learning_rate
 from harness.training.steps import make_deterministic, train_step
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 EPOCHS = {"baby": {"bpr": 25, "lightgcn": 10, "bm3": 6}, "mini": {"bpr": 100, "lightgcn": 100, "bm3": 100}}

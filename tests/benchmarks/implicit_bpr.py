@@ -19,8 +19,10 @@ from scipy import sparse
 
 from harness.data import load_dataset
 from harness.models.bpr import BPR, BPRConfig
-from harness.training import Streams, TrainingConfig, build
+from harness.training.config import TrainingConfig
+from harness.training.fit import build
 from harness.training.steps import TrainingSteps, make_deterministic
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 FIRST = 2  # epochs that are not counted

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bm3 import Batch, Data, Recommender
 from harness.data import Dataset
-from harness.evaluation import Evaluation
+from harness.evaluation.ranking import Evaluation
 from harness.models.registry import find_model
 from harness.training.batches import EpochBatches
 from harness.training.streams import Streams

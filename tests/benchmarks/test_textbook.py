@@ -15,7 +15,7 @@ from torch import Tensor
 from bm3 import Batch
 from harness.data import PARTS, Dataset, Part
 from harness.data.synthetic import mini
-from harness.evaluation import Evaluation
+from harness.evaluation.ranking import Evaluation
 from harness.models.dualgnn import co_occurring_users
 from harness.models.registry import find_model
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,9 @@ import click
 import numpy as np
 import pytest
 from command_line import Command, leaves, refused
-from numpy.typing import NDArray
+from refusals import Features, Write
 
 from harness.cli import main as cli
-
-Features = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
 
 
 @pytest.fixture

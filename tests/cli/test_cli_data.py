@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 
 from harness.data import load_dataset
 from harness.data.synthetic import mini
-
-Write = Callable[..., Path]
 
 
 def hash_in(outcome: Outcome) -> str:

@@ -11,7 +11,7 @@ from command_line import Command, cells
 from harness.models import registry
 from harness.models.registry import find_model, models
 from harness.runs.settings import about, configure, meanings, settings
-from harness.training import TrainingConfig
+from harness.training.config import TrainingConfig
 
 
 def test_models_lists_those_of_other_packages(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

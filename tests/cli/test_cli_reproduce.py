@@ -224,7 +224,7 @@ def test_too_little_memory_is_a_dash_and_no_failure(
     assert read_status(study).failed == 0
 
 
-def test_a_trial_that_fails_makes_the_exit_code(command: Command, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_fails_makes_the_exit_code(command: Command, study: Path) -> None:
     study_file = SUITE.replace("learning_rate = 0.01", "learning_rate = 1e30")
     Path("small.toml").write_text(study_file, encoding="utf-8")
     outcome = command(*RUN)

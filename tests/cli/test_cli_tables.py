@@ -4,16 +4,15 @@ is compared with stored outputs in `tests/golden`.
 
 import csv
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from command_line import Command
+from refusals import Write
 
 from harness.paper.study import make_study
 
 RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
-Write = Callable[..., Path]
 
 
 def test_our_verdict_is_no_exit_code_here(command: Command) -> None:

@@ -24,7 +24,7 @@ from harness.cli.progress import StudyProgress, TrainingProgress, bars, reading_
 from harness.common import duration
 from harness.runs.inspect import Course, course, last_log_line
 from harness.studies.status import STATUS, Running, Status, vanished, write_status
-from harness.training import EpochRecord
+from harness.training.fit import EpochRecord
 
 START = 1_800_000_000.0
 KEY = "mini/bm3-0123456789-seed2"

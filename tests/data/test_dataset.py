@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from refusals import refusal
+from refusals import Features, Parts, refusal
 
 from harness.data import Dataset, checked_dataset
 from harness.data.dataset import MAX_UNSEEN_SHARE, ROWS_AT_A_TIME
 
-Parts = dict[str, NDArray[Any]]
-Features = dict[str, NDArray[Any]]
 WHERE = "shop/interactions.npz"
 
 

@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from refusals import refusal
+from refusals import Features, Parts, Write, refusal
 
 from harness.data import PARTS, load_dataset
 
-Parts = dict[str, NDArray[Any]]
-Features = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
 HEADER = "userID\titemID\tx_label\n"
 
 

@@ -14,9 +14,9 @@ from command_line import Command, refused
 
 from bm3 import DataError
 from harness.data import PARTS, Dataset
-from harness.evaluation import Evaluator
 from harness.evaluation.lists import evaluate_lists, read_lists
 from harness.evaluation.metrics import Ranking
+from harness.evaluation.ranking import Evaluator
 from harness.paper.load import load_paper
 from harness.paper.published import COLUMNS
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 import harness.evaluation.metrics as module
 from bm3 import ConfigError, DataError
 from harness.data import Dataset
-from harness.evaluation import Evaluator, Ranking
-from harness.evaluation.metrics import METRICS, asked_metrics, known_metrics, metrics_of_hits
+from harness.evaluation.metrics import METRICS, Ranking, asked_metrics, known_metrics, metrics_of_hits
+from harness.evaluation.ranking import Evaluator
 
 CUTOFFS = (1, 5, 10, 20, 50)
 N_ITEMS = 60

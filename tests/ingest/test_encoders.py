@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from refusals import refusal
+from refusals import Parts, Write, refusal
 
 from bm3 import ConfigError
 from harness.data import load_dataset
@@ -17,8 +17,6 @@ from harness.ingest.encoders import ImageEncoder, SentenceEncoder
 from harness.ingest.exporting import write_ids
 from harness.ingest.features import add_features, encode_features, find_images, read_texts
 
-Parts = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
 ASINS = [f"B{i:03}" for i in range(8)]
 
 

@@ -1,23 +1,17 @@
 """Adding a modality to a data set on disk, by order or by id; nothing is written unless all of it fits."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from refusals import refusal
+from refusals import Parts, Write, refusal
 
 from harness.data import load_dataset
 from harness.data.synthetic import mini
 from harness.ingest.exporting import export
 from harness.ingest.features import add_features, item_ids, join_by_id, read_row_ids
 from harness.ingest.importing import import_dataset
-
-Parts = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
-
 
 # --- adding features ---
 

@@ -4,24 +4,18 @@ import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from refusals import NAMED, import_refused, refusal, write_table
+from refusals import NAMED, Parts, Write, import_refused, refusal, write_table
 
 from harness.data import load_dataset
 from harness.data.files import MAX_EXPANSION
 from harness.data.synthetic import mini
 from harness.ingest.exporting import export
 from harness.ingest.importing import import_dataset
-
-Parts = dict[str, NDArray[Any]]
-Write = Callable[..., Path]
-
 
 # --- archives, and files that mean harm ---
 
@@ -205,10 +199,3 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path,
     refusal(lambda: load_dataset(str(shop)))
     import_refused(shop, tmp_path / "out")
     import_refused(shop / name, tmp_path / "out", NAMED)
-
-
-@pytest.mark.parametrize("name", ["nowhere", "notes.md", "empty"])
-def test_a_source_of_no_known_kind_is_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / "notes.md").touch()
-    (tmp_path / "empty").mkdir()
-    assert str(tmp_path / name) in import_refused(tmp_path / name, tmp_path / "out")

@@ -8,10 +8,9 @@ import torch
 from recorded_nvml import RecordedNvml
 from run_files import record
 
-from harness.measure import Energy, EnergyMeter
-from harness.measure.energy import FELL, NO_COUNTER, UNMOVED
+from harness.measure.energy import FELL, NO_COUNTER, UNMOVED, Energy, EnergyMeter
 from harness.measure.gpu import MIG_WHOLE, NvmlGpu
-from harness.report.costs import joules_per_epoch
+from harness.paper.costs import joules_per_epoch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from recorded_nvml import READINGS, RecordedNvml
 
-from harness.measure import MemorySampler, Reading
 from harness.measure.gpu import (
     ALONE,
     APPEARED,
@@ -37,6 +36,7 @@ from harness.measure.gpu import (
     survey,
     visible_gpus,
 )
+from harness.measure.memory import MemorySampler, Reading
 
 CUDA = torch.device("cuda", 0)
 GB = 2**30
@@ -359,14 +359,16 @@ def test_a_real_gpu_is_found_and_tells_what_costs_depend_on_and_what_is_free() -
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_real_gpu_the_process_holds_a_context_beside_what_torch_reserved() -> None:
+def test_on_a_real_gpu_a_block_shows_in_every_figure_and_a_context_beside_what_torch_reserved() -> None:
     with MemorySampler(CUDA) as sampler:
         block = torch.ones(2**28, dtype=torch.uint8, device=CUDA)
         torch.cuda.synchronize(CUDA)
         sampler.sample()
         del block
-    readings = sampler.readings()
-    process, reserved = (readings[key].bytes for key in ("gpu_process_peak", "allocator_reserved_peak"))
+    readings = {name: reading.bytes for name, reading in sampler.readings().items()}
+    for key in ("allocator_peak", "allocator_reserved_peak", "gpu_device_peak"):
+        assert (readings[key] or 0) >= 2**28
+    process, reserved = readings["gpu_process_peak"], readings["allocator_reserved_peak"]
     assert process is None or 0 < process - (reserved or 0) < 2 * GB
     (note,) = sampler.notes()
     assert note.startswith("sampling memory took")

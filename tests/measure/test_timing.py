@@ -10,36 +10,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.measure import EpochClock
-from harness.measure.warmup import MATERIAL, MIN_EPOCHS, warm_up
+from harness.measure.timing import MATERIAL, MIN_EPOCHS, EpochClock, warm_up
 
 CPU = torch.device("cpu")
 
 
-class HandClock:
-    """A clock that shows what it was last set to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def _timed(epochs: list[float], evaluations: list[float], resumed: tuple[list[Any], ...] = ()) -> EpochClock:
-    hand = HandClock()
-    clock = EpochClock(CPU, clock=hand)
+    hand = [1000.0]
+    clock = EpochClock(CPU, clock=lambda: hand[0])
     if resumed:
         clock.resume(*resumed)
     for seconds in epochs:
         clock.start()
-        hand.now += seconds
+        hand[0] += seconds
         assert clock.stop() == seconds
-        hand.now += 77  # between epochs, belongs to nobody
+        hand[0] += 77  # between epochs, belongs to nobody
     for seconds in evaluations:
         with clock.evaluation():
-            hand.now += seconds
-        hand.now += 77
+            hand[0] += seconds
+        hand[0] += 77
     return clock
 
 
@@ -77,20 +66,20 @@ def test_what_was_not_timed_is_said_and_not_zero(
 
 
 def test_queued_gpu_work_is_waited_for_before_each_look_at_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    hand = HandClock()
+    hand = [1000.0]
 
     def finish_queued_work(device: torch.device) -> None:
         assert device.index == 2
-        hand.now += 10
+        hand[0] += 10
 
     monkeypatch.setattr(torch.cuda, "synchronize", finish_queued_work)
-    clock = EpochClock(torch.device("cuda", 2), clock=hand)
+    clock = EpochClock(torch.device("cuda", 2), clock=lambda: hand[0])
     clock.start()
-    assert hand.now == 1010.0
-    hand.now += 1
+    assert hand[0] == 1010.0
+    hand[0] += 1
     assert clock.stop() == 11.0
     with clock.evaluation():
-        hand.now += 3
+        hand[0] += 3
     assert clock.evaluations_s == [13.0]
 
 

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from bm3 import Batch, Data
 from harness.data import Dataset, checked_dataset
-from harness.evaluation import Evaluator, model_scorer
+from harness.evaluation.ranking import Evaluator, model_scorer
 from harness.models.registry import ModelEntry, models, trained_in_steps
 from harness.runs.settings import variants_of
-from harness.training import Streams, TrainingConfig
 from harness.training.batches import EpochBatches
+from harness.training.config import TrainingConfig
 from harness.training.fit import EpochRecord, fit
 from harness.training.optimiser import adam
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 

@@ -19,9 +19,10 @@ from harness.runs.trial import OutOfMemoryError, make_trial, run_trial, trial_of
 from harness.runs.verify import verify
 from harness.runs.weights import state_hash
 from harness.studies.suite import load_suite
-from harness.training import Streams, TrainingConfig, build
-from harness.training.fit import fit
+from harness.training.config import TrainingConfig
+from harness.training.fit import build
 from harness.training.steps import TrainingSteps
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 CLOSED = sorted({*models()} - {*trained_in_steps()})
@@ -174,21 +175,6 @@ def test_scores_are_those_of_a_plain_form(
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_a_fit_is_one_epoch_and_the_same_bits_again(name: str, clustered: Dataset) -> None:
-    found = []
-    for _ in range(2):
-        model, records = built(name, clustered), []
-        outcome = fit(model, clustered, TrainingConfig(), Streams(3), CPU, records.append)
-        found.append((outcome.test, [(record.epoch, record.loss, record.valid) for record in records]))
-        states = [*found, model.state_dict()]
-    assert found[0] == found[1]
-    assert (outcome.epochs, outcome.best_epoch, outcome.stopped, len(records)) == (1, 1, "closed form", 1)
-    assert outcome.timing["warmup_s"] == records[0].seconds
-    assert states[-1], "nothing was kept"
-    assert outcome.valid["recall@20"] > 0.4  # by chance it is a half of that
-
-
-@pytest.mark.parametrize("name", CLOSED)
 def test_another_seed_gives_other_bits_where_the_model_says_that_it_draws(name: str, small: Data) -> None:
     either = [built(name, small, seed) for seed in (1, 2)]
     for model in either:
@@ -198,14 +184,20 @@ def test_another_seed_gives_other_bits_where_the_model_says_that_it_draws(name: 
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_a_run_is_stored_sound_and_found_again(name: str, clustered: Dataset, tmp_path: Any) -> None:
+def test_a_run_is_one_epoch_stored_sound_found_again_and_elsewhere_the_same_bits(
+    name: str, clustered: Dataset, tmp_path: Any
+) -> None:
     trial = make_trial(name, clustered, "clustered", {}, 1, CPU)
-    run = run_trial(trial, tmp_path)
-    assert trial.epochs == 1
-    assert run.outcome.parameters == 0
+    run, other = (run_trial(trial, tmp_path / folder) for folder in ("one", "other"))
+    (epoch,), result = run.epochs(), run.outcome
+    assert (epoch.epoch, epoch.loss, epoch.valid, epoch.seconds) == (1, None, result.valid, result.timing.warmup_s)
+    assert (result.epochs, result.best_epoch, result.stopped, result.parameters) == (1, 1, "closed form", 0)
+    assert result.valid["recall@20"] > 0.4  # by chance it is a half of that
+    assert (result.state_hash, result.test) == (other.outcome.state_hash, other.outcome.test)
+    assert result.state_hash != state_hash({}), "nothing was kept"
     assert verify(run.path).problems == ()
-    assert run_trial(trial, tmp_path).outcome.finished == run.outcome.finished
-    assert run.searched == sorted(getattr(trial.entry.model.Config, "GRID", {}))
+    assert run_trial(trial, tmp_path / "one").outcome.finished == result.finished
+    assert (trial.epochs, run.searched) == (1, sorted(getattr(trial.entry.model.Config, "GRID", {})))
 
 
 @pytest.mark.parametrize("name", CLOSED)

@@ -1,11 +1,9 @@
 """Item and user graphs against brute force, and without any array of items by items."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from one_device import Watched
 
 from bm3 import Batch, Data
 from bm3.graph import bipartite_adjacency
@@ -35,27 +33,15 @@ def test_lattice_never_holds_items_by_items(monkeypatch: pytest.MonkeyPatch) -> 
     draw = np.random.default_rng(2)
     train = np.array([(u, i) for u in range(30) for i in draw.integers(n_items, size=6)])
     features = {"visual": draw.normal(size=(n_items, 5)), "text": draw.normal(size=(n_items, 4))}
-    with Largest() as largest:
+    sizes: list[int] = []
+    with Watched(lambda _, given, made: sizes.extend(one.numel() for one in made if one.layout is torch.strided)):
         model = LATTICE(Data(30, n_items, train, features), LATTICEConfig(), torch.Generator().manual_seed(0))
         users, items = torch.from_numpy(train[:50]).T
         model.loss(Batch(users, items, items.flip(0))).total.backward()
         with torch.no_grad():
             model.embed()
     assert model.projections[0].weight.grad is not None
-    assert 0 < largest.numel < n_items**2 / 2
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the largest tensor that any operation made."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided:
-                self.numel = max(self.numel, tensor.numel())
-        return made
+    assert 0 < max(sizes) < n_items**2 / 2
 
 
 @pytest.mark.parametrize("block", [3, 1000])

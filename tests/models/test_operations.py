@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from one_device import META, OneDevice
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from one_device import META, OneDevice, Watched
+from torch import Tensor
 
 from bm3 import Batch
 from harness.data import Dataset
@@ -17,39 +17,35 @@ from harness.models import bm3 as fast
 from harness.models import features
 from harness.models.registry import find_model, trained_in_steps
 from harness.tools import doctor
-from harness.training import Streams, TrainingConfig, build
 from harness.training.accelerators import prefetch
+from harness.training.config import TrainingConfig
+from harness.training.fit import build
 from harness.training.steps import TrainingSteps
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 FEWEST = {"bm3": 230, "bpr": 45, "lightgcn": 60}
 
 
-class Counted(TorchDispatchMode):
+def counted(by_name: Counter[str]) -> Watched:
     """Counts operations by name, but for views and the profiler's marks, which compute nothing."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.by_name = Counter[str]()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def see(function: Any, *_: Any) -> None:
         aliases = [given.alias_info for given in function._schema.returns]
         if not any(alias is not None and not alias.is_write for alias in aliases):
-            self.by_name[function._schema.name.removeprefix("aten::")] += function.namespace != "profiler"
-        return function(*args, **(kwargs or {}))
+            by_name[function._schema.name.removeprefix("aten::")] += function.namespace != "profiler"
+
+    return Watched(see)
 
 
-class Called(TorchDispatchMode):
+def called(names: set[str]) -> Watched:
     """Names of operations, each with the kind of number of its last tensor."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.names = dict[str, None]()
+    def see(function: Any, given: Sequence[Tensor], _: Any) -> None:
+        kinds = [str(one.dtype).removeprefix("torch.") for one in given]
+        names.add(" ".join([function._schema.name.removeprefix("aten::"), *kinds[-1:]]))
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kinds = [str(leaf.dtype).removeprefix("torch.") for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
-        self.names[" ".join([function._schema.name.removeprefix("aten::"), *kinds[-1:]])] = None
-        return function(*args, **(kwargs or {}))
+    return Watched(see)
 
 
 def step_of(name: str, dataset: Dataset, **settings: Any) -> tuple[Counter[str], float]:
@@ -58,9 +54,9 @@ def step_of(name: str, dataset: Dataset, **settings: Any) -> tuple[Counter[str],
     built = build(model, dataset, model.Config(**settings), streams, CPU)
     training = TrainingSteps(built, dataset, TrainingConfig(batch_size=64), streams, CPU)
     training.first_step(1)
-    with Counted() as counted:
+    with counted(found := Counter[str]()):
         loss = training.step()
-    return counted.by_name, float(loss.total.detach())
+    return found, float(loss.total.detach())
 
 
 @pytest.fixture
@@ -156,17 +152,17 @@ NOT_REPEATABLE = re.compile(
 @pytest.mark.parametrize("name", trained_in_steps())
 @pytest.mark.usefixtures("as_on_cuda")
 def test_whatever_a_model_calls_can_be_repeated_on_cuda_in_the_oldest_torch(name: str, clustered: Dataset) -> None:
-    with Called() as called:
+    with called(names := set()):
         step_of(name, clustered)
-    assert len(called.names) > 20
-    assert [one for one in called.names if NOT_REPEATABLE.match(one)] == []
+    assert len(names) > 20
+    assert [one for one in names if NOT_REPEATABLE.match(one)] == []
 
 
 def test_what_cannot_be_repeated_would_be_found() -> None:
-    with Called() as called:
+    with called(names := set()):
         torch.rand(3).cumsum(0)
         torch.arange(3).cumsum(0)
-    assert [one for one in called.names if NOT_REPEATABLE.match(one)] == ["cumsum float32"]
+    assert [one for one in names if NOT_REPEATABLE.match(one)] == ["cumsum float32"]
 
 
 @pytest.mark.gpu

@@ -7,10 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from one_device import Watched, made_anew
 from scipy import sparse
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from bm3.graph import mean_readout
 from harness.models import products
@@ -58,21 +57,6 @@ def test_gradients(name: str) -> None:
     assert torch.autograd.gradcheck(getattr(pattern, name), arguments.get(name, (values,)))
 
 
-class Made(TorchDispatchMode):
-    """How many tensors of a shape operations make, other than in place."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape, self.tables = shape, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        before = {one.data_ptr() for one in tree_leaves(args) if isinstance(one, torch.Tensor)}
-        after = (one for one in tree_leaves(found) if isinstance(one, torch.Tensor) and one.shape == self.shape)
-        self.tables += sum(one.data_ptr() not in before for one in after)
-        return found
-
-
 @pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 5])
 def test_a_readout_is_the_mean_of_the_layers_to_the_bit(n_layers: int, by_row: bool) -> None:
@@ -91,14 +75,18 @@ def test_a_readout_is_the_mean_of_the_layers_to_the_bit(n_layers: int, by_row: b
 
     found = []
     for form in ("layers", "rows" if by_row else "readout"):
-        leaf = table.clone().requires_grad_()
-        with Made((40, 8)) as made:
+        leaf, tables = table.clone().requires_grad_(), list[Any]()
+
+        def see(_: Any, given: Any, made: Any, tables: list[Any] = tables) -> None:
+            tables += [None for one in made_anew(given, made) if one.shape == (40, 8)]
+
+        with Watched(see):
             rows = rows_of(form, leaf)
             torch.stack([(one * weights * k).sum() for k, one in enumerate(rows, 1)]).sum().backward()
         found.append([*rows, leaf.grad])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
-    assert made.tables == 2 * n_layers + 3
+    assert len(tables) == 2 * n_layers + 3
 
 
 def test_a_fixed_matrix_may_repeat_an_entry() -> None:

@@ -27,7 +27,7 @@ from harness.paper.selfcheck import (
 from harness.runs.record import RunRecord
 from harness.runs.settings import changed_from_defaults
 from harness.studies.suite import load_suite, plan
-from harness.training import TrainingConfig
+from harness.training.config import TrainingConfig
 
 ERROR = 0.01
 STORED = load_paper().folder / "reference" / "selfcheck.json"

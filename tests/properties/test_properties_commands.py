@@ -37,7 +37,6 @@ from matplotlib.figure import Figure
 from raw_files import write_raw
 
 from harness.cli import main as cli
-from harness.common import HALF_WRITTEN
 from harness.data.layouts import read_folder
 from harness.runs.record import RESULT
 from harness.runs.verify import verify
@@ -457,8 +456,7 @@ def judge(case: Case, outcome: Outcome, files: Files, states: States) -> None:
     here = states_below(Path.cwd())
     new = here.keys() - states.keys()
     for name in new:
-        half = name.endswith(".part") or HALF_WRITTEN.fullmatch(Path(name).name)
-        assert not half, name
+        assert not name.endswith(".part"), name
         assert not any(part.startswith(".") for part in Path(name).parts), name
     for name in ("pipe", "pipe.csv", "pipe.json", "pipe.npz"):
         assert Path(name).is_fifo(), f"{name} was replaced"

@@ -10,6 +10,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,22 +121,14 @@ def test_inter_files(place: Path, content: bytes) -> None:
         assert_valid(dataset)
 
 
+def stored(save: Callable[..., Any], *table: Any, **arrays: Any) -> bytes:
+    file = io.BytesIO()
+    save(file, *table, allow_pickle=True, **arrays)
+    return file.getvalue()
+
+
 def npz(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=True, **arrays)
-    return file.getvalue()
-
-
-def npz_compressed(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=True, **arrays)
-    return file.getvalue()
-
-
-def npy(array: Any) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
-    return file.getvalue()
+    return stored(np.savez, **arrays)
 
 
 DTYPES = ["<i4", ">i8", "<u8", "?", "<f4", "<f2", ">f8", "<f16", "<c8", "<U3", "S2", "<M8[s]", "O", "V3", "i4,f4"]
@@ -149,7 +142,7 @@ ARRAYS = st.builds(
 @given(
     st.one_of(
         files(npz(**{part: np.array(pairs) for part, pairs in PARTS.items()})),
-        changed(npz_compressed(**{part: np.array(pairs, np.int32) for part, pairs in PARTS.items()})),
+        changed(stored(np.savez_compressed, **{part: np.array(pairs, np.int32) for part, pairs in PARTS.items()})),
         st.dictionaries(st.sampled_from([*PARTS, "other"]), ARRAYS).map(lambda arrays: npz(**arrays)),
     )
 )
@@ -177,7 +170,12 @@ HEADERS = st.builds(
 )
 
 
-@given(files(npy(np.arange(20, dtype=np.float32).reshape(5, 4)), HEADERS, ARRAYS.map(npy)), st.booleans())
+@given(
+    files(
+        stored(np.save, np.arange(20, dtype=np.float32).reshape(5, 4)), HEADERS, ARRAYS.map(partial(stored, np.save))
+    ),
+    st.booleans(),
+)
 @fuzzed
 def test_npy_tables(place: Path, content: bytes, mapped: bool) -> None:
     folder = emptied(place / "npy")

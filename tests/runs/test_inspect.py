@@ -1,17 +1,13 @@
 """What a store is found to hold, whether its runs are whole, how two differ, and what is removed from it."""
 
 import gzip
-import hashlib
 import json
-import multiprocessing
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,8 +24,8 @@ from harness.runs.verify import IDENTITY, verify
 
 STORED = Path(__file__).parents[2] / "docs" / "results" / "runs"
 ALL: tuple[Also, ...] = ("superseded", "unfinished", "stale")
-SPAWN = multiprocessing.get_context("spawn")
-Edit = Callable[[dict[str, Any]], Any]
+LEFT = f"is not as the run left it: its SHA-256 is another than in {RESULT}"
+Edit = Callable[[Any], Any]
 
 
 def trial(seed: int = 1, epochs: int = 3, patience: int = 20) -> Trial:
@@ -69,36 +65,14 @@ def run_of(store: Path, seed: int) -> Path:
 
 
 def edit(file: Path, change: Edit) -> None:
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
+    """Change what a JSON file holds; of epochs, give other lines."""
+    content = file.read_text().splitlines() if file.name == EPOCHS else json.loads(file.read_text())
+    changed = change(content)
+    file.write_text("\n".join([*changed, ""]) if file.name == EPOCHS else json.dumps(content))
 
 
 def states(store: Path) -> list[str]:
     return [one.state for one in entries(store)]
-
-
-def hold(path: str, ready: Any, done: Any) -> None:
-    with run_lock(Path(path)):
-        ready.set()
-        done.wait()
-
-
-@pytest.fixture
-def held() -> Iterator[Callable[[Path], None]]:
-    """`held(path)`: another process holds the lock of that run until the test ends."""
-    done, processes = SPAWN.Event(), []
-
-    def begin(path: Path) -> None:
-        ready = SPAWN.Event()
-        processes.append(SPAWN.Process(target=hold, args=(str(path), ready, done)))
-        processes[-1].start()
-        assert ready.wait(120)
-
-    yield begin
-    done.set()
-    for process in processes:
-        process.join()
 
 
 # --- what there is ---
@@ -116,11 +90,6 @@ def test_every_run_is_an_entry_with_its_state_and_figures(store: Path) -> None:
     assert (third.epoch, third.test, third.finished) == (2, None, None)
     best = max(e.valid["recall@20"] for e in RunRecord.read(third.path).epochs())
     assert third.valid == best
-
-
-def test_a_run_that_is_being_written_is_running(store: Path, held: Callable[[Path], None]) -> None:
-    held(run_of(store, 3))
-    assert sorted(states(store)) == ["finished", "finished", "running"]
 
 
 def test_superseded_runs_and_links_do_not_count(store: Path) -> None:
@@ -179,65 +148,27 @@ def test_the_projects_own_runs_of_all_versions_are_in_order() -> None:
         (RUN, lambda run: run["config"].update(reg_weight=0.5), "is not of this folder"),
         (RUN, lambda run: run.update(seed=7), "is not of this folder"),
         (RUN, lambda run: run["numerics"].update(model=2), "is not of this folder"),
+        (RUN, lambda run: run["dataset"].update(surrogates=["visual"]), LEFT),
+        (RUN, lambda run: run["environment"].update(cpu="a faster one"), LEFT),
         (RESULT, lambda result: result.update(epochs=2), r"has 3 epochs, result\.json counts 2"),
         (RESULT, lambda result: result.update(best_epoch=9), "best epoch 9 of 3 of at most 3 cannot be"),
         (RESULT, lambda result: result["valid"].update({"ndcg@5": 0.5}), "has another validation"),
         (RESULT, lambda result: result["test"].update({"map@50": 0.5}), "whose map@50 is another"),
+        (RESULT, lambda result: result["timing"].update(median_s=0.1), LEFT),
+        (EPOCHS, lambda lines: lines[:-1], "has 2 epochs"),
+        (EPOCHS, lambda lines: [lines[1], lines[0], *lines[2:]], "epoch 2 stands where epoch 1 should"),
+        (EPOCHS, lambda lines: [*lines[:2], lines[2][:40]], "line 3 is no record of an epoch"),
+        (EPOCHS, lambda lines: [*lines, lines[-1]], "epoch 3 stands where epoch 4 should"),
+        (EPOCHS, lambda lines: [one.replace("true", "false") for one in lines], "its last new best is"),
+        (EPOCHS, lambda lines: [lines[0].replace('"seconds": ', '"seconds": 1'), *lines[1:]], LEFT),
     ],
 )
 def test_what_does_not_fit_is_named(store: Path, name: str, change: Edit, problem: str) -> None:
+    """The file itself, or what does not fit it; where all else fits, the digests do not."""
     edit(run_of(store, 1) / name, change)
     found = problems(store)
     assert list(found) == ["seed1"]
     assert any(re.search(problem, one) for one in found["seed1"]), found
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda lines: lines[:-1], "has 2 epochs"),
-        (lambda lines: [lines[1], lines[0], *lines[2:]], "epoch 2 stands where epoch 1 should"),
-        (lambda lines: [*lines[:2], lines[2][:40]], "line 3 is no record of an epoch"),
-        (lambda lines: [*lines, lines[-1]], "epoch 3 stands where epoch 4 should"),
-        (lambda lines: [one.replace('"improved": true', '"improved": false') for one in lines], "its last new best is"),
-    ],
-)
-def test_epochs_that_are_missing_or_out_of_order_are_named(
-    store: Path, change: Callable[[list[str]], list[str]], problem: str
-) -> None:
-    file = run_of(store, 1) / EPOCHS
-    file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
-    (found,) = problems(store)["seed1"]
-    assert problem in found
-
-
-@pytest.mark.parametrize("cut_off", [False, True])  # between the two files that change
-def test_hits_of_older_versions_are_read_and_made_smaller_with_a_new_digest(
-    store: Path, cut_off: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = run_of(store, 1)
-    compress(path, dry_run=False)
-    users, n_relevant, packed, length = RunRecord.read(path).stored_hits
-    small = (path / HITS).read_bytes()
-    np.savez_compressed(path / HITS, users=users, n_relevant=n_relevant, length=length, hits=packed)
-    old = (path / HITS).read_bytes()
-    result = json.loads((path / RESULT).read_bytes())
-    for content, saved in ((b"other hits", 0), (old, len(old) - len(small))):
-        result["digests"][HITS] = hashlib.sha256(content).hexdigest()
-        (path / RESULT).write_text(json.dumps(result))
-        assert compress(path, dry_run=True) == saved
-    assert problems(store) == {}
-    values = RunRecord.read(path).per_user("recall@20")
-    if cut_off:
-        with monkeypatch.context() as patch:
-            patch.setattr("harness.runs.clean.write_whole", Mock(side_effect=CrashError))
-            with pytest.raises(CrashError):
-                compress(path, dry_run=False)
-        assert (path / HITS).read_bytes() == old
-    assert compress(path, dry_run=False) == len(old) - len(small) > 0
-    assert (path / HITS).read_bytes() == small
-    assert problems(store) == {}
-    np.testing.assert_equal(RunRecord.read(path).per_user("recall@20"), values)
 
 
 def test_compressed_epochs_are_the_same_epochs_and_their_damage_is_named(store: Path) -> None:
@@ -273,26 +204,6 @@ def test_a_file_that_is_missing_is_damage_unless_the_run_is_older_than_it(store:
     assert verified.problems == ()
     assert f"{name} was not kept by the earlier version that made it" in verified.notes
     assert any("has no digests" in note for note in verified.notes)
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        (RUN, lambda run: run["dataset"].update(surrogates=["visual"])),
-        (RUN, lambda run: run["environment"].update(cpu="a faster one")),
-        (EPOCHS, lambda epoch: epoch.update(seconds=0.1)),
-        (RESULT, lambda result: result["timing"].update(median_s=0.1)),
-    ],
-)
-def test_a_change_that_fits_everything_else_does_not_fit_the_digests(store: Path, name: str, change: Edit) -> None:
-    file = run_of(store, 1) / name
-    first, *lines = file.read_text().split("\n") if name == EPOCHS else [file.read_text()]
-    content = json.loads(first)
-    change(content)
-    file.write_text("\n".join([json.dumps(content), *lines]))
-    assert problems(store) == {
-        "seed1": (f"{file}: is not as the run left it: its SHA-256 is another than in {RESULT}",)
-    }
 
 
 def test_an_unfinished_run_may_end_in_half_a_line_but_not_lack_an_epoch(store: Path) -> None:
@@ -355,11 +266,14 @@ def test_the_last_bit_counts(store: Path, tmp_path: Path, name: str, change: Edi
 
 def test_a_course_that_differs_in_one_epoch_is_told(store: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run_of(store, 1), tmp_path / "other"))
-    lines = (other / EPOCHS).read_text().splitlines()
-    record = json.loads(lines[1])
-    record["loss"] *= 1 + 1e-15
-    record["seconds"] = 99
-    (other / EPOCHS).write_text("\n".join([lines[0], json.dumps(record), lines[2]]))
+
+    def change(lines: list[str]) -> list[str]:
+        first, second, third = map(json.loads, lines)
+        first["seconds"] = 99  # which does not count
+        second["loss"] *= 1 + 1e-15
+        return [json.dumps(record) for record in (first, second, third)]
+
+    edit(other / EPOCHS, change)
     assert difference(RunRecord.read(run_of(store, 1)), RunRecord.read(other)).first_epoch == 2
 
 
@@ -425,12 +339,12 @@ def test_unfinished_and_failed_runs_go_when_asked_and_their_trials_can_be_run_ag
     assert run_trial(trial(3), store).finished
 
 
-def test_a_run_that_is_being_written_stays(store: Path, held: Callable[[Path], None]) -> None:
+def test_a_run_that_is_being_written_is_running_and_stays(store: Path) -> None:
     (leftover,) = unneeded(store, ["unfinished"])
-    held(run_of(store, 3))
-    assert not remove(store, leftover)
-    assert gone(store, *ALL) == set()
-    assert "running" in states(store)
+    with run_lock(run_of(store, 3)):
+        assert not remove(store, leftover)
+        assert gone(store, *ALL) == set()
+        assert sorted(states(store)) == ["finished", "finished", "running"]
 
 
 @pytest.mark.parametrize("seed", [1, 3])

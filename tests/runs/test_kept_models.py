@@ -199,24 +199,19 @@ def test_other_bits_are_told(own: RunRecord, train: Callable[..., RunRecord]) ->
     assert any(line.startswith("other bits") for line in told)
 
 
-def test_the_card_says_data_settings_figures_and_limits(kept: RunRecord) -> None:
+def test_the_card_says_data_settings_figures_limits_and_what_stands_in_for_vectors(
+    tmp_path: Path, clustered: Dataset, kept: RunRecord
+) -> None:
     card = (kept.path / CARD).read_text()
     for said in ("clustered: 60 users, 40 items", "- batch_size = 512", kept.command, "Another data set is refused"):
         assert said in card
     assert f"{kept.outcome.test['recall@20']:.4f}" in card
-
-
-def test_what_stands_in_for_vectors_is_named_in_the_card(tmp_path: Path, clustered: Dataset) -> None:
-    data = checked_dataset(
-        "clustered",
-        {part: clustered.part(part) for part in ("train", "valid", "test")},
-        clustered.features,
-        surrogates=frozenset({"visual"}),
-        where="test",
-    )
+    data = replace(clustered, surrogates=frozenset({"visual"}))
     trial = make_trial("vbpr", data, "clustered", SETTINGS, 1, CPU)
     run = run_trial(replace(trial, keep=(None, None)), tmp_path)
     assert "- Vectors of visual stand in for the original ones (surrogates)" in (run.path / CARD).read_text()
+    with pytest.raises(ConfigError, match="whether visual is a surrogate: add --rerun"):
+        run_trial(make_trial("vbpr", replace(data, surrogates=frozenset()), "clustered", SETTINGS, 1, CPU), tmp_path)
 
 
 def test_weights_go_when_asked_and_the_run_stays_in_order(own: RunRecord, data: Path) -> None:

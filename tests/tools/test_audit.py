@@ -34,7 +34,7 @@ from harness.tools.audit import (
     plan_audit,
     write_audit,
 )
-from harness.training import TrainingConfig
+from harness.training.config import TrainingConfig
 
 CPU = torch.device("cpu")
 PAPER = load_paper()

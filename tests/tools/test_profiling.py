@@ -13,9 +13,10 @@ from harness.data import Dataset, load_dataset
 from harness.models.registry import find_model, trained_in_steps
 from harness.tools import profile as profiling
 from harness.tools.profile import BlockProfile, Operation, block_text, copy_rate, profile, profile_block
-from harness.training import Streams, TrainingConfig, build
-from harness.training.fit import fit
+from harness.training.config import TrainingConfig
+from harness.training.fit import build, fit
 from harness.training.steps import TrainingSteps
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bm3 import DataError
-from harness.training import Streams
 from harness.training import batches as batches_module
 from harness.training.batches import EpochBatches, NegativeSampler
+from harness.training.streams import Streams
 
 TRAIN = np.array([(user, (user + step) % 20) for user in range(20) for step in range(4)], np.int32)
 

@@ -13,8 +13,9 @@ from harness.data.dataset import in_memory
 from harness.models.bpr import BPR, BPRConfig
 from harness.models.vbpr import VBPR, VBPRConfig
 from harness.runs.trial import dataset_for
-from harness.training import Streams, build
+from harness.training.fit import build
 from harness.training.optimiser import BETAS, EPSILON, Adam
+from harness.training.streams import Streams
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.training import Streams
+from harness.training.streams import Streams
 
 ADDRESSES = [
     (seed, name, *index)

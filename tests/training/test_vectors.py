@@ -9,8 +9,8 @@ from bm3 import ConfigError, DataError
 from harness.data import Dataset
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, make_trial, run_trial
-from harness.training import Streams
 from harness.training.config import Vectors
+from harness.training.streams import Streams
 from harness.training.vectors import vectors_read
 
 GIVEN = {

@@ -22,12 +22,13 @@ import torch
 
 import harness
 from harness.data import Dataset, load_dataset
-from harness.evaluation import Evaluation
+from harness.evaluation.ranking import Evaluation
 from harness.models.registry import find_model
 from harness.paper.conformance import conformance
-from harness.training import EpochRecord, Streams, TrainingConfig, build
-from harness.training.fit import fit
+from harness.training.config import TrainingConfig
+from harness.training.fit import EpochRecord, build, fit
 from harness.training.steps import TrainingSteps, make_deterministic
+from harness.training.streams import Streams
 
 EVALUATION, SECONDS = "evaluation", "seconds"
 SEED = 1  # of what is timed

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from bm3 import BM3Error, ConfigError
 from harness.data import Dataset
-from harness.evaluation import Evaluation
 from harness.evaluation.compiling import use_threads
+from harness.evaluation.ranking import Evaluation
 from harness.measure.memory import MemorySampler
 from harness.measure.timing import seconds_of
 from harness.models.registry import ModelEntry, find_model
 from harness.runs.settings import configure
-from harness.training import Streams, build
+from harness.training.fit import build
 from harness.training.steps import TrainingSteps, make_deterministic
+from harness.training.streams import Streams
 
 FIELDS = {"E": "interactions", "I": "items", "d_m": "width", "d": "embedding", "B": "batch", "L": "layers"}
 """The papers' symbol of each size that grows → its field in `Sizes`."""

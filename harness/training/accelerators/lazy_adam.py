@@ -45,9 +45,11 @@ class LazyAdam(Adam):
 
     def step(self) -> None:
         """One step from the present gradients; those of the tables are used up."""
-        of_tables = [rows.take_gradient() for _, rows in self._rows]
+        gradients = [table.table.grad for table, _ in self._rows]
+        for table, _ in self._rows:
+            table.table.grad = None
         super().step()
-        for (_, rows), gradient in zip(self._rows, of_tables, strict=True):
+        for (_, rows), gradient in zip(self._rows, gradients, strict=True):
             if gradient is not None:
                 rows.step(gradient, self.param_groups[0]["lr"])
 
@@ -85,12 +87,6 @@ class LazyRows:
         self._known = np.full(len(features.table), -1)  # step that a row's moments are of; -1: they are zero
         self._last = self._known.copy()  # last step that the row itself has made, or made up for
         self._missed = MissedSteps()
-
-    def take_gradient(self) -> Tensor | None:
-        """The table's gradient, [I, d] dense or sparse in its rows, which the table has no more."""
-        table = self._features.table
-        gradient, table.grad = table.grad, None
-        return gradient
 
     def catch_up(self, items: Tensor | None) -> None:
         """Make up for the steps that the rows of these items [n], or all, have missed."""
