@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 from uuid import uuid4
 
-from bm3 import DataError
+from bm3 import BM3Error, DataError
 from bm3.errors import ConfigError
 
 DEEPEST = 100
@@ -90,8 +90,13 @@ def read_file(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 in a file. Raises OSError and ValueError."""
-    return read_file(path).decode()
+    """The UTF-8 in a file. Raises OSError, and ValueError with the line."""
+    content = read_file(path)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"not UTF-8 (at line {line}); store it as UTF-8") from None
 
 
 def read_json(path: Path) -> Any:
@@ -115,6 +120,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_text(path))
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+class DivergedError(BM3Error):
+    """A training that came to values which are not finite: it failed, and nothing was misused."""
+
+    exit_code = 1
 
 
 class WriteError(DataError):

@@ -18,6 +18,7 @@ from harness.cli.output import say, say_table, say_unread
 from harness.common import exit_status, nearest, number, read_text
 
 if TYPE_CHECKING:
+    from harness.evaluation.lists import Naming
     from harness.paper.load import Paper
     from harness.paper.study import Spread, Study
     from harness.report.paper_tables import Figures
@@ -306,18 +307,31 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
 @click.argument("lists", nargs=-1, required=True, type=PATH)
 @click.option("--dataset", required=True, metavar="NAME|DIR", help="The data set that the lists are for.")
 @click.option("--model", metavar="NAME", help="The published model that they are compared with. Default: none is.")
+@click.option(
+    "--ids",
+    "naming",
+    type=click.Choice(["own", "number"]),
+    help="How they name users and items: as the data set's users.csv and items.csv, or by its numbers from 0. "
+    "Default: found out, and refused where both can be.",
+)
 @LITERATURE
 @DATA
 @PAPER
 def evaluate(
-    lists: tuple[Path, ...], dataset: str, model: str | None, literature: bool, data: Path | None, paper: Paper
+    lists: tuple[Path, ...],
+    dataset: str,
+    model: str | None,
+    naming: Naming | None,
+    literature: bool,
+    data: Path | None,
+    paper: Paper,
 ) -> None:
     """Judge top-K LISTS that another program made.
 
     By the metrics of the paper; of several files, the mean over them. A file is a table (CSV, TSV, parquet) with
     columns user, item and rank or score, a TREC run, or the recommend_topk of the published toolbox. Ids are the data
-    set's numbers, or those of its users.csv and items.csv. What is amiss is said in a line each; where more than one
-    list in a hundred is missing or has training or unknown items, nothing is judged.
+    set's numbers, or those of its users.csv and items.csv: --ids. What is amiss is said in a line each; where more
+    than one list in a hundred is missing or has training or unknown items, nothing is judged.
 
     Exit codes: 0 all published metrics held, or none is published for the data set, 1 one lies outside its band, 2 a
     file cannot be read or has the lists of another one, 3 nothing could be judged, or they are of other data.
@@ -343,7 +357,7 @@ def evaluate(
     ids = own_ids(dataset, data, asked)
     cutoffs = {name: int(name.partition("@")[2]) for name in map(canonical_metric, paper.metrics)}
     part, depth = paper.test_part(asked.name), max(cutoffs.values())
-    found = [evaluate_lists(path, asked, part, depth, ids) for path in lists]
+    found = [evaluate_lists(path, asked, part, depth, ids, naming) for path in lists]
     ranked = [one.ranking.listed(depth)[0] for one in found]
     for (first, its), (second, others) in combinations(zip(lists, ranked, strict=True), 2):
         if np.array_equal(its, others):
@@ -364,7 +378,9 @@ def evaluate(
         figures = [number(verdict.mean), number(published), number(difference, "+.1f")]
         table.append([short_metric(metric), *figures, verdict.outcome, obstacle or verdict.reason])
     files, against = f"{len(lists)} file{'s' * (len(lists) > 1)}", f", against {compared}" if compared else ""
-    click.echo(f"{files} on {asked.name}, {part} part, {len(found[0].ranking.users):,} users{against}")
+    ways = {"own": "by the data set's own ids", "number": "by the data set's numbers"}
+    named = "".join(f", {ways[way]}" for way in dict.fromkeys(one.naming for one in found) if ids != (None, None))
+    click.echo(f"{files} on {asked.name}, {part} part, {len(found[0].ranking.users):,} users{named}{against}")
     say_table(["metric", "lists", "published", "diff. %", "verdict", "why"], table)
     for path, one in zip(lists, found, strict=True):
         say(one.findings, f"{path}: ")

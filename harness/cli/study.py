@@ -249,7 +249,8 @@ def reproduce(
 
     if dry_run:
         found = pending(trials, how.out, how.rerun, how.costs(chosen.alone))
-        say([*(trial.command for trial in found.to_run), *following(rows, found)])
+        left = [*(trial.command for trial in found.to_run), *following(rows, found)]
+        say(left or ["nothing is left to run"])
         say(left_alone(found) if how.rerun == "missing" else ())
         return
     begun, backend = how.begin(Path(suite).stem, paper, alone=chosen.alone)

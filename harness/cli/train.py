@@ -84,9 +84,8 @@ def train(
     from harness.runs.trial import dataset_for, finished_run, make_trial
     from harness.training.fit import evaluation_of
 
-    settings: dict[str, Any] = dict(parse_assignments(assignments))
-    if epochs is not None:
-        settings["epochs"] = epochs
+    limit = [] if epochs is None else [f"epochs={epochs}"]
+    settings: dict[str, Any] = dict(parse_assignments([*assignments, *limit]))
     trial = make_trial(model, dataset_for(settings, dataset, data), dataset, settings, seed, device)
     if key not in (None, trial.key):
         raise ConfigError(f"the code, data or compiled loops are others here ({trial.key} instead of {key})")

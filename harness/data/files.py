@@ -214,9 +214,12 @@ def open_text(path: Path, report: Report = lambda position, size: None) -> Itera
         content = io.BufferedReader(raw, BLOCK)
         begin = content.peek(64)[:64]
         marked = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if begin.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the first begins as UTF-16 does
+            raise _other_encoding(path, [], "UTF-32")
         if b"\0" in begin and not marked:
             at = {place % 2 for place, byte in enumerate(begin) if byte == 0}
-            raise _other_encoding(path, [], {1: "UTF-16LE", 0: "UTF-16BE"}[at.pop()] if len(at) == 1 else None)
+            text = len(at) == 1 and 4 * begin.count(0) > len(begin)  # where Latin letters are, every second byte is 0
+            raise _other_encoding(path, [], {1: "UTF-16LE", 0: "UTF-16BE"}[at.pop()] if text else None)
         try:
             yield io.TextIOWrapper(content, "utf-16" if marked else "utf-8-sig", newline="")
         except UnicodeDecodeError as error:

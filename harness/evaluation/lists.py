@@ -3,11 +3,12 @@
 A file's first line tells its form. Masks and metrics are those of `ranking` and `metrics`.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from operator import itemgetter
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from harness.data import Dataset, Part
 from harness.data.files import listed, open_text, read_csv, reading
 from harness.evaluation.metrics import Ranking
 from harness.evaluation.ranking import Evaluator
-from harness.ingest.tables import PARQUET, Columns, first_names, is_table, read_tables
+from harness.ingest.tables import PARQUET, Columns, first_names, is_table, number_in, read_tables
 
 TOLERATED = 0.01
 """Share of lists that may be amiss before they are no evidence."""
@@ -25,8 +26,10 @@ FORMS = (
     "below a header id, top_0, top_1, …"
 )
 
-Rows = Iterator[tuple[str, str, float]]
-"""User, item, and its place in the user's list, the first one lowest."""
+Rows = Iterator[tuple[str, str, float, float]]
+"""User, item, its score and its rank: the highest score first, of equal ones the lowest rank."""
+Naming = Literal["own", "number"]
+Ids = tuple[Sequence[str] | None, Sequence[str] | None]
 
 
 @dataclass(frozen=True)
@@ -40,24 +43,26 @@ class Lists:
     """What is amiss, a line each."""
     obstacle: str
     """Why it cannot be compared with a published figure; empty where it can."""
+    naming: Naming
+    """How the file names users and items: by the data set's own ids, or by its numbers."""
     elsewhere: bool
     """Whether it seems to be of other data or of another split, so that its metrics mean nothing."""
 
 
 def evaluate_lists(
-    path: Path, dataset: Dataset, part: Part, depth: int, ids: tuple[Sequence[str] | None, Sequence[str] | None]
+    path: Path, dataset: Dataset, part: Part, depth: int, ids: Ids, naming: Naming | None = None
 ) -> Lists:
     """The lists in a file up to rank `depth`, for the users that a model would be evaluated on.
 
-    `ids` are what the data set calls its users and items, None where it has numbers alone. Raises DataError for a file
-    that cannot be read or that names an item twice in a list, and where the part has no user to evaluate.
+    `ids` are what the data set calls its users and items, None where it has numbers alone; `naming` says which of the
+    two the file has, else it is found out. Raises DataError for a file that cannot be read, whose names can be read in
+    both ways or that names an item twice in a list, and where the part has no user to evaluate.
     """
-    named = read_lists(path)
-    evaluator, findings, obstacles = Evaluator(dataset, part), list[str](), list[str]()
+    named, findings = read_lists(path, depth)
+    evaluator, obstacles = Evaluator(dataset, part), list[str]()
     if not len(evaluator.users):
         raise DataError(f"{dataset.name}: nobody is in its {part} part and in training too: use another data set")
-    users = numbers_of(named, ids[0], dataset.n_users)
-    items = numbers_of(dict.fromkeys(chain.from_iterable(named.values())), ids[1], dataset.n_items)
+    naming, users, items = _numbered(path, named, dataset, ids, naming)
     strangers, unknown = ([name for name, number in of.items() if number < 0] for of in (users, items))
     if strangers:
         of = f"{len(strangers):,} of {len(users):,} users are none of {dataset.name}'s"
@@ -87,13 +92,13 @@ def evaluate_lists(
         findings.append(f"{len(short):,} lists end before rank {depth}, {least}")
     elsewhere = len(strangers) > TOLERATED * len(users) or max(with_unknown, with_seen) > TOLERATED * n
     longest = int(lengths.max(initial=0))
-    return Lists(evaluator.ranking_of(ranked), longest, tuple(findings), "; ".join(obstacles), elsewhere)
+    return Lists(evaluator.ranking_of(ranked), longest, tuple(findings), "; ".join(obstacles), naming, elsewhere)
 
 
-def read_lists(path: Path) -> dict[str, list[str]]:
-    """Items of each user, best first, as a file in any of the forms names them; of equal places the first named first.
+def read_lists(path: Path, depth: int) -> tuple[dict[str, list[str]], list[str]]:
+    """Items of each user, best first, as a file in any of the forms names them, and what is to be said of their order.
 
-    Raises DataError with the line.
+    Scores decide where there are any, then ranks, then which is named first. Raises DataError with the line.
     """
     with reading(path):
         first = ""
@@ -102,20 +107,37 @@ def read_lists(path: Path) -> dict[str, list[str]]:
                 first = file.readline()
         fields = first.split()
         if first.rstrip().split("\t")[:2] == ["id", "top_0"]:
-            rows = _toolbox(path)
+            rows, scored = _toolbox(path), False
         elif len(fields) == 6 and fields[1].upper() == "Q0":
-            rows = _trec(path)
+            rows, scored = _trec(path), True
         else:
-            rows = _table(path)
-        placed: dict[str, list[tuple[float, str]]] = {}
-        for user, item, place in rows:
-            placed.setdefault(user, []).append((place, item))
-    lists = {user: [item for _, item in sorted(row, key=itemgetter(0))] for user, row in placed.items()}
-    for user, items in lists.items():
+            rows, scored = _table(path)
+        placed: dict[str, list[tuple[float, float, str]]] = {}
+        for user, item, score, rank in rows:
+            placed.setdefault(user, []).append((-score, rank, item))
+    tied = against = 0
+    for user, row in placed.items():
+        row.sort(key=itemgetter(0, 1))
+        ranks, items = [rank for _, rank, _ in row], [item for *_, item in row]
         if len({*items}) < len(items):
             of = f"{path}: user {user[:40]!r} is recommended {max(items, key=items.count)[:40]!r} twice"
             raise DataError(f"{of}; each item can be a hit once")
-    return lists
+        if not scored and ranks not in ([*range(len(row))], [*range(1, len(row) + 1)]):
+            of = f"{path}: user {user[:40]!r} has ranks {listed(f'{rank:g}' for rank in ranks)}"
+            raise DataError(
+                f"{of}; needed is each from 1 on, or from 0 on, once: a gap would be an item that is missing"
+            )
+        near = [*pairwise(row[: depth + 1])]
+        tied += scored and any(better[0] == worse[0] for better, worse in near)
+        against += any(better[1] > worse[1] for better, worse in near)
+    of, notes = f"of {len(placed):,} lists", list[str]()
+    if tied:
+        notes.append(
+            f"{tied:,} {of} have equal scores up to rank {depth}: of these the lower rank, or the first, counts"
+        )
+    if against:
+        notes.append(f"in {against:,} {of} ranks contradict scores, which decide, as trec_eval has it")
+    return {user: [item for *_, item in row] for user, row in placed.items()}, notes
 
 
 def _toolbox(path: Path) -> Rows:
@@ -126,7 +148,7 @@ def _toolbox(path: Path) -> Rows:
         if user in found:
             raise DataError(f"{path}, line {line}: user {user[:40]!r} stands there twice; keep one list of each")
         found.add(user)
-        yield from ((user, item, place) for place, item in enumerate(items) if item)
+        yield from ((user, item, 0, rank) for rank, item in enumerate(filter(None, items)))
 
 
 def _trec(path: Path) -> Rows:
@@ -135,26 +157,52 @@ def _trec(path: Path) -> Rows:
             fields = text.split()
             if not fields:
                 continue
-            if len(fields) != 6 or not fields[3].lstrip("-").isdecimal():
-                raise DataError(f"{path}, line {line}: needed is `user Q0 item rank score tag`, rank a whole number")
-            yield fields[0], fields[2], float(fields[3])
+            rank, score = map(number_in, fields[3:5]) if len(fields) == 6 else (None, None)
+            if rank is None or score is None or not rank.is_integer():
+                needed = "`user Q0 item rank score tag`, rank a whole number and score a number"
+                raise DataError(f"{path}, line {line}: needed is {needed}")
+            yield fields[0], fields[2], score, rank
 
 
-def _table(path: Path) -> Rows:
+def _table(path: Path) -> tuple[Rows, bool]:
+    """Its rows, and whether they have scores."""
     names = {name.strip().lower(): name for name in first_names(path)} if is_table(path) else {}
-    order, sign = ("rank", 1) if "rank" in names else ("score", -1)
+    order = "rank" if "rank" in names else "score"
     if not {"user", "item", order} <= {*names}:
         raise DataError(f"{path}: no form of lists that is known; {FORMS}")
     table = read_tables([path], Columns(names["user"], names["item"], names[order]))
-    places = (sign * np.asarray(table.times)).tolist()
-    for user, item, place in zip(table.users.tolist(), table.items.tolist(), places, strict=True):
-        yield table.user_ids[user], table.item_ids[item], place
+    if table.dates:
+        raise DataError(f"{path}: {names[order]} holds dates; needed are numbers")
+    places = np.asarray(table.times)
+    scores, ranks = (places, np.zeros_like(places))[:: 1 if order == "score" else -1]
+    users, items = (table.user_ids[user] for user in table.users), (table.item_ids[item] for item in table.items)
+    return zip(users, items, scores.tolist(), ranks.tolist(), strict=True), order == "score"
 
 
-def numbers_of(names: Collection[str], ids: Sequence[str] | None, n: int) -> Mapping[str, int]:
-    """The data set's number of each name, −1 where it is none: by its own ids, or by number where more are known so."""
-    ways = [{str(number): number for number in range(n)}]
-    if ids is not None:
-        ways.insert(0, {name: number for number, name in enumerate(ids)})
-    way = max(ways, key=lambda way: sum(name in way for name in names))
-    return {name: way.get(name, -1) for name in names}
+def _numbered(
+    path: Path, named: Mapping[str, list[str]], dataset: Dataset, ids: Ids, asked: Naming | None
+) -> tuple[Naming, dict[str, int], dict[str, int]]:
+    """How users and items are named, and the data set's number of each; as `asked`, else as all or most are known.
+
+    Raises DataError where both namings know them, to other numbers.
+    """
+    kinds, found = (named, dict.fromkeys(chain.from_iterable(named.values()))), dict[Naming, list[dict[str, int]]]()
+    for naming in (asked,) if asked else get_args(Naming):
+        own = ids if naming == "own" else (None, None)
+        found[naming] = [*map(numbers_of, kinds, own, (dataset.n_users, dataset.n_items))]
+    unknown = {way: sum(number < 0 for of in numbers for number in of.values()) for way, numbers in found.items()}
+    best = min(unknown, key=unknown.__getitem__)
+    bearable = TOLERATED * sum(map(len, kinds)) if unknown[best] else 0
+    if max(unknown.values()) <= bearable and any(numbers != found[best] for numbers in found.values()):
+        raise DataError(
+            f"{path}: users and items can be read as {dataset.name}'s own ids (users.csv, items.csv) and as its "
+            f"numbers, which are others: say which with --ids own or --ids number"
+        )
+    users, items = found[best]
+    return best, users, items
+
+
+def numbers_of(names: Iterable[str], own: Sequence[str] | None, n: int) -> dict[str, int]:
+    """The data set's number of each name, one of its `own` ids or, where it has none, a number below n; −1: none."""
+    known = {name: number for number, name in enumerate(map(str, range(n)) if own is None else own)}
+    return {name: known.get(name, -1) for name in names}

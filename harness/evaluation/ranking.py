@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bm3 import BM3Error, Recommender
+from harness.common import DivergedError
 from harness.data import Dataset, Part
 from harness.evaluation.metrics import Ranking, known_metrics
 from harness.evaluation.words import METRICS
@@ -82,7 +83,7 @@ class Evaluator:
         scores[torch.from_numpy(row).to(device), item.to(device)] = -torch.inf
         values, items = top_k(scores, k)
         if not torch.isfinite(values[:, 0]).all():  # NaN and infinity sort first
-            raise BM3Error("the model's scores are not finite (NaN or infinity): training diverged")
+            raise DivergedError("the model's scores are not finite (NaN or infinity): training diverged")
         items[values == -torch.inf] = -1
         return items.cpu().numpy(), values.cpu().numpy()
 
@@ -141,7 +142,7 @@ def model_scorer(model: Recommender) -> Scorer:
         return lambda users: model.score(users).clone()
     user_vectors, item_vectors = (vectors.detach() for vectors in model.embed())
     if not (torch.isfinite(user_vectors).all() and torch.isfinite(item_vectors).all()):
-        raise BM3Error("the model's vectors are not finite (NaN or infinity): training diverged")
+        raise DivergedError("the model's vectors are not finite (NaN or infinity): training diverged")
     scores = user_vectors.new_empty(0)
 
     def score(users: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Reading one gives numbers and the ids behind them. Dividing interactions is `imp
 import ast
 import importlib
 import json
+import math
 import re
 import warnings
 from array import array
@@ -45,7 +46,8 @@ PART_NAMES: dict[str, int] = {
 PART_IN_NAME = re.compile(r"(?:^|.*[._-])(train|valid|validation|val|dev|test)\..*", re.IGNORECASE)
 TYPED = re.compile(r"\w+:(token|float)(_seq)?")
 """A column in the header of RecBole's atomic files, as its documentation has them."""
-NUMBER = re.compile(r"[+-]?(\d{1,19}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d{1,19}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,3})?", re.ASCII)
+"""What programs write of a number, be it of double precision; never one of thousands of digits."""
 PRODUCT, REVIEWER = re.compile(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]"), re.compile(r"A[0-9A-Z]{9,}")
 """Ids of items and of users at Amazon."""
 NEEDED = {
@@ -200,7 +202,7 @@ def read_tables(
     user_ids: dict[str, int] = {}
     item_ids: dict[str, int] = {}
     users, items, values = array("i"), array("i"), {kind: array("d") for kind in ("time", "part", "rating")}
-    parsers: dict[str, Callable[[str], float | None]] = {"part": _label, "rating": _number}
+    parsers: dict[str, Callable[[str], float | None]] = {"part": _label, "rating": number_in}
     found, guessed = columns, False
     for path in paths:
         names, unit, read = _open(path, report)
@@ -216,7 +218,7 @@ def read_tables(
             items.append(item_ids.setdefault(item, len(item_ids)))
             for kind, text in zip(others, rest, strict=True):
                 if kind not in parsers:  # one form of times for all rows, or their order would mean nothing
-                    parsers[kind] = _number if NUMBER.fullmatch(text) else _date
+                    parsers[kind] = number_in if NUMBER.fullmatch(text) else _date
                 value = parsers[kind](text)
                 if value is None:
                     what = f"{path}, {unit} {number}: {getattr(found, kind)} is {text[:40]!r}"
@@ -307,8 +309,9 @@ def _label(text: str) -> int | None:
     return PART_NAMES.get(text.lower())
 
 
-def _number(text: str) -> float | None:
-    return float(text) if NUMBER.fullmatch(text) else None
+def number_in(text: str) -> float | None:
+    """The finite number that the text is, if it is one."""
+    return float(text) if NUMBER.fullmatch(text) and math.isfinite(float(text)) else None
 
 
 def _date(text: str) -> float | None:
@@ -409,7 +412,7 @@ def _text(field: Any, where: str) -> str:
         return field.decode("utf-8")
     if isinstance(field, date):  # a datetime is one too
         return field.isoformat()
-    whole = isinstance(field, float) and field.is_integer()
+    whole = isinstance(field, float) and field.is_integer() and abs(field) < 2**63
     text = "" if field is None else str(int(field) if whole else field).strip()
     if HALF.search(text):
         raise DataError(f"{where}: {text[:40]!r} has half of a character (a lone surrogate): mend the line")

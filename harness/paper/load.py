@@ -318,4 +318,5 @@ def validated_file(path: Path, adapter: TypeAdapter[T]) -> T:
 
 def field_fault(problem: Mapping[str, Any] | Any) -> str:
     """What pydantic found, after the key path."""
-    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+    said = "is missing: add it" if problem["type"] == "missing" else problem["msg"]
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {said}"

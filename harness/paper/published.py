@@ -116,7 +116,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[st
             if header_seen:
                 yield where, row
             header_seen = True
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
     if not header_seen:
         raise DataError(f"{path}:1: empty; expected the columns {','.join(columns)}")

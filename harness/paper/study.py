@@ -1,5 +1,6 @@
 """Everything a report says, as one immutable value. Reports only lay it out; they compute no figure of their own."""
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -403,6 +404,8 @@ def _compared(study: Study, dataset: str) -> str:
         pair, first, second = pair.seen_from(pair.better), second, first
     ends = (number(100 * end / pair.base, "+.1f") for end in (pair.mean, *pair.interval) if pair.base)
     figures = "{} {} % [{}, {}]".format(printed, *ends) if pair.base else f"{printed} 0"
+    if not math.isfinite(pair.interval[0]):
+        figures = f"{figures.partition(' [')[0]}, one user, too few for an interval"
     fixed = "" if pair.draws else "; neither draws anything"
     if pair.better is None:
         return f"{both}neither better ({figures}, adjusted p {pair.adjusted:.2g}; {pair.why}{fixed})."

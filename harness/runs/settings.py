@@ -31,13 +31,15 @@ KINDS = {int: "whole number", float: "number", str: "text"}
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """`["n_layers=2"]` as a mapping. Raises ConfigError for a text without `=`."""
+    """`["n_layers=2"]` as a mapping. Raises ConfigError for a text without `=`, and for a key with two values."""
     values: dict[str, str] = {}
     for text in assignments:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"setting {text!r} is not of the form key=value")
-        values[key.strip()] = value.strip()
+        if values.setdefault(key.strip(), value.strip()) != value.strip():
+            both = f"{values[key.strip()]} and as {value.strip()}"
+            raise ConfigError(f"setting {key.strip()!r} is given twice, as {both}: keep one")
     return values
 
 

@@ -202,7 +202,8 @@ def run_trial(
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                message = f"{trial.entry.name} on {trial.dataset.name}: out of memory ({str(error).splitlines()[0]})"
+                said = ALLOCATOR.sub("", str(error).partition("\n")[0])
+                message = f"{trial.entry.name} on {trial.dataset.name}: out of memory ({said}); {MORE_ROOM}"
                 write_failure(path, OUT_OF_MEMORY, message)
                 raise OutOfMemoryError(message) from error
             except WriteError:
@@ -378,6 +379,9 @@ def finished_run(trial: Trial, out: Path) -> RunRecord | None:
     return RunRecord.read(path) if (path / RESULT).is_file() else None
 
 
+ALLOCATOR = re.compile(r"^\[enforce fail[^]]*\] (err == 0\. )?")
+"""Where in torch's source memory was asked for."""
+MORE_ROOM = "try smaller settings, such as batch_size, or a machine with more memory"
 NO_MEMORY = re.compile(
     "can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
     "|CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|insufficient resources when calling `cusparse"

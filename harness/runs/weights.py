@@ -19,7 +19,7 @@ from bm3 import DataError
 from harness.common import number, parse_json, size, write_whole, writing
 from harness.evaluation.words import METRICS
 from harness.runs.record import CARD, MODEL, RunRecord
-from harness.training.checkpoint import write_tensors
+from harness.training.checkpoint import blocks_of, write_tensors
 
 FORMAT = "1"
 STATE, IDS = "state/", "ids/"
@@ -35,7 +35,8 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        for block in blocks_of(tensor):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -70,7 +70,7 @@ class KeptState(dict[str, Tensor]):
         with _written(self._where or "temporary file"):
             self._file.seek(0)
             for tensor in ordered.values():
-                self._file.writelines(_blocks(tensor))
+                self._file.writelines(blocks_of(tensor))
             self._file.flush()
         if not self:
             self._pages, at = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), 0
@@ -170,7 +170,7 @@ def write_tensors(
         with temporary.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for tensor in ordered.values():
-                for block in _blocks(tensor):
+                for block in blocks_of(tensor):
                     file.write(block)
                     drop()
             file.flush()
@@ -206,9 +206,11 @@ def _aligned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
 
 
-def _blocks(tensor: Tensor) -> Iterator[Any]:
-    """The tensor's bytes, some at a time."""
-    flat = tensor.detach().cpu().flatten().view(torch.uint8).numpy()
+def blocks_of(tensor: Tensor) -> Iterator[Any]:
+    """The tensor's bytes, some at a time; none of an empty one, which need not have a stride to be read by bytes."""
+    if not tensor.numel():
+        return
+    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     for start in range(0, len(flat), BLOCK_BYTES):
         yield flat[start : start + BLOCK_BYTES].data
 
@@ -217,7 +219,7 @@ def _checksum(tensors: Mapping[str, Tensor], drop: Callable[[], None] = _keep_al
     """Of all bytes, by name: the format itself notices no change within a tensor."""
     checksum = 0
     for _, tensor in sorted(tensors.items()):
-        for block in _blocks(tensor):
+        for block in blocks_of(tensor):
             checksum = zlib.crc32(block, checksum)
             drop()
     return checksum

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bm3 import BM3Error, Loss, Recommender
+from harness.common import DivergedError
 from harness.data import Dataset
 from harness.data.dataset import in_memory
 from harness.evaluation.metrics import Ranking, known_metrics
@@ -246,5 +247,5 @@ def _means(steps: Iterable[Loss], n: int, epoch: int) -> tuple[float, dict[str, 
     means = {name: float(found[: counts[name]].mean()) for name, found in values.items()}
     mean = means.pop(_TOTAL)
     if not math.isfinite(mean):
-        raise BM3Error(f"the loss is {mean} in epoch {epoch}: training diverged, try a smaller learning_rate")
+        raise DivergedError(f"the loss is {mean} in epoch {epoch}: training diverged, try a smaller learning_rate")
     return mean, means

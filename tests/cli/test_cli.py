@@ -45,6 +45,11 @@ def test_bm3_without_features_says_what_to_add_and_what_does_without(command: Co
     assert command("train", "bpr", shop, "--epochs", 1).code == 0
 
 
+def test_a_training_that_diverges_has_failed(command: Command, shop: Path) -> None:
+    code, _, told = command("train", "bpr", shop, "--epochs", 3, "--set", "learning_rate=1e30")
+    assert (code, "training diverged" in told) == (1, True)
+
+
 NAMING = {
     " ".join(words): (words, one)
     for words, one in leaves(cli.bm3)

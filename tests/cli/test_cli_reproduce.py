@@ -301,4 +301,4 @@ def test_finished_trials_are_left_out_and_repeats_of_chosen_points_listed(comman
     assert len(left) == len(rows[0].chosen(runs)) + 2
     assert dry_run(command, "missing") == dry_run(command, "failed") == left
     assert dry_run(command, "all") == [*commands(*wanted(rows, {})), FOLLOW]
-    assert dry_run(command, "none") == []
+    assert dry_run(command, "none") == ["nothing is left to run"]

@@ -98,6 +98,57 @@ def test_ids_are_the_data_sets_own_where_more_of_them_are_known(
     assert found.ranking.metrics([DEPTH]) == ranking.metrics([DEPTH])
 
 
+SHIFTED = [str(n) for n in range(1, 61)], [str(n) for n in range(1, 41)]
+
+
+@pytest.mark.parametrize("asked", [None, "own", "number"])
+@pytest.mark.parametrize("users", ["number", "own"])
+def test_users_and_items_are_read_by_one_numbering(
+    users: str, asked: Any, tmp_path: Path, clustered: Dataset, named: Named
+) -> None:
+    """Own ids from 1 on: item 0 is in no list, so that items alone could be either."""
+    shift = 1 if users == "own" else 0
+    lists = {
+        str(int(user) + shift): [str(int(item) + shift) for item in row if item != "0"] for user, row in named.items()
+    }
+    found = evaluate_lists(toolbox(tmp_path / "lists", lists), clustered, "test", DEPTH, SHIFTED, asked)
+    without = {user: [item for item in row if item != "0"] for user, row in named.items()}
+    right = evaluate_lists(toolbox(tmp_path / "right", without), clustered, "test", DEPTH, NONE)
+    assert found.naming == (asked or users)
+    assert (found.ranking.metrics([DEPTH]) == right.ranking.metrics([DEPTH])) == (found.naming == users)
+
+
+def test_lists_that_can_be_read_by_both_numberings_are_refused(
+    tmp_path: Path, clustered: Dataset, named: Named
+) -> None:
+    lists = {user: [item for item in row if item != "0"] for user, row in named.items() if user != "0"}
+    path = toolbox(tmp_path / "lists", lists)
+    with pytest.raises(DataError, match="say which with --ids own or --ids number"):
+        evaluate_lists(path, clustered, "test", DEPTH, SHIFTED)
+    same = [str(n) for n in range(60)], [str(n) for n in range(40)]
+    assert evaluate_lists(path, clustered, "test", DEPTH, same).ranking.users.size
+
+
+@pytest.mark.parametrize(
+    ("content", "order", "notes"),
+    [
+        ("1 Q0 a 1 0.1 t\n1 Q0 b 2 0.9 t\n", ["b", "a"], ["in 1 of 1 lists ranks contradict scores"]),
+        ("1 Q0 a 2 0.5 t\n1 Q0 b 1 0.5 t\n", ["b", "a"], ["1 of 1 lists have equal scores up to rank 1"]),
+        ("1 Q0 a 1 0.9 t\n1 Q0 b 2 0.5 t\n1 Q0 c 3 0.5 t\n", ["a", "b", "c"], []),  # beyond what is evaluated
+        ("user,item,score\n1,a,0\n1,b,0\n", ["a", "b"], ["1 of 1 lists have equal scores up to rank 1"]),
+        ("user,item,score\n1,a,0.0001000581979751587\n1,b,2.5e-308\n1,c,1e+20\n", ["c", "a", "b"], []),
+        ("user,item,rank\n1,a,1\n1,b,0\n", ["b", "a"], []),
+    ],
+)
+def test_scores_decide_and_what_they_leave_open_is_said(
+    tmp_path: Path, content: str, order: list[str], notes: list[str]
+) -> None:
+    (tmp_path / "lists.csv").write_text(content)
+    lists, said = read_lists(tmp_path / "lists.csv", 1)
+    assert lists == {"1": order}
+    assert [line.partition(":")[0].partition(", which")[0] for line in said] == notes
+
+
 def with_training(lists: Named, clustered: Dataset, n: int) -> Named:
     """The first n lists begin with a training item."""
     first = {str(u): str(i) for u, i in clustered.train[::-1]}
@@ -166,7 +217,13 @@ def test_what_is_amiss_is_said_and_decides_whether_anything_is_judged(
         ("1 Q0 2 first 0.5 mine\n", "line 1: needed is"),
         ("id\ttop_0\ttop_1\n1\t2\t2\n", "user '1' is recommended '2' twice"),
         ("id\ttop_0\n1\t2\n1\t3\n", "line 3: user '1' stands there twice"),
+        ("1 Q0 2 1 best mine\n", "line 1: needed is"),
         ("user,item,rank\n1,2,x\n", "rank is 'x'"),
+        ("user,item,rank\n1,2,501\n1,3,502\n", "user '1' has ranks 501, 502; needed is each from 1 on"),
+        ("user,item,rank\n1,2,1\n1,3,1\n", "user '1' has ranks 1, 1;"),
+        ("user,item,rank\n1,2,-1\n1,3,-2\n", "user '1' has ranks -2, -1;"),
+        ("user,item,rank\n1,2,1\n1,3,3\n", "user '1' has ranks 1, 3;"),
+        ("user,item,score\n1,2,2023-05-01\n", "score holds dates"),
         (b"\xff\xfe\x00", "line 1: not UTF-8"),
     ],
 )
@@ -174,7 +231,7 @@ def test_what_cannot_be_read_is_one_line_with_its_place(tmp_path: Path, content:
     path = tmp_path / "lists.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as told:
-        read_lists(path)
+        read_lists(path, DEPTH)
     assert message in str(told.value)
     assert str(path) in str(told.value)
     assert "\n" not in str(told.value)

@@ -211,6 +211,8 @@ def test_swapped_columns_are_noticed_by_their_names_and_where_nobody_named_them_
         (text().replace(b"u3,", "Zo\u00eb,".encode("cp1252")), None, "line 14: not UTF-8; it looks like CP1252 (then"),
         (text().replace(b"i", "\u5546\u54c1".encode("gbk")), None, "GB18030 (then it reads 'user_\u5546\u54c1d"),
         (text().decode().encode("utf-16-le"), None, "it looks like UTF-16LE"),
+        (text().decode().encode("utf-32"), None, "it looks like UTF-32:"),
+        (b"\x7fELF\2\1\1\0" + b"\5" * 60, None, "not text"),
         (b"PK\x03\x04\x14\0\0\0\x08\0", None, "not text"),
         (text().replace(b"u1,i3", b",i3"), None, "line 8: no user"),
         (json_lines().replace(b'"item_id": "i1"', b'"item_id": null', 1), None, "line 2: no item"),

@@ -200,6 +200,14 @@ def test_a_run_is_one_epoch_stored_sound_found_again_and_elsewhere_the_same_bits
     assert (trial.epochs, run.searched) == (1, sorted(getattr(trial.entry.model.Config, "GRID", {})))
 
 
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_run_where_nobody_has_two_training_items_is_kept(name: str, clustered: Dataset, tmp_path: Any) -> None:
+    _, first = np.unique(clustered.train[:, 0], return_index=True)
+    trial = make_trial(name, replace(clustered, train=clustered.train[first]), "clustered", {}, 1, CPU)
+    run = run_trial(replace(trial, keep=(None, None)), tmp_path)
+    assert (run.state, verify(run.path).problems) == ("finished", ())
+
+
 @pytest.mark.parametrize("name", ["ease", "ials"])
 def test_a_run_that_was_cut_off_begins_anew_and_is_replayed_to_the_same_bits(name: str, tmp_path: Any) -> None:
     def cut_off(record: Any) -> None:

@@ -527,7 +527,10 @@ def test_a_server_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
     [
         MemoryError("Unable to allocate 9.31 GiB"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000 bytes"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+            "allocate 4000000 bytes"
+        ),
         *(
             RuntimeError(f"CUDA error: {text}")
             for text in (
@@ -556,7 +559,8 @@ def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
     assert outcomes[some[1].key] is not None
     stored = RunRecord.read(tmp_path / some[0].key)
     assert stored.out_of_memory
-    assert str(error).splitlines()[0] in stored.failure.message  # type: ignore[union-attr]
+    assert str(error).rpartition("err == 0. ")[2] in stored.failure.message  # type: ignore[union-attr]
+    assert ("try smaller settings" in stored.failure.message, "enforce" in stored.failure.message) == (True, False)  # type: ignore[union-attr]
 
 
 def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
