@@ -26,7 +26,7 @@ from harness.cli.train import trained
 from harness.data import Dataset
 from harness.data.layouts import data_roots
 from harness.evaluation.compiling import use_threads
-from harness.ingest.exporting import own_ids
+from harness.ingest.exporting import called, own_ids
 from harness.ingest.importing import Division, import_dataset
 from harness.ingest.tables import Columns
 from harness.paper.folders import DEFAULT, paper_folder
@@ -261,9 +261,7 @@ def judge(runs: Run | Iterable[Run] | str | Path, paper: str | Path = DEFAULT) -
 def _loaded(name: str | Path, folder: str | Path | None, settings: Mapping[str, Any]) -> LoadedData:
     name, root = str(name), None if folder is None else Path(folder)
     content = dataset_for(settings, name, root)
-    sizes = (content.n_users, content.n_items)
-    own = (ids or [*map(str, range(n))] for ids, n in zip(own_ids(name, root, content), sizes, strict=True))
-    return LoadedData(name, root, content, *own)
+    return LoadedData(name, root, content, *called(own_ids(name, root, content), content))
 
 
 def _run(record: RunRecord, folder: str | Path | None) -> Run:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,19 @@ def test_a_data_set_is_the_same_in_whatever_form_it_comes() -> None:
     assert harness.import_data(PAIRS, "pair", features={"image": VECTORS_BY_PAIR}).content.content_hash == hashes[-1]
     with pytest.raises(harness.DataError, match="pair: exists already"):
         harness.import_data(PAIRS[:-5], "pair")
+
+
+def test_corrected_ids_are_another_data_set_and_another_model() -> None:
+    kept = harness.train("bpr", harness.import_data(PAIRS, "shop"), epochs=1)
+    fixed = [(user, f"i{int(item[1:]) + 1}") for user, item in PAIRS]
+    with pytest.raises(harness.DataError, match=r"shop: exists already, with other ids"):
+        harness.import_data(fixed, "shop")
+    shutil.rmtree("data/shop")
+    shop = harness.import_data(fixed, "shop")
+    for call in (lambda: harness.train("bpr", shop, epochs=1), harness.load_run(kept.path).recommend):
+        with pytest.raises(harness.DataError, match=r"its model calls item 0 'i1', and the data set now 'i2': .*rerun"):
+            call()
+    assert "i12" in harness.train("bpr", shop, epochs=1, rerun=True).embeddings().item_ids
 
 
 VECTORS_BY_PAIR = (IDS, VECTORS)

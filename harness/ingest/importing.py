@@ -29,7 +29,17 @@ from harness.data.layouts import (
 from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
-from harness.ingest.exporting import ITEMS, RECORD, USERS, checked_name, read_ids, recorded_hash, write_dataset
+from harness.ingest.exporting import (
+    ITEMS,
+    RECORD,
+    USERS,
+    called,
+    checked_name,
+    own_ids,
+    read_ids,
+    recorded_hash,
+    write_dataset,
+)
 from harness.ingest.features import Fill, join_by_id
 from harness.ingest.tables import INTER, Columns, Table, first_names, is_table, k_core, part_of, read_tables
 
@@ -71,8 +81,8 @@ def import_dataset(
 
     `source` is a folder, an archive of one, or a file; `table` is the one that is meant of several tables in it.
     `features` are modalities to add, each the ids of its rows and the rows [n, d]; items without a row get what `fill`
-    says. `again`: the folder may be there with the same content, and then stays. Raises DataError for what cannot be
-    read, ConfigError for options that do not fit it.
+    says. `again`: the folder may be there with the same content and ids, and then stays. Raises DataError for what
+    cannot be read, ConfigError for options that do not fit it.
     """
     target = root / checked_name(name, "data set")
     if target.exists() and not again:  # known at the end too, but reading may take long
@@ -81,9 +91,12 @@ def import_dataset(
     found = _with_features(found, features, fill)
     found = replace(found, dataset=replace(found.dataset, name=name))
     if again and target.is_dir():
-        if recorded_hash(target) == found.dataset.content_hash:
+        dataset, own = found.dataset, (found.users, found.items)
+        same = recorded_hash(target) == dataset.content_hash
+        if same and called(own_ids(f"{root}/{name}", None, dataset), dataset) == called(own, dataset):
             return found
-        raise DataError(f"{target}: exists already, with other content; remove it or choose another name")
+        other = "ids of users or items" if same else "content"
+        raise DataError(f"{target}: exists already, with other {other}; remove it or choose another name")
     if not len(found.dataset.part("valid")):
         note = "there is no validation part: training takes as many epochs as --epochs says, all of them"
         found = replace(found, notes=(*found.notes, note))

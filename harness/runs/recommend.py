@@ -22,9 +22,10 @@ from bm3 import ConfigError, DataError, Recommender
 from harness.common import check_writable, write_whole, writing
 from harness.data.files import listed
 from harness.evaluation.ranking import Evaluator, model_scorer
+from harness.ingest.exporting import called, own_ids
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, trial_of
-from harness.runs.weights import again, read_weights
+from harness.runs.weights import again, check_names, read_weights
 from harness.training.fit import build
 from harness.training.streams import Streams
 
@@ -65,11 +66,12 @@ class KeptModel:
     def load(cls, run: RunRecord, data: Path | None = None) -> Self:
         """The model that a run kept, on the run's kind of device where there is one.
 
-        Raises DataError where none was kept, its file is damaged or the data set found is another one, ConfigError
-        where this version cannot make the model or computes it otherwise.
+        Raises DataError where none was kept, its file is damaged or the data set found is another one or calls users
+        or items otherwise, ConfigError where this version cannot make the model or computes it otherwise.
         """
         state, ids = read_weights(run)
         trial = trial_of(run, data, "auto" if run.device == "cuda" else "cpu")
+        check_names(run, ids, own_ids(trial.dataset_name, data, trial.dataset), trial.dataset)
         version = trial.entry.model.numerics_version
         if run.numerics.model != version:
             what = f"numerics version {run.numerics.model} of {run.model}, and this is version {version}"
@@ -82,9 +84,7 @@ class KeptModel:
             model.load_state_dict(state)
         except RuntimeError as error:
             raise ConfigError(f"{run.path}: its model does not fit this version's {run.model}: {error}") from error
-        sizes = (trial.dataset.n_users, trial.dataset.n_items)
-        named = (own or [*map(str, range(n))] for own, n in zip(ids, sizes, strict=True))
-        return cls(trial, model.to(trial.device), *named)
+        return cls(trial, model.to(trial.device), *called(ids, trial.dataset))
 
     @cached_property
     def _evaluator(self) -> Evaluator:

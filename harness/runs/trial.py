@@ -41,7 +41,7 @@ from harness.runs.store import (
     supersede,
     write_failure,
 )
-from harness.runs.weights import Ids, state_hash, write_weights
+from harness.runs.weights import Ids, check_names, read_weights, state_hash, write_weights
 from harness.runs.words import device_fault
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.checkpoint import Checkpoints, TrainingState
@@ -177,7 +177,8 @@ def run_trial(
 ) -> RunRecord:
     """Train and evaluate the trial and store it under `out`; one that is finished is returned as it is.
 
-    Where weights are to stay, a finished run without them is refused by a ConfigError. On `rerun` a finished run is
+    Where weights are to stay, a finished run without them is refused by a ConfigError, and one whose ids of users or
+    items are no longer the data set's by a DataError. On `rerun` a finished run is
     moved aside first, and whether the bits are the same is told.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
@@ -227,6 +228,8 @@ def _with_weights(trial: Trial, run: RunRecord) -> RunRecord:
             f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run "
             f"aside, trains it again with the model kept, and says whether it is the same to the bit"
         )
+    if trial.keep is not None:
+        check_names(run, read_weights(run)[1], trial.keep, trial.dataset)
     return run
 
 
