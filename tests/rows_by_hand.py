@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from run_files import DATA, DESCRIPTION, EPOCH, METRICS, READINGS, RESULT
+from run_files import DESCRIPTION, EPOCH, METRICS, READINGS, RESULT, data_of
 
 from harness.paper.load import Paper, load_paper
 from harness.paper.rows import Point, Row, choose, judged
@@ -42,6 +42,7 @@ def run(
     grid: Mapping[str, Any] | None = None,
     changed: Mapping[str, Any] | None = None,
     surrogates: Sequence[str] = (),
+    counts: Mapping[str, int] | None = None,
     data: str = "0123456789abcdef",
     failure: str | None = None,
     seconds: tuple[float, float, float] | None = None,
@@ -62,7 +63,7 @@ def run(
         "changed": [*changed, *grid],
         "searched": [*grid],
         "seed": seed,
-        "dataset": {**DATA, "name": dataset, "surrogates": list(surrogates)},
+        "dataset": data_of(dataset, surrogates=list(surrogates), **counts or {}),
         "dataset_hash": data,
         "reads_features": True,
         "command": f"bm3 train {model} {dataset}",

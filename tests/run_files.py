@@ -12,6 +12,16 @@ METRICS = tuple(canonical_metric(name) for name in load_paper().metrics)
 """Those of the default paper."""
 
 DATA = {"name": "mini", "users": 9, "items": 699, "interactions": {}, "modalities": {}, "surrogates": []}
+
+
+def data_of(name: str, **given: Any) -> dict[str, Any]:
+    """What a run says of a data set of this name; its counts are the published ones, where there are some."""
+    known = load_paper().counts(name)
+    counts = [int(known[one].value or 0) for one in ("users", "items", "interactions") if known]
+    about = dict(zip(("users", "items", "interactions"), counts, strict=False))
+    return {**DATA, **about, "name": name, "interactions": {"train": about.get("interactions", 0)}, **given}
+
+
 DESCRIPTION: dict[str, Any] = {
     "model": "bpr",
     "config": {},

@@ -350,7 +350,8 @@ def evaluate(
             raise DataError(f"{second}: the same lists as {first}; give each run once")
     names = {metric.partition("@")[0] for metric in cutoffs}
     values = [one.ranking.metrics([*{*cutoffs.values()}], names) for one in found]
-    amiss, length = next((one.obstacle for one in found if one.obstacle), ""), min(one.length for one in found)
+    other = paper.other_data(asked.name, asked.n_users, asked.n_items, asked.n_interactions)
+    amiss, length = next((one.obstacle for one in found if one.obstacle), other), min(one.length for one in found)
     table, outcomes = [], []
     for metric, cutoff in cutoffs.items():
         cell = paper.cell(asked.name, compared, metric) if compared else ()

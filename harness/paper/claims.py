@@ -203,6 +203,8 @@ def costs(row: Row, metric: str) -> tuple[list[Span], str, list[str]]:
     devices = (gpu_text(e) or f"{e.get('cpu')}, {e.get('torch_threads')} threads" for e in environments)
     hosts = {f"{device}, torch {e.get('torch')}" for device, e in zip(devices, environments, strict=True)}
     basis, obstacles = f"{'; '.join(sorted(hosts))}, data {row.data[:10]}", []
+    if row.other_data:
+        obstacles.append(f"other data of that name ({row.other_data})")
     if row.surrogates:
         obstacles.append(f"surrogate features ({', '.join(row.surrogates)}), of other widths")
     elif changed := sorted(COST_SETTINGS & row.runs[0].changed_settings.keys()):

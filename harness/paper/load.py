@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from bm3.errors import ConfigError, DataError
 from harness.common import read_file, read_toml
 from harness.paper.folders import DEFAULT, PAPER_FILE, paper_folder, suite_files
-from harness.paper.published import PublishedValue, canonical_metric, load_values, values_of_cell
+from harness.paper.published import PublishedValue, Status, canonical_metric, load_values, values_of_cell
 
 if TYPE_CHECKING:
     from harness.paper.claims import Claim
@@ -237,6 +237,18 @@ class Paper(PaperFile):
         """The published statistics of a data set by name (`users`, …), of the first source that has them."""
         known = [value for value in self.values if (value.dataset.lower(), value.model) == (dataset.lower(), "")]
         return {value.metric: value for value in reversed(known)}
+
+    def other_data(self, dataset: str, users: int, items: int, interactions: int) -> str:
+        """Which counts are not those published for a data set of this name, in words.
+
+        Empty where all are, or none is published; what sources dispute says nothing.
+        """
+        ours = {"users": users, "items": items, "interactions": interactions}
+        return ", ".join(
+            f"{ours[name]:,} {name}, published {known.value:,.0f}"
+            for name, known in self.counts(dataset).items()
+            if name in ours and known.status is not Status.DISPUTED and known.value != ours[name]
+        )
 
     def table(self, number: int) -> PublishedTable:
         """Raises ConfigError where the paper has no table of this number."""

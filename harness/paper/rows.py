@@ -151,6 +151,8 @@ class Row:
     every_seed: bool = False
     """As in `Planned`, like `undeclared`."""
     undeclared: tuple[int, ...] = ()
+    other_data: str = ""
+    """As `Paper.other_data` says."""
     part: str = "test"
     """The part that figures are of."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
@@ -224,6 +226,8 @@ class Row:
     @property
     def obstacle(self) -> str:
         """Why its accuracy cannot be compared with published figures; empty where it can."""
+        if self.other_data:
+            return f"other data of that name: {self.other_data}"
         if self.surrogates:
             return f"surrogate features: {', '.join(self.surrogates)}"
         if self.undeclared:
@@ -362,7 +366,7 @@ class _Group:
         if selection is None:
             return None
         runs = tuple(selection.on_validation.runs.values())
-        model = runs[0].model
+        model, data = runs[0].model, runs[0].dataset
         return Row(
             dataset=self.dataset,
             model=model,
@@ -373,6 +377,7 @@ class _Group:
             named=self.named,
             every_seed=self.every_seed,
             undeclared=self.undeclared,
+            other_data=paper.other_data(data.name, data.users, data.items, sum(data.interactions.values())),
             part=paper.test_part(self.dataset),
         )
 

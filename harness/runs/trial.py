@@ -177,9 +177,9 @@ def run_trial(
 ) -> RunRecord:
     """Train and evaluate the trial and store it under `out`; one that is finished is returned as it is.
 
-    Where weights are to stay, a finished run without them is refused by a ConfigError, and one whose ids of users or
-    items are no longer the data set's by a DataError. On `rerun` a finished run is
-    moved aside first, and whether the bits are the same is told.
+    A finished run is refused by a ConfigError where weights are to stay and it has none, and where the data set says
+    other than it did what is a surrogate, which its content does not show; by a DataError where the weights are of
+    other ids. On `rerun` it is moved aside first, and whether the bits are the same is told.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
     before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
@@ -191,7 +191,7 @@ def run_trial(
     if finished is not None and rerun:
         supersede(out, finished.path)
     elif finished is not None:
-        return _with_weights(trial, finished)
+        return _as_asked(trial, finished)
     path = out / trial.key
     with locked(path, wait=wait, tell=lambda: tell(f"waiting for another process that runs the same trial ({path})")):
         finished = finished_run(trial, out)
@@ -215,14 +215,21 @@ def run_trial(
                 write_failure(path, "error", str(error))
                 raise error
     if finished is not None:
-        return _with_weights(trial, finished)
+        return _as_asked(trial, finished)
     run = RunRecord.read(path)
     if rerun and (aside := sorted((out / SUPERSEDED).glob(f"{escape(trial.key)}-*/{RESULT}"))):
         tell(_compared(run, RunRecord.read(aside[-1].parent)))
     return run
 
 
-def _with_weights(trial: Trial, run: RunRecord) -> RunRecord:
+def _as_asked(trial: Trial, run: RunRecord) -> RunRecord:
+    changed = {*run.dataset.surrogates} ^ {*trial.dataset.surrogates} if trial.reads_features else set()
+    if changed:
+        raise ConfigError(
+            f"{run.path}: its record and the data set as it is now differ in whether {', '.join(sorted(changed))} "
+            f"{'are surrogates' if len(changed) > 1 else 'is a surrogate'}: add --rerun (rerun=True), which moves that "
+            f"run aside and trains it again"
+        )
     if trial.keep is not None and not (run.path / MODEL).is_file():
         raise ConfigError(
             f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run "

@@ -199,10 +199,3 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path,
     refusal(lambda: load_dataset(str(shop)))
     import_refused(shop, tmp_path / "out")
     import_refused(shop / name, tmp_path / "out", NAMED)
-
-
-@pytest.mark.parametrize("name", ["nowhere", "notes.md", "empty"])
-def test_a_source_of_no_known_kind_is_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / "notes.md").touch()
-    (tmp_path / "empty").mkdir()
-    assert str(tmp_path / name) in import_refused(tmp_path / name, tmp_path / "out")

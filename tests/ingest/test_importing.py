@@ -96,6 +96,10 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out" / "shop").mkdir(parents=True)
     assert "exists already" in refusal(lambda: import_dataset(tmp_path / "x", "shop", tmp_path / "out"))
     assert "exists already" in refusal(lambda: export(mini(), tmp_path / "x"))
+    for name in ("there", "there"):
+        assert import_dataset(tmp_path / "x", name, tmp_path / "out", again=True).dataset.name == name
+    other = refusal(lambda: import_dataset(tmp_path / "x", "shop", tmp_path / "out", again=True))
+    assert "exists already, with other content" in other
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"content_hash": 7}', "[" * 100_000, "\x00"])
@@ -337,6 +341,13 @@ def test_original_ids_beside_the_layout_are_read(tmp_path: Path) -> None:
     export(load_dataset("shop", tmp_path / "data"), tmp_path / "x", first.users, first.items)
     found = import_dataset(tmp_path / "x", "again", tmp_path / "data")
     assert (found.users, found.items) == (first.users, first.items)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "notes.md", "empty"])
+def test_a_source_of_no_known_kind_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.md").touch()
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / name) in import_refused(tmp_path / name, tmp_path / "out")
 
 
 def test_features_that_are_given_beside_a_source_are_joined_by_the_ids_of_its_items(tmp_path: Path) -> None:

@@ -226,6 +226,7 @@ def test_an_obstacle_leaves_cells_without_evidence_and_says_why() -> None:
         return verdicts["recall@20"].reason
 
     assert reason(2, surrogates=["visual", "text"]) == "surrogate features: visual, text"
+    assert reason(2, counts={"users": 40}) == "other data of that name: 40 users, published 19,445"
     assert reason(1, changed={"epochs": 7}).startswith(
         "settings are not the published ones (epochs=7); 1 of at least 2"
     )

@@ -210,6 +210,8 @@ def test_the_card_says_data_settings_figures_limits_and_what_stands_in_for_vecto
     trial = make_trial("vbpr", data, "clustered", SETTINGS, 1, CPU)
     run = run_trial(replace(trial, keep=(None, None)), tmp_path)
     assert "- Vectors of visual stand in for the original ones (surrogates)" in (run.path / CARD).read_text()
+    with pytest.raises(ConfigError, match="whether visual is a surrogate: add --rerun"):
+        run_trial(make_trial("vbpr", replace(data, surrogates=frozenset()), "clustered", SETTINGS, 1, CPU), tmp_path)
 
 
 def test_weights_go_when_asked_and_the_run_stays_in_order(own: RunRecord, data: Path) -> None:
