@@ -108,6 +108,45 @@ def test_corrected_ids_are_another_data_set_and_another_model() -> None:
     assert "i12" in harness.train("bpr", shop, epochs=1, rerun=True).embeddings().item_ids
 
 
+NUMBERS = pd.DataFrame([(int(user[1:]), int(item[1:])) for user, item in PAIRS], columns=["user", "item"])
+THREE = {"train": slice(0, None, 2), "valid": slice(1, None, 4), "test": slice(3, None, 4)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        (NUMBERS, NUMBERS.astype(float), {}),
+        (NUMBERS, NUMBERS.to_numpy(float), {}),
+        (NUMBERS, NUMBERS.set_axis(["1", "2"], axis="columns"), {"user": "1", "item": "2"}),
+        (NUMBERS, NUMBERS.set_axis([1, 0], axis="columns"), {"user": "1", "item": "0"}),
+        (
+            {part: NUMBERS[rows].to_numpy() for part, rows in THREE.items()},
+            {part: NUMBERS[rows][["item", "user"]] for part, rows in THREE.items()},
+            {},
+        ),
+    ],
+    ids=["float frame", "float array", "columns of digits", "columns of numbers", "parts"],
+)
+def test_names_decide_on_columns_and_a_whole_number_is_one_id(
+    one: object, other: object, named: dict[str, str]
+) -> None:
+    vectors = {"image": dict(enumerate(VECTORS))}
+    first, second = (
+        harness.import_data(one, "one", features=vectors),
+        harness.import_data(other, "other", features=vectors, **named),
+    )
+    assert first.content.content_hash == second.content.content_hash
+    assert [*first.items] == [*second.items]
+
+
+@pytest.mark.parametrize("column", ["item", "id", "index"])
+def test_a_column_of_ids_is_no_feature(column: str) -> None:
+    frame = pd.DataFrame(VECTORS[::-1]).assign(**{column: IDS[::-1]})
+    found = harness.import_data(PAIRS, "one", features={"image": frame})
+    wanted = harness.import_data(PAIRS, "other", features={"image": (IDS, VECTORS)})
+    assert found.content.content_hash == wanted.content.content_hash
+
+
 VECTORS_BY_PAIR = (IDS, VECTORS)
 
 
@@ -136,6 +175,33 @@ def test_errors_say_what_the_command_says(command: Command, call: Callable[[], o
 
 
 @pytest.mark.parametrize(
+    "call",
+    [
+        *(
+            lambda given=given: harness.import_data(PAIRS, **{"name": "bad", **given})
+            for given in (
+                {"name": 5}, {"user": 1}, {"features": None}, {"features": {5: VECTORS}}, {"fill": "median"}, {"k_core": 0},
+                {"k_core": 2.5}, {"split_seed": -3}, {"min_rating": float("nan")},
+            )
+        ),
+        *(
+            lambda given=given: harness.train(**{"model": "bpr", "data": "mini", **given})
+            for given in (
+                {"model": None}, {"data": NUMBERS}, {"threads": 0}, {"epochs": 2.0}, {"seed": True}, {"settings": {1: 2}},
+            )
+        ),
+        lambda: harness.judge(5),
+        lambda: harness.judge([5]),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_one_line_that_names_it(call: Callable[[], object]) -> None:
+    with pytest.raises(harness.ConfigError, match=r"^\w+ is .*: ") as told:
+        call()
+    assert "\n" not in str(told.value)
+    assert not Path("data").exists()
+
+
+@pytest.mark.parametrize(
     ("source", "features", "message"),
     [
         (Path("nothing.csv"), {}, "nothing.csv: no such file"),
@@ -144,6 +210,12 @@ def test_errors_say_what_the_command_says(command: Command, call: Callable[[], o
         (PAIRS, {"image": {"i1": [1.0]}}, "11 of 12 items have no row"),
         (PAIRS, {"image": {"i1": [1.0], "i2": [1.0, 2.0]}}, "no vectors of one length"),
         (PAIRS, {"image": {"i1": ["x"]}}, "no vectors of one length"),
+        (PAIRS, {"image": {"i1": [1j]}}, "no vectors of one length.*complex"),
+        (PAIRS, {"image": None}, "no vectors of one length"),
+        (PAIRS, dict.fromkeys(("image", "visual"), (IDS, VECTORS)), "under another name of 'visual'"),
+        (np.array([(1.0, 2.0), (np.nan, 2.0)]), {}, "bad, row 1: 'nan' is no id"),
+        (pd.DataFrame(PAIRS, columns=["user", "user"]), {}, "two columns of one name: user, user"),
+        ({"train": pd.DataFrame(PAIRS, columns=["user", "item"]), "test": PAIRS}, {}, "no column 'user' among user_id"),
     ],
 )
 def test_what_cannot_be_imported_leaves_nothing(source: object, features: dict[str, object], message: str) -> None:

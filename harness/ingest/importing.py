@@ -41,7 +41,7 @@ from harness.ingest.exporting import (
     write_dataset,
 )
 from harness.ingest.features import Fill, join_by_id
-from harness.ingest.tables import INTER, Columns, Table, first_names, is_table, k_core, part_of, read_tables
+from harness.ingest.tables import INTER, Columns, InMemory, Table, first_names, is_table, k_core, part_of, read_tables
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Division:
 
 
 def import_dataset(
-    source: Path,
+    source: Path | InMemory,
     name: str,
     root: Path,
     columns: Columns | None = None,
@@ -79,7 +79,7 @@ def import_dataset(
 ) -> Imported:
     """Read `source` and write it as the new folder `root`/`name`; nothing is written unless all of it can be read.
 
-    `source` is a folder, an archive of one, or a file; `table` is the one that is meant of several tables in it.
+    `source` is a folder, an archive of one, a file, or a table in memory; `table` is the one that is meant of several.
     `features` are modalities to add, each the ids of its rows and the rows [n, d]; items without a row get what `fill`
     says. `again`: the folder may be there with the same content and ids, and then stays. Raises DataError for what
     cannot be read, ConfigError for options that do not fit it.
@@ -113,7 +113,10 @@ def _with_features(
     tables, notes = dict[str, NDArray[Any]](), found.notes
     for modality, (ids, rows) in features.items():
         joined = join_by_id(rows, ids, items, f"features {modality!r}", fill=fill)
-        tables[MODALITY_NAMES.get(modality, modality)] = joined.table
+        meant = MODALITY_NAMES.get(modality, modality)
+        if meant in tables:
+            raise DataError(f"features {modality!r}: are given already under another name of {meant!r}: leave one out")
+        tables[meant] = joined.table
         notes = (*notes, *(f"{modality}: {note}" for note in joined.notes(fill)))
     if not tables:
         return found
@@ -123,8 +126,10 @@ def _with_features(
     return replace(found, dataset=dataset, notes=notes)
 
 
-def read_source(source: Path, columns: Columns, division: Division, table: str | None = None) -> Imported:
+def read_source(source: Path | InMemory, columns: Columns, division: Division, table: str | None = None) -> Imported:
     """What `source` holds, whatever its layout; raises DataError or ConfigError."""
+    if isinstance(source, InMemory):
+        return _from_tables([source], None, columns, division)
     if source.is_dir():
         return _read_folder(source, columns, division, table)
     if not source.is_file():
@@ -222,7 +227,9 @@ def _beside(folder: Path | None, path: Path, parts: Parts, users: Sequence[int],
     return Imported(dataset, own.get("user"), own.get("item"), tuple(notes))
 
 
-def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, division: Division) -> Imported:
+def _from_tables(
+    paths: Sequence[Path | InMemory], folder: Path | None, columns: Columns, division: Division
+) -> Imported:
     """Choose and divide interactions, unless the tables say which part each belongs to."""
     where, rule = str(paths[0]), split_rule(division.rule or SPLIT_RULES[0])
     if columns.part is not None and len(paths) > 1:
@@ -270,11 +277,11 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
             gone = len(before.user_ids) - len(after[0]), len(before.item_ids) - len(after[1])
             if any(gone):
                 notes.append(f"{gone[0]:,} users and {gone[1]:,} items {why}, and left out")
-    numbered = folder is not None and _is_layout(paths[0], INTER_COLUMNS[:2])
-    if numbered and all(each.isdecimal() for each in (*users, *items)):
-        found = _beside(folder, paths[0], parts, [int(user) for user in users], [int(item) for item in items])
+    first, numbers = paths[0], all(each.isdecimal() for each in (*users, *items))
+    if numbers and folder is not None and isinstance(first, Path) and _is_layout(first, INTER_COLUMNS[:2]):
+        found = _beside(folder, first, parts, [int(user) for user in users], [int(item) for item in items])
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
-    dataset = checked_dataset(paths[0].stem, parts, {}, where=table.where, ids={"user": users, "item": items})
+    dataset = checked_dataset("", parts, {}, where=table.where, ids={"user": users, "item": items})
     notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")
     if folder is not None and visible(folder, "*.npy"):
         notes.append("features beside tables are left out, since their order is unknown: bm3 data add-features")

@@ -7,7 +7,7 @@ the same order of equal scores. How weights are stored is `weights`.
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -23,6 +23,7 @@ from harness.common import check_writable, write_whole, writing
 from harness.data.files import listed
 from harness.evaluation.ranking import Evaluator, model_scorer
 from harness.ingest.exporting import called, own_ids
+from harness.ingest.tables import as_text
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, trial_of
 from harness.runs.weights import again, check_names, read_weights
@@ -91,7 +92,7 @@ class KeptModel:
         masked = self.trial.training.evaluation.mask_validation
         return Evaluator(self.trial.dataset, "test", mask_validation=masked)
 
-    def recommend(self, users: Sequence[object] | None = None, k: int = 10) -> list[Recommendation]:
+    def recommend(self, users: Iterable[object] | None = None, k: int = 10) -> list[Recommendation]:
         """The `k` best items of each of the users, by id, or of all; without those of training, as in evaluation.
 
         Raises DataError for a user that the data set does not have, or that has nothing in training, ConfigError for
@@ -99,10 +100,10 @@ class KeptModel:
         """
         if not hasattr(k, "__index__") or k < 1:
             raise ConfigError(f"top {k}: a list has a whole number of items, at least one")
-        if isinstance(users, str) or hasattr(users, "__index__"):
+        if users is not None and (isinstance(users, str) or not np.iterable(users)):
             raise ConfigError(f"users is {users!r}: give a list of ids, such as [{users!r}]")
         trained = np.unique(self.trial.dataset.train[:, 0]).astype(np.int64)
-        asked = trained if users is None else self._numbers([*map(str, users)])
+        asked = trained if users is None else self._numbers([as_text(user, "users") for user in users])
         if not len(asked):
             raise DataError("no user is asked for; name at least one")
         if len(untrained := np.setdiff1d(asked, trained)):
