@@ -11,7 +11,7 @@ from run_files import DESCRIPTION, EPOCH, METRICS, READINGS, RESULT, data_of
 
 from harness.paper.load import Paper, load_paper
 from harness.paper.rows import Point, Row, choose, judged
-from harness.paper.significance import UserValues
+from harness.paper.significance import Difference, SeedDifference, UserValues
 from harness.runs.record import Epoch, Failure, Result, RunRecord, check
 
 STORE = Path("/store")
@@ -95,6 +95,16 @@ def row_of(*runs: RunRecord, paper: Paper = PAPER, **fields: Any) -> Row:
     first = runs[0]
     row = Row(first.dataset.name, first.model, first.model, selection, tuple(runs))
     return replace(judged(row, paper), **fields)
+
+
+def difference(
+    first: str = "bm3", second: str = "lightgcn", mean: float = 0.004, adjusted: float = 0.001
+) -> Difference:
+    """Two rows on R@20, of which the first leads by so much over users, and as much over seeds."""
+    interval, sure = (mean - 0.001, mean + 0.001), adjusted < 0.05 and mean != 0
+    seeds, better = SeedDifference(mean, interval, 2), first if mean > 0 else second
+    judged = (better, "") if sure else (None, "not over users")
+    return Difference("recall@20", first, second, mean, interval, adjusted, adjusted, 0.08, 2, 19445, seeds, *judged)
 
 
 def reaching(share: float, n: int = 400) -> UserValues:

@@ -11,6 +11,10 @@ from harness.runs.record import Failure, Result, RunRecord, check
 METRICS = tuple(canonical_metric(name) for name in load_paper().metrics)
 """Those of the default paper."""
 
+HAND_MADE = Path(__file__).parent / "report" / "golden" / "runs"
+"""A store: two runs each of BM3 (on surrogate features), BPR and LightGCN on Baby, made by hand."""
+STORE = Path(__file__).parent / "golden" / "store"
+"""Grids of BPR and BM3, a second BM3 and LightGCN on mini, with epochs and hits."""
 DATA = {"name": "mini", "users": 9, "items": 699, "interactions": {}, "modalities": {}, "surrogates": []}
 
 

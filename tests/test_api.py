@@ -90,7 +90,7 @@ def test_a_data_set_is_the_same_in_whatever_form_it_comes() -> None:
     np.testing.assert_allclose(found[-1].content.features["visual"][item], VECTORS[5], rtol=1e-6)
     assert harness.load_data("pair").users == found[-1].users
     # Once more it is the one that is there; another of the name is refused.
-    assert harness.import_data(PAIRS, "pair", features={"image": VECTORS_BY_PAIR}).content.content_hash == hashes[-1]
+    assert harness.import_data(PAIRS, "pair", features={"image": FEATURES["pair"]}).content.content_hash == hashes[-1]
     with pytest.raises(harness.DataError, match="pair: exists already"):
         harness.import_data(PAIRS[:-5], "pair")
 
@@ -147,9 +147,6 @@ def test_a_column_of_ids_is_no_feature(column: str) -> None:
     assert found.content.content_hash == wanted.content.content_hash
 
 
-VECTORS_BY_PAIR = (IDS, VECTORS)
-
-
 def test_parts_and_numbered_rows_of_vectors_come_as_arrays(clustered: Dataset) -> None:
     parts = {part: clustered.part(part) for part in ("train", "valid", "test")}
     found = harness.import_data(parts, "parts", features={"text": clustered.features["text"]})
@@ -174,29 +171,39 @@ def test_errors_say_what_the_command_says(command: Command, call: Callable[[], o
     assert refused(command(*arguments)) == f"bm3: {told.value}"
 
 
+WRONG_IMPORTS: list[dict[str, object]] = [
+    {"name": 5},
+    {"user": 1},
+    {"features": None},
+    {"features": {5: VECTORS}},
+    {"fill": "median"},
+    {"k_core": 0},
+    {"k_core": 2.5},
+    {"split_seed": -3},
+    {"min_rating": float("nan")},
+]
+WRONG_TRAININGS: list[dict[str, object]] = [
+    {"model": None},
+    {"data": NUMBERS},
+    {"threads": 0},
+    {"epochs": 2.0},
+    {"seed": True},
+    {"settings": {1: 2}},
+]
+
+
 @pytest.mark.parametrize(
-    "call",
+    ("function", "given"),
     [
-        *(
-            lambda given=given: harness.import_data(PAIRS, **{"name": "bad", **given})
-            for given in (
-                {"name": 5}, {"user": 1}, {"features": None}, {"features": {5: VECTORS}}, {"fill": "median"}, {"k_core": 0},
-                {"k_core": 2.5}, {"split_seed": -3}, {"min_rating": float("nan")},
-            )
-        ),
-        *(
-            lambda given=given: harness.train(**{"model": "bpr", "data": "mini", **given})
-            for given in (
-                {"model": None}, {"data": NUMBERS}, {"threads": 0}, {"epochs": 2.0}, {"seed": True}, {"settings": {1: 2}},
-            )
-        ),
-        lambda: harness.judge(5),
-        lambda: harness.judge([5]),
+        *((harness.import_data, {"source": PAIRS, "name": "bad", **given}) for given in WRONG_IMPORTS),
+        *((harness.train, {"model": "bpr", "data": "mini", **given}) for given in WRONG_TRAININGS),
+        (harness.judge, {"runs": 5}),
+        (harness.judge, {"runs": [5]}),
     ],
-)  # fmt: skip
-def test_a_wrong_argument_is_one_line_that_names_it(call: Callable[[], object]) -> None:
+)
+def test_a_wrong_argument_is_one_line_that_names_it(function: Callable[..., object], given: dict[str, object]) -> None:
     with pytest.raises(harness.ConfigError, match=r"^\w+ is .*: ") as told:
-        call()
+        function(**given)
     assert "\n" not in str(told.value)
     assert not Path("data").exists()
 

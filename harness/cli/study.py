@@ -48,9 +48,8 @@ if TYPE_CHECKING:
     from harness.paper.study import Study as Report
     from harness.runs.record import RunRecord
     from harness.runs.trial import Trial
-    from harness.studies.conduct import Study
     from harness.studies.estimate import Estimates
-    from harness.studies.execute import Backend, Pending, Wanted
+    from harness.studies.execute import Backend, Pending, Study, Wanted
     from harness.studies.suite import Outcomes, Outline, Row, Suite
 
 
@@ -73,8 +72,9 @@ class Execution:
         Raises ConfigError for options that exclude each other, or where Ray or its cluster is not there.
         """
         from harness.cli.progress import reading_runs
-        from harness.studies.conduct import Study, make_folder
+        from harness.studies.conduct import make_folder
         from harness.studies.estimate import estimates_of
+        from harness.studies.execute import Study
 
         workers, estimates = self._workers(alone), estimates_of(self.out, about, [], reading_runs)
         study = Study(name, self.out, estimates, self.rerun, workers, alone, self.costs(alone))

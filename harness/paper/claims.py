@@ -1,6 +1,4 @@
-"""What a paper claims in words, as data read from its `claims.toml`, and how it is checked against published tables and
-against our rows: each kind of claim is a class with its fields and its check.
-"""
+"""What a paper claims in words, as data: each kind is a class with its fields and its check, against tables or rows."""
 
 import math
 from collections import Counter, defaultdict
@@ -16,13 +14,13 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from bm3.errors import DataError
+from harness.paper.costs import MEMORY, SAMPLING, TIME, Exponent, costs
 from harness.paper.literature import ReportedValue, voices_of
 from harness.paper.load import STRICT, MemoryRule, Paper, Tolerances, validated_file
 from harness.paper.published import PublishedValue, Status, canonical_cell, canonical_metric, values_of_cell
-from harness.paper.rows import GB, SHARED_NOTE, Row, expected_best, representative
+from harness.paper.rows import Row, expected_best, representative
 from harness.paper.significance import EVERY_SEED, Difference, over_seeds, relative_over_seeds
 from harness.paper.verdict import Range, Word
-from harness.runs.record import GPU_KINDS, gpu_text, memory_kind
 
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -30,13 +28,6 @@ Figure = Annotated[float, Field(ge=0, strict=True)]
 Decimals = Annotated[int, Field(ge=0, strict=True)]
 LeftOut = dict[Text, Names]
 """Data set → models that the paper has no figure for."""
-Span = tuple[float, float, float]
-Exponent = tuple[float, float, float]
-"""A fitted exponent, and the lower and upper end of its interval."""
-
-COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
-"""Settings of training that change what an epoch costs."""
-TIME, MEMORY, SAMPLING = "Time (s/epoch)", "Memory (GB)", "share of sampling"
 
 
 class ClaimOutcome(Word):
@@ -195,42 +186,6 @@ class Measured(Place):
         return None
 
 
-def costs(row: Row, metric: str) -> tuple[list[Span], str, list[str]]:
-    """A cost of each run that has it: lower quartile, median and upper quartile, in seconds, GB or shares of an epoch
-    (without the first). Then what was read and where, in words, which must be the same for two to be compared; and why
-    it is no evidence."""
-    environments = [run.environment for run in row.runs]
-    devices = (gpu_text(e) or f"{e.get('cpu')}, {e.get('torch_threads')} threads" for e in environments)
-    hosts = {f"{device}, torch {e.get('torch')}" for device, e in zip(devices, environments, strict=True)}
-    basis, obstacles = f"{'; '.join(sorted(hosts))}, data {row.data[:10]}", []
-    if row.other_data:
-        obstacles.append(f"other data of that name ({row.other_data})")
-    if row.surrogates:
-        obstacles.append(f"surrogate features ({', '.join(row.surrogates)}), of other widths")
-    elif changed := sorted(COST_SETTINGS & row.runs[0].changed_settings.keys()):
-        obstacles.append(f"{', '.join(changed)} changed")
-    if metric == MEMORY:
-        found = [run.outcome.memory for run in row.runs]
-        kind = memory_kind(found)
-        peaks = [] if kind is None else [(memory.of(kind).bytes or 0) / GB for memory in found]
-        if kind not in GPU_KINDS:
-            obstacles.append("main memory, and no GPU's")
-        if blocks := sorted({run.training.evaluation.block_users for run in row.runs} - {0}):
-            basis += f", evaluated in blocks of {blocks} users"
-        return [(peak,) * 3 for peak in peaks], f"{(kind or 'memory').replace('_', ' ')}, {basis}", obstacles
-    if any(run.path in row.shared for run in row.runs):
-        obstacles.append(f"timed {SHARED_NOTE}")
-    if metric == TIME:
-        timings = ((t.q1_s, t.median_s, t.q3_s) for t in (run.outcome.timing for run in row.runs))
-        return (
-            [(q1, q2, q3) for q1, q2, q3 in timings if q1 is not None and q2 is not None and q3 is not None],
-            basis,
-            obstacles,
-        )
-    shares = ([e.sampling_seconds / e.seconds for e in run.epochs()[1:] if e.sampling_seconds] for run in row.runs)
-    return [(median(of_run),) * 3 for of_run in shares if of_run], basis, obstacles
-
-
 @validated(frozen=True, kw_only=True, config=STRICT)
 class _Claim:
     id: Text
@@ -330,7 +285,7 @@ class Ratio(_Claim):
     datasets: Names
     metrics: Annotated[tuple[Literal["Time (s/epoch)", "Memory (GB)"], ...], Field(min_length=1)]
     low: Figure = 0.0
-    high: Figure | None = None
+    high: Figure = math.inf
     decimals: Decimals
     left_out: LeftOut = Field(default_factory=dict)
 
@@ -355,7 +310,7 @@ class Ratio(_Claim):
             (low, value, high), others = ([max(printed - context + end, 0) for end in ends] for ends in beyond)
             bounds = _quotient(low, others[2]), _quotient(high, others[0])
             said = f"{_quotient(value, others[1]):.2f} if {context:g} GB are context"
-            found.append(_ranged(what, said, bounds, self.low, self.top, self.decimals))
+            found.append(_ranged(what, said, bounds, self.low, self.high, self.decimals))
         alike = len({one.outcome for one in found}) == 1
         figure += f"; with {printed:g} GB of {rule.reference} as printed and what they need beyond it "
         figure += ", ".join(one.figure for one in found) + self.claimed
@@ -364,12 +319,8 @@ class Ratio(_Claim):
         return _orientation(Comparison(what, figure, outcome, min(one.margin for one in found)), *base.obstacles)
 
     @property
-    def top(self) -> float:
-        return math.inf if self.high is None else self.high
-
-    @property
     def claimed(self) -> str:
-        return f", claimed {self.low:g} to {self.top:g} ({self.decimals} decimals)"
+        return f", claimed {self.low:g} to {self.high:g} ({self.decimals} decimals)"
 
     def _quotient(self, what: str, first: Side, second: Side) -> Comparison:
         value = _quotient(first.value, second.value)
@@ -377,7 +328,7 @@ class Ratio(_Claim):
         spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if first.runs else ""
         runs = f" in {first.runs} and {second.runs} runs" if first.runs else ""
         figure = f"{value:.2f}{spread} ({first.value:.4g} against {second.value:.4g}{runs})"
-        return _ranged(what, figure + self.claimed, interval, self.low, self.top, self.decimals)
+        return _ranged(what, figure + self.claimed, interval, self.low, self.high, self.decimals)
 
 
 @validated(frozen=True, kw_only=True, config=STRICT)

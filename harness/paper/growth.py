@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from bm3.errors import DataError
 from harness.common import read_json
-from harness.paper.claims import Exponent
+from harness.paper.costs import Exponent
 from harness.paper.load import STRICT, Text, validated_file
 
 Factor = Literal["E", "I", "d_m", "d", "B", "L"]

@@ -62,9 +62,10 @@ class Tolerance:
 
 
 class Band(_Part):
-    """How near is near enough."""
+    """How near is near enough, or how far apart is a difference."""
 
     relative: Share
+    """Of the published value, or of the worse of two models."""
     justification: Text
 
 
@@ -73,14 +74,6 @@ class Bands(Band):
 
     metrics: dict[MetricName, Share] = {}
     """Bands of their own, by canonical metric."""
-
-
-class Margin(_Part):
-    """What counts as a difference between models."""
-
-    relative: Share
-    """Share of the worse model's value that a difference must reach."""
-    justification: Text
 
 
 class MemoryRule(Band):
@@ -109,8 +102,8 @@ class Tolerances(_Part):
     confidence: Share
     min_seeds: Seeds
     published: Bands
-    models: Margin | None = None
-    """None: any difference counts."""
+    models: Band | None = None
+    """What counts as a difference between models; None: any."""
     memory: MemoryRule | None = None
     """None where no memory is published."""
     replay: Band

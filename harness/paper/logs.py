@@ -46,13 +46,7 @@ class LogWord(Word):
     """What becomes of a log."""
 
     SAME_CURVE = "same curve", "✓", "good", "losses, validation metrics, best epoch and end lie in the bands", True
-    SAME_END = (
-        "same end",
-        "≈",
-        "near",
-        "the best epoch's stopping metric lies in its bands, something else does not",
-        True,
-    )
+    SAME_END = "same end", "≈", "near", "the best epoch's stopping metric lies in its bands, not all else does", True
     OTHER = "other", "✗", "bad", "the best epoch's stopping metric lies outside a band, on validation or test", False
 
 
@@ -292,12 +286,10 @@ def compare(point: LoggedPoint, runs: Sequence[RunRecord], batches: int, metrics
 def about_parameters(point: LoggedPoint, run: RunRecord) -> str:
     """How many parameters were trained, there and here: a width that means something else shows in it."""
     here, there = run.outcome.parameters, point.parameters
-    if there is None or here is None or there == here:
-        return (
-            f"trained parameters: {there or here:,}, as in the log"
-            if there == here
-            else "trained parameters: not known"
-        )
+    if there is None or here is None:
+        return "trained parameters: not known"
+    if there == here:
+        return f"trained parameters: {here:,}, as in the log"
     why = "surrogates have other widths" if run.dataset.surrogates else "a setting means something else there"
     return f"trained parameters: {there:,} in the log, {here:,} here: {why}"
 

@@ -19,10 +19,6 @@ from harness.paper.significance import EVERY_SEED, UserValues
 from harness.paper.verdict import Outcome, Verdict, judge
 from harness.runs.record import RunRecord
 
-SHARED_NOTE = "beside another run on the same machine: not to be compared"
-GB = 2**30
-"""Bytes."""
-
 Runs = Mapping[int, RunRecord]
 """Seed → run."""
 
@@ -221,7 +217,7 @@ class Row:
     @property
     def surrogates(self) -> list[str]:
         """Modalities whose vectors stand in for the original ones, if the model reads features."""
-        return _surrogates(self.runs[0])
+        return self.runs[0].dataset.surrogates if self.runs[0].reads_features else []
 
     @property
     def obstacle(self) -> str:
@@ -297,21 +293,14 @@ def rows_of(
     return rows, {dataset: tuple(labels) for dataset, labels in starved.items()}
 
 
-def lacking(row: Row, paper: Paper) -> str:
-    """Which run lacks a metric of the paper, as where its lists are shorter; empty where none does."""
-    asked = ((run, canonical_metric(name)) for name in paper.metrics for run in row.runs)
-    missing = ((run.path, metric) for run, metric in asked if run.value(metric) is None)
-    return next((f"{path}: has no {metric}, by which the paper {paper.name} judges" for path, metric in missing), "")
-
-
 def judged(row: Row, paper: Paper) -> Row:
-    """The row with a verdict per metric of the paper. Raises DataError where runs lack one."""
+    """The row with a verdict per metric of the paper. Raises DataError where a run lacks one."""
     metrics = [canonical_metric(name) for name in paper.metrics]
-    if told := lacking(row, paper):
-        raise DataError(told)
     sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
     verdicts = {}
     for metric, cell in sources.items():
+        if lacking := [run.path for run in row.runs if run.value(metric) is None]:
+            raise DataError(f"{lacking[0]}: has no {metric}, by which the paper {paper.name} judges")
         tolerance = paper.tolerances.of(metric)
         verdict = judge([*row.by_seed(metric).values()], cell, tolerance, not row.obstacle)
         if row.obstacle and verdict.outcome is Outcome.NO_EVIDENCE:
@@ -356,7 +345,8 @@ class _Group:
         """What may tell it from a row of the same name: all settings that its points share, and its data."""
         run, differing = self.runs[0], {key for points, _ in self.points for key in points if len(self.points) > 1}
         shared = {key: value for key, value in sorted(run.settings.items()) if key not in differing}
-        return {"data": run.dataset_hash[:10], **shared, "surrogates": "+".join(_surrogates(run)) or "none"}
+        surrogates = "+".join(run.dataset.surrogates * run.reads_features) or "none"
+        return {"data": run.dataset_hash[:10], **shared, "surrogates": surrogates}
 
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
@@ -508,10 +498,6 @@ def _text(value: Any) -> str:
 
 def _searched(run: RunRecord) -> dict[str, Any]:
     return {key: run.config[key] for key in run.searched}
-
-
-def _surrogates(run: RunRecord) -> list[str]:
-    return run.dataset.surrogates if run.reads_features else []
 
 
 def _metric(run: RunRecord, part: str, metric: str) -> float:

@@ -109,13 +109,9 @@ def check(
     seed would only show that a machine repeats itself.
     """
     by_model = _finished_by_model(runs)
-    found = [
-        _checked(model, by_model.get(model, []), known, reference, error / len(reference.models))
-        for model, known in reference.models.items()
-        if model in by_model or model in asked
-    ]
-    lacking = [model for model in asked if model not in reference.models]
-    return (*found, *(Checked(model, None, {}, None, None, "the reference does not have it") for model in lacking))
+    models = [model for model in reference.models if model in by_model or model in asked]
+    models += [model for model in asked if model not in reference.models]
+    return tuple(_checked(model, by_model.get(model, []), reference, error) for model in models)
 
 
 def _finished_by_model(runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -126,9 +122,9 @@ def _finished_by_model(runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
     return dict(found)
 
 
-def _checked(
-    model: str, runs: Sequence[RunRecord], known: ModelReference, reference: Reference, error: float
-) -> Checked:
+def _checked(model: str, runs: Sequence[RunRecord], reference: Reference, error: float) -> Checked:
+    if (known := reference.models.get(model)) is None:
+        return Checked(model, None, {}, None, None, "the reference does not have it")
     alike = [run for run in runs if of_self_check(run, reference)]
     values = {int(run.seed): run.outcome.test[reference.metric] for run in alike if run.seed not in known.values}
     mean_known = fmean(known.values.values())
@@ -136,7 +132,7 @@ def _checked(
         reason = "its seeds are those of the reference" if alike else "data or settings are not those of the reference"
         reason = reason if runs else "no run has a result"
         return Checked(model, None, values, None, mean_known, reason)
-    low, high = known.interval(len(values), error)
+    low, high = known.interval(len(values), error / len(reference.models))
     inside = low <= fmean(values.values()) <= high  # False for NaN
     return Checked(model, Outcome.CONSISTENT if inside else Outcome.INCONSISTENT, values, (low, high), mean_known, "")
 

@@ -11,14 +11,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bm3.errors import DataError
 from harness.common import exit_status, number
 from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult, Measured, claims_of_paper, claims_of_rows
+from harness.paper.costs import SHARED
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.paper.growth import stored_exponents
 from harness.paper.load import Paper, Tolerances, load_paper
 from harness.paper.published import canonical_metric
-from harness.paper.rows import Planned, Row, finite, judged, lacking, ranked, representative, rows_of
+from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of
 from harness.paper.selfcheck import Checked
 from harness.paper.significance import Difference, UserValues, compare_all
 from harness.paper.verdict import Outcome
@@ -26,8 +28,6 @@ from harness.runs.index import entries
 from harness.runs.inspect import Entry
 from harness.runs.record import RunRecord, memory_kind
 from harness.runs.store import stored_runs
-
-SHARED = "§"
 
 Spread = Literal["deviation", "interval"]
 
@@ -82,8 +82,6 @@ class Study:
     """Whether time and memory are what was asked for."""
     exceptions: Applied = field(default_factory=Applied)
     """What became of the exceptions that the suite makes."""
-    shared: frozenset[Path] = frozenset()
-    """Runs beside which another one ran on the same machine."""
     asked_datasets: tuple[str, ...] = ()
     """Those of the rows that were asked for, whether or not there are runs."""
     extra: Extra = Extra()
@@ -137,7 +135,7 @@ class Study:
 
     def time_mark(self, row: Row) -> str:
         """What stands beside times of the first seed's run: SHARED where another run had a part of the machine."""
-        return SHARED if row.runs[0].path in self.shared else ""
+        return SHARED if row.runs[0].path in row.shared else ""
 
     @property
     def outcomes(self) -> Mapping[Outcome, int]:
@@ -245,15 +243,19 @@ def make_study(
     shared = shared_machine(runs if of is None else entries(folder))
     reference = selfcheck.load_reference(paper.file(selfcheck.FILE))
     found, starved = rows_of(runs, paper, planned)
-    readable = [_readable(row, paper, unread) for row in found]
-    unread += filter(None, (lacking(row, paper) for row in readable))
-    rows = [
-        replace(judged(row, paper), brief=selfcheck.of_self_check(row.runs[0], reference), shared=shared)
-        for row in readable
-        if not lacking(row, paper)
-    ]
+    metrics, rows = [canonical_metric(name) for name in paper.metrics], list[Row]()
+    for row in found:
+        read = [run.readable(metrics) for run in row.runs]
+        unread += [reason for _, reasons in read for reason in reasons]
+        brief = selfcheck.of_self_check(row.runs[0], reference)
+        try:
+            rows.append(judged(replace(row, runs=tuple(run for run, _ in read), brief=brief, shared=shared), paper))
+        except DataError as error:
+            unread.append(str(error))
     by_data = {} if self_check is not None else differences_of(rows, paper.tolerances)
-    hashes = {row.dataset: {each.data: None for each in rows if each.dataset == row.dataset} for row in rows}
+    differences: dict[str, tuple[Difference, ...]] = {row.dataset: () for row in rows}
+    for name, data in dict.fromkeys((row.dataset, row.data) for row in rows):
+        differences[name] += by_data.get(data, ())
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
         memory = paper.tolerances.memory
@@ -276,14 +278,11 @@ def make_study(
         unchecked=tuple(unchecked),
         failed=tuple(dict.fromkeys([*failed, *lost])),
         starved=starved,
-        differences={
-            name: tuple(p for data in of_name for p in by_data.get(data, ())) for name, of_name in hashes.items()
-        },
+        differences=differences,
         claims=claims,
         code=0,
         of_costs=of_costs,
         exceptions=apply(exceptions, cells_of(rows)),
-        shared=shared,
         asked_datasets=tuple(dict.fromkeys(key.split("/")[0] for key in keys)),
         selfcheck=checked,
     )
@@ -344,13 +343,6 @@ def _exit_code(study: Study) -> int:
         return code
     own = not any(row.published for row in study.rows) and any(cell.verdict.mean is not None for cell in cells)
     return 0 if excepted or own or (study.of_costs and study.with_costs) else 3
-
-
-def _readable(row: Row, paper: Paper, unread: list[str]) -> Row:
-    """The row with what can be read of its runs; why the rest cannot is added to `unread`."""
-    found = [run.readable([canonical_metric(name) for name in paper.metrics]) for run in row.runs]
-    unread += [reason for _, reasons in found for reason in reasons]
-    return replace(row, runs=tuple(run for run, _ in found))
 
 
 def _proposed(study: Study, dataset: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from harness.paper.costs import GB
 from harness.paper.published import PublishedValue, short_metric, values_of_cell
-from harness.paper.rows import GB, Row
+from harness.paper.rows import Row
 from harness.paper.study import Study
 from harness.report.tables import Table
 
@@ -150,7 +151,7 @@ def _record(
         "settings": row.settings,
         "seed_of_run": [run.seed for run in runs],
         "runs": [run.path.relative_to(study.folder).as_posix() for run in runs],
-        "shared": [run.path in study.shared for run in runs],
+        "shared": [run.path in row.shared for run in runs],
         "commands": study.commands(row),
     }
 

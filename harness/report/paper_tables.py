@@ -11,14 +11,12 @@ from itertools import chain
 
 from bm3 import ConfigError
 from harness.common import number
-from harness.paper.claims import MEMORY
+from harness.paper import costs
 from harness.paper.load import Paper, PublishedTable, Source
-from harness.paper.memory import memory_verdicts, printed_beyond
 from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
-from harness.paper.rows import SHARED_NOTE, Row, representatives
-from harness.paper.study import SHARED, Study
+from harness.paper.rows import Row, representatives
+from harness.paper.study import Study
 from harness.paper.verdict import Outcome, Verdict, judge
-from harness.report.costs import ALLOCATED, CONTEXT, Reading, device, epoch_seconds, memory
 from harness.report.tables import Cell, Table, ranked, table
 
 DISPUTED, APART = "‡", "†"
@@ -89,8 +87,9 @@ def paper_table(
                     found = [_compared(line, paper.proposed if layout.improvement else None) for line in found]
                 case _:
                     own = _costs(study, name, metric, columns)
-                    divided = [found[0], *(one for one in own if not one.whose.endswith((ALLOCATED, CONTEXT)))]
-                    beyond = _beyond(paper, study, name, printed) if metric == MEMORY else ()
+                    apart = costs.ALLOCATED, costs.CONTEXT
+                    divided = [found[0], *(one for one in own if not one.whose.endswith(apart))]
+                    beyond = _beyond(paper, study, name, printed) if metric == costs.MEMORY else ()
                     ratios = (_ratio(model, one) for model in layout.ratios for one in divided)
                     found += [*own, *beyond, *chain.from_iterable(ratios)]
             lines += [((name, metric) if of_models else (name,), line) for line in found]
@@ -233,24 +232,25 @@ def _compared(line: Line, proposed: str | None) -> Line:
 def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> list[Line]:
     """Our seconds or memory: a line for each way of reading."""
     rows, dashes = _ours(study, dataset, columns)
-    read = memory if metric == MEMORY else epoch_seconds
+    read = costs.memory_readings if metric == costs.MEMORY else costs.epoch_seconds
     readings = {column: read(row.runs[0]) for column, row in rows.items()}
     lines = []
     for way in dict.fromkeys(way for of_column in readings.values() for way in of_column):
         found = {column: of_column[way] for column, of_column in readings.items() if way in of_column}
-        shared = {c for c in found if read is epoch_seconds and study and study.time_mark(rows[c])}
+        shared = {c for c in found if read is costs.epoch_seconds and study and study.time_mark(rows[c])}
         cells = {c: _cost(metric, rows[c], reading, c in shared) for c, reading in found.items()}
         figures = {column: reading.value for column, reading in found.items() if column not in shared}
-        machines = {column: device(rows[column].runs[0]) for column in found}
+        machines = {column: costs.measured_on(rows[column].runs[0]) for column in found}
         lines.append(Line(", ".join(filter(None, (OURS, way))), cells | dashes, figures, machines))
     return lines
 
 
-def _cost(metric: str, row: Row, reading: Reading, shared: bool) -> Cell:
+def _cost(metric: str, row: Row, reading: costs.Reading, shared: bool) -> Cell:
     """A figure with in what it differs from the published one, how it was found if not simply read, and whether its
     time is one of a `shared` machine."""
-    reasons = [_apart(row), reading.how, SHARED_NOTE if shared else ""]
-    return _noted(figure_text(metric, reading.value), "; ".join(filter(None, reasons)), SHARED if shared else APART)
+    reasons = [_apart(row), reading.how, costs.SHARED_NOTE if shared else ""]
+    mark = costs.SHARED if shared else APART
+    return _noted(figure_text(metric, reading.value), "; ".join(filter(None, reasons)), mark)
 
 
 def _beyond(paper: Paper, study: Study | None, dataset: str, printed: Mapping[str, PublishedValue]) -> Iterator[Line]:
@@ -258,15 +258,15 @@ def _beyond(paper: Paper, study: Study | None, dataset: str, printed: Mapping[st
     rule = paper.tolerances.memory
     if rule is None:
         return
-    differences = {column: printed_beyond(paper.values, value, rule) for column, value in printed.items()}
+    differences = {column: costs.printed_beyond(paper.values, value, rule) for column, value in printed.items()}
     yield Line(
         f"{PUBLISHED}, beyond {rule.reference}",
-        {column: Cell(figure_text(MEMORY, value.value)) for column, value in differences.items()},
+        {column: Cell(figure_text(costs.MEMORY, value.value)) for column, value in differences.items()},
     )
-    verdicts = memory_verdicts(study.of(dataset), paper) if study else {}
+    verdicts = costs.memory_verdicts(study.of(dataset), paper) if study else {}
     known = {column: verdicts[column.lower()] for column in printed if column.lower() in verdicts}
     if found := {column: verdict for column, verdict in known.items() if verdict.mean is not None}:
-        means = {column: Cell(figure_text(MEMORY, verdict.mean)) for column, verdict in found.items()}
+        means = {column: Cell(figure_text(costs.MEMORY, verdict.mean)) for column, verdict in found.items()}
         yield Line(f"{OURS}, beyond {rule.reference}", means)
         reasons = {column: v.reason if v.outcome is Outcome.NO_EVIDENCE else "" for column, v in found.items()}
         words = {c: replace(_noted(v.outcome.value, reasons[c]), word=v.outcome) for c, v in found.items()}
@@ -345,7 +345,7 @@ def _remarks(
         blocks = {cell: run.training.evaluation.block_users for cell, run in ours.items()}
         yield from _alike("Users scored at a time: ", {cell: str(n) if n else None for cell, n in blocks.items()})
         yield from _alike("Warm-up of ours: ", {cell: run.outcome.timing.warm_up_note for cell, run in ours.items()})
-        yield from _alike("Ours on ", {cell: device(run) for cell, run in ours.items()})
+        yield from _alike("Ours on ", {cell: costs.measured_on(run) for cell, run in ours.items()})
 
 
 def _alike(lead: str, texts: Mapping[str, str | None]) -> Iterator[str]:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from harness.common import NOT_KNOWN, number, spread
 from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult
+from harness.paper.costs import SHARED, SHARED_NOTE, joules_per_epoch
 from harness.paper.literature import Consensus, Standing, consensus
 from harness.paper.load import Paper
 from harness.paper.published import PublishedValue, canonical_metric, short_metric
-from harness.paper.rows import SHARED_NOTE, Row, expected_best, representative
+from harness.paper.rows import Row, expected_best, representative
 from harness.paper.significance import Difference
-from harness.paper.study import SHARED, Spread, Study
+from harness.paper.study import Spread, Study
 from harness.paper.verdict import Outcome, Range, Verdict, Word, mean_and_interval, power
-from harness.report.costs import joules_per_epoch
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
 from harness.studies.suite import declared_seeds
@@ -30,8 +30,6 @@ SURROGATES = "†"
 SURROGATES_NOTE = "trained on surrogate features, not on the original vectors"
 MEMORY = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", "GPU MiB": "gpu_process_peak"}
 """Where a GPU was used, what torch's allocator held, and what the process had besides, stand beside these."""
-
-
 BETWEEN, BEST = "Differences between models", "Best against second"
 ACCURACY = "Test metrics, mean over seeds; of several rows the best of a column is bold."
 EXTRA = "Test metrics, mean over seeds; a dash where they were not stored and do not follow from stored hits."
@@ -64,8 +62,6 @@ UNVALIDATED = (
 FIGURES = ("ours", "interval", "range", "seeds", "expected", "source", "band", "diff. %")
 """Of a cell that was judged."""
 COMMANDS = "In the folder of these runs:"
-
-
 OTHERS = (
     "Independent: somebody ran the model again; one figure per group, of which low, high and CV* (the coefficient of "
     "variation, corrected for few values) are. Copies are the paper's own digits and count for nothing. Ours is judged "
@@ -91,9 +87,10 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
     what others report is shown too, which it is else where the study asks for it.
     """
     datasets = dict.fromkeys([*study.datasets, *study.starved])
+    checked = table("Self-check", selfcheck.HEAD, selfcheck.table(study.selfcheck or ()), "llrrrl")
     told = study.published if study.literature or every_pair else ()
     found = [
-        Section("self-check", "Self-check", selfcheck.NOTE, (self_check(study),)),
+        Section("self-check", "Self-check", selfcheck.NOTE, (checked,)),
         Section("accuracy", "Accuracy", ACCURACY, tuple(overview(study, name) for name in datasets)),
         Section("metrics", "Metrics asked for", EXTRA, tuple(extra(study, name) for name in datasets)),
         Section("verdicts", "Verdicts", "", tuple(verdicts(study, name) for name in datasets)),
@@ -116,10 +113,6 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
 def metrics_of(study: Study) -> list[str]:
     """What cells are judged by, by canonical name."""
     return [canonical_metric(name) for name in study.paper.metrics]
-
-
-def self_check(study: Study) -> Table:
-    return table("Self-check", selfcheck.HEAD, selfcheck.table(study.selfcheck or ()), "llrrrl")
 
 
 def overview(study: Study, dataset: str) -> Table:
@@ -273,7 +266,7 @@ def literature(cells: Iterable[Consensus], rows: Iterable[Row], title: str) -> T
                 number(None if cell.variation is None else 100 * cell.variation, ".1f", NOT_KNOWN),
                 Cell(cell.place, word=cell.position),
                 cell.copies,
-                _of_row(row, number(ours.mean)) if ours and row else NOT_KNOWN,
+                _label(row, number(ours.mean)) if ours and row else NOT_KNOWN,
                 Cell(ours.outcome.value, word=ours.outcome) if ours else "not run",
             ]
         )
@@ -284,12 +277,10 @@ def literature(cells: Iterable[Consensus], rows: Iterable[Row], title: str) -> T
 
 def reported(cell: Consensus) -> Table:
     """All figures of a cell that others print: independent ones first."""
-    figures = sorted(cell.figures, key=lambda figure: [*Standing].index(figure.standing))
-    body = [
-        (number(f.value), f.standing, o.group, o.key, f.where, o.title, o.address, f.note)
-        for f in figures
-        for o in (f.origin,)
-    ]
+    body = []
+    for figure in sorted(cell.figures, key=lambda figure: [*Standing].index(figure.standing)):
+        of, where = figure.origin, figure.where
+        body.append((number(figure.value), figure.standing, of.group, of.key, where, of.title, of.address, figure.note))
     head = ("figure", "standing", "group", "source", "where", "title", "address", "note")
     return table("What others report", head, body, "rlllllll")
 
@@ -408,21 +399,12 @@ def _change(pair: Difference) -> Cell:
 
 def claims(results: Sequence[ClaimResult]) -> Table:
     """What the paper says in words, with what each place says of it."""
-    body = [
-        [
-            result.claim.text,
-            result.where,
-            Cell(
-                result.outcome.value,
-                word=result.outcome,
-                details=(_comparisons(result.details),) if result.details else (),
-            ),
-            result.evidence,
-        ]
-        for claim in dict.fromkeys(result.claim.id for result in results)
-        for result in results
-        if result.claim.id == claim
-    ]
+    ids = [*dict.fromkeys(result.claim.id for result in results)]
+    body = []
+    for result in sorted(results, key=lambda result: ids.index(result.claim.id)):
+        details = (_comparisons(result.details),) if result.details else ()
+        outcome = Cell(result.outcome.value, word=result.outcome, details=details)
+        body.append([result.claim.text, result.where, outcome, result.evidence])
     return table("Claims of the paper", ("claim", "from", "outcome", "evidence"), body, groups=1)
 
 
@@ -446,7 +428,8 @@ def time_and_memory(study: Study) -> Table:
             notes.append(f"{title}: {'; '.join(dict.fromkeys(str(reading.note) for reading in readings))}.")
     if MEMORY.keys() <= columns.keys():
         columns["reserved MiB"] = [_size(run.outcome.memory.allocator_reserved_peak) for run in runs]
-        columns["context MiB"] = [_context(run) for run in runs]
+        context = (run.outcome.memory.context for run in runs)
+        columns["context MiB"] = [NOT_KNOWN if each is None else f"{each / 2**20:.0f}" for each in context]
     joules = [joules_per_epoch(run) for run in runs]
     if any(figure is not None for figure in joules):
         columns["J/epoch"] = [_timed(each, mark, ".1f") for each, (_, mark) in zip(joules, timed, strict=True)]
@@ -505,12 +488,9 @@ def source(run: RunRecord) -> str:
     return known + (", dirty" if dirty else "")
 
 
-def _label(row: Row) -> Cell:
-    return _of_row(row, row.label)
-
-
-def _of_row(row: Row, text: str) -> Cell:
-    return Cell(text, *((SURROGATES, SURROGATES_NOTE) if row.surrogates else ()))
+def _label(row: Row, text: str = "") -> Cell:
+    """What the row is called, or another text about it, with a mark where its features are no original ones."""
+    return Cell(text or row.label, *((SURROGATES, SURROGATES_NOTE) if row.surrogates else ()))
 
 
 def _about_labels(rows: Iterable[Row]) -> list[str]:
@@ -604,11 +584,6 @@ def _quartiles(timing: Timing, mark: str) -> Cell:
 
 def _size(reading: Reading) -> str:
     return str(reading.note) if reading.bytes is None else f"{reading.bytes / 2**20:.0f}"
-
-
-def _context(run: RunRecord) -> str:
-    context = run.outcome.memory.context
-    return NOT_KNOWN if context is None else f"{context / 2**20:.0f}"
 
 
 def _percent(share: float | None) -> str:

@@ -8,47 +8,22 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from harness.common import WriteError, regular, writing
 from harness.runs.record import FAILURE
 from harness.runs.trial import Trial
-from harness.runs.words import Policy
-from harness.studies.estimate import Estimates
-from harness.studies.execute import LOGGER, Backend, Progress, Wanted, execute
+from harness.studies.execute import LOGGER, Backend, Progress, Study, Wanted, execute
 from harness.studies.status import Status, write_status
 from harness.studies.suite import Outcomes
 
 LOG_FILE = "study.log"
 RECENT = 8  # lines of the log that the display shows
 SECONDS_BETWEEN_WRITES = 1.0
-
-
-@dataclass(frozen=True)
-class Study:
-    """How trials are run, and where what comes of them is kept."""
-
-    name: str
-    store: Path
-    """The folder of runs, which studies share."""
-    estimates: Estimates
-    policy: Policy = "missing"
-    side_by_side: int = 1
-    """Trials that may run at a time, for the time left."""
-    alone: bool = False
-    """No two of its trials may run at a time, in whichever process."""
-    costs: Mapping[str, Any] | None = None
-    """What decides costs here, where they are asked for."""
-
-    @property
-    def folder(self) -> Path:
-        """The study's own: its log and status, and what the caller writes of it."""
-        return self.store / self.name
 
 
 def conduct(
@@ -66,15 +41,7 @@ def conduct(
     with _logging(study.folder / LOG_FILE, reporter.recent):
         LOGGER.info("begins: %s (process %d on %s)", study.name, os.getpid(), socket.gethostname())
         try:
-            outcomes = execute(
-                wanted,
-                study.store,
-                backend,
-                policy=study.policy,
-                observe=reporter.observe,
-                alone=study.alone,
-                costs=study.costs,
-            )
+            outcomes = execute(study, wanted, backend, reporter.observe)
         except KeyboardInterrupt:
             LOGGER.warning("interrupted: what runs goes on with the same command")
             reporter.end("interrupted")

@@ -17,6 +17,7 @@ from harness.runs.record import CARD, FAILURE, MODEL, OUT_OF_MEMORY, RESULT, RUN
 from harness.runs.store import in_use, supersede, write_failure
 from harness.runs.trial import Trial, folder_of
 from harness.runs.words import Policy
+from harness.studies.estimate import Estimates
 from harness.studies.status import Running
 from harness.studies.suite import KeepModel, Outcomes, Row
 
@@ -170,24 +171,40 @@ class Progress(NamedTuple):
     running: tuple[Running, ...]
 
 
+@dataclass(frozen=True)
+class Study:
+    """How trials are run, and where what comes of them is kept."""
+
+    name: str
+    store: Path
+    """The folder of runs, which studies share."""
+    estimates: Estimates
+    policy: Policy = "missing"
+    side_by_side: int = 1
+    """Trials that may run at a time, for the time left."""
+    alone: bool = False
+    """No two of its trials may run at a time, in whichever process."""
+    costs: Mapping[str, Any] | None = None
+    """What decides costs here, where they are asked for, as in `stored`."""
+
+    @property
+    def folder(self) -> Path:
+        """The study's own: its log and status, and what the caller writes of it."""
+        return self.store / self.name
+
+
 def execute(
-    wanted: Wanted,
-    store: Path,
-    backend: Backend,
-    *,
-    policy: Policy = "missing",
-    observe: Callable[[Progress], None] = lambda progress: None,
-    alone: bool = False,
-    costs: Mapping[str, Any] | None = None,
+    study: Study, wanted: Wanted, backend: Backend, observe: Callable[[Progress], None] = lambda progress: None
 ) -> Outcomes:
     """Run all trials that are wanted, those of a selection as soon as it is made, and give what became of each.
 
     A trial whose process vanishes is tried once more, going on from its checkpoint. One that another process is running
     is left to it. Nothing that is stored and finished is run again, except with the policy `all`, which moves what was
-    there before aside. With `alone` no two of the trials run at a time, whoever runs them; `costs` is as in `stored`.
+    there before aside.
+
     Raises WriteError when the store cannot be written; on this, and on Ctrl-C, what runs is stopped.
     """
-    execution = _Execution(wanted, store, backend, policy, alone, costs)
+    execution = _Execution(study, wanted, backend)
     try:
         while execution.advance():
             observe(execution.progress())
@@ -201,12 +218,9 @@ def execute(
 class _Execution:
     """The state of `execute`."""
 
+    study: Study
     wanted: Wanted
-    store: Path
     backend: Backend
-    policy: Policy
-    alone: bool
-    costs: Mapping[str, Any] | None = None
     trials: Sequence[Trial] = ()
     outcomes: dict[str, RunRecord | None] = field(default_factory=dict)
     reused: set[str] = field(default_factory=set)
@@ -225,7 +239,7 @@ class _Execution:
         if not todo:
             return False
         for trial in [one for one in todo if one.key not in self.running and not self._runs_elsewhere(one)]:
-            if self.alone and (self.running or self.elsewhere):
+            if self.study.alone and (self.running or self.elsewhere):
                 break
             self._begin(trial)
         for ending in self.backend.wait(SECONDS_BETWEEN_LOOKS):
@@ -244,11 +258,11 @@ class _Execution:
             if key in self.outcomes or key in self.running:
                 continue
             mine = key in self.attempts
-            once = self.policy == "all" and (mine or key in self.elsewhere)
-            policy: Policy = "missing" if once else self.policy
-            found = stored(trial, self.store, policy, None if mine else self.costs)
+            once = self.study.policy == "all" and (mine or key in self.elsewhere)
+            policy: Policy = "missing" if once else self.study.policy
+            found = stored(trial, self.study.store, policy, None if mine else self.study.costs)
             if found.set_aside:
-                aside = supersede(self.store, folder_of(trial, self.store))
+                aside = supersede(self.study.store, folder_of(trial, self.study.store))
                 LOGGER.info("set aside: %s%s", aside, f": {found.problem}".rstrip(": "))
             elif not found.to_run:
                 if found.problem:
@@ -261,7 +275,7 @@ class _Execution:
 
     def _runs_elsewhere(self, trial: Trial) -> bool:
         """Whether another process runs the trial."""
-        if not in_use(self.store / trial.key):
+        if not in_use(self.study.store / trial.key):
             self.elsewhere.pop(trial.key, None)
             return False
         if trial.key not in self.elsewhere:
@@ -284,7 +298,7 @@ class _Execution:
             LOGGER.info("left to another process: %s", key)
             return
         try:
-            path = folder_of(ending.trial, self.store)
+            path = folder_of(ending.trial, self.study.store)
             run = RunRecord.read(path) if (path / RUN).is_file() else None
         except DataError as error:
             LOGGER.error("failed: %s: %s", key, error)

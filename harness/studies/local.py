@@ -184,17 +184,9 @@ class Processes:
 
 def train_arguments(trial: Trial, store: Path, data: Path | None, threads: int) -> list[str]:
     """The arguments of the `bm3` command that runs a trial into the store."""
-    options = [
-        "--out",
-        str(store),
-        "--threads",
-        str(threads),
-        "--no-wait",
-        *["--keep-model"] * (trial.keep is not None),
-    ]
-    if data is not None:
-        options += ["--data", str(data)]
-    return [*trial.arguments, *options]
+    kept = ["--keep-model"] * (trial.keep is not None)
+    there = [] if data is None else ["--data", str(data)]
+    return [*trial.arguments, "--out", str(store), "--threads", str(threads), "--no-wait", *kept, *there]
 
 
 def command(arguments: Sequence[str]) -> None:

@@ -8,11 +8,12 @@ import math
 import re
 import traceback
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from functools import cached_property
 from html import unescape
+from os.path import normpath
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -187,8 +188,8 @@ def pages_of(folder: Path, bound: Bound) -> list[Page]:
 
 
 def reports_of(folder: Path, bound: Bound) -> Iterator[Page]:
-    """Each report that stands beside the runs it is of, made anew; long fractions to nine digits, since the last ones
-    are the processor's, and pictures as they are stored."""
+    """Each report that stands beside the runs it is of, made anew: long fractions to nine digits, pictures as they are
+    stored."""
     for name in _reports(folder):
         study, place = bound.study(name), folder / name
         now = {file: str(text) for form in FORMATS if form != "html" for file, text in made(study, form).items()}
@@ -198,17 +199,24 @@ def reports_of(folder: Path, bound: Bound) -> Iterator[Page]:
                 study, [(unescape(a), unescape(b), b64decode(svg)) for a, svg, b in pictures]
             )
         for path in (place / file for file in now if (place / file).is_file()):
-            lines = [f"{START}{line}{END}" for line in _rounded(now[path.name]).split("\n")]
-            yield Page(path, 0, tuple(_faults(path, lines, _rounded(_text(path)).split("\n"))))
+            lines = [f"{START}{line}{END}" for line in nine_digits(now[path.name]).split("\n")]
+            yield Page(path, 0, tuple(_faults(path, lines, nine_digits(_text(path)).split("\n"))))
 
 
 def rendered(folder: Path, bound: Bound) -> dict[Path, str]:
     """Page → its text with what expressions gave between START and END."""
     found = {path.with_suffix(""): _render(path, bound) for path in sorted(folder.rglob(TEMPLATES))}
-    above = next((one for one in folder.parents[1:2] if (one / "README.md").is_file()), None)
-    if above is not None and QUOTED.search(text := _text(above / "README.md")):
-        quoted = QUOTED.sub(lambda match: match[1] + _first_lines(found, above / match[2]), text)
-        found[above / "README.md"] = quoted
+    pages, above = {path.resolve(): text for path, text in found.items()}, Path(normpath(folder / ".." / ".."))
+
+    def quoted(match: re.Match[str]) -> str:
+        """What stands between the title of a page and its first section."""
+        path = above / match[2]
+        if path.resolve() not in pages:
+            raise ConfigError(f"{path} is quoted, and has no template")
+        return match[1] + pages[path.resolve()].split("\n## ")[0].partition("\n")[2].strip("\n") + "\n"
+
+    if (readme := above / "README.md").is_file() and QUOTED.search(text := _text(readme)):
+        found[readme] = QUOTED.sub(quoted, text)
     return found
 
 
@@ -244,7 +252,7 @@ def _faults(path: Path, wanted: list[str], stored: list[str]) -> Iterator[str]:
 
 def _told(wanted: str, stored: str) -> Iterator[str]:
     """In what a line differs from what was wanted."""
-    parts = re.split(f"{START}(.*?){END}", wanted)
+    parts = BOUND.split(wanted)
     # A group is what was wanted if it can be: else the first figure that differs could take the next ones with it.
     groups = (f"({re.escape(part)}|.*?)" if place % 2 else re.escape(part) for place, part in enumerate(parts))
     match = re.fullmatch("".join(groups), stored)
@@ -303,13 +311,6 @@ def _printed(value: object) -> str:
     return number(value) if value is None or isinstance(value, float) else str(value)
 
 
-def _first_lines(found: Mapping[Path, str], path: Path) -> str:
-    """What stands between the title of a rendered page and its first section."""
-    if path not in found:
-        raise ConfigError(f"{path} is quoted, and has no template")
-    return found[path].split("\n## ")[0].partition("\n")[2].strip("\n") + "\n"
-
-
 def _reports(folder: Path) -> list[str]:
     """Folders of runs beside which there is one of the same name with a report."""
     return [path.name for path in sorted((folder / RUNS).glob("*")) if any((folder / path.name).glob("report.*"))]
@@ -319,7 +320,8 @@ def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _rounded(text: str) -> str:
+def nine_digits(text: str) -> str:
+    """The text with long fractions cut: their last digits are the processor's."""
     return LONG_FRACTION.sub(lambda found: f"{float(found[0]):.9g}", text)
 
 

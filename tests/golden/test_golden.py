@@ -24,6 +24,8 @@ import pytest
 from command_line import Command, Outcome
 from matplotlib.figure import Figure
 
+from harness.tools.results import nine_digits
+
 HERE = Path(__file__).parent
 EXPECTED = HERE / "expected"
 RESULTS = HERE.parent.parent / "docs" / "results"
@@ -31,7 +33,6 @@ WRITE = "BM3_GOLDEN"
 
 FILES = {"md": "report.md", "html": "report.html", "tex": "report.tex", "csv": "cells.csv", "json": "cells.json"}
 BLANK = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>\n'
-LONG_FRACTION = re.compile(r"-?\d+\.\d{9,}(?:e[+-]?\d+)?")
 TO_COME = re.compile(r"(?<=^run: runs/mini/bm3-)\w+(?=-seed999 would)", re.MULTILINE)
 CHOSEN, SECOND, FROZEN = "bm3-a3f78f129d", "bm3-3e10c97f2f", "bm3-3c64ca14d5"
 SUITES = ("ablation", "audit", "baby", "electronics", "mini", "selfcheck", "sensitivity", "sports", "tiktok")
@@ -142,7 +143,7 @@ def compare(name: str, found: str) -> None:
 
 def normalised(text: str) -> str:
     """Without what depends on the processor or on the code's version: last digits, the key of a run to come."""
-    return TO_COME.sub("…", LONG_FRACTION.sub(lambda found: f"{float(found[0]):.9g}", text))
+    return TO_COME.sub("…", nine_digits(text))
 
 
 def transcript(arguments: str, outcome: Outcome) -> str:

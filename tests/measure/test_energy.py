@@ -10,7 +10,7 @@ from run_files import record
 
 from harness.measure.energy import FELL, NO_COUNTER, UNMOVED, Energy, EnergyMeter
 from harness.measure.gpu import MIG_WHOLE, NvmlGpu
-from harness.report.costs import joules_per_epoch
+from harness.paper.costs import joules_per_epoch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -94,6 +94,20 @@ def test_all_faults_are_told_at_once(command: Command, skeleton: Path) -> None:
         assert sum(text in line for line in lines) == 1, text
 
 
+def with_reported(skeleton: Path, *rows: str) -> None:
+    """With these figures of others, all of one source."""
+    folder = skeleton / "literature"
+    folder.mkdir()
+    (folder / "sources.csv").write_text("source,group,title,address\ns,g,title,address\n")
+    (folder / "figures.csv").write_text("\n".join(["dataset,model,metric,value,source,where,standing,note", *rows, ""]))
+
+
+def printed(skeleton: Path, start: str) -> list[list[str]]:
+    """Metric and figure of the lines of the table that start so."""
+    lines = (skeleton / "published" / "table1.csv").read_text().splitlines()
+    return [line.split(",")[2:4] for line in lines if line.startswith(start)]
+
+
 COPIES = [
     ("Baby,LightGCN", "independent", "literature/figures.csv:2: baby bpr has the digits", "call it copying-error"),
     ("Baby,LightGCN", "copying-error", "", ""),
@@ -106,13 +120,8 @@ COPIES = [
 def test_a_row_with_the_digits_of_another_one_must_say_so(
     command: Command, skeleton: Path, of: str, standing: str, where: str, mend: str
 ) -> None:
-    lines = (skeleton / "published" / "table1.csv").read_text().splitlines()
-    digits = [line.split(",")[2:4] for line in lines if line.startswith(of)]
-    folder = skeleton / "literature"
-    folder.mkdir()
-    (folder / "sources.csv").write_text("source,group,title,address\ns,g,title,address\n")
-    rows = [f"Baby,BPR,{metric},{value},s,Table 1,{standing}," for metric, value in digits]
-    (folder / "figures.csv").write_text("\n".join(["dataset,model,metric,value,source,where,standing,note", *rows, ""]))
+    rows = (f"Baby,BPR,{metric},{value},s,Table 1,{standing}," for metric, value in printed(skeleton, of))
+    with_reported(skeleton, *rows)
     done = command("paper", "check", skeleton)
     assert done.code == (2 if where else 0)
     assert where in done.err
@@ -123,22 +132,17 @@ def test_rows_with_the_same_digits_are_one_fault_and_published_ones_are_called_d
     command: Command, skeleton: Path
 ) -> None:
     table = skeleton / "published" / "table1.csv"
-    lines = table.read_text().splitlines()
-    digits = [line.split(",")[2:4] for line in lines if line.startswith("Baby,BPR")]
+    lines, digits = table.read_text().splitlines(), printed(skeleton, "Baby,BPR")
     for metric, value in digits:  # LightGCN as BPR
         lines = [re.sub(f"^(Baby,LightGCN,{metric}),[^,]*", rf"\1,{value}", line) for line in lines]
     table.write_text("\n".join([*lines, ""]))
-    folder = skeleton / "literature"
-    folder.mkdir()
-    (folder / "sources.csv").write_text("source,group,title,address\ns,g,title,address\n")
-    rows = [
+    others = [("BPR", "copied"), ("LightGCN", "copied-chain"), ("LightGCN", "copying-error"), ("BPR", "independent")]
+    rows = (
         f"Baby,{model},{metric},{value},s,Table {number},{standing},"
-        for number, (model, standing) in enumerate(
-            [("BPR", "copied"), ("LightGCN", "copied-chain"), ("LightGCN", "copying-error"), ("BPR", "independent")]
-        )
+        for number, (model, standing) in enumerate(others)
         for metric, value in digits
-    ]
-    (folder / "figures.csv").write_text("\n".join(["dataset,model,metric,value,source,where,standing,note", *rows, ""]))
+    )
+    with_reported(skeleton, *rows)
     (fault,) = command("paper", "check", skeleton).err.splitlines()
     assert "table1.csv:4: baby lightgcn has the digits of baby bpr" in fault
     assert fault.endswith("literature/figures.csv:8: mend one, or call it disputed")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refusal
 from rows_by_hand import PAPER, reaching, row_of, run
 
-from bm3.errors import DataError
 from harness.paper.claims import (
     Claim,
     ClaimOutcome,
@@ -87,7 +87,10 @@ def row(
     return row_of(*runs, **fields)
 
 
-def needing(base: float, first: float, second: float, kind: str = "gpu_process_peak") -> list[Row]:
+GPU = "gpu_process_peak"
+
+
+def needing(base: float, first: float, second: float, kind: str = GPU) -> list[Row]:
     """Rows of the reference model and of two others with these GB."""
     return [row(name, memory=[gb] * 3, kind=kind) for name, gb in (("bpr", base), ("a", first), ("b", second))]
 
@@ -113,6 +116,15 @@ def test_without_runs_no_claim_has_evidence() -> None:
 BC = '["B", "C"]'
 
 
+def published(printed: str, metric: str = "") -> list[PublishedValue]:
+    """Figures of R@10, or of another metric: `source model figure, …`."""
+    values = []
+    for source, model, figure in map(str.split, printed.split(", ")):
+        value, status = (None, Status.OUT_OF_MEMORY) if figure == "-" else (float(figure), Status.AS_PRINTED)
+        values.append(PublishedValue("D", model, metric or "R@10", value, source, status, ""))
+    return values
+
+
 @pytest.mark.parametrize(
     ("text", "printed", "outcomes"),
     [
@@ -132,12 +144,7 @@ BC = '["B", "C"]'
     ],
 )
 def test_what_tables_say_of_a_claim(tmp_path: Path, text: str, printed: str, outcomes: dict[str, ClaimOutcome]) -> None:
-    metric = "Time (s/epoch)" if text == RATIO else "R@10"
-    values = []
-    for source, model, figure in map(str.split, printed.split(", ")):
-        value, status = (None, Status.OUT_OF_MEMORY) if figure == "-" else (float(figure), Status.AS_PRINTED)
-        values.append(PublishedValue("D", model, metric, value, source, status, ""))
-    found = claims_of_published([claim(tmp_path, text)], values)
+    found = claims_of_published([claim(tmp_path, text)], published(printed, "Time (s/epoch)" * (text == RATIO)))
     assert {result.where: result.outcome for result in found} == outcomes
 
 
@@ -149,11 +156,7 @@ def test_of_many_comparisons_those_that_decide_are_shown_or_the_nearest_of_them(
     tmp_path: Path, figure: float, shown: str
 ) -> None:
     judged = claim(tmp_path, ORDERING.replace('["B"]', '["B", "C", "E", "F", "G"]'))
-    figures = {"A": figure, "B": 0.1, "C": 0.2, "E": 0.3, "F": 0.5, "G": 0.45}
-    values = [
-        PublishedValue("D", *cell, "p", Status.AS_PRINTED, "")
-        for cell in zip(figures, ["R@10"] * 6, figures.values(), strict=True)
-    ]
+    values = published(f"p A {figure}, p B 0.1, p C 0.2, p E 0.3, p F 0.5, p G 0.45")
     (result,) = claims_of_published([judged], values)
     assert shown in result.evidence
     assert claims_about([result], "G") == (result,)
@@ -163,21 +166,15 @@ def test_of_many_comparisons_those_that_decide_are_shown_or_the_nearest_of_them(
 def test_the_nearest_is_the_one_next_to_either_end_of_its_range(tmp_path: Path) -> None:
     judged = claim(tmp_path, RATIO.replace('["B"]', '["B", "C", "E", "F", "G"]'))
     for near, others in ((2.1, 8.4), (8.9, 2.6)):
-        figures = {"A": 1.0, "B": 5.0, "C": others, "E": near, "F": 4.0, "G": 6.0}
-        values = [
-            PublishedValue("D", model, "Time (s/epoch)", figure, "p", Status.AS_PRINTED, "")
-            for model, figure in figures.items()
-        ]
+        values = published(f"p A 1, p B 5, p C {others}, p E {near}, p F 4, p G 6", "Time (s/epoch)")
         (result,) = claims_of_published([judged], values)
         assert "(holds 5): the nearest: E " in result.evidence
 
 
 def test_a_disputed_figure_is_no_evidence(tmp_path: Path) -> None:
-    values = [
-        PublishedValue("D", "A", "Time (s/epoch)", 1.0, "p", Status.AS_PRINTED, ""),
-        PublishedValue("D", "B", "Time (s/epoch)", 3.0, "p", Status.DISPUTED, "a slip"),
-    ]
-    (result,) = claims_of_published([claim(tmp_path, RATIO)], values)
+    first, second = published("p A 1, p B 3", "Time (s/epoch)")
+    slip = replace(second, status=Status.DISPUTED, note="a slip")
+    (result,) = claims_of_published([claim(tmp_path, RATIO)], [first, slip])
     assert result.outcome is NO_EVIDENCE
     assert "3.00" in result.evidence
     assert "a slip" in result.evidence
@@ -201,11 +198,19 @@ A, B, ODD = row("a", HIGH), row("b", LOW), ("dropout=1",)
 BASE, HALF = row("b", times(1)), row("c", times(0.5))
 SIX, FIVE, FOUR = row("a", (0.6, 0.6)), row("b", (0.5, 0.5)), row("c", (0.4, 0.4))
 VARIANT = row("a", LOW, label="a", departures=("x=1", "y=1"))
-SECOND, THIRD = row("a", seconds=[(1.0, 1.0, 1.0)], departures=("epochs=7",)), [(3.0, 3.0, 3.0)]
-SLOW = row("b", seconds=THIRD)
+SECOND = row("a", seconds=[(1.0, 1.0, 1.0)], departures=("epochs=7",))
+
+
+def thrice(**given: Any) -> list[Row]:
+    """Rows of which the second takes three times as long."""
+    return [SECOND, row("b", seconds=[(3.0, 3.0, 3.0)], **given)]
+
+
+SLOW = thrice()[1]
 BESIDE = replace(SLOW, shared=frozenset([SLOW.runs[0].path]))
-BLOCKS = {"evaluation": {"block_users": 7}}
-PROCESS: Any = {"kind": "gpu_process_peak"}
+IN_BLOCKS = row("b", memory=[9.0] * 3, kind=GPU, of_runs={"changed": {"evaluation": {"block_users": 7}}})
+OTHER_KIND = row("b", memory=[9.0] * 3, kind="allocator_reserved_peak")
+ELSEWHERE = row("bpr", memory=[1.0] * 3, kind=GPU, host="another")
 ORIENTATION = ["0.9000 against 0.1000", "orientation only: settings are not the published ones (dropout=1)"]
 FIGURES = ["0.5100 against 0.4133", "over users +0.0967 [", "adjusted p ", "over 3 seeds +0.0967 ["]
 Case = tuple[str, str, Sequence[Row], ClaimOutcome, Sequence[str]]
@@ -240,112 +245,40 @@ IMPROVEMENTS: list[Case] = [  # +20 % within 3 % of the ratio is +16.4 % to +23.
     ("a baseline was not", IMPROVEMENT, [SIX, FIVE], NO_EVIDENCE, ["C was not run", "+20.0 %"]),
     ("one departs", IMPROVEMENT, [SIX, FIVE, row("c", (0.4, 0.4), departures=ODD)], NO_EVIDENCE, []),
     ("no baseline", IMPROVEMENT, [SIX], NO_EVIDENCE, []),
-    (
-        "other seeds",
-        IMPROVEMENT,
-        [SIX, row("b", (0.5, 0.5), first_seed=8), FOUR],
-        NO_EVIDENCE,
-        ["no two shared seeds"],
-    ),
+    ("other seeds", IMPROVEMENT, [SIX, row("b", (0.5,) * 2, first_seed=8), FOUR], NO_EVIDENCE, ["no two shared"]),
 ]
+QUARTILES = {
+    (2.9, 3.0, 3.1): (HOLDS, "3.00 [2.90, 3.10]"),
+    (1.2, 1.3, 1.34): (FAILS, "1.30 [1.20, 1.34]"),
+    (11.0, 12.0, 13.0): (FAILS, "12.00 [11.00, 13.00]"),
+    (1.0, 3.0, 3.1): (UNDECIDED, "3.00 [1.00, 3.10]"),
+    (8.0, 9.0, 12.0): (UNDECIDED, "9.00 [8.00, 12.00]"),
+}
+SHARES = {(0.26, 0.4): HOLDS, (0.2,): FAILS, (0.25,): FAILS, (0.2, 0.3): UNDECIDED, (): NO_EVIDENCE}
+NEED, WIDE = needing(1.0, 2.0, 9.0), row("b", seconds=[(2.9, 3.0, 3.1), (2.9, 3.2, 12.0)])
 COSTS: list[Case] = [
     *(
-        (f"quartiles {q}", RATIO, [SECOND, row("b", seconds=[q])], outcome, [figure, "1 and"])
-        for q, outcome, figure in (
-            ((2.9, 3.0, 3.1), HOLDS, "3.00 [2.90, 3.10]"),
-            ((1.2, 1.3, 1.34), FAILS, "1.30 [1.20, 1.34]"),
-            ((11.0, 12.0, 13.0), FAILS, "12.00 [11.00, 13.00]"),
-            ((1.0, 3.0, 3.1), UNDECIDED, "3.00 [1.00, 3.10]"),
-            ((8.0, 9.0, 12.0), UNDECIDED, "9.00 [8.00, 12.00]"),
-        )
+        (f"quartiles {q}", RATIO, [SECOND, row("b", seconds=[q])], found, [told, "1 and"])
+        for q, (found, told) in QUARTILES.items()
     ),
-    (
-        "more runs widen the range",
-        RATIO,
-        [SECOND, row("b", seconds=[(2.9, 3.0, 3.1), (2.9, 3.2, 12.0)])],
-        UNDECIDED,
-        ["3.10 [2.90, 12.00]", "2 and 1 runs"],
-    ),
-    (
-        "memory, whatever the context",
-        HALF_OF,
-        needing(1.0, 2.25, 9.0),
-        HOLDS,
-        ["0.30 if 0 GB are", "0.20 if 1.1 GB are"],
-    ),
-    (
-        "too much, whatever it is",
-        HALF_OF,
-        needing(1.0, 1.5, 2.0),
-        FAILS,
-        ["0.81 if 0 GB", "0.66 if 1.1 GB", "0.75 (1.5"],
-    ),
+    ("more runs widen the range", RATIO, [SECOND, WIDE], UNDECIDED, ["3.10 [2.90, 12.00]", "2 and 1 runs"]),
+    ("memory, whatever the context", HALF_OF, needing(1.0, 2.25, 9.0), HOLDS, ["0.30 if 0 GB", "0.20 if 1.1 GB"]),
+    ("too much, whatever it is", HALF_OF, needing(1.0, 1.5, 2.0), FAILS, ["0.81 if 0 GB", "0.66 if 1.1", "0.75 (1.5"]),
     ("that depends on it", HALF_OF, needing(1.0, 1.5, 3.5), UNDECIDED, ["0.51 if 0", "how much of the printed"]),
-    (
-        "without the reference",
-        HALF_OF,
-        needing(1.0, 2.0, 9.0)[1:],
-        NO_EVIDENCE,
-        ["0.22 (2 against 9 GB)", "BPR was not run"],
-    ),
+    ("no reference", HALF_OF, NEED[1:], NO_EVIDENCE, ["0.22 (2 against 9 GB)", "BPR was not run"]),
     ("main memory", HALF_OF, needing(1.0, 2.0, 9.0, kind="process_rss_peak"), NO_EVIDENCE, ["main memory"]),
-    (
-        "of two kinds",
-        HALF_OF,
-        [*needing(1.0, 2.0, 9.0)[:2], row("b", memory=[9.0] * 3, kind="allocator_reserved_peak")],
-        NO_EVIDENCE,
-        ["allocator reserved peak", "gpu process peak", "-blocks of"],
-    ),
-    (
-        "in blocks",
-        HALF_OF,
-        [*needing(1.0, 2.0, 9.0)[:2], row("b", memory=[9.0] * 3, of_runs={"changed": BLOCKS}, **PROCESS)],
-        NO_EVIDENCE,
-        ["evaluated in blocks of [7] users"],
-    ),
-    (
-        "the reference elsewhere",
-        HALF_OF,
-        [row("bpr", memory=[1.0] * 3, host="another", **PROCESS), *needing(1.0, 2.0, 9.0)[1:]],
-        NO_EVIDENCE,
-        ["measured elsewhere"],
-    ),
-    ("another host", RATIO, [SECOND, row("b", seconds=THIRD, host="another")], NO_EVIDENCE, ["another", "-3.00"]),
-    ("other data", RATIO, [SECOND, row("b", seconds=THIRD, data="another")], NO_EVIDENCE, ["another", "-3.00"]),
+    ("of two kinds", HALF_OF, [*NEED[:2], OTHER_KIND], NO_EVIDENCE, ["allocator reserved peak", "gpu p", "-blocks of"]),
+    ("in blocks", HALF_OF, [*NEED[:2], IN_BLOCKS], NO_EVIDENCE, ["evaluated in blocks of [7] users"]),
+    ("the reference elsewhere", HALF_OF, [ELSEWHERE, *NEED[1:]], NO_EVIDENCE, ["measured elsewhere"]),
+    ("another host", RATIO, thrice(host="another"), NO_EVIDENCE, ["another", "-3.00"]),
+    ("other data", RATIO, thrice(data="another"), NO_EVIDENCE, ["another", "-3.00"]),
     # what makes costs incomparable is not what makes accuracy so
-    (
-        "surrogates",
-        RATIO,
-        [SECOND, row("b", seconds=THIRD, of_runs={"surrogates": ["visual"]})],
-        NO_EVIDENCE,
-        ["3.00", "surrogate features (visual)"],
-    ),
-    (
-        "another batch size",
-        RATIO,
-        [SECOND, row("b", seconds=THIRD, of_runs={"changed": {"batch_size": 7}})],
-        NO_EVIDENCE,
-        ["3.00", "batch_size changed"],
-    ),
+    ("surrogates", RATIO, thrice(of_runs={"surrogates": ["visual"]}), NO_EVIDENCE, ["3.00", "features (visual)"]),
+    ("another batch", RATIO, thrice(of_runs={"changed": {"batch_size": 7}}), NO_EVIDENCE, ["3.00", "size changed"]),
     ("beside another run", RATIO, [SECOND, BESIDE], NO_EVIDENCE, ["3.00", "timed beside another run"]),
-    (
-        "which leaves memory",
-        HALF_OF,
-        [replace(one, shared=BESIDE.shared) for one in needing(1.0, 2.0, 9.0)],
-        HOLDS,
-        [],
-    ),
+    ("which leaves memory", HALF_OF, [replace(one, shared=BESIDE.shared) for one in NEED], HOLDS, []),
     ("not measured", RATIO, [row("a", seconds=[]), B], NO_EVIDENCE, ["a has no Time (s/epoch)"]),
-    *(
-        (f"shares {shares}", SHARE, [row("a", shares=shares)], outcome, [])
-        for shares, outcome in (
-            ((0.26, 0.4), HOLDS),
-            ((0.2,), FAILS),
-            ((0.25,), FAILS),
-            ((0.2, 0.3), UNDECIDED),
-            ((), NO_EVIDENCE),
-        )
-    ),
+    *((f"shares {shares}", SHARE, [row("a", shares=shares)], outcome, []) for shares, outcome in SHARES.items()),
 ]
 CASES = [pytest.param(*case[1:], id=case[0]) for case in (*ORDERINGS, *IMPROVEMENTS, *COSTS)]
 
@@ -407,11 +340,10 @@ def test_a_claim_of_a_model_that_draws_nothing_asks_for_no_seeds_of_it(tmp_path:
 
 def searched(model: str, *reached: float, **given: Any) -> Row:
     """A row of as many points, each with this value on both parts."""
-    runs = [
-        run(model, dataset="d", test=value, valid=value, grid={"reg_weight": place})
-        for place, value in enumerate(reached)
-    ]
-    points = [Point({"p": place}, {1: one}, "recall@20") for place, one in enumerate(runs)]
+    points = []
+    for place, value in enumerate(reached):
+        one = run(model, dataset="d", test=value, valid=value, grid={"reg_weight": place})
+        points.append(Point({"p": place}, {1: one}, "recall@20"))
     chosen = choose(points)
     assert chosen is not None
     return replace(row(model), selection=chosen, **given)
@@ -472,9 +404,6 @@ def test_growth_is_an_upper_bound_on_each_fitted_exponent(tmp_path: Path) -> Non
 def test_a_claim_that_makes_no_sense_is_refused_by_file_and_field(tmp_path: Path, text: str, field: str) -> None:
     path = tmp_path / "claims.toml"
     path.write_text(text)
-    with pytest.raises(DataError) as raised:
-        load_claims(path)
-    message = str(raised.value)
+    message = refusal(lambda: load_claims(path))
     assert message.startswith(f"{path}: ")
     assert field in message
-    assert "\n" not in message

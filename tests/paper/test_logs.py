@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from command_line import Command, refused
+from run_files import record
 
 from bm3.errors import ConfigError, DataError
 from harness.data import PARTS, load_dataset
 from harness.paper.load import load_paper
-from harness.paper.logs import LoggedEpoch, LoggedPoint, LogWord, compare, meant, read_log, word_of
+from harness.paper.logs import LoggedEpoch, LoggedPoint, LogWord, about_parameters, compare, meant, read_log, word_of
 from harness.runs.store import stored_runs
 
 PAPER = load_paper()
@@ -190,6 +191,16 @@ def test_the_word_is_by_curve_and_end(
     runs = [*stored_runs(trained, [])]
     assert word_of(compare(as_logged(curve, metric, runs), runs, 1, METRICS), len(runs)) is word
     assert word_of(compare(as_logged(curve, metric, runs), runs[:2], 1, METRICS), 2) is None
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "told"),
+    [(7, 7, "7, as in the log"), (7, 8, "7 in the log, 8 here"), (7, None, "not known"), (None, None, "not known")],
+)
+def test_trained_parameters_are_compared_as_far_as_both_are_known(
+    there: int | None, here: int | None, told: str
+) -> None:
+    assert told in about_parameters(LoggedPoint({}, parameters=there), record(result={"parameters": here}))
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,14 @@ def searched(grid: dict[str, Any], *figures: tuple[float, float], **given: Any) 
     return [run(seed=s, grid=grid, valid=v, test=t, **given) for s, (v, t) in enumerate(figures, 1)]
 
 
+def key(one: RunRecord) -> str:
+    """Its folder below the store."""
+    return "/".join(one.path.parts[-2:])
+
+
 def planned(*points: Sequence[RunRecord], label: str | None = None, every_seed: bool = False) -> Planned:
     """A row of these points, of which the first run is of the seed that points are chosen with."""
-    keys = [{one.seed: "/".join(one.path.parts[-2:]) for one in runs} for runs in points]
+    keys = [{one.seed: key(one) for one in runs} for runs in points]
     return Planned(label, tuple(zip([runs[0].config for runs in points], keys, strict=True)), every_seed)
 
 
@@ -175,15 +180,9 @@ def test_rows_are_ranked_by_finite_means_equal_ones_in_their_order() -> None:
 
 
 def test_what_was_searched_and_is_not_published_is_no_evidence_even_if_the_default_was_chosen() -> None:
-    points = [[run(changed={"learning_rate": rate}, valid=v)] for rate, v in ((0.01, 0.4), (0.001, 0.5))]
-    plan = Planned(
-        None,
-        tuple(
-            ({"learning_rate": r}, {1: "/".join(p[0].path.parts[-2:])})
-            for r, p in zip((0.01, 0.001), points, strict=True)
-        ),
-    )
-    (row,) = rows([each for runs in points for each in runs], plan)
+    runs = {rate: run(changed={"learning_rate": rate}, valid=valid) for rate, valid in ((0.01, 0.4), (0.001, 0.5))}
+    plan = Planned(None, tuple(({"learning_rate": rate}, {1: key(one)}) for rate, one in runs.items()))
+    (row,) = rows([*runs.values()], plan)
     assert (len(row.grid), row.label) == (2, "bpr")
     assert row.obstacle == "settings are not the published ones (learning_rate searched)"
 

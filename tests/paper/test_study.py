@@ -2,28 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
-from run_files import METRICS, altered
+from rows_by_hand import difference
+from run_files import HAND_MADE, METRICS, altered
 
 from harness.common import number, spread
+from harness.paper.costs import SHARED, SHARED_NOTE
 from harness.paper.exceptions import ExceptedCells
-from harness.paper.rows import SHARED_NOTE, ranked
-from harness.paper.significance import Difference
-from harness.paper.study import SHARED, Study, make_study, shared_machine
+from harness.paper.rows import ranked
+from harness.paper.study import Study, make_study, shared_machine
 from harness.report.flat import cells
 from harness.report.html import html
 from harness.report.markdown import markdown
-from harness.report.plots.cost import cost
+from harness.report.plots.accuracy import cost
 from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 
-RUNS = Path(__file__).parents[1] / "report" / "golden" / "runs"
-SPORTS = Path(__file__).parents[2] / "docs" / "results" / "runs" / "sports"
-ALL = {run.path.name: run for run in stored_runs(RUNS)}
+ALL = {run.path.name: run for run in stored_runs(HAND_MADE)}
 PAPER = {"bm3": (0.0564, 0.0883, 0.0301, 0.0383), "lightgcn": (0.0479, 0.0754, 0.0257, 0.0328)}
 
 
@@ -41,7 +38,7 @@ def at(model: str, factor: float, **changed: float) -> list[RunRecord]:
 
 
 def study_of(*runs: RunRecord, **options: Any) -> Study:
-    return make_study(RUNS, "a question", of=runs, **options)
+    return make_study(HAND_MADE, "a question", of=runs, **options)
 
 
 def page_mark(study: Study) -> str:
@@ -75,13 +72,6 @@ def test_no_page_has_a_tick_while_its_own_question_is_open() -> None:
     assert alone.code == 3
 
 
-def test_a_cell_above_its_band_is_named_where_the_report_begins_and_fails(tmp_path: Path, command: Command) -> None:
-    assert command("report", SPORTS, "--out", tmp_path).code == 1
-    begins = "\n".join((tmp_path / "report.md").read_text(encoding="utf-8").splitlines()[:12])
-    assert "4 above (buir R@10, buir R@20, buir N@10, buir N@20)" in begins
-    assert "BM3 on sports: not run." in begins
-
-
 def test_an_excepted_cell_stands_in_the_headline_and_fails_when_it_is_not_needed() -> None:
     exception = ExceptedCells(dataset="baby", model="lightgcn", metrics=["R@10"], low=0.2, high=0.3, reason="known")
     above = study_of(*at("lightgcn", 1.0, recall_10=0.06), exceptions=[exception])
@@ -98,23 +88,7 @@ def test_an_excepted_cell_stands_in_the_headline_and_fails_when_it_is_not_needed
 def own(per_user: Mapping[str, float], **options: Any) -> Study:
     """BM3, BPR and LightGCN on a data set of which nothing is published; BM3's lead over each of the others."""
     runs = [run(f"{model}-seed{seed}", dataset="mine") for model in ("bm3", *per_user) for seed in (1, 2)]
-    pairs = tuple(
-        Difference(
-            "recall@20",
-            "bm3",
-            other,
-            lead,
-            (lead - 0.001, lead + 0.001),
-            0.001,
-            0.001,
-            0.08,
-            2,
-            9,
-            None,
-            "bm3" if lead > 0 else None,
-        )
-        for other, lead in per_user.items()
-    )
+    pairs = tuple(difference("bm3", other, lead) for other, lead in per_user.items())
     return replace(study_of(*runs, **options), differences={"mine": pairs})
 
 
@@ -170,7 +144,7 @@ def test_runs_share_a_machine_where_their_times_overlap_on_the_same_host() -> No
 def test_times_of_runs_that_shared_a_machine_are_marked_and_not_ranked() -> None:
     runs = together("bm3-seed1", "lightgcn-seed1")
     study = study_of(*runs, run("bpr-seed2"))
-    study = replace(study, shared=shared_machine(runs))
+    study = replace(study, rows=tuple(replace(row, shared=shared_machine(runs)) for row in study.rows))
     bm3 = study.rows[0]
     time = f"{bm3.runs[0].outcome.timing.median_s:.3f}{SHARED}"
     assert f" {time} |" in markdown(study)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rows_by_hand import PAPER, row_of, run
 
 from harness.paper.claims import ClaimOutcome, Measured, claims_of_rows
-from harness.paper.memory import memory_verdicts
+from harness.paper.costs import memory_verdicts
 from harness.paper.rows import Row
 from harness.paper.verdict import Outcome
 

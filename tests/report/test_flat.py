@@ -3,22 +3,13 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pytest
 from run_files import METRICS, altered
 
-from harness.paper.study import Study, make_study
+from harness.paper.study import Study
 from harness.report.flat import cells, cells_csv, cells_json, table_csv
 from harness.report.tables import Cell, table
-
-RUNS = Path(__file__).parent / "golden" / "runs"
-
-
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return make_study(RUNS, "a report on hand-made records")
 
 
 def strict(text: str) -> Any:

@@ -6,18 +6,16 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
+from rows_by_hand import difference
 
 from harness.paper.claims import ClaimOutcome
 from harness.paper.load import Source
-from harness.paper.significance import Difference
-from harness.paper.study import Study, make_study
+from harness.paper.study import Study
 from harness.paper.verdict import Outcome
 from harness.report.html import html
 
-RUNS = Path(__file__).parent / "golden" / "runs"
 VOID = {"br", "img", "meta"}
 HOSTILE = '<script>alert("x")</script>'
 
@@ -55,11 +53,6 @@ class Page(HTMLParser):
         return [attributes[attribute] for _, attributes in self.elements if attribute in attributes]
 
 
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return make_study(RUNS, "a question")
-
-
 def hostile(study: Study) -> Study:
     """A study in which every text that comes from outside is markup."""
     rows = []
@@ -83,20 +76,11 @@ def hostile(study: Study) -> Study:
     )
 
 
-DIFFERENCES = {
-    "baby": (
-        Difference(
-            "recall@20", "bpr", "lightgcn", -0.01, (-0.02, -0.005), 0.001, 0.004, 0.08, 2, 321, None, "lightgcn"
-        ),
-        Difference(
-            "ndcg@20", "bpr", "lightgcn", 0.0, (-0.02, 0.02), 0.7, 0.7, 0.08, 2, 321, None, None, "not over users"
-        ),
-    )
-}
+DIFFERENCES = difference("bpr", "lightgcn", -0.01), replace(difference("bpr", "lightgcn", 0.0), metric="ndcg@20")
 
 
 def complete(study: Study) -> Study:
-    return replace(study, differences=DIFFERENCES)
+    return replace(study, differences={"baby": DIFFERENCES})
 
 
 def test_nothing_from_outside_becomes_markup(study: Study) -> None:

@@ -13,24 +13,19 @@ import pytest
 from command_line import Command, refused
 from hypothesis import given
 from hypothesis import strategies as st
+from run_files import HAND_MADE
 
 from harness.paper.rows import Row
-from harness.paper.study import Extra, Study, make_study
+from harness.paper.study import Extra, Study
 from harness.report.latex import escape, report, tex_table
 from harness.report.tables import table
 
-RUNS = Path(__file__).parent / "golden" / "runs"
 ENGINES = {
     "pdflatex": ["-interaction=nonstopmode", "-halt-on-error"],
     "tectonic": [],
     "latexmk": ["-pdf", "-interaction=nonstopmode", "-halt-on-error"],
 }
 AWKWARD = r"""50%_of a&b #1 {c} $d$ ~e ^f \g <h> |i| "j" --k ``l'' ×±†‡ é ß 猫"""
-
-
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return make_study(RUNS, "a report on hand-made records")
 
 
 def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
@@ -53,7 +48,7 @@ def test_a_table_for_a_paper_has_the_rows_metrics_and_spread_that_are_asked_for(
     tmp_path: Path, command: Command
 ) -> None:
     asked = ["--metrics", "recall@20,ndcg@20", "--rows", "BPR,bm3", "--spread", "deviation", "--best", "bold"]
-    command("report", RUNS, "--format", "tex,md", "--out", tmp_path, *asked)
+    command("report", HAND_MADE, "--format", "tex,md", "--out", tmp_path, *asked)
     table = (tmp_path / "report.tex").read_text().split(r"\end{table}")[0]
     dagger = r"\textsuperscript{\(\dagger\)}"
     assert rf"bm3{dagger} & \textbf{{0.0821 \(\pm\) 0.0004}} & \textbf{{0.0362 \(\pm\) 0.0001}} & 2 \\" in table
@@ -61,11 +56,11 @@ def test_a_table_for_a_paper_has_the_rows_metrics_and_spread_that_are_asked_for(
     assert r"The best mean of a metric is bold.}" in table
     assert "Published for baby and not shown: R@10, N@10, R@50, N@50." in table
     assert "**0.0821 ± 0.0004**" in (tmp_path / "report.md").read_text()
-    command("report", RUNS, "--format", "tex", "--out", tmp_path, "--spread", "interval")
+    command("report", HAND_MADE, "--format", "tex", "--out", tmp_path, "--spread", "interval")
     table = (tmp_path / "report.tex").read_text().split(r"\end{table}")[0]
     assert "& 0.0821 (0.0783 to 0.0859) &" in table
     assert "at 95\\% confidence" in table
-    assert "no row or model 'bpm'; nearest: " in refused(command("report", RUNS, "--rows", "bpm"))
+    assert "no row or model 'bpm'; nearest: " in refused(command("report", HAND_MADE, "--rows", "bpm"))
 
 
 @pytest.mark.parametrize("rows", ["golden", "awkward", "none", "asked"])

@@ -2,29 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from run_files import altered, without_result
+from run_files import HAND_MADE, altered, without_result
 
+from harness.paper.costs import ALLOCATED, CONTEXT, PROCESS, RESERVED
 from harness.paper.load import Paper, load_paper
 from harness.paper.published import Status
 from harness.paper.study import SHARED, Study, make_study
 from harness.paper.verdict import Outcome
-from harness.report.costs import ALLOCATED, CONTEXT, PROCESS, RESERVED
 from harness.report.paper_tables import IMPROVEMENT, improvement, paper_table
 from harness.report.tables import Cell, Table
 from harness.runs.record import RunRecord
 
-RUNS = Path(__file__).parent / "golden" / "runs"
 PAPER = load_paper()
 TIME, MEMORY = "Time (s/epoch)", "Memory (GB)"
-
-
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return make_study(RUNS, "a report on hand-made records")
 
 
 def table(number: int, study: Study | None = None, paper: Paper = PAPER, **options: Any) -> Table:
@@ -44,11 +37,8 @@ def texts(cells: dict[str, Cell]) -> dict[str, str]:
 
 def changed(study: Study, model: str, **result: Any) -> Study:
     """With another result of the first run of a model, which alone is left of it."""
-    row = next(row for row in study.rows if row.model == model)
-    run = row.runs[0]
-    one = altered(run, result)
-    new = replace(row, runs=(one,))
-    return replace(study, rows=tuple(new if other is row else other for other in study.rows))
+    rows = (replace(row, runs=(altered(row.runs[0], result),)) if row.model == model else row for row in study.rows)
+    return replace(study, rows=tuple(rows))
 
 
 @pytest.mark.parametrize(
@@ -86,14 +76,12 @@ def test_the_row_with_default_settings_stands_for_a_model_and_else_the_note_says
 
 
 def test_figures_of_two_machines_and_of_shared_ones_are_not_divided(study: Study) -> None:
-    lightgcn = next(row for row in study.rows if row.model == "lightgcn")
-    run = lightgcn.runs[0]
-    elsewhere = altered(run, environment={"device": "cuda", "gpu": "Some GPU"})
-    moved = replace(lightgcn, runs=(elsewhere,))
-    found = table(4, replace(study, rows=tuple(moved if row is lightgcn else row for row in study.rows)))
+    (run, *_), others = study.rows[2].runs, study.rows[:2]
+    moved = replace(study.rows[2], runs=(altered(run, environment={"device": "cuda", "gpu": "Some GPU"}),))
+    found = table(4, replace(study, rows=(*others, moved)))
     assert texts(line(found, "Baby", TIME, "ours / LightGCN")) == {"LightGCN": "1.00"}
     assert set(line(found, "Baby", TIME, "ours / BPR")) == {"BPR", "BM3"}
-    shared = table(4, replace(study, shared=frozenset({run.path})))
+    shared = table(4, replace(study, rows=tuple(replace(row, shared=frozenset({run.path})) for row in study.rows)))
     assert line(shared, "Baby", TIME, "ours")["LightGCN"].mark == SHARED
     assert set(line(shared, "Baby", TIME, "ours / BPR")) == {"BPR", "BM3"}
     assert not [row for row in shared.rows if [cell.text for cell in row[1:3]] == [TIME, "ours / LightGCN"]]
@@ -137,10 +125,10 @@ def test_a_model_that_ran_out_of_memory_here_has_a_dash(number: int, metric: str
     failure = {"kind": "out of memory", "message": "too large", "when": "2026-01-01T00:00:00+00:00"}
     others: Sequence[RunRecord] = [run for run in study.runs if run.model != lost]
     runs = [*others, *(without_result(starved[model], failure) for model in (lost, kept))]
-    found = table(number, make_study(RUNS, "a report", of=runs), dataset="Baby")
+    found = table(number, make_study(HAND_MADE, "a report", of=runs), dataset="Baby")
     ours = [row for row in found.rows if row[1].text == metric and row[2].text in ("ours", "ours, RAM")]
     (cells,) = [{name.lower(): cell.text for name, cell in zip(found.head, row, strict=True)} for row in ours]
     assert cells[lost] == "-"
     assert cells[kept] != "-"
-    without = table(number, make_study(RUNS, "a report", of=others), dataset="Baby")
+    without = table(number, make_study(HAND_MADE, "a report", of=others), dataset="Baby")
     assert ["A dash: out of memory." in one.notes for one in (found, without)] == [True, False]

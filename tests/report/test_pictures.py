@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from run_files import METRICS
+from run_files import METRICS, STORE
 
 from harness.paper.published import short_metric
 from harness.paper.study import make_study
@@ -21,8 +21,6 @@ from harness.report.plots.style import FORMATS, Picture, written
 from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 
-STORE = Path(__file__).parents[1] / "golden" / "store"
-"""Grids of BPR and BM3, a second BM3 and LightGCN, with epochs and hits."""
 Change = Callable[[RunRecord, dict[str, Any], dict[str, Any]], None]
 
 
@@ -32,11 +30,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Picture, ...]:
     folder = Path(shutil.copytree(STORE, tmp_path_factory.mktemp("baby") / "runs"))
     change(folder, on_baby)
     return draw(make_study(folder, "test"))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(STORE, tmp_path / "runs"))
 
 
 def change(folder: Path, edit: Change) -> None:

@@ -1,13 +1,12 @@
 """Reports: verdicts from stored runs alone, unfinished runs named, references round trip, both choices of a point."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import Command
-from run_files import altered
+from run_files import STORE, altered
 
 from harness.data import load_dataset
 from harness.paper.rows import Planned
@@ -16,13 +15,6 @@ from harness.report.plots import draw
 from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 from harness.runs.trial import make_trial, resolve_device, run_trial
-
-STORE = Path(__file__).parents[1] / "golden" / "store"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(STORE, tmp_path / "runs"))
 
 
 @pytest.fixture

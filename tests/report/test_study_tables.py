@@ -1,19 +1,16 @@
 """The tables of a report: each fact stands in its cell. How they look is in the tests of the renderers."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
-from run_files import METRICS, altered
+from rows_by_hand import difference
+from run_files import HAND_MADE, METRICS, altered
 
 from harness.paper.claims import ClaimOutcome, ClaimResult
 from harness.paper.load import load_paper
-from harness.paper.rows import Planned
-from harness.paper.significance import Difference, SeedDifference
-from harness.paper.study import Study, make_study
+from harness.paper.significance import Difference
+from harness.paper.study import Study
 from harness.paper.verdict import Outcome
 from harness.report.study_tables import (
     FIGURES,
@@ -26,14 +23,6 @@ from harness.report.study_tables import (
     verdicts,
 )
 from harness.report.tables import Cell, Emphasis, Table
-from harness.runs.store import stored_runs
-
-RUNS = Path(__file__).parent / "golden" / "runs"
-
-
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return make_study(RUNS, "a report on hand-made records")
 
 
 def test_seeds_that_no_suite_declares_are_named_unless_a_suite_was_asked(study: Study) -> None:
@@ -41,7 +30,7 @@ def test_seeds_that_no_suite_declares_are_named_unless_a_suite_was_asked(study: 
     mine = replace(study, rows=(*(row for row in rows if row.model == "bpr"), *study.rows[1:]))
     found = [note for note in overview(mine, "baby").notes if "no suite" in note]
     assert found == ["bpr: seeds that no suite of the paper declares, and that count here: 11, 12."]
-    others = (mine.paper.model_copy(update={"folder": RUNS}), ())
+    others = (mine.paper.model_copy(update={"folder": HAND_MADE}), ())
     for paper, asked in ((others[0], ()), (mine.paper, ("baby",))):
         assert not any(
             "no suite" in note for note in overview(replace(mine, paper=paper, asked_datasets=asked), "baby").notes
@@ -56,39 +45,8 @@ def column(table: Table, name: str) -> list[Cell]:
     return [row[table.head.index(name)] for row in table.rows]
 
 
-def difference(adjusted: float, mean: float = 0.004, first: str = "bm3", second: str = "lightgcn") -> Difference:
-    interval, better = (mean - 0.001, mean + 0.001), first if mean > 0 else second
-    sure = adjusted < 0.05 and mean != 0
-    why = "" if sure else "not over users"
-    seeds = SeedDifference(mean, interval, 2)
-    return Difference(
-        "recall@20",
-        first,
-        second,
-        mean,
-        interval,
-        adjusted,
-        adjusted,
-        0.08,
-        2,
-        19445,
-        seeds,
-        better if sure else None,
-        why,
-    )
-
-
 def compared(study: Study, *found: Difference) -> Study:
     return replace(study, differences={"baby": found})
-
-
-def with_first_run(study: Study, place: int = 0, **result: Any) -> Study:
-    """With another result of the first run of a row."""
-    row = study.rows[place]
-    run = row.runs[0]
-    changed = altered(run, result)
-    new = replace(row, runs=(changed, *row.runs[1:]))
-    return replace(study, rows=tuple(new if other is row else other for other in study.rows))
 
 
 # means
@@ -99,8 +57,8 @@ def test_runs_of_the_self_check_and_what_is_not_finite_are_nobodys_best(study: S
     assert [cell.emphasis for cell in column(overview(brief, "baby"), "R@20")] == [None, Emphasis.SECOND, Emphasis.BEST]
     row = study.rows[0]
     verdict = replace(row.verdicts["recall@20"], mean=None, interval=None, outcome=Outcome.DIVERGED)
-    broken = with_first_run(study, test=dict.fromkeys(METRICS, math.nan))
-    rows = (replace(broken.rows[0], verdicts={**row.verdicts, "recall@20": verdict}), *study.rows[1:])
+    runs = altered(row.runs[0], {"test": dict.fromkeys(METRICS, math.nan)}), *row.runs[1:]
+    rows = (replace(row, runs=runs, verdicts={**row.verdicts, "recall@20": verdict}), *study.rows[1:])
     cell = column(overview(replace(study, rows=rows), "baby"), "R@20")[0]
     assert (cell.text, cell.emphasis, cell.word) == ("not finite", None, Outcome.DIVERGED)
 
@@ -118,8 +76,8 @@ def test_a_row_without_a_result_for_want_of_memory_has_dashes(study: Study) -> N
 
 @pytest.mark.parametrize(("adjusted", "stars"), [(0.0004, "***"), (0.004, "**"), (0.04, "*"), (0.05, ""), (0.2, "")])
 def test_stars_say_how_sure_the_best_is(study: Study, adjusted: float, stars: str) -> None:
-    turned = difference(adjusted, mean=-0.004, first="lightgcn", second="bm3")
-    for one in (difference(adjusted), turned):
+    turned = difference("lightgcn", "bm3", -0.004, adjusted)
+    for one in (difference(adjusted=adjusted), turned):
         told = compared(study, one)
         assert [cell.stars for cell in column(overview(told, "baby"), "R@20")] == [stars, "", ""]
         assert "19,445 users" in about_stars(told, "baby")
@@ -127,8 +85,8 @@ def test_stars_say_how_sure_the_best_is(study: Study, adjusted: float, stars: st
 
 
 def test_there_is_no_star_where_the_second_is_preferred_or_others_were_compared(study: Study) -> None:
-    preferred = compared(study, difference(0.004, mean=-0.004))
-    other = compared(study, difference(0.004, second="bpr"))
+    preferred = compared(study, difference(mean=-0.004))
+    other = compared(study, difference(second="bpr"))
     for told in (preferred, other, study):
         assert not any(cell.stars for row in overview(told, "baby").rows for cell in row)
     for told in (other, study):
@@ -150,26 +108,14 @@ def test_a_mean_unfolds_to_all_that_its_verdict_rests_on(study: Study) -> None:
 # the other tables
 
 
-def searched(valid: Mapping[float, float], test: Mapping[float, float], every_seed: bool = False) -> Study:
-    """LightGCN's stored runs as points of a grid over λ with these R@20, one seed each."""
-    runs, points = [], []
-    for place, (weight, run) in enumerate(zip(valid, stored_runs(RUNS), strict=False)):
-        parts = {"valid": {"recall@20": valid[weight]}, "test": {"recall@20": test[weight]}}
-        about: dict[str, Any] = {"model": "lightgcn", "seed": 1, "searched": ["reg_weight"]}
-        changed = altered(run, parts, config={"reg_weight": weight}, **about)
-        runs.append(changed.model_copy(update={"path": RUNS / "baby" / f"point{place}"}))
-        points.append(({"reg_weight": weight}, {1: f"baby/point{place}"}))
-    return make_study(RUNS, "test", of=runs, planned=[Planned(None, tuple(points), every_seed)])
-
-
 def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_second(study: Study) -> None:
-    told = compared(study, difference(0.004), difference(0.7, mean=0.0, second="bpr"))
+    told = compared(study, difference(adjusted=0.004), difference("bm3", "bpr", 0.0, 0.7))
     every = differences(told, every_pair=True)
     assert [line["better"] for line in lines(every)] == ["bm3", "neither: not over users"]
     assert every.notes == ("One row is better in 1 of 2 comparisons, at 5 % with a margin of 1 %.",)
     wanted = {"effect %": "+5.0", "over users %": "+3.8 to +6.2", "over seeds %": "+3.8 to +6.2", "adjusted p": "0.004"}
     assert lines(every)[0] | wanted | {"users": "19445", "runs": "2", "metric": "R@20"} == lines(every)[0]
-    told = compared(study, difference(0.004), difference(0.7, mean=0.02, second="bpr"))
+    told = compared(study, difference(), difference("bm3", "bpr", 0.02, 0.7))
     (best,) = lines(differences(told, every_pair=False))
     assert (best["best"], best["second"], best["better"]) == ("bm3", "lightgcn", "bm3")
 
@@ -177,8 +123,8 @@ def test_differences_name_the_better_row_or_none_all_pairs_or_best_against_secon
 def test_rows_of_a_model_are_held_against_the_one_that_stands_for_it(study: Study) -> None:
     (usual,) = (row for row in study.of("baby") if row.model == "bm3")
     other = replace(usual, label="bm3 noise", departures=("vectors.content=noise",))
-    found = difference(0.004, mean=-0.004, first="bm3", second="bm3 noise")
-    told = compared(replace(study, rows=[*study.rows, other]), found, difference(0.004))
+    found = difference("bm3", "bm3 noise", -0.004)
+    told = compared(replace(study, rows=[*study.rows, other]), found, difference())
     (line,) = lines(changes(told))
     assert (line["model"], line["against"], line["R@20 %"], line["R@10 %"]) == (
         "bm3 noise",

@@ -66,9 +66,7 @@ def test_runs_on_the_same_data_give_the_median_of_their_seconds_and_the_most_mem
         past(tmp_path / "b", [(1, 1)] * 5, memory=300),
         past(tmp_path / "c", [(50, 50)], memory=200),
     ]
-    estimate = estimates(*runs, costs=[COST]).of(trial())
-    assert estimate is not None
-    assert (estimate.seconds, estimate.memory_bytes, estimate.basis) == (10, 300, "3 past runs")
+    assert estimates(*runs, costs=[COST]).of(trial()) == (10, 300, "3 past runs")
 
 
 @pytest.mark.parametrize("change", [{"dataset_hash": "another"}, {"model": "buir"}, {"device": "cuda"}])
@@ -98,42 +96,31 @@ def test_a_run_with_damaged_epochs_says_nothing_and_hides_no_other(tmp_path: Pat
 def test_trained_and_frozen_features_cost_differently(tmp_path: Path) -> None:
     trained, frozen = trial("bm3"), trial("bm3", features="frozen")
     known = estimates(past(tmp_path / "a", [(1, 1)], trained), past(tmp_path / "b", [(5, 1)], frozen))
-    found = [known.of(one) for one in (trained, frozen)]
-    assert [estimate.seconds for estimate in found if estimate is not None] == [2, 6]
+    assert [known.seconds(one) for one in (trained, frozen)] == [2, 6]
 
 
 def test_a_limit_of_epochs_cuts_an_estimate_and_a_run_cut_by_a_lower_limit_says_nothing(tmp_path: Path) -> None:
     long, cut = past(tmp_path / "a", [(1, 1)] * 9), past(tmp_path / "b", [(7, 1)] * 4, stopped="limit")
-    assert estimates(long).of(trial(epochs=3)).seconds == 6  # type: ignore[union-attr]
-    assert estimates(long, cut).of(trial()).seconds == 18  # type: ignore[union-attr]
-    assert estimates(cut).of(trial(epochs=4)).seconds == 32  # type: ignore[union-attr]
-    assert estimates(cut).of(trial()) is None
+    assert [estimates(*runs).seconds(trial()) for runs in ([long, cut], [cut])] == [18, None]
+    assert [estimates(long).seconds(trial(epochs=3)), estimates(cut).seconds(trial(epochs=4))] == [6, 32]
 
 
 def test_on_cuda_memory_is_that_on_the_device(tmp_path: Path) -> None:
     on_cuda = replace(trial(), device=torch.device("cuda"))
-    estimate = estimates(past(tmp_path / "a", [(1, 1)], device="cuda")).of(on_cuda)
-    assert estimate is not None
-    assert estimate.memory_bytes == 700
+    assert estimates(past(tmp_path / "a", [(1, 1)], device="cuda")).memory(on_cuda) == 700
 
 
 def test_shipped_figures_are_taken_in_proportion_to_interactions_and_say_so() -> None:
-    estimate = Estimates([], [COST]).of(trial())
-    assert estimate is not None
-    assert estimate.seconds == pytest.approx(50 * (3 + 1) / 2)
-    assert estimate.memory_bytes is None
-    assert estimate.basis == "shipped figures for shop, times 0.5 for its size"
-    assert Estimates([], [COST]).of(trial("buir")) is None
-    assert Estimates([], [COST]).of(trial(epochs=10)).seconds == pytest.approx(20)  # type: ignore[union-attr]
+    known, basis = Estimates([], [COST]), "shipped figures for shop, times 0.5 for its size"
+    assert known.of(trial()) == (pytest.approx(50 * (3 + 1) / 2), None, basis)
+    assert (known.of(trial("buir")), known.seconds(trial(epochs=10))) == (None, pytest.approx(20))
 
 
 def test_the_data_set_nearest_in_size_counts_and_of_its_figures_those_with_more_threads() -> None:
     same = COST.model_copy(update={"dataset": "mini", "interactions": len(MINI.train), "threads": 1})
     fast = same.model_copy(update={"seconds_per_epoch": 0.5, "epochs": None, "threads": 2, "memory_bytes": 5})
     estimate = Estimates([], [COST, same, fast]).of(trial())
-    assert estimate is not None
-    assert estimate.seconds == pytest.approx(50 * (0.5 + 1))
-    assert (estimate.memory_bytes, estimate.basis) == (5, "shipped figures for mini")
+    assert estimate == (pytest.approx(50 * (0.5 + 1)), 5, "shipped figures for mini")
 
 
 # --- the shipped figures ---

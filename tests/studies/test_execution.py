@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ from harness.runs.record import FAILURE, RESULT, RunRecord, cost_key
 from harness.runs.store import LOG, SUPERSEDED, InUseError, in_use, run_lock, stored_runs, write_failure
 from harness.runs.trial import Trial, make_trial, run_trial
 from harness.studies import local as backends_module
-from harness.studies.execute import Backend, Ending, Progress, execute, pending
+from harness.studies.estimate import Estimates
+from harness.studies.execute import Backend, Ending, Progress, Study, Wanted, pending
+from harness.studies.execute import execute as execute_study
 from harness.studies.local import InProcess, Processes, train_arguments
+from harness.studies.ray import RayCluster
 from harness.studies.suite import Outcomes
 
 CPU = torch.device("cpu")
@@ -38,6 +41,11 @@ def trials(models: Sequence[str] = ("bpr", "lightgcn", "bm3"), seeds: Sequence[i
     settings = {"epochs": 3, "batch_size": 256, "learning_rate": 0.01}
     mini = load_dataset("mini")
     return [make_trial(model, mini, "mini", settings, seed, CPU) for model in models for seed in seeds]
+
+
+def one(seed: int = 1, device: str = "cpu", **settings: Any) -> Trial:
+    """A trial of BPR."""
+    return make_trial("bpr", load_dataset("mini"), "mini", settings, seed, torch.device(device))
 
 
 def all_of(of: Sequence[Trial]) -> Callable[[Outcomes], Sequence[Trial]]:
@@ -50,14 +58,6 @@ def numbers(run: RunRecord | None) -> Any:
     result = run.outcome
     losses = [(epoch.loss, epoch.parts, epoch.valid) for epoch in run.epochs()]
     return result.state_hash, result.valid, result.test, result.best_epoch, losses
-
-
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 ENDINGS: dict[str, Any] = {
@@ -103,6 +103,8 @@ class Scripted:
             finished_run(self.store / trial.key)
         elif what not in ("elsewhere", "crowded out"):
             unfinished_run(self.store / trial.key)
+        if what == "damage":
+            (self.store / trial.key / RESULT).write_text("{")
         if what == "fail":
             write_failure(self.store / trial.key, "error", "the loss is nan")
         if what in ("crowded", "no room"):
@@ -124,6 +126,12 @@ def finished_run(path: Path, finished: str = "2099-01-01T00:00:00+00:00") -> Non
     (path / RESULT).write_text(json.dumps({**run_files.RESULT, "finished": finished}))
 
 
+def execute(
+    wanted: Wanted, store: Path, backend: Backend, observe: Any = lambda progress: None, **how: Any
+) -> Outcomes:
+    return execute_study(Study("test", store, Estimates([]), **how), wanted, backend, observe)
+
+
 def keys(of: Sequence[Trial]) -> list[str]:
     return [trial.key for trial in of]
 
@@ -131,7 +139,7 @@ def keys(of: Sequence[Trial]) -> list[str]:
 # --- the numbers ---
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_the_same_bits_in_this_process_and_side_by_side(tmp_path: Path) -> None:
     expected = execute(all_of(trials()), tmp_path / "here", InProcess(tmp_path / "here"))
     assert len(expected) == 6
@@ -143,12 +151,10 @@ def test_the_same_bits_in_this_process_and_side_by_side(tmp_path: Path) -> None:
             assert numbers(run) == numbers(expected[key]), key
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_same_bits_on_a_ray_cluster(tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
-    from harness.studies.ray import RayCluster
-
     some = trials(seeds=(1,))
     expected = execute(all_of(some), tmp_path / "here", InProcess(tmp_path / "here"))
     store = tmp_path / "ray"
@@ -164,15 +170,11 @@ def test_the_same_bits_on_a_ray_cluster(tmp_path: Path, shared: bool, monkeypatc
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
-    from harness.studies.ray import RayCluster
-
     with pytest.raises(ConfigError, match=r"--ray 127\.0\.0\.1:1: no cluster can be reached there"):
         RayCluster("127.0.0.1:1", tmp_path, None, threads=1)
 
 
 def test_ray_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.studies.ray import RayCluster
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'bm3-harness\[ray\]'"):
         RayCluster("local", tmp_path, None, threads=1)
@@ -192,17 +194,6 @@ def test_what_is_wanted_may_depend_on_what_came_out(tmp_path: Path) -> None:
     assert backend.started == keys([first, second, third])
     assert all(run is not None and run.finished for run in outcomes.values())
     assert backend.stopped
-
-
-def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
-    some = trials(("bpr",))
-    finished_run(tmp_path / some[0].key)
-    seen: list[Progress] = []
-    backend = Scripted(tmp_path)
-    execute(all_of(some), tmp_path, backend, observe=seen.append)
-    assert backend.started == [some[1].key]
-    assert seen[-1].reused == {some[0].key}
-    assert seen[-1].outcomes.keys() == set(keys(some))
 
 
 BEGUN = {"absent", "unfinished", "unreadable"}
@@ -226,20 +217,13 @@ def test_policies_choose_by_what_is_stored_and_a_dry_run_lists_it(tmp_path: Path
     write_failure(folders["failed"], "out of memory", "too large")
     backend, wanted = Scripted(tmp_path), all_of(list(states.values()))
     assert keys(pending(wanted, tmp_path, policy).to_run) == keys([states[name] for name in names if name in run])
-    outcomes = execute(wanted, tmp_path, backend, policy=policy)
+    seen = list[Progress]()
+    outcomes = execute(wanted, tmp_path, backend, policy=policy, observe=seen.append)
     assert backend.started == keys([states[name] for name in names if name in run])
+    assert seen[-1].reused == {states[name].key for name in {"finished"} - run}
+    assert seen[-1].outcomes.keys() == set(keys([*states.values()]))
     assert {name for name in names if outcomes[states[name].key] is not None} == run | {"finished"}
     assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == len({"damaged", "finished"} & run)
-
-
-def test_the_policy_all_moves_old_results_aside_and_runs_each_trial_once(tmp_path: Path) -> None:
-    (old,) = trials(("bpr",), (1,))
-    finished_run(tmp_path / old.key)
-    backend = Scripted(tmp_path)
-    execute(all_of([old]), tmp_path, backend, policy="all")
-    assert backend.started == [old.key]
-    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == 1
-    assert len(list(stored_runs(tmp_path))) == 1
 
 
 @pytest.mark.parametrize(
@@ -316,6 +300,8 @@ def test_ctrl_c_stops_what_runs(tmp_path: Path) -> None:
 
 # --- processes ---
 
+SLEEP = "import time; time.sleep(600)"
+
 
 @dataclass
 class Child:
@@ -327,9 +313,18 @@ class Child:
         exec(self.code)
 
 
-def backend_of(store: Path, monkeypatch: pytest.MonkeyPatch, code: str, **options: Any) -> Backend:
-    monkeypatch.setattr(backends_module, "command", Child(code))
-    return Processes(store, None, **{"workers": 2, "threads": 1} | options)
+Start = Callable[..., Backend]
+
+
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """`processes(code, …)`: a backend that runs this code in place of each training."""
+
+    def start(code: str, **options: Any) -> Backend:
+        monkeypatch.setattr(backends_module, "command", Child(code))
+        return Processes(tmp_path, None, **{"workers": 2, "threads": 1} | options)
+
+    return start
 
 
 def endings(backend: Backend, count: int) -> list[Ending]:
@@ -348,33 +343,28 @@ def endings(backend: Backend, count: int) -> list[Ending]:
         ("exit(143)", "its process was interrupted", True, False),
     ],
 )
-def test_how_a_process_ended_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str, vanished: bool, misused: bool
-) -> None:
-    backend = backend_of(tmp_path, monkeypatch, code)
-    (trial,) = trials(("bpr",), (1,))
+def test_how_a_process_ended_is_said(processes: Start, code: str, message: str, vanished: bool, misused: bool) -> None:
+    backend, trial = processes(code), one()
     assert (backend.start(trial) or "").startswith("process ")
     assert endings(backend, 1) == [Ending(trial, message, vanished, misused)]
 
 
-def test_compiled_loops_have_the_threads_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_loops_have_the_threads_of_the_trial(
+    tmp_path: Path, processes: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the server was started with: numba reads their number when it is imported."""
     pytest.importorskip("numba", reason="loops are compiled where numba is installed")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    backend = backend_of(tmp_path, monkeypatch, "import numba; print(numba.config.NUMBA_NUM_THREADS)", threads=3)
-    (trial,) = trials(("bpr",), (1,))
-    backend.start(trial)
+    backend = processes("import numba; print(numba.config.NUMBA_NUM_THREADS)", threads=3)
+    backend.start(one())
     endings(backend, 1)
-    assert (tmp_path / trial.key / LOG).read_text().split() == ["3"]
+    assert (tmp_path / one().key / LOG).read_text().split() == ["3"]
 
 
-def test_a_trial_that_would_not_fit_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_would_not_fit_waits(processes: Start) -> None:
     needs = {"bpr": 60, "lightgcn": 50, "bm3": 40, "vbpr": None}
-    backend = backend_of(
-        tmp_path, monkeypatch, "input()", workers=3, need=lambda trial: needs[trial.entry.name], memory=120
-    )
+    backend = processes(SLEEP, workers=3, need=lambda trial: needs[trial.entry.name], memory=120)
     bpr, lightgcn, bm3, vbpr = trials(("bpr", "lightgcn", "bm3", "vbpr"), (1,))
-    monkeypatch.setattr(backends_module, "command", Child("import time; time.sleep(600)"))
     assert backend.start(bpr)
     assert backend.start(lightgcn)
     assert backend.start(bm3) is None  # 60 + 50 + 40 > 120
@@ -389,15 +379,11 @@ def test_each_gpu_gets_its_share_of_trials(tmp_path: Path, monkeypatch: pytest.M
     """Two devices by the names that the user chose; what a process sees is written to its log."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-a")
     monkeypatch.setattr(backends_module, "free_bytes", lambda gpu: 100)
-    backend = backend_of(
-        tmp_path,
-        monkeypatch,
-        "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(600)",
-        workers=4,
-        need=lambda trial: 60,
-    )
-    some = [make_trial("bpr", load_dataset("mini"), "mini", {}, seed, torch.device("cuda")) for seed in range(3)]
-    assert [backend.start(trial) for trial in some][2] is None  # a second one of 60 does not fit beside the first
+    code = f"import os; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); {SLEEP}"
+    backend = processes(code, workers=4, need=lambda trial: 60)
+    assert [backend.start(one(seed, "cuda")) for seed in range(3)][
+        2
+    ] is None  # a second one of 60 does not fit beside the first
     wait_until(lambda: len([log for log in tmp_path.rglob(LOG) if log.read_text()]) == 2)
     backend.stop()
     assert sorted(log.read_text().strip() for log in tmp_path.rglob(LOG)) == ["3", "GPU-a"]
@@ -417,7 +403,7 @@ def test_where_costs_are_asked_for_a_run_of_another_card_is_no_answer(
     tmp_path: Path, there: dict[str, Any], policy: Any, run: bool, answers: bool
 ) -> None:
     """It is moved aside and kept, or with the policy `none` left alone; where numbers are asked for it stands."""
-    (trial,) = trials(("bpr",), (1,))
+    trial = one()
     finished_run(tmp_path / trial.key)
     about = DESCRIPTION["environment"] | {"gpu_power_limit_w": 300.0}
     (tmp_path / trial.key / "run.json").write_text(json.dumps({**DESCRIPTION, "environment": {**about, **there}}))
@@ -442,62 +428,38 @@ def test_where_costs_are_asked_for_a_run_of_another_card_is_no_answer(
     ],
 )
 def test_beside_another_a_trial_has_what_nvml_says_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: list[int | None], alone: tuple[bool, bool], begins: bool
+    processes: Start, monkeypatch: pytest.MonkeyPatch, free: list[int | None], alone: tuple[bool, bool], begins: bool
 ) -> None:
     """Without a CUDA context in this process, which would take memory from all of them."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1,1")
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("CUDA was begun"))
     monkeypatch.setattr(backends_module, "free_bytes", lambda gpu: free.pop(0))
-    backend = backend_of(tmp_path, monkeypatch, "import time; time.sleep(600)", need=lambda trial: 60)
+    backend = processes(SLEEP, need=lambda trial: 60)
     for seed, (as_asked, expected) in enumerate(zip(alone, (True, begins), strict=True)):
-        trial = make_trial("bpr", load_dataset("mini"), "mini", {}, seed, torch.device("cuda"))
-        assert (backend.start(trial, as_asked) is not None) == expected
+        assert (backend.start(one(seed, "cuda"), as_asked) is not None) == expected
     backend.stop()
 
 
-def test_what_ends_beside_another_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = backend_of(tmp_path, monkeypatch, "exit(1)")
+def test_what_ends_beside_another_says_so(processes: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = processes("exit(1)")
     assert all(backend.start(trial) for trial in trials(("bpr",)))
     assert [ending.beside for ending in endings(backend, 2)] == [True, True]
     for others in (False, True):  # of somebody else, on a GPU
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
         monkeypatch.setattr(backends_module, "free_bytes", lambda gpu: None)
         monkeypatch.setattr(backends_module, "occupied", lambda gpu, found=others: found)
-        backend.start(make_trial("bpr", load_dataset("mini"), "mini", {}, 1, torch.device("cuda")))
+        backend.start(one(device="cuda"))
         assert [ending.beside for ending in endings(backend, 1)] == [others]
 
 
-def test_stopping_lets_processes_end_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_lets_processes_end_by_themselves(tmp_path: Path, processes: Start) -> None:
     code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print('saved'))); print('up', flush=True)"
-    backend = backend_of(tmp_path, monkeypatch, f"{code}; time.sleep(600)")
-    (trial,) = trials(("bpr",), (1,))
-    backend.start(trial)
-    log = tmp_path / trial.key / LOG
+    backend = processes(f"{code}; {SLEEP}")
+    backend.start(one())
+    log = tmp_path / one().key / LOG
     wait_until(lambda: "up" in log.read_text())
     backend.stop()
     assert log.read_text().split() == ["up", "saved"]
-
-
-def test_a_killed_process_is_run_again_from_its_checkpoint(tmp_path: Path) -> None:
-    """The second attempt ends with the bits of one that nobody killed."""
-    settings = {"epochs": 40, "batch_size": 256, "learning_rate": 0.01, "early_stopping.patience": 100}
-    mini = load_dataset("mini")
-    trial = make_trial("lightgcn", mini, "mini", settings, 1, CPU)
-    killed: list[int] = []
-
-    def kill(progress: Progress) -> None:
-        for running in progress.running:
-            if not killed and (tmp_path / trial.key / "checkpoint.safetensors").exists():
-                killed.append(int(running.place.removeprefix("process ")))
-                os.kill(killed[0], signal.SIGKILL)
-
-    outcomes = execute(all_of([trial]), tmp_path, Processes(tmp_path, None, 1, threads=1), observe=kill)
-    assert killed
-    run = outcomes[trial.key]
-    assert run is not None
-    assert len(run.resumed) == 1
-    other = execute(all_of([trial]), tmp_path / "other", Processes(tmp_path / "other", None, 1, threads=1))
-    assert numbers(run) == numbers(other[trial.key])
 
 
 def test_a_forked_trial_is_the_command_that_repeats_it(tmp_path: Path) -> None:
@@ -542,8 +504,7 @@ def test_a_study_that_ends_while_its_server_starts_leaves_nothing_running(tmp_pa
 
 
 def test_a_server_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
-    settings = {"epochs": 400, "batch_size": 256, "early_stopping.patience": 400}
-    trial = make_trial("bpr", load_dataset("mini"), "mini", settings, 1, CPU)
+    trial = one(epochs=400, batch_size=256, **{"early_stopping.patience": 400})
     ended: list[Ending] = []
 
     def kill(progress: Progress) -> None:
@@ -607,30 +568,21 @@ def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:
 
 def test_a_run_that_its_process_damaged_fails_alone(tmp_path: Path) -> None:
     bad, good = trials(("bpr",))
-
-    @dataclass
-    class Damaging(Scripted):
-        def wait(self, seconds: float) -> list[Ending]:
-            ended = super().wait(seconds)
-            if ended and ended[0].trial.key == bad.key:
-                (tmp_path / bad.key / RESULT).write_text("{")
-            return ended
-
-    outcomes = execute(all_of([bad, good]), tmp_path, Damaging(tmp_path))
-    assert outcomes[bad.key] is None
-    assert outcomes[good.key] is not None
+    outcomes = execute(all_of([bad, good]), tmp_path, Scripted(tmp_path, {bad.key: ["damage"]}))
+    assert (outcomes[bad.key], outcomes[good.key] is not None) == (None, True)
 
 
-def test_what_the_system_ended_for_want_of_memory_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_ended_for_want_of_memory_is_known(
+    tmp_path: Path, processes: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its counter rises between the beginning and the end of the process."""
     counters = tmp_path / "vmstat"
     counters.write_text("nr_free_pages 7\noom_kill 3\n")
     real = backends_module.memory_kills
     assert (real(counters), real(tmp_path / "missing")) == (3, 0)
     monkeypatch.setattr(backends_module, "memory_kills", lambda: real(counters))
-    backend = backend_of(tmp_path, monkeypatch, "import os; input; os.kill(os.getpid(), 9)")
-    (trial,) = trials(("bpr",), (1,))
-    backend.start(trial)
+    backend = processes("import os; os.kill(os.getpid(), 9)")
+    backend.start(one())
     counters.write_text("oom_kill 4\n")
     (ending,) = endings(backend, 1)
     assert ending.out_of_memory
@@ -664,7 +616,7 @@ def test_a_lock_that_cannot_be_written_is_looked_at(tmp_path: Path, monkeypatch:
 
 
 def test_train_may_leave_a_trial_to_another_process(tmp_path: Path) -> None:
-    (trial,) = trials(("bpr",), (1,))
+    trial = one()
     (tmp_path / trial.key).mkdir(parents=True)
     with run_lock(tmp_path / trial.key):
         command = [sys.executable, "-m", "harness", *train_arguments(trial, tmp_path, None, 1)]

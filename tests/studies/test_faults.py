@@ -48,6 +48,20 @@ def train(out: Path, model: str = "lightgcn", epochs: int = 12) -> None:
     run_trial(trial(model, epochs), out, share=math.inf)
 
 
+def in_child(work: Any, *arguments: Any) -> int | None:
+    """The exit code of a process of its own."""
+    process = FORKS.Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def only(out: Path) -> RunRecord:
+    """The run that a store has."""
+    (run,) = stored_runs(out)
+    return run
+
+
 def outcome(run: RunRecord) -> Any:
     """Everything of a run but times, memory and how often it was resumed."""
     result = dict(run.outcome)
@@ -60,13 +74,20 @@ def outcome(run: RunRecord) -> Any:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, float]:
     """The outcome of a training that nothing disturbs, and its seconds."""
     out = tmp_path_factory.mktemp("undisturbed")
-    process = FORKS.Process(target=train, args=(out,))
     started = time.monotonic()
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    (run,) = stored_runs(out)
-    return outcome(run), time.monotonic() - started
+    assert in_child(train, out) == 0
+    return outcome(only(out)), time.monotonic() - started
+
+
+def crashed(out: Path, after: int) -> None:
+    """A training that ends by a bug after so many epochs."""
+
+    def crash(record: Any) -> None:
+        if record.epoch == after:
+            raise CrashError
+
+    with pytest.raises(CrashError):
+        run_trial(trial(), out, crash, share=math.inf)
 
 
 def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
@@ -96,8 +117,8 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
             if killed:
                 kills += 1
                 stages[stage(out)] += 1
-        train_in_child(out)
-        (run,) = stored_runs(out)
+        assert in_child(train, out) == 0
+        run = only(out)
         assert outcome(run) == expected
         # A kill may leave the checkpoint, or the part of a file that it was writing, which `bm3 runs gc` removes.
         left = {path.name for path in run.path.iterdir() if path.suffix != ".part"}
@@ -124,34 +145,22 @@ def stage(out: Path) -> str:
     return "training" if any(out.rglob(CHECKPOINT)) else "before the first checkpoint"
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_crash_between_checkpoints_loses_only_what_came_after(tmp_path: Path, undisturbed: tuple[Any, float]) -> None:
     """Records of epochs after the last checkpoint are made again, not counted twice."""
-
-    def crash(record: Any) -> None:
-        if record.epoch == 7:
-            raise CrashError
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with pytest.raises(CrashError):
-            run_trial(trial(), tmp_path, crash, share=math.inf)
-        (run,) = stored_runs(tmp_path)
-        assert [record.epoch for record in run.epochs()] == [1, 2, 3, 4, 5, 6, 7]
-        with (run.path / EPOCHS).open("a") as file:
-            file.write('{"epoch": 8, "lo')  # a line that the crash cut off
-        told: list[str] = []
-        seen: list[int] = []
-        before: list[int] = []
-        run = run_trial(
-            trial(),
-            tmp_path,
-            lambda record: seen.append(record.epoch),
-            earlier=lambda records: before.extend(record.epoch for record in records),
-            tell=told.append,
-        )
-    finally:
-        torch.set_num_threads(threads)
+    crashed(tmp_path, 7)
+    run = only(tmp_path)
+    assert [record.epoch for record in run.epochs()] == [1, 2, 3, 4, 5, 6, 7]
+    with (run.path / EPOCHS).open("a") as file:
+        file.write('{"epoch": 8, "lo')  # a line that the crash cut off
+    told, seen, before = list[str](), list[int](), list[int]()
+    run = run_trial(
+        trial(),
+        tmp_path,
+        lambda record: seen.append(record.epoch),
+        earlier=lambda records: before.extend(record.epoch for record in records),
+        tell=told.append,
+    )
     assert told == ["going on after epoch 6"]
     assert before == [1, 2, 3, 4, 5, 6]
     assert seen == [7, 8, 9, 10, 11, 12]
@@ -160,26 +169,17 @@ def test_a_crash_between_checkpoints_loses_only_what_came_after(tmp_path: Path, 
     assert run.resumed[0].changed == {}
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("damaged", [CHECKPOINT, EPOCHS, "run.json"])
 def test_a_damaged_file_costs_time_and_nothing_else(
     tmp_path: Path, undisturbed: tuple[Any, float], damaged: str
 ) -> None:
-    def crash(record: Any) -> None:
-        if record.epoch == 3:
-            raise CrashError
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with pytest.raises(CrashError):
-            run_trial(trial(), tmp_path, crash, share=math.inf)
-        (path,) = tmp_path.rglob(damaged)
-        path.write_bytes(b"")
-        told: list[str] = []
-        assert outcome(run_trial(trial(), tmp_path, tell=told.append)) == undisturbed[0]
-        assert told == []
-    finally:
-        torch.set_num_threads(threads)
+    crashed(tmp_path, 3)
+    (path,) = tmp_path.rglob(damaged)
+    path.write_bytes(b"")
+    told: list[str] = []
+    assert outcome(run_trial(trial(), tmp_path, tell=told.append)) == undisturbed[0]
+    assert told == []
 
 
 def test_two_processes_on_one_trial_train_it_once(tmp_path: Path, undisturbed: tuple[Any, float]) -> None:
@@ -189,7 +189,7 @@ def test_two_processes_on_one_trial_train_it_once(tmp_path: Path, undisturbed: t
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    (run,) = stored_runs(tmp_path)
+    run = only(tmp_path)
     assert outcome(run) == undisturbed[0]
     assert not run.resumed
 
@@ -205,23 +205,12 @@ def limited(out: Path) -> None:
 
 
 def test_what_cannot_be_written_is_said_and_goes_on_later(tmp_path: Path, undisturbed: tuple[Any, float]) -> None:
-    process = FORKS.Process(target=limited, args=(tmp_path,))
-    process.start()
-    process.join()
+    in_child(limited, tmp_path)
     assert "cannot be written (" in (tmp_path / "message").read_text()
     assert not list(tmp_path.rglob("*.part"))
-    (run,) = stored_runs(tmp_path)
-    assert run.state == "unfinished"
-    train_in_child(tmp_path)
-    (run,) = stored_runs(tmp_path)
-    assert outcome(run) == undisturbed[0]
-
-
-def train_in_child(out: Path) -> None:
-    process = FORKS.Process(target=train, args=(out,))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert only(tmp_path).state == "unfinished"
+    assert in_child(train, tmp_path) == 0
+    assert outcome(only(tmp_path)) == undisturbed[0]
 
 
 EAGER = """
@@ -267,8 +256,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, undisturbed: tuple[Any, float
     message = next(line for line in ran.stderr.splitlines() if line.startswith("bm3: "))
     assert "No space left on device" in message
     assert "make room" in message
-    (run,) = stored_runs(tmp_path / "kept")
-    assert outcome(run) == undisturbed[0]
+    assert outcome(only(tmp_path / "kept")) == undisturbed[0]
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -284,6 +272,6 @@ def test_a_scheduler_and_the_user_may_stop_it(tmp_path: Path, sent: int, code: i
     assert process.returncode == code, err
     assert err.splitlines()[-1].startswith("bm3: interrupted: ")
     assert "the same command goes on with it" in err
-    (run,) = stored_runs(tmp_path)
+    run = only(tmp_path)
     assert run.state == "unfinished"
     assert json.loads((run.path / "run.json").read_text())["seed"] == 5

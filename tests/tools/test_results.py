@@ -118,7 +118,9 @@ def test_a_report_is_made_anew(folder: Path, command: Command) -> None:
     assert re.search(r"small/report.md:\d+: says 0.0821, the runs give 0.0820", outcome.out)
 
 
-def test_a_readme_above_quotes_the_first_lines_of_a_page(folder: Path, command: Command) -> None:
+def test_a_readme_above_quotes_the_first_lines_of_a_page(
+    folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inner = folder.rename(folder.parent / "docs-of-it") / "results"
     inner.mkdir()
     (inner.parent / "runs").rename(inner / "runs")
@@ -128,7 +130,9 @@ def test_a_readme_above_quotes_the_first_lines_of_a_page(folder: Path, command: 
     assert command("results", "write", inner).code == 0
     assert readme.read_text().splitlines()[2] == "It is 0.0820."
     readme.write_text(readme.read_text().replace("0.0820", "0.0920"))
-    assert "README.md:3: says 0.0920, the runs give 0.0820" in command("results", "verify", inner).out
+    for place, named in ((inner, inner), (inner.parent.parent, "docs-of-it/results"), (inner.parent, "results")):
+        monkeypatch.chdir(place)
+        assert "README.md:3: says 0.0920, the runs give 0.0820" in command("results", "verify", named).out
 
 
 @pytest.mark.parametrize(
@@ -206,3 +210,15 @@ def test_which_numbers_are_figures(tmp_path: Path, text: str, figures: list[str]
     path = tmp_path / "page.md"
     path.write_text(text)
     assert [figure for _, figure in page(path, None).unbound] == figures
+
+
+def test_the_quick_starts_rows_are_those_of_the_stored_report() -> None:
+    def cells(page: Path, columns: list[int]) -> Iterator[tuple[str, ...]]:
+        for line in page.read_text().splitlines():
+            row = [cell.strip(" †") for cell in line.strip("|").split("|")]
+            if len(row) > max(columns) and row[1] in ("R@10", "R@20", "N@10", "N@20"):
+                yield tuple(row[column] for column in columns)
+
+    shown = {*cells(COMMITTED.parent / "quickstart.md", [*range(7)])}
+    assert len(shown) > 4
+    assert shown <= {*cells(COMMITTED / "baby" / "report.md", [0, 1, 2, 5, 6, 9, 10])}

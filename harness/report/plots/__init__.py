@@ -4,11 +4,9 @@ Each of their functions returns None where the study has nothing for it to show.
 """
 
 from harness.paper.study import Study
-from harness.report.plots.accuracy import difference, scatter
-from harness.report.plots.cost import cost
+from harness.report.plots.accuracy import cost, difference, scatter, users
 from harness.report.plots.style import Picture, style
 from harness.report.plots.training import budget, grid, learning
-from harness.report.plots.users import users
 
 
 def draw(study: Study) -> tuple[Picture, ...]:

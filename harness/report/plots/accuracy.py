@@ -1,14 +1,25 @@
-"""Ours against the values compared with: a heat map per data set, and a scatter over all of them."""
+"""Accuracy: against published values, against what it costs, and user by user."""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
 
-from harness.paper.published import short_metric
+from harness.paper.costs import SHARED_NOTE, measured_on, memory_readings
+from harness.paper.published import canonical_metric, short_metric
+from harness.paper.rows import ranked, representative, representatives
+from harness.paper.significance import paired
 from harness.paper.study import Study
 from harness.paper.verdict import Outcome
-from harness.report.plots.style import INK, WIDTH, Picture, coloured, named, picture, signed, wrapped
+from harness.report.plots.style import BLUE, INK, WIDTH, Picture, coloured, named, picture, signed, wrapped
+from harness.runs.record import RunRecord
 
+TIME = "time per epoch (s)"
+EDGE = 1.1  # beyond the largest gain of a user, so that steps at ±1 are seen
 BELOW_TO_ABOVE = LinearSegmentedColormap.from_list("difference", ("#f1a340", "#f7f7f7", "#a99dc8"), 21)
 """Light enough for black text everywhere; of so few shades that it is drawn and no image."""
 
@@ -86,3 +97,95 @@ def scatter(study: Study) -> Picture | None:
         f"The {len(shown)} cells that have a published value ({datasets}). On the line ours equals it; the grey band "
         f"is the tolerance, {' and '.join(f'±{100 * band:g} %' for band in bands)}.",
     )
+
+
+def cost(study: Study, dataset: str) -> Picture | None:
+    """The test metric that training stops by, against time per epoch and against peak memory, of the first seed's run
+    as in the table."""
+    rows = study.of(dataset)
+    seconds = [row.runs[0].outcome.timing.median_s for row in rows]
+    memory = [counts for row in rows for counts in [*memory_readings(row.runs[0]).items()][:1]]
+    panels = {TIME: [None if study.time_mark(r) else s for r, s in zip(rows, seconds, strict=True)]}
+    ways = {way for way, _ in memory}
+    if len(ways) == 1 and len(memory) == len(rows):
+        panels[f"peak memory, {ways.pop()} (MiB)"] = [2**10 * reading.value for _, reading in memory]
+    panels = {label: values for label, values in panels.items() if any(values)}
+    if not panels:
+        return None
+    metric = study.paper.stopping
+    figure = Figure((WIDTH, 3.4), layout="constrained")
+    for axes, (label, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for place, (x, row) in enumerate(zip(values, rows, strict=True)):
+            if x and math.isfinite(y := row.mean(canonical_metric(metric))):
+                face = {"markerfacecolor": "none"} if row.surrogates else {}
+                axes.plot([x], [y], linestyle="none", label=wrapped(row.label), **coloured(place), **face)
+        axes.set(xlabel=label, ylabel=f"test {metric} (share of held-out items)")
+        if label == TIME:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(0.15)
+    handles = {
+        text: handle for axes in figure.axes for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside right center")
+    return picture(
+        f"{dataset}-cost",
+        f"Accuracy against time and memory, {dataset}",
+        figure,
+        "Further up is more accurate, further left is cheaper; open: trained on surrogate features.",
+        "Time is the median epoch of the first seed's run, evaluation excluded; memory is that run's.",
+        named("Measured on", dict.fromkeys(measured_on(row.runs[0]) for row in rows)),
+        named("Not timed", (row.label for row, reading in zip(rows, seconds, strict=True) if reading is None)),
+        named(f"Time left out, {SHARED_NOTE}", (row.label for row in rows if study.time_mark(row))),
+        "" if len(panels) > 1 or TIME not in panels else "No kind of memory was measured for every model.",
+    )
+
+
+def users(study: Study, dataset: str) -> Picture | None:
+    """How much users gain by the proposed model over the best other one; without one of them, by the best row over the
+    second."""
+    rows, metric = study.of(dataset), canonical_metric(study.paper.stopping)
+    own = representative(rows, study.paper.proposed or "")
+    others = ranked([row for row in representatives(rows) if row is not own], metric)
+    first, second, *_ = [own, *others] if own and others else [*ranked(rows, metric), None, None]
+    if first is None or second is None:
+        return None
+    # as many runs of both, of the same seeds where there are any
+    runs = paired(first.repeated, second.repeated)
+    gain = _gain(runs, metric)
+    if gain is None:
+        return None
+    changed = gain[gain != 0]
+    figure = Figure((WIDTH / 2, 2.7), layout="constrained")
+    axes = figure.add_subplot()
+    if len(changed):
+        axes.ecdf(changed, color=BLUE, linewidth=1.2)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set(xlim=(-EDGE, EDGE), ylim=(0, 1), xticks=(-1, -0.5, 0, 0.5, 1))
+    axes.grid(visible=True)
+    name, (one, other) = study.paper.stopping, (first.label, second.label)
+    axes.set(xlabel=f"gain in {name} (share of held-out items)")
+    axes.set(ylabel="users who are not equal,\nup to this gain (share)")
+    win, lose = int((gain > 0).sum()), int((gain < 0).sum())
+    axes.set_title(wrapped(f"{one} over {other}: {win} gain, {lose} lose", 40))
+    return picture(
+        f"{dataset}-users",
+        f"Per-user gain of {one} over {other}, {dataset}",
+        figure,
+        f"Of {len(gain)} test users, {win} gain in {name} by {one} over {other}, {lose} lose and "
+        f"{len(gain) - win - lose} are equal (they are not in the curve); the mean gain is "
+        f"{signed(float(gain.mean()), 4)}.",
+        f"A user's gain is the mean over {len(runs)} pair{'s' * (len(runs) > 1)} of runs.",
+    )
+
+
+def _gain(runs: Sequence[tuple[RunRecord, RunRecord]], metric: str) -> NDArray[np.float64] | None:
+    """The mean gain of each test user; None where a run stored no hits or has other users."""
+    stored = [[run.per_user(metric) for run in pair] for pair in runs]
+    values = [found for pair in stored for found in pair if found is not None]
+    if not values or len(values) < 2 * len(stored) or not all(np.array_equal(v[0], values[0][0]) for v in values):
+        return None
+    gain = np.mean([ours[1] - theirs[1] for ours, theirs in zip(values[::2], values[1::2], strict=True)], axis=0)
+    return np.asarray(np.round(gain, 9))  # what is 0 but for rounding is 0

@@ -141,14 +141,8 @@ def _sensitivity(axes: Axes, row: Row) -> None:
         dashed: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "none", **({} if others else {"label": "test"})}
         axes.plot(at, [point.mean("test") for point in line], **dashed, **shape)
     chosen = row.selection.on_validation
-    axes.plot(
-        [values[x].index(chosen.settings[x])],
-        [chosen.mean("valid")],
-        "o",
-        color=INK,
-        markersize=10,
-        markerfacecolor="none",
-    )
+    ring: dict[str, Any] = {"color": INK, "markersize": 10, "markerfacecolor": "none"}
+    axes.plot([values[x].index(chosen.settings[x])], [chosen.mean("valid")], "o", **ring)
     axes.set_xticks(range(len(values[x])), [f"{value:g}" for value in values[x]])  # as far apart as they are many
     axes.margins(0.12, 0.15)
     axes.set(xlabel=f"{x} (of {row.model})", ylabel=f"{row.stopping} (share)")

@@ -71,9 +71,8 @@ class BUIR(Textbook):
     def loss(self, batch: Batch) -> Tensor:
         online_u, online_i = self._encoded(self.online_encoder, batch)  # [B, d] each
         target_u, target_i = self._encoded(self.target_encoder, batch)
-        towards_items = 1 - functional.cosine_similarity(self.predictor(online_u), target_i, dim=-1)
-        towards_users = 1 - functional.cosine_similarity(self.predictor(online_i), target_u, dim=-1)
-        return (2 * towards_items).mean() + (2 * towards_users).mean()
+        predicted_u, predicted_i = self.predictor(online_u), self.predictor(online_i)
+        return 2 * (_distance(predicted_u, target_i) + _distance(predicted_i, target_u))
 
     @torch.no_grad()
     def after_step(self) -> None:
