@@ -142,7 +142,8 @@ def import_data(
     columns that have no usual name; `split` is the rule that divides what comes in no parts. `features` maps a
     modality to a vector for each item: a mapping from item ids to vectors, a DataFrame with ids as index or in a column
     called as ids of items usually are, a pair (ids, vectors [n, d]), or vectors [n, d] of the items 0 to n-1; items
-    without one get what `fill` says. The same once more is the data set that is there. Raises DataError or ConfigError, and writes nothing then.
+    without one get what `fill` says. The same once more is the data set that is there. Raises DataError or ConfigError,
+    and writes nothing then.
     """
     root = data_roots()[0] if folder is None else Path(folder)
     columns, division = Columns(user, item, time, part, rating), Division(split, split_seed, min_rating, k_core)
