@@ -168,7 +168,8 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
         return _from_layout(tables[0] if tables else checked_file(archive, folder), folder, columns, division)
     parts = {part_of(path) for path in tables}
     if len(tables) == 1 or (len(parts) == len(tables) and parts in ({0, 1, 2}, {0, 2})):
-        return _from_tables(sorted(tables, key=lambda path: part_of(path) or 0), folder, columns, division)
+        tables.sort(key=lambda path: part_of(path) or 0)
+        return _from_tables(tables, folder, columns, division)
     if not tables:
         found = listed(path.name for path in visible(folder))
         raise DataError(
@@ -277,9 +278,9 @@ def _from_tables(
             gone = len(before.user_ids) - len(after[0]), len(before.item_ids) - len(after[1])
             if any(gone):
                 notes.append(f"{gone[0]:,} users and {gone[1]:,} items {why}, and left out")
-    first, numbers = paths[0], all(each.isdecimal() for each in (*users, *items))
-    if numbers and folder is not None and isinstance(first, Path) and _is_layout(first, INTER_COLUMNS[:2]):
-        found = _beside(folder, first, parts, [int(user) for user in users], [int(item) for item in items])
+    table_file, numbers = paths[0], all(each.isdecimal() for each in (*users, *items))
+    if numbers and folder is not None and isinstance(table_file, Path) and _is_layout(table_file, INTER_COLUMNS[:2]):
+        found = _beside(folder, table_file, parts, [int(user) for user in users], [int(item) for item in items])
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
     dataset = checked_dataset("", parts, {}, where=table.where, ids={"user": users, "item": items})
     notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")
