@@ -6,29 +6,33 @@ and pictures `report`. Errors are BM3Error, with the line that the command would
 
 from __future__ import annotations
 
-import csv
+import inspect
+import operator
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, wraps
 from importlib import import_module
+from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, validate_call
 
 from bm3 import BM3Error, ConfigError, DataError
 from harness.cli.options import DEFAULT_SEED, STORE
 from harness.cli.train import trained
 from harness.data import Dataset
+from harness.data.files import listed
 from harness.data.layouts import data_roots
 from harness.evaluation.compiling import use_threads
-from harness.ingest.exporting import own_ids
+from harness.ingest.exporting import called, own_ids
+from harness.ingest.features import id_column
 from harness.ingest.importing import Division, import_dataset
-from harness.ingest.tables import Columns
+from harness.ingest.tables import Columns, InMemory, as_text
 from harness.paper.folders import DEFAULT, paper_folder
 from harness.paper.load import load_paper
 from harness.paper.study import Study, make_study
@@ -38,6 +42,7 @@ from harness.report.write import write_report
 from harness.runs.inspect import find
 from harness.runs.recommend import Embeddings, KeptModel, Recommendation
 from harness.runs.record import RunRecord
+from harness.runs.settings import LARGEST
 from harness.runs.store import stored_runs
 from harness.runs.trial import dataset_for, make_trial, resolve_device
 
@@ -47,6 +52,42 @@ if TYPE_CHECKING:
 OPTION = re.compile(r"--([a-z][a-z-]*[a-z])(?: [A-Z]+)?")
 """What a message calls an option of a command; here it is an argument."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _whole(value: Any) -> int:
+    try:
+        return operator.index(None if isinstance(value, bool) else value)
+    except TypeError:
+        raise ValueError("needed is a whole number") from None
+
+
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**63)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LARGEST)]
+Threads = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=1024)]
+"""As the commands' options of these kinds; numpy's whole numbers are some too."""
+
+
+def _checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function, which raises ConfigError for an argument that is not of the type it names."""
+
+    @cache
+    def call() -> Callable[..., Result]:  # when the types of this module are there
+        return validate_call(config=ConfigDict(arbitrary_types_allowed=True, strict=True))(function)
+
+    @wraps(function)
+    def checked(*given: Given.args, **named: Given.kwargs) -> Result:
+        try:
+            bound = inspect.signature(function).bind(*given, **named)
+            bound.apply_defaults()  # which pydantic would copy
+            return call()(**bound.arguments)
+        except ValidationError as error:
+            first = error.errors()[0]
+            value, fault = " ".join(repr(first["input"]).split())[:40], first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{first['loc'][0]} is {value}: {fault[0].lower()}{fault[1:]}") from None
+
+    return checked
 
 
 @dataclass(frozen=True)
@@ -66,6 +107,7 @@ class LoadedData:
     """What to know of how it was read, a sentence each."""
 
 
+@_checked
 def load_data(name: str | Path, folder: str | Path | None = None) -> LoadedData:
     """The data set called `name` in `folder` (default: $BM3_DATA, ./data), or the one in the folder `name`.
 
@@ -74,6 +116,7 @@ def load_data(name: str | Path, folder: str | Path | None = None) -> LoadedData:
     return _loaded(name, folder, NOTHING)
 
 
+@_checked
 def import_data(
     source: Any,
     name: str,
@@ -86,45 +129,45 @@ def import_data(
     part: str | None = None,
     rating: str | None = None,
     split: str | None = None,
-    split_seed: int | None = None,
-    min_rating: float | None = None,
-    k_core: int | None = None,
+    split_seed: Whole | None = None,
+    min_rating: FiniteFloat | None = None,
+    k_core: Count | None = None,
     fill: Literal["mean", "zero"] | None = None,
 ) -> LoadedData:
     """Bring `source` in as the data set `name`, a folder below `folder` (default: $BM3_DATA, ./data), as `bm3 data
     import` does.
 
     `source` is the path of anything that command reads, a DataFrame (pandas or polars), an array of pairs (user,
-    item) [n, 2], or the parts as a mapping from train, valid and test to such arrays. `user` to `rating` name
+    item) [n, 2], or the parts as a mapping from train, valid and test to such tables. `user` to `rating` name
     columns that have no usual name; `split` is the rule that divides what comes in no parts. `features` maps a
-    modality to a vector for each item: a mapping from item ids to vectors, a DataFrame with ids as index, a pair
-    (ids, vectors [n, d]), or vectors [n, d] of the items 0 to n-1; items without one get what `fill` says. The same
-    once more is the data set that is there. Raises DataError or ConfigError, and writes nothing then.
+    modality to a vector for each item: a mapping from item ids to vectors, a DataFrame with ids as index or in a column
+    called as ids of items usually are, a pair (ids, vectors [n, d]), or vectors [n, d] of the items 0 to n-1; items
+    without one get what `fill` says. The same once more is the data set that is there. Raises DataError or ConfigError,
+    and writes nothing then.
     """
     root = data_roots()[0] if folder is None else Path(folder)
     columns, division = Columns(user, item, time, part, rating), Division(split, split_seed, min_rating, k_core)
-    rows = {modality: _rows(table) for modality, table in features.items()}
-    with tempfile.TemporaryDirectory() as temporary:
-        table = Path(temporary) / "table.csv"
-        try:
-            path = _as_file(source, table)
-            found = import_dataset(path, name, root, columns, division, None, rows, fill=fill, again=True)
-        except BM3Error as error:  # the temporary file means nothing to whoever reads the message
-            said = OPTION.sub(lambda found: f"{found[1].replace('-', '_')}=", str(error).replace(str(table), name))
-            raise type(error)(said) from None
+    rows = {modality: _rows(table, f"features {modality!r}") for modality, table in features.items()}
+    try:
+        given = _given(source, name)
+        found = import_dataset(given, name, root, columns, division, None, rows, fill=fill, again=True)
+    except BM3Error as error:
+        said = OPTION.sub(lambda found: f"{found[1].replace('-', '_')}=", str(error))
+        raise type(error)(said) from None
     read = _loaded(f"{root}/{name}", None, NOTHING)
     return LoadedData(read.name, read.folder, read.content, read.users, read.items, found.notes)
 
 
+@_checked
 def train(
     model: str,
     data: LoadedData | str | Path,
     *,
     settings: Mapping[str, Any] = NOTHING,
-    seed: int = DEFAULT_SEED,
-    epochs: int | None = None,
+    seed: Whole = DEFAULT_SEED,
+    epochs: Count | None = None,
     device: str = "auto",
-    threads: int | None = None,
+    threads: Threads | None = None,
     out: str | Path = STORE,
     keep_model: bool = True,
     rerun: bool = False,
@@ -145,6 +188,7 @@ def train(
     return _run(trained(trial, Path(out), rerun=rerun), data.folder)
 
 
+@_checked
 def load_run(name: str | Path, out: str | Path = STORE, folder: str | Path | None = None) -> Run:
     """A stored run: the path of its folder, or among those in `out` its key or a part of it.
 
@@ -153,6 +197,7 @@ def load_run(name: str | Path, out: str | Path = STORE, folder: str | Path | Non
     return _run(find(str(name), Path(out)), folder)
 
 
+@_checked
 def load_runs(out: str | Path = STORE, folder: str | Path | None = None) -> list[Run]:
     """All finished runs below `out`, by path. Raises DataError where there is no such folder."""
     return [_run(record, folder) for record in stored_runs(Path(out)) if record.finished]
@@ -190,8 +235,11 @@ class Run:
             rows.append({"epoch": epoch.epoch, "loss": epoch.loss, **parts, **valid, **times})
         return rows
 
-    def recommend(self, users: Sequence[object] | None = None, k: int = 10) -> list[Recommendation]:
+    @_checked
+    def recommend(self, users: Any = None, k: Count = 10) -> list[Recommendation]:
         """The `k` best items of each of these users, by their own ids, or of all; those of training are left out.
+
+        Users are anything that gives ids one by one: a list, an array, a column of a DataFrame.
 
         Each is (user, item, rank, score), so that pandas makes a table of them. Raises DataError for an unknown user,
         where no model was kept or its file is damaged, and where the data set is another one.
@@ -241,12 +289,16 @@ class Judgement:
 
         return {picture.name: picture.figure for picture in draw(self.study)}
 
+    @_checked
     def write(self, folder: str | Path, formats: Sequence[str] = ("md",)) -> list[Path]:
         """Write the report into a folder as md, html, tex, csv or json; its files. Raises WriteError."""
         return write_report(self.study, Path(folder), formats)
 
 
-def judge(runs: Run | Iterable[Run] | str | Path, paper: str | Path = DEFAULT) -> Judgement:
+@_checked
+def judge(
+    runs: Annotated[str | Path | Run | Iterable[Run], Field(union_mode="left_to_right")], paper: str | Path = DEFAULT
+) -> Judgement:
     """Hold runs, or all that are stored below a folder, against a paper: its name or its folder. Raises DataError."""
     about = load_paper(paper_folder(paper))
     if isinstance(runs, str | Path):
@@ -261,9 +313,7 @@ def judge(runs: Run | Iterable[Run] | str | Path, paper: str | Path = DEFAULT) -
 def _loaded(name: str | Path, folder: str | Path | None, settings: Mapping[str, Any]) -> LoadedData:
     name, root = str(name), None if folder is None else Path(folder)
     content = dataset_for(settings, name, root)
-    sizes = (content.n_users, content.n_items)
-    own = (ids or [*map(str, range(n))] for ids, n in zip(own_ids(name, root, content), sizes, strict=True))
-    return LoadedData(name, root, content, *own)
+    return LoadedData(name, root, content, *called(own_ids(name, root, content), content))
 
 
 def _run(record: RunRecord, folder: str | Path | None) -> Run:
@@ -271,40 +321,54 @@ def _run(record: RunRecord, folder: str | Path | None) -> Run:
     return Run(record.model_copy(update={"path": path}), path, None if folder is None else Path(folder))
 
 
-def _as_file(source: Any, table: Path) -> Path:
-    """A source as the path of what `bm3 data import` reads; what is in memory is written to `table`."""
+def _given(source: Any, name: str) -> Path | InMemory:
+    """What is to be imported as `name`: a path, or the columns of what is in memory."""
     if isinstance(source, str | Path):
         return Path(source)
-    if hasattr(source, "to_csv"):
-        source.to_csv(table, index=False)
-    elif hasattr(source, "write_csv"):
-        source.write_csv(table)
-    else:
-        parts = source if isinstance(source, Mapping) else {"": source}
-        head = ["user_id", "item_id", *["x_label"] * isinstance(source, Mapping)]
-        with table.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(head)
-            for part, given in parts.items():
-                pairs = np.asarray(given)
-                if pairs.ndim != 2 or pairs.shape[1] != 2:
-                    shape = f"has shape {list(pairs.shape)}"
-                    raise DataError(f"{table}: {part or 'source'} {shape}, needed are pairs (user, item), [n, 2]")
-                writer.writerows([*pair, part][: len(head)] for pair in pairs.tolist())
-    return table
+    if not isinstance(source, Mapping):
+        return InMemory(name, [_columns(source, f"{name}: source")])
+    parts = {str(part): _columns(given, f"{name}: {part}") for part, given in source.items()}
+    return InMemory(name, [{**columns, "x_label": repeat(part)} for part, columns in parts.items()])
 
 
-def _rows(table: Any) -> tuple[list[str], Any]:
+def _columns(table: Any, where: str) -> dict[str, Iterable[Any]]:
+    """The columns of a DataFrame (pandas or polars), or of pairs."""
+    if hasattr(table, "columns"):
+        if len({*map(str, table.columns)}) < len(table.columns):
+            raise DataError(f"{where} has two columns of one name: {listed(map(str, table.columns))}")
+        return {str(column): _with_gaps(table[column]) for column in table.columns}
+    pairs = np.asarray(table, dtype=None if hasattr(table, "dtype") else object)  # as they are, not all as text
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise DataError(f"{where} has shape {list(pairs.shape)}, needed are pairs (user, item), [n, 2]")
+    return {"user_id": pairs[:, 0], "item_id": pairs[:, 1]}
+
+
+def _with_gaps(column: Any) -> Iterable[Any]:
+    """The values of a column, None where pandas says that there is none."""
+    missing = column.isna() if hasattr(column, "isna") else repeat(False)
+    return (None if gone else value for value, gone in zip(column, missing, strict=False))
+
+
+def _rows(table: Any, where: str) -> tuple[list[str], Any]:
     """Ids and vectors [n, d] of features in one of the forms that `import_data` takes."""
-    if isinstance(table, Mapping):
-        ids, rows = [*table], [*table.values()]
-    elif hasattr(table, "index") and hasattr(table, "to_numpy"):
-        ids, rows = [*table.index], table.to_numpy()
-    elif isinstance(table, tuple):
-        ids, rows = table
-    else:
-        ids, rows = [*range(len(table))], table
+    ids: Iterable[Any] | None = None
     try:
-        return [*map(str, ids)], np.asarray(rows, dtype=np.float32)
+        if isinstance(table, Mapping):
+            ids, rows = [*table], [*table.values()]
+        elif hasattr(table, "columns"):
+            names = [*map(str, table.columns)]
+            own = [names.index(name) for name in (id_column(names), "index") if name in names][:1]
+            ids = table[table.columns[own[0]]] if own else getattr(table, "index", None)
+            rows = table[[name for at, name in enumerate(table.columns) if at not in own]].to_numpy()
+        elif isinstance(table, tuple):
+            ids, rows = table
+        else:
+            rows = table
+        found = np.asarray(rows)
+        if np.iscomplexobj(found):
+            raise TypeError("complex numbers")
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused where rows are joined
+            vectors = found.astype(np.float32, copy=False)
+        return [as_text(each, f"{where}, ids") for each in (range(len(vectors)) if ids is None else ids)], vectors
     except (TypeError, ValueError) as error:
-        raise DataError(f"features: no vectors of one length ({error}); needed are [n, d] numbers") from error
+        raise DataError(f"{where}: no vectors of one length ({error}); needed are [n, d] numbers") from error

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,58 @@ def test_a_data_set_is_the_same_in_whatever_form_it_comes() -> None:
         harness.import_data(PAIRS[:-5], "pair")
 
 
+def test_corrected_ids_are_another_data_set_and_another_model() -> None:
+    kept = harness.train("bpr", harness.import_data(PAIRS, "shop"), epochs=1)
+    fixed = [(user, f"i{int(item[1:]) + 1}") for user, item in PAIRS]
+    with pytest.raises(harness.DataError, match=r"shop: exists already, with other ids"):
+        harness.import_data(fixed, "shop")
+    shutil.rmtree("data/shop")
+    shop = harness.import_data(fixed, "shop")
+    for call in (lambda: harness.train("bpr", shop, epochs=1), harness.load_run(kept.path).recommend):
+        with pytest.raises(harness.DataError, match=r"its model calls item 0 'i1', and the data set now 'i2': .*rerun"):
+            call()
+    assert "i12" in harness.train("bpr", shop, epochs=1, rerun=True).embeddings().item_ids
+
+
+NUMBERS = pd.DataFrame([(int(user[1:]), int(item[1:])) for user, item in PAIRS], columns=["user", "item"])
+THREE = {"train": slice(0, None, 2), "valid": slice(1, None, 4), "test": slice(3, None, 4)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        (NUMBERS, NUMBERS.astype(float), {}),
+        (NUMBERS, NUMBERS.to_numpy(float), {}),
+        (NUMBERS, NUMBERS.set_axis(["1", "2"], axis="columns"), {"user": "1", "item": "2"}),
+        (NUMBERS, NUMBERS.set_axis([1, 0], axis="columns"), {"user": "1", "item": "0"}),
+        (
+            {part: NUMBERS[rows].to_numpy() for part, rows in THREE.items()},
+            {part: NUMBERS[rows][["item", "user"]] for part, rows in THREE.items()},
+            {},
+        ),
+    ],
+    ids=["float frame", "float array", "columns of digits", "columns of numbers", "parts"],
+)
+def test_names_decide_on_columns_and_a_whole_number_is_one_id(
+    one: object, other: object, named: dict[str, str]
+) -> None:
+    vectors = {"image": dict(enumerate(VECTORS))}
+    first, second = (
+        harness.import_data(one, "one", features=vectors),
+        harness.import_data(other, "other", features=vectors, **named),
+    )
+    assert first.content.content_hash == second.content.content_hash
+    assert [*first.items] == [*second.items]
+
+
+@pytest.mark.parametrize("column", ["item", "id", "index"])
+def test_a_column_of_ids_is_no_feature(column: str) -> None:
+    frame = pd.DataFrame(VECTORS[::-1]).assign(**{column: IDS[::-1]})
+    found = harness.import_data(PAIRS, "one", features={"image": frame})
+    wanted = harness.import_data(PAIRS, "other", features={"image": (IDS, VECTORS)})
+    assert found.content.content_hash == wanted.content.content_hash
+
+
 def test_parts_and_numbered_rows_of_vectors_come_as_arrays(clustered: Dataset) -> None:
     parts = {part: clustered.part(part) for part in ("train", "valid", "test")}
     found = harness.import_data(parts, "parts", features={"text": clustered.features["text"]})
@@ -118,6 +171,43 @@ def test_errors_say_what_the_command_says(command: Command, call: Callable[[], o
     assert refused(command(*arguments)) == f"bm3: {told.value}"
 
 
+WRONG_IMPORTS: list[dict[str, object]] = [
+    {"name": 5},
+    {"user": 1},
+    {"features": None},
+    {"features": {5: VECTORS}},
+    {"fill": "median"},
+    {"k_core": 0},
+    {"k_core": 2.5},
+    {"split_seed": -3},
+    {"min_rating": float("nan")},
+]
+WRONG_TRAININGS: list[dict[str, object]] = [
+    {"model": None},
+    {"data": NUMBERS},
+    {"threads": 0},
+    {"epochs": 2.0},
+    {"seed": True},
+    {"settings": {1: 2}},
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        *((harness.import_data, {"source": PAIRS, "name": "bad", **given}) for given in WRONG_IMPORTS),
+        *((harness.train, {"model": "bpr", "data": "mini", **given}) for given in WRONG_TRAININGS),
+        (harness.judge, {"runs": 5}),
+        (harness.judge, {"runs": [5]}),
+    ],
+)
+def test_a_wrong_argument_is_one_line_that_names_it(function: Callable[..., object], given: dict[str, object]) -> None:
+    with pytest.raises(harness.ConfigError, match=r"^\w+ is .*: ") as told:
+        function(**given)
+    assert "\n" not in str(told.value)
+    assert not Path("data").exists()
+
+
 @pytest.mark.parametrize(
     ("source", "features", "message"),
     [
@@ -127,6 +217,12 @@ def test_errors_say_what_the_command_says(command: Command, call: Callable[[], o
         (PAIRS, {"image": {"i1": [1.0]}}, "11 of 12 items have no row"),
         (PAIRS, {"image": {"i1": [1.0], "i2": [1.0, 2.0]}}, "no vectors of one length"),
         (PAIRS, {"image": {"i1": ["x"]}}, "no vectors of one length"),
+        (PAIRS, {"image": {"i1": [1j]}}, "no vectors of one length.*complex"),
+        (PAIRS, {"image": None}, "no vectors of one length"),
+        (PAIRS, dict.fromkeys(("image", "visual"), (IDS, VECTORS)), "under another name of 'visual'"),
+        (np.array([(1.0, 2.0), (np.nan, 2.0)]), {}, "bad, row 1: 'nan' is no id"),
+        (pd.DataFrame(PAIRS, columns=["user", "user"]), {}, "two columns of one name: user, user"),
+        ({"train": pd.DataFrame(PAIRS, columns=["user", "item"]), "test": PAIRS}, {}, "no column 'user' among user_id"),
     ],
 )
 def test_what_cannot_be_imported_leaves_nothing(source: object, features: dict[str, object], message: str) -> None:

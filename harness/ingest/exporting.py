@@ -119,6 +119,11 @@ def own_ids(name: str, data: Path | None, dataset: Dataset) -> tuple[list[str] |
     return read_ids(folder, USERS, dataset.n_users), read_ids(folder, ITEMS, dataset.n_items)
 
 
+def called(own: tuple[list[str] | None, list[str] | None], dataset: Dataset) -> list[list[str]]:
+    """What people call the users and the items of `dataset`: its `own_ids`, or its numbers where it has none."""
+    return [ids or [*map(str, range(n))] for ids, n in zip(own, (dataset.n_users, dataset.n_items), strict=True)]
+
+
 def read_ids(folder: Path, name: str, n: int | None = None) -> list[str] | None:
     """The original ids that `folder` has in the file `name`, for numbers 0 to n-1; None without such a file.
 

@@ -79,13 +79,13 @@ def read_row_ids(path: Path, column: str | None = None, kind: Literal["user", "i
             ids = [line.strip() for line in text.read().rstrip().splitlines()]
         return ids[1:] if ids and ids[0].lower() in (ID_COLUMN, *USUAL[kind]) else ids
     header = next(read_csv(path))[1]
-    wanted = column or _id_column(header, kind)
+    wanted = column or id_column(header, kind)
     if column is None and len(header) == 1 and wanted not in header:
         return [fields[0] for _, fields in read_csv(path)]
     return [fields[0] for _, fields in read_columns(path, (wanted,), mend="; name another with --id-column")]
 
 
-def _id_column(header: Sequence[str], kind: str = "item") -> str:
+def id_column(header: Sequence[str], kind: str = "item") -> str:
     """The column of a header that is called as ids of that kind usually are, or else ID_COLUMN."""
     known = {name.lower(): name for name in reversed(header)}
     return next((known[name] for name in (ID_COLUMN, *USUAL[kind]) if name in known), ID_COLUMN)
@@ -183,7 +183,7 @@ def read_texts(path: Path) -> dict[str, str]:
     """
     rows = read_csv(path)
     header = next(rows)[1]
-    (position,) = column_positions(header, (_id_column(header),), f"{path}, line 1")
+    (position,) = column_positions(header, (id_column(header),), f"{path}, line 1")
     if len(header) < 2:
         raise DataError(f"{path}, line 1: needed are columns of texts besides {ID_COLUMN}")
     texts: dict[str, str] = {}

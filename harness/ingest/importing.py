@@ -29,9 +29,19 @@ from harness.data.layouts import (
 from harness.data.split import Parts, SplitRule, split_rule, without_gaps
 from harness.data.words import DEFAULT_SPLIT_SEED, SPLIT_RULES
 from harness.ingest.archives import is_archive, unpack
-from harness.ingest.exporting import ITEMS, RECORD, USERS, checked_name, read_ids, recorded_hash, write_dataset
+from harness.ingest.exporting import (
+    ITEMS,
+    RECORD,
+    USERS,
+    called,
+    checked_name,
+    own_ids,
+    read_ids,
+    recorded_hash,
+    write_dataset,
+)
 from harness.ingest.features import Fill, join_by_id
-from harness.ingest.tables import INTER, Columns, Table, first_names, is_table, k_core, part_of, read_tables
+from harness.ingest.tables import INTER, Columns, InMemory, Table, first_names, is_table, k_core, part_of, read_tables
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class Division:
 
 
 def import_dataset(
-    source: Path,
+    source: Path | InMemory,
     name: str,
     root: Path,
     columns: Columns | None = None,
@@ -69,10 +79,10 @@ def import_dataset(
 ) -> Imported:
     """Read `source` and write it as the new folder `root`/`name`; nothing is written unless all of it can be read.
 
-    `source` is a folder, an archive of one, or a file; `table` is the one that is meant of several tables in it.
+    `source` is a folder, an archive of one, a file, or a table in memory; `table` is the one that is meant of several.
     `features` are modalities to add, each the ids of its rows and the rows [n, d]; items without a row get what `fill`
-    says. `again`: the folder may be there with the same content, and then stays. Raises DataError for what cannot be
-    read, ConfigError for options that do not fit it.
+    says. `again`: the folder may be there with the same content and ids, and then stays. Raises DataError for what
+    cannot be read, ConfigError for options that do not fit it.
     """
     target = root / checked_name(name, "data set")
     if target.exists() and not again:  # known at the end too, but reading may take long
@@ -81,9 +91,12 @@ def import_dataset(
     found = _with_features(found, features, fill)
     found = replace(found, dataset=replace(found.dataset, name=name))
     if again and target.is_dir():
-        if recorded_hash(target) == found.dataset.content_hash:
+        dataset, own = found.dataset, (found.users, found.items)
+        same = recorded_hash(target) == dataset.content_hash
+        if same and called(own_ids(f"{root}/{name}", None, dataset), dataset) == called(own, dataset):
             return found
-        raise DataError(f"{target}: exists already, with other content; remove it or choose another name")
+        other = "ids of users or items" if same else "content"
+        raise DataError(f"{target}: exists already, with other {other}; remove it or choose another name")
     if not len(found.dataset.part("valid")):
         note = "there is no validation part: training takes as many epochs as --epochs says, all of them"
         found = replace(found, notes=(*found.notes, note))
@@ -100,7 +113,10 @@ def _with_features(
     tables, notes = dict[str, NDArray[Any]](), found.notes
     for modality, (ids, rows) in features.items():
         joined = join_by_id(rows, ids, items, f"features {modality!r}", fill=fill)
-        tables[MODALITY_NAMES.get(modality, modality)] = joined.table
+        meant = MODALITY_NAMES.get(modality, modality)
+        if meant in tables:
+            raise DataError(f"features {modality!r}: are given already under another name of {meant!r}: leave one out")
+        tables[meant] = joined.table
         notes = (*notes, *(f"{modality}: {note}" for note in joined.notes(fill)))
     if not tables:
         return found
@@ -110,8 +126,10 @@ def _with_features(
     return replace(found, dataset=dataset, notes=notes)
 
 
-def read_source(source: Path, columns: Columns, division: Division, table: str | None = None) -> Imported:
+def read_source(source: Path | InMemory, columns: Columns, division: Division, table: str | None = None) -> Imported:
     """What `source` holds, whatever its layout; raises DataError or ConfigError."""
+    if isinstance(source, InMemory):
+        return _from_tables([source], None, columns, division)
     if source.is_dir():
         return _read_folder(source, columns, division, table)
     if not source.is_file():
@@ -150,7 +168,8 @@ def _read_folder(folder: Path, columns: Columns, division: Division, table: str 
         return _from_layout(tables[0] if tables else checked_file(archive, folder), folder, columns, division)
     parts = {part_of(path) for path in tables}
     if len(tables) == 1 or (len(parts) == len(tables) and parts in ({0, 1, 2}, {0, 2})):
-        return _from_tables(sorted(tables, key=lambda path: part_of(path) or 0), folder, columns, division)
+        tables.sort(key=lambda path: part_of(path) or 0)
+        return _from_tables(tables, folder, columns, division)
     if not tables:
         found = listed(path.name for path in visible(folder))
         raise DataError(
@@ -209,7 +228,9 @@ def _beside(folder: Path | None, path: Path, parts: Parts, users: Sequence[int],
     return Imported(dataset, own.get("user"), own.get("item"), tuple(notes))
 
 
-def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, division: Division) -> Imported:
+def _from_tables(
+    paths: Sequence[Path | InMemory], folder: Path | None, columns: Columns, division: Division
+) -> Imported:
     """Choose and divide interactions, unless the tables say which part each belongs to."""
     where, rule = str(paths[0]), split_rule(division.rule or SPLIT_RULES[0])
     if columns.part is not None and len(paths) > 1:
@@ -257,11 +278,11 @@ def _from_tables(paths: list[Path], folder: Path | None, columns: Columns, divis
             gone = len(before.user_ids) - len(after[0]), len(before.item_ids) - len(after[1])
             if any(gone):
                 notes.append(f"{gone[0]:,} users and {gone[1]:,} items {why}, and left out")
-    numbered = folder is not None and _is_layout(paths[0], INTER_COLUMNS[:2])
-    if numbered and all(each.isdecimal() for each in (*users, *items)):
-        found = _beside(folder, paths[0], parts, [int(user) for user in users], [int(item) for item in items])
+    table_file, numbers = paths[0], all(each.isdecimal() for each in (*users, *items))
+    if numbers and folder is not None and isinstance(table_file, Path) and _is_layout(table_file, INTER_COLUMNS[:2]):
+        found = _beside(folder, table_file, parts, [int(user) for user in users], [int(item) for item in items])
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
-    dataset = checked_dataset(paths[0].stem, parts, {}, where=table.where, ids={"user": users, "item": items})
+    dataset = checked_dataset("", parts, {}, where=table.where, ids={"user": users, "item": items})
     notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")
     if folder is not None and visible(folder, "*.npy"):
         notes.append("features beside tables are left out, since their order is unknown: bm3 data add-features")

@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 from array import array
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from operator import itemgetter
@@ -56,8 +56,9 @@ NEEDED = {
     "rating": "a number",
 }
 ONE_COLUMN = " in one column; needed are commas, tabs, ;, | or :: between columns"
-HALF = re.compile("[\ud800-\udfff]")
-"""What JSON can escape and no file can hold."""
+HALF = re.compile("[\ud800-\udfff\0\r]")
+"""What JSON can escape and no file of ids can hold."""
+MAX_ID = 10_000
 LOOKED_AT = 1000  # ids, to tell users from items
 BATCH = 65_536  # rows of parquet at a time
 MAX_LITERAL = 2**20
@@ -82,6 +83,18 @@ class Columns:
     def positional(self) -> bool:
         """Whether all that are named are numbers, so that there is no header."""
         return all(column.isdecimal() for column in self.named.values())
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """A table that is in no file, read once, where a path could stand."""
+
+    name: str
+    tables: Sequence[Mapping[str, Iterable[Any]]]
+    """Columns by name; of each part, one of them saying which it is, where there are several."""
+
+    def __str__(self) -> str:
+        return self.name
 
 
 AMAZON_2014 = Columns("1", "2", "4")
@@ -186,7 +199,7 @@ def first_names(path: Path) -> list[str]:
 
 
 def read_tables(
-    paths: Sequence[Path],
+    paths: Sequence[Path | InMemory],
     columns: Columns,
     *,
     find: Collection[str] = ("user", "item"),
@@ -206,8 +219,8 @@ def read_tables(
     found, guessed = columns, False
     for path in paths:
         names, unit, read = _open(path, report)
-        label = part_of(path) if len(paths) > 1 else None
-        if path == paths[0]:
+        label = part_of(path) if isinstance(path, Path) and len(paths) > 1 else None
+        if path is paths[0]:
             found, guessed = _found(names, columns, find, usual, str(path))
         others = [kind for kind in found.named if kind in values]
         for number, (user, item, *rest) in read(list(found.named.values()), found.positional):
@@ -228,7 +241,7 @@ def read_tables(
                 values["part"].append(label)
     times, labels, ratings = (np.frombuffer(read, np.float64) if read else None for read in values.values())
     table = Table(
-        where=str(paths[0] if len(paths) == 1 else paths[0].parent),
+        where=str(paths[0] if len(paths) == 1 else Path(str(paths[0])).parent),
         users=np.frombuffer(users, np.int32),
         items=np.frombuffer(items, np.int32),
         times=times,
@@ -334,7 +347,9 @@ Where the columns are numbers from 1, the first line is a row too.
 """
 
 
-def _open(path: Path, report: Report = lambda position, size: None) -> Source:
+def _open(path: Path | InMemory, report: Report = lambda position, size: None) -> Source:
+    if isinstance(path, InMemory):
+        return _in_memory(path)
     if path.suffix.lower() == PARQUET:
         return _parquet(path)
     with RawFile(path) as file:
@@ -375,9 +390,19 @@ def _json_lines(path: Path, report: Report) -> Source:
             for name in wanted:
                 if name not in record:
                     raise DataError(f"{where}: no {name} among {listed(map(str, record))}: mend or remove the line")
-            yield number, [_text(record[name], where) for name in wanted]
+            yield number, [as_text(record[name], where) for name in wanted]
 
     return [str(name) for name in next(records())[1]], "line", read
+
+
+def _in_memory(source: InMemory) -> Source:
+    def read(wanted: list[str], positional: bool) -> Rows:
+        for table in source.tables:
+            column_positions([*table], wanted, source.name)
+            for number, row in enumerate(zip(*(table[name] for name in wanted), strict=False)):
+                yield number, [as_text(field, f"{source}, row {number}") for field in row]
+
+    return [name for table in source.tables[:1] for name in table], "row", read
 
 
 def _parquet(path: Path) -> Source:
@@ -398,24 +423,28 @@ def _parquet(path: Path) -> Source:
             for batch in file.iter_batches(batch_size=BATCH, columns=wanted):
                 columns = [batch.column(batch.schema.get_field_index(column)).to_pylist() for column in wanted]
                 for row in zip(*columns, strict=True):
-                    yield number, [_text(field, f"{path}, row {number}") for field in row]
+                    yield number, [as_text(field, f"{path}, row {number}") for field in row]
                     number += 1
 
     with reading(path), parquet.ParquetFile(path) as file:
         return list(file.schema_arrow.names), "row", read
 
 
-def _text(field: Any, where: str) -> str:
-    if isinstance(field, bool | dict | list):
-        raise DataError(f"{where}: {str(field)[:40]!r} is no id, number or name: choose another column")
+def as_text(field: Any, where: str) -> str:
+    """An id, a number or a name as text, a whole number without a point, nothing for None. Raises DataError."""
+    if isinstance(field, np.generic):
+        field = field.item()
+    if isinstance(field, bool | dict | list) or (isinstance(field, float) and not math.isfinite(field)):
+        raise DataError(f"{where}: {str(field)[:40]!r} is no id, number or name: mend it, or choose another column")
     if isinstance(field, bytes):
-        return field.decode("utf-8")
+        field = field.decode("utf-8", "surrogateescape")
     if isinstance(field, date):  # a datetime is one too
         return field.isoformat()
     whole = isinstance(field, float) and field.is_integer() and abs(field) < 2**63
     text = "" if field is None else str(int(field) if whole else field).strip()
-    if HALF.search(text):
-        raise DataError(f"{where}: {text[:40]!r} has half of a character (a lone surrogate): mend the line")
+    if HALF.search(text) or len(text) > MAX_ID:
+        what = "half of a character (a lone surrogate), NUL, a carriage return, or more than"
+        raise DataError(f"{where}: {text[:40]!r} has {what} {MAX_ID:,} characters: mend it")
     return text
 
 

@@ -7,7 +7,7 @@ the same order of equal scores. How weights are stored is `weights`.
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -22,9 +22,11 @@ from bm3 import ConfigError, DataError, Recommender
 from harness.common import check_writable, write_whole, writing
 from harness.data.files import listed
 from harness.evaluation.ranking import Evaluator, model_scorer
+from harness.ingest.exporting import called, own_ids
+from harness.ingest.tables import as_text
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, trial_of
-from harness.runs.weights import again, read_weights
+from harness.runs.weights import again, check_names, read_weights
 from harness.training.fit import build
 from harness.training.streams import Streams
 
@@ -65,11 +67,12 @@ class KeptModel:
     def load(cls, run: RunRecord, data: Path | None = None) -> Self:
         """The model that a run kept, on the run's kind of device where there is one.
 
-        Raises DataError where none was kept, its file is damaged or the data set found is another one, ConfigError
-        where this version cannot make the model or computes it otherwise.
+        Raises DataError where none was kept, its file is damaged or the data set found is another one or calls users
+        or items otherwise, ConfigError where this version cannot make the model or computes it otherwise.
         """
         state, ids = read_weights(run)
         trial = trial_of(run, data, "auto" if run.device == "cuda" else "cpu")
+        check_names(run, ids, own_ids(trial.dataset_name, data, trial.dataset), trial.dataset)
         version = trial.entry.model.numerics_version
         if run.numerics.model != version:
             what = f"numerics version {run.numerics.model} of {run.model}, and this is version {version}"
@@ -82,16 +85,14 @@ class KeptModel:
             model.load_state_dict(state)
         except RuntimeError as error:
             raise ConfigError(f"{run.path}: its model does not fit this version's {run.model}: {error}") from error
-        sizes = (trial.dataset.n_users, trial.dataset.n_items)
-        named = (own or [*map(str, range(n))] for own, n in zip(ids, sizes, strict=True))
-        return cls(trial, model.to(trial.device), *named)
+        return cls(trial, model.to(trial.device), *called(ids, trial.dataset))
 
     @cached_property
     def _evaluator(self) -> Evaluator:
         masked = self.trial.training.evaluation.mask_validation
         return Evaluator(self.trial.dataset, "test", mask_validation=masked)
 
-    def recommend(self, users: Sequence[object] | None = None, k: int = 10) -> list[Recommendation]:
+    def recommend(self, users: Iterable[object] | None = None, k: int = 10) -> list[Recommendation]:
         """The `k` best items of each of the users, by id, or of all; without those of training, as in evaluation.
 
         Raises DataError for a user that the data set does not have, or that has nothing in training, ConfigError for
@@ -99,10 +100,10 @@ class KeptModel:
         """
         if not hasattr(k, "__index__") or k < 1:
             raise ConfigError(f"top {k}: a list has a whole number of items, at least one")
-        if isinstance(users, str) or hasattr(users, "__index__"):
+        if users is not None and (isinstance(users, str) or not np.iterable(users)):
             raise ConfigError(f"users is {users!r}: give a list of ids, such as [{users!r}]")
         trained = np.unique(self.trial.dataset.train[:, 0]).astype(np.int64)
-        asked = trained if users is None else self._numbers([*map(str, users)])
+        asked = trained if users is None else self._numbers([as_text(user, "users") for user in users])
         if not len(asked):
             raise DataError("no user is asked for; name at least one")
         if len(untrained := np.setdiff1d(asked, trained)):

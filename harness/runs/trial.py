@@ -41,7 +41,7 @@ from harness.runs.store import (
     supersede,
     write_failure,
 )
-from harness.runs.weights import Ids, state_hash, write_weights
+from harness.runs.weights import Ids, check_names, read_weights, state_hash, write_weights
 from harness.runs.words import device_fault
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.checkpoint import Checkpoints, TrainingState
@@ -178,8 +178,8 @@ def run_trial(
     """Train and evaluate the trial and store it under `out`; one that is finished is returned as it is.
 
     A finished run is refused by a ConfigError where weights are to stay and it has none, and where the data set says
-    other than it did what is a surrogate, which its content does not show. On `rerun` it is moved aside first, and
-    whether the bits are the same is told.
+    other than it did what is a surrogate, which its content does not show; by a DataError where the weights are of
+    other ids. On `rerun` it is moved aside first, and whether the bits are the same is told.
 
     An unfinished run goes on after its last checkpoint, which may cost `share` of the time; `earlier` gets the epochs
     before it. While another process runs the same trial this one waits for it, or raises InUseError. `tell` gets a line
@@ -236,6 +236,8 @@ def _as_asked(trial: Trial, run: RunRecord) -> RunRecord:
             f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run "
             f"aside, trains it again with the model kept, and says whether it is the same to the bit"
         )
+    if trial.keep is not None:
+        check_names(run, read_weights(run)[1], trial.keep, trial.dataset)
     return run
 
 

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from bm3 import DataError
 from harness.common import number, parse_json, size, write_whole, writing
+from harness.data import Dataset
 from harness.evaluation.words import METRICS
+from harness.ingest.exporting import called
 from harness.runs.record import CARD, MODEL, RunRecord
 from harness.training.checkpoint import blocks_of, write_tensors
 
@@ -85,6 +87,17 @@ def read_weights(run: RunRecord) -> tuple[dict[str, Tensor], Ids]:
     if other:
         raise DataError(f"{file}: is of another run than {run.path}; {again(run)} makes it anew")
     return state, (ids[0], ids[1])
+
+
+def check_names(run: RunRecord, kept: Ids, found: Ids, dataset: Dataset) -> None:
+    """Raises DataError where the model that a run kept calls a user or item otherwise than its data set does now."""
+    for kind, then, now in zip(KINDS, called(kept, dataset), called(found, dataset), strict=True):
+        if then != now:
+            number = next(number for number, names in enumerate(zip(then, now, strict=True)) if len({*names}) > 1)
+            raise DataError(
+                f"{run.path}: its model calls {kind[:-1]} {number} {then[number][:40]!r}, and the data set now "
+                f"{now[number][:40]!r}: put the former {kind}.csv back, or {again(run)} (rerun=True) trains it anew"
+            )
 
 
 def again(run: RunRecord) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from command_line import Command, refused
@@ -90,6 +91,8 @@ def test_users_are_asked_for_and_answered_by_their_own_ids(data: Path, clustered
     assert [(line.user, line.rank) for line in lists] == [(user, rank) for user in ("u7", "u3") for rank in range(1, 5)]
     seen = {ITEMS[item] for user, item in clustered.train.tolist() if user == 7}
     assert not seen & {line.item for line in lists if line.user == "u7"}
+    for form in (np.array, pd.Series, iter):
+        assert KeptModel.load(kept, data).recommend(form(["u7", "u3"]), 4) == lists
     for wrong, message in ((["7"], r"1 of 1 users are none of clustered's \(7\)"), (["u1", "x"], r"1 of 2 .*\(x\)")):
         with pytest.raises(DataError, match=message):
             KeptModel.load(kept, data).recommend(wrong)
