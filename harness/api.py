@@ -57,10 +57,9 @@ Result = TypeVar("Result")
 
 
 def _whole(value: Any) -> int:
-    try:
-        return operator.index(None if isinstance(value, bool) else value)
-    except TypeError:
-        raise ValueError("needed is a whole number") from None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError("needed is a whole number")
+    return operator.index(value)
 
 
 Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**63)]

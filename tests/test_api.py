@@ -255,7 +255,7 @@ def test_values_of_another_kind_are_refused_as_the_command_refuses_words(tmp_pat
     run = harness.train("bpr", "mini", epochs=1, seed=np.int64(1), device="cpu", out=tmp_path)
     assert len(run.recommend(["1"], k=np.int64(2))) == 2
     for call, message in (
-        (lambda: run.recommend(["1"], k=2.5), "top 2.5"),
+        (lambda: run.recommend(["1"], k=2.5), "k is 2.5: needed is a whole number"),
         (lambda: run.recommend("1"), "give a list of ids, such as"),
         (lambda: harness.train("bpr", "mini", seed="x"), "seed is 'x'"),
         (lambda: harness.judge(run).write(tmp_path / "report", ["docx"]), "no format 'docx'; nearest: "),

@@ -222,12 +222,12 @@ class Row:
     @property
     def obstacle(self) -> str:
         """Why its accuracy cannot be compared with published figures; empty where it can."""
+        if self.undeclared:
+            return f"the suite does not declare seed {', '.join(map(str, self.undeclared))}"
         if self.other_data:
             return f"other data of that name: {self.other_data}"
         if self.surrogates:
             return f"surrogate features: {', '.join(self.surrogates)}"
-        if self.undeclared:
-            return f"the suite does not declare seed {', '.join(map(str, self.undeclared))}"
         if self.part != "test":
             return "the paper's test part is the one by which training stops here"
         return f"settings are not the published ones ({', '.join(self.departures)})" if self.departures else ""
