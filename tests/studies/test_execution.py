@@ -375,15 +375,14 @@ def test_a_trial_that_would_not_fit_waits(processes: Start) -> None:
     backend.stop()
 
 
-def test_each_gpu_gets_its_share_of_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_gets_its_share_of_trials(tmp_path: Path, processes: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two devices by the names that the user chose; what a process sees is written to its log."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-a")
     monkeypatch.setattr(backends_module, "free_bytes", lambda gpu: 100)
     code = f"import os; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); {SLEEP}"
     backend = processes(code, workers=4, need=lambda trial: 60)
-    assert [backend.start(one(seed, "cuda")) for seed in range(3)][
-        2
-    ] is None  # a second one of 60 does not fit beside the first
+    started = [backend.start(one(seed, "cuda")) for seed in range(3)]
+    assert started[2] is None  # a second one of 60 does not fit beside the first
     wait_until(lambda: len([log for log in tmp_path.rglob(LOG) if log.read_text()]) == 2)
     backend.stop()
     assert sorted(log.read_text().strip() for log in tmp_path.rglob(LOG)) == ["3", "GPU-a"]
