@@ -356,14 +356,15 @@ class _Group:
         if selection is None:
             return None
         runs = tuple(selection.on_validation.runs.values())
-        model, data = runs[0].model, runs[0].dataset
+        first = runs[0]
+        data = first.dataset
         return Row(
             dataset=self.dataset,
-            model=model,
+            model=first.model,
             label=self.label,
             selection=selection,
             runs=runs,
-            departures=(*_departures(runs[0], paper).values(), *_searched_beyond(selection, model, paper)),
+            departures=(*_departures(first, paper).values(), *_searched_beyond(selection, first.model, paper)),
             named=self.named,
             every_seed=self.every_seed,
             undeclared=self.undeclared,
