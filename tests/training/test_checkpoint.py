@@ -171,7 +171,7 @@ def test_a_failed_saving_keeps_the_one_before(tmp_path: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr("harness.training.checkpoint._checksum", lambda tensors, drop: 0)
-        patch.setattr("harness.training.checkpoint._blocks", full)
+        patch.setattr("harness.training.checkpoint.blocks_of", full)
         with pytest.raises(WriteError, match=r"\(No space left"):
             checkpoints.save(TrainingState(2, state, {}, state))
     loaded = checkpoints.load(CPU)
