@@ -217,20 +217,20 @@ def users_of(run: RunRecord, path: Path, data: Path | None) -> NDArray[np.int64]
 
     from harness.evaluation.lists import numbers_of
     from harness.ingest.exporting import USERS as FILE
-    from harness.ingest.exporting import own_ids
+    from harness.ingest.exporting import called, own_ids
     from harness.ingest.features import read_row_ids
     from harness.runs.trial import dataset_of
 
     name, dataset = dataset_of(run, data)
-    own, _ = own_ids(name, data, dataset)
-    asked = numbers_of([*filter(None, read_row_ids(path, kind="user"))], own, dataset.n_users)
+    own = own_ids(name, data, dataset)
+    asked = numbers_of(filter(None, read_row_ids(path, kind="user")), called(own, dataset)[0])
     unknown = [each for each, number in asked.items() if number < 0]
     found = np.array([number for number in asked.values() if number >= 0], np.int64)
     tested = found[np.isin(found, dataset.test[:, 0]) & np.isin(found, dataset.train[:, 0])]
     known = f"{len(found)} of {len(asked)} ids are users of {dataset.name}, {len(tested)} of them tested"
     said = f"{path}: {known}" + (f"; first that is none: {unknown[0]!r}" if unknown else "")
     if not len(tested):
-        raise DataError(f"{said}; needed are ids as in {FILE if own else 'the data, from 0'}, one a line")
+        raise DataError(f"{said}; needed are ids as in {FILE if own[0] else 'the data, from 0'}, one a line")
     if len(tested) < len(asked):
         click.echo(f"note: {said}", err=True)
     return tested

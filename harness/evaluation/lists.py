@@ -3,7 +3,7 @@
 A file's first line tells its form. Masks and metrics are those of `ranking` and `metrics`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from operator import itemgetter
@@ -17,6 +17,7 @@ from harness.data import Dataset, Part
 from harness.data.files import listed, open_text, read_csv, reading
 from harness.evaluation.metrics import Ranking
 from harness.evaluation.ranking import Evaluator
+from harness.ingest.exporting import Ids, called
 from harness.ingest.tables import PARQUET, Columns, first_names, is_table, number_in, read_tables
 
 TOLERATED = 0.01
@@ -29,7 +30,6 @@ FORMS = (
 Rows = Iterator[tuple[str, str, float, float]]
 """User, item, its score and its rank: the highest score first, of equal ones the lowest rank."""
 Naming = Literal["own", "number"]
-Ids = tuple[Sequence[str] | None, Sequence[str] | None]
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,7 @@ def _numbered(
     """
     kinds, found = (named, dict.fromkeys(chain.from_iterable(named.values()))), dict[Naming, list[dict[str, int]]]()
     for naming in (asked,) if asked else get_args(Naming):
-        own = ids if naming == "own" else (None, None)
-        found[naming] = [*map(numbers_of, kinds, own, (dataset.n_users, dataset.n_items))]
+        found[naming] = [*map(numbers_of, kinds, called(ids if naming == "own" else (None, None), dataset))]
     unknown = {way: sum(number < 0 for of in numbers for number in of.values()) for way, numbers in found.items()}
     best = min(unknown, key=unknown.__getitem__)
     bearable = TOLERATED * sum(map(len, kinds)) if unknown[best] else 0
@@ -202,7 +201,7 @@ def _numbered(
     return best, users, items
 
 
-def numbers_of(names: Iterable[str], own: Sequence[str] | None, n: int) -> dict[str, int]:
-    """The data set's number of each name, one of its `own` ids or, where it has none, a number below n; −1: none."""
-    known = {name: number for number, name in enumerate(map(str, range(n)) if own is None else own)}
+def numbers_of(names: Iterable[str], ids: Iterable[str]) -> dict[str, int]:
+    """The number of each name among `ids`, in their order; −1: none."""
+    known = {each: number for number, each in enumerate(ids)}
     return {name: known.get(name, -1) for name in names}

@@ -19,6 +19,8 @@ from harness.data.layouts import INTER_COLUMNS, SYNTHETIC, folder_of, modality_o
 
 RECORD, ITEMS, USERS = "dataset.json", "items.csv", "users.csv"
 FILE_NAMES = {"visual": "image"}  # other tools that read this layout look for image_feat.npy
+Ids = tuple[list[str] | None, list[str] | None]
+"""What a data set calls its users and its items, in the order of their numbers; None where it has numbers alone."""
 PLAIN_NAME = re.compile(r"[^\W_][\w .+-]{0,99}")
 
 
@@ -112,14 +114,14 @@ def write_ids(path: Path, ids: Sequence[str]) -> None:
         csv.writer(file, lineterminator="\n").writerows([("index", "id"), *enumerate(ids)])
 
 
-def own_ids(name: str, data: Path | None, dataset: Dataset) -> tuple[list[str] | None, list[str] | None]:
+def own_ids(name: str, data: Path | None, dataset: Dataset) -> Ids:
     """What `dataset`, loaded as `name`, calls its users and its items; None where it has numbers alone."""
     if (folder := folder_of(name, data)) is None:
         return None, None
     return read_ids(folder, USERS, dataset.n_users), read_ids(folder, ITEMS, dataset.n_items)
 
 
-def called(own: tuple[list[str] | None, list[str] | None], dataset: Dataset) -> list[list[str]]:
+def called(own: Ids, dataset: Dataset) -> list[list[str]]:
     """What people call the users and the items of `dataset`: its `own_ids`, or its numbers where it has none."""
     return [ids or [*map(str, range(n))] for ids, n in zip(own, (dataset.n_users, dataset.n_items), strict=True)]
 

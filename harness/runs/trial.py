@@ -22,6 +22,7 @@ from harness.common import WriteError
 from harness.data import PARTS, Dataset, load_dataset
 from harness.ending import NOTHING_MEASURED
 from harness.evaluation.compiling import can_compile
+from harness.ingest.exporting import Ids
 from harness.measure.energy import EnergyMeter
 from harness.measure.environment import environment
 from harness.measure.gpu import VISIBLE, GpuUnavailableError, driver_version, survey
@@ -41,7 +42,7 @@ from harness.runs.store import (
     supersede,
     write_failure,
 )
-from harness.runs.weights import Ids, check_names, read_weights, state_hash, write_weights
+from harness.runs.weights import check_names, read_weights, state_hash, write_weights
 from harness.runs.words import device_fault
 from harness.training.checkpoint import SHARE as CHECKPOINT_SHARE
 from harness.training.checkpoint import Checkpoints, TrainingState
@@ -223,14 +224,17 @@ def run_trial(
     return run
 
 
-def _as_asked(trial: Trial, run: RunRecord) -> RunRecord:
+def relabelled(trial: Trial, run: RunRecord) -> str:
+    """Why a finished run is not of the trial's data set as it is now: other vectors are surrogates; else nothing."""
     changed = {*run.dataset.surrogates} ^ {*trial.dataset.surrogates} if trial.reads_features else set()
-    if changed:
-        raise ConfigError(
-            f"{run.path}: its record and the data set as it is now differ in whether {', '.join(sorted(changed))} "
-            f"{'are surrogates' if len(changed) > 1 else 'is a surrogate'}: add --rerun (rerun=True), which moves that "
-            f"run aside and trains it again"
-        )
+    are = "are surrogates" if len(changed) > 1 else "is a surrogate"
+    of = f"its record and the data set as it is now differ in whether {', '.join(sorted(changed))} {are}"
+    return f"{run.path}: {of}" if changed else ""
+
+
+def _as_asked(trial: Trial, run: RunRecord) -> RunRecord:
+    if why := relabelled(trial, run):
+        raise ConfigError(f"{why}: add --rerun (rerun=True), which moves that run aside and trains it again")
     if trial.keep is not None and not (run.path / MODEL).is_file():
         raise ConfigError(
             f"{run.path}: is finished and its model was not kept: add --rerun (rerun=True), which moves that run "

@@ -19,15 +19,13 @@ from bm3 import DataError
 from harness.common import number, parse_json, size, write_whole, writing
 from harness.data import Dataset
 from harness.evaluation.words import METRICS
-from harness.ingest.exporting import called
+from harness.ingest.exporting import Ids, called
 from harness.runs.record import CARD, MODEL, RunRecord
 from harness.training.checkpoint import blocks_of, write_tensors
 
 FORMAT = "1"
 STATE, IDS = "state/", "ids/"
 KINDS = ("users", "items")
-Ids = tuple[list[str] | None, list[str] | None]
-"""What a data set calls its users and its items, in the order of their numbers; None where it has numbers alone."""
 DESCRIBED = ("model", "config", "dataset", "dataset_hash", "seed", "numerics")
 """What the file has of the run's description."""
 

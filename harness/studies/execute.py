@@ -15,7 +15,7 @@ from bm3 import DataError
 from harness.evaluation.words import short_metric
 from harness.runs.record import CARD, FAILURE, MODEL, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord, cost_key
 from harness.runs.store import in_use, supersede, write_failure
-from harness.runs.trial import Trial, folder_of
+from harness.runs.trial import Trial, folder_of, relabelled
 from harness.runs.words import Policy
 from harness.studies.estimate import Estimates
 from harness.studies.status import Running
@@ -47,7 +47,8 @@ def stored(trial: Trial, store: Path, policy: Policy, costs: Mapping[str, Any] |
 
     Where costs are asked for, `costs` is what decides them here: a run of another machine does not count.
 
-    A result that cannot be read is kept until reruns are asked for. What was never finished is begun anew.
+    A result that cannot be read, or is of vectors that are said to be others now, is kept until reruns are asked for.
+    What was never finished is begun anew.
     """
     path = folder_of(trial, store)
     try:
@@ -58,6 +59,9 @@ def stored(trial: Trial, store: Path, policy: Policy, costs: Mapping[str, Any] |
             return Stored(True, set_aside=True, problem=str(error))
         return Stored(policy != "none" and not damaged, problem=str(error))
     if run is not None and run.finished:
+        if why := relabelled(trial, run):
+            anew = policy in ("failed", "all")
+            return Stored(anew, set_aside=anew, problem=f"{why}; --rerun failed moves it aside and trains it again")
         there = cost_key(run.environment)
         other = [f"{key} {there[key]}, here {here}" for key, here in (costs or {}).items() if there[key] != here]
         if (other and policy != "none") or policy == "all":

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     import torch
 
     from harness.data import Dataset
+    from harness.ingest.exporting import Ids
     from harness.runs.record import RunRecord
     from harness.runs.trial import Trial
-    from harness.runs.weights import Ids
 
 Repeat = Literal["best", "all"]
 KeepModel = Literal["best", "all"]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,18 @@ def test_policies_choose_by_what_is_stored_and_a_dry_run_lists_it(tmp_path: Path
     assert seen[-1].outcomes.keys() == set(keys([*states.values()]))
     assert {name for name in names if outcomes[states[name].key] is not None} == run | {"finished"}
     assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == len({"damaged", "finished"} & run)
+
+
+@pytest.mark.parametrize(("policy", "run"), [("missing", False), ("none", False), ("failed", True), ("all", True)])
+def test_a_run_of_vectors_that_are_said_to_be_others_now_is_no_answer(tmp_path: Path, policy: Any, run: bool) -> None:
+    [trial] = trials(("vbpr",), (1,))
+    said = replace(trial, dataset=replace(trial.dataset, surrogates=frozenset({"visual"})))
+    finished_run(tmp_path / trial.key)
+    assert execute(all_of([trial]), tmp_path, Scripted(tmp_path), policy="none")[trial.key] is not None
+    backend = Scripted(tmp_path)
+    outcomes = execute(all_of([said]), tmp_path, backend, policy=policy)
+    assert (backend.started, outcomes[said.key] is not None) == ([said.key] * run, run)
+    assert len(list((tmp_path / SUPERSEDED).rglob(RESULT))) == run
 
 
 @pytest.mark.parametrize(
