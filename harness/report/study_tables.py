@@ -40,7 +40,7 @@ SELECTION = (
 )
 BUDGET = (
     "What the best on validation of so many points, drawn from those that were run, is expected to reach on the test "
-    "part. The last column is how many points the paper's grid has."
+    "part. The last column is how many points the paper's grid has; below stand the values that no point run has."
 )
 DIFFERENCES = (
     "First minus second, paired over the users that all rows share; a user's value is the mean over as many runs of "
@@ -334,7 +334,18 @@ def budget(study: Study) -> Table:
         figures = [number(reached[n]) if n in reached else NOT_KNOWN for n in trials]
         body.append([row.label, row.dataset, *figures, number(reached[len(row.grid)]), len(row.grid), published])
     head = ["model", "data set", *(f"{n} trial{'s' * (n > 1)}" for n in trials), "all run", "points run", "grid"]
-    return table(f"Expected test {study.stopping}", head, body, "ll" + "r" * (len(head) - 2))
+    return table(f"Expected test {study.stopping}", head, body, "ll" + "r" * (len(head) - 2), notes=_untried(study))
+
+
+def _untried(study: Study) -> Iterator[str]:
+    """Of each row that is held against the paper: the values of the paper's grid that none of its points has."""
+    for row in (row for row in study.rows if row.verdicts and not row.departures):
+        had = [run.settings for point in row.grid for run in point.runs.values()]
+        grid = study.paper.grids.get(row.model, {})
+        left = {key: [str(v) for v in grid[key] if all(of[key] != v for of in had)] for key in grid}
+        if any(left.values()):
+            told = "; ".join(f"{key} {', '.join(values)}" for key, values in left.items() if values)
+            yield f"{row.label} on {row.dataset}: no run has of the paper's grid {told}."
 
 
 def differences(study: Study, every_pair: bool) -> Table:

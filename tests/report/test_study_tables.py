@@ -1,7 +1,9 @@
 """The tables of a report: each fact stands in its cell. How they look is in the tests of the renderers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rows_by_hand import difference
@@ -16,6 +18,7 @@ from harness.report.study_tables import (
     FIGURES,
     _one_more,
     about_stars,
+    budget,
     changes,
     claims,
     differences,
@@ -132,6 +135,22 @@ def test_rows_of_a_model_are_held_against_the_one_that_stands_for_it(study: Stud
         "+5.3 [+3.9 to +6.6]",
         "–",
     )
+
+
+def test_values_of_the_grid_that_no_point_has_are_named_where_a_row_is_held_against_the_paper(study: Study) -> None:
+    row = study.rows[1]
+    whole = study.paper.grids[row.model]["reg_weight"]
+
+    def told(values: Sequence[object], **changes: Any) -> list[str]:
+        runs = [altered(row.runs[0], config={**row.runs[0].config, "reg_weight": value}) for value in values]
+        points = tuple(replace(row.grid[0], runs={1: run}, compared=()) for run in runs)
+        searched = replace(row, selection=replace(row.selection, points=points), **changes)
+        return [*budget(replace(study, rows=(searched,))).notes]
+
+    assert told(whole[:2]) == [
+        "bpr on baby: no run has of the paper's grid reg_weight 0.1, 0.01, 0.001, 0.0001, 1e-05."
+    ]
+    assert told(whole) == told(whole[:2], departures=("epochs=4",)) == told(whole[:2], verdicts={}) == []
 
 
 def test_a_claim_stands_once_with_what_each_place_says_and_its_comparisons(study: Study) -> None:
