@@ -40,7 +40,7 @@ SELECTION = (
 )
 BUDGET = (
     "What the best on validation of so many points, drawn from those that were run, is expected to reach on the test "
-    "part. The last column is how many points the paper's grid has; below stand the values that no point run has."
+    "part. The last column is how many points the paper's grid has."
 )
 DIFFERENCES = (
     "First minus second, paired over the users that all rows share; a user's value is the mean over as many runs of "
