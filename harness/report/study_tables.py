@@ -342,7 +342,7 @@ def _untried(study: Study) -> Iterator[str]:
     for row in (row for row in study.rows if row.verdicts and not row.departures):
         had = [run.settings for point in row.grid for run in point.runs.values()]
         grid = study.paper.grids.get(row.model, {})
-        left = {key: [str(v) for v in grid[key] if all(of[key] != v for of in had)] for key in grid}
+        left = {key: [str(v) for v in grid[key] if all(of.get(key) != v for of in had)] for key in grid}
         if any(left.values()):
             told = "; ".join(f"{key} {', '.join(values)}" for key, values in left.items() if values)
             yield f"{row.label} on {row.dataset}: no run has of the paper's grid {told}."
