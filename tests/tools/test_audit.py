@@ -272,6 +272,21 @@ def test_every_variant_of_the_models_here_has_a_measured_effect_on_mini() -> Non
     assert all(effect.seeds >= TOLERANCES.min_seeds for effect in known)
 
 
+def test_effects_on_baby_are_those_of_the_stored_runs() -> None:
+    folders = [Path(__file__).parents[2] / "docs/results/runs" / name / "baby" for name in ("knockout", "variants")]
+    runs = {run.path.name: run for folder in folders for run in stored_runs(folder)}.values()
+    known = [effect for effect in known_effects(PAPER.folder) if effect.dataset == "baby"]
+    assert known
+    for effect in known:
+        own = [run for run in runs if run.model == effect.model]
+        base, other = (
+            {run.seed: run.outcome.test[effect.metric] for run in own if run.changed_settings == changed}
+            for changed in ({}, {effect.setting: effect.value})
+        )
+        found = paired_effect(effect.key, base, other, TOLERANCES, same=False, code=effect.code)
+        assert effects_csv([found]) == effects_csv([effect])
+
+
 # --- the command ---
 
 
