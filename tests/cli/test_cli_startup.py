@@ -88,7 +88,7 @@ def test_the_entry_point_loads_nothing_that_computes_either(word: str) -> None:
     assert not HEAVY & loaded
 
 
-BEGIN = "from pathlib import Path; store = Path('docs/results/runs/cost'); "
+BEGIN = "from pathlib import Path; store = Path('docs/results/runs/mini'); "
 READERS = {
     "errors": "from bm3 import BM3Error, ConfigError, DataError",
     "list": "from harness.runs.index import entries; from harness.runs.text import list_text; "
