@@ -17,7 +17,7 @@ import click
 
 import harness
 from bm3.errors import ConfigError
-from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, MOST_SEEDS, OUT, PAPER, PAPER_FOLDER, computing
+from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, PAPER_FOLDER, SEEDS_OF_OURS, computing
 from harness.cli.output import say, to_stderr
 from harness.cli.study import Execution, execution_options, run
 from harness.ending import Interrupted
@@ -35,12 +35,18 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command()
 @click.argument("dataset", default="mini")
 @MODELS
-@click.option("--seeds", type=click.IntRange(1, MOST_SEEDS), default=3, help="Run seeds 1 to N.", metavar="N")
+@SEEDS_OF_OURS
 @DRY_RUN
-@click.option("--as-reference", is_flag=True, help="Write the effects to the paper's audit/<data set>.csv too.")
+@click.option("--as-reference", is_flag=True, help="Write effects to the paper's audit/<data set>.csv too.")
 @execution_options
 def audit(
-    dataset: str, models: tuple[str, ...], seeds: int, dry_run: bool, as_reference: bool, how: Execution, paper: Paper
+    dataset: str,
+    models: tuple[str, ...],
+    seeds: list[int],
+    dry_run: bool,
+    as_reference: bool,
+    how: Execution,
+    paper: Paper,
 ) -> None:
     """Measure what every variant changes on DATASET.
 
@@ -52,14 +58,14 @@ def audit(
     \b
     bm3 audit
     bm3 audit --model bm3 --model grcn
-    bm3 audit baby --data ~/data --model bm3 --seeds 2
+    bm3 audit baby --data ~/data --model bm3 --seeds 1-2
     """
     from harness.runs.trial import resolve_device
     from harness.studies.execute import pending
     from harness.studies.suite import wanted
-    from harness.tools.audit import Audit, audit_markdown, plan_audit, write_audit
+    from harness.tools.audit import Audit, Change, audit_markdown, plan_audit, write_audit
 
-    rows = plan_audit(paper, dataset, how.data, models, tuple(range(1, seeds + 1)), resolve_device(how.device))
+    rows = plan_audit(paper, dataset, how.data, models, seeds or (1, 2, 3), resolve_device(how.device))
     if dry_run:
         say(trial.command for trial in pending(lambda outcomes: wanted(rows, outcomes), how.out, how.rerun).to_run)
         return
@@ -68,8 +74,8 @@ def audit(
     paths = write_audit(outcome, begun.folder, paper.folder if as_reference else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     say(paths, "written: ")
-    if as_reference and outcome.code != 0:
-        click.echo("not taken as reference, since not everything was measured", err=True)
+    if as_reference and (unknown := sum(effect.effect is Change.NO_EVIDENCE for effect in outcome.effects)):
+        click.echo(f"note: not taken as reference: {unknown} effects without evidence", err=True)
     sys.exit(outcome.code)
 
 

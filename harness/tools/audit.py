@@ -133,8 +133,8 @@ class Audit:
         self.runs = {key: run for key, run in outcomes.items() if run is not None}
         """Finished runs by the trial's key."""
         trials = {trial.key: trial for row in rows for trial in row.wanted({})}
-        self.failed = [trial.command for key, trial in trials.items() if key not in self.runs]
-        """Commands of trials that failed."""
+        self.without_result = [trial.command for key, trial in trials.items() if key not in self.runs]
+        """Commands of trials without a result."""
 
     @cached_property
     def effects(self) -> list[Effect]:
@@ -158,9 +158,9 @@ class Audit:
 
     @property
     def code(self) -> int:
-        """Exit code: 1 if a trial failed, else 0 if an effect has evidence, else 3."""
+        """Exit code: 1 if a trial has no result, else 0 if an effect has evidence, else 3."""
         known = any(effect.effect is not Change.NO_EVIDENCE for effect in self.effects)
-        return 1 if self.failed else 0 if known else 3
+        return 1 if self.without_result else 0 if known else 3
 
 
 def _ended(run: RunRecord) -> list[Any]:
@@ -259,7 +259,7 @@ def audit_markdown(audit: Audit) -> str:
     surrogates = {run.model for run in audit.runs.values() if run.reads_features}
     if audit.dataset.surrogates and surrogates:
         lines.append(f"- Trained on surrogate features, not on the original vectors: {', '.join(sorted(surrogates))}")
-    lines += [f"- Failed: `{command}`" for command in audit.failed]
+    lines += [f"- Without a result: `{command}`" for command in audit.without_result]
     published = {(c.setting, str(c.value)): c.published for c in audit.comparisons}
     rows = [
         [
@@ -296,14 +296,16 @@ def audit_markdown(audit: Audit) -> str:
 def write_audit(audit: Audit, folder: Path, paper: Path | None = None) -> list[Path]:
     """Write `report.md` and `audit.csv` into the folder, each whole or not at all. Raises WriteError.
 
-    Into the folder `paper`, where given, the effects go too if everything was measured, as `audit/<data set>.csv`;
-    those of models that were not audited stay.
+    Into the folder `paper`, where given, those with evidence go too, as `audit/<data set>.csv`. What is known of the
+    others, and of models that were not audited, stays.
     """
     effects = audit.effects
     contents = {folder / "report.md": audit_markdown(audit), folder / "audit.csv": effects_csv(effects)}
-    if paper is not None and audit.code == 0:
-        measured = {effect.model for effect in effects}
-        kept = [e for e in known_effects(paper) if e.dataset == audit.dataset.name and e.model not in measured]
-        known = sorted([*kept, *effects], key=lambda effect: effect.model)
+    measured = [effect for effect in effects if effect.effect is not Change.NO_EVIDENCE]
+    if paper is not None and measured:
+        models, open_ones = {e.model for e in effects}, {e.key for e in effects} - {e.key for e in measured}
+        here = (effect for effect in known_effects(paper) if effect.dataset == audit.dataset.name)
+        kept = [effect for effect in here if effect.model not in models or effect.key in open_ones]
+        known = sorted([*kept, *measured], key=lambda effect: effect.model)
         contents[paper / AUDIT / f"{audit.dataset.name}.csv"] = effects_csv(known)
     return write_files(contents, "name another folder with --out")

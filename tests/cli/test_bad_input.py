@@ -61,7 +61,7 @@ BAD: dict[str, list[str]] = {
     "train bpr mini --out small.toml": ["small.toml", "--out"],
     "train bpr mini --key mini/bpr-0": ["code, data or compiled loops are others", "instead of mini/bpr-0"],
     "audit minni": ["no data set 'minni'", "nearest: mini"],
-    "audit mini --seeds 0": ["--seeds", "0"],
+    "audit mini --seeds 3-1": ["--seeds", "3-1"],
     "audit mini --model bpr --out small.toml/runs": ["small.toml", "--out"],
     "profile bpr mini --out small.toml/bpr.json": ["small.toml/bpr.json", "cannot be written", "--out"],
     "profile bpr mini --out .": ["--out"],

@@ -186,7 +186,7 @@ def test_the_report_has_a_row_per_difference_and_names_what_failed() -> None:
     assert row[-1] == "lower"
     assert "Seeds: 1, 2, 3" in text
     assert audit.dataset.content_hash[:10] in text
-    assert "- Failed: `bm3 train bpr mini" in text
+    assert "- Without a result: `bm3 train bpr mini" in text
     assert "made up" in text.split("## Environment")[1]
 
 
@@ -296,7 +296,7 @@ def audit(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     suite = load_suite("mini")
     short = suite.model_copy(update={"training": {**suite.training, "epochs": 5}})
     monkeypatch.setattr("harness.tools.audit.load_suite", lambda name, paper: short)
-    how = ("--model", "bpr", "--seeds", 2, "--device", "cpu", "--in-process", "--as-reference")
+    how = ("--model", "bpr", "--seeds", "1-2", "--device", "cpu", "--in-process", "--as-reference")
     return lambda *arguments: command("audit", "mini", *how, *arguments)
 
 
@@ -317,19 +317,27 @@ def test_an_audit_of_bpr_on_mini(audit: Command, tmp_path: Path) -> None:
     assert (folder / "report.md").read_text(encoding="utf-8").startswith(summary)
 
 
-def test_a_trial_that_fails_is_named_and_the_others_go_on(audit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_fails_is_named_and_the_others_go_on(
+    audit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of its effect stays; the effects of the others take the place of those that were."""
+
     def run(trial: Trial, store: Path, **how: Any) -> RunRecord:
         if trial.training.evaluation.mask_validation and trial.seed == 2:
             raise BM3Error("loss is nan")
         return run_trial(trial, store, **how)
 
     monkeypatch.setattr("harness.studies.local.run_trial", run)
-    before = effects_csv(known_effects(PAPER.folder))
-    outcome = audit()
+    expected = Path(shutil.copytree(paper_folder(DEFAULT), tmp_path / "expected"))
+    before = {effect.key: effect for effect in known_effects(expected)}
+    outcome = audit("--paper", expected)
     assert outcome.code == 1
-    (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Failed: ")]
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("- Without a result: ")]
     assert "mask_validation=True" in line
     assert "--seed 2" in line
     log = Path("runs/audit-mini/study.log").read_text(encoding="utf-8")
     assert (log.count(" started: "), log.count(" failed: "), log.count(" finished: ")) == (6, 1, 5)
-    assert effects_csv(known_effects(PAPER.folder)) == before
+    after = {effect.key: effect for effect in known_effects(expected)}
+    changed = {(key[1], key[2]) for key in before if after[key] != before[key]}
+    assert (after.keys(), changed) == (before.keys(), {("bpr", "early_stopping.rounding")})
+    assert "not taken as reference: 2 effects without evidence" in outcome.err
