@@ -63,7 +63,7 @@ def audit(
     from harness.runs.trial import resolve_device
     from harness.studies.execute import pending
     from harness.studies.suite import wanted
-    from harness.tools.audit import Audit, Change, audit_markdown, plan_audit, write_audit
+    from harness.tools.audit import Audit, audit_markdown, plan_audit, write_audit
 
     rows = plan_audit(paper, dataset, how.data, models, seeds or (1, 2, 3), resolve_device(how.device))
     if dry_run:
@@ -74,8 +74,8 @@ def audit(
     paths = write_audit(outcome, begun.folder, paper.folder if as_reference else None)
     click.echo(audit_markdown(outcome).split("\n## ")[0].rstrip() + "\n")
     say(paths, "written: ")
-    if as_reference and (unknown := sum(effect.effect is Change.NO_EVIDENCE for effect in outcome.effects)):
-        click.echo(f"note: not taken as reference: {unknown} effects without evidence", err=True)
+    if as_reference and (rest := len(outcome.effects) - len(outcome.measured)):
+        click.echo(f"note: not taken as reference: {rest} effects that not every seed contributes to", err=True)
     sys.exit(outcome.code)
 
 

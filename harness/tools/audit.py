@@ -157,6 +157,11 @@ class Audit:
         return found
 
     @property
+    def measured(self) -> list[Effect]:
+        """Those with evidence, to which every seed contributes."""
+        return [e for e in self.effects if e.effect is not Change.NO_EVIDENCE and e.seeds == len(self.seeds)]
+
+    @property
     def code(self) -> int:
         """Exit code: 1 if a trial has no result, else 0 if an effect has evidence, else 3."""
         known = any(effect.effect is not Change.NO_EVIDENCE for effect in self.effects)
@@ -296,13 +301,12 @@ def audit_markdown(audit: Audit) -> str:
 def write_audit(audit: Audit, folder: Path, paper: Path | None = None) -> list[Path]:
     """Write `report.md` and `audit.csv` into the folder, each whole or not at all. Raises WriteError.
 
-    Into the folder `paper`, where given, those with evidence go too, as `audit/<data set>.csv`. What is known of the
-    others, and of models that were not audited, stays.
+    Into the folder `paper`, where given, those that are measured go too, as `audit/<data set>.csv`. What is known of
+    the others, and of models that were not audited, stays.
     """
     effects = audit.effects
     contents = {folder / "report.md": audit_markdown(audit), folder / "audit.csv": effects_csv(effects)}
-    measured = [effect for effect in effects if effect.effect is not Change.NO_EVIDENCE]
-    if paper is not None and measured:
+    if paper is not None and (measured := audit.measured):
         models, open_ones = {e.model for e in effects}, {e.key for e in effects} - {e.key for e in measured}
         here = (effect for effect in known_effects(paper) if effect.dataset == audit.dataset.name)
         kept = [effect for effect in here if effect.model not in models or effect.key in open_ones]
