@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/reference/*.md"), *ROOT.glob("expected/*.md")]
 )
-NAMED = re.compile(r"`((?:bm3|harness|tests|expected|docs|examples|ci-examples)/[\w./*-]+)`")
+NAMED = re.compile(r"(?<![\w./:-])((?:bm3|harness|tests|expected|docs|examples|ci-examples)/[\w./*-]*\w)")
 
 
 def named(page: Path) -> Iterator[str]:
