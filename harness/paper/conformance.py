@@ -270,13 +270,13 @@ class _Replay:
         # Where a user has fewer items left than ranks, masked ones fill the end in no order.
         first_key = ranking.users[:, None] * self._dataset.n_items
         masked = np.isin(first_key + recorded, self._dataset.train.astype(np.int64) @ to_key)
-        misplaced = (items != recorded) & (gap > SCORE_TOLERANCE) & ~masked
+        misplaced = (items != recorded) & ~(gap <= SCORE_TOLERANCE) & ~masked
         yield title, float(misplaced.sum()), 0.0, "items out of place"
         hits = np.isin(first_key + (items if misplaced.any() else recorded), held_out @ to_key)
         if figures := _group(self._arrays, f"metric/{part}_"):
             cutoffs = sorted({int(name.split("@")[1]) for name in figures})
             found = replace(ranking, hits=hits).metrics(cutoffs)
-            difference = max(abs(found[name] - float(value)) for name, value in figures.items())
+            difference = float(np.max([abs(found[name] - float(value)) for name, value in figures.items()]))
             yield f"metrics {part}", difference, METRIC_TOLERANCE, ""
 
 

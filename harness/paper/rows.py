@@ -342,11 +342,12 @@ class _Group:
 
     @property
     def apart(self) -> dict[str, Any]:
-        """What may tell it from a row of the same name: all settings that its points share, and its data."""
+        """What may tell it from a row of the same name: all settings that its points share, its data, and versions."""
         run, differing = self.runs[0], {key for points, _ in self.points for key in points if len(self.points) > 1}
         shared = {key: value for key, value in sorted(run.settings.items()) if key not in differing}
         surrogates = "+".join(run.dataset.surrogates * run.reads_features) or "none"
-        return {"data": run.dataset_hash[:10], **shared, "surrogates": surrogates}
+        versions = "/".join(str(version) for version in run.numerics.model_dump().values())
+        return {"data": run.dataset_hash[:10], **shared, "surrogates": surrogates, "numerics": versions}
 
     def row(self, paper: Paper) -> Row | None:
         """None where no point has a result that it can be compared by."""
@@ -394,7 +395,7 @@ def _stored_groups(runs: Iterable[RunRecord], paper: Paper) -> list[_Group]:
     for run in runs:
         if run.finished or run.out_of_memory:
             what = run.dataset.name, run.model, label_of(run, paper), run.dataset_hash
-            alike[*what, ",".join(run.dataset.surrogates)].append(run)
+            alike[*what, ",".join(run.dataset.surrogates), str(run.numerics)].append(run)
     groups = []
     for (_, _, label, *_), part in (
         (key, part) for key, found in sorted(alike.items()) for part in _by_unsearched(found)

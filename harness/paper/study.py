@@ -287,7 +287,7 @@ def make_study(
         asked_datasets=tuple(dict.fromkeys(key.split("/")[0] for key in keys)),
         selfcheck=checked,
     )
-    return replace(study, code=1 if conformance.get("failed") or failed else _exit_code(study))
+    return replace(study, code=1 if conformance.get("failed") or study.failed else _exit_code(study))
 
 
 def cells_of(rows: Iterable[Row]) -> list[JudgedCell]:

@@ -6,6 +6,7 @@ Nothing is removed that a process is writing to, that cannot be read as a run, o
 import gzip
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,18 +17,22 @@ from filelock import Timeout
 
 from bm3 import DataError
 from harness.common import write_whole, writing
-from harness.runs.index import INDEX
 from harness.runs.record import CARD, COMPRESSED, EPOCHS, MODEL, RESULT, RUN, Numerics, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders, run_lock, supersede
 
 Also = Literal["superseded", "unfinished", "stale", "models"]
 """What goes when asked: whole runs, those run anew; those without a result that nobody runs, failed ones included;
 finished ones of other numerics versions than today's; and of finished runs, the weights that were kept."""
+HALF = "*.*-????????.part"
+"""What a killed process leaves of an index, a study's status or a report: names that `whole_file` gives."""
+HALF_A_FILE = "half a file"
+WRITING_S = 60.0
+"""Such a file that is younger may be being written: each is done in far less."""
 
 
 @dataclass(frozen=True)
 class Unneeded:
-    """A file of a run, a whole run, the folder of superseded ones, or half an index."""
+    """A file of a run, a whole run, the folder of superseded ones, or half a file beside runs."""
 
     path: Path
     why: str
@@ -52,7 +57,8 @@ def unneeded(out: Path, also: Collection[Also] = ()) -> list[Unneeded]:
     aside = out / SUPERSEDED
     if "superseded" in also and aside.is_dir() and not aside.is_symlink():
         found.append(Unneeded(aside, "superseded", None))
-    found += [Unneeded(file, "half an index", None) for file in out.glob(f"{INDEX}.*.part")]
+    halves = (file for pattern in (HALF, f"*/{HALF}") for file in out.glob(pattern))
+    found += [Unneeded(file, HALF_A_FILE, None) for file in halves if time.time() - file.lstat().st_mtime > WRITING_S]
     return sorted(found, key=lambda one: one.path)
 
 
@@ -111,7 +117,7 @@ def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:
         if file.is_symlink() or not file.is_file():
             continue
         if file.suffix == ".part":
-            yield Unneeded(file, "half a file", path)
+            yield Unneeded(file, HALF_A_FILE, path)
         elif run.finished and file.name in (CHECKPOINT, LOCK):
             yield Unneeded(file, f"{'checkpoint' if file.name == CHECKPOINT else 'lock'} of a finished run", path)
         elif "models" in also and file.name in (MODEL, CARD):

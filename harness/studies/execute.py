@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bm3 import DataError
+from harness.common import read_json, write_json, writing
+from harness.data.files import reading
 from harness.evaluation.words import short_metric
 from harness.runs.record import CARD, FAILURE, MODEL, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord, cost_key
 from harness.runs.store import in_use, supersede, write_failure
@@ -21,6 +23,8 @@ from harness.studies.estimate import Estimates
 from harness.studies.status import Running
 from harness.studies.suite import KeepModel, Outcomes, Row
 
+BEFORE = "models-before.json"
+"""In a study's folder until its models are chosen: those that were there before it."""
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -104,20 +108,31 @@ def pending(wanted: Wanted, store: Path, policy: Policy = "missing", costs: Mapp
             return Pending(trials, outcomes)
 
 
-def models_in(out: Path) -> dict[Path, int]:
-    """Runs of a store that have kept a model, and when it was written, in nanoseconds."""
-    return {file.parent: file.stat().st_mtime_ns for file in out.glob(f"*/*/{MODEL}")}
+def models_before(study: Path, out: Path) -> dict[Path, int]:
+    """Runs of the store `out` that had kept a model when the study began, and when it was written, in nanoseconds.
+
+    A study that was interrupted goes on with what it found at first: it stands in its folder `study` until
+    `keep_models`. Raises DataError when that cannot be read, WriteError when it cannot be written.
+    """
+    path = study / BEFORE
+    if not path.is_file():
+        found = {str(file.parent.relative_to(out)): file.stat().st_mtime_ns for file in out.glob(f"*/*/{MODEL}")}
+        with writing(path):
+            write_json(path, found)
+    with reading(path):
+        return {out / run: int(time) for run, time in read_json(path).items()}
 
 
-def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, before: Mapping[Path, int]) -> list[str]:
-    """After a study: remove weights of points that are not chosen, where only the `best` stay, unless from `before` it.
+def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, study: Path, out: Path) -> list[str]:
+    """After a study: remove weights of points that are not chosen, where only the `best` stay, unless from before it.
 
     What is otherwise than asked for is said, a line each: no run that was there before loses or gets a model.
     """
-    passed = set[str]()
+    before, passed = models_before(study, out), set[str]()
     if which == "best":
-        chosen = {point.key for row in rows for point in (row.chosen(outcomes) or row.points)}
-        passed = {point.key for row in rows for point in row.points} - chosen
+        over = [row.passed_over(outcomes) for row in rows]
+        passed = set[str]().union(*over)  # a trial may be of two rows
+        passed -= {t.key for row, its in zip(rows, over, strict=True) for t in row.wanted(outcomes) if t.key not in its}
     runs = {trial.key: run for row in rows for trial in row.wanted(outcomes) if (run := outcomes.get(trial.key))}
     with_model = {key for key, run in runs.items() if (run.path / MODEL).is_file()}
     times = {key: (runs[key].path / MODEL).stat().st_mtime_ns for key in with_model & passed}
@@ -125,6 +140,7 @@ def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, befor
     for path in (runs[key].path for key in with_model & passed - stay):
         for name in (MODEL, CARD):
             (path / name).unlink(missing_ok=True)
+    (study / BEFORE).unlink()
     bare = len(runs.keys() - with_model - passed)
     said = [
         f"models of {len(stay)} runs from before stay, whose points are not chosen; bm3 runs gc --models removes all"

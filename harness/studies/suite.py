@@ -36,6 +36,7 @@ from harness.paper.folders import suite_path
 from harness.paper.load import Paper, Scalar, field_fault, load_paper
 from harness.paper.published import canonical_metric
 from harness.runs.settings import configure, flatten, search_grid
+from harness.runs.store import SUPERSEDED
 
 if TYPE_CHECKING:
     import torch
@@ -241,23 +242,36 @@ class Row:
         return [*first, *(trials[place] for place in places for trials in others)]
 
     def chosen(self, outcomes: Outcomes) -> list[Trial]:
-        """The points that are best on validation and on test, once if they are the same, the earlier of equals.
+        """The points that are best on validation and on test, once if they are the same, the earlier of equals: by the
+        first seed, or by all where every point runs with every seed.
 
         None until every point has ended, and where none ended with a result.
         """
         from harness.paper.rows import Point, choose
 
-        if any(point.key not in outcomes for point in self.points):
+        compared = None if self.outline.all_at_once else self.seeds[:1]
+        repetitions = self._repetitions[: None if compared is None else 1]
+        if any(trial.key not in outcomes for trials in repetitions for trial in trials):
             return []
-        first, metric = self.seeds[0], self.points[0].training.early_stopping.metric
+        metric = self.points[0].training.early_stopping.metric
         ended = [
-            Point({"key": point.key}, {first: run} if (run := outcomes[point.key]) else {}, metric)
-            for point in self.points
+            Point({"key": trials[0].key}, {t.seed: run for t in trials if (run := outcomes[t.key])}, metric)
+            for trials in zip(*repetitions, strict=True)
         ]
-        if (best := choose(ended, [first])) is None:
+        if (best := choose(ended, compared)) is None:
             return []
         keys = dict.fromkeys(point.settings["key"] for point in (best.on_validation, best.on_test))
         return [point for key in keys for point in self.points if point.key == key]
+
+    def passed_over(self, outcomes: Outcomes) -> set[str]:
+        """Keys of the trials, with every seed, of points that are not chosen; none where no point is."""
+        places = {self.points.index(point) for point in self.chosen(outcomes)}
+        return {
+            trial.key
+            for trials in self._repetitions
+            for place, trial in enumerate(trials)
+            if places and place not in places
+        }
 
     def to_come(self, outcomes: Outcomes) -> int:
         """How many trials follow at most from a choice that cannot be made yet."""
@@ -358,6 +372,8 @@ def load_suite(name: str, paper: Paper | None = None, *, check: bool = True) -> 
     """
     paper = paper or load_paper()
     path = suite_path(name, paper.folder)
+    if path.stem == SUPERSEDED:
+        raise ConfigError(f"{path}: its study would lie in the folder of superseded runs; give the file another name")
     try:
         content = read_toml(path)
         suite = _validated(content, paper)

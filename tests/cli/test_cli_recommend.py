@@ -77,6 +77,38 @@ def test_a_suite_keeps_all_models_or_those_of_the_chosen_points(command: Command
     assert len(runs) > 3
 
 
+def test_every_seed_of_the_chosen_points_keeps_its_model_also_where_every_point_has_every_seed(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE.replace("KEEP", 'repeat = "all"\nkeep_model = "best"'))
+    command("reproduce", tmp_path / "suite.toml", "--in-process")
+    kept = [run for run in stored_runs(Path("runs")) if (run.path / MODEL).is_file()]
+    points = {run.config["reg_weight"] for run in kept}
+    assert 1 <= len(points) < 3
+    assert sorted((run.config["reg_weight"], run.seed) for run in kept) == [
+        (p, s) for p in sorted(points) for s in (1, 2)
+    ]
+
+
+def test_a_study_that_was_interrupted_ends_with_the_models_of_one_that_was_not(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE.replace("KEEP", 'keep_model = "best"'))
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.studies.execute.keep_models", _interrupt)
+        assert command("reproduce", tmp_path / "suite.toml", "--in-process")[0] == 130
+    assert len({*Path("runs").rglob(MODEL)}) > 3
+    command("reproduce", tmp_path / "suite.toml", "--in-process")
+    kept = {*Path("runs").rglob(MODEL)}
+    command("reproduce", tmp_path / "suite.toml", "--in-process", "--out", "undisturbed")
+    assert {path.parent.name for path in kept} == {path.parent.name for path in Path("undisturbed").rglob(MODEL)}
+    assert not [*Path("runs").rglob("models-before.json")]
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_was_finished_before_neither_gains_nor_loses_a_model(command: Command, tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text(SUITE.replace("KEEP", 'keep_model = "all"'))
     command("reproduce", tmp_path / "suite.toml", "--in-process")

@@ -82,6 +82,11 @@ def test_a_difference_is_found_where_it_is(tmp_path: Path, name: str, group: str
         }
 
 
+@pytest.mark.parametrize(("key", "quantity"), [("metric/test_ndcg@20", "metrics test"), ("scores", "scores")])
+def test_what_is_no_number_is_a_difference(tmp_path: Path, key: str, quantity: str) -> None:
+    assert quantity in failures(changed("bpr", tmp_path, key, np.nan))
+
+
 LEARNING_RATE = 1e-3  # of all stored traces
 
 

@@ -260,9 +260,12 @@ def test_rows_of_one_name_are_told_apart_by_what_they_differ_in() -> None:
     [
         ({"data": "another"}, {"bpr data=0123456789", "bpr data=another"}),
         ({"surrogates": ["visual"]}, {"bpr surrogates=none", "bpr surrogates=visual"}),
+        ({"numerics": {"model": 2, "training": 1}}, {"bpr numerics=1/1", "bpr numerics=2/1"}),
     ],
 )
-def test_runs_on_other_data_or_on_surrogates_are_rows_of_their_own(change: dict[str, Any], names: set[str]) -> None:
+def test_runs_on_other_data_on_surrogates_or_of_other_numerics_are_rows_of_their_own(
+    change: dict[str, Any], names: set[str]
+) -> None:
     found = rows([run(), run(seed=2, **change), run(seed=3)])
     assert sorted(row.seeds for row in found) == [(1, 3), (2,)]
     assert {row.label for row in found} == names
