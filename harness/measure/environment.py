@@ -50,21 +50,18 @@ def source(folder: Path) -> dict[str, object]:
     """
     try:
         # An installed package can lie inside the checkout of something else, whose revision would tell nothing.
-        if not git(folder, "ls-files", "--", "."):
-            return _no_source("git does not track the package's folder")
-        revision = git(folder, "rev-parse", "HEAD")
-        changes = git(folder, "status", "--porcelain", "--untracked-files=normal")
+        if git(folder, "ls-files", "--", "."):
+            revision = git(folder, "rev-parse", "HEAD")
+            changes = git(folder, "status", "--porcelain", "--untracked-files=normal")
+            return {"source_revision": revision, "source_dirty": bool(changes), "source_note": None}
+        note = "git does not track the package's folder"
     except FileNotFoundError:
-        return _no_source("git is not installed")
+        note = "git is not installed"
     except subprocess.TimeoutExpired:
-        return _no_source("git did not answer in time")
+        note = "git did not answer in time"
     except (OSError, subprocess.CalledProcessError):
         # What git prints is left out, since it names folders.
-        return _no_source("not a git checkout with a commit, or git refuses to read it")
-    return {"source_revision": revision, "source_dirty": bool(changes), "source_note": None}
-
-
-def _no_source(note: str) -> dict[str, object]:
+        note = "not a git checkout with a commit, or git refuses to read it"
     return {"source_revision": None, "source_dirty": None, "source_note": note}
 
 
