@@ -14,6 +14,7 @@ import torch
 
 import harness
 from harness.measure.gpu import NO_CUDA, SETTINGS, NvmlGpu, driver_version
+from harness.measure.host import system_text
 
 
 def environment(device: torch.device) -> dict[str, object]:
@@ -106,11 +107,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
+    for line in system_text(Path("/proc/cpuinfo")).splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name" and value.strip():
             return value.strip()
