@@ -14,6 +14,7 @@ import torch
 
 import harness
 from harness.measure.gpu import NO_CUDA, SETTINGS, NvmlGpu, driver_version
+from harness.measure.host import system_text
 
 
 def environment(device: torch.device) -> dict[str, object]:
@@ -50,21 +51,18 @@ def source(folder: Path) -> dict[str, object]:
     """
     try:
         # An installed package can lie inside the checkout of something else, whose revision would tell nothing.
-        if not git(folder, "ls-files", "--", "."):
-            return _no_source("git does not track the package's folder")
-        revision = git(folder, "rev-parse", "HEAD")
-        changes = git(folder, "status", "--porcelain", "--untracked-files=normal")
+        if git(folder, "ls-files", "--", "."):
+            revision = git(folder, "rev-parse", "HEAD")
+            changes = git(folder, "status", "--porcelain", "--untracked-files=normal")
+            return {"source_revision": revision, "source_dirty": bool(changes), "source_note": None}
+        note = "git does not track the package's folder"
     except FileNotFoundError:
-        return _no_source("git is not installed")
+        note = "git is not installed"
     except subprocess.TimeoutExpired:
-        return _no_source("git did not answer in time")
+        note = "git did not answer in time"
     except (OSError, subprocess.CalledProcessError):
         # What git prints is left out, since it names folders.
-        return _no_source("not a git checkout with a commit, or git refuses to read it")
-    return {"source_revision": revision, "source_dirty": bool(changes), "source_note": None}
-
-
-def _no_source(note: str) -> dict[str, object]:
+        note = "not a git checkout with a commit, or git refuses to read it"
     return {"source_revision": None, "source_dirty": None, "source_note": note}
 
 
@@ -109,11 +107,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
+    for line in system_text(Path("/proc/cpuinfo")).splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name" and value.strip():
             return value.strip()

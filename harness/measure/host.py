@@ -36,19 +36,20 @@ def container_limits(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> 
     """
     cores: list[float] = []
     memory: list[int] = []
-    lines = membership.read_text(encoding="utf-8").splitlines() if membership.is_file() else []
+    lines = system_text(membership).splitlines()
     own = [PurePosixPath(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
     # In a container the path may be that of the host, and the mount begins at the container's own group.
     for folder in (cgroups / group for inside in own for group in (inside, *inside.parents)):
-        quota, period = (*_words(folder / "cpu.max"), "", "")[:2]
+        quota, period = (*system_text(folder / "cpu.max").split(), "", "")[:2]
         if quota.isdecimal() and period.isdecimal() and int(period) > 0:  # otherwise "max" or nothing
             cores.append(int(quota) / int(period))
-        memory += [int(word) for word in _words(folder / "memory.max") if word.isdecimal()]
+        memory += [int(word) for word in system_text(folder / "memory.max").split() if word.isdecimal()]
     return Limits(min(cores, default=None), min(memory, default=None))
 
 
-def _words(file: Path) -> list[str]:
+def system_text(file: Path) -> str:
+    """What a file of the system says, such as one in /proc; nothing where it is not there or cannot be read."""
     try:
-        return file.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return []
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -27,6 +27,7 @@ from harness.measure.gpu import (
     has_context,
     own_process,
 )
+from harness.measure.host import system_text
 
 INTERVAL_S = 1.0
 """Seconds between samples: torch gives no memory back by itself, so what an epoch took is still there when it ends."""
@@ -214,8 +215,7 @@ def _lifetime_rss_peak() -> int:
     if sys.platform == "win32":
         return 0
     # Linux's VmHWM belongs to this program alone; ru_maxrss starts at the peak of the program that started it.
-    status = Path("/proc/self/status")
-    for line in status.read_text(encoding="utf-8").splitlines() if status.is_file() else ():
+    for line in system_text(Path("/proc/self/status")).splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     import resource

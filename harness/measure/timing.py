@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypedDict
 
@@ -87,8 +86,8 @@ class EpochClock:
     def summary(self) -> TimingSummary:
         """First epoch, median and quartiles (linear) of all but warm-ups, median over evaluations; in seconds."""
         notes = []
-        left_out = warm_up(self.epochs_s, self._begun_after)
-        steady = [seconds for place, seconds in enumerate(self.epochs_s) if place not in left_out.epochs]
+        left_out, warm_up_note = warm_up(self.epochs_s, self._begun_after)
+        steady = [seconds for place, seconds in enumerate(self.epochs_s) if place not in left_out]
         if not self.epochs_s:
             notes.append("no epoch was timed")
         elif not steady:
@@ -105,8 +104,8 @@ class EpochClock:
             epochs=len(self.epochs_s),
             evaluation_median_s=_quantile(self.evaluations_s, 0.5),
             note="; ".join(notes) or None,
-            warm_up_epochs=len(left_out.epochs),
-            warm_up_note=left_out.note,
+            warm_up_epochs=len(left_out),
+            warm_up_note=warm_up_note,
         )
 
     def _now(self) -> float:
@@ -127,17 +126,10 @@ def seconds_of(block: Callable[[], object], device: torch.device) -> float:
     return clock.stop()
 
 
-@dataclass(frozen=True)
-class WarmUp:
-    """The epochs to leave out, counted from 0, and what is to be said of how they were found."""
+def warm_up(seconds: Sequence[float], begun_after: Iterable[int] = (0,)) -> tuple[set[int], str | None]:
+    """Warm-up epochs, from 0, of a training whose processes began after so many epochs each: the first after 0.
 
-    epochs: frozenset[int]
-    note: str | None = None
-    """Where no change was looked for, or no steady level found."""
-
-
-def warm_up(seconds: Sequence[float], begun_after: Iterable[int] = (0,)) -> WarmUp:
-    """Warm-up epochs of a training whose processes began after so many epochs each: the first after 0.
+    Beside them a note where no change was looked for, or no steady level found.
 
     The first epoch of each process is always one. What follows is one as long as it differs from the steady level, the
     median of the later half of the process's epochs, by more than noise and by more than MATERIAL; slower or faster,
@@ -161,7 +153,7 @@ def warm_up(seconds: Sequence[float], begun_after: Iterable[int] = (0,)) -> Warm
         notes.append(f"fewer than {MIN_EPOCHS} epochs{of.format(short)}: {text}")
     if unsteady:
         notes.append(f"no steady level{of.format(unsteady)}: seconds per epoch still change after half of the epochs")
-    return WarmUp(frozenset(found), "; ".join(notes) or None)
+    return found, "; ".join(notes) or None
 
 
 def _change(seconds: NDArray[np.float64]) -> tuple[int, bool]:

@@ -92,11 +92,8 @@ def known_traces(paper: Paper, device: torch.device = CPU) -> list[Check]:
 
 def trace_statuses(checks: list[Check]) -> dict[str, Status]:
     """One status per trace: failed if any of its checks failed."""
-    statuses: dict[str, Status] = {}
-    for check in checks:
-        if statuses.get(check.trace) is not Status.FAILED:
-            statuses[check.trace] = check.status
-    return statuses
+    failed = {check.trace: check.status for check in checks if check.status is Status.FAILED}
+    return {check.trace: check.status for check in checks} | failed
 
 
 def replay(path: Path, device: torch.device = CPU) -> list[Check]:

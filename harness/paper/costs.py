@@ -9,6 +9,7 @@ from dataclasses import replace
 from statistics import median
 from typing import NamedTuple
 
+from harness.measure.energy import UNMOVED
 from harness.paper.load import MemoryRule, Paper, Tolerance
 from harness.paper.published import PublishedValue, Status, values_of_cell
 from harness.paper.rows import Row, representative, representatives
@@ -23,8 +24,6 @@ COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step
 SHARED, SHARED_NOTE = "§", "beside another run on the same machine: not to be compared"
 PROCESS, RESERVED, ALLOCATED, CONTEXT, MAIN = "process", "reserved", "allocated", "context", "RAM"
 """The ways in which memory was read."""
-UNMOVED = "not known: the counter did not move"
-"""What runs note of such a counter: `harness.measure.energy`, which imports torch, writes it."""
 Span = tuple[float, float, float]
 Exponent = tuple[float, float, float]
 """A fitted exponent, and the lower and upper end of its interval."""

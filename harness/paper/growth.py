@@ -82,9 +82,8 @@ class Complexity:
 
     def cost(self, model: str, quantity: str) -> Cost | None:
         """The entry of a model (any case) and a quantity."""
-        return next(
-            (cost for cost in self.costs if (cost.model.lower(), cost.quantity) == (model.lower(), quantity)), None
-        )
+        asked = model.lower(), quantity
+        return next((cost for cost in self.costs if (cost.model.lower(), cost.quantity) == asked), None)
 
 
 def load_complexity(path: Path) -> Complexity:

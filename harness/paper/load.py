@@ -213,6 +213,11 @@ class Paper(PaperFile):
         return load_literature(self.folder / LITERATURE)
 
     @property
+    def judged_by(self) -> list[str]:
+        """What cells are judged by: `metrics` by their canonical names."""
+        return [canonical_metric(name) for name in self.metrics]
+
+    @property
     def suites(self) -> dict[str, Path]:
         """What to run for which question: suite files by name."""
         return suite_files(self.folder)
@@ -303,11 +308,9 @@ def _by_name(values: Mapping[str, T]) -> dict[str, T]:
 def validated_file(path: Path, adapter: TypeAdapter[T]) -> T:
     """A TOML or JSON file as a value; raises DataError naming the file and the first field that does not fit."""
     try:
-        return (
-            adapter.validate_json(read_file(path))
-            if path.suffix == ".json"
-            else adapter.validate_python(read_toml(path))
-        )
+        if path.suffix == ".json":
+            return adapter.validate_json(read_file(path))
+        return adapter.validate_python(read_toml(path))
     except ValidationError as error:
         raise DataError(f"{path}: {field_fault(error.errors()[0])}") from error
     except OSError as error:

@@ -309,7 +309,9 @@ def word_of(found: Sequence[Compared], runs: int) -> LogWord | None:
 
 
 def _figure(quantity: str, log: float, values: Sequence[float], *, shown: bool = False) -> Compared:
-    band = _band(values)
+    """Its band is where one more run is expected, widened by the rounding of what is logged."""
+    expected = prediction_interval(values, CONFIDENCE)
+    band = None if expected is None else (expected[0] - ROUNDING, expected[1] + ROUNDING)
     inside = band is not None and band[0] <= log <= band[1]
     return Compared(quantity, log, sum(values) / len(values), band, int(inside), 1, shown=shown)
 
@@ -318,9 +320,3 @@ def _curve(quantity: str, log: Sequence[float], values: Sequence[Sequence[float]
     of_epochs = [_figure(quantity, theirs, ours).inside for theirs, ours in zip(log, values, strict=True)]
     outside = next((place for place, inside in enumerate(of_epochs, 1) if not inside), None)
     return Compared(quantity, None, None, None, sum(of_epochs), len(of_epochs), outside)
-
-
-def _band(values: Sequence[float]) -> Range | None:
-    """Where one more run is expected, widened by the rounding of what is logged."""
-    interval = prediction_interval(values, CONFIDENCE)
-    return None if interval is None else (interval[0] - ROUNDING, interval[1] + ROUNDING)

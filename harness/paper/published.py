@@ -104,19 +104,17 @@ def parse_value(row: Sequence[str], where: str) -> PublishedValue:
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Each row of a CSV file with these columns, and the place it was read from; raises DataError naming the line."""
-    header_seen = False
     try:
         rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+        head = next(rows, None)
+        if head is None:
+            raise DataError(f"{path}:1: empty; expected the columns {','.join(columns)}")
+        if head != list(columns):
+            raise DataError(f"{path}:{rows.line_num}: columns are {','.join(head)}; expected {','.join(columns)}")
         for row in rows:
             where = f"{path}:{rows.line_num}"
-            if not header_seen and row != list(columns):
-                raise DataError(f"{where}: columns are {','.join(row)}; expected {','.join(columns)}")
             if len(row) != len(columns):
                 raise DataError(f"{where}: {len(row)} fields; expected {len(columns)}: {','.join(columns)}")
-            if header_seen:
-                yield where, row
-            header_seen = True
+            yield where, row
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
-    if not header_seen:
-        raise DataError(f"{path}:1: empty; expected the columns {','.join(columns)}")

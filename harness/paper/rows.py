@@ -295,8 +295,7 @@ def rows_of(
 
 def judged(row: Row, paper: Paper) -> Row:
     """The row with a verdict per metric of the paper. Raises DataError where a run lacks one."""
-    metrics = [canonical_metric(name) for name in paper.metrics]
-    sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in metrics}
+    sources = {metric: paper.cell(row.dataset, row.model, metric) for metric in paper.judged_by}
     verdicts = {}
     for metric, cell in sources.items():
         if lacking := [run.path for run in row.runs if run.value(metric) is None]:
@@ -397,9 +396,8 @@ def _stored_groups(runs: Iterable[RunRecord], paper: Paper) -> list[_Group]:
             what = run.dataset.name, run.model, label_of(run, paper), run.dataset_hash
             alike[*what, ",".join(run.dataset.surrogates), str(run.numerics)].append(run)
     groups = []
-    for (_, _, label, *_), part in (
-        (key, part) for key, found in sorted(alike.items()) for part in _by_unsearched(found)
-    ):
+    parts = [(key[2], part) for key, found in sorted(alike.items()) for part in _by_unsearched(found)]
+    for label, part in parts:
         points: dict[str, tuple[dict[str, Any], dict[int, RunRecord]]] = {}
         # The latest run of a seed counts, once.
         for run in sorted(part, key=lambda run: run.outcome.finished if run.finished else ""):

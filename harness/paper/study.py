@@ -20,7 +20,6 @@ from harness.paper.costs import SHARED
 from harness.paper.exceptions import Applied, ExceptedCells, JudgedCell, apply
 from harness.paper.growth import stored_exponents
 from harness.paper.load import Paper, Tolerances, load_paper
-from harness.paper.published import canonical_metric
 from harness.paper.rows import Planned, Row, finite, judged, ranked, representative, rows_of
 from harness.paper.selfcheck import Checked
 from harness.paper.significance import Difference, UserValues, compare_all
@@ -244,9 +243,9 @@ def make_study(
     shared = shared_machine(runs if of is None else entries(folder))
     reference = selfcheck.load_reference(paper.file(selfcheck.FILE))
     found, starved = rows_of(runs, paper, planned)
-    metrics, rows = [canonical_metric(name) for name in paper.metrics], list[Row]()
+    rows = list[Row]()
     for row in found:
-        read = [run.readable(metrics) for run in row.runs]
+        read = [run.readable(paper.judged_by) for run in row.runs]
         unread += [reason for _, reasons in read for reason in reasons]
         brief = selfcheck.of_self_check(row.runs[0], reference)
         try:

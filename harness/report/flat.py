@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.paper.costs import GB
-from harness.paper.published import PublishedValue, short_metric, values_of_cell
+from harness.paper.published import PublishedValue, short_metric
 from harness.paper.rows import Row
 from harness.paper.study import Study
 from harness.report.tables import Table
@@ -119,7 +119,7 @@ def _costs(study: Study, row: Row) -> Iterator[Record]:
         values = [value for value, _ in figures]
         known = [value for value in values if value is not None]
         reason = NOT_JUDGED if known else "; ".join(dict.fromkeys(str(note) for _, note in figures))
-        published = next(iter(values_of_cell(study.paper.values, row.dataset, row.model, metric)), None)
+        published = next(iter(study.paper.cell(row.dataset, row.model, metric)), None)
         mean = math.fsum(known) / len(known) if known else None
         yield _record(study, row, metric, values, published, reason) | {"mean": mean}
 

@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.paper.study import Study
 from harness.report.study_tables import powers, rules, sections, source
@@ -19,8 +19,12 @@ FOLDED = 24
 """Rows of a table from which on it is folded at first."""
 
 
-def page_template(name: str) -> Template:
-    """A template of this package whose values are escaped, and which none may miss."""
+def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
+    """The whole report as a page without any request; the same study gives the same text.
+
+    Pictures are put in as images, so that nothing in them is of the page; everything else is escaped. Cells of the
+    accuracy tables unfold to their verdicts, which have no table of their own here.
+    """
     environment = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
@@ -31,16 +35,7 @@ def page_template(name: str) -> Template:
     )
     environment.filters["figure"] = figure
     environment.globals["cell_id"] = cell_id
-    return environment.get_template(name)
-
-
-def html(study: Study, pictures: Sequence[Picture] = ()) -> str:
-    """The whole report as a page without any request; the same study gives the same text.
-
-    Pictures are put in as images, so that nothing in them is of the page; everything else is escaped. Cells of the
-    accuracy tables unfold to their verdicts, which have no table of their own here.
-    """
-    return page_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         study=study,
         answer=_answer(study),
         headline=study.headline,

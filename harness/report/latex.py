@@ -56,14 +56,9 @@ def report(study: Study) -> str:
         if judged.rows:
             columns = ("model", "metric", "ours", "seeds", "expected", "diff. %", "verdict")
             tables += _pages(judged.only(*columns), f"verdicts-{dataset}")
-    body = "\n\n".join(
-        [
-            _comment(
-                *study.headline, study.asked, *["Metrics asked for need graphicx too."] * bool(study.extra.metrics)
-            ),
-            *(tables or ["No finished run."]),
-        ]
-    )
+    needed = ["Metrics asked for need graphicx too."] * bool(study.extra.metrics)
+    about = _comment(*study.headline, study.asked, *needed)
+    body = "\n\n".join([about, *(tables or ["No finished run."])])
     return rf"""% Compile this file as it is, with pdflatex, or copy tables out of it.
 \documentclass{{article}}
 \usepackage[a4paper,margin=18mm]{{geometry}}

@@ -13,7 +13,7 @@ from bm3 import ConfigError
 from harness.common import number
 from harness.paper import costs
 from harness.paper.load import Paper, PublishedTable, Source
-from harness.paper.published import PublishedValue, Status, canonical_metric, values_of_cell
+from harness.paper.published import PublishedValue, Status, canonical_metric
 from harness.paper.rows import Row, representatives
 from harness.paper.study import Study
 from harness.paper.verdict import Outcome, Verdict, judge
@@ -161,7 +161,7 @@ def _published(paper: Paper, layout: PublishedTable, printed: Mapping[str, Publi
     """The table's own line, then one for each other source, with only the figures that differ."""
     cells, others = {}, defaultdict[str, dict[str, Cell]](dict)
     for column, value in printed.items():
-        known = values_of_cell(paper.values, value.dataset, value.model, value.metric)
+        known = paper.cell(value.dataset, value.model, value.metric)
         rest = [other for other in known if other.source != layout.source]
         reason = _dispute(paper, [value, *rest])
         cells[column] = Cell(figure_text(value.metric, value.value), DISPUTED if reason else "", reason)

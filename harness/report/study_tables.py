@@ -19,7 +19,7 @@ from harness.paper.published import PublishedValue, canonical_metric, short_metr
 from harness.paper.rows import Row, expected_best, representative
 from harness.paper.significance import Difference
 from harness.paper.study import Spread, Study
-from harness.paper.verdict import Outcome, Range, Verdict, Word, mean_and_interval, power
+from harness.paper.verdict import Outcome, Range, Verdict, mean_and_interval, power
 from harness.report.tables import Cell, Emphasis, Table, ranked, table
 from harness.runs.record import Reading, RunRecord, Timing
 from harness.studies.suite import declared_seeds
@@ -110,22 +110,15 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
     return [section for section in found if section.tables or section.commands]
 
 
-def metrics_of(study: Study) -> list[str]:
-    """What cells are judged by, by canonical name."""
-    return [canonical_metric(name) for name in study.paper.metrics]
-
-
 def overview(study: Study, dataset: str) -> Table:
     """Rows by metrics: means over seeds, with all that each rests on."""
-    rows = study.of(dataset)
-    ranks: dict[str, list[Emphasis | None]] = {}
-    for metric in metrics_of(study):
-        ranks[metric] = ranked([None if row.brief else row.mean(metric) for row in rows])
-    tested = {metric: study.tested(dataset, metric) for metric in metrics_of(study)}
+    rows, metrics = study.of(dataset), study.paper.judged_by
+    ranks = {metric: ranked([None if row.brief else row.mean(metric) for row in rows]) for metric in metrics}
+    tested = {metric: study.tested(dataset, metric) for metric in metrics}
     body = [
         [
             _label(row),
-            *(_mean(study, row, metric, ranks[metric][place], tested[metric]) for metric in metrics_of(study)),
+            *(_mean(study, row, metric, ranks[metric][place], tested[metric]) for metric in metrics),
             len(row.runs),
             row.settings,
         ]
@@ -201,7 +194,7 @@ def _with_spread(values: Sequence[float], spread: Spread | None, confidence: flo
 
 def about_stars(study: Study, dataset: str) -> str:
     """What stars beside the best of a data set mean, and where there are none since nothing was tested."""
-    tested = {metric: study.tested(dataset, metric) for metric in metrics_of(study)}
+    tested = {metric: study.tested(dataset, metric) for metric in study.paper.judged_by}
     found = [difference for difference in tested.values() if difference]
     if not found:
         return "Differences between models were not tested."
@@ -353,7 +346,7 @@ def differences(study: Study, every_pair: bool) -> Table:
     if every_pair:
         pairs = [(name, pair) for name, found in study.differences.items() for pair in found]
     else:
-        tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in metrics_of(study))
+        tested = ((name, study.tested(name, metric)) for name in study.datasets for metric in study.paper.judged_by)
         pairs = [(name, pair) for name, pair in tested if pair is not None]
     body = [
         [
@@ -388,18 +381,18 @@ def differences(study: Study, every_pair: bool) -> Table:
 
 def changes(study: Study) -> Table:
     """Rows of a model against the one that stands for it, as far as users were compared."""
-    body = []
+    body, metrics = [], study.paper.judged_by
     for name in study.datasets:
         for row in study.of(name):
             base = representative(study.of(name), row.model)
             if base is None or base is row:
                 continue
-            pairs = {metric: study.pairs(name, metric, row.label) for metric in metrics_of(study)}
+            pairs = {metric: study.pairs(name, metric, row.label) for metric in metrics}
             found = {metric: pair for metric, each in pairs.items() for pair in each if pair.second == base.label}
             if found:
-                cells = [_change(found[metric]) if metric in found else NOT_KNOWN for metric in metrics_of(study)]
+                cells = [_change(found[metric]) if metric in found else NOT_KNOWN for metric in metrics]
                 body.append([name, row.label, base.label, *cells, min(pair.runs for pair in found.values())])
-    head = ["data set", "model", "against", *(f"{short_metric(metric)} %" for metric in metrics_of(study)), "runs"]
+    head = ["data set", "model", "against", *(f"{short_metric(metric)} %" for metric in metrics), "runs"]
     return table(SETTINGS, head, body, "lll" + "r" * (len(head) - 3))
 
 
@@ -413,7 +406,8 @@ def claims(results: Sequence[ClaimResult]) -> Table:
     ids = [*dict.fromkeys(result.claim.id for result in results)]
     body = []
     for result in sorted(results, key=lambda result: ids.index(result.claim.id)):
-        details = (_comparisons(result.details),) if result.details else ()
+        made = [(what, figure, Cell(word.value, word=word)) for what, figure, word in result.details]
+        details = (table("Comparisons", ("what", "figure", "outcome"), made),) if made else ()
         outcome = Cell(result.outcome.value, word=result.outcome, details=details)
         body.append([result.claim.text, result.where, outcome, result.evidence])
     return table("Claims of the paper", ("claim", "from", "outcome", "evidence"), body, groups=1)
@@ -576,11 +570,6 @@ def _citation(study: Study, value: PublishedValue, compared: bool) -> list[str]:
     about = [source.title, source.table, f"date: {source.date}", source.citation, value.note]
     name = f"{value.source}, compared with" if compared else value.source
     return [number(value.value), value.status.value, name, "; ".join(filter(None, about))]
-
-
-def _comparisons(details: Iterable[tuple[str, str, Word]]) -> Table:
-    body = [(what, figure, Cell(outcome.value, word=outcome)) for what, figure, outcome in details]
-    return table("Comparisons", ("what", "figure", "outcome"), body)
 
 
 def _timed(seconds: float | None, mark: str, form: str = ".3f") -> Cell:

@@ -74,12 +74,8 @@ class Estimates:
     def of(self, trial: Trial) -> Estimate | None:
         """None where nothing of the model on such a device is known."""
         identity = trial.identity
-        key = (
-            identity["model"],
-            str(identity["config"].get("features", "")),
-            identity["device"],
-            identity["dataset_hash"],
-        )
+        features = str(identity["config"].get("features", ""))
+        key = identity["model"], features, identity["device"], identity["dataset_hash"]
         limit = trial.epochs
         if (key, limit) not in self._known:
             interactions = len(trial.dataset.train)

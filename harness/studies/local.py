@@ -24,7 +24,7 @@ from bm3 import BM3Error
 from harness.common import WriteError, regular, writing
 from harness.ending import IN_USE, INTERRUPTED, MISUSED, TERMINATED
 from harness.measure.gpu import free_bytes, occupied, visible_gpus
-from harness.measure.host import container_limits, usable_cores
+from harness.measure.host import container_limits, system_text, usable_cores
 from harness.measure.memory import hold_files_of
 from harness.runs.inspect import last_log_line
 from harness.runs.store import LOG, InUseError
@@ -255,10 +255,7 @@ def threads_beside(workers: int) -> int:
 
 def memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
     """How many processes the system has ended for want of memory since it began; 0 where it does not say."""
-    try:
-        words = [line.split() for line in counters.read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return 0
+    words = [line.split() for line in system_text(counters).splitlines()]
     return next((int(value) for name, value in words if name == "oom_kill"), 0)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -139,7 +140,7 @@ class Experiment(_Checked):
         config, training = configure(entry.model, settings)
         for row in variants():
             if row.model in (entry.name, ALL_MODELS) and row.setting not in {*self.grid, *self.vary}:
-                here = _value(config if row.model == entry.name else training, row.setting)
+                here = attrgetter(row.setting)(config if row.model == entry.name else training)
                 yield from ({row.setting: value} for value in row.values if value != here)
 
 
@@ -412,7 +413,7 @@ def _check(suite: Suite, paper: Paper) -> None:
     known = {
         "dataset": [Path(name).name for name in suite.datasets],
         "model": [find_model(experiment.model).name for experiment in suite.experiments],
-        "metrics": [canonical_metric(name) for name in paper.metrics],
+        "metrics": paper.judged_by,
     }
     for place, exception in enumerate(suite.exceptions):
         for key, names in known.items():
@@ -476,9 +477,3 @@ def _combinations(values: Mapping[str, list[Scalar]]) -> Iterator[dict[str, Scal
 
 def _labelled(label: str, settings: Mapping[str, Scalar]) -> str:
     return " ".join([label, *(f"{key}={value}" for key, value in settings.items())])
-
-
-def _value(config: Any, setting: str) -> Any:
-    for part in setting.split("."):
-        config = getattr(config, part)
-    return config

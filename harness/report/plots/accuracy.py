@@ -31,8 +31,7 @@ def difference(study: Study, dataset: str) -> Picture | None:
         return None
     metrics = list(rows[0].verdicts)
     verdicts = [[row.verdicts[metric] for metric in metrics] for row in rows]
-    change = [[np.nan if one.difference is None else 100 * one.difference for one in of_row] for of_row in verdicts]
-    per_cent = np.array(change)
+    per_cent = 100 * np.array([[one.difference for one in of_row] for of_row in verdicts], dtype=float)  # None: NaN
     bands = {100 * study.paper.tolerances.of(metric).relative for metric in metrics}
     limit = max([*bands, *np.abs(per_cent[np.isfinite(per_cent)])])
     figure = Figure((WIDTH, 0.9 + 0.4 * max(len(rows), 3)), layout="constrained")

@@ -16,8 +16,6 @@ from harness.runs.record import Epoch
 
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
 
-Epochs = Sequence[Epoch]
-
 
 def learning(study: Study, dataset: str) -> Picture | None:
     """Loss parts beside the validation metric by epoch, each seed a thin line."""
@@ -93,7 +91,7 @@ def _line(part: int) -> dict[str, Any]:
     return {"color": COLOURS[part % len(COLOURS)], "linestyle": DASHES[part % len(DASHES)], "linewidth": 1}
 
 
-def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Epochs], parts: Sequence[str]) -> None:
+def _curves(losses: Axes, valid: Axes, row: Row, runs: Sequence[Sequence[Epoch]], parts: Sequence[str]) -> None:
     metric = canonical_metric(row.stopping)
     drawn = {part for epochs in runs for epoch in epochs for part in epoch.parts}
     for run, epochs in zip(row.runs, runs, strict=True):
