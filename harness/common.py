@@ -8,10 +8,9 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
@@ -58,23 +57,6 @@ def check_config(config: object, **least: float) -> None:
     for field, kind in get_type_hints(type(config)).items():
         if get_origin(kind) is Literal:
             require(config, field, getattr(config, field) in get_args(kind), " or ".join(map(str, get_args(kind))))
-
-
-def lazily(package: str, *modules: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose `__all__` is found in these of its modules, light ones first.
-
-    What is named is loaded when it is first asked for, so that importing the package costs nothing.
-    """
-
-    def get(name: str) -> Any:
-        if name in import_module(package).__all__:
-            for module in modules:
-                found = vars(import_module(f"{package}.{module}"))
-                if name in found:
-                    return found[name]
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-
-    return get
 
 
 def regular(path: Path) -> Path:

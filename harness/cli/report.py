@@ -343,7 +343,7 @@ def evaluate(
     """
     import numpy as np
 
-    from harness.data import load_dataset
+    from harness.data.layouts import load_dataset
     from harness.evaluation.lists import evaluate_lists
     from harness.ingest.exporting import own_ids
     from harness.paper.published import canonical_metric, short_metric

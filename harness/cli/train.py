@@ -220,7 +220,7 @@ def follow(
     as_json: bool,
 ) -> NoReturn:
     """Train what the log did, once per seed, print the comparison, and leave with its word as exit code."""
-    from harness.data import PARTS
+    from harness.data.dataset import PARTS
     from harness.paper import logs
     from harness.paper.published import canonical_metric
     from harness.report.tables import text

@@ -19,7 +19,8 @@ import torch
 
 from bm3 import BM3Error, ConfigError, DataError
 from harness.common import WriteError
-from harness.data import PARTS, Dataset, load_dataset
+from harness.data.dataset import PARTS, Dataset
+from harness.data.layouts import load_dataset
 from harness.ending import NOTHING_MEASURED
 from harness.evaluation.compiling import can_compile
 from harness.ingest.exporting import Ids

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bm3 import DataError
 from harness.common import number, parse_json, size, write_whole, writing
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation.words import METRICS
 from harness.ingest.exporting import Ids, called
 from harness.runs.record import CARD, MODEL, RunRecord

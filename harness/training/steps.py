@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bm3 import Batch, ConfigError, Loss, Recommender
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.models.closed_form import ClosedForm
 from harness.training.accelerators.prefetch import fetch, reads_ahead, with_next
 from harness.training.batches import EpochBatches

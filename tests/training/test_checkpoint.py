@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.common import WriteError
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.models.registry import find_model, trained_in_steps
 from harness.training.accelerators import lazy_adam
 from harness.training.checkpoint import BEST, Checkpoints, KeptState, TrainingState, write_tensors
