@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -69,6 +70,12 @@ def regular(path: Path) -> Path:
 def read_file(path: Path) -> bytes:
     """What a file holds. Raises OSError."""
     return regular(path).read_bytes()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of what a file holds, in hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path) -> str:

@@ -14,7 +14,7 @@ from bm3 import ConfigError
 from harness.cli.data import unread
 from harness.cli.options import COUNT, DATA, DEFAULT_SEED, OUT, PAPER, PATH, SEEDS_OF_OURS, SHOWN_METRICS, computing
 from harness.cli.output import say, say_table, to_stderr
-from harness.common import exit_status
+from harness.common import exit_status, number
 from harness.ending import IN_USE, NOTHING_MEASURED, keeping
 
 if TYPE_CHECKING:
@@ -257,7 +257,6 @@ def follow(
 
 
 def _table(title: str, found: list[Compared], notes: list[str], banded: bool) -> Table:
-    from harness.common import number
     from harness.report.tables import table
 
     rows = []
