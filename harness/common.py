@@ -151,9 +151,9 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, *, flushed: bool = True) -> Iterator[IO[bytes]]:
     """A file to write and read, which is `path` after the block, or nothing where the block is left early: one beside
-    it, flushed to disk in the end, then renamed. Raises OSError, also where no file stands: a device is not replaced.
+    it, `flushed` to disk in the end, then renamed. Raises OSError, also where no file stands: a device is not replaced.
 
     That file has a name of its own, so that two processes may write the same path: the last one's content stays.
     """
@@ -162,7 +162,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("w+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if flushed:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -265,9 +265,8 @@ def _table(title: str, found: list[Compared], notes: list[str], banded: bool) ->
         figures = [number(value, form) for value in (one.log, one.ours)]
         inside = f"{one.inside} of {one.epochs} epochs" if one.log is None else "yes" if one.inside else "no"
         inside += f", first outside {one.first_outside}" if one.first_outside else ""
-        rows.append(
-            [one.quantity, *figures, *([" to ".join(map(number, one.band or ())), inside] if banded else ["", ""])]
-        )
+        judged = [" to ".join(map(number, one.band or ())), inside] if banded else ["", ""]
+        rows.append([one.quantity, *figures, *judged])
     lines = [f"- {note}" for note in notes]
     return table(title, ["quantity", "log", "ours", "band", "inside"], rows, "lrrrl", notes=lines)
 

@@ -49,9 +49,8 @@ def write_weights(
     text = json.dumps(about, sort_keys=True)
     tensors = {STATE + name: tensor.detach().contiguous() for name, tensor in state.items()}
     tensors |= {name: torch.frombuffer(bytearray(content), dtype=torch.uint8) for name, content in named.items()}
-    write_tensors(
-        folder / MODEL, tensors, {"format": FORMAT, "about": text, "digest": _digest(text, named)}, stays=True
-    )
+    metadata = {"format": FORMAT, "about": text, "digest": _digest(text, named)}
+    write_tensors(folder / MODEL, tensors, metadata, stays=True)
     run = RunRecord.model_validate({**description, "path": folder, "result": result})
     with writing(folder / CARD):
         write_whole(folder / CARD, card(run, (folder / MODEL).stat().st_size))

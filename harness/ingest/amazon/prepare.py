@@ -104,9 +104,8 @@ def read_split(path: Path, interactions: Pairs) -> Parts:
     """
     stored = checked_dataset(path.stem, read_interactions(path), {}, where=str(path))
     parts: Parts = {part: stored.part(part) for part in PARTS}
-    there, here = (
-        {tuple(pair) for pair in pairs.tolist()} for pairs in (np.concatenate(list(parts.values())), interactions)
-    )
+    together = np.concatenate(list(parts.values()))
+    there, here = ({*map(tuple, pairs.tolist())} for pairs in (together, interactions))
     for odd, what in ((there - here, "are not in the ratings"), (here - there, "of the ratings are not in it")):
         if odd:
             user, item = min(odd)
