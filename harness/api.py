@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, Validation
 from bm3 import BM3Error, ConfigError, DataError
 from harness.cli.options import DEFAULT_SEED, STORE
 from harness.cli.train import trained
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.data.files import listed
 from harness.data.layouts import data_roots
 from harness.evaluation.compiling import use_threads

@@ -2,16 +2,16 @@
 
 import difflib
 import errno
+import hashlib
 import itertools
 import json
 import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
@@ -60,23 +60,6 @@ def check_config(config: object, **least: float) -> None:
             require(config, field, getattr(config, field) in get_args(kind), " or ".join(map(str, get_args(kind))))
 
 
-def lazily(package: str, *modules: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose `__all__` is found in these of its modules, light ones first.
-
-    What is named is loaded when it is first asked for, so that importing the package costs nothing.
-    """
-
-    def get(name: str) -> Any:
-        if name in import_module(package).__all__:
-            for module in modules:
-                found = vars(import_module(f"{package}.{module}"))
-                if name in found:
-                    return found[name]
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-
-    return get
-
-
 def regular(path: Path) -> Path:
     """The path, unless something is there that is no file: a pipe would be waited for without end. Raises OSError."""
     if path.exists() and not path.is_file():
@@ -87,6 +70,12 @@ def regular(path: Path) -> Path:
 def read_file(path: Path) -> bytes:
     """What a file holds. Raises OSError."""
     return regular(path).read_bytes()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of what a file holds, in hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path) -> str:
@@ -162,9 +151,9 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, *, flushed: bool = True) -> Iterator[IO[bytes]]:
     """A file to write and read, which is `path` after the block, or nothing where the block is left early: one beside
-    it, flushed to disk in the end, then renamed. Raises OSError, also where no file stands: a device is not replaced.
+    it, `flushed` to disk in the end, then renamed. Raises OSError, also where no file stands: a device is not replaced.
 
     That file has a name of its own, so that two processes may write the same path: the last one's content stays.
     """
@@ -173,7 +162,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("w+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if flushed:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -14,7 +14,8 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from harness.cli import main as cli
-from harness.data import PARTS, Dataset, checked_dataset, random_user_split
+from harness.data.dataset import PARTS, Dataset, checked_dataset
+from harness.data.split import random_user_split
 
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=500)

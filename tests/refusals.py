@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bm3 import BM3Error, DataError
-from harness.data import PARTS
+from harness.data.dataset import PARTS
 from harness.ingest.importing import Division, Imported, import_dataset
 from harness.ingest.tables import Columns
 

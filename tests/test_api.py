@@ -15,7 +15,7 @@ import pytest
 from command_line import Command, refused
 
 import harness
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.runs.record import RunRecord
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"

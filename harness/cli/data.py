@@ -18,7 +18,7 @@ from harness.data.words import DEFAULT_SPLIT_SEED, IMAGE_MODEL, SPLIT_CHOICE, SP
 from harness.ending import keeping
 
 if TYPE_CHECKING:
-    from harness.data import Dataset
+    from harness.data.dataset import Dataset
     from harness.paper.load import Paper
 
 RULES = f"{', '.join(SPLIT_RULES)}, {SPLIT_CHOICE}"
@@ -111,7 +111,7 @@ def export_command(dataset: str, out: Path, data: Path | None) -> None:
     bm3 data export tiktok --out tiktok-files
     bm3 data export ./data/mine --out ~/mine
     """
-    from harness.data import load_dataset
+    from harness.data.layouts import load_dataset
     from harness.ingest.exporting import export, own_ids
 
     found = load_dataset(dataset, data)
@@ -287,7 +287,7 @@ def _say_written(dataset: Dataset, *paths: Path) -> None:
 
 
 def _parts(dataset: Dataset) -> str:
-    from harness.data import PARTS
+    from harness.data.dataset import PARTS
 
     return ", ".join(f"{part} {len(dataset.part(part)):,}" for part in PARTS)
 
@@ -432,7 +432,7 @@ def stats(dataset: str, data: Path | None) -> None:
     bm3 data stats baby --data ~/data
     bm3 data stats ./data/mine
     """
-    from harness.data import load_dataset
+    from harness.data.layouts import load_dataset
 
     found = load_dataset(dataset, data)
     counts = [f"{n:,}" for n in (found.n_users, found.n_items, found.n_interactions)]

@@ -100,9 +100,8 @@ def _outcome(arguments: Sequence[str]) -> int:
             return shell_complete(bm3, {}, "bm3", COMPLETION, instruction)
         if "" in arguments:  # which would be the folder that the command is given in
             return _told(MISUSED, "an argument is empty, as where a variable of the shell is: name what is meant")
-        with bm3.make_context(
-            "bm3", list(_respelled(arguments))
-        ) as context:  # click's own `main` ends a closed pipe with 1
+        # Not by click's own `main`, which ends a closed pipe with 1.
+        with bm3.make_context("bm3", list(_respelled(arguments))) as context:
             bm3.invoke(context)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code

@@ -120,6 +120,8 @@ RERUN = click.option(
     help="Which trials to run: missing, those without a result that did not fail; failed, these too; all, also those "
     "that are finished, whose runs are moved aside; none, report on what is there.",
 )
+EXECUTION = (PAPER, OUT, DATA, THREADS_EACH, DEVICE_NAME, IN_PROCESS, RAY, WORKERS, RERUN)
+"""Of commands that run trials: where and how."""
 DRY_RUN = click.option("--dry-run", is_flag=True, help="List the trials and run none.")
 DATASETS = click.option(
     "--dataset", "datasets", multiple=True, metavar="NAME", help="Instead of the suite's; may be repeated."

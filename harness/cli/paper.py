@@ -12,6 +12,7 @@ from bm3 import ConfigError
 from harness.cli.options import PAPER, PATH
 from harness.cli.output import say, say_table, say_unread
 from harness.ending import MISUSED
+from harness.paper.folders import paper_folder, papers
 
 if TYPE_CHECKING:
     from harness.paper.load import Paper
@@ -36,7 +37,6 @@ def list_command() -> None:
     \b
     bm3 paper list
     """
-    from harness.paper.folders import papers
     from harness.paper.load import load_paper
 
     found = {name: load_paper(folder) for name, folder in papers().items()}
@@ -71,7 +71,6 @@ def check(name: str) -> None:
     bm3 paper check bm3
     bm3 paper check my-paper
     """
-    from harness.paper.folders import paper_folder
     from harness.paper.load import load_paper
     from harness.tools.papers.check import Check
 

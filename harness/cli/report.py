@@ -110,9 +110,6 @@ def _named(name: str, study: Study) -> list[str]:
     return [label for label, model in by_name.items() if found in (label, model)]
 
 
-RULES = ("tolerances", "claims")
-
-
 @click.command()
 @click.argument("number", type=int)
 @click.argument("runs", type=PATH, required=False)
@@ -211,7 +208,7 @@ def show(name: str, dataset: str | None, model: str | None, metric: str | None, 
     from harness.report.paper_tables import published_figures
     from harness.report.write import laid_out
 
-    rules = [rule for rule in RULES if rule != "claims" or paper.claims]
+    rules = ["tolerances", *(["claims"] if paper.claims else [])]
     sources = {key: key for key in paper.sources} | {key.rpartition("-")[2]: key for key in reversed(paper.sources)}
     if (chosen := nearest(name, [*sources, *rules], "no expected figures")) in rules:
         if dataset or model or metric or form != "text":
@@ -343,7 +340,7 @@ def evaluate(
     """
     import numpy as np
 
-    from harness.data import load_dataset
+    from harness.data.layouts import load_dataset
     from harness.evaluation.lists import evaluate_lists
     from harness.ingest.exporting import own_ids
     from harness.paper.published import canonical_metric, short_metric

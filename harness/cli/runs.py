@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from bm3 import DataError
-from harness.cli.options import DATA, OUT, PAPER, PATH, SHOWN_METRICS, STORE, THREADS, USERS
+from harness.cli.options import DATA, OUT, PAPER, PATH, SHOWN_METRICS, STORE, THREADS, USERS, Device
 from harness.cli.output import say
 from harness.common import size
-from harness.runs.words import STATES
+from harness.runs.words import DEVICES, STATES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -251,9 +251,7 @@ def _none(where: Path) -> str:
 
 @click.command()
 @click.argument("run")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=None, help="Where to compute. Default: as the run."
-)
+@click.option("--device", type=Device(DEVICES), help="Where to compute. Default: as the run.")
 @click.option("--out", type=PATH, metavar="DIR", help="Keep the new run, as RUN was kept; it can be resumed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be repeated, and train nothing.")
 @THREADS

@@ -18,23 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from bm3 import ConfigError, DataError
-from harness.cli.options import (
-    DATA,
-    DATASETS,
-    DEVICE_NAME,
-    DRY_RUN,
-    IN_PROCESS,
-    MODELS,
-    OUT,
-    PAPER,
-    RAY,
-    REPORT_FORMATS,
-    RERUN,
-    SEEDS,
-    THREADS_EACH,
-    WORKERS,
-    known_suite,
-)
+from harness.cli.options import DATASETS, DRY_RUN, EXECUTION, MODELS, REPORT_FORMATS, SEEDS, known_suite
 from harness.cli.output import say
 from harness.ending import keeping
 from harness.runs.words import Policy
@@ -142,8 +126,7 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def collected(**given: Any) -> Any:
         return command(how=Execution(**{field.name: given.pop(field.name) for field in fields(Execution)}), **given)
 
-    options = (PAPER, OUT, DATA, THREADS_EACH, DEVICE_NAME, IN_PROCESS, RAY, WORKERS, RERUN)
-    return reduce(lambda made, option: option(made), options, collected)
+    return reduce(lambda made, option: option(made), EXECUTION, collected)
 
 
 def following(rows: Sequence[Row | Outline], found: Pending) -> list[str]:

@@ -20,6 +20,7 @@ from bm3.errors import ConfigError
 from harness.cli.options import COUNT, DATA, DEVICE, DRY_RUN, MODELS, OUT, PAPER, PAPER_FOLDER, SEEDS_OF_OURS, computing
 from harness.cli.output import say, to_stderr
 from harness.cli.study import Execution, execution_options, run
+from harness.common import check_writable, write_files
 from harness.ending import Interrupted
 
 if TYPE_CHECKING:
@@ -144,7 +145,6 @@ def profile(
     bm3 profile lattice baby --data ~/data --steps 20 --threads 1 --out lattice.json
     bm3 profile bm3 ./data/mine --set features=frozen --set batch_size=4096
     """
-    from harness.common import check_writable, write_files
     from harness.measure.environment import environment
     from harness.runs.settings import parse_assignments
     from harness.runs.trial import dataset_for, make_trial
@@ -221,7 +221,6 @@ def regress(
     bm3 regress                         against that baseline
     bm3 regress --against main          against a revision, no baseline needed
     """
-    from harness.common import check_writable, write_files
     from harness.measure.environment import source
     from harness.runs.store import now
     from harness.tools.regress import baseline as stored
@@ -337,7 +336,6 @@ def scaling(
     bm3 scaling bm3 --vary E,B --repetitions 15
     bm3 scaling --dry-run
     """
-    from harness.common import check_writable
     from harness.measure.environment import environment
     from harness.models.registry import find_model, trained_in_steps
     from harness.paper.growth import COMPLEXITY, load_complexity

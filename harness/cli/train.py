@@ -14,7 +14,7 @@ from bm3 import ConfigError
 from harness.cli.data import unread
 from harness.cli.options import COUNT, DATA, DEFAULT_SEED, OUT, PAPER, PATH, SEEDS_OF_OURS, SHOWN_METRICS, computing
 from harness.cli.output import say, say_table, to_stderr
-from harness.common import exit_status
+from harness.common import exit_status, number
 from harness.ending import IN_USE, NOTHING_MEASURED, keeping
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def follow(
     as_json: bool,
 ) -> NoReturn:
     """Train what the log did, once per seed, print the comparison, and leave with its word as exit code."""
-    from harness.data import PARTS
+    from harness.data.dataset import PARTS
     from harness.paper import logs
     from harness.paper.published import canonical_metric
     from harness.report.tables import text
@@ -257,7 +257,6 @@ def follow(
 
 
 def _table(title: str, found: list[Compared], notes: list[str], banded: bool) -> Table:
-    from harness.common import number
     from harness.report.tables import table
 
     rows = []
@@ -266,9 +265,8 @@ def _table(title: str, found: list[Compared], notes: list[str], banded: bool) ->
         figures = [number(value, form) for value in (one.log, one.ours)]
         inside = f"{one.inside} of {one.epochs} epochs" if one.log is None else "yes" if one.inside else "no"
         inside += f", first outside {one.first_outside}" if one.first_outside else ""
-        rows.append(
-            [one.quantity, *figures, *([" to ".join(map(number, one.band or ())), inside] if banded else ["", ""])]
-        )
+        judged = [" to ".join(map(number, one.band or ())), inside] if banded else ["", ""]
+        rows.append([one.quantity, *figures, *judged])
     lines = [f"- {note}" for note in notes]
     return table(title, ["quantity", "log", "ours", "band", "inside"], rows, "lrrrl", notes=lines)
 

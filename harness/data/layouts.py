@@ -40,11 +40,11 @@ def load_dataset(name: str, data: Path | None = None, *, mapped: bool | None = F
     `data`, or if that is not given in $BM3_DATA, then in ./data, then in the working directory. Raises DataError with
     the nearest names when there is none.
     """
-    if name in SYNTHETIC:
-        if mapped:
-            raise DataError(f"{name} is made in memory, its features cannot stay on disk: leave features_location out")
-        return SYNTHETIC[name]()
-    return read_folder(find_folder(name, data), mapped=mapped)
+    if (folder := folder_of(name, data)) is not None:
+        return read_folder(folder, mapped=mapped)
+    if mapped:
+        raise DataError(f"{name} is made in memory, its features cannot stay on disk: leave features_location out")
+    return SYNTHETIC[name]()
 
 
 def is_there(name: str, data: Path | None = None) -> bool:
@@ -56,12 +56,12 @@ def is_there(name: str, data: Path | None = None) -> bool:
 
 
 def folder_of(name: str, data: Path | None) -> Path | None:
-    """The folder of the data set called `name`, None of one that is made in memory. Raises DataError."""
-    return None if name in SYNTHETIC else find_folder(name, data)
+    """The folder of the data set called `name`, looked up as `load_dataset` does, None of one that is made in memory.
 
-
-def find_folder(name: str, data: Path | None = None) -> Path:
-    """The folder of the data set called `name`, looked up as `load_dataset` does; raises DataError, also for mini."""
+    Raises DataError.
+    """
+    if name in SYNTHETIC:
+        return None
     if os.sep in name:
         return Path(name)
     roots = data_roots(data)

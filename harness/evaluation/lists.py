@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from bm3 import DataError
-from harness.data import Dataset, Part
+from harness.data.dataset import Dataset, Part
 from harness.data.files import listed, open_text, read_csv, reading
 from harness.evaluation.metrics import Ranking
 from harness.evaluation.ranking import Evaluator

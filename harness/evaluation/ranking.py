@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bm3 import BM3Error, Recommender
 from harness.common import DivergedError
-from harness.data import Dataset, Part
+from harness.data.dataset import Dataset, Part
 from harness.evaluation.metrics import Ranking, known_metrics
 from harness.evaluation.words import METRICS
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from bm3 import ConfigError, DataError
+from harness.common import sha256_of
 from harness.data.files import reading
 from harness.data.words import IMAGE_MODEL, TEXT_MODEL
 
@@ -123,6 +124,5 @@ def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(path)))
     return f"sha256:{digest.hexdigest()}"

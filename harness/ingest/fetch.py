@@ -6,7 +6,6 @@ equal it. A file that is begun stands beside a note of what it is the beginning 
 
 # Why not a downloader such as pooch: it deletes what it has when a connection breaks off, and resumes nothing.
 
-import hashlib
 import os
 import re
 import shlex
@@ -27,7 +26,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bm3 import ConfigError, DataError
-from harness.common import nearest, read_file, read_toml, regular, write_json, writing
+from harness.common import nearest, read_file, read_toml, regular, sha256_of, write_json, writing
 from harness.data.files import reading
 
 RECORD, LOCK, PARTIAL, NOTE, MISMATCH = "fetched.json", ".fetching.lock", ".part", ".part.json", ".mismatch-"
@@ -218,8 +217,8 @@ class Fetch:
         recorded, demanded = _recorded(self.folder).get(name), self.checksums.get(name)
         authority = "--checksum" if demanded else RECORD
         expected = demanded or (recorded.sha256 if recorded else None)
-        with reading(path), path.open("rb") as content:
-            sha256, n_bytes = hashlib.file_digest(content, "sha256").hexdigest(), _size(path)
+        with reading(path):
+            sha256, n_bytes = sha256_of(path), _size(path)
         accept = f"or accept it with --checksum {name}={sha256}"
         left = f"it is left as it is. Move it away to fetch it again, {accept}"
         if expected is None and size not in (None, n_bytes):

@@ -102,11 +102,6 @@ def linear(d_in: int, d_out: int, generator: torch.Generator, *, bias: bool = Tr
     return layer
 
 
-def trainable(tensor: Tensor, trains: bool) -> nn.Parameter:
-    """The tensor as a parameter that trains or does not."""
-    return nn.Parameter(tensor, requires_grad=trains)
-
-
 def mean_square(*tables: Tensor) -> Tensor:
     """Mean of the squared entries of all tables together."""
     return torch.stack([table.square().sum() for table in tables]).sum() / sum(table.numel() for table in tables)

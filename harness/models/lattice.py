@@ -56,17 +56,8 @@ class LATTICEConfig:
     }
 
     def __post_init__(self) -> None:
-        check_config(
-            self,
-            embedding_size=1,
-            feat_embed_dim=1,
-            n_layers=0,
-            n_ui_layers=0,
-            knn_k=1,
-            lambda_coeff=0,
-            reg_weight=0,
-            train_batch_size=1,
-        )
+        check_config(self, embedding_size=1, feat_embed_dim=1, n_layers=0, n_ui_layers=0, knn_k=1)
+        check_config(self, lambda_coeff=0, reg_weight=0, train_batch_size=1)
         require(self, "lambda_coeff", self.lambda_coeff <= 1, "between 0 and 1")
 
 

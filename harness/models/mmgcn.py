@@ -30,7 +30,6 @@ from harness.models.base import (
     log_sigmoid_loss,
     mean_square,
     normalise,
-    trainable,
     xavier_normal,
 )
 from harness.models.features import frozen_features, modality_order
@@ -87,7 +86,7 @@ class MMGCN(Recommender):
         self.modalities = modality_order(data)
         trains = config.training == "as_authored"
         n_nodes = data.n_users + data.n_items
-        self.id_embedding = trainable(xavier_normal(n_nodes, config.embedding_size, generator), trains)
+        self.id_embedding = xavier_normal(n_nodes, config.embedding_size, generator).requires_grad_(trains)
         neighbours = _MeanOfNeighbours(bipartite_adjacency(data.train, data.n_users, data.n_items), data.n_users)
         self.branches = nn.ModuleList(
             _Branch(data, modality, neighbours, config.embedding_size, generator, trains)
@@ -174,7 +173,7 @@ class _Branch(nn.Module):
         self.MLP = linear(width, VISUAL_WIDTH, generator) if self.visual else None
         if self.MLP is not None:
             width = VISUAL_WIDTH
-        self.preference = trainable(xavier_normal(data.n_users, width, generator), trains)
+        self.preference = xavier_normal(data.n_users, width, generator).requires_grad_(trains)
         self.neighbours = neighbours
         self.layers = nn.ModuleList(_Layer(width if k == 0 else d, d, generator, first=k == 0) for k in range(LAYERS))
         self._constants = {name: Constant() for name in ("users", "averaged", "items", "square")}

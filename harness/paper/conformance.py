@@ -21,8 +21,7 @@ from torch import Tensor
 
 from bm3 import Batch, BM3Error, Data, DataError
 from harness.common import parse_json
-from harness.data import PARTS, Dataset
-from harness.data.dataset import checked_pairs
+from harness.data.dataset import PARTS, Dataset, checked_pairs
 from harness.data.files import read_archive, reading
 from harness.evaluation.metrics import Ranking
 from harness.evaluation.ranking import Evaluator, model_scorer

@@ -93,13 +93,11 @@ class KeptModel:
         return Evaluator(self.trial.dataset, "test", mask_validation=masked)
 
     def recommend(self, users: Iterable[object] | None = None, k: int = 10) -> list[Recommendation]:
-        """The `k` best items of each of the users, by id, or of all; without those of training, as in evaluation.
+        """The `k` ≥ 1 best items of each of the users, by id, or of all; without those of training, as in evaluation.
 
         Raises DataError for a user that the data set does not have, or that has nothing in training, ConfigError for
-        users that are no list and for lists of less than one item.
+        users that are no list.
         """
-        if not hasattr(k, "__index__") or k < 1:
-            raise ConfigError(f"top {k}: a list has a whole number of items, at least one")
         if users is not None and (isinstance(users, str) or not np.iterable(users)):
             raise ConfigError(f"users is {users!r}: give a list of ids, such as [{users!r}]")
         trained = np.unique(self.trial.dataset.train[:, 0]).astype(np.int64)

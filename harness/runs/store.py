@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from bm3 import BM3Error, DataError
-from harness.common import write_json, write_whole, writing
+from harness.common import sha256_of, write_json, write_whole, writing
 from harness.ending import IN_USE
 from harness.runs.record import (
     CARD,
@@ -115,8 +115,7 @@ def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:
         if file.suffix == COMPRESSED:
             found.setdefault(file.stem, hashlib.sha256(read_epochs(file)).hexdigest())
         else:
-            with file.open("rb") as content:
-                found[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+            found[file.name] = sha256_of(file)
     said = json.dumps({key: value for key, value in result.items() if key != "digests"}, sort_keys=True)
     return {**found, RESULT: hashlib.sha256(said.encode()).hexdigest()}
 

@@ -53,23 +53,20 @@ def run_text(run: RunRecord, key: str, metrics: Sequence[str] = (), users: NDArr
         ("epochs", _epochs(found, run)),
     ]
     if result is not None:
+        kept = run.path / MODEL
         lines += [
             ("finished", clock_time(result.finished)),
             ("parameters", NOT_RECORDED if result.parameters is None else f"{result.parameters:,}"),
             ("parameter hash", result.state_hash or NOT_RECORDED),
-            (
-                "weights",
-                f"{MODEL}, {size(kept.stat().st_size)}" if (kept := run.path / MODEL).is_file() else "not kept",
-            ),
+            ("weights", f"{MODEL}, {size(kept.stat().st_size)}" if kept.is_file() else "not kept"),
         ]
     blocks = [f"{key}\n" + _indented(lines)]
     if result is not None:
         names = metrics or [name for name in result.test if name.partition("@")[0] in METRICS]
         among = "" if users is None else f" of {_count(len(users), 'user')}"
         blocks.append(f"results{among}\n" + _metrics(run, names, users))
-        blocks.append(
-            "time, in seconds\n" + _recorded({**result.timing.written(), "all epochs": duration(run.seconds)})
-        )
+        times = {**result.timing.written(), "all epochs": duration(run.seconds)}
+        blocks.append("time, in seconds\n" + _recorded(times))
         held = result.memory.context
         context = [] if held is None else [("context", size(held))]
         readings = [(name, _reading(one)) for name, one in result.memory.readings.items()]

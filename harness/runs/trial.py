@@ -19,7 +19,8 @@ import torch
 
 from bm3 import BM3Error, ConfigError, DataError
 from harness.common import WriteError
-from harness.data import PARTS, Dataset, load_dataset
+from harness.data.dataset import PARTS, Dataset
+from harness.data.layouts import load_dataset
 from harness.ending import NOTHING_MEASURED
 from harness.evaluation.compiling import can_compile
 from harness.ingest.exporting import Ids
@@ -196,28 +197,27 @@ def run_trial(
     path = out / trial.key
     with locked(path, wait=wait, tell=lambda: tell(f"waiting for another process that runs the same trial ({path})")):
         finished = finished_run(trial, out)
-        if finished is None:
-            try:
-                check_model(trial.entry, trial.dataset, trial.config)
-                _run(trial, RunWriter(path), on_epoch, earlier, tell, share)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                said = ALLOCATOR.sub("", str(error).partition("\n")[0])
-                message = f"{trial.entry.name} on {trial.dataset.name}: out of memory ({said}); {MORE_ROOM}"
-                write_failure(path, OUT_OF_MEMORY, message)
-                raise OutOfMemoryError(message) from error
-            except WriteError:
+        if finished is not None:
+            return _as_asked(trial, finished)
+        try:
+            check_model(trial.entry, trial.dataset, trial.config)
+            _run(trial, RunWriter(path), on_epoch, earlier, tell, share)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            except BM3Error as error:
-                if isinstance(error, DataError) and trial.reads_features and not trial.dataset.features:
-                    error = without_features(error, trial.dataset_name)
-                if not (path / RUN).is_file():  # it failed before it began: a model that breaks the contract
-                    RunWriter(path).begin(_description(trial))
-                write_failure(path, "error", str(error))
-                raise error
-    if finished is not None:
-        return _as_asked(trial, finished)
+            said = ALLOCATOR.sub("", str(error).partition("\n")[0])
+            message = f"{trial.entry.name} on {trial.dataset.name}: out of memory ({said}); {MORE_ROOM}"
+            write_failure(path, OUT_OF_MEMORY, message)
+            raise OutOfMemoryError(message) from error
+        except WriteError:
+            raise
+        except BM3Error as error:
+            if isinstance(error, DataError) and trial.reads_features and not trial.dataset.features:
+                error = without_features(error, trial.dataset_name)
+            if not (path / RUN).is_file():  # it failed before it began: a model that breaks the contract
+                RunWriter(path).begin(_description(trial))
+            write_failure(path, "error", str(error))
+            raise error
     run = RunRecord.read(path)
     if rerun and (aside := sorted((out / SUPERSEDED).glob(f"{escape(trial.key)}-*/{RESULT}"))):
         tell(_compared(run, RunRecord.read(aside[-1].parent)))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bm3 import DataError
 from harness.common import number, parse_json, size, write_whole, writing
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation.words import METRICS
 from harness.ingest.exporting import Ids, called
 from harness.runs.record import CARD, MODEL, RunRecord
@@ -49,9 +49,8 @@ def write_weights(
     text = json.dumps(about, sort_keys=True)
     tensors = {STATE + name: tensor.detach().contiguous() for name, tensor in state.items()}
     tensors |= {name: torch.frombuffer(bytearray(content), dtype=torch.uint8) for name, content in named.items()}
-    write_tensors(
-        folder / MODEL, tensors, {"format": FORMAT, "about": text, "digest": _digest(text, named)}, stays=True
-    )
+    metadata = {"format": FORMAT, "about": text, "digest": _digest(text, named)}
+    write_tensors(folder / MODEL, tensors, metadata, stays=True)
     run = RunRecord.model_validate({**description, "path": folder, "result": result})
     with writing(folder / CARD):
         write_whole(folder / CARD, card(run, (folder / MODEL).stat().st_size))

@@ -42,7 +42,7 @@ from harness.runs.store import SUPERSEDED
 if TYPE_CHECKING:
     import torch
 
-    from harness.data import Dataset
+    from harness.data.dataset import Dataset
     from harness.ingest.exporting import Ids
     from harness.runs.record import RunRecord
     from harness.runs.trial import Trial

@@ -19,8 +19,8 @@ import torch
 
 from bm3 import BM3Error, ConfigError
 from harness.common import size
-from harness.data import Dataset, load_dataset
-from harness.data.layouts import DATA_VARIABLE, SYNTHETIC, data_roots
+from harness.data.dataset import Dataset
+from harness.data.layouts import DATA_VARIABLE, SYNTHETIC, data_roots, load_dataset
 from harness.measure.gpu import GpuSurvey, GpuUnavailableError, driver_version, survey
 from harness.measure.host import Limits, container_limits, usable_cores
 from harness.models.registry import find_model, trained_in_steps

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import harness
 from bm3 import ConfigError, DataError
-from harness.common import check_writable, whole_file, write_whole, writing
+from harness.common import check_writable, sha256_of, whole_file, write_whole, writing
 from harness.data.files import printable, reading
 from harness.ingest.archives import checked, zip_members
 from harness.paper.growth import BEFORE, RECORDS
@@ -168,7 +168,7 @@ def _describe(inside: Path, runs: Mapping[str, RunRecord]) -> None:
     # Installed, it is in the package; in a checkout it is beside it.
     citation = next(filter(Path.is_file, (package / CITATION, package.parent / CITATION)))
     write(CITATION, citation.read_text(encoding="utf-8"))
-    write(CRATE, _crate(runs, _digests(inside), data, PROGRAM, version(PROGRAM)))
+    write(CRATE, _crate(runs, _digests(inside), data))
     write(SUMS, "".join(f"{digest}  {name}\n" for name, digest in _digests(inside).items()))
 
 
@@ -195,11 +195,8 @@ def _archive(folder: Path, out: Path) -> str:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    files = sorted(filter(Path.is_file, folder.rglob("*")))
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
 def _digest_before_seal(file: IO[bytes]) -> "hashlib._Hash":
@@ -227,22 +224,20 @@ def _unlike(inside: Path, members: list[str]) -> Iterator[str]:
             yield f"{name}: is not as it was packed: its SHA-256 is another than in {SUMS}"
 
 
-def _crate(
-    runs: Mapping[str, RunRecord], digests: Mapping[str, str], data: Mapping[str, str], program: str, version: str
-) -> dict[str, Any]:
+def _crate(runs: Mapping[str, RunRecord], digests: Mapping[str, str], data: Mapping[str, str]) -> dict[str, Any]:
     """The RO-Crate of a package: `runs` by folder, `digests` by file, files that describe `data` by content hash."""
     from rocrate.model.contextentity import ContextEntity
     from rocrate.rocrate import ROCrate
 
     made = ROCrate(version="1.1")
     made.metadata.extra_terms["sha256"] = "https://w3id.org/ro/terms/workflow-run#sha256"
-    made.name, made.license = f"Evidence: {len(runs)} runs of {program}", LICENCE
+    made.name, made.license = f"Evidence: {len(runs)} runs of {PROGRAM}", LICENCE
     made.description = "Trained models with what decided their numbers, a report on them, and digests"
     made.root_dataset["datePublished"] = max(_ended(run) for run in runs.values())
     profile = {"@type": "CreativeWork", "name": "Process Run Crate", "version": PROFILE.rpartition("/")[2]}
     made.root_dataset["conformsTo"] = made.add(ContextEntity(made, PROFILE, properties=profile))
-    about = {"@type": "SoftwareApplication", "name": program, "softwareVersion": version}
-    instrument = made.add(ContextEntity(made, f"#{program}", properties=about))
+    about = {"@type": "SoftwareApplication", "name": PROGRAM, "softwareVersion": version(PROGRAM)}
+    instrument = made.add(ContextEntity(made, f"#{PROGRAM}", properties=about))
     files = {}
     for path, digest in digests.items():
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation.ranking import Evaluation
 from harness.measure.timing import seconds_of
 from harness.report.tables import table, text

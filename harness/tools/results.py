@@ -194,10 +194,9 @@ def reports_of(folder: Path, bound: Bound) -> Iterator[Page]:
         study, place = bound.study(name), folder / name
         now = {file: str(text) for form in FORMATS if form != "html" for file, text in made(study, form).items()}
         if (place / "report.html").is_file():
-            pictures = PICTURE.findall(_text(place / "report.html"))
-            now["report.html"] = html_page(
-                study, [(unescape(a), unescape(b), b64decode(svg)) for a, svg, b in pictures]
-            )
+            found = PICTURE.findall(_text(place / "report.html"))
+            pictures = [(unescape(name), unescape(caption), b64decode(svg)) for name, svg, caption in found]
+            now["report.html"] = html_page(study, pictures)
         for path in (place / file for file in now if (place / file).is_file()):
             lines = [f"{START}{line}{END}" for line in nine_digits(now[path.name]).split("\n")]
             yield Page(path, 0, tuple(_faults(path, lines, nine_digits(_text(path)).split("\n"))))

@@ -6,11 +6,9 @@ elsewhere.
 
 import json
 import mmap
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.common import WriteError
+from harness.common import whole_file, writing
 from harness.models.features import from_array
 
 FORMAT = "1"
@@ -61,13 +59,13 @@ class KeptState(dict[str, Tensor]):
         """In `folder`, or where temporary files are. Raises WriteError."""
         super().__init__()
         self._where = folder
-        with _written(folder or "temporary file"):
+        with writing(folder or Path("temporary file")):
             self._file: Any = TemporaryFile(dir=folder)  # noqa: SIM115 - it goes with this object, however that ends
 
     def keep(self, state: Mapping[str, Tensor]) -> None:
         """Take a state in place of the one before, of the same names, types and shapes. Raises WriteError."""
         ordered = _aligned(state)
-        with _written(self._where or "temporary file"):
+        with writing(self._where or Path("temporary file")):
             self._file.seek(0)
             for tensor in ordered.values():
                 self._file.writelines(blocks_of(tensor))
@@ -126,7 +124,8 @@ class Checkpoints:
 
         What a killed process left of a checkpoint that it was writing is removed.
         """
-        _half_of(self.path).unlink(missing_ok=True)
+        for half in self.path.parent.glob(f"{self.path.name}*.part"):
+            half.unlink()
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata() or {}
@@ -159,42 +158,19 @@ def write_tensors(
 
     It is written block by block, with `drop` called after each: tensors in files are never in memory as a whole.
     """
-    temporary, ordered, end = _half_of(path), _aligned(tensors), 0
+    ordered, end = _aligned(tensors), 0
     header: dict[str, Any] = {"__metadata__": about}
     for name, tensor in ordered.items():
         of = {"dtype": TYPES[tensor.dtype], "shape": [*tensor.shape]}
         header[name] = {**of, "data_offsets": [end, end := end + tensor.nbytes]}
-    with _written(path, temporary):
-        text = json.dumps(header, ensure_ascii=False).encode()  # ValueError: names are in UTF-8 alone
-        text += b" " * (-len(text) % 8)
-        with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for tensor in ordered.values():
-                for block in blocks_of(tensor):
-                    file.write(block)
-                    drop()
-            file.flush()
-            if stays:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-
-
-def _half_of(path: Path) -> Path:
-    """What the file is called until it is whole."""
-    return path.with_name(f"{path.name}.part")
-
-
-@contextmanager
-def _written(path: Path | str, temporary: Path | None = None) -> Iterator[None]:
-    """Raises WriteError where writing fails, and removes what was written of `temporary`."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        mend = "make room and give the same command again, which goes on"
-        raise WriteError(f"{path}: cannot be written ({reason}); {mend}") from error
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with writing(path), whole_file(path, flushed=stays) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in ordered.values():
+            for block in blocks_of(tensor):
+                file.write(block)
+                drop()
 
 
 def _named(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from bm3 import BM3Error, Loss, Recommender
 from harness.common import DivergedError
-from harness.data import Dataset
-from harness.data.dataset import in_memory
+from harness.data.dataset import Dataset, in_memory
 from harness.evaluation.metrics import Ranking, known_metrics
 from harness.evaluation.ranking import Evaluation
 from harness.measure.timing import EpochClock, TimingSummary

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bm3 import Batch, ConfigError, Loss, Recommender
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.models.closed_form import ClosedForm
 from harness.training.accelerators.prefetch import fetch, reads_ahead, with_next
 from harness.training.batches import EpochBatches
@@ -66,9 +66,8 @@ class TrainingSteps:
     def epoch(self, number: int) -> Iterator[Loss]:
         """The losses of an epoch's steps, one per batch; a step is made when its loss is asked for."""
         then = number + 1 if number < self._training.epochs else None
-        return (
-            self._make(*batches) for batches in with_next(self.model, self.batches.epoch(number, then), self._device)
-        )
+        batches = with_next(self.model, self.batches.epoch(number, then), self._device)
+        return (self._make(*batch_and_next) for batch_and_next in batches)
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare an epoch whose full batches `step` takes in turn, again and again."""

@@ -41,8 +41,7 @@ def _changed(table: NDArray[Any], vectors: Vectors, streams: Streams, place: int
         wanted = np.ones_like(wanted)
     lengths = np.linalg.norm(wanted, axis=1, keepdims=True)
     target = np.where(norms > 0, vectors.norm, 0) if vectors.norm else norms
-    read: NDArray[Any] = (wanted * np.divide(target, lengths, out=np.zeros_like(norms), where=lengths > 0)).astype(
-        table.dtype
-    )
+    scale = np.divide(target, lengths, out=np.zeros_like(norms), where=lengths > 0)
+    read: NDArray[Any] = (wanted * scale).astype(table.dtype)
     read.flags.writeable = False  # as those of a data set, so that models need no copy
     return read

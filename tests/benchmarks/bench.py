@@ -12,7 +12,8 @@ import torch
 from textbook import Textbook
 
 from bm3 import Batch, Data
-from harness.data import Dataset, load_dataset
+from harness.data.dataset import Dataset
+from harness.data.layouts import load_dataset
 from harness.measure.environment import environment
 from harness.tools.scaling.measure import Sizes, power_law_dataset
 from harness.training.optimiser import adam

@@ -6,7 +6,7 @@ import bench
 import pytest
 from comparison import Comparison, Record, tables
 
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 
 
 @pytest.fixture(scope="session")

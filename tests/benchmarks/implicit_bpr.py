@@ -17,7 +17,7 @@ import torch
 from processes import markdown
 from scipy import sparse
 
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.models.bpr import BPR, BPRConfig
 from harness.training.config import TrainingConfig
 from harness.training.fit import build

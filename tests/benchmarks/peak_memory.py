@@ -16,7 +16,7 @@ import torch
 from bench import benchmark_dataset, random_batches
 from sides import EVALUATION, SUBJECTS, Side, evaluation_of, steps_of
 
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.measure.memory import MemorySampler
 
 STEPS = 25  # of an epoch's 58: most rows that an epoch touches are touched by then

@@ -9,7 +9,7 @@ from bench import BATCH_SIZE, Step, Steps, our_steps, textbook_steps
 from torch import Tensor
 
 from bm3 import Batch, Data, Recommender
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation.ranking import Evaluation
 from harness.models.registry import find_model
 from harness.training.batches import EpochBatches

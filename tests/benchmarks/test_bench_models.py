@@ -15,7 +15,7 @@ from peak_memory import in_fresh_process
 from pytest_benchmark.fixture import BenchmarkFixture
 from sides import EVALUATION, SIDES, SUBJECTS, batches_of, evaluation_of, steps_of
 
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 
 # An optimiser may have less to do for rows that no batch has touched yet, so half an epoch goes before.
 WARM_UP, ROUNDS = 25, 30

@@ -13,7 +13,7 @@ from textbook import Evaluation as TextbookEvaluation
 from torch import Tensor
 
 from bm3 import Batch
-from harness.data import PARTS, Dataset, Part
+from harness.data.dataset import PARTS, Dataset, Part
 from harness.data.synthetic import mini
 from harness.evaluation.ranking import Evaluation
 from harness.models.dualgnn import co_occurring_users

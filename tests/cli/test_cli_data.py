@@ -11,7 +11,7 @@ import pytest
 from command_line import Command, Outcome, refused
 from numpy.typing import NDArray
 
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.data.synthetic import mini
 
 

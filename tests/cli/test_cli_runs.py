@@ -10,7 +10,7 @@ import pytest
 import torch
 from command_line import Command, refused
 
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.evaluation.words import METRICS
 from harness.runs.record import RESULT, RUN, RunRecord
 from harness.runs.store import CHECKPOINT

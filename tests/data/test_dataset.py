@@ -8,8 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from refusals import Features, Parts, refusal
 
-from harness.data import Dataset, checked_dataset
-from harness.data.dataset import MAX_UNSEEN_SHARE, ROWS_AT_A_TIME
+from harness.data.dataset import MAX_UNSEEN_SHARE, ROWS_AT_A_TIME, Dataset, checked_dataset
 
 WHERE = "shop/interactions.npz"
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from refusals import Features, Parts, Write, refusal
 
-from harness.data import PARTS, load_dataset
+from harness.data.dataset import PARTS
+from harness.data.layouts import load_dataset
 
 HEADER = "userID\titemID\tx_label\n"
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bm3 import ConfigError
-from harness.data import PARTS, random_user_split
-from harness.data.split import Parts, split_rule, temporal_global_split
+from harness.data.dataset import PARTS
+from harness.data.split import Parts, random_user_split, split_rule, temporal_global_split
 from harness.data.words import SPLIT_RULES
 
 seeds = st.integers(0, 2**32)

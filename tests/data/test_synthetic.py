@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from harness.data import Dataset, load_dataset
+from harness.data.dataset import Dataset
+from harness.data.layouts import load_dataset
 from harness.data.synthetic import mini
 
 

@@ -13,7 +13,7 @@ import torch
 from command_line import Command, refused
 
 from bm3 import DataError
-from harness.data import PARTS, Dataset
+from harness.data.dataset import PARTS, Dataset
 from harness.evaluation.lists import evaluate_lists, read_lists
 from harness.evaluation.metrics import Ranking
 from harness.evaluation.ranking import Evaluator

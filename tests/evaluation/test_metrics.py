@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import harness.evaluation.metrics as module
 from bm3 import ConfigError, DataError
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation.metrics import METRICS, Ranking, asked_metrics, known_metrics, metrics_of_hits
 from harness.evaluation.ranking import Evaluator
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bm3 import BM3Error, Recommender
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation import ranking
 from harness.evaluation.metrics import Ranking
 from harness.evaluation.ranking import Evaluation, Evaluator, model_scorer, top_k

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from refusals import Parts, Write, refusal
 
 from bm3 import ConfigError
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.ingest.encoders import ImageEncoder, SentenceEncoder
 from harness.ingest.exporting import write_ids
 from harness.ingest.features import add_features, encode_features, find_images, read_texts

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from refusals import Parts, Write, refusal
 
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.data.synthetic import mini
 from harness.ingest.exporting import export
 from harness.ingest.features import add_features, item_ids, join_by_id, read_row_ids

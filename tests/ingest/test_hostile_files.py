@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from refusals import NAMED, Parts, Write, import_refused, refusal, write_table
 
-from harness.data import load_dataset
 from harness.data.files import MAX_EXPANSION
+from harness.data.layouts import load_dataset
 from harness.data.synthetic import mini
 from harness.ingest.exporting import export
 from harness.ingest.importing import import_dataset

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from refusals import NAMED, import_refused, pairs_by_id, refusal, write_table
 
 from bm3 import ConfigError
-from harness.data import PARTS, Dataset, checked_dataset, load_dataset, random_user_split
+from harness.data.dataset import PARTS, Dataset, checked_dataset
+from harness.data.layouts import load_dataset
+from harness.data.split import random_user_split
 from harness.data.synthetic import mini
 from harness.ingest.exporting import export
 from harness.ingest.importing import Division, import_dataset

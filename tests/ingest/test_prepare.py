@@ -17,7 +17,8 @@ from command_line import GIVE_UP_AFTER, Command, Outcome, refused
 from raw_files import METADATA, Q2, R3, RATINGS, WIDTH, X1, csv_of, image_records, write_raw
 
 from bm3 import BM3Error, DataError
-from harness.data import PARTS, Dataset, load_dataset
+from harness.data.dataset import PARTS, Dataset
+from harness.data.layouts import load_dataset
 from harness.ingest.amazon.prepare import Plan, prepare
 from harness.ingest.tables import Table, k_core
 

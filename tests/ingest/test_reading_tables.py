@@ -16,8 +16,8 @@ import pytest
 from refusals import import_refused, pairs_by_id, refusal
 
 from bm3 import BM3Error, ConfigError
-from harness.data import PARTS, load_dataset
-from harness.data.layouts import unread_files
+from harness.data.dataset import PARTS
+from harness.data.layouts import load_dataset, unread_files
 from harness.ingest.exporting import read_ids
 from harness.ingest.importing import Division, Imported, import_dataset
 from harness.ingest.tables import AMAZON_2014, Columns, read_tables

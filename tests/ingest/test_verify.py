@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.data import PARTS, Dataset, checked_dataset, load_dataset, random_user_split
-from harness.data.split import split_rule
+from harness.data.dataset import PARTS, Dataset, checked_dataset
+from harness.data.layouts import load_dataset
+from harness.data.split import random_user_split, split_rule
 from harness.data.synthetic import mini
 from harness.ingest.verify import (
     Finding,

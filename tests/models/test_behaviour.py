@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bm3 import Batch, Data
-from harness.data import Dataset, checked_dataset
+from harness.data.dataset import Dataset, checked_dataset
 from harness.evaluation.ranking import Evaluator, model_scorer
 from harness.models.registry import ModelEntry, models, trained_in_steps
 from harness.runs.settings import variants_of

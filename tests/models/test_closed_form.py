@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from bm3 import ConfigError, Data, DataError
-from harness.data import Dataset, load_dataset
+from harness.data.dataset import Dataset
+from harness.data.layouts import load_dataset
 from harness.models import closed_form
 from harness.models.registry import draws, find_model, models, trained_in_steps
 from harness.runs.difference import difference

@@ -12,7 +12,7 @@ from command_line import Command, refused
 from torch import nn
 
 from bm3 import Batch, ConfigError, DataError, Loss, Recommender
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.models import registry, vbpr
 from harness.models.contract import check_class, check_model
 from harness.models.registry import ModelEntry

@@ -12,7 +12,7 @@ from one_device import META, OneDevice, Watched
 from torch import Tensor
 
 from bm3 import Batch
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.models import bm3 as fast
 from harness.models import features
 from harness.models.registry import find_model, trained_in_steps

@@ -13,7 +13,8 @@ from command_line import Command, refused
 from run_files import record
 
 from bm3.errors import ConfigError, DataError
-from harness.data import PARTS, load_dataset
+from harness.data.dataset import PARTS
+from harness.data.layouts import load_dataset
 from harness.paper.load import load_paper
 from harness.paper.logs import LoggedEpoch, LoggedPoint, LogWord, about_parameters, compare, meant, read_log, word_of
 from harness.runs.store import stored_runs

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from raw_files import METADATA, Q2, RATINGS, X1, csv_of, image_records
 
 from bm3 import BM3Error
-from harness.data import Dataset, checked_dataset
+from harness.data.dataset import Dataset, checked_dataset
 from harness.data.files import RawFile, read_array
 from harness.data.layouts import read_folder
 from harness.ingest.amazon.raw import Metadata, read_images, read_metadata

@@ -8,7 +8,7 @@ import pytest
 from command_line import Command
 from run_files import STORE, altered
 
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.paper.rows import Planned
 from harness.paper.study import make_study
 from harness.report.plots import draw

@@ -11,7 +11,7 @@ import pytest
 import torch
 from command_line import Command
 
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.paper.study import make_study
 from harness.runs.record import EPOCHS, HITS, RESULT, RUN
 from harness.runs.trial import make_trial, run_trial

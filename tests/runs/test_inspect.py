@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bm3 import DataError
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.runs.clean import Also, compress, remove, unneeded
 from harness.runs.difference import NOT_RECORDED, difference
 from harness.runs.index import entries

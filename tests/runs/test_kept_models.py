@@ -13,7 +13,8 @@ import torch
 from command_line import Command, refused
 
 from bm3 import BM3Error, ConfigError, DataError
-from harness.data import Dataset, checked_dataset, load_dataset
+from harness.data.dataset import Dataset, checked_dataset
+from harness.data.layouts import load_dataset
 from harness.evaluation.lists import evaluate_lists
 from harness.ingest.exporting import export
 from harness.models.registry import models

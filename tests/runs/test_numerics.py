@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import Dataset, checked_dataset
+from harness.data.dataset import Dataset, checked_dataset
 from harness.data.split import random_user_split
 from harness.evaluation.words import METRICS
 from harness.models import base

@@ -8,7 +8,7 @@ import run_files
 import torch
 
 from bm3 import DataError
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation.metrics import Ranking
 from harness.evaluation.ranking import Evaluator
 from harness.runs.record import HITS, RunRecord

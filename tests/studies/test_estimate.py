@@ -12,7 +12,7 @@ import run_files
 import torch
 
 from bm3 import DataError
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.models.registry import models, trained_in_steps
 from harness.paper.load import load_paper
 from harness.runs.inspect import entry

@@ -20,7 +20,7 @@ from run_files import DESCRIPTION
 
 from bm3 import ConfigError
 from harness.common import WriteError
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.ending import IN_USE
 from harness.runs import trial as trial_module
 from harness.runs.record import FAILURE, RESULT, RunRecord, cost_key

@@ -22,7 +22,7 @@ import torch
 from command_line import GIVE_UP_AFTER, wait_until
 
 from harness.common import WriteError
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.runs.record import EPOCHS, RESULT, RunRecord
 from harness.runs.store import CHECKPOINT, LOCK, stored_runs
 from harness.runs.trial import Trial, make_trial, run_trial

@@ -13,7 +13,7 @@ import pytest
 import torch
 from command_line import Command, refused
 
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.measure.gpu import GpuSurvey
 from harness.measure.host import Limits
 from harness.models.registry import trained_in_steps

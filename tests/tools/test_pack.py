@@ -15,7 +15,7 @@ import pytest
 import torch
 from command_line import Command, refused
 
-from harness.data import load_dataset
+from harness.data.layouts import load_dataset
 from harness.paper.load import load_paper
 from harness.runs.store import write_failure
 from harness.runs.trial import make_trial, run_trial

@@ -9,7 +9,8 @@ import pytest
 import torch
 from command_line import Command
 
-from harness.data import Dataset, load_dataset
+from harness.data.dataset import Dataset
+from harness.data.layouts import load_dataset
 from harness.models.registry import find_model, trained_in_steps
 from harness.tools import profile as profiling
 from harness.tools.profile import BlockProfile, Operation, block_text, copy_rate, profile, profile_block

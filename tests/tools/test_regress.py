@@ -17,7 +17,8 @@ from command_line import Command, refused
 import harness
 from bm3 import ConfigError
 from harness.cli import tools as cli_tools
-from harness.data import Dataset, load_dataset
+from harness.data.dataset import Dataset
+from harness.data.layouts import load_dataset
 from harness.data.synthetic import of_size
 from harness.measure.gpu import NvmlGpu
 from harness.paper.folders import DEFAULT, paper_folder

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.common import WriteError
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.models.registry import find_model, trained_in_steps
 from harness.training.accelerators import lazy_adam
 from harness.training.checkpoint import BEST, Checkpoints, KeptState, TrainingState, write_tensors
@@ -247,7 +247,7 @@ def test_what_stays_is_flushed_and_may_be_read_as_the_user_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[int] = []
-    monkeypatch.setattr("harness.training.checkpoint.os.fsync", flushed.append)
+    monkeypatch.setattr(os, "fsync", flushed.append)
     mask = os.umask(0o020)
     try:
         for stays in (False, True):
@@ -266,6 +266,7 @@ def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path: Path, m
     checkpoints.save(TrainingState(1, state, {}, state))
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", Mock(side_effect=Stopped))
+        patch.setattr(Path, "unlink", Mock())  # which whoever is killed does not come to
         with pytest.raises(Stopped):
             checkpoints.save(TrainingState(2, state, {}, state))
     assert len([*tmp_path.iterdir()]) == 2

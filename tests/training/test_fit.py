@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from bm3 import Batch, BM3Error, ConfigError, Loss, Recommender
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation.ranking import Evaluation
 from harness.models.features import FeatureTable, feature_tables
 from harness.models.registry import find_model, trained_in_steps

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bm3 import Batch
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.models.bm3 import BM3, BM3Config
 from harness.models.features import FeatureTable, feature_tables
 from harness.training.accelerators import lazy_adam

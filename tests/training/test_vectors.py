@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bm3 import ConfigError, DataError
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, make_trial, run_trial
 from harness.training.config import Vectors

@@ -4,7 +4,6 @@ Parsing each kind of file is `raw`, rules that divide are in `harness.data.split
 """
 
 import csv
-import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bm3 import ConfigError, DataError
-from harness.common import write_json
+from harness.common import sha256_of, write_json
 from harness.data.dataset import PARTS, checked_dataset
 from harness.data.files import RawFile, Report, new_folder
 from harness.data.layouts import find_interactions, read_interactions
@@ -105,9 +104,8 @@ def read_split(path: Path, interactions: Pairs) -> Parts:
     """
     stored = checked_dataset(path.stem, read_interactions(path), {}, where=str(path))
     parts: Parts = {part: stored.part(part) for part in PARTS}
-    there, here = (
-        {tuple(pair) for pair in pairs.tolist()} for pairs in (np.concatenate(list(parts.values())), interactions)
-    )
+    together = np.concatenate(list(parts.values()))
+    there, here = ({*map(tuple, pairs.tolist())} for pairs in (together, interactions))
     for odd, what in ((there - here, "are not in the ratings"), (here - there, "of the ratings are not in it")):
         if odd:
             user, item = min(odd)
@@ -126,7 +124,10 @@ def prepare(
     `versions` of what makes it go into the record. Raises ConfigError, or DataError with file and line or byte.
     """
     plan.check()
-    inputs = {kind: _entry(path) for kind, path in plan.inputs.items()}
+    inputs = {
+        kind: {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for kind, path in plan.inputs.items()
+    }
     with watch(plan.ratings.name) as report:
         find = ("user", "item", "time")
         table = read_tables([plan.ratings], plan.columns or Columns(), find=find, usual=AMAZON_2014, report=report)
@@ -165,12 +166,6 @@ def prepare(
         np.savez_compressed(folder / "interactions.npz", **arrays)
         write_json(folder / RECORD, record)
     return record
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    with path.open("rb") as whole:
-        digest = hashlib.file_digest(whole, "sha256").hexdigest()
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
 
 
 def _write_features(folder: Path, item_ids: Sequence[str], plan: Plan, watch: Watch) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bm3 import ConfigError, DataError
-from harness.data import PARTS, Dataset
+from harness.data.dataset import PARTS, Dataset
 from harness.data.synthetic import mini, of_size
 from harness.measure.environment import git
 from harness.measure.gpu import GpuUnavailableError, NvmlGpu

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 import harness
-from harness.data import Dataset, load_dataset
+from harness.data.dataset import Dataset
+from harness.data.layouts import load_dataset
 from harness.evaluation.ranking import Evaluation
 from harness.models.registry import find_model
 from harness.paper.conformance import conformance

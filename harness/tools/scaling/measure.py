@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from bm3 import BM3Error, ConfigError
-from harness.data import Dataset
+from harness.data.dataset import Dataset
 from harness.evaluation.compiling import use_threads
 from harness.evaluation.ranking import Evaluation
 from harness.measure.memory import MemorySampler

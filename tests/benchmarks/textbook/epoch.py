@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bm3 import Batch
-from harness.data import Dataset, Part
+from harness.data.dataset import Dataset, Part
 from textbook.shared import items_by_user
 
 CUTOFFS = (5, 10, 20, 50)
