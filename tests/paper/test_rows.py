@@ -22,6 +22,7 @@ from harness.paper.rows import (
     Row,
     choose,
     expected_best,
+    finite,
     judged,
     ranked,
     representative,
@@ -303,13 +304,16 @@ def test_a_point_without_a_result_is_left_out_and_a_row_for_want_of_memory_keeps
     assert rows_of([*starved, *broken], PAPER, [planned(starved, broken, label="one")])[1] == {"mini": ("one",)}
 
 
-def test_the_best_of_n_is_what_drawing_n_points_gives_on_average() -> None:
-    valid, test = [0.3, 0.1, 0.5, 0.2, 0.4], [0.31, 0.15, 0.45, 0.22, 0.48]
+@pytest.mark.parametrize(
+    "valid", [(0.3, 0.1, 0.5, 0.2, 0.4), (0.3, 0.5, 0.5, 0.5, 0.4), (0.3, math.nan, 0.5, 0.2, 0.4)]
+)
+def test_the_best_of_n_is_what_drawing_n_points_gives_on_average(valid: tuple[float, ...]) -> None:
+    test = [0.31, math.nan if math.isnan(valid[1]) else 0.15, 0.45, 0.22, 0.48]
     points = [
         Point({"p": i}, {1: run(valid=v, test=t)}, "recall@20")
         for i, (v, t) in enumerate(zip(valid, test, strict=True))
     ]
     assert len(expected_best(points)) == 5
     for n, expected in enumerate(expected_best(points), 1):
-        drawn = [max(chosen, key=lambda i: valid[i]) for chosen in itertools.combinations(range(5), n)]
-        assert expected == pytest.approx(np.mean([test[i] for i in drawn]))
+        drawn = [max(chosen, key=lambda i: finite(valid[i])) for chosen in itertools.combinations(range(5), n)]
+        assert expected == pytest.approx(np.mean([test[i] for i in drawn]), nan_ok=True)
