@@ -84,10 +84,11 @@ def expected_best(points: Sequence[Point]) -> list[float]:
     """What a search of n points reaches on the test part, for n = 1 to all N: [N] expected values.
 
     The n are drawn without replacement and the best of them on validation is taken, so the i-th of N, the worst first,
-    is taken with probability C(i−1, n−1) / C(N, n) (after Dodge et al., EMNLP 2019, who draw with replacement). Of equals
-    the earlier is the better, and a value that is not finite is the worst, as in `choose`.
+    is taken with probability C(i−1, n−1) / C(N, n) (after Dodge et al., EMNLP 2019, who draw with replacement).
+    Of equals the earlier is the better, and a value that is not finite is the worst, as in `choose`.
     """
-    test = [point.mean("test") for point in sorted(reversed(points), key=lambda point: finite(point.mean("valid")))]
+    best_first = sorted(points, key=lambda point: finite(point.mean("valid")), reverse=True)
+    test = [point.mean("test") for point in reversed(best_first)]
     total = len(test)
     return [
         math.fsum(math.comb(i, n - 1) * test[i] for i in range(n - 1, total)) / math.comb(total, n)
