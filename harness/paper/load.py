@@ -320,6 +320,8 @@ def validated_file(path: Path, adapter: TypeAdapter[T]) -> T:
 
 
 def field_fault(problem: Mapping[str, Any] | Any) -> str:
-    """What pydantic found, after the key path."""
+    """What pydantic found, after the key path; beside what was wanted, what is there, if that is short."""
     said = "is missing: add it" if problem["type"] == "missing" else problem["msg"]
+    if said.startswith("Input should") and len(found := repr(problem["input"])) <= 40:
+        said += f", not {found}"
     return f"{'.'.join(str(part) for part in problem['loc'])}: {said}"

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.runs import index
-from harness.runs.clean import remove, unneeded
 from harness.runs.index import INDEX, entries
 from harness.runs.inspect import Entry, entry, key_below
 from harness.runs.record import EPOCHS, FAILURE, RESULT, RUN
@@ -196,15 +195,6 @@ def test_several_at_once_answer_the_same(store: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = [*pool.map(entries, [store] * 8)]
     assert found == [afresh(store)] * 8
-    assert [path.name for path in store.iterdir() if path.is_file()] == [INDEX]
-
-
-def test_half_an_index_of_who_was_killed_goes_with_what_no_one_needs(store: Path) -> None:
-    entries(store)
-    half = store / f"{INDEX}.4711-abcdef01.part"
-    half.write_bytes(b"[")
-    (found,) = unneeded(store)
-    assert (found.path, remove(store, found)) == (half, True)
     assert [path.name for path in store.iterdir() if path.is_file()] == [INDEX]
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -328,6 +329,16 @@ def test_damaged_runs_stay(store: Path) -> None:
     (run_of(store, 1) / RUN).unlink()
     (run_of(store, 2) / RUN).write_text("{")
     assert not any("seed1" in name or "seed2" in name for name in gone(store, *ALL))
+
+
+def test_half_files_beside_runs_go_once_nobody_can_be_writing_them(store: Path) -> None:
+    halves = {".index.json.17-0a1b2c3d.part", "mini/status.json.17-0a1b2c3d.part", "report.md.17-0a1b2c3d.part"}
+    for name in halves:
+        (store / name).touch()
+    assert gone(store) == set()
+    for name in halves:
+        os.utime(store / name, (0, 0))
+    assert gone(store) == halves
 
 
 def test_unfinished_and_failed_runs_go_when_asked_and_their_trials_can_be_run_again(store: Path) -> None:

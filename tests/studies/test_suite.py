@@ -183,6 +183,13 @@ BPR = '[[experiments]]\nmodel = "bpr"\n'
 EXCEPTION = '[[exceptions]]\ndataset = "mini"\nmodel = "bpr"\nmetrics = ["R@10"]\nlow = 0.1\nhigh = 0.2\nreason = "x"\n'
 
 
+def test_a_suite_is_not_called_as_the_folder_of_superseded_runs(tmp_path: Path) -> None:
+    path = tmp_path / "superseded.toml"
+    path.write_text(HEAD + BPR)
+    with pytest.raises(ConfigError, match="give the file another name"):
+        load_suite(str(path))
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -197,7 +204,7 @@ EXCEPTION = '[[exceptions]]\ndataset = "mini"\nmodel = "bpr"\nmetrics = ["R@10"]
         (f"{HEAD}experiments = []\n", "experiments: List should have at least 1 item"),
         ('title = "x"\ndatasets = ["mini"]\nseeds = [1, -2]\n' + BPR, "seeds.1: Input should be greater"),
         ('title = "x"\ndatasets = ["mini"]\nseeds = [1, 2, 1]\n' + BPR, "seeds: 1 stands there twice"),
-        (f'{HEAD}order = "columns"\n{BPR}', "order: Input should be 'rows' or 'interleaved'"),
+        (f'{HEAD}order = "columns"\n{BPR}', "order: Input should be 'rows' or 'interleaved', not 'columns'"),
         (f'{HEAD}{BPR}grid = "publish"\n', "experiments.0.grid: Input should be a valid dictionary"),
         (f"{HEAD}{BPR}grid = {{ reg_weight = [] }}\n", "experiments.0.grid.reg_weight: List should have"),
         (f"{HEAD}{BPR}[experiments.vary]\nreg_weight = [\n1,\n1.0]\n", "experiments.0.vary.reg_weight: 1.0 stands"),
