@@ -2,6 +2,8 @@
 
 METRICS = ("recall", "ndcg", "precision", "map")
 """Those of every evaluation, and shown without being asked for."""
+SHARES = (*METRICS, "hit", "mrr")
+"""Those that are at most 1 for every list."""
 ALL = "all"
 _SHORT = {"R": "recall", "N": "ndcg", "P": "precision"}
 

@@ -46,7 +46,7 @@ PART_NAMES: dict[str, int] = {
 PART_IN_NAME = re.compile(r"(?:^|.*[._-])(train|valid|validation|val|dev|test)\..*", re.IGNORECASE)
 TYPED = re.compile(r"\w+:(token|float)(_seq)?")
 """A column in the header of RecBole's atomic files, as its documentation has them."""
-NUMBER = re.compile(r"[+-]?(\d{1,19}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,3})?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,3})?", re.ASCII)
 """What programs write of a number, be it of double precision; never one of thousands of digits."""
 PRODUCT, REVIEWER = re.compile(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]"), re.compile(r"A[0-9A-Z]{9,}")
 """Ids of items and of users at Amazon."""

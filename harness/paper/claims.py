@@ -62,7 +62,8 @@ class Side:
     """Why it is no evidence; empty strings mean nothing."""
     basis: str = ""
     """What both sides must share, in words."""
-    data: str = ""
+    data: tuple[str, str] = ("", "")
+    """Name and content hash of the data set of runs."""
     seeds: Mapping[int, float] = field(default_factory=dict)
     runs: int = 0
 
@@ -148,8 +149,8 @@ class Measured(Place):
 
     tolerances: Tolerances
     rows: Sequence[Row] = ()
-    differences: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
-    """Content hash of a data set → pairs of its rows compared over users."""
+    differences: Mapping[tuple[str, str], Sequence[Difference]] = field(default_factory=dict)
+    """Name and content hash of a data set → pairs of its rows compared over users."""
     exponents: Mapping[tuple[str, str], Exponent] = field(default_factory=dict)
     """(Model, size) → how the seconds of an epoch grow."""
 
@@ -176,7 +177,8 @@ class Measured(Place):
             return f"{row.label} has a {metric} that is not finite"
         lower, middle, upper = zip(*spans, strict=True)
         value = fmean(middle) if seeds else median(middle)
-        return Side(row.label, value, min(lower), max(upper), tuple(obstacles), basis, row.data, seeds, len(spans))
+        data = row.dataset, row.data
+        return Side(row.label, value, min(lower), max(upper), tuple(obstacles), basis, data, seeds, len(spans))
 
     def difference(self, metric: str, first: Side, second: Side) -> Difference | None:
         """The comparison of both over users, seen from the first; None where there is none."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bm3.errors import DataError
 from harness.common import read_text
+from harness.evaluation.words import SHARES
 from harness.evaluation.words import canonical_metric as canonical_metric
 from harness.evaluation.words import short_metric as short_metric
 
@@ -99,6 +100,8 @@ def parse_value(row: Sequence[str], where: str) -> PublishedValue:
         raise DataError(f"{where}: value '{text}' with status '{status}'; only '{Status.OUT_OF_MEMORY}' has no value")
     if text and (not _NUMBER.fullmatch(text) or not math.isfinite(float(text))):
         raise DataError(f"{where}: value '{text}' is not a finite number of at least 0, such as 0.0564")
+    if text and canonical_metric(metric).partition("@")[0] in SHARES and float(text) > 1:
+        raise DataError(f"{where}: value '{text}' of {metric} is above 1: figures are shares, such as 0.37 for 37 %")
     return PublishedValue(dataset, model, metric, float(text) if text else None, source, status, note)
 
 

@@ -434,14 +434,20 @@ def _by_unsearched(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 def _told_apart(groups: Sequence[_Group]) -> Iterator[_Group]:
-    """The groups, each label once on a data set: what equal ones differ in is added, and at last a number."""
+    """The groups, each label once on a data set: what equal ones differ in is added, and at last a number.
+
+    Where runs on a data set's name are of several contents, each label names its own.
+    """
     alike: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    contents: dict[str, set[str]] = defaultdict(set)
     for group in groups:
         alike[group.dataset, group.label].append(group.apart)
+        contents[group.dataset].add(group.apart["data"])
     taken: Counter[tuple[str, str]] = Counter()
     for group in groups:
         others = alike[group.dataset, group.label]
         own = {key: v for key, v in group.apart.items() if any(other.get(key, v) != v for other in others)}
+        own |= {"data": group.apart["data"]} if len(contents[group.dataset]) > 1 else {}
         label = " ".join(filter(None, [group.label, named(own)]))
         taken[group.dataset, label] += 1
         times = taken[group.dataset, label]

@@ -255,7 +255,7 @@ def make_study(
     by_data = {} if self_check is not None else differences_of(rows, paper.tolerances)
     differences: dict[str, tuple[Difference, ...]] = {row.dataset: () for row in rows}
     for name, data in dict.fromkeys((row.dataset, row.data) for row in rows):
-        differences[name] += by_data.get(data, ())
+        differences[name] += by_data.get((name, data), ())
     claims: tuple[ClaimResult, ...] = ()
     if any(row.published for row in rows):
         memory = paper.tolerances.memory
@@ -294,16 +294,16 @@ def cells_of(rows: Iterable[Row]) -> list[JudgedCell]:
     return [JudgedCell(row.dataset, row.model, row.label, m, v) for row in rows for m, v in row.verdicts.items()]
 
 
-def differences_of(rows: Iterable[Row], rule: Tolerances) -> dict[str, tuple[Difference, ...]]:
-    """Content hash of a data set → every pair of its rows with per-user metrics; each data set is a family for Holm.
+def differences_of(rows: Iterable[Row], rule: Tolerances) -> dict[tuple[str, str], tuple[Difference, ...]]:
+    """Name and content hash of a data set → every pair of its rows with per-user metrics; each is a family for Holm.
 
     Raises ValueError as `compare_all` does.
     """
-    families: dict[str, dict[str, dict[str, Mapping[int, UserValues]]]] = {}
+    families: dict[tuple[str, str], dict[str, dict[str, Mapping[int, UserValues]]]] = {}
     for row in rows:
         for metric in row.verdicts:
             if (values := row.per_user(metric)) is not None:
-                families.setdefault(row.data, {}).setdefault(metric, {})[row.label] = values
+                families.setdefault((row.dataset, row.data), {}).setdefault(metric, {})[row.label] = values
     return {
         data: compare_all(per_user, confidence=rule.confidence, margin=rule.margin)
         for data, per_user in families.items()
@@ -398,7 +398,8 @@ def _compared(study: Study, dataset: str) -> str:
     pair = next((p for p in study.pairs(dataset, metric, first.label) if p.second == second.label), None)
     if pair is None:
         means = f"{number(first.mean(metric))} and {number(second.mean(metric))}"
-        return f"{both}{printed} {means}, not compared over users."
+        other = ", since their data are not the same" if first.data != second.data else ""
+        return f"{both}{printed} {means}, not compared over users{other}."
     if pair.better == second.label:
         pair, first, second = pair.seen_from(pair.better), second, first
     ends = (number(100 * end / pair.base, "+.1f") for end in (pair.mean, *pair.interval) if pair.base)

@@ -31,6 +31,11 @@ SURROGATES_NOTE = "trained on surrogate features, not on the original vectors"
 MEMORY = {"process MiB": "process_rss_peak", "allocator MiB": "allocator_peak", "GPU MiB": "gpu_process_peak"}
 """Where a GPU was used, what torch's allocator held, and what the process had besides, stand beside these."""
 BETWEEN, BEST = "Differences between models", "Best against second"
+MIXED = (
+    "Runs on the name {} are of several contents, each with its hash beside `data`: other interactions, another split "
+    "or other features. Rows of other contents are not compared, and none is best. Features that were added later make "
+    "other data for a model that reads none too: train it again to compare it."
+)
 ACCURACY = "Test metrics, mean over seeds; of several rows the best of a column is bold."
 EXTRA = "Test metrics, mean over seeds; a dash where they were not stored and do not follow from stored hits."
 POINTS = "Means over the seeds of each point, and the range of the test part over them; nothing is chosen here."
@@ -113,7 +118,8 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
 def overview(study: Study, dataset: str) -> Table:
     """Rows by metrics: means over seeds, with all that each rests on."""
     rows, metrics = study.of(dataset), study.paper.judged_by
-    ranks = {metric: ranked([None if row.brief else row.mean(metric) for row in rows]) for metric in metrics}
+    mixed = len({row.data for row in rows}) > 1
+    ranks = {metric: ranked([None if row.brief or mixed else row.mean(metric) for row in rows]) for metric in metrics}
     tested = {metric: study.tested(dataset, metric) for metric in metrics}
     body = [
         [
@@ -128,6 +134,7 @@ def overview(study: Study, dataset: str) -> Table:
     body += [[label, *["-"] * len(study.paper.metrics), 0, "out of memory"] for label in study.starved.get(dataset, ())]
     notes = [
         *_about_labels(rows),
+        *([MIXED.format(dataset)] if mixed else []),
         *_not_declared(study, rows),
         *([UNVALIDATED] if not all(run.validated for row in rows for run in row.runs) else []),
     ]

@@ -297,10 +297,19 @@ def test_what_runs_say_of_a_claim(
 def test_all_rows_of_one_data_set_are_one_family() -> None:
     rows = [row(model, values) for model, values in (("a", (0.5,)), ("b", (0.9,)), ("c", (0.52,)))]
     family = differences_of([*rows, row("e", data="another"), row("f", per_user=False)], TOLERANCES)
-    assert {data: len(found) for data, found in family.items()} == {"0123456789abcdef": 3, "another": 0}
-    (alone,) = differences_of(rows[:2], TOLERANCES)["0123456789abcdef"]
-    assert family["0123456789abcdef"][0].p_value == alone.p_value
-    assert family["0123456789abcdef"][0].adjusted == pytest.approx(3 * alone.adjusted)
+    ours, another = (rows[0].dataset, "0123456789abcdef"), (rows[0].dataset, "another")
+    assert {data: len(found) for data, found in family.items()} == {ours: 3, another: 0}
+    ((alone,),) = differences_of(rows[:2], TOLERANCES).values()
+    first = family[ours][0]
+    assert first.p_value == alone.p_value
+    assert first.adjusted == pytest.approx(3 * alone.adjusted)
+
+
+def test_one_content_under_two_names_is_two_families() -> None:
+    rows = [row("a", (0.5,)), row("b", (0.9,))]
+    copies = [replace(one, dataset="copy") for one in (row("a", (0.9,)), row("b", (0.5,)))]
+    (ours,), (theirs,) = differences_of([*rows, *copies], TOLERANCES).values()
+    assert ours.mean == pytest.approx(-theirs.mean)
 
 
 CLOSED = {"stopped": "closed form"}

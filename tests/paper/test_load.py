@@ -148,6 +148,7 @@ def test_a_cell_is_found_by_any_spelling_in_the_order_of_the_sources(tmp_path: P
         ("Baby,BM3,R@10,0.1,first,guessed,", "unknown status 'guessed'"),
         *((f"Baby,BM3,R@10,{text},first,as printed,", "not a finite number") for text in ("abc", "nan", "1e999", "-1")),
         ('Baby,BM3,R@10,"1,689",first,as printed,', "'1,689' is not a finite number"),
+        ("Baby,BM3,R@10,5.64,first,as printed,", "'5.64' of R@10 is above 1"),
         ("Baby,BM3,R@10,,first,as printed,", "only 'out of memory' has no value"),
         ("Baby,BM3,R@10,0.1,first,out of memory,", "only 'out of memory' has no value"),
         ("Baby,BM3,R@10,0.1,elsewhere,as printed,", "unknown source 'elsewhere'"),

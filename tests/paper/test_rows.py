@@ -272,6 +272,11 @@ def test_runs_on_other_data_on_surrogates_or_of_other_numerics_are_rows_of_their
     assert {row.label for row in found} == names
 
 
+def test_rows_of_other_models_name_their_data_where_there_are_several_of_one_name() -> None:
+    found = rows([run(), run("buir", data="another"), run(dataset="other", data="another")])
+    assert [row.label for row in found] == ["bpr data=0123456789", "buir data=another", "bpr"]
+
+
 def test_a_default_that_was_changed_between_runs_tells_them_apart_and_one_that_came_later_does_not() -> None:
     def with_default(seed: int, **config: Any) -> HandRun:
         return run(seed=seed, config=config)
