@@ -196,7 +196,8 @@ def add_features_command(
     """Add the table in FILE (.npy, items x width) to the data set NAME as a modality, in float32.
 
     Row i belongs to item i, unless --ids says whose rows they are: ids as in the data set's items.csv, or item numbers
-    where it has none. Rows of other items are left out. A modality may have any name; `image` means `visual`.
+    where it has none. Rows of other items are left out. A modality may have any name; `image` means `visual`. Runs from
+    before are of other data then, also those of models that read no features.
 
     \b
     bm3 data add-features shop vectors.npy --modality audio

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bm3.errors import DataError
 from harness.common import exit_status, number
+from harness.evaluation.words import short_metric
 from harness.paper import selfcheck
 from harness.paper.claims import ClaimResult, Measured, claims_of_paper, claims_of_rows
 from harness.paper.costs import SHARED
@@ -385,7 +386,10 @@ def _compared(study: Study, dataset: str) -> str:
     if not rows:
         brief = "only runs of the self-check, too brief for models to be compared"
         return f"On {dataset} {brief}; bm3 reproduce judges them."
-    metric, printed = rows[0].selection.on_validation.metric, rows[0].stopping
+    metric = rows[0].selection.on_validation.metric
+    if rows[0].verdicts and metric not in rows[0].verdicts:  # what models stopped by is nothing that is compared
+        metric = next(iter(rows[0].verdicts))
+    printed = short_metric(metric)
     rows.sort(key=lambda row: -finite(row.mean(metric)))
     if len(rows) == 1:
         seeds = f"{len(rows[0].runs)} seed{'s' * (len(rows[0].runs) > 1)}"

@@ -119,6 +119,7 @@ def entry(path: Path, key: str) -> Entry:
         copied |= {"epoch": far.epoch, "best_epoch": far.best_epoch, "valid": far.best}
     else:
         memory = result.memory.of("gpu_process_peak" if run.device == "cuda" else "process_rss_peak")
+        copied |= {"limit": 1} if result.stopped == "closed form" else {}
         copied |= {"epoch": result.epochs, "best_epoch": result.best_epoch, "memory": memory.bytes}
         copied |= {"finished": result.finished, "stopped": result.stopped}
         copied |= {part: getattr(result, part).get(STOPPING_METRIC) for part in ("valid", "test")}
