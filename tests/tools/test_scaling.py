@@ -338,7 +338,7 @@ def test_the_latest_record_counts_of_whichever_format(tmp_path: Path) -> None:
 
 
 def test_the_stored_record_of_an_earlier_release_is_read() -> None:
-    stored = Path(__file__).parents[2] / "docs" / "results" / "scaling"
+    stored = Path(__file__).parents[2] / "docs" / "results" / "runs"
     assert stored_exponents(stored)["bm3", "E"][0] == pytest.approx(2, abs=0.5)
 
 
