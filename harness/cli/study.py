@@ -214,7 +214,7 @@ def reproduce(
     from harness.paper.conformance import trace_statuses
     from harness.paper.study import make_study
     from harness.runs.trial import folder_of, resolve_device
-    from harness.studies.execute import keep_models, models_before, pending
+    from harness.studies.execute import keep_models, pending
     from harness.studies.suite import load_suite, plan, wanted
 
     chosen = load_suite(suite, paper).narrowed(models)
@@ -239,11 +239,9 @@ def reproduce(
     begun, backend = how.begin(Path(suite).stem, paper, alone=chosen.alone)
     planned, checks = _planned(rows, how.out), _replayed(paper, device)
     click.echo(conformance_line(checks, device))
-    if chosen.keep_model:
-        models_before(begun.folder, how.out)
     outcomes = run(begun, backend, trials)
-    if chosen.keep_model:
-        say(keep_models(rows, outcomes, chosen.keep_model, begun.folder, how.out), "note: ", err=True)
+    if chosen.keep_model and how.rerun != "none":  # what is not run yet may be chosen
+        say(keep_models(rows, outcomes, chosen.keep_model, begun), "note: ", err=True)
     unread: list[str] = []
     runs = [(trial, _stored(folder_of(trial, how.out), unread)) for trial in trials(outcomes)]
     # Where costs are asked for, a run of another machine is no answer.

@@ -253,11 +253,16 @@ class Row:
 def representative(rows: Iterable[Row], model: str) -> Row | None:
     """The row that stands for a model among rows of one data set: that with the published settings, or the defaults.
 
-    Without one, that with the fewest departures; of equals one that was trained on the original features, then the one
-    with the most seeds, then the first. What rows are called and what they reach decides nothing.
+    Without one, that with the fewest departures; of equals one that was trained on the original features, then by the
+    newest numerics, then the one with the most seeds, then the first. What rows are called and what they reach decides
+    nothing.
     """
-    own = [row for row in rows if row.model.lower() == model.lower()]
-    return min(own, key=lambda row: (len(row.departures), bool(row.surrogates), -len(row.runs)), default=None)
+
+    def order(row: Row) -> tuple[Any, ...]:
+        newest = [-version for version in row.runs[0].numerics.model_dump().values()]
+        return len(row.departures), bool(row.surrogates), newest, -len(row.runs)
+
+    return min((row for row in rows if row.model.lower() == model.lower()), key=order, default=None)
 
 
 def representatives(rows: Sequence[Row]) -> list[Row]:

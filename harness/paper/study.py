@@ -171,6 +171,10 @@ class Study:
         found = [pair for pair in self.differences.get(dataset, ()) if pair.metric == metric]
         return [pair.seen_from(label) for pair in found if label in (pair.first, pair.second)]
 
+    def mixed(self, dataset: str) -> bool:
+        """Whether rows on that name are of several contents, so that none is the best."""
+        return len({row.data for row in self.of(dataset)}) > 1
+
     def tested(self, dataset: str, metric: str) -> Difference | None:
         """The best row against the second over the runs that are compared, where users were.
 
@@ -178,7 +182,7 @@ class Study:
         least. Means over all seeds may order rows otherwise, where seeds are not the same ones.
         """
         rows = ranked(self.of(dataset), metric)
-        for row in rows:
+        for row in () if self.mixed(dataset) else rows:
             leads = self.pairs(dataset, metric, row.label)
             if not {other.label for other in rows[:2]} - {row.label} <= {lead.second for lead in leads}:
                 return None  # what ranks first or second was not compared over users

@@ -118,7 +118,7 @@ def sections(study: Study, every_pair: bool = False) -> list[Section]:
 def overview(study: Study, dataset: str) -> Table:
     """Rows by metrics: means over seeds, with all that each rests on."""
     rows, metrics = study.of(dataset), study.paper.judged_by
-    mixed = len({row.data for row in rows}) > 1
+    mixed = study.mixed(dataset)
     ranks = {metric: ranked([None if row.brief or mixed else row.mean(metric) for row in rows]) for metric in metrics}
     tested = {metric: study.tested(dataset, metric) for metric in metrics}
     body = [
@@ -161,7 +161,7 @@ def extra(study: Study, dataset: str) -> Table:
     ]
     body = []
     for place, (row, values) in enumerate(zip(rows, found, strict=True)):
-        best = [asked.best and column[place] is Emphasis.BEST for column in ranks]
+        best = [asked.best and not study.mixed(dataset) and column[place] is Emphasis.BEST for column in ranks]
         texts = (_with_spread(each, asked.spread, confidence) for each in values)
         cells = (Cell(text, emphasis=Emphasis.BEST if bold else None) for text, bold in zip(texts, best, strict=True))
         body.append([_label(row), *cells, len(row.runs)])

@@ -6,6 +6,7 @@ Nothing is removed that a process is writing to, that cannot be read as a run, o
 import gzip
 import os
 import shutil
+import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -57,9 +58,18 @@ def unneeded(out: Path, also: Collection[Also] = ()) -> list[Unneeded]:
     aside = out / SUPERSEDED
     if "superseded" in also and aside.is_dir() and not aside.is_symlink():
         found.append(Unneeded(aside, "superseded", None))
-    halves = (file for pattern in (HALF, f"*/{HALF}") for file in out.glob(pattern))
-    found += [Unneeded(file, HALF_A_FILE, None) for file in halves if time.time() - file.lstat().st_mtime > WRITING_S]
-    return sorted(found, key=lambda one: one.path)
+    return sorted([*found, *_beside_runs(out)], key=lambda one: one.path)
+
+
+def _beside_runs(out: Path) -> Iterator[Unneeded]:
+    """Half files in the store and in its folders of data sets and studies."""
+    below = (one for one in out.glob("*") if one.name != SUPERSEDED and not one.is_symlink())
+    for folder in (out, *(one for one in below if not any((one / name).exists() for name in (RUN, RESULT, LOCK)))):
+        for file in folder.glob(HALF):
+            with suppress(FileNotFoundError):  # it may become whole meanwhile
+                about = file.lstat()
+                if stat.S_ISREG(about.st_mode) and time.time() - about.st_mtime > WRITING_S:
+                    yield Unneeded(file, HALF_A_FILE, None)
 
 
 def remove(out: Path, one: Unneeded) -> bool:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bm3 import DataError
-from harness.common import read_json, write_json, writing
-from harness.data.files import reading
+from harness.common import write_whole, writing
 from harness.evaluation.words import short_metric
 from harness.runs.record import CARD, FAILURE, MODEL, OUT_OF_MEMORY, RESULT, RUN, FailureKind, RunRecord, cost_key
 from harness.runs.store import in_use, supersede, write_failure
@@ -23,8 +22,8 @@ from harness.studies.estimate import Estimates
 from harness.studies.status import Running
 from harness.studies.suite import KeepModel, Outcomes, Row
 
-BEFORE = "models-before.json"
-"""In a study's folder until its models are chosen: those that were there before it."""
+MADE = "models.txt"
+"""In a study's folder: of each model that it has kept and not chosen between, when it was written, and its run."""
 LOGGER = logging.getLogger("harness.study")
 RETRIES = 1
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -108,47 +107,6 @@ def pending(wanted: Wanted, store: Path, policy: Policy = "missing", costs: Mapp
             return Pending(trials, outcomes)
 
 
-def models_before(study: Path, out: Path) -> dict[Path, int]:
-    """Runs of the store `out` that had kept a model when the study began, and when it was written, in nanoseconds.
-
-    A study that was interrupted goes on with what it found at first: it stands in its folder `study` until
-    `keep_models`. Raises DataError when that cannot be read, WriteError when it cannot be written.
-    """
-    path = study / BEFORE
-    if not path.is_file():
-        found = {str(file.parent.relative_to(out)): file.stat().st_mtime_ns for file in out.glob(f"*/*/{MODEL}")}
-        with writing(path):
-            write_json(path, found)
-    with reading(path):
-        return {out / run: int(time) for run, time in read_json(path).items()}
-
-
-def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, study: Path, out: Path) -> list[str]:
-    """After a study: remove weights of points that are not chosen, where only the `best` stay, unless from before it.
-
-    What is otherwise than asked for is said, a line each: no run that was there before loses or gets a model.
-    """
-    before, passed = models_before(study, out), set[str]()
-    if which == "best":
-        over = [row.passed_over(outcomes) for row in rows]
-        passed = set[str]().union(*over)  # a trial may be of two rows
-        passed -= {t.key for row, its in zip(rows, over, strict=True) for t in row.wanted(outcomes) if t.key not in its}
-    runs = {trial.key: run for row in rows for trial in row.wanted(outcomes) if (run := outcomes.get(trial.key))}
-    with_model = {key for key, run in runs.items() if (run.path / MODEL).is_file()}
-    times = {key: (runs[key].path / MODEL).stat().st_mtime_ns for key in with_model & passed}
-    stay = {key for key, time in times.items() if before.get(runs[key].path) == time}
-    for path in (runs[key].path for key in with_model & passed - stay):
-        for name in (MODEL, CARD):
-            (path / name).unlink(missing_ok=True)
-    (study / BEFORE).unlink()
-    bare = len(runs.keys() - with_model - passed)
-    said = [
-        f"models of {len(stay)} runs from before stay, whose points are not chosen; bm3 runs gc --models removes all"
-    ]
-    made = [f"{bare} runs were finished before and kept no model; --rerun all trains them again and keeps it"]
-    return [*said * bool(stay), *made * bool(bare)]
-
-
 @dataclass(frozen=True)
 class Ending:
     """A trial that is no longer running. Whether it has a result stands in the store."""
@@ -211,6 +169,43 @@ class Study:
     def folder(self) -> Path:
         """The study's own: its log and status, and what the caller writes of it."""
         return self.store / self.name
+
+
+def keep_models(rows: Sequence[Row], outcomes: Outcomes, which: KeepModel, study: Study) -> list[str]:
+    """After a study: remove weights of points that are not chosen, where only the `best` stay.
+
+    Removed are those alone that the study made itself, also before it was interrupted. What is otherwise than asked for
+    is said, a line each. Raises WriteError.
+    """
+    passed = set[str]()
+    if which == "best":
+        over = [row.passed_over(outcomes) for row in rows]
+        passed = set[str]().union(*over)  # a trial may be of two rows
+        passed -= {t.key for row, its in zip(rows, over, strict=True) for t in row.wanted(outcomes) if t.key not in its}
+    runs = {trial.key: run for row in rows for trial in row.wanted(outcomes) if (run := outcomes.get(trial.key))}
+    with_model = {key: str(time) for key, run in runs.items() if (time := _written(run.path / MODEL))}
+    path = study.folder / MADE
+    with writing(path):
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        ours = {key for key in passed & with_model.keys() if f"{with_model[key]} {key}" in lines}
+        for key in ours:
+            for name in (MODEL, CARD):
+                (runs[key].path / name).unlink(missing_ok=True)
+        # Of other trials, such as those of models that were left out, nothing is decided yet.
+        left = [f"{line}\n" for line in lines if line.partition(" ")[2] not in runs]
+        if left:
+            write_whole(path, "".join(left))
+        else:
+            path.unlink(missing_ok=True)
+    stay, bare = len((passed & with_model.keys()) - ours), len(runs.keys() - with_model.keys() - passed)
+    said = [f"models of {stay} runs from before stay, whose points are not chosen; bm3 runs gc --models removes all"]
+    made = [f"{bare} runs were finished before and kept no model; --rerun all trains them again and keeps it"]
+    return [*said * bool(stay), *made * bool(bare)]
+
+
+def _written(file: Path) -> int | None:
+    """When it was, in nanoseconds; None where it is not there."""
+    return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def execute(
@@ -326,6 +321,9 @@ class _Execution:
             return
         if run is not None and run.finished:
             self.outcomes[key] = run
+            if ending.trial.keep is not None and (written := _written(path / MODEL)):
+                with writing(self.study.folder), (self.study.folder / MADE).open("a", encoding="utf-8") as made:
+                    made.write(f"{written} {key}\n")
             value = run.outcome.test[run.stopping]
             LOGGER.info("finished: %s: test %s %.4f, %.0f s", key, short_metric(run.stopping), value, seconds)
             return

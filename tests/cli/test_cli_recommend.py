@@ -90,23 +90,61 @@ def test_every_seed_of_the_chosen_points_keeps_its_model_also_where_every_point_
     ]
 
 
-def test_a_study_that_was_interrupted_ends_with_the_models_of_one_that_was_not(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def interrupted(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`interrupted(…)` goes on with a suite that keeps the best models, after all its trials but before the choice."""
     (tmp_path / "suite.toml").write_text(SUITE.replace("KEEP", 'keep_model = "best"'))
+    arguments = ("reproduce", tmp_path / "suite.toml", "--in-process")
     with monkeypatch.context() as patch:
         patch.setattr("harness.studies.execute.keep_models", _interrupt)
-        assert command("reproduce", tmp_path / "suite.toml", "--in-process")[0] == 130
-    assert len({*Path("runs").rglob(MODEL)}) > 3
-    command("reproduce", tmp_path / "suite.toml", "--in-process")
-    kept = {*Path("runs").rglob(MODEL)}
-    command("reproduce", tmp_path / "suite.toml", "--in-process", "--out", "undisturbed")
-    assert {path.parent.name for path in kept} == {path.parent.name for path in Path("undisturbed").rglob(MODEL)}
-    assert not [*Path("runs").rglob("models-before.json")]
+        assert command(*arguments).code == 130
+    assert len(kept()) > 3
+    return lambda *more: command(*arguments, *more)
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def kept(store: str = "runs") -> set[str]:
+    return {path.parent.name for path in Path(store).rglob(MODEL)}
+
+
+def test_a_study_that_was_interrupted_ends_with_the_models_of_one_that_was_not(interrupted: Command) -> None:
+    interrupted()
+    interrupted("--out", "undisturbed")
+    assert kept() == kept("undisturbed")
+    assert not [*Path("runs").rglob("models.txt")]
+
+
+def test_a_report_alone_removes_no_model_and_forgets_none(interrupted: Command) -> None:
+    before = kept()
+    interrupted("--rerun", "none")
+    assert kept() == before
+    interrupted()
+    assert 0 < len(kept()) < len(before)
+
+
+def test_a_part_of_a_suite_decides_about_its_own_models_alone(
+    interrupted: Command, command: Command, tmp_path: Path
+) -> None:
+    lightgcn = '[[experiments]]\nmodel = "lightgcn"\ngrid = { n_layers = [1, 2] }\n'
+    (tmp_path / "suite.toml").write_text((tmp_path / "suite.toml").read_text() + lightgcn)
+    interrupted("--model", "lightgcn")
+    assert len({name for name in kept() if name.startswith("bpr")}) > 2
+    interrupted()
+    interrupted("--out", "undisturbed")
+    assert kept() == kept("undisturbed")
+
+
+def test_a_model_that_was_kept_by_hand_meanwhile_stays(interrupted: Command, command: Command) -> None:
+    for weight in (0.01, 0.1, 1.0):
+        how = ("--set", f"reg_weight={weight}", "--epochs", 1, "--set", "batch_size=512", "--seed", 1)
+        assert command("train", "bpr", "mini", *how, "--keep-model", "--rerun").code == 0
+    by_hand = {path.name for path in Path("runs/mini").glob("*-seed1")}
+    told = interrupted().err
+    assert by_hand <= kept()
+    assert "from before stay" in told
 
 
 def test_what_was_finished_before_neither_gains_nor_loses_a_model(command: Command, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from harness.common import number, spread
 from harness.paper.costs import SHARED, SHARED_NOTE
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.rows import ranked
-from harness.paper.study import Study, make_study, shared_machine
+from harness.paper.study import Extra, Study, make_study, shared_machine
 from harness.report.flat import cells
 from harness.report.html import html
 from harness.report.markdown import markdown
@@ -84,6 +84,16 @@ def test_an_excepted_cell_stands_in_the_headline_and_fails_when_it_is_not_needed
 
 
 # own data
+
+
+def test_of_several_contents_of_one_name_none_is_best() -> None:
+    runs = [run(f"bm3-seed{seed}", dataset="mine") for seed in (1, 2)]
+    runs += [one.model_copy(update={"model": "bpr", "dataset_hash": "another"}) for one in runs]
+    extra = Extra(("recall@20",), best=True)
+    page = markdown(replace(study_of(*runs), extra=extra))
+    assert "Runs on the name mine are of several contents" in page
+    assert "not compared over users, since their data are not the same." in page
+    assert "| **" not in page
 
 
 def own(per_user: Mapping[str, float], **options: Any) -> Study:

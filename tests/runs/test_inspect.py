@@ -341,6 +341,19 @@ def test_half_files_beside_runs_go_once_nobody_can_be_writing_them(store: Path) 
     assert gone(store) == halves
 
 
+def test_half_files_in_runs_behind_links_and_folders_of_such_names_are_none_beside_runs(store: Path) -> None:
+    """Where the store that is named is a data set's folder too, below which are runs at once."""
+    name, elsewhere = "x.17-0a1b2c3d.part", store.with_name("elsewhere")
+    (store / "mini" / name).mkdir()
+    for place in (run_of(store, 1), run_of(store, 3), elsewhere):
+        place.mkdir(exist_ok=True)
+        (place / name).touch()
+        os.utime(place / name, (0, 0))
+    (store / "mini" / "linked").symlink_to(elsewhere)
+    with run_lock(run_of(store, 3)):
+        assert gone(store / "mini") == {f"{run_of(store, 1).name}/{name}"}
+
+
 def test_unfinished_and_failed_runs_go_when_asked_and_their_trials_can_be_run_again(store: Path) -> None:
     path = run_of(store, 3)
     write_failure(path, "error", "no")
