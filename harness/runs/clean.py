@@ -3,7 +3,7 @@
 Nothing is removed that a process is writing to, that cannot be read as a run, or that lies behind a link.
 """
 
-import gzip
+import lzma
 import os
 import shutil
 import stat
@@ -18,7 +18,7 @@ from filelock import Timeout
 
 from bm3 import DataError
 from harness.common import write_whole, writing
-from harness.runs.record import CARD, COMPRESSED, EPOCHS, MODEL, RESULT, RUN, Numerics, RunRecord
+from harness.runs.record import CARD, COMPRESSED, DAMAGED, EPOCHS, MODEL, RESULT, RUN, Numerics, RunRecord, read_epochs
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders, run_lock, supersede
 
 Also = Literal["superseded", "unfinished", "stale", "models"]
@@ -104,15 +104,19 @@ def compress(path: Path, *, dry_run: bool) -> int:
 
     Raises WriteError.
     """
+    best, *others = COMPRESSED
     with writing(path, "see who may write there"):
-        if not (path / RESULT).is_file() or not (path / EPOCHS).is_file():
+        file = next((file for end in ("", *others) if (file := path / f"{EPOCHS}{end}").is_file()), None)
+        if file is None or not (path / RESULT).is_file():
             return 0
-        content = (path / EPOCHS).read_bytes()
-        small = gzip.compress(content, mtime=0)
-        if not dry_run:
-            write_whole(path / f"{EPOCHS}{COMPRESSED}", small)
-            (path / EPOCHS).unlink()
-        return len(content) - len(small)
+        try:
+            small = lzma.compress(read_epochs(file))
+        except DAMAGED:  # stays as it is
+            return 0
+        if (saved := file.stat().st_size - len(small)) > 0 and not dry_run:
+            write_whole(path / f"{EPOCHS}{best}", small)
+            file.unlink()
+        return max(0, saved)
 
 
 def _of_run(path: Path, also: Collection[Also]) -> Iterator[Unneeded]:

@@ -24,7 +24,7 @@ from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, RESULT, RUN
 from harness.runs.store import LOCK, in_use, walk
 
 INDEX = ".index.json"
-MADE_FROM = (RUN, RESULT, FAILURE, EPOCHS, f"{EPOCHS}{COMPRESSED}")
+MADE_FROM = (RUN, RESULT, FAILURE, EPOCHS, *(f"{EPOCHS}{ending}" for ending in COMPRESSED))
 LEAST, SHARE = 500, 50
 """It is written when so many runs were read, and a fiftieth of all: reading these takes as long as writing it."""
 MARGIN = 2.0

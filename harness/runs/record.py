@@ -6,11 +6,12 @@ of `run.json` had the hash of the source, `code`, where format 2 has numerics ve
 
 import gzip
 import json
+import lzma
 import math
 import re
 import shlex
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -27,8 +28,10 @@ from harness.data.files import read_archive
 from harness.evaluation.metrics import Ranking, known_metrics, metrics_of_hits
 from harness.training.config import STOPPING_METRIC
 
-COMPRESSED = ".gz"
-"""Ends the name of a finished run's epochs where these are compressed."""
+COMPRESSED: Mapping[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress}
+"""Endings of compressed epochs of finished runs, and what unpacks them; the first is written."""
+DAMAGED = OSError, EOFError, zlib.error, lzma.LZMAError
+"""What `read_epochs` may raise."""
 RUN, EPOCHS, HITS, RESULT, FAILURE = "run.json", "epochs.jsonl", "hits.npz", "result.json", "failure.json"
 MODEL, CARD = "model.safetensors", "model.md"
 """The weights, and what they are in words: only where they were asked for."""
@@ -260,9 +263,8 @@ class Epoch(Record):
 
 
 def read_epochs(file: Path) -> bytes:
-    """Lines of epochs, compressed or not. Raises OSError, EOFError or zlib.error."""
-    content = read_file(file)
-    return gzip.decompress(content) if file.suffix == COMPRESSED else content
+    """Lines of epochs, compressed or not. Raises DAMAGED."""
+    return COMPRESSED.get(file.suffix, bytes)(read_file(file))
 
 
 class RunRecord(Record):
@@ -379,7 +381,7 @@ class RunRecord(Record):
             return []
         try:
             lines = read_epochs(file).split(b"\n")
-        except (OSError, EOFError, zlib.error) as error:
+        except DAMAGED as error:
             raise _unreadable(file, error) from error
         records: list[Epoch] = []
         for number, line in enumerate(lines, start=1):
@@ -395,7 +397,7 @@ class RunRecord(Record):
     @property
     def epochs_file(self) -> Path | None:
         """Where its epochs are, as they were written or compressed."""
-        places = (self.path / EPOCHS, self.path / f"{EPOCHS}{COMPRESSED}")
+        places = (self.path / f"{EPOCHS}{ending}" for ending in ("", *COMPRESSED))
         return next((file for file in places if file.is_file()), None)
 
     @property

@@ -102,7 +102,7 @@ class RunWriter:
 def kept_files(path: Path) -> Iterator[Path]:
     """The files of a finished run that stay beside its result, as far as they are there, compressed or not."""
     for name in KEPT:
-        yield from (file for file in (path / name, path / f"{name}{COMPRESSED}") if file.is_file())
+        yield from (file for end in ("", *COMPRESSED) if (file := path / f"{name}{end}").is_file())
 
 
 def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:
@@ -112,7 +112,7 @@ def digests(path: Path, result: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for file in kept_files(path):
-        if file.suffix == COMPRESSED:
+        if file.suffix in COMPRESSED:
             found.setdefault(file.stem, hashlib.sha256(read_epochs(file)).hexdigest())
         else:
             found[file.name] = sha256_of(file)

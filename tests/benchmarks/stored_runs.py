@@ -9,7 +9,6 @@ both as they pass and, in brackets, of the processor, which other work on the ma
 and exit code then.
 """
 
-import gzip
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from typing import Any
 from processes import ROOT, markdown, run
 
 from harness.runs.index import INDEX
-from harness.runs.record import COMPRESSED, EPOCHS, FAILURE, HITS, RESULT, RUN
+from harness.runs.record import EPOCHS, FAILURE, HITS, RESULT, RUN, read_epochs
 
 MINI = ROOT / "docs" / "results" / "runs" / "mini"
 MODELS = ("bpr", "lightgcn", "lattice", "vbpr")
@@ -71,7 +70,8 @@ def _link(source: Path, path: Path, number: int) -> None:
     if not kept.is_dir():
         kept.mkdir(parents=True)
         shutil.copy(source / HITS, kept)
-        (kept / EPOCHS).write_bytes(gzip.decompress((source / f"{EPOCHS}{COMPRESSED}").read_bytes()))
+        epochs = next(source.glob(f"{EPOCHS}*"))
+        (kept / EPOCHS).write_bytes(read_epochs(epochs))
     for name in (EPOCHS, HITS):
         os.link(kept / name, path / name)
 

@@ -7,6 +7,7 @@ something else stands in its place, such as a pipe or a folder. `test_properties
 import gzip
 import io
 import json
+import lzma
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -221,6 +222,7 @@ KINDS: Mapping[str, Callable[[bytes], st.SearchStrategy[bytes]]] = {
     **dict.fromkeys((".log", ".txt", ".md", ".j2"), lambda content: edited_lines(content, edited_bytes)),
     **{".npz": edited_npz, ".npy": edited_npy, ".zip": edited_zip, ".safetensors": edited_safetensors},
     ".gz": lambda content: edited("x.jsonl", gzip.decompress(content)).map(gzip.compress),
+    ".xz": lambda content: edited("x.jsonl", lzma.decompress(content)).map(lzma.compress),
 }
 """By the end of a file's name."""
 

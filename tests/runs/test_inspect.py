@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import os
 import re
 import shutil
@@ -181,15 +182,25 @@ def test_compressed_epochs_are_the_same_epochs_and_their_damage_is_named(store: 
     assert (compress(path, dry_run=False), compress(path, dry_run=False)) == (saved, 0)
     assert RunRecord.read(path).epochs() == before != []
     assert problems(store) == {}
-    file = path / f"{EPOCHS}.gz"
+    file = path / f"{EPOCHS}.xz"
     assert file.stat().st_size == len(content) - saved
-    file.write_bytes(gzip.compress(content.replace(b'"epoch": 1', b'"epoch": 7')))
-    assert problems(store)["seed1"][0].startswith(f"{file}: epoch 7 stands where epoch 1 should")
-    whole = gzip.compress(content)
-    for broken in (whole[:-9], whole[:40] + bytes([whole[40] ^ 255]) + whole[41:], b"\x1f\x8b"):
-        file.write_bytes(broken)
-        assert str(file) in problems(store)["seed1"][0]
-        assert RunRecord.read(path).readable(())[0].epochs() == []
+    for ending, pack in ((".xz", lzma.compress), (".gz", gzip.compress)):  # gzip was written by earlier versions
+        file = file.rename(path / f"{EPOCHS}{ending}")
+        file.write_bytes(whole := pack(content))
+        assert RunRecord.read(path).epochs() == before
+        assert problems(store) == {}
+        file.write_bytes(pack(content.replace(b'"epoch": 1', b'"epoch": 7')))
+        assert problems(store)["seed1"][0].startswith(f"{file}: epoch 7 stands where epoch 1 should")
+        for broken in (whole[:-9], whole[:40] + bytes([whole[40] ^ 255]) + whole[41:], whole[:2]):
+            file.write_bytes(broken)
+            assert str(file) in problems(store)["seed1"][0]
+            assert RunRecord.read(path).readable(())[0].epochs() == []
+            assert compress(path, dry_run=False) == 0
+            assert file.read_bytes() == broken
+    file.write_bytes(gzip.compress(content))
+    assert compress(path, dry_run=False) > 0
+    assert not file.exists()
+    assert RunRecord.read(path).epochs() == before
 
 
 @pytest.mark.parametrize("name", [EPOCHS, HITS])

@@ -260,7 +260,7 @@ def test_compressed_epochs_are_packed_and_a_full_disk_is_no_damage(
     assert command("pack", runs, "--out", tmp_path / "evidence.zip").code == 0
     assert command("pack", "verify", tmp_path / "evidence.zip").code == 0
     with zipfile.ZipFile(tmp_path / "evidence.zip") as archive:
-        assert sum(name.endswith("epochs.jsonl.gz") for name in archive.namelist()) == 2
+        assert sum(name.endswith("epochs.jsonl.xz") for name in archive.namelist()) == 2
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(full))
     assert "No space left" in refused(command("pack", "verify", tmp_path / "evidence.zip"))
