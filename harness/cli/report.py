@@ -282,7 +282,7 @@ def literature(model: str | None, dataset: str | None, metric: str | None, form:
     datasets, reported, by = (list(dict.fromkeys(names)) for names in zip(*there, strict=True))
     models = [nearest(model, reported, f"{nothing} of")] if model else paper.models
     datasets = [nearest(dataset, datasets, f"{nothing} on")] if dataset else datasets
-    metrics = [nearest(short_metric(metric), by, f"{nothing} by")] if metric else paper.metrics
+    metrics = [nearest(short_metric(metric), by, f"{nothing} by")] if metric else [*map(short_metric, paper.metrics)]
     asked = [(d, m, k) for d in datasets for m in models for k in metrics if (d, m, k) in there]
     if not asked:
         raise ConfigError(f"{nothing} by {', '.join(metrics)} of {', '.join(models)} on {', '.join(datasets)}")

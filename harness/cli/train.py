@@ -225,6 +225,7 @@ def follow(
     from harness.paper.published import canonical_metric
     from harness.report.tables import text
     from harness.runs.trial import dataset_for, make_trial
+    from harness.training.config import STOPPING_METRIC
 
     log = logs.read_log(path)
     point = log.chosen(number)
@@ -238,7 +239,8 @@ def follow(
     trials = [make_trial(meant.entry.name, dataset, name, meant.settings, seed, device) for seed in seeds]
     runs = [trained(trial, out) for trial in trials]
     batches = -(-len(dataset.train) // trials[0].training.batch_size)
-    found = logs.compare(point, runs, batches, [canonical_metric(metric) for metric in paper.metrics])
+    metrics = dict.fromkeys([*map(canonical_metric, paper.metrics), STOPPING_METRIC])
+    found = logs.compare(point, runs, batches, [*metrics])
     word = logs.word_of(found, len(runs))
     notes = [*meant.notes, logs.about_parameters(point, runs[0])]
     if trials[0].reads_features and dataset.surrogates:

@@ -400,6 +400,8 @@ class Budget(_Claim):
         first, second = rows
         if first is None or second is None:
             return place.missing(what, f"{self.model if first is None else other} was not run")
+        if first.data != second.data:
+            return place.missing(what, "measured on other data")
         few = [row.label for row in (first, second) if len(row.grid) < 2]
         if few:
             return place.missing(what, f"one point of {', '.join(few)} was run")

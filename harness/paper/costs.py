@@ -4,6 +4,7 @@ Memory is judged as what a model needs beyond a reference model: a constant, suc
 reading and in every printed figure, and bends every ratio; no difference has it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
@@ -19,8 +20,8 @@ from harness.runs.record import GPU_KINDS, RunRecord, gpu_text, memory_kind
 TIME, MEMORY, SAMPLING = "Time (s/epoch)", "Memory (GB)", "share of sampling"
 GB = 2**30
 """Bytes."""
-COST_SETTINGS = frozenset({"batch_size", "precision", "features_location", "step"})
-"""Settings of training that change what an epoch costs."""
+WITHOUT_COST = "epochs", "learning_rate", "early_stopping", "evaluation"
+"""Settings that do not change what an epoch costs, or begin their names."""
 SHARED, SHARED_NOTE = "§", "beside another run on the same machine: not to be compared"
 PROCESS, RESERVED, ALLOCATED, CONTEXT, MAIN = "process", "reserved", "allocated", "context", "RAM"
 """The ways in which memory was read."""
@@ -90,8 +91,8 @@ def costs(row: Row, metric: str) -> tuple[list[Span], str, list[str]]:
         obstacles.append(f"other data of that name ({row.other_data})")
     if row.surrogates:
         obstacles.append(f"surrogate features ({', '.join(row.surrogates)}), of other widths")
-    elif changed := sorted(COST_SETTINGS & row.runs[0].changed_settings.keys()):
-        obstacles.append(f"{', '.join(changed)} changed")
+    elif other := [one for one in row.departures if re.split("[.= ]", one)[0] not in WITHOUT_COST]:
+        obstacles.append(f"settings are not the published ones ({', '.join(other)})")
     if metric == MEMORY:
         found = [run.outcome.memory for run in row.runs]
         kind = memory_kind(found)

@@ -262,7 +262,9 @@ class Compared:
 
 def compare(point: LoggedPoint, runs: Sequence[RunRecord], batches: int, metrics: Sequence[str]) -> list[Compared]:
     """The curve, then the end, of a point against finished runs. `batches` per epoch; `metrics` canonical."""
-    metrics = [metric for metric in metrics if metric in point.epochs[0].metrics["valid"]]
+    metrics = [
+        metric for metric in metrics if metric in point.epochs[0].metrics["valid"].keys() & runs[0].outcome.valid.keys()
+    ]
     ours = [run.epochs() for run in runs]
     length = min(len(point.epochs), *map(len, ours))
     losses = [[(epochs[t].loss or 0.0) * batches for epochs in ours] for t in range(length)]

@@ -253,14 +253,14 @@ class Row:
 def representative(rows: Iterable[Row], model: str) -> Row | None:
     """The row that stands for a model among rows of one data set: that with the published settings, or the defaults.
 
-    Without one, that with the fewest departures; of equals one that was trained on the original features, then by the
-    newest numerics, then the one with the most seeds, then the first. What rows are called and what they reach decides
-    nothing.
+    One on the paper's own data comes first, then that with the fewest departures; of equals one that was trained on the
+    original features, then by the newest numerics, then the one with the most seeds, then the first. What rows are
+    called and what they reach decides nothing.
     """
 
     def order(row: Row) -> tuple[Any, ...]:
         newest = [-version for version in row.runs[0].numerics.model_dump().values()]
-        return len(row.departures), bool(row.surrogates), newest, -len(row.runs)
+        return bool(row.other_data), len(row.departures), bool(row.surrogates), newest, -len(row.runs)
 
     return min((row for row in rows if row.model.lower() == model.lower()), key=order, default=None)
 
@@ -446,16 +446,17 @@ def _told_apart(groups: Sequence[_Group]) -> Iterator[_Group]:
     alike: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     contents: dict[str, set[str]] = defaultdict(set)
     for group in groups:
-        alike[group.dataset, group.label].append(group.apart)
-        contents[group.dataset].add(group.apart["data"])
+        alike[group.dataset.lower(), group.label].append(group.apart)
+        contents[group.dataset.lower()].add(group.apart["data"])
     taken: Counter[tuple[str, str]] = Counter()
     for group in groups:
-        others = alike[group.dataset, group.label]
+        name = group.dataset.lower()
+        others = alike[name, group.label]
         own = {key: v for key, v in group.apart.items() if any(other.get(key, v) != v for other in others)}
-        own |= {"data": group.apart["data"]} if len(contents[group.dataset]) > 1 else {}
+        own |= {"data": group.apart["data"]} if len(contents[name]) > 1 else {}
         label = " ".join(filter(None, [group.label, named(own)]))
-        taken[group.dataset, label] += 1
-        times = taken[group.dataset, label]
+        taken[name, label] += 1
+        times = taken[name, label]
         yield replace(group, label=f"{label} ({times})" if times > 1 else label)
 
 
@@ -485,21 +486,26 @@ def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
     grid = paper.grids.get(run.model) if run.validated else {}
     if grid is None:
         return run
-    searched = sorted(key for key in grid if key in run.config and not isinstance(run.config[key], Mapping))
-    return run.model_copy(update={"searched": searched})
+    return run.model_copy(update={"searched": sorted(grid.keys() & run.settings.keys())})
 
 
 def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator[str]:
     """What was searched that was not searched for what is published: even a published value, chosen from more, is
-    another figure."""
-    grid = paper.grids.get(model, {})
+    another figure. A point alone is held against what the paper states, and what it says nothing of against its grid.
+    """
     run = next(iter(selection.on_validation.runs.values()))
-    for key in selection.on_validation.settings:
-        values = {point.settings[key] for point in selection.points}
+    grid, stated = paper.grids.get(model, {}), paper.own_settings(model, run.dataset.name)
+    for key in dict.fromkeys([*selection.on_validation.settings, *run.searched]):
+        values = {point.settings.get(key, run.settings.get(key)) for point in selection.points}
+        known = {*grid.get(key, values)}
+        if key in stated:
+            known = {stated[key]} | (known if len(selection.points) > 1 else set())
+        elif len(values) == 1 and key not in run.changed_settings:
+            known |= values
         if key not in run.searched:
             yield f"{key} searched"
-        elif len(values) > 1 and key in grid and not values <= set(grid[key]):
-            yield f"{key} searched beyond the published grid"
+        elif not values <= known:
+            yield f"{key} searched beyond the published grid" if len(values) > 1 else f"{key}={values.pop()}"
 
 
 def _text(value: Any) -> str:
@@ -510,7 +516,7 @@ def _text(value: Any) -> str:
 
 
 def _searched(run: RunRecord) -> dict[str, Any]:
-    return {key: run.config[key] for key in run.searched}
+    return {key: run.settings[key] for key in run.searched}
 
 
 def _metric(run: RunRecord, part: str, metric: str) -> float:

@@ -124,7 +124,8 @@ class Study:
 
     @property
     def datasets(self) -> list[str]:
-        return list(dict.fromkeys(row.dataset for row in self.rows))
+        """Their names, each once, whatever its case."""
+        return list({row.dataset.lower(): row.dataset for row in reversed(self.rows)}.values())[::-1]
 
     def of(self, dataset: str) -> list[Row]:
         """The rows of a data set, whose name may be in any case."""
@@ -305,7 +306,7 @@ def differences_of(rows: Iterable[Row], rule: Tolerances) -> dict[tuple[str, str
     Raises ValueError as `compare_all` does.
     """
     families: dict[tuple[str, str], dict[str, dict[str, Mapping[int, UserValues]]]] = {}
-    for row in rows:
+    for row in (row for row in rows if not row.brief):
         for metric in row.verdicts:
             if (values := row.per_user(metric)) is not None:
                 families.setdefault((row.dataset, row.data), {}).setdefault(metric, {})[row.label] = values

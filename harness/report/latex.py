@@ -26,6 +26,7 @@ _ESCAPED = {
     "‡": r"\textsuperscript{\(\ddagger\)}",
     "§": r"\textsuperscript{\S}",
     **{character: "\\" + character for character in "&%$#_{}"},
+    **{character: f"{{{character}}}" for character in "[*"},  # a line break before them would take them for its own
 }
 _PLAIN = re.compile(r"[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
 _EMPHASIS = {Emphasis.BEST: r"\textbf{%s}", Emphasis.SECOND: r"\underline{%s}", None: "%s"}

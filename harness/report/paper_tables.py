@@ -204,7 +204,7 @@ def _counted(
 def _measured(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> Iterator[Line]:
     """Our means, half of their intervals, and how many seeds they are of."""
     rows, dashes = _ours(study, dataset, columns)
-    if study is None or not (rows or dashes):
+    if study is None or not (rows or dashes) or canonical_metric(metric) not in study.paper.judged_by:
         return
     found = {column: row.verdicts[canonical_metric(metric)] for column, row in rows.items()}
     means = {column: math.nan if verdict.mean is None else verdict.mean for column, verdict in found.items()}
@@ -212,7 +212,7 @@ def _measured(study: Study | None, dataset: str, metric: str, columns: Sequence[
         column: _noted(figure_text(metric, means[column]), _apart(row, found[column])) for column, row in rows.items()
     }
     halves = {column: (v.interval[1] - v.interval[0]) / 2 for column, v in found.items() if v.interval}
-    yield Line(OURS, cells | dashes, means)
+    yield Line(OURS, cells | dashes, means if _one_content(rows) else {})
     share = f"± {100 * study.paper.tolerances.confidence:g} %"
     yield Line(share, {column: Cell(f"{half:.4f}") for column, half in halves.items()})
     yield Line("seeds", {column: Cell(str(verdict.seeds)) for column, verdict in found.items()})
@@ -231,7 +231,7 @@ def _compared(line: Line, proposed: str | None) -> Line:
 
 def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str]) -> list[Line]:
     """Our seconds or memory: a line for each way of reading."""
-    rows, dashes = _ours(study, dataset, columns)
+    rows, dashes = _ours(study, dataset, columns) if metric in (costs.TIME, costs.MEMORY) else ({}, {})
     read = costs.memory_readings if metric == costs.MEMORY else costs.epoch_seconds
     readings = {column: read(row.runs[0]) for column, row in rows.items()}
     lines = []
@@ -239,7 +239,8 @@ def _costs(study: Study | None, dataset: str, metric: str, columns: Sequence[str
         found = {column: of_column[way] for column, of_column in readings.items() if way in of_column}
         shared = {c for c in found if read is costs.epoch_seconds and study and study.time_mark(rows[c])}
         cells = {c: _cost(metric, rows[c], reading, c in shared) for c, reading in found.items()}
-        figures = {column: reading.value for column, reading in found.items() if column not in shared}
+        alike = found if _one_content(rows) else ()
+        figures = {column: found[column].value for column in alike if column not in shared}
         machines = {column: costs.measured_on(rows[column].runs[0]) for column in found}
         lines.append(Line(", ".join(filter(None, (OURS, way))), cells | dashes, figures, machines))
     return lines
@@ -291,6 +292,11 @@ def _ours(study: Study | None, dataset: str, columns: Sequence[str]) -> tuple[di
     lost = {run.model.lower() for run in study.out_of_memory if run.dataset.name.lower() == dataset.lower()}
     dashes = {column: Cell(DASH) for column in columns if column.lower() in lost - standing.keys()}
     return {column: standing[column.lower()] for column in columns if column.lower() in standing}, dashes
+
+
+def _one_content(rows: Mapping[str, Row]) -> bool:
+    """Whether all are on one content of a data set, so that their figures can be compared."""
+    return len({row.data for row in rows.values()}) == 1
 
 
 def _apart(row: Row, verdict: Verdict | None = None) -> str:

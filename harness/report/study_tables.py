@@ -164,7 +164,7 @@ def extra(study: Study, dataset: str) -> Table:
         best = [asked.best and not study.mixed(dataset) and column[place] is Emphasis.BEST for column in ranks]
         texts = (_with_spread(each, asked.spread, confidence) for each in values)
         cells = (Cell(text, emphasis=Emphasis.BEST if bold else None) for text, bold in zip(texts, best, strict=True))
-        body.append([_label(row), *cells, len(row.runs)])
+        body.append([_label(row), *cells, len(row.repeated)])
     groups = {row.data: len(asked.users[row.data]) for row in rows if row.data in asked.users}
     notes = [f"Of {count:,} users in {asked.file} alone." for count in groups.values()]
     if asked.spread:
@@ -187,8 +187,8 @@ SPREADS = {
 
 
 def _seeds(row: Row, metric: str, users: NDArray[np.integer] | None) -> list[float]:
-    """The metric of each seed's run; none where one run lacks it."""
-    values = [run.value(metric, users) for run in row.runs]
+    """The metric of each seed's run, of copies once; none where one run lacks it."""
+    values = [run.value(metric, users) for run in row.repeated.values()]
     return [] if None in values else [value for value in values if value is not None]
 
 

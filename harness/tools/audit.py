@@ -152,7 +152,10 @@ class Audit:
             code = "numerics {model}.{training}".format(**point.identity["numerics"])
             for metric in metrics:
                 key = self.dataset.name, point.entry.name, comparison.setting, str(comparison.value), metric
-                values = [{seed: run.outcome.test[metric] for seed, run in s.items()} for s in (base, other)]
+                values = [
+                    {seed: value for seed, run in runs.items() if (value := run.value(metric)) is not None}
+                    for runs in (base, other)
+                ]
                 found.append(paired_effect(key, values[0], values[1], self.paper.tolerances, same, code))
         return found
 

@@ -274,7 +274,16 @@ COSTS: list[Case] = [
     ("other data", RATIO, thrice(data="another"), NO_EVIDENCE, ["another", "-3.00"]),
     # what makes costs incomparable is not what makes accuracy so
     ("surrogates", RATIO, thrice(of_runs={"surrogates": ["visual"]}), NO_EVIDENCE, ["3.00", "features (visual)"]),
-    ("another batch", RATIO, thrice(of_runs={"changed": {"batch_size": 7}}), NO_EVIDENCE, ["3.00", "size changed"]),
+    (
+        "another batch",
+        RATIO,
+        thrice(departures=("batch_size=7",)),
+        NO_EVIDENCE,
+        ["3.00", "(batch_size=7)"],
+    ),
+    ("another width", RATIO, thrice(departures=("embedding_size=4",)), NO_EVIDENCE, ["3.00", "(embedding_size=4)"]),
+    ("shorter", RATIO, thrice(departures=("epochs=9", "early_stopping.patience=3")), HOLDS, ["3.00", "-published"]),
+    ("as its paper", RATIO, thrice(of_runs={"changed": {"batch_size": 7}}), HOLDS, ["3.00", "-published"]),
     ("beside another run", RATIO, [SECOND, BESIDE], NO_EVIDENCE, ["3.00", "timed beside another run"]),
     ("which leaves memory", HALF_OF, [replace(one, shared=BESIDE.shared) for one in NEED], HOLDS, []),
     ("not measured", RATIO, [row("a", seconds=[]), B], NO_EVIDENCE, ["a has no Time (s/epoch)"]),
@@ -347,7 +356,7 @@ def test_a_claim_of_a_model_that_draws_nothing_asks_for_no_seeds_of_it(tmp_path:
     assert told in result.evidence
 
 
-def searched(model: str, *reached: float, **given: Any) -> Row:
+def searched(model: str, *reached: float, data: str = "0123456789abcdef", **given: Any) -> Row:
     """A row of as many points, each with this value on both parts."""
     points = []
     for place, value in enumerate(reached):
@@ -355,7 +364,7 @@ def searched(model: str, *reached: float, **given: Any) -> Row:
         points.append(Point({"p": place}, {1: one}, "recall@20"))
     chosen = choose(points)
     assert chosen is not None
-    return replace(row(model), selection=chosen, **given)
+    return replace(row(model, data=data), selection=chosen, **given)
 
 
 @pytest.mark.parametrize(
@@ -369,6 +378,7 @@ def searched(model: str, *reached: float, **given: Any) -> Row:
         ([searched("a", 0.5, 0.6), searched("b", 0.499, 0.6)], UNDECIDED, ""),
         ([searched("a", 0.5, 0.6), row("b")], NO_EVIDENCE, "one point of b was run"),
         ([searched("a", 0.5, 0.6)], NO_EVIDENCE, "B was not run"),
+        ([searched("a", 0.5, 0.6), searched("b", 0.1, 0.2, data="another")], NO_EVIDENCE, "measured on other data"),
         ([searched("a", 0.5, 0.6, departures=("x=1",)), searched("b", 0.1, 0.2)], NO_EVIDENCE, "+266.7 %"),
     ],
 )

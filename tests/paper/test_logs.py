@@ -4,6 +4,8 @@ The logs are written here, in the grammar that docs/verdicts.md states.
 """
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,11 @@ def test_what_a_log_did_is_trained_once_per_seed(command: Command, trained: Path
     table = command("conformance", "--log", path, "--out", trained).out
     for text in ("a.log, reg_weight=0.1 seed=999: other", "loss sum, epoch 3", "7 in the log", "bm3 train bpr mini"):
         assert text in table
+    paper = Path(shutil.copytree(PAPER.folder, tmp_path / "paper", ignore=shutil.ignore_patterns("traces")))
+    own = (paper / "paper.toml").read_text()
+    (paper / "paper.toml").write_text(re.sub(r"(?m)^metrics = .*", 'metrics = ["R@10"]', own))
+    by_another = command("conformance", "--log", path, "--out", trained, "--paper", paper)
+    assert (by_another.code, "best epoch's test R@20" in by_another.out) == (1, True)  # by which epochs are chosen
     few = command("conformance", "--log", path, "--out", trained, "--seeds", "1,2")
     assert (few.code, "2 of at least 3 seeds" in few.out) == (3, True)
 

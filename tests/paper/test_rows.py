@@ -162,6 +162,8 @@ def test_else_fewest_departures_then_original_features_then_newest_then_most_see
         assert representative(ranking[: place - 1 : -1] if place else ranking[::-1], "bm3") is ranking[place]
     twin = variant("learning_rate")
     assert representative([twin, ranking[5]], "bm3") is twin
+    foreign = replace(ranking[0], other_data="40 users, published 19,445")
+    assert representative([foreign, ranking[-1]], "bm3") is ranking[-1]
     assert representative(ranking, "lightgcn") is None
 
 
@@ -198,6 +200,39 @@ def test_a_grid_beyond_the_published_one_is_no_evidence_and_a_part_of_it_is() ->
     assert not part.obstacle
     assert not whole.obstacle
     assert "(reg_weight searched beyond the published grid)" in beyond.obstacle
+
+
+def test_a_published_grid_of_training_settings_is_searched_as_one_of_the_models_own() -> None:
+    paper = PAPER.model_copy(update={"grids": {"bpr": {"learning_rate": [0.01, 0.001]}}})
+    runs = [
+        run(changed={"learning_rate": rate}, training={"epochs": 1000, "learning_rate": rate}, valid=valid)
+        for rate, valid in ((0.01, 0.4), (0.001, 0.5))
+    ]
+    plan = Planned(None, tuple(({"learning_rate": one.settings["learning_rate"]}, {1: key(one)}) for one in runs))
+    for asked in (None, [plan]):
+        (row,) = rows_of(runs, paper, asked)[0]
+        assert (len(row.grid), row.label, row.obstacle) == (2, "bpr", "")
+        assert row.selection.on_validation.settings == {"learning_rate": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("weight", "stated", "departing"),
+    [
+        (0.1, {}, []),
+        (123.0, {}, ["reg_weight=123.0"]),
+        (123.0, {"reg_weight": 123.0}, []),
+        (0.1, {"reg_weight": 123.0}, ["reg_weight=0.1"]),
+    ],
+)
+def test_a_point_alone_is_held_against_what_the_paper_states_else_against_its_grid(
+    weight: float, stated: dict[str, float], departing: list[str]
+) -> None:
+    paper = PAPER.model_copy(update={"training": {**PAPER.training, **stated}})
+    alone = run(grid={"reg_weight": weight})
+    for plan in (None, [planned([alone])]):
+        assert [list(row.departures) for row in rows_of([alone], paper, plan)[0]] == [departing]
+    default = run(grid={"reg_weight": weight}).model_copy(update={"changed": []})
+    assert [bool(row.departures) for row in rows_of([default], paper)[0]] == [bool(departing) and bool(stated)]
 
 
 def test_settings_are_published_if_they_are_as_the_paper_states_them_default_or_not() -> None:

@@ -6,18 +6,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rows_by_hand import difference
+import rows_by_hand
+from rows_by_hand import difference, reaching, row_of
 from run_files import HAND_MADE, METRICS, altered
 
 from harness.common import number, spread
 from harness.paper.costs import SHARED, SHARED_NOTE
 from harness.paper.exceptions import ExceptedCells
 from harness.paper.rows import ranked
-from harness.paper.study import Extra, Study, make_study, shared_machine
+from harness.paper.study import Extra, Study, differences_of, make_study, shared_machine
 from harness.report.flat import cells
 from harness.report.html import html
 from harness.report.markdown import markdown
-from harness.report.plots.accuracy import cost
+from harness.report.paper_tables import paper_table
+from harness.report.plots.accuracy import cost, users
+from harness.report.study_tables import extra
 from harness.runs.record import RunRecord
 from harness.runs.store import stored_runs
 
@@ -89,11 +92,46 @@ def test_an_excepted_cell_stands_in_the_headline_and_fails_when_it_is_not_needed
 def test_of_several_contents_of_one_name_none_is_best() -> None:
     runs = [run(f"bm3-seed{seed}", dataset="mine") for seed in (1, 2)]
     runs += [one.model_copy(update={"model": "bpr", "dataset_hash": "another"}) for one in runs]
-    extra = Extra(("recall@20",), best=True)
-    page = markdown(replace(study_of(*runs), extra=extra))
+    asked = Extra(("recall@20",), best=True)
+    page = markdown(replace(study_of(*runs), extra=asked))
     assert "Runs on the name mine are of several contents" in page
     assert "not compared over users, since their data are not the same." in page
     assert "| **" not in page
+
+
+def test_figures_of_several_contents_are_not_compared_in_the_papers_tables_and_pictures() -> None:
+    for data, compared in (("another", False), ("0123456789abcdef", True)):
+        runs = [
+            rows_by_hand.run(model, s, dataset="baby", users={"recall@20": reaching(0.5)}, data=of)
+            for model, of in (("bm3", data), ("lightgcn", "0123456789abcdef"))
+            for s in (1, 2)
+        ]
+        study = study_of(*runs)
+        accuracy = paper_table(study.paper, study.paper.table(3), study=study, dataset="baby")
+        (ours,) = [row for row in accuracy.rows if (row[1].text, row[2].text) == ("R@20", "ours")]
+        assert any(cell.emphasis is not None for cell in ours) is compared
+        assert bool(ours[-1].text) is compared  # the improvement
+        assert (users(study, "baby") is not None) is compared
+
+
+def test_copies_of_a_run_that_draws_nothing_have_no_spread() -> None:
+    runs = [rows_by_hand.run("ease", seed, stopped="closed form") for seed in (1, 2, 3)]
+    study = replace(study_of(*runs), extra=Extra(("recall@20",), spread="interval"))
+    assert [cell.text for cell in extra(study, "mini").rows[0]] == ["ease", "0.5000", "1"]
+
+
+def test_names_that_differ_in_case_alone_are_one_data_set_with_rows_told_apart() -> None:
+    one, other = run("bm3-seed1", dataset="Mine"), run("bm3-seed2", dataset="mine")
+    study = study_of(one, other.model_copy(update={"dataset_hash": "another"}))
+    assert study.datasets == ["Mine"]
+    assert len({row.label for row in study.rows}) == 2
+
+
+def test_a_run_of_the_self_check_takes_no_part_in_comparisons() -> None:
+    first, second = (row_of(rows_by_hand.run(users={"recall@20": reaching(share)})) for share in (0.8, 0.4))
+    rows = [replace(first, label="a"), replace(second, label="b"), replace(second, label="c", brief=True)]
+    (pairs,) = differences_of(rows, rows_by_hand.PAPER.tolerances).values()
+    assert {(pair.first, pair.second) for pair in pairs} == {("a", "b")}
 
 
 def own(per_user: Mapping[str, float], **options: Any) -> Study:

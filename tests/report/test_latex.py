@@ -25,7 +25,7 @@ ENGINES = {
     "tectonic": [],
     "latexmk": ["-pdf", "-interaction=nonstopmode", "-halt-on-error"],
 }
-AWKWARD = r"""50%_of a&b #1 {c} $d$ ~e ^f \g <h> |i| "j" --k ``l'' ×±†‡ é ß 猫"""
+AWKWARD = r"""[A] 50%_of a&b #1 {c} $d$ ~e ^f \g <h> |i| "j" --k ``l'' ×±†‡ é ß 猫"""
 
 
 def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
@@ -42,6 +42,12 @@ def test_long_tables_are_broken_and_only_the_last_has_the_notes() -> None:
 def test_no_special_character_passes_unescaped(text: str) -> None:
     escaped = re.sub(r"\\[&%$#_{}]|\\\(\\\w+\\\)|\\\w+|\{\}|[{}]", "", escape(text))
     assert not set(escaped) & set('&%$#_\\^~<>|"{}')
+
+
+@pytest.mark.parametrize("label", ["[A] plain", "*starred"])
+def test_no_label_is_taken_for_an_argument_of_the_line_break_before_it(label: str) -> None:
+    text = tex_table(table("T", ("model", "R@20"), [["first", "0.1"], [label, "0.2"]]))
+    assert f"\n{{{label[0]}}}{label[1:]} & 0.2" in text
 
 
 def test_a_table_for_a_paper_has_the_rows_metrics_and_spread_that_are_asked_for(

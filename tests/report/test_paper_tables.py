@@ -54,6 +54,17 @@ def test_the_improvement_is_over_the_best_model_that_has_a_figure(figures: dict[
     assert improvement(figures, "BM3") == (None if gain is None else pytest.approx(gain))
 
 
+def test_figures_that_the_paper_does_not_judge_by_stand_as_published_alone(study: Study) -> None:
+    """R@10 is printed and not judged by; and memory and time are all that is read of costs."""
+    paper = PAPER.model_copy(update={"metrics": ("R@20",)})
+    both = table(3, make_study(HAND_MADE, "a test", paper=paper), paper, dataset="baby")
+    assert {row[1].text for row in both.rows if row[2].text == "ours"} == {"R@20"}
+    values = [replace(one, metric="R@20") if one.metric == TIME else one for one in PAPER.values]
+    paper = PAPER.model_copy(update={"values": tuple(values)})
+    costs = table(4, study, paper, dataset="baby")
+    assert {row[1].text for row in costs.rows if row[2].text.startswith("ours")} <= {MEMORY}
+
+
 def test_a_figure_that_a_source_disputes_is_marked_where_accuracy_is_judged_too() -> None:
     cell = next(v for v in PAPER.values if (v.source, *v.cell) == ("paper-table3", "baby", "bm3", "recall@10"))
     disputed = replace(cell, status=Status.DISPUTED, note="a misprint")

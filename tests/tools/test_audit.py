@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import run_files
 import torch
@@ -15,7 +16,7 @@ from command_line import Command
 from bm3 import BM3Error, DataError
 from harness.models.registry import trained_in_steps
 from harness.paper.folders import DEFAULT, paper_folder
-from harness.paper.load import load_paper
+from harness.paper.load import Paper, load_paper
 from harness.runs.record import RunRecord
 from harness.runs.settings import ALL_MODELS, flatten, variants
 from harness.runs.store import stored_runs
@@ -58,7 +59,9 @@ def finished(trial: Trial, recall: float, ndcg: float, best_epoch: int = 7) -> R
 Metrics = Sequence[tuple[float, float]]
 
 
-def audited(base: Metrics, variant: Metrics, *, fails: bool = False, best_epoch: int = 7) -> Audit:
+def audited(
+    base: Metrics, variant: Metrics, *, fails: bool = False, best_epoch: int = 7, paper: Paper = PAPER
+) -> Audit:
     """BPR on mini with made-up (R@20, N@20) per seed: `variant` without rounding, else those of `base`."""
     rows = plan_audit(PAPER, "mini", None, ["bpr"], tuple(range(1, len(base) + 1)), CPU)
     runs: dict[str, RunRecord | None] = {}
@@ -68,14 +71,14 @@ def audited(base: Metrics, variant: Metrics, *, fails: bool = False, best_epoch:
             runs[trial.key] = finished(trial, *values, best_epoch if differs else 7)
         if differs and fails:
             runs |= dict.fromkeys((trial.key for trial in row.wanted({})[-1:]), None)
-    return Audit(rows, runs, PAPER)
+    return Audit(rows, runs, paper)
 
 
-def differences(audit: Audit) -> tuple[Effect, Effect]:
-    """Of R@20 and N@20 without rounding."""
-    recall, ndcg = (effect for effect in audit.effects if effect.setting == "early_stopping.rounding")
-    assert (recall.metric, ndcg.metric) == ("recall@20", "ndcg@20")
-    return recall, ndcg
+def differences(audit: Audit, second: str = "ndcg@20") -> tuple[Effect, Effect]:
+    """Of R@20 and another metric without rounding."""
+    recall, other = (effect for effect in audit.effects if effect.setting == "early_stopping.rounding")
+    assert (recall.metric, other.metric) == ("recall@20", second)
+    return recall, other
 
 
 # --- the plan ---
@@ -140,6 +143,18 @@ def test_differences_are_paired_and_in_percent_of_the_published_mean() -> None:
     assert (ndcg.base, ndcg.variant, ndcg.difference_percent) == pytest.approx((0.2, 0.212, 6))
     assert (ndcg.low_percent, ndcg.high_percent) == pytest.approx((6 - 2.48414, 6 + 2.48414), abs=1e-4)
     assert ndcg.effect is Change.HIGHER
+
+
+def test_a_metric_that_follows_from_hits_needs_not_be_stored_and_one_without_is_no_evidence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paper, values = PAPER.model_copy(update={"metrics": ("R@20", "hit@20")}), [(0.4, 0.2), (0.5, 0.2)]
+    recall, hit = differences(audited(values, values, paper=paper), "hit@20")
+    assert (recall.seeds, hit.effect) == (2, Change.NO_EVIDENCE)
+    hits = np.arange(4), np.array([1.0, 0.0, 0.0, 1.0])
+    monkeypatch.setattr(RunRecord, "per_user", lambda run, metric: hits)
+    _, hit = differences(audited(values, values, paper=paper), "hit@20")
+    assert (hit.base, hit.seeds) == (0.5, 2)
 
 
 def test_a_fall_is_lower_and_the_same_bits_are_none() -> None:

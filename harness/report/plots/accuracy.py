@@ -149,7 +149,7 @@ def users(study: Study, dataset: str) -> Picture | None:
     own = representative(rows, study.paper.proposed or "")
     others = ranked([row for row in representatives(rows) if row is not own], metric)
     first, second, *_ = [own, *others] if own and others else [*ranked(rows, metric), None, None]
-    if first is None or second is None:
+    if first is None or second is None or first.data != second.data:
         return None
     # as many runs of both, of the same seeds where there are any
     runs = paired(first.repeated, second.repeated)
