@@ -177,6 +177,8 @@ def train(
     5}. A run that is stored and finished is returned, not repeated; `rerun` moves it aside and trains again. An
     interrupted one goes on, to the same bits. Raises ConfigError, DataError, or BM3Error where training fails.
     """
+    if epochs is not None and "epochs" in settings:
+        raise ConfigError("epochs is given twice: by itself and in settings; leave one out")
     asked = {**settings, **({} if epochs is None else {"epochs": epochs})}
     data = data if isinstance(data, LoadedData) else _loaded(data, None, asked)
     if threads is not None:

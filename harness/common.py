@@ -60,6 +60,11 @@ def check_config(config: object, **least: float) -> None:
             require(config, field, getattr(config, field) in get_args(kind), " or ".join(map(str, get_args(kind))))
 
 
+def folder_name(path: Path) -> str:
+    """The name that a folder was given, which is a link's own and not that of what it points to."""
+    return path.resolve().name if path.name in ("", "..") else path.name
+
+
 def regular(path: Path) -> Path:
     """The path, unless something is there that is no file: a pipe would be waited for without end. Raises OSError."""
     if path.exists() and not path.is_file():

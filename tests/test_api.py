@@ -187,6 +187,7 @@ WRONG_TRAININGS: list[dict[str, object]] = [
     {"data": NUMBERS},
     {"threads": 0},
     {"epochs": 2.0},
+    {"epochs": 2, "settings": {"epochs": 2}},
     {"seed": True},
     {"settings": {1: 2}},
 ]

@@ -130,7 +130,7 @@ def diff(first: str, second: str, out: Path) -> None:
 @runs.command()
 @FOLDER
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--superseded", is_flag=True, help="Also runs that were run anew.")
+@click.option("--superseded", is_flag=True, help="Also runs that were run anew, to the end.")
 @click.option("--unfinished", is_flag=True, help="Also unfinished and failed runs that nobody is running.")
 @click.option("--stale", is_flag=True, help="Also finished runs of another numerics version than today's.")
 @click.option("--models", is_flag=True, help="Also weights that were kept of finished runs; the runs stay.")

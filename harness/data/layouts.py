@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bm3 import DataError
+from harness.common import folder_name
 from harness.data.dataset import PARTS, Dataset, Part, checked_dataset
 from harness.data.files import checked_file, listed, read_archive, read_array, read_columns
 from harness.data.synthetic import mini
@@ -99,7 +100,7 @@ def read_folder(folder: Path, *, mapped: bool | None = False) -> Dataset:
     interactions = find_interactions(folder)
     parts = read_interactions(interactions)
     features, surrogates, files = read_features(folder, mapped=mapped)
-    name, where = folder.resolve().name, str(interactions)
+    name, where = folder_name(folder), str(interactions)
     return checked_dataset(name, parts, features, surrogates=surrogates, where=where, feature_files=files)
 
 

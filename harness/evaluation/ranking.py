@@ -82,7 +82,7 @@ class Evaluator:
         item = self._masked_items[torch.from_numpy(np.repeat(first, last - first) + within)]
         scores[torch.from_numpy(row).to(device), item.to(device)] = -torch.inf
         values, items = top_k(scores, k)
-        if not torch.isfinite(values[:, 0]).all():  # NaN and infinity sort first
+        if not (values[:, 0] < torch.inf).all():  # NaN and infinity sort first; a user may have no item left
             raise DivergedError("the model's scores are not finite (NaN or infinity): training diverged")
         items[values == -torch.inf] = -1
         return items.cpu().numpy(), values.cpu().numpy()

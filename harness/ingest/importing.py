@@ -4,7 +4,7 @@ Reading tables is `tables`, unpacking is `archives`, and what must hold of the r
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,19 +203,41 @@ def _from_layout(path: Path, folder: Path | None, columns: Columns, division: Di
     return replace(found, notes=(*found.notes, *([f"not read: {listed(others)}"] if others else [])))
 
 
-def _beside(folder: Path | None, path: Path, parts: Parts, users: Sequence[int], items: Sequence[int]) -> Imported:
-    """The data set of `parts`, whose users and items have these numbers in the files of `folder`."""
+def _beside(
+    folder: Path | None,
+    path: Path,
+    parts: Parts,
+    users: Sequence[int],
+    items: Sequence[int],
+    numbered: Collection[int] | None = None,
+) -> Imported:
+    """The data set of `parts`, whose users and items have these numbers in the files of `folder`.
+
+    `numbered` are all item numbers in the file, by default `items`: the rows of features are from 1 on where these
+    numbers are, and else from 0 on.
+    """
     features, surrogates, files = read_features(folder) if folder is not None else ({}, frozenset[str](), {})
-    notes, rows, own = [], np.array(items), {}
+    highest, lowest = max(numbered or items), min(numbered or items)
+    notes, own = list[str](), {}
     if len(users) <= max(users) or len(items) <= max(items):
         notes.append("some numbers have no interactions; users and items are numbered anew without them")
     for modality, table in features.items():
-        if table.ndim > 0 and len(table) > max(items):
-            if len(table) > len(items):
-                gone = len(table) - len(items)
-                notes.append(f"items with {modality} features but no interactions, left out: {gone:,}")
-            if not np.array_equal(rows, np.arange(len(table))):
-                features[modality] = table[rows]
+        if table.ndim == 0:
+            continue
+        first = int(lowest > 0 and len(table) == highest)
+        if len(table) + first <= highest:
+            raise DataError(
+                f"{files[modality]}: has {len(table):,} rows, and items have numbers to {highest:,}: give a row to "
+                f"each number from 0 on, or join rows by ids with bm3 data add-features --ids"
+            )
+        if len(table) > len(items):
+            gone = len(table) - len(items)
+            notes.append(f"items with {modality} features but no interactions, left out: {gone:,}")
+        if first:
+            notes.append(f"items are numbered from 1 on, and so are the rows of their {modality} features")
+        rows = np.array(items) - first
+        if not np.array_equal(rows, np.arange(len(table))):
+            features[modality] = table[rows]
     for kind, name, numbers in (("user", USERS, users), ("item", ITEMS, items)):
         ids = None if folder is None else read_ids(folder, name)
         if ids is not None and len(ids) <= max(numbers):
@@ -280,7 +302,8 @@ def _from_tables(
                 notes.append(f"{gone[0]:,} users and {gone[1]:,} items {why}, and left out")
     table_file, numbers = paths[0], all(each.isdecimal() for each in (*users, *items))
     if numbers and folder is not None and isinstance(table_file, Path) and _is_layout(table_file, INTER_COLUMNS[:2]):
-        found = _beside(folder, table_file, parts, [int(user) for user in users], [int(item) for item in items])
+        numbered = {int(item) for item in table.item_ids if item.isdecimal()}
+        found = _beside(folder, table_file, parts, [*map(int, users)], [*map(int, items)], numbered)
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
     dataset = checked_dataset("", parts, {}, where=table.where, ids={"user": users, "item": items})
     notes.append(f"ids are numbered by first appearance; the original ones are in {USERS} and {ITEMS}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bm3.errors import ConfigError, DataError
-from harness.common import read_file, read_toml
+from harness.common import folder_name, read_file, read_toml
 from harness.paper.folders import DEFAULT, PAPER_FILE, paper_folder, suite_files
 from harness.paper.published import PublishedValue, Status, canonical_metric, load_values, values_of_cell
 
@@ -286,7 +286,7 @@ def load_paper(name: str | Path = DEFAULT) -> Paper:
     grids = folder / GRIDS
     return Paper.model_construct(
         **dict(about),
-        name=folder.resolve().name,
+        name=folder_name(folder),
         folder=folder,
         sources=sources,
         values=load_values(folder / "published", {key: place for place, key in enumerate(sources)}),

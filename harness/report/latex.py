@@ -26,7 +26,6 @@ _ESCAPED = {
     "‡": r"\textsuperscript{\(\ddagger\)}",
     "§": r"\textsuperscript{\S}",
     **{character: "\\" + character for character in "&%$#_{}"},
-    **{character: f"{{{character}}}" for character in "[*"},  # a line break before them would take them for its own
 }
 _PLAIN = re.compile(r"[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
 _EMPHASIS = {Emphasis.BEST: r"\textbf{%s}", Emphasis.SECOND: r"\underline{%s}", None: "%s"}
@@ -35,6 +34,7 @@ _EMPHASIS = {Emphasis.BEST: r"\textbf{%s}", Emphasis.SECOND: r"\underline{%s}", 
 def escape(text: str) -> str:
     """Text as LaTeX prints it. A character that a plain pdflatex has no glyph for becomes a question mark."""
     escaped = "".join(_ESCAPED.get(c) or (c if _PLAIN.fullmatch(c) else "?") for c in text)
+    escaped = re.sub(r"^[[*]", r"{\g<0>}", escaped)  # which a line break before it would take for its own
     return re.sub(r"([-'`?!])(?=[-'`])", r"\1{}", escaped)  # no ligatures, such as a dash from two hyphens
 
 

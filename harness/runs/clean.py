@@ -5,6 +5,7 @@ Nothing is removed that a process is writing to, that cannot be read as a run, o
 
 import lzma
 import os
+import re
 import shutil
 import stat
 import time
@@ -24,6 +25,9 @@ from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders
 Also = Literal["superseded", "unfinished", "stale", "models"]
 """What goes when asked: whole runs, those run anew; those without a result that nobody runs, failed ones included;
 finished ones of other numerics versions than today's; and of finished runs, the weights that were kept."""
+OF_OLD = "of another numerics version than today's"
+WHEN = re.compile(r"-\d{4}-\d\d-\d\dT\d{6}\+0000$")
+"""Ends the name of a superseded run."""
 HALF = "*.*-????????.part"
 """What a killed process leaves of an index, a study's status or a report: names that `whole_file` gives."""
 HALF_A_FILE = "half a file"
@@ -33,7 +37,7 @@ WRITING_S = 60.0
 
 @dataclass(frozen=True)
 class Unneeded:
-    """A file of a run, a whole run, the folder of superseded ones, or half a file beside runs."""
+    """A file of a run, a whole run, a superseded one or the folder of all, or half a file beside runs."""
 
     path: Path
     why: str
@@ -57,7 +61,10 @@ def unneeded(out: Path, also: Collection[Also] = ()) -> list[Unneeded]:
     found = [one for path in run_folders(out) if not in_use(path) for one in _of_run(path, also)]
     aside = out / SUPERSEDED
     if "superseded" in also and aside.is_dir() and not aside.is_symlink():
-        found.append(Unneeded(aside, "superseded", None))
+        runs = {file.parent for file in aside.rglob(RUN)}
+        anew = {path: out / WHEN.sub("", str(path.relative_to(aside))) for path in runs}
+        needed = {path for path, run in anew.items() if run.is_dir() and not (run / RESULT).is_file()}
+        found += [Unneeded(path, "superseded", None) for path in (runs - needed if needed else {aside})]
     return sorted([*found, *_beside_runs(out)], key=lambda one: one.path)
 
 
@@ -84,6 +91,8 @@ def remove(out: Path, one: Unneeded) -> bool:
         lock, there = one.run / LOCK, (one.run / LOCK).exists()
         try:
             with run_lock(one.run).acquire(timeout=0):
+                if one.path == one.run and one.why != OF_OLD and (one.run / RESULT).is_file():
+                    return False  # it was finished meanwhile
                 aside = supersede(out, one.path) if one.path == one.run else None
                 if aside is None:
                     one.path.unlink(missing_ok=True)
@@ -149,4 +158,4 @@ def _unwanted(run: RunRecord, also: Collection[Also]) -> str:
 
     model = models().get(run.model)
     same = model is None or run.numerics == Numerics(model=model.model.numerics_version, training=NUMERICS_VERSION)
-    return "" if same else "of another numerics version than today's"
+    return "" if same else OF_OLD

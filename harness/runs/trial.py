@@ -143,6 +143,8 @@ def make_trial(
 
     Without a validation part training takes exactly the number of epochs in the settings, which must have it.
     """
+    if dataset.name == SUPERSEDED:
+        raise ConfigError(f"a data set cannot be called {SUPERSEDED!r}, where runs go that were run anew; rename it")
     entry = find_model(model)
     check_class(entry)
     config, training = configure(entry.model, settings)

@@ -187,6 +187,12 @@ def test_a_masked_item_is_no_hit_even_when_ranks_reach_it() -> None:
     np.testing.assert_array_equal(ranking.items, [[2, 3, -1, -1]])
 
 
+def test_a_user_to_whom_nothing_is_left_has_an_empty_list() -> None:
+    dataset = dataset_of(train=[(0, 0), (0, 1), (0, 2), (1, 0)], valid=[(1, 2)], test=[(1, 1)])
+    items, _ = Evaluator(dataset, "test").top(model_scorer(Table(np.ones((2, 3)))), np.arange(2), 2, CPU)
+    np.testing.assert_array_equal(items, [[-1, -1], [1, 2]])
+
+
 # --- models ---
 
 

@@ -312,6 +312,32 @@ def test_a_layout_without_a_column_of_parts_is_divided_and_keeps_features(tmp_pa
     assert found.items != sorted(found.items)
 
 
+@pytest.mark.parametrize("names", ["userID itemID x_label", "userID itemID"])
+@pytest.mark.parametrize(("numbers", "features", "first"), [(range(7), 7, 0), (range(1, 8), 7, 1), (range(2, 9), 8, 1)])
+def test_features_are_those_of_the_items_numbers_from_0_or_from_1_on(
+    tmp_path: Path, names: str, numbers: Sequence[int], features: int, first: int
+) -> None:
+    rows = [(u, numbers[6 - i], label)[: len(names.split())] for u, i, label in PAIRS]
+    found = import_dataset(numbered(tmp_path / "in", names, rows, features), "shop", tmp_path)
+    items = [*map(int, found.items or numbers)]
+    assert found.dataset.features["visual"][:, 0].tolist() == [item - first for item in items]
+    assert any("numbered from 1 on" in note for note in found.notes) is bool(first)
+
+
+def test_the_items_that_a_core_leaves_out_do_not_move_rows(tmp_path: Path) -> None:
+    rows = [*((u, i + 1) for u, i, _ in PAIRS), (0, 8)]  # item 8 has one interaction
+    folder = numbered(tmp_path / "in", "userID itemID", rows, 8)
+    found = import_dataset(folder, "shop", tmp_path, None, Division(k_core=2))
+    assert "8" not in (found.items or ())
+    assert found.dataset.features["visual"][:, 0].tolist() == [int(item) - 1 for item in found.items or ()]
+
+
+def test_fewer_rows_than_item_numbers_are_refused(tmp_path: Path) -> None:
+    rows = [(u, i + (i > 3), label) for u, i, label in PAIRS]
+    folder = numbered(tmp_path / "in", "userID itemID x_label", rows, 7)
+    assert "has 7 rows, and items have numbers to 7: give" in refusal(lambda: import_dataset(folder, "shop", tmp_path))
+
+
 def test_files_and_arrays_that_are_not_read_are_listed(tmp_path: Path, write_npz: Any, small_parts: Any) -> None:
     folder = write_npz(tmp_path / "a", small_parts, {"visual": np.ones((8, 2), np.float32)})
     for name in (".hidden", "README.md", "texts.csv", "items.csv", "prepared.json", "visual.encoder.json"):

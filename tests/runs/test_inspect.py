@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bm3 import DataError
+from bm3 import ConfigError, DataError
 from harness.data.layouts import load_dataset
 from harness.runs.clean import Also, compress, remove, unneeded
 from harness.runs.difference import NOT_RECORDED, difference
@@ -393,6 +394,31 @@ def test_superseded_runs_go_when_asked_with_their_folders(store: Path) -> None:
     assert moved.relative_to(store).as_posix() in gone(store, "superseded")
     assert not (store / SUPERSEDED).exists()
     assert len(states(store)) == 2
+
+
+def test_no_data_set_is_called_as_the_folder_of_superseded_runs() -> None:
+    with pytest.raises(ConfigError, match="cannot be called 'superseded'"):
+        make_trial("bpr", replace(load_dataset("mini"), name=SUPERSEDED), "x", {}, 1, torch.device("cpu"))
+
+
+def test_the_former_result_stays_until_its_trial_was_run_anew_to_the_end(store: Path) -> None:
+    again, done = run_of(store, 1), run_of(store, 2)
+    held, free = supersede(store, again), supersede(store, done)
+    shutil.copytree(free, done)
+    shutil.copytree(held, again)
+    (again / RESULT).unlink()
+    assert gone(store, "superseded") & {"superseded", *(one.relative_to(store).as_posix() for one in (held, free))} == {
+        free.relative_to(store).as_posix()
+    }
+    shutil.copy(held / RESULT, again)
+    assert "superseded" in gone(store, "superseded")
+
+
+def test_a_run_that_was_finished_since_it_was_looked_at_stays(store: Path) -> None:
+    (found,) = unneeded(store, ["unfinished"])
+    shutil.copy(run_of(store, 1) / RESULT, found.path)
+    assert not remove(store, found)
+    assert (found.path / RESULT).is_file()
 
 
 def test_stale_runs_are_those_of_other_versions_whose_model_is_known(store: Path) -> None:
