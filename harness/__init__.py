@@ -3,8 +3,12 @@
 Everything else in this package is private by that, and may change with any version. `docs/python.md` shows the way.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Without it cuBLAS may sum in any order. torch reads it once in a process, with the first matrix product.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 if TYPE_CHECKING:
     from bm3 import BM3Error, ConfigError, DataError

@@ -273,7 +273,8 @@ def _surveyed(nvml: Any, handle: Any) -> GpuSurvey:
 
 def _offered(ask: Callable[[], Answer]) -> Answer | None:
     """The answer, None where the driver does not offer it to us. Raises pynvml.NVMLError on a true failure."""
-    with suppress(pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission, pynvml.NVMLError_FunctionNotFound):
+    of_old_drivers = pynvml.NVMLError_FunctionNotFound, pynvml.NVMLLibraryMismatchError
+    with suppress(pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission, *of_old_drivers):
         return ask()
     return None
 

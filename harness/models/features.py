@@ -88,20 +88,20 @@ class FeatureTable(nn.Module):
         product: Tensor = _Projection.apply(table, rows, weight, self.row_gradients)  # type: ignore[no-untyped-call]
         return product
 
-    def fetch(self, items: Tensor) -> None:
-        """Begin to read the rows of the items [n], which lie in main memory, if they do not lie on the device.
+    def fetch(self, items: Tensor, device: torch.device) -> None:
+        """Begin to read the rows of the items [n], which lie in main memory, if they do not lie on the `device`.
 
         They are held until a `project` of the same items uses them or one of others drops them. On a GPU, where
         comparing them would make it wait, as many other items have rows that are not a number.
         """
         if self.off_device:
             reader = ThreadPoolExecutor(1)  # a thread of its own: one that is kept would not survive a fork
-            self._fetching = items, reader.submit(self._read, items)
+            self._fetching = items, reader.submit(self._read, items, keeps_repeated(device))
             reader.shutdown(wait=False)
 
-    def _read(self, items: Tensor) -> Tensor:
-        """Rows of the items [n] in main memory, pinned where there is a GPU, which then copies them without a wait."""
-        shape, pinned = (len(items), self.table.shape[1]), torch.cuda.is_available()
+    def _read(self, items: Tensor, for_gpu: bool) -> Tensor:
+        """Rows of the items [n] in main memory, pinned for a GPU, which then copies them without a wait."""
+        shape, pinned = (len(items), self.table.shape[1]), for_gpu and torch.cuda.is_available()
         rows = torch.empty(shape, dtype=self.table.dtype, pin_memory=pinned)
         return torch.index_select(self.table, 0, items, out=rows)
 

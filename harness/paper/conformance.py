@@ -28,7 +28,7 @@ from harness.evaluation.ranking import Evaluator, model_scorer
 from harness.models.registry import ModelEntry, models
 from harness.paper.load import Paper
 from harness.training.optimiser import BETAS, EPSILON, adam
-from harness.training.steps import train_step
+from harness.training.steps import make_deterministic, train_step
 
 Arrays = Mapping[str, NDArray[Any]]
 Row = tuple[str, float, float, str]
@@ -155,6 +155,7 @@ class _Replay:
     def __init__(
         self, entry: ModelEntry, config: Any, arrays: Arrays, meta: Mapping[str, Any], device: torch.device
     ) -> None:
+        make_deterministic()
         self._entry, self._arrays, self._meta, self._device = entry, arrays, meta, device
         features, parts = _group(arrays, "features/"), _group(arrays, "interactions/")
         users, items = int(meta["n_users"]), int(meta["n_items"])

@@ -28,6 +28,7 @@ from harness.runs.record import RunRecord
 from harness.runs.trial import Trial, trial_of
 from harness.runs.weights import again, check_names, read_weights
 from harness.training.fit import build
+from harness.training.steps import make_deterministic
 from harness.training.streams import Streams
 
 MEND = "name another file with --out"
@@ -70,6 +71,7 @@ class KeptModel:
         Raises DataError where none was kept, its file is damaged or the data set found is another one or calls users
         or items otherwise, ConfigError where this version cannot make the model or computes it otherwise.
         """
+        make_deterministic()
         state, ids = read_weights(run)
         trial = trial_of(run, data, "auto" if run.device == "cuda" else "cpu")
         check_names(run, ids, own_ids(trial.dataset_name, data, trial.dataset), trial.dataset)

@@ -205,6 +205,9 @@ def run_trial(
             check_model(trial.entry, trial.dataset, trial.config)
             _run(trial, RunWriter(path), on_epoch, earlier, tell, share)
         except (RuntimeError, MemoryError) as error:
+            if "CUBLAS_WORKSPACE_CONFIG" in str(error):
+                mend = "set it to :4096:8, or leave it unset and import harness before torch multiplies anything"
+                raise ConfigError(f"cuBLAS sums in any order with this CUBLAS_WORKSPACE_CONFIG: {mend}") from error
             if not is_out_of_memory(error):
                 raise
             said = ALLOCATOR.sub("", str(error).partition("\n")[0])
@@ -392,9 +395,10 @@ ALLOCATOR = re.compile(r"^\[enforce fail[^]]*\] (err == 0\. )?")
 MORE_ROOM = "try smaller settings, such as batch_size, or a machine with more memory"
 NO_MEMORY = re.compile(
     "can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
+    "|CUSOLVER_STATUS_ALLOC_FAILED|calling `cusolverDnCreate"
     "|CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|insufficient resources when calling `cusparse"
 )
-"""What torch's plain RuntimeErrors say where memory did not suffice, be it for cuBLAS itself."""
+"""What torch's plain RuntimeErrors say where memory did not suffice, be it for cuBLAS or cuSOLVER itself."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

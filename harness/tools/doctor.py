@@ -137,15 +137,16 @@ def check_determinism(found: Mapping[str, str], cublas: str | None) -> Finding:
 
     `found` has by model what is wrong, or nothing.
     """
+    foreign = cublas is not None and cublas not in (":4096:8", ":16:8")
+    unset = f"unset {CUBLAS}, or set it to :4096:8: with other values cuBLAS may sum in any order"
     if wrong := [f"{name}: {what}" for name, what in found.items() if what]:
         advice = "same seed, same bits does not hold for these: try --threads 1, or the tested versions of "
-        advice += "constraints.txt (pip install -c)"
+        advice = unset if foreign else f"{advice}constraints.txt (pip install -c)"
         text = f"a training step of {len(wrong)} of {len(found)} models is not repeatable: {'; '.join(wrong)}"
         return Finding("determinism", text, "problem", advice)
     text = f"two equal training steps of each of {len(found)} models agree to the bit"
-    if cublas is not None and cublas not in (":4096:8", ":16:8"):
-        advice = f"unset {CUBLAS}, or set it to :4096:8: with other values cuBLAS may sum in any order"
-        return Finding("determinism", f"{text}; {CUBLAS} is {cublas}", "note", advice)
+    if foreign:
+        return Finding("determinism", f"{text}; {CUBLAS} is {cublas}", "note", unset)
     return Finding("determinism", text)
 
 

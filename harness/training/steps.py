@@ -3,7 +3,6 @@
 `fit` makes an epoch's steps; whoever measures or inspects steps makes them one at a time.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
@@ -93,10 +92,11 @@ class TrainingSteps:
 
 
 def make_deterministic() -> None:
-    """Let torch use deterministic algorithms only; an operation that has none raises an error that names it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in any order
+    """Let torch use deterministic algorithms only, and whole float32; an operation that has none raises an error that
+    names it."""
     torch.set_deterministic_debug_mode("error")  # `use_deterministic_algorithms` would load the compiler too
     torch.backends.cudnn.benchmark = False
+    torch.set_float32_matmul_precision("highest")  # some containers ask for less by default
     # Filling memory that is written next anyway costs time in every step; nothing here reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

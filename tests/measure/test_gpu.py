@@ -262,13 +262,16 @@ def test_bytes_of_a_process_are_those_of_all_its_entries_and_none_is_not_zero(
     assert DeviceMemory(None, listed).listed(frozenset({7})) == found
 
 
-@pytest.mark.parametrize("error", ["NotSupported", "NoPermission", "FunctionNotFound", "GpuIsLost"])
+OFFERED = ["Error_NotSupported", "Error_NoPermission", "Error_FunctionNotFound", "LibraryMismatchError"]
+
+
+@pytest.mark.parametrize("error", [*OFFERED, "Error_GpuIsLost"])
 def test_what_is_not_offered_is_none_and_a_true_failure_is_raised(error: str) -> None:
     nvml = RecordedNvml("alone")
     gpu = NvmlGpu("1", nvml)
     for function in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses"):
-        nvml._answers[function] = {"*": [{"error": f"NVMLError_{error}"}]}
-    lost = pytest.raises(pynvml.NVMLError_GpuIsLost) if error == "GpuIsLost" else nullcontext()
+        nvml._answers[function] = {"*": [{"error": f"NVML{error}"}]}
+    lost = pytest.raises(pynvml.NVMLError_GpuIsLost) if error not in OFFERED else nullcontext()
     for ask in (gpu.device_bytes, gpu.processes):
         with lost:
             assert ask() is None
@@ -354,7 +357,8 @@ def test_a_real_gpu_is_found_and_tells_what_costs_depend_on_and_what_is_free() -
     )
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, check=True, text=True)
     free, context = done.stdout.split()
-    assert (0 < int(free) <= torch.cuda.get_device_properties(CUDA).total_memory, context) == (True, "False")
+    total = torch.cuda.get_device_properties(CUDA).total_memory  # of which CUDA keeps a part, that NVML counts as free
+    assert (0 < int(free) <= 1.1 * total, context) == (True, "False")
 
 
 @pytest.mark.gpu

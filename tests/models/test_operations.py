@@ -133,11 +133,19 @@ def test_rows_kept_off_the_device_are_copied_there_once_a_step_and_nothing_waits
     assert pinned.count(True) == 2
 
 
+def test_a_training_on_the_cpu_takes_no_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    table = features.FeatureTable("x", np.ones((5, 2), np.float32), 5, trained=False)
+    table.off_device = True
+    table.fetch(torch.tensor([0, 1]), torch.device("cpu"))  # pinning would raise where there is no CUDA
+    assert table.project(torch.tensor([0, 1]), torch.ones(3, 2)).shape == (2, 3)
+
+
 @pytest.mark.usefixtures("as_on_cuda")
 def test_rows_of_other_items_than_were_fetched_are_not_numbers() -> None:
     table = features.FeatureTable("x", np.ones((5, 2), np.float32), 5, trained=False)
     table.off_device = True
-    table.fetch(torch.tensor([0, 1]))
+    table.fetch(torch.tensor([0, 1]), torch.device("cpu"))
     product = table.project(torch.tensor([0, 2]), torch.ones(3, 2))
     assert product.isnan().any(dim=1).tolist() == [False, True]
 

@@ -549,6 +549,7 @@ def test_a_server_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
                 "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
                 "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
                 "insufficient resources when calling `cusparseSpMM(handle)`",
+                "CUSOLVER_STATUS_INTERNAL_ERROR when calling `cusolverDnCreate(handle)`",
             )
         ),
     ],
@@ -572,6 +573,14 @@ def test_too_little_memory_is_an_outcome_and_the_study_goes_on(
     assert stored.out_of_memory
     assert str(error).rpartition("err == 0. ")[2] in stored.failure.message  # type: ignore[union-attr]
     assert ("try smaller settings" in stored.failure.message, "enforce" in stored.failure.message) == (True, False)  # type: ignore[union-attr]
+
+
+def test_another_setting_of_cublas_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "Deterministic behavior was enabled ... set CUBLAS_WORKSPACE_CONFIG=:4096:8"
+    monkeypatch.setattr(trial_module, "build", lambda *_: (_ for _ in ()).throw(RuntimeError(said)))
+    (trial,) = trials(("bpr",), (1,))
+    with pytest.raises(ConfigError, match="set it to :4096:8, or leave it unset and import harness before"):
+        run_trial(trial, tmp_path)
 
 
 def test_a_store_that_cannot_be_written_stops_the_study(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ PYTHON, FREE = (3, 11), 8 * GB
             "problem",
             "1 of 2 models is not repeatable: b: differ; same",
         ),
+        (doctor.check_determinism({"a": "RuntimeError: cuBLAS"}, ":0:0"), "problem", "cuBLAS; unset"),
         (doctor.check_determinism({"a": "RuntimeError: no kernel"}, None), "problem", "a: RuntimeError: no kernel"),
         (doctor.check_cores(8, 8, Limits(), 8), "ok", "8 cores"),
         (doctor.check_cores(8, 2, Limits(cores=1.5), 8), "note", "container gives 1.5"),

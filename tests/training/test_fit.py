@@ -364,9 +364,9 @@ def test_features_that_are_read_ahead_from_their_file_train_alike(
         model = build(entry.model, dataset, config, streams, CPU, training)
         fetched, found = list[Tensor](), list[bool]()
 
-        def fetching(table: FeatureTable, items: Tensor, fetched: list[Tensor] = fetched) -> None:
+        def fetching(table: FeatureTable, items: Tensor, device: torch.device, fetched: list[Tensor] = fetched) -> None:
             fetched.append(items)
-            fetch(table, items)
+            fetch(table, items, device)
 
         def reading(table: FeatureTable, items: Tensor | None, device: Any, found: list[bool] = found) -> Any:
             rows, left = read(table, items, device)
@@ -396,6 +396,14 @@ def test_precision_holds_in_training_alone(precision: str, clustered: Dataset) -
     model = build(Observing, clustered, Observing.Config(), Streams(1), CPU)
     fit(model, clustered, training, Streams(1), CPU)
     assert set(seen) == {{"float32": "highest", "tf32": "high", "bf16": "medium"}[precision]}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_evaluation_is_in_whole_float32_where_a_container_asks_for_less(clustered: Dataset) -> None:
+    torch.set_float32_matmul_precision("high")  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 does
+    streams = Streams(1)
+    model = build(find_model("bpr").model, clustered, find_model("bpr").model.Config(), streams, CPU)
+    fit(model, clustered, TrainingConfig(epochs=1), streams, CPU)
     assert torch.get_float32_matmul_precision() == "highest"
 
 

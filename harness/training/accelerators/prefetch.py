@@ -31,4 +31,4 @@ def fetch(model: nn.Module, batch: Batch, device: torch.device) -> None:
     read = batch.items if batch.negatives is None else torch.cat([batch.items, batch.negatives])
     items = read if keeps_repeated(device) else distinct(read)[0]
     for table in feature_tables(model):
-        table.fetch(items)
+        table.fetch(items, device)
