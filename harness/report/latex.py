@@ -34,7 +34,7 @@ _EMPHASIS = {Emphasis.BEST: r"\textbf{%s}", Emphasis.SECOND: r"\underline{%s}", 
 def escape(text: str) -> str:
     """Text as LaTeX prints it. A character that a plain pdflatex has no glyph for becomes a question mark."""
     escaped = "".join(_ESCAPED.get(c) or (c if _PLAIN.fullmatch(c) else "?") for c in text)
-    escaped = re.sub(r"^[[*]", r"{\g<0>}", escaped)  # which a line break before it would take for its own
+    escaped = re.sub(r"^[\[*]", r"{\g<0>}", escaped)  # which a line break before it would take for its own
     return re.sub(r"([-'`?!])(?=[-'`])", r"\1{}", escaped)  # no ligatures, such as a dash from two hyphens
 
 

@@ -73,7 +73,7 @@ def test_a_table_in_its_file_gives_the_same_products(tmp_path: Path, precision: 
     assert (away.off_device, near.off_device) == (True, False)
     assert (away.table.numpy().dtype, model[1].weight.dtype) == (precision, torch.float64)
     if fetched is not None:
-        away.fetch(fetched)
+        away.fetch(fetched, torch.device("cpu"))
     w, v = weight(), weight()
     product, expected = away.project(ITEMS, w), near.project(ITEMS, v)
     assert torch.equal(product, expected)
