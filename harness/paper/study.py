@@ -125,7 +125,10 @@ class Study:
     @property
     def datasets(self) -> list[str]:
         """Their names, each once, whatever its case."""
-        return list({row.dataset.lower(): row.dataset for row in reversed(self.rows)}.values())[::-1]
+        first: dict[str, str] = {}
+        for row in self.rows:
+            first.setdefault(row.dataset.lower(), row.dataset)
+        return [*first.values()]
 
     def of(self, dataset: str) -> list[Row]:
         """The rows of a data set, whose name may be in any case."""
