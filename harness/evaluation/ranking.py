@@ -22,6 +22,9 @@ Scorer = Callable[[Tensor], Tensor]
 """Users [n], int64 -> scores of all items [n, I], which the caller may write into and has until the next call."""
 
 
+NOT_FINITE = "the model's scores are not finite (NaN or infinity): training diverged"
+
+
 class Evaluator:
     """Ranks all items for the users of one part, training items masked.
 
@@ -55,6 +58,8 @@ class Evaluator:
         items = np.empty((len(self.users), k), np.int32)
         for start in range(0, len(items), block):
             items[start : start + block] = self.top(score, self.users[start : start + block], k, device)[0]
+        if (items[:, 0] < 0).any():  # who is evaluated has an item left, so −∞ is a score
+            raise DivergedError(NOT_FINITE)
         return self.ranking_of(items)
 
     def ranking_of(self, items: NDArray[np.integer]) -> Ranking:
@@ -83,7 +88,7 @@ class Evaluator:
         scores[torch.from_numpy(row).to(device), item.to(device)] = -torch.inf
         values, items = top_k(scores, k)
         if not (values[:, 0] < torch.inf).all():  # NaN and infinity sort first; a user may have no item left
-            raise DivergedError("the model's scores are not finite (NaN or infinity): training diverged")
+            raise DivergedError(NOT_FINITE)
         items[values == -torch.inf] = -1
         return items.cpu().numpy(), values.cpu().numpy()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.common import check_config
 from harness.models.closed_form import Grid, ItemToItem, check_room
 
-BYTES = {"cpu": 20, "cuda": 24}
+BYTES, BYTES_ON_GPU = 20, 24
 """Per pair of items at the peak: two matrices of float64, and the weights of float32, or cuSOLVER's own copy."""
 
 
@@ -43,7 +43,7 @@ class EASE(ItemToItem):
 
 def ease_weights(R: csr_array, reg_weight: float, device: torch.device) -> Tensor:
     """EASE's B [I, I], float32, by way of float64. Raises MemoryError."""
-    check_room(R.shape[1], BYTES.get(device.type, 20), device)
+    check_room(R.shape[1], BYTES_ON_GPU if device.type == "cuda" else BYTES, device)
     P = torch.from_numpy((R.T.astype(np.float64) @ R).toarray()).to(device)
     P.diagonal().add_(reg_weight)
     P = torch.linalg.cholesky(P)  # one name throughout, so that what was before is let go

@@ -259,8 +259,9 @@ def representative(rows: Iterable[Row], model: str) -> Row | None:
     """
 
     def order(row: Row) -> tuple[Any, ...]:
-        newest = [-version for version in row.runs[0].numerics.model_dump().values()]
-        return bool(row.other_data), len(row.departures), bool(row.surrogates), newest, -len(row.runs)
+        newest = row.runs[0].numerics
+        numerics = -newest.model, -newest.training
+        return bool(row.other_data), len(row.departures), bool(row.surrogates), numerics, -len(row.runs)
 
     return min((row for row in rows if row.model.lower() == model.lower()), key=order, default=None)
 
@@ -371,7 +372,7 @@ class _Group:
             label=self.label,
             selection=selection,
             runs=runs,
-            departures=(*_departures(first, paper).values(), *_searched_beyond(selection, first.model, paper)),
+            departures=(*_departures(first, paper).values(), *_searched_beyond(selection, paper, len(self.points) > 1)),
             named=self.named,
             every_seed=self.every_seed,
             undeclared=self.undeclared,
@@ -489,17 +490,18 @@ def _searched_as_in(paper: Paper, run: RunRecord) -> RunRecord:
     return run.model_copy(update={"searched": sorted(grid.keys() & run.settings.keys())})
 
 
-def _searched_beyond(selection: Selection, model: str, paper: Paper) -> Iterator[str]:
+def _searched_beyond(selection: Selection, paper: Paper, several: bool) -> Iterator[str]:
     """What was searched that was not searched for what is published: even a published value, chosen from more, is
-    another figure. A point alone is held against what the paper states, and what it says nothing of against its grid.
+    another figure. A point alone, not one of `several` of a search, is held against what the paper states, and what it
+    says nothing of against its grid.
     """
     run = next(iter(selection.on_validation.runs.values()))
-    grid, stated = paper.grids.get(model, {}), paper.own_settings(model, run.dataset.name)
+    grid, stated = paper.grids.get(run.model, {}), paper.own_settings(run.model, run.dataset.name)
     for key in dict.fromkeys([*selection.on_validation.settings, *run.searched]):
-        values = {point.settings.get(key, run.settings.get(key)) for point in selection.points}
+        values = {point.settings.get(key, _searched(run).get(key)) for point in selection.points}
         known = {*grid.get(key, values)}
         if key in stated:
-            known = {stated[key]} | (known if len(selection.points) > 1 else set())
+            known = {stated[key]} | (known if several else set())
         elif len(values) == 1 and key not in run.changed_settings:
             known |= values
         if key not in run.searched:
@@ -516,7 +518,7 @@ def _text(value: Any) -> str:
 
 
 def _searched(run: RunRecord) -> dict[str, Any]:
-    return {key: run.settings[key] for key in run.searched}
+    return {key: run.config.get(key, run.settings.get(key)) for key in run.searched}
 
 
 def _metric(run: RunRecord, part: str, metric: str) -> float:

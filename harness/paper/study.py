@@ -124,15 +124,12 @@ class Study:
 
     @property
     def datasets(self) -> list[str]:
-        """Their names, each once, whatever its case."""
-        first: dict[str, str] = {}
-        for row in self.rows:
-            first.setdefault(row.dataset.lower(), row.dataset)
-        return [*first.values()]
+        return list(dict.fromkeys(row.dataset for row in self.rows))
 
     def of(self, dataset: str) -> list[Row]:
-        """The rows of a data set, whose name may be in any case."""
-        return [row for row in self.rows if row.dataset.lower() == dataset.lower()]
+        """The rows of a data set; its name may be in any case, where none has it as it is."""
+        named = [row for row in self.rows if row.dataset == dataset]
+        return named or [row for row in self.rows if row.dataset.lower() == dataset.lower()]
 
     def commands(self, row: Row) -> list[str]:
         """What repeats each run of the row, with everything its bits depend on; paths are below the folder."""
@@ -309,8 +306,8 @@ def differences_of(rows: Iterable[Row], rule: Tolerances) -> dict[tuple[str, str
     Raises ValueError as `compare_all` does.
     """
     families: dict[tuple[str, str], dict[str, dict[str, Mapping[int, UserValues]]]] = {}
-    for row in (row for row in rows if not row.brief):
-        for metric in row.verdicts:
+    for row in rows:
+        for metric in () if row.brief else row.verdicts:
             if (values := row.per_user(metric)) is not None:
                 families.setdefault((row.dataset, row.data), {}).setdefault(metric, {})[row.label] = values
     return {

@@ -63,7 +63,7 @@ def unneeded(out: Path, also: Collection[Also] = ()) -> list[Unneeded]:
     if "superseded" in also and aside.is_dir() and not aside.is_symlink():
         runs = {file.parent for file in aside.rglob(RUN)}
         anew = {path: out / WHEN.sub("", str(path.relative_to(aside))) for path in runs}
-        needed = {path for path, run in anew.items() if run.is_dir() and not (run / RESULT).is_file()}
+        needed = {path for path, run in anew.items() if (path / RESULT).is_file() > (run / RESULT).is_file()}
         found += [Unneeded(path, "superseded", None) for path in (runs - needed if needed else {aside})]
     return sorted([*found, *_beside_runs(out)], key=lambda one: one.path)
 
@@ -101,6 +101,7 @@ def remove(out: Path, one: Unneeded) -> bool:
         except Timeout:
             return False
         if aside is not None:
+            (aside / RESULT).unlink(missing_ok=True)  # so that a removal that is killed leaves no result that is needed
             shutil.rmtree(aside)
             with suppress(OSError):  # not empty
                 for parent in list(aside.relative_to(out).parents)[:-1]:

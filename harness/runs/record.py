@@ -353,7 +353,7 @@ class RunRecord(Record):
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All settings that it recorded, and the metric of stopping, with dotted keys."""
-        return flatten({**self.config, **self.training.written()}) | {"early_stopping.metric": self.stopping}
+        return flatten(_settings({**self.config, **self.training.written()})) | {"early_stopping.metric": self.stopping}
 
     @cached_property
     def changed_settings(self) -> dict[str, Any]:

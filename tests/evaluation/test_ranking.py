@@ -196,8 +196,9 @@ def test_a_user_to_whom_nothing_is_left_has_an_empty_list() -> None:
 # --- models ---
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize(
+    ("bad", "everywhere"), [(np.nan, True), (np.nan, False), (np.inf, True), (np.inf, False), (-np.inf, True)]
+)
 def test_scores_that_are_not_finite_are_an_error(clustered: Dataset, bad: float, everywhere: bool) -> None:
     scores = random_scores(clustered)
     user, item = clustered.test[3]

@@ -138,7 +138,8 @@ def test_a_training_on_the_cpu_takes_no_memory_of_a_gpu(monkeypatch: pytest.Monk
     table = features.FeatureTable("x", np.ones((5, 2), np.float32), 5, trained=False)
     table.off_device = True
     table.fetch(torch.tensor([0, 1]), torch.device("cpu"))  # pinning would raise where there is no CUDA
-    assert table.project(torch.tensor([0, 1]), torch.ones(3, 2)).shape == (2, 3)
+    rows, _ = table._fetched(torch.tensor([0, 1]), torch.device("cpu"))
+    assert (rows.tolist(), rows.is_pinned()) == ([[1, 1], [1, 1]], False)
 
 
 @pytest.mark.usefixtures("as_on_cuda")

@@ -231,6 +231,9 @@ def test_a_point_alone_is_held_against_what_the_paper_states_else_against_its_gr
     alone = run(grid={"reg_weight": weight})
     for plan in (None, [planned([alone])]):
         assert [list(row.departures) for row in rows_of([alone], paper, plan)[0]] == [departing]
+    lost = run(grid={"reg_weight": 0.01}, failure="out of memory")  # the other point of a search
+    (row,) = rows_of([alone, lost], paper, [planned([alone], [lost])])[0]
+    assert [*row.departures] == [one for one in departing if weight == 123.0]
     default = run(grid={"reg_weight": weight}).model_copy(update={"changed": []})
     assert [bool(row.departures) for row in rows_of([default], paper)[0]] == [bool(departing) and bool(stated)]
 

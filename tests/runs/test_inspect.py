@@ -390,10 +390,13 @@ def test_a_run_in_place_of_a_store_is_refused(store: Path, seed: int) -> None:
 
 
 def test_superseded_runs_go_when_asked_with_their_folders(store: Path) -> None:
-    moved = supersede(store, run_of(store, 1))
+    path = run_of(store, 1)
+    moved = supersede(store, path)
+    assert gone(store, "superseded") == set()  # nothing has taken its place yet
+    shutil.copytree(moved, path)
     assert moved.relative_to(store).as_posix() in gone(store, "superseded")
     assert not (store / SUPERSEDED).exists()
-    assert len(states(store)) == 2
+    assert len(states(store)) == 3
 
 
 def test_no_data_set_is_called_as_the_folder_of_superseded_runs() -> None:
