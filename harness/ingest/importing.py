@@ -228,7 +228,7 @@ def _beside(
         if len(table) + first <= highest:
             raise DataError(
                 f"{files[modality]}: has {len(table):,} rows, and items have numbers to {highest:,}: give a row to "
-                f"each number from 0 on, or join rows by ids with bm3 data add-features --ids"
+                f"each number from 0 on, or move the file away and join its rows with bm3 data add-features --ids"
             )
         if len(table) > len(items):
             gone = len(table) - len(items)

@@ -171,10 +171,10 @@ def content(data: Data, config: ContentConfig) -> csr_array | None:
 
 def check_room(n_items: int, n_bytes: int, device: torch.device) -> None:
     """Raises MemoryError unless there is room for so many bytes per pair of items."""
+    needed, free = n_items**2 * n_bytes, psutil.virtual_memory().available
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what torch holds from before counts as taken
-    needed = n_items**2 * n_bytes
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        free = torch.cuda.mem_get_info(device)[0]
     if needed > free:
         pairs = f"{n_bytes} bytes for each pair of {n_items:,} items"
         raise MemoryError(f"{pairs} are {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")

@@ -21,7 +21,7 @@ TIME, MEMORY, SAMPLING = "Time (s/epoch)", "Memory (GB)", "share of sampling"
 GB = 2**30
 """Bytes."""
 WITHOUT_COST = "epochs", "learning_rate", "early_stopping", "evaluation"
-"""Settings that do not change what an epoch costs, or begin their names."""
+"""Settings, or how their names begin, that do not change what an epoch costs."""
 SHARED, SHARED_NOTE = "§", "beside another run on the same machine: not to be compared"
 PROCESS, RESERVED, ALLOCATED, CONTEXT, MAIN = "process", "reserved", "allocated", "context", "RAM"
 """The ways in which memory was read."""

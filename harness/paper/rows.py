@@ -447,17 +447,16 @@ def _told_apart(groups: Sequence[_Group]) -> Iterator[_Group]:
     alike: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     contents: dict[str, set[str]] = defaultdict(set)
     for group in groups:
-        alike[group.dataset.lower(), group.label].append(group.apart)
-        contents[group.dataset.lower()].add(group.apart["data"])
+        alike[group.dataset, group.label].append(group.apart)
+        contents[group.dataset].add(group.apart["data"])
     taken: Counter[tuple[str, str]] = Counter()
     for group in groups:
-        name = group.dataset.lower()
-        others = alike[name, group.label]
+        others = alike[group.dataset, group.label]
         own = {key: v for key, v in group.apart.items() if any(other.get(key, v) != v for other in others)}
-        own |= {"data": group.apart["data"]} if len(contents[name]) > 1 else {}
+        own |= {"data": group.apart["data"]} if len(contents[group.dataset]) > 1 else {}
         label = " ".join(filter(None, [group.label, named(own)]))
-        taken[name, label] += 1
-        times = taken[name, label]
+        taken[group.dataset, label] += 1
+        times = taken[group.dataset, label]
         yield replace(group, label=f"{label} ({times})" if times > 1 else label)
 
 

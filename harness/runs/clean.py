@@ -19,7 +19,19 @@ from filelock import Timeout
 
 from bm3 import DataError
 from harness.common import write_whole, writing
-from harness.runs.record import CARD, COMPRESSED, DAMAGED, EPOCHS, MODEL, RESULT, RUN, Numerics, RunRecord, read_epochs
+from harness.runs.record import (
+    CARD,
+    COMPRESSED,
+    DAMAGED,
+    EPOCHS,
+    MODEL,
+    RESULT,
+    RUN,
+    Numerics,
+    RunRecord,
+    epochs_files,
+    read_epochs,
+)
 from harness.runs.store import CHECKPOINT, LOCK, SUPERSEDED, in_use, run_folders, run_lock, supersede
 
 Also = Literal["superseded", "unfinished", "stale", "models"]
@@ -63,7 +75,7 @@ def unneeded(out: Path, also: Collection[Also] = ()) -> list[Unneeded]:
     if "superseded" in also and aside.is_dir() and not aside.is_symlink():
         runs = {file.parent for file in aside.rglob(RUN)}
         anew = {path: out / WHEN.sub("", str(path.relative_to(aside))) for path in runs}
-        needed = {path for path, run in anew.items() if (path / RESULT).is_file() > (run / RESULT).is_file()}
+        needed = {path for path, run in anew.items() if (path / RESULT).is_file() and not (run / RESULT).is_file()}
         found += [Unneeded(path, "superseded", None) for path in (runs - needed if needed else {aside})]
     return sorted([*found, *_beside_runs(out)], key=lambda one: one.path)
 
@@ -80,7 +92,7 @@ def _beside_runs(out: Path) -> Iterator[Unneeded]:
 
 
 def remove(out: Path, one: Unneeded) -> bool:
-    """Remove it from the store; False when a process has begun to use it. Raises WriteError.
+    """Remove it from the store; False when a process has begun to use it, or has finished it. Raises WriteError.
 
     A run is superseded first: a removal that is killed leaves nothing that counts.
     """
@@ -88,16 +100,16 @@ def remove(out: Path, one: Unneeded) -> bool:
         if one.run is None:
             (shutil.rmtree if one.path.is_dir() else os.remove)(one.path)
             return True
-        lock, there = one.run / LOCK, (one.run / LOCK).exists()
+        lock, there, whole, aside = one.run / LOCK, (one.run / LOCK).exists(), one.path == one.run, None
         try:
             with run_lock(one.run).acquire(timeout=0):
-                if one.path == one.run and one.why != OF_OLD and (one.run / RESULT).is_file():
-                    return False  # it was finished meanwhile
-                aside = supersede(out, one.path) if one.path == one.run else None
-                if aside is None:
+                finished = whole and one.why != OF_OLD and (one.run / RESULT).is_file()  # since it was looked at
+                if not whole:
                     one.path.unlink(missing_ok=True)
-                    if not there:
-                        lock.unlink(missing_ok=True)
+                elif not finished:
+                    aside = supersede(out, one.path)
+                if aside is None and not there:
+                    lock.unlink(missing_ok=True)
         except Timeout:
             return False
         if aside is not None:
@@ -106,7 +118,7 @@ def remove(out: Path, one: Unneeded) -> bool:
             with suppress(OSError):  # not empty
                 for parent in list(aside.relative_to(out).parents)[:-1]:
                     (out / parent).rmdir()
-    return True
+    return not finished
 
 
 def compress(path: Path, *, dry_run: bool) -> int:
@@ -114,9 +126,9 @@ def compress(path: Path, *, dry_run: bool) -> int:
 
     Raises WriteError.
     """
-    best, *others = COMPRESSED
+    best = next(iter(COMPRESSED))
     with writing(path, "see who may write there"):
-        file = next((file for end in ("", *others) if (file := path / f"{EPOCHS}{end}").is_file()), None)
+        file = next((file for file in epochs_files(path) if file.suffix != best), None)
         if file is None or not (path / RESULT).is_file():
             return 0
         try:

@@ -18,7 +18,7 @@ CAUSES: Mapping[str, str] = {
     "numerics of training": "training or evaluation computes other numbers by now",
     "device": "another kind of device sums in another order",
     "compiled": "compiled loops round otherwise than torch's (numba is or is not installed)",
-    "gpu": "another GPU, which draws large dropout masks otherwise",
+    "gpu": "another GPU, which may draw large dropout masks otherwise",
     "cuda": "another CUDA",
     "gpu_driver": "another GPU driver",
     "torch": "another torch",

@@ -11,7 +11,7 @@ import math
 import re
 import shlex
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -267,6 +267,11 @@ def read_epochs(file: Path) -> bytes:
     return COMPRESSED.get(file.suffix, bytes)(read_file(file))
 
 
+def epochs_files(path: Path) -> Iterator[Path]:
+    """What there is of a run's epochs, as they were written or compressed; the first counts."""
+    return (file for end in ("", *COMPRESSED) if (file := path / f"{EPOCHS}{end}").is_file())
+
+
 class RunRecord(Record):
     """A run as read from its folder: what was asked and where it ran (`run.json`), and the result, if there is one."""
 
@@ -397,8 +402,7 @@ class RunRecord(Record):
     @property
     def epochs_file(self) -> Path | None:
         """Where its epochs are, as they were written or compressed."""
-        places = (self.path / f"{EPOCHS}{ending}" for ending in ("", *COMPRESSED))
-        return next((file for file in places if file.is_file()), None)
+        return next(epochs_files(self.path), None)
 
     @property
     def seconds(self) -> float | None:

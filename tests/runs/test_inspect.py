@@ -420,8 +420,9 @@ def test_the_former_result_stays_until_its_trial_was_run_anew_to_the_end(store: 
 def test_a_run_that_was_finished_since_it_was_looked_at_stays(store: Path) -> None:
     (found,) = unneeded(store, ["unfinished"])
     shutil.copy(run_of(store, 1) / RESULT, found.path)
+    before = sorted(found.path.iterdir())
     assert not remove(store, found)
-    assert (found.path / RESULT).is_file()
+    assert sorted(found.path.iterdir()) == before  # its lock is not left there either
 
 
 def test_stale_runs_are_those_of_other_versions_whose_model_is_known(store: Path) -> None:
