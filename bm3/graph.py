@@ -12,14 +12,14 @@ from bm3.errors import DataError
 def bipartite_adjacency(interactions: ArrayLike, n_users: int, n_items: int) -> sparse.csr_array:
     """A, the (U+I)x(U+I) adjacency of the interactions [E, 2], both directions, float64; a repeated one is one edge.
 
-    Raises DataError when there is no interaction or an id is out of range.
+    Raises DataError when there is no interaction, and when an id is out of range or no whole number.
     """
     pairs = np.asarray(interactions)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
         raise DataError(f"the graph has no edges: interactions are {list(pairs.shape)}, needed is [E, 2] with E > 0")
-    if pairs.min() < 0 or (pairs.max(axis=0) >= (n_users, n_items)).any():
+    if pairs.dtype.kind not in "iu" or pairs.min() < 0 or (pairs.max(axis=0) >= (n_users, n_items)).any():
         ids, sizes = f"from {pairs.min(axis=0)} to {pairs.max(axis=0)}", f"{n_users} users and {n_items} items"
-        raise DataError(f"interactions name users and items {ids}, but there are {sizes}, numbered from 0")
+        raise DataError(f"interactions name users and items {ids}, but there are {sizes}: whole numbers from 0")
     users, items = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64) + n_users
     edges = np.concatenate([users, items]), np.concatenate([items, users])
     adjacency = sparse.csr_array((np.ones(len(edges[0])), edges), shape=(n_users + n_items, n_users + n_items))

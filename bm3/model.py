@@ -54,8 +54,8 @@ class BM3Config:
 
     def __post_init__(self) -> None:
         for field, possible, needed in (
-            ("embedding_size", self.embedding_size >= 1, "at least 1"),
-            ("n_layers", self.n_layers >= 0, "at least 0"),
+            ("embedding_size", isinstance(self.embedding_size, int) and self.embedding_size >= 1, "at least 1, whole"),
+            ("n_layers", isinstance(self.n_layers, int) and self.n_layers >= 0, "at least 0, whole"),
             ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
             ("reg_weight", 0 <= self.reg_weight < float("inf"), "finite and not negative"),
             ("cl_weight", 0 <= self.cl_weight < float("inf"), "finite and not negative"),

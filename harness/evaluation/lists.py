@@ -98,7 +98,8 @@ def evaluate_lists(
 def read_lists(path: Path, depth: int) -> tuple[dict[str, list[str]], list[str]]:
     """Items of each user, best first, as a file in any of the forms names them, and what is to be said of their order.
 
-    Scores decide where there are any, then ranks, then which is named first. Raises DataError with the line.
+    In a table ranks decide, else scores; in a TREC run scores, then ranks, then which is named first. Raises
+    DataError with the line.
     """
     with reading(path):
         first = ""
@@ -148,7 +149,12 @@ def _toolbox(path: Path) -> Rows:
         if user in found:
             raise DataError(f"{path}, line {line}: user {user[:40]!r} stands there twice; keep one list of each")
         found.add(user)
-        yield from ((user, item, 0, rank) for rank, item in enumerate(filter(None, items)))
+        while items and not items[-1]:
+            items.pop()
+        if "" in items:
+            blank = f"the list of user {user[:40]!r} has no item at rank {items.index('') + 1}"
+            raise DataError(f"{path}, line {line}: {blank} and one after it; name each, or end the list there")
+        yield from ((user, item, 0, rank) for rank, item in enumerate(items))
 
 
 def _trec(path: Path) -> Rows:

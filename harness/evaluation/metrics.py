@@ -81,7 +81,7 @@ def recall(ranking: Ranking, k: int) -> Values:
 
 def ndcg(ranking: Ranking, k: int) -> Values:
     """Σ hit / log2(rank + 1), over the same of min(|R|, K) hits at the top. Järvelin and Kekäläinen, TOIS 2002."""
-    gain = 1 / np.log2(np.arange(1, max(k, ranking.hits.shape[1]) + 1) + 1)
+    gain = 1 / np.log2(np.arange(1, max(ranking.n_relevant.max(initial=0), ranking.hits.shape[1]) + 1) + 1)
     ideal: Values = np.concatenate([[0.0], gain.cumsum()])
     return ranking.summed(k, gain[ranking.places[1]]) / ideal[np.minimum(ranking.n_relevant, k)]
 

@@ -22,7 +22,7 @@ Scorer = Callable[[Tensor], Tensor]
 """Users [n], int64 -> scores of all items [n, I], which the caller may write into and has until the next call."""
 
 
-NOT_FINITE = "the model's scores are not finite (NaN or infinity): training diverged"
+NOT_FINITE = "the model's scores are not finite (NaN or infinity): training diverged, or a setting is too large"
 
 
 class Evaluator:
@@ -160,7 +160,7 @@ def model_scorer(model: Recommender) -> Scorer:
 
 
 class Evaluation:
-    """Validation and test metrics of a model on one data set, and nothing that changes the model."""
+    """Validation and test metrics of a model on one data set, and nothing that changes its state."""
 
     def __init__(
         self,
@@ -191,9 +191,9 @@ class Evaluation:
 
     @torch.no_grad()
     def ranking(self, model: Recommender, part: Part, device: torch.device) -> Ranking:
-        """The top `top_k` items of each evaluated user."""
+        """The top `top_k` items of each evaluated user. The model is in evaluation mode then, and afterwards."""
         if part not in self._evaluators:
             mask = self._mask_validation and part == "test"
             self._evaluators[part] = Evaluator(self._dataset, part, mask_validation=mask)
-        score, block = model_scorer(model), self._block_users or None
+        score, block = model_scorer(model.eval()), self._block_users or None
         return self._evaluators[part].rank(score, self._top_k, device=device, block=block)

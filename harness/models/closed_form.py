@@ -142,14 +142,17 @@ def largest(M: csr_array, k: int) -> csr_array:
 
 
 def neighbours(features: NDArray[Any], k: int) -> csr_array:
-    """N_k = D^-½ M D^-½ [I, I], where M has 1 from each item to the k of highest cosine similarity but itself.
+    """N_k = D^-½ M D^-½ [I, I], where M has 1 from each item to the k of highest cosine similarity but itself;
+    an item whose vector is 0 is like none.
 
     D are the sums of M's rows on the left, of its columns on the right.
     """
     unit = normalise(torch.from_numpy(np.array(features, dtype=np.float32)))
     near = nearest_items(unit, k).numpy()  # [I, k], itself usually among them
-    row = np.repeat(np.arange(len(near)), near.shape[1])
-    M = without_diagonal(csr_array((np.ones(near.size), (row, near.ravel())), shape=(len(near), len(near))))
+    row, directed = np.repeat(np.arange(len(near)), near.shape[1]), unit.any(dim=1).numpy()
+    ones = (directed[row] & directed[near.ravel()]).astype(np.float64)
+    M = without_diagonal(csr_array((ones, (row, near.ravel())), shape=(len(near), len(near))))
+    M.eliminate_zeros()
     return scaled(power(M.sum(axis=1), -0.5), M, power(M.sum(axis=0), -0.5))
 
 

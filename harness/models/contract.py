@@ -45,7 +45,7 @@ def check_model(entry: ModelEntry, data: Data, config: Any) -> None:
     if entry.model.__module__.partition(".")[0] in ("bm3", "harness"):
         return
     trial = _Trial(entry)
-    with _untouched_chance():
+    with chance(0):
         generator = torch.Generator().manual_seed(0)
         try:
             model = trial.call(f"{entry.model.__name__}(data, config, generator)", entry.model, data, config, generator)
@@ -120,20 +120,23 @@ def _check_loss(trial: _Trial, loss: Any) -> None:
 
 @torch.no_grad()
 def _check_scores(trial: _Trial, model: Recommender, data: Data) -> None:
+    model.eval()
     if type(model).score is Recommender.score:
         _check_vectors(trial, trial.call("embed()", model.embed), data)
         return
     users = torch.from_numpy(data.train[:BATCH, 0].astype(np.int64))
     scores = trial.call("score(users)", model.score, users)
-    if _shape(scores) != (len(users), data.n_items):
-        trial.refuse("score(users)", scores, f"a tensor {[len(users), data.n_items]}: users by items")
+    if _shape(scores) != (len(users), data.n_items) or not scores.is_floating_point():
+        needed = f"a floating-point tensor {[len(users), data.n_items]}: users by items"
+        trial.refuse("score(users)", scores, needed)
 
 
 def _check_vectors(trial: _Trial, vectors: Any, data: Data) -> None:
     shapes = [_shape(table) or () for table in vectors] if isinstance(vectors, tuple | list) else []
     widths = {shape[1:] for shape in shapes if len(shape) == 2}
-    if [shape[:1] for shape in shapes] != [(data.n_users,), (data.n_items,)] or len(widths) != 1:
-        needed = f"two tensors of one width: users [{data.n_users}, d], items [{data.n_items}, d]"
+    sized = [shape[:1] for shape in shapes] == [(data.n_users,), (data.n_items,)] and len(widths) == 1
+    if not sized or not all(table.is_floating_point() for table in vectors):
+        needed = f"two floating-point tensors of one width: users [{data.n_users}, d], items [{data.n_items}, d]"
         trial.refuse("embed()", vectors, needed)
 
 
@@ -151,11 +154,16 @@ def _described(value: object) -> str:
 
 
 @contextmanager
-def _untouched_chance() -> Iterator[None]:
-    """What is drawn within from global generators is not missing afterwards."""
+def chance(seed: int) -> Iterator[None]:
+    """The global generators of torch, NumPy and Python, from which a foreign model may draw, begin at `seed` within and
+    are afterwards as before."""
     numpy, python = np.random.get_state(), random.getstate()  # noqa: NPY002 - foreign code may use it
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=gpus):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            random.seed(seed)
             yield
     finally:
         np.random.set_state(numpy)  # noqa: NPY002

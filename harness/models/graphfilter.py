@@ -37,7 +37,8 @@ class GraphFilterConfig(ContentConfig):
         super().__post_init__()
         check_config(self, asymmetry=0, exponent=0)
         require(self, "asymmetry", self.asymmetry <= 1, "between 0 and 1")
-        require(self, "second", True, "finite")
+        require(self, "exponent", self.exponent <= 4, "between 0 and 4")
+        require(self, "second", abs(self.second) <= 1e6, "between -1e6 and 1e6")
 
 
 class GraphFilter(ItemToItem):

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from bm3 import Data
-from harness.common import check_config
+from harness.common import check_config, require
 from harness.models.closed_form import ClosedForm, Grid, interactions
 
 BLOCK = 2**12
@@ -41,7 +41,10 @@ class IALSConfig:
     }
 
     def __post_init__(self) -> None:
-        check_config(self, embedding_size=1, unobserved_weight=0, reg_weight=1e-9, frequency_exponent=0, iterations=1)
+        check_config(
+            self, embedding_size=1, unobserved_weight=1e-9, reg_weight=1e-9, frequency_exponent=0, iterations=1
+        )
+        require(self, "frequency_exponent", self.frequency_exponent <= 2, "between 0 and 2")
 
 
 class IALS(ClosedForm):

@@ -31,8 +31,8 @@ class NegativeSampler:
         self._marked[self._seen % len(self._marked)] = True
         seen_per_user = np.bincount(self._seen // n_items)
         if seen_per_user.max() >= len(self._candidates):
-            what = f"user {int(seen_per_user.argmax())} has interacted with every training item, so no negative exists"
-            raise DataError(f"{what}: remove that user or train a model without negatives")
+            what = f"user number {int(seen_per_user.argmax())} (from 0) has interacted with every training item"
+            raise DataError(f"{what}, so no negative exists: remove that user or train a model without negatives")
 
     def draw(self, users: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
         """One negative item for each of `users` [n]: [n]."""

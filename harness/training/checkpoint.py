@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bm3 import ConfigError
 from harness.common import whole_file, writing
 from harness.models.features import from_array
 
@@ -63,8 +64,13 @@ class KeptState(dict[str, Tensor]):
             self._file: Any = TemporaryFile(dir=folder)  # noqa: SIM115 - it goes with this object, however that ends
 
     def keep(self, state: Mapping[str, Tensor]) -> None:
-        """Take a state in place of the one before, of the same names, types and shapes. Raises WriteError."""
+        """Take a state in place of the one before, of the same names, types and shapes. Raises WriteError, and
+        ConfigError where they are others."""
         ordered = _aligned(state)
+        for name in (self.keys() | ordered.keys()) if self else ():
+            before, now = ((t.dtype, t.shape) if (t := of.get(name)) is not None else None for of in (self, ordered))
+            if before != now:
+                raise ConfigError(f"the model's state {name!r} was {before} and is {now}: it must stay as it was built")
         with writing(self._where or Path("temporary file")):
             self._file.seek(0)
             for tensor in ordered.values():

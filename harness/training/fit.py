@@ -77,7 +77,7 @@ class StoppingRule:
 
     def __init__(self, settings: EarlyStopping) -> None:
         self._settings = settings
-        self._best = -1.0
+        self._best = -math.inf
         self._without_best = 0
 
     def improves(self, value: float) -> bool:
@@ -112,7 +112,8 @@ def build(
     features = vectors_read(dataset.features, training.vectors, streams)
     if model.reads_features and training.features_location != "disk":
         features = {name: in_memory(table) for name, table in features.items()}
-    built = model(replace(dataset, features=features), config, streams.torch("initialisation"))
+    with streams.chance("initialisation"):
+        built = model(replace(dataset, features=features), config, streams.torch("initialisation"))
     if device.type != "cpu":
         for table in feature_tables(built):
             off_device = training.features_location != "device" and table.by_row
@@ -165,8 +166,9 @@ def fit(
         while epoch < training.epochs and not rule.stop:
             epoch += 1
             clock.start()
-            steps.prepare(epoch)
-            loss, parts = _means(steps.epoch(epoch), len(steps.batches), epoch)
+            with streams.chance("model", epoch):
+                steps.prepare(epoch)
+                loss, parts = _means(steps.epoch(epoch), len(steps.batches), epoch)
             steps.optimiser.catch_up()
             seconds = clock.stop()
             valid, evaluation_s = _validation(model, evaluate, clock, device)

@@ -59,6 +59,7 @@ class TrainingSteps:
 
     def prepare(self, epoch: int) -> None:
         """What comes before the first step of `epoch` (from 1): the model's random choices and the learning rate."""
+        self.model.train()
         self.model.start_epoch(self._streams.torch("model", epoch, device=self._device))
         set_learning_rate(self.optimiser, self.model, self._training.learning_rate, epoch)
 

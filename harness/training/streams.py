@@ -1,9 +1,12 @@
 """Named random streams. Everything random in a run draws from one of them and from nothing else."""
 
 import zlib
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+
+from harness.models.contract import chance
 
 
 class Streams:
@@ -22,8 +25,14 @@ class Streams:
 
     def torch(self, name: str, *index: int, device: torch.device | None = None) -> torch.Generator:
         """A torch generator for the named stream, on `device` (the CPU if None)."""
-        state = int(self._sequence(name, index).generate_state(1, np.uint64)[0])
-        return torch.Generator(device or "cpu").manual_seed(state)
+        return torch.Generator(device or "cpu").manual_seed(self._state(name, index))
+
+    def chance(self, name: str, *index: int) -> AbstractContextManager[None]:
+        """Whoever draws from a global generator in the block draws from the named stream."""
+        return chance(self._state(name, index))
+
+    def _state(self, name: str, index: tuple[int, ...]) -> int:
+        return int(self._sequence(name, index).generate_state(1, np.uint64)[0])
 
     def _sequence(self, name: str, index: tuple[int, ...]) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(name.encode()), *index))

@@ -216,6 +216,7 @@ def test_what_is_amiss_is_said_and_decides_whether_anything_is_judged(
         ("1 Q0 2 1 0.5 mine\n1 Q0 3\n", "line 2: needed is `user Q0 item rank score tag`"),
         ("1 Q0 2 first 0.5 mine\n", "line 1: needed is"),
         ("id\ttop_0\ttop_1\n1\t2\t2\n", "user '1' is recommended '2' twice"),
+        ("id\ttop_0\ttop_1\ttop_2\n1\t2\t\t3\n", "line 2: the list of user '1' has no item at rank 2 and one after"),
         ("id\ttop_0\n1\t2\n1\t3\n", "line 3: user '1' stands there twice"),
         ("1 Q0 2 1 best mine\n", "line 1: needed is"),
         ("user,item,rank\n1,2,x\n", "rank is 'x'"),

@@ -33,7 +33,7 @@ N_USERS, N_ITEMS = 20, 15
 
 @pytest.fixture(scope="module")
 def small() -> Data:
-    """User 19 and item 14 have no interaction; two interactions stand there twice."""
+    """User 19 and item 14 have no interaction; two interactions stand there twice; items 2 and 5 show nothing."""
     draw = np.random.default_rng(6)
     pairs = [(u, i) for u in range(N_USERS - 1) for i in range(N_ITEMS - 1) if draw.random() < 0.3]
     features = {
@@ -41,6 +41,7 @@ def small() -> Data:
         "text": draw.normal(size=(N_ITEMS, 4)),
         "audio": draw.normal(size=(N_ITEMS, 3)),
     }
+    features["visual"][[2, 5]] = 0
     return Data(N_USERS, N_ITEMS, np.array([*pairs, *pairs[:2]]), features)
 
 
@@ -55,9 +56,9 @@ def graph(features: Array, k: int) -> Array:
     """N_k, item by item."""
     M = np.zeros((N_ITEMS, N_ITEMS))
     for i in range(N_ITEMS):
-        cosine = [x @ features[i] / np.linalg.norm(x) / np.linalg.norm(features[i]) for x in features]
+        cosine = [x @ features[i] / max(np.linalg.norm(x) * np.linalg.norm(features[i]), 1e-9) for x in features]
         for j in sorted(range(N_ITEMS), key=lambda j: -cosine[j])[:k]:
-            M[i, j] = i != j
+            M[i, j] = i != j and features[i].any() and features[j].any()
     rows, columns = M.sum(axis=1), M.sum(axis=0)
     return np.array(
         [[M[i, j] / np.sqrt(rows[i] * columns[j]) if M[i, j] else 0 for j in range(N_ITEMS)] for i in range(N_ITEMS)]

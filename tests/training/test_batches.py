@@ -80,7 +80,7 @@ def test_a_user_with_all_items_but_one_gets_that_one() -> None:
 
 
 def test_a_user_with_every_training_item_is_refused_by_name() -> None:
-    with pytest.raises(DataError, match="user 1 has interacted with every training item") as caught:
+    with pytest.raises(DataError, match=r"user number 1 \(from 0\) has interacted with every training item") as caught:
         sampled({0: {0, 1}, 1: {0, 1, 2}}, n_items=9, users=[0])
     assert "\n" not in str(caught.value)
     assert "remove that user" in str(caught.value)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bm3 import ConfigError
 from harness.common import WriteError
 from harness.data.dataset import Dataset
 from harness.models.registry import find_model, trained_in_steps
@@ -192,6 +193,14 @@ def of_all_types() -> dict[str, torch.Tensor]:
         "number": torch.tensor(2.5),
         "turned": torch.arange(6.0).view(2, 3).T,
     }
+
+
+@pytest.mark.parametrize("later", [{"a": torch.ones(6), "w": torch.ones(3)}, {"a": torch.ones(4)}])
+def test_a_state_of_other_shapes_or_names_is_not_kept(later: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    kept = KeptState(tmp_path)
+    kept.keep({"a": torch.ones(4), "w": torch.ones(3)})
+    with pytest.raises(ConfigError, match=r"state '[aw]' was .*: it must stay as it was built"):
+        kept.keep(later)
 
 
 def test_tensors_of_every_type_are_written_and_kept(tmp_path: Path) -> None:

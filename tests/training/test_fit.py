@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def test_a_model_in_closed_form_has_one_epoch_which_is_the_best(clustered: Datas
         ({}, (0.0,), (1,), False),  # a first value of zero is a best one
         ({}, (0.5, *[0.4] * 20, 0.5), (1, *[0] * 21), True),  # equal is no improvement
         *(({"patience": n}, (0.5, *[0.4] * n, 0.5), (1, *[0] * (n + 1)), True) for n in (0, 1)),
+        ({"patience": 0}, (-5.0, -3.0, float("nan")), (1, 1, 0), True),  # a metric may be negative
         ({"patience": 2}, (0.5, 0.4, 0.4, 0.6, 0.4, 0.4, 0.4), (1, 0, 0, 1, 0, 0, 0), True),  # which counts anew
     ],
 )
@@ -258,6 +260,44 @@ def test_every_epoch_gives_the_model_its_own_stream_of_the_run(clustered: Datase
     fit(model, clustered, TrainingConfig(epochs=3), Streams(8), CPU)
     expected = [torch.rand(4, generator=Streams(8).torch("model", epoch)) for epoch in (1, 2, 3)]
     assert torch.equal(torch.stack(model.drawn), torch.stack(expected))
+
+
+class Dropping(Diverging):
+    """Draws from the global generators, as torch's own layers do: at the start, by dropout and by NumPy."""
+
+    def __init__(self, dataset: Dataset, config: StubConfig, generator: torch.Generator) -> None:
+        super().__init__(dataset, config, generator)
+        self.layer, self.dropout, self.bad = nn.Linear(2, 2), nn.Dropout(0.5), 1.0
+
+    def loss(self, batch: Batch) -> Loss:
+        users, items = self.embed()
+        wanted = float(np.random.rand())  # noqa: NPY002
+        return Loss(((users[batch.users] * items[batch.items]).sum(dim=1) - wanted).square().mean(), {})
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        users, items = super().embed()
+        return self.dropout(self.layer(users)), items
+
+
+def test_a_model_that_draws_from_global_generators_repeats_and_is_evaluated_without_dropout(
+    clustered: Dataset, tmp_path: Path
+) -> None:
+    def ran(epochs: int, **options: Any) -> tuple[Any, Fit]:
+        np.random.seed(None)  # noqa: NPY002 - what ran before decides nothing
+        torch.seed()
+        drawn = torch.get_rng_state()
+        streams = Streams(1)
+        model = build(Dropping, clustered, StubConfig(), streams, CPU)
+        outcome = fit(model, clustered, TrainingConfig(epochs=epochs), streams, CPU, **options)
+        assert torch.equal(torch.get_rng_state(), drawn)
+        return model, outcome
+
+    (model, outcome), (again, same_outcome) = ran(3), ran(3)
+    assert same(model.state_dict(), again.state_dict())
+    assert (outcome.valid, outcome.test) == (same_outcome.valid, same_outcome.test)
+    evaluate = Evaluation(clustered)
+    assert evaluate(model, "test", CPU) == evaluate(model, "test", CPU)
+    assert not model.training
 
 
 # --- what the best epoch and the clock cost ---
