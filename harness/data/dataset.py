@@ -171,7 +171,7 @@ def _checked_features(table: NDArray[Any], modality: str, n_items: int, where: s
         raise DataError(f"{what} are {table.dtype}, needed are floating-point numbers: convert with .astype('float32')")
     # Doubles carry no information that a float32 model uses, and twice the memory; rows are read one by one.
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
-        wanted = np.float32 if table.dtype.itemsize > 4 else table.dtype
+        wanted = np.dtype(np.float32) if table.dtype.itemsize > 4 else table.dtype.newbyteorder("=")
         if isinstance(table, np.memmap) and not table.flags.writeable and table.dtype == wanted:
             stored: NDArray[Any] = table  # stays in its file
         else:

@@ -136,6 +136,8 @@ def _check_header(file: IO[bytes], size: int, where: str) -> None:
     shape, _, dtype = read(file)
     if dtype.hasobject:
         path = where.split(", ", 1)[0]
+        if not shape:
+            raise DataError(f"{path}: one pickled object and no table of features: move it out of the folder")
         raise DataError(
             f"{path}: an object array, which only pickle could read and pickle can run code. If you trust its origin, "
             f"rewrite it once: a = np.load(F, allow_pickle=True); np.save(F, np.stack(a).astype('float32'))"

@@ -24,7 +24,8 @@ DATA_VARIABLE = "BM3_DATA"
 SYNTHETIC: Mapping[str, Callable[[], Dataset]] = {"mini": mini}
 ARCHIVE = "interactions.npz"
 COMPANION = re.compile(
-    r"(users|items|texts)\.csv|(dataset|prepared|.*\.encoder)\.json|(readme|licen[cs]e).*", re.IGNORECASE
+    r"(users|items|texts)\.csv|(dataset|prepared|.*\.encoder)\.json|(readme|licen[cs]e)([._-]?(txt|md|rst|html|pdf))?",
+    re.IGNORECASE,
 )
 """What may stand beside: original ids, texts to encode, and records of how it was made."""
 INTER_COLUMNS = ("userID", "itemID", "x_label")

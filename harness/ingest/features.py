@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bm3 import DataError
-from harness.common import whole_file, write_json, writing
+from harness.common import check_writable, whole_file, write_json, writing
 from harness.data.dataset import PARTS, Dataset, checked_dataset
 from harness.data.files import column_positions, open_text, read_columns, read_csv
 from harness.data.layouts import MODALITY_NAMES, feature_files, find_interactions, read_folder
@@ -152,11 +152,7 @@ def add_features(
     modality is there already and not to be replaced. `image` and `textual` mean `visual` and `text`.
     """
     dataset, modality = read_folder(folder), MODALITY_NAMES.get(modality, modality)
-    inter = find_interactions(folder).suffix != ".npz"
-    target = folder / feature_file_name(modality, surrogate, inter=inter)
-    present = feature_files(folder).get(modality, (target, False))[0]
-    if present.exists() and not replace:
-        raise DataError(f"{present}: {modality} features are there already: give --replace, or another --modality")
+    target, present = _files_of(folder, modality, surrogate, replace)
     parts = {part: dataset.part(part) for part in PARTS}
     wanted = _as_float32(table) if np.issubdtype(table.dtype, np.floating) else table
     checked = checked_dataset(dataset.name, parts, {modality: wanted}, where=where).features[modality]
@@ -171,6 +167,16 @@ def add_features(
         if (folder / RECORD).is_file():
             write_record(folder, written, written.name)
     return target, written
+
+
+def _files_of(folder: Path, modality: str, surrogate: bool, replace: bool) -> tuple[Path, Path]:
+    """The file of a modality to be written, and the one that is there or the same. Raises DataError."""
+    target = folder / feature_file_name(modality, surrogate, inter=find_interactions(folder).suffix != ".npz")
+    present = feature_files(folder).get(modality, (target, False))[0]
+    if present.exists() and not replace:
+        raise DataError(f"{present}: {modality} features are there already: give --replace, or another --modality")
+    check_writable(target, "copy the data set elsewhere")
+    return target, present
 
 
 # --- from texts and images ---
@@ -229,6 +235,7 @@ def encode_features(
     wanted = {each: content for each, content in contents.items() if each in known}
     if not wanted:
         raise DataError(_no_item(len(contents), items, where))
+    _files_of(folder, MODALITY_NAMES.get(modality, modality), False, replace)  # before hours of work
     with progress(f"{modality} by {encoder.name}") as report:
         table = encode_in_batches(list(wanted.values()), encoder, batch_size, report)
     joined = join_by_id(table, list(wanted), items, where, fill="mean")

@@ -199,8 +199,18 @@ def _from_layout(path: Path, folder: Path | None, columns: Columns, division: Di
             f"{folder / RECORD}: records the content hash {str(recorded)[:80]!r}, but the files have "
             f"{found.dataset.content_hash}: copy or export them again, or remove {RECORD} if they were meant to change"
         )
-    others = [] if folder is None else unread_files(folder)
-    return replace(found, notes=(*found.notes, *([f"not read: {listed(others)}"] if others else [])))
+    if folder is None:
+        others = [each.name for each in visible(path.parent) if each.suffix == ".npy" or each.name in (USERS, ITEMS)]
+    else:
+        others = unread_files(folder)
+    why = "" if folder else " (give the folder, not one file of it)"
+    notes = (*found.notes, *([f"not read{why}: {listed(others)}"] if others else []))
+    return replace(found, users=found.users or _where_anew(users), items=found.items or _where_anew(items), notes=notes)
+
+
+def _where_anew(numbers: Sequence[int]) -> list[str] | None:
+    """The numbers in the file, as ids by which rows are joined later, unless they are the new ones too."""
+    return None if [*numbers] == [*range(len(numbers))] else [*map(str, numbers)]
 
 
 def _beside(
@@ -230,6 +240,12 @@ def _beside(
                 f"{files[modality]}: has {len(table):,} rows, and items have numbers to {highest:,}: give a row to "
                 f"each number from 0 on, or move the file away and join its rows with bm3 data add-features --ids"
             )
+        if lowest > 0 and not first:
+            taken = f"items are numbered from {lowest} on, and {files[modality]} has {len(table):,} rows"
+            if numbered is not None:
+                mend = "move it away and join its rows with bm3 data add-features --ids"
+                raise DataError(f"{taken}: whether the first is of item 0 or 1 is not known: {mend}")
+            notes.append(f"{taken}, of which the first is taken to be of item 0")
         if len(table) > len(items):
             gone = len(table) - len(items)
             notes.append(f"items with {modality} features but no interactions, left out: {gone:,}")
@@ -302,7 +318,7 @@ def _from_tables(
                 notes.append(f"{gone[0]:,} users and {gone[1]:,} items {why}, and left out")
     table_file, numbers = paths[0], all(each.isdecimal() for each in (*users, *items))
     if numbers and folder is not None and isinstance(table_file, Path) and _is_layout(table_file, INTER_COLUMNS[:2]):
-        numbered = {int(item) for item in table.item_ids if item.isdecimal()}
+        numbered = {int(item) for item in table.all_item_ids if item.isdecimal()}
         found = _beside(folder, table_file, parts, [*map(int, users)], [*map(int, items)], numbered)
         return replace(found, users=found.users or users, items=found.items or items, notes=(*notes, *found.notes))
     dataset = checked_dataset("", parts, {}, where=table.where, ids={"user": users, "item": items})
@@ -318,6 +334,8 @@ def divide(table: Table, name: str, seed: int | None) -> tuple[Parts, list[str],
     Raises ConfigError for a rule by time where there are no times, DataError with the cause for a part without any.
     """
     rule = split_rule(name)
+    if not rule.drawn and seed is not None:
+        raise ConfigError(f"split {rule.name}: nothing is drawn; leave --split-seed out")
     if table.times is None and rule.by_time:
         raise ConfigError(f"{table.where}: the rule {rule.name} goes by time: name the column with --time")
     times: NDArray[Any] = np.zeros(len(table)) if table.times is None else table.times

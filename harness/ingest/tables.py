@@ -114,6 +114,8 @@ class Table:
     item_ids: list[str]  # [I]
     dates: bool = False
     notes: tuple[str, ...] = ()
+    all_item_ids: Sequence[str] = ()
+    """Of all rows of the file, those with a low rating too."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -249,6 +251,7 @@ def read_tables(
         user_ids=list(user_ids),
         item_ids=list(item_ids),
         dates=parsers.get("time") is _date,
+        all_item_ids=list(item_ids),
     )
     if not users:
         raise DataError(f"{table.where}: no interactions; needed is one a row")

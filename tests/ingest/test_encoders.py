@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from refusals import Parts, Write, refusal
 
-from bm3 import ConfigError
+from bm3 import ConfigError, DataError
 from harness.data.layouts import load_dataset
 from harness.ingest.encoders import ImageEncoder, SentenceEncoder
 from harness.ingest.exporting import write_ids
@@ -68,6 +68,14 @@ def test_items_without_content_get_the_mean_and_the_model_is_recorded(shop: Path
     }
     add_features(shop, np.ones((8, 2)), "title", "here", surrogate=True, replace=True)
     assert not encoded.record.exists()  # other features have taken the place
+
+
+def test_what_may_not_be_written_is_said_before_anything_is_encoded(shop: Path) -> None:
+    add_features(shop, np.ones((8, 2)), "title", "here")
+    encoder = Lengths()
+    with pytest.raises(DataError, match="title features are there already: give --replace"):
+        encode_features(shop, dict.fromkeys(ASINS, "a"), encoder, "title", "texts.csv")
+    assert encoder.batches == []
 
 
 class Odd(Lengths):

@@ -298,7 +298,8 @@ def test_items_with_features_but_no_interactions_are_left_out_and_counted(tmp_pa
     kept = [0, 1, 2, 3, 5, 6, 7] if gap else list(range(7))
     assert "items with visual features but no interactions, left out: 3" in found.notes
     assert load_dataset("shop", tmp_path).features["visual"][:, 0].tolist() == kept
-    assert read_ids(tmp_path / "shop", "items.csv", 7) == ([f"B{i}" for i in kept] if own else None)
+    ids = [f"B{i}" if own else str(i) for i in kept] if own or gap else None
+    assert read_ids(tmp_path / "shop", "items.csv", 7) == ids
 
 
 @pytest.mark.parametrize("rule", [None, "temporal_global"])
@@ -330,6 +331,49 @@ def test_the_items_that_a_core_leaves_out_do_not_move_rows(tmp_path: Path) -> No
     found = import_dataset(folder, "shop", tmp_path, None, Division(k_core=2))
     assert "8" not in (found.items or ())
     assert found.dataset.features["visual"][:, 0].tolist() == [int(item) - 1 for item in found.items or ()]
+
+
+def test_the_ratings_that_are_left_out_do_not_move_rows(tmp_path: Path) -> None:
+    rows = [*((u, i + 1, 5) for u, i, _ in PAIRS), (0, 8, 1)]  # item 8 has a low rating alone
+    folder = numbered(tmp_path / "in", "userID itemID rating", rows, 8)
+    found = import_dataset(folder, "shop", tmp_path, None, Division(min_rating=3))
+    assert "8" not in (found.items or ())
+    assert found.dataset.features["visual"][:, 0].tolist() == [int(item) - 1 for item in found.items or ()]
+
+
+@pytest.mark.parametrize("names", ["userID itemID x_label", "userID itemID"])
+def test_more_rows_than_item_numbers_and_no_item_0_are_told_or_refused(tmp_path: Path, names: str) -> None:
+    rows = [(u, i + 1, label)[: len(names.split())] for u, i, label in PAIRS]  # items 1 to 7, and 9 rows
+    folder = numbered(tmp_path / "in", names, rows, 9)
+    told = f"items are numbered from 1 on, and {folder / 'visual_feat.npy'} has 9 rows"
+    if "x_label" in names:
+        found = import_dataset(folder, "shop", tmp_path)
+        assert f"{told}, of which the first is taken to be of item 0" in found.notes
+        assert (found.items, found.users) == ([*map(str, range(1, 8))], None)
+    else:
+        assert f"{told}: whether the first is of item 0 or 1 is not known" in refusal(
+            lambda: import_dataset(folder, "shop", tmp_path)
+        )
+
+
+def test_a_file_alone_leaves_what_lies_beside_it_and_says_so(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "in", "userID itemID x_label", PAIRS, 7)
+    found = import_dataset(folder / "shop.inter", "shop", tmp_path)
+    assert "not read (give the folder, not one file of it): visual_feat.npy" in found.notes
+    assert not found.dataset.features
+
+
+def test_a_seed_where_nothing_is_drawn_is_refused(tmp_path: Path) -> None:
+    rows = [(u, 6 - i, 100 * (k % 4) + u) for k, (u, i, _) in enumerate(PAIRS)]
+    folder = numbered(tmp_path / "in", "userID itemID timestamp", rows, 7)
+    told = refusal(lambda: import_dataset(folder, "shop", tmp_path, None, Division("temporal_global", 7)), ConfigError)
+    assert told == "split temporal_global: nothing is drawn; leave --split-seed out"
+
+
+def test_a_name_that_begins_like_a_licence_is_a_data_set(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "in", "userID itemID x_label", PAIRS, 7)
+    found = import_dataset(folder, "license-plates", tmp_path)
+    assert load_dataset("license-plates", tmp_path).content_hash == found.dataset.content_hash
 
 
 def test_fewer_rows_than_item_numbers_are_refused(tmp_path: Path) -> None:
