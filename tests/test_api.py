@@ -80,6 +80,12 @@ FEATURES = {
 }
 
 
+@pytest.mark.parametrize("missing", [pd.NA, pd.NaT, None], ids=repr)
+def test_a_missing_id_in_a_pair_is_nobodys(missing: object) -> None:
+    with pytest.raises(harness.DataError, match="no user: fill it in"):
+        harness.import_data([*PAIRS, (missing, "i1")], "shop")
+
+
 def test_a_data_set_is_the_same_in_whatever_form_it_comes() -> None:
     found = [harness.import_data(make(), name) for name, make in SOURCES.items()]
     found += [harness.import_data(PAIRS, name, features={"image": one}) for name, one in FEATURES.items()]

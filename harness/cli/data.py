@@ -243,8 +243,9 @@ def encode_command(
     """Make features of the items of the data set NAME from their texts or their images, and add them as a modality.
 
     Ids are those of the data set's items.csv, or item numbers where it has none. Items without a text or an image get
-    the mean of the others. The model and its revision are recorded beside the table. A model in a folder needs no
-    network. Texts need the extra `text` (sentence-transformers), images the extra `images` (timm).
+    the mean of the others; an empty text is encoded as one. The model and its revision are recorded beside the table. A
+    model in a folder needs no network. Texts need the extra `text` (sentence-transformers), images the extra `images`
+    (timm).
 
     \b
     bm3 data encode shop --text descriptions.csv

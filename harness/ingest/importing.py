@@ -316,7 +316,7 @@ def _from_tables(
             gone = len(before.user_ids) - len(after[0]), len(before.item_ids) - len(after[1])
             if any(gone):
                 notes.append(f"{gone[0]:,} users and {gone[1]:,} items {why}, and left out")
-    table_file, numbers = paths[0], all(each.isdecimal() for each in (*users, *items))
+    table_file, numbers = paths[0], all(each.isdecimal() and str(int(each)) == each for each in (*users, *items))
     if numbers and folder is not None and isinstance(table_file, Path) and _is_layout(table_file, INTER_COLUMNS[:2]):
         numbered = {int(item) for item in table.all_item_ids if item.isdecimal()}
         found = _beside(folder, table_file, parts, [*map(int, users)], [*map(int, items)], numbered)

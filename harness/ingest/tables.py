@@ -253,6 +253,8 @@ def read_tables(
         dates=parsers.get("time") is _date,
         all_item_ids=list(item_ids),
     )
+    for each in (*user_ids, *item_ids):
+        as_text(each, table.where)
     if not users:
         raise DataError(f"{table.where}: no interactions; needed is one a row")
     notes = []
@@ -434,7 +436,9 @@ def _parquet(path: Path) -> Source:
 
 
 def as_text(field: Any, where: str) -> str:
-    """An id, a number or a name as text, a whole number without a point, nothing for None. Raises DataError."""
+    """An id, a number or a name as text, a whole number without a point, none for a missing one. Raises DataError."""
+    if type(field).__name__ in ("NAType", "NaTType", "MaskedConstant"):  # of pandas and NumPy
+        field = None
     if isinstance(field, np.generic):
         field = field.item()
     if isinstance(field, bool | dict | list) or (isinstance(field, float) and not math.isfinite(field)):

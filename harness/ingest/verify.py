@@ -91,14 +91,19 @@ def check_split(dataset: Dataset, rule: str | None) -> list[Finding]:
 
     Sizes alone show no more than that the rule may have made the split: not which interactions were held out, nor why.
     """
+    given = split_rule(rule).name.replace("temporal_user", "random_user") if rule else None
+    if given and given.startswith("temporal_global"):
+        text = f"{rule} divides all interactions at two times, of which sizes of users' parts cannot tell"
+        return [Finding("split rule", Severity.NOTE, text)]
     together, n = np.concatenate([dataset.part(part) for part in PARTS]), dataset.n_users
     ours = _sizes([dataset.part(part) for part in PARTS], n)
     obeying = {}
-    for name in COUNTED_RULES if len(dataset.valid) else [f"{rule}:{NO_VALIDATION}" for rule in COUNTED_RULES]:
+    known = [*COUNTED_RULES] if len(dataset.valid) else [f"{name}:{NO_VALIDATION}" for name in COUNTED_RULES]
+    for name in dict.fromkeys([*known, given] if given else known):
         parts = split_rule(name).divide(together, np.zeros(len(together), np.int64), np.random.default_rng(0))
         obeying[name] = int((ours == _sizes([parts[part] for part in PARTS], n)).all(axis=0).sum())
     full = [name for name, users in obeying.items() if users == n]
-    wrong = rule is not None and rule not in full
+    wrong = given is not None and given not in full
     if full:
         names = " and ".join(COUNTED_RULES.get(name) or name for name in full)
         text = f"all {n:,} users have parts as large as by the rule {names}" + (f", not {rule}" if wrong else "")

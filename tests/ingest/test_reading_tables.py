@@ -363,6 +363,21 @@ def test_a_file_alone_leaves_what_lies_beside_it_and_says_so(tmp_path: Path) -> 
     assert not found.dataset.features
 
 
+def test_ids_with_zeros_before_them_are_no_numbers_of_rows(tmp_path: Path) -> None:
+    rows = [(u, "00" if i == 6 else i) for u, i, _ in PAIRS]
+    found = import_dataset(numbered(tmp_path / "in", "userID itemID", rows, 7), "shop", tmp_path)
+    assert not found.dataset.features
+    assert any(note.startswith("features beside tables are left out") for note in found.notes)
+
+
+def test_a_carriage_return_in_an_id_is_refused_in_csv_too(tmp_path: Path) -> None:
+    rows = [(f"u{u}", f"i{i}") for u, i, _ in PAIRS]
+    path = written(tmp_path / "shop.csv", text(names=("user", "item"), rows=[*rows, ("u0", '"i\r9"')]))
+    assert "has half of a character (a lone surrogate), NUL, a carriage return" in refusal(
+        lambda: import_dataset(path, "shop", tmp_path)
+    )
+
+
 def test_a_seed_where_nothing_is_drawn_is_refused(tmp_path: Path) -> None:
     rows = [(u, 6 - i, 100 * (k % 4) + u) for k, (u, i, _) in enumerate(PAIRS)]
     folder = numbered(tmp_path / "in", "userID itemID timestamp", rows, 7)

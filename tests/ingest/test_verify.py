@@ -100,6 +100,23 @@ def test_the_rule_that_made_the_split_is_recognised(data: Dataset, rule: str) ->
     assert worst(check_split(made, "random_user")) is (OK if rule == "random_user" else PROBLEM)
 
 
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        ("temporal_user", OK),
+        ("published", OK),
+        ("leave_3_out", OK),
+        ("temporal_global", NOTE),
+        ("leave_one_out", PROBLEM),
+    ],
+)
+def test_a_split_made_by_the_papers_own_rule_is_no_problem(data: Dataset, rule: str, found: Severity) -> None:
+    pairs = np.concatenate([data.part(part) for part in PARTS])
+    by = rule if found is not PROBLEM else "random_user"
+    parts = split_rule(by).divide(pairs, np.arange(len(pairs)), np.random.default_rng(4))
+    assert worst(check_split(checked_dataset("made", parts, {}, where="test"), rule)) is found
+
+
 def test_one_user_with_other_sizes_breaks_the_rule(data: Dataset) -> None:
     moved = replace(data, train=data.train[1:], test=np.concatenate([data.test, data.train[:1]]))
     (finding,) = check_split(moved, None)
