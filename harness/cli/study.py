@@ -218,7 +218,7 @@ def reproduce(
     from harness.studies.suite import load_suite, plan, wanted
 
     chosen = load_suite(suite, paper).narrowed(models)
-    datasets, device = datasets or tuple(chosen.datasets), resolve_device(how.device)
+    datasets, device = tuple(dict.fromkeys(datasets or chosen.datasets)), resolve_device(how.device)
     absent = [name for name in datasets if available and not is_there(name, how.data)]
     if len(absent) == len(datasets):
         places = ", ".join(map(str, data_roots(how.data)))

@@ -485,7 +485,8 @@ def claims_about(results: Sequence[ClaimResult], model: str) -> tuple[ClaimResul
 
 
 def _present(models: Sequence[str], left_out: Mapping[str, Sequence[str]], dataset: str) -> list[str]:
-    return [model for model in models if model not in left_out.get(dataset, ())]
+    absent = {model.lower() for name in left_out if name.lower() == dataset.lower() for model in left_out[name]}
+    return [model for model in models if model.lower() not in absent]
 
 
 def _lead(place: Place, metric: str, what: str, first: Side, second: Side) -> Comparison:

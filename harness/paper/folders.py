@@ -33,10 +33,13 @@ def papers() -> dict[str, Path]:
 
 
 def paper_folder(name: str | Path) -> Path:
-    """Where a paper lies, by its name or as a folder. Raises ConfigError with the nearest names where there is none."""
+    """Where a paper lies: a text may be its name, a Path is its folder, whatever a paper of that name is there.
+
+    Raises ConfigError with the nearest names where there is none.
+    """
     known = papers()
-    if str(name) in known:
-        return known[str(name)]
+    if isinstance(name, str) and name in known:
+        return known[name]
     folder = Path(name)
     if (folder / PAPER_FILE).is_file():
         return folder

@@ -291,7 +291,7 @@ def load_paper(name: str | Path = DEFAULT) -> Paper:
         sources=sources,
         values=load_values(folder / "published", {key: place for place, key in enumerate(sources)}),
         tolerances=validated_file(folder / TOLERANCES, TypeAdapter(Tolerances)),
-        grids=validated_file(grids, Grids) if grids.is_file() else {},
+        grids={name.lower(): grid for name, grid in validated_file(grids, Grids).items()} if grids.is_file() else {},
     )
 
 

@@ -105,7 +105,10 @@ class Study:
         """The data sets, with runs or asked for, for which accuracies are published."""
         printed = {value.dataset.lower() for value in self.paper.values if "@" in value.metric}
         with_rows = dict.fromkeys(row.dataset for row in self.rows if row.published)
-        return [*with_rows, *(name for name in self.asked_datasets if name in printed and name not in self.datasets)]
+        return [
+            *with_rows,
+            *(name for name in self.asked_datasets if name.lower() in printed and name not in self.datasets),
+        ]
 
     @property
     def answered(self) -> bool:

@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -245,6 +246,17 @@ def test_a_paper_is_found_by_name_by_folder_and_as_an_entry_point(
     monkeypatch.setattr("harness.paper.folders.entry_points", lambda group: [broken])
     with pytest.raises(ConfigError, match=r"entry point 'mine' \(nowhere:X\) is no folder of a paper"):
         papers()
+
+
+def test_a_folder_that_is_called_as_a_shipped_paper_is_itself_and_models_of_grids_have_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = Path(shutil.copytree(paper_folder("damrs"), "damrs"))
+    (mine / "grids.toml").write_text("[LightGCN]\nn_layers = [1, 7]\n")
+    for one in ("./damrs", Path("damrs")):
+        assert load_paper(paper_folder(Path(one))).grids == {"lightgcn": {"n_layers": (1, 7)}}
+    assert load_paper("damrs").folder == paper_folder("damrs") != mine
 
 
 def test_a_wheel_carries_the_papers(tmp_path: Path) -> None:
